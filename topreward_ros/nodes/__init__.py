@@ -1,0 +1,1 @@
+"""ROS 2 nodes: wiring only, the logic lives in core and scoring."""

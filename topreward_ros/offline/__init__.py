@@ -1,0 +1,1 @@
+"""The same line without ROS: videos and bags in, curves and files out."""
