@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+NS_PER_S = 1_000_000_000
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
@@ -17,3 +19,91 @@ class Frame:
 
     stamp_ns: int  #: time of capture [ns], any epoch
     image: np.ndarray  #: (H, W, 3) uint8, RGB, C-contiguous, never written to again
+    frame_id: str = ""  #: tf frame of the camera
+
+
+class FrameSchedule:
+    """Says which frames of a stream to take, at a fixed rate of stamp time.
+
+    Slot k lies at ``first + k / rate``; per slot the nearest frame is taken, as far as that can be
+    told without waiting for the next one: the first frame at or after the slot, or one before it by
+    no more than half the shortest frame interval seen, which absorbs the jitter of a camera. Slots
+    that a gap swallowed are skipped, never caught up. The choice depends on past stamps only
+    ("prefix-stable", TOPReward's fixed 2 fps schedule), so a growing video never changes its start.
+
+    >>> schedule = FrameSchedule(2.0)
+    >>> [k for k in range(20) if schedule.take(k * 100_000_000)]  # a 10 Hz camera
+    [0, 5, 10, 15]
+    """
+
+    def __init__(self, rate: float) -> None:
+        """``rate`` in Hz, > 0."""
+        if not rate > 0:
+            raise ValueError(f"sample rate {rate} Hz: must be above 0")
+        self._period_ns = NS_PER_S / rate
+        self._first_ns: int | None = None
+        self._last_ns = 0
+        self._shortest_interval_ns = float("inf")
+        self._next_slot = 0
+
+    def take(self, stamp_ns: int) -> bool:
+        """Register the next frame of the stream; True when it is due. Stamps must increase."""
+        if self._first_ns is None:
+            self._first_ns = self._last_ns = stamp_ns
+            self._next_slot = 1
+            return True
+        if stamp_ns <= self._last_ns:
+            raise ValueError(f"stamp {stamp_ns} ns does not come after {self._last_ns} ns")
+        self._shortest_interval_ns = min(self._shortest_interval_ns, stamp_ns - self._last_ns)
+        self._last_ns = stamp_ns
+        early_ns = min(self._shortest_interval_ns / 2, self._period_ns / 4)
+        slot = int((stamp_ns - self._first_ns + early_ns) // self._period_ns)
+        if slot < self._next_slot:
+            return False
+        self._next_slot = slot + 1
+        return True
+
+
+class EpisodeBuffer:
+    """The frames of an episode from its start until now, thinned so that they never exceed a budget.
+
+    Frames are held in consecutive pairs, because a video model merges two frames into one temporal
+    patch and features of a patch stay valid only while both its frames stay. When the budget is
+    full the stride doubles: every second pair goes, the first stays, the newest always stays, and
+    every frame keeps its true stamp. Memory is bounded whatever the episode's length.
+
+    >>> buffer = EpisodeBuffer(max_frames=6)
+    >>> for k in range(9):
+    ...     buffer.append(Frame(k, np.zeros((1, 1, 3), np.uint8)))
+    >>> [frame.stamp_ns for frame in buffer.prefix()]
+    [0, 1, 4, 5, 8]
+    """
+
+    def __init__(self, max_frames: int) -> None:
+        """``max_frames``: frames held at most, even and >= 4."""
+        if max_frames < 4 or max_frames % 2:
+            raise ValueError(f"max_frames {max_frames}: must be even and at least 4")
+        self.max_frames = max_frames
+        self.stride = 1  #: every stride-th pair is kept
+        self._pairs: dict[int, tuple[Frame, ...]] = {}  # index of the pair in the episode -> its frames
+        self._count = 0
+
+    def append(self, frame: Frame) -> None:
+        """Add the newest frame, dropping older ones if need be."""
+        newest, is_second = divmod(self._count, 2)
+        self._count += 1
+        if is_second:
+            self._pairs[newest] += (frame,)
+            return
+        self._drop_off_stride()  # the pair that was newest until now may be off the stride
+        while len(self._pairs) >= self.max_frames // 2:
+            self.stride *= 2
+            self._drop_off_stride()
+        self._pairs[newest] = (frame,)
+
+    def prefix(self) -> tuple[Frame, ...]:
+        """The kept frames in order of time, the newest last."""
+        return tuple(frame for pair in self._pairs.values() for frame in pair)
+
+    def _drop_off_stride(self) -> None:
+        self._pairs = {index: pair for index, pair in self._pairs.items() if index % self.stride == 0}

@@ -9,23 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import nan
 
 from topreward_ros.core.frames import Frame
+from topreward_ros.core.progress import PrefixScore
+
+__all__ = ["PrefixScore", "PrefixScorer", "ScorerError", "ScorerInfo"]
 
 
 class ScorerError(RuntimeError):
     """A score could not be computed, or a scorer not be made. The text names thing, value and mend."""
-
-
-@dataclass(frozen=True, slots=True)
-class PrefixScore:
-    """Log-probabilities of the answer after one prefix, in nats (all <= 0, or NaN when absent)."""
-
-    log_prob: float  #: log p(" True"), mean over the prompts
-    log_prob_false: float  #: log p(" False") from the same pass, mean over the prompts
-    log_prob_static: float = nan  #: log p(" True") of the first frame repeated; NaN when off
-    log_prob_std: float = nan  #: standard deviation of log p(" True") over prompts; NaN with one
 
 
 @dataclass(frozen=True, slots=True)

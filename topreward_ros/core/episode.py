@@ -1,0 +1,362 @@
+"""The state machine of a watched task: stamps, frames and scores in; progress, rewards, events out.
+
+It owns the schedule, the buffer, the detectors and the reward of an episode, and decides when one
+begins and ends. It reads no clock and starts no thread: the caller passes stamps of capture (for
+everything that must come out the same live and from a bag) and arrival times (only to notice that
+images stopped). Every method returns what is to be published, in order.
+
+How an episode runs: it begins with the first frame after an instruction was set (EPISODE_STARTED),
+and ends with SUCCESS (unless told to go on), TIMEOUT or ABORTED, each followed by EPISODE_ENDED.
+After an end nothing is scored until a new task, a reset, or stamps that go back (a bag played again).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from math import nan
+
+from topreward_ros.core.events import EventType, SuccessDetector, SuccessSettings
+from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame, FrameSchedule
+from topreward_ros.core.progress import (
+    NO_SCORE,
+    PrefixScore,
+    ProgressMode,
+    live_progress,
+    looks_finished_at_start,
+)
+from topreward_ros.core.rewards import RewardSettings, RewardStream
+
+
+class State(IntEnum):
+    """Where the watched task stands; the values are those of TaskProgress.msg."""
+
+    UNKNOWN = 0
+    IDLE = 1
+    WAITING_FOR_IMAGES = 2
+    RUNNING = 3
+    STALLED = 4
+    SUCCEEDED = 5
+    FAILED = 6
+    STALE = 7
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorSettings:
+    """Everything that turns stamps, frames and scores into progress, rewards and events."""
+
+    sample_rate: float  #: [Hz]
+    max_frames: int  #: frame budget of a prefix, even and >= 4
+    progress_mode: ProgressMode
+    reward: RewardSettings
+    success: SuccessSettings
+    end_episode_on_success: bool
+    episode_timeout: float  #: [s] in stamp time; 0: none
+    stale_timeout: float  #: [s] without an image, by arrival
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressReport:
+    """The state of affairs as of the newest scored frame: what TaskProgress.msg carries."""
+
+    state: State
+    instruction: str = ""
+    episode_id: str = ""
+    stamp_ns: int = 0  #: of the newest frame in the prefix [ns]; 0 before the first score
+    frame_id: str = ""
+    progress: float = nan  #: [0, 1] or NaN
+    score: PrefixScore = NO_SCORE
+    num_frames: int = 0
+    elapsed_ns: int = 0  #: since the first frame of the episode
+    message: str = ""  #: for a human: why progress is NaN, else empty
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """The reward of one step: what TaskReward.msg carries."""
+
+    episode_id: str
+    stamp_ns: int
+    frame_id: str
+    step: int
+    reward: float
+    episode_return: float
+    terminated: bool = False
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened once: what TaskEvent.msg carries."""
+
+    type: EventType
+    sequence: int
+    episode_id: str
+    instruction: str
+    stamp_ns: int
+    frame_id: str
+    progress: float
+    log_prob: float
+    threshold: float
+    message: str
+
+
+Output = ProgressReport | Reward | Event
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """A prefix to be scored. Its answer goes back with `TaskMonitor.add_score`."""
+
+    instruction: str
+    prefix: tuple[Frame, ...]
+
+
+class _Episode:
+    """What belongs to one episode and is forgotten with it."""
+
+    def __init__(self, episode_id: str, instruction: str, settings: MonitorSettings) -> None:
+        self.episode_id = episode_id
+        self.instruction = instruction
+        self.schedule = FrameSchedule(settings.sample_rate)
+        self.buffer = EpisodeBuffer(settings.max_frames)
+        self.success = SuccessDetector(settings.success)
+        self.rewards = RewardStream(settings.reward)
+        self.first_frame: Frame | None = None
+        self.last_frame: Frame | None = None
+        self.last_observed_ns: int | None = None
+        self.ended = False
+
+
+class TaskMonitor:
+    """Watches one instruction at a time, episode after episode. Not thread-safe: one thread owns it."""
+
+    def __init__(self, settings: MonitorSettings, new_episode_id: Callable[[], str]) -> None:
+        """``new_episode_id`` names an episode whose caller gave no name."""
+        self._settings = settings
+        self._new_episode_id = new_episode_id
+        self._episode: _Episode | None = None
+        self._instruction = ""
+        self._enabled = True
+        self._report = ProgressReport(State.IDLE)
+        self._events = 0
+        self._last_arrival_ns: int | None = None
+
+    @property
+    def report(self) -> ProgressReport:
+        """The newest report, for heartbeats and questions."""
+        return self._report
+
+    @property
+    def settings(self) -> MonitorSettings:
+        """The settings in force. New success thresholds and timeouts act at once, the rest from the
+        next episode on."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: MonitorSettings) -> None:
+        self._settings = settings
+        if self._episode is not None:
+            self._episode.success.settings = settings.success
+
+    def set_task(self, instruction: str, episode_id: str = "", why: str = "new task") -> list[Output]:
+        """End the episode at hand and wait for the first frame of a new one; empty: go idle."""
+        self._instruction = instruction.strip()
+        return self._begin(episode_id, why)
+
+    def reset(self, why: str = "reset") -> list[Output]:
+        """End the episode at hand and begin a new one with the same instruction."""
+        return self._begin("", why)
+
+    def set_enabled(self, enabled: bool) -> list[Output]:
+        """Stop looking at images, or look again, in a new episode. The instruction is kept."""
+        if enabled == self._enabled:
+            return []
+        self._enabled = enabled
+        return self._begin("", "enabled" if enabled else "disabled")
+
+    def observe(self, stamp_ns: int, arrival_ns: int) -> tuple[bool, list[Output]]:
+        """Take note of an image of the primary camera before it is decoded.
+
+        ``stamp_ns``: its stamp of capture; ``arrival_ns``: any steady clock. Returns whether the
+        image is due, so that it should be decoded and passed to `add_frame`.
+        """
+        self._last_arrival_ns = arrival_ns
+        episode = self._episode
+        if episode is None:
+            return False, []
+        outputs: list[Output] = []
+        if episode.last_observed_ns is not None and stamp_ns < episode.last_observed_ns:
+            back_s = (episode.last_observed_ns - stamp_ns) / NS_PER_S
+            outputs += self.reset(f"image stamps went back by {back_s:.3f} s")
+            self._last_arrival_ns = arrival_ns
+            episode = self._current
+        if episode.ended or stamp_ns == episode.last_observed_ns:
+            return False, outputs
+        if self._report.state is State.STALE:
+            outputs += self._enter(State.RUNNING if episode.first_frame else State.WAITING_FOR_IMAGES)
+        episode.last_observed_ns = stamp_ns
+        return episode.schedule.take(stamp_ns), outputs
+
+    def add_frame(self, frame: Frame) -> tuple[ScoreRequest | None, list[Output]]:
+        """Take a due frame into the episode. Returns the prefix to score, unless the episode is over."""
+        episode = self._episode
+        if episode is None or episode.ended:
+            return None, []
+        outputs: list[Output] = []
+        episode.last_frame = frame
+        if episode.first_frame is None:
+            episode.first_frame = frame
+            outputs.append(self._event(EventType.EPISODE_STARTED, f"watching for: {episode.instruction}"))
+            outputs += self._enter(State.RUNNING)
+        elapsed_s = (frame.stamp_ns - episode.first_frame.stamp_ns) / NS_PER_S
+        timeout_s = self._settings.episode_timeout
+        if 0.0 < timeout_s <= elapsed_s:
+            message = f"no success within episode_timeout = {timeout_s:g} s"
+            return None, [*outputs, *self._cut(EventType.TIMEOUT, State.FAILED, message, timeout_s)]
+        episode.buffer.append(frame)
+        return ScoreRequest(episode.instruction, episode.buffer.prefix()), outputs
+
+    def add_score(self, request: ScoreRequest, score: PrefixScore) -> list[Output]:
+        """Take the score of a request of the current episode, in order of stamps.
+
+        It is the caller's duty to drop answers that belong to an earlier episode.
+        """
+        episode = self._episode
+        if episode is None or episode.ended:
+            return []
+        newest = request.prefix[-1]
+        success = self._settings.success
+        succeeded = episode.success.add(newest.stamp_ns, score.log_prob)
+        finished_at_start = looks_finished_at_start(score, success.threshold)
+        self._report = ProgressReport(
+            State.SUCCEEDED if succeeded else self._report.state,
+            episode.instruction,
+            episode.episode_id,
+            newest.stamp_ns,
+            newest.frame_id,
+            live_progress(score, self._settings.progress_mode, success.threshold),
+            score,
+            len(request.prefix),
+            newest.stamp_ns - request.prefix[0].stamp_ns,
+            _finished_at_start_message(score, success) if finished_at_start else "",
+        )
+        reward = episode.rewards.step(score.log_prob, self._report.progress)
+        terminated = succeeded and self._settings.end_episode_on_success
+        outputs: list[Output] = [self._report, self._reward(reward, newest, terminated=terminated)]
+        if succeeded:
+            message = (
+                f"smoothed log-probability {episode.success.smoothed:.3f} nat held at or above "
+                f"{success.threshold:g} nat for {success.dwell:g} s"
+            )
+            outputs.append(self._event(EventType.SUCCESS, message, success.threshold, newest))
+        if terminated:
+            outputs += self._end("success", newest)
+        return outputs
+
+    def scorer_failed(self, message: str) -> list[Output]:
+        """Report that a prefix could not be scored; the episode goes on with the next frame."""
+        if self._episode is None or self._episode.ended:
+            return []
+        return [self._event(EventType.SCORER_ERROR, message)]
+
+    def tick(self, now_ns: int) -> list[Output]:
+        """Look at the clock (the one of ``arrival_ns``): have images stopped?"""
+        episode = self._episode
+        if self._last_arrival_ns is None:
+            self._last_arrival_ns = now_ns
+        waiting = self._report.state in (State.WAITING_FOR_IMAGES, State.RUNNING, State.STALLED)
+        silent_s = (now_ns - self._last_arrival_ns) / NS_PER_S
+        if episode is None or not waiting or silent_s < self._settings.stale_timeout:
+            return []
+        message = f"no image for {silent_s:.1f} s (stale_timeout = {self._settings.stale_timeout:g} s)"
+        event = self._event(EventType.STALE_IMAGES, message, self._settings.stale_timeout)
+        return [event, *self._enter(State.STALE)]
+
+    def _begin(self, episode_id: str, why: str) -> list[Output]:
+        outputs = self._abort(why)
+        self._last_arrival_ns = None
+        if self._instruction and self._enabled:
+            episode_id = episode_id or self._new_episode_id()
+            self._episode = _Episode(episode_id, self._instruction, self._settings)
+            self._report = ProgressReport(State.WAITING_FOR_IMAGES, self._instruction, episode_id)
+        else:
+            self._episode = None
+            self._report = ProgressReport(State.IDLE, self._instruction)
+        return [*outputs, self._report]
+
+    def _abort(self, why: str) -> list[Output]:
+        """Cut an episode that has begun and not ended; nothing else leaves a trace."""
+        episode = self._episode
+        if episode is None or episode.ended or episode.first_frame is None:
+            return []
+        return self._cut(EventType.ABORTED, State.IDLE, why)
+
+    def _cut(self, cause: EventType, state: State, message: str, threshold: float = nan) -> list[Output]:
+        """End an episode before its task did: the cause, a last reward that is truncated, the end."""
+        episode = self._current
+        # A success that was fired stays the state of its episode, however the episode ends.
+        report = self._enter(State.SUCCEEDED if episode.success.fired else state)
+        reward = self._reward(episode.rewards.close(), episode.last_frame, truncated=True)
+        return [*report, reward, self._event(cause, message, threshold), *self._end(message)]
+
+    def _end(self, why: str, frame: Frame | None = None) -> list[Output]:
+        self._current.ended = True
+        return [self._event(EventType.EPISODE_ENDED, why, frame=frame)]
+
+    def _enter(self, state: State) -> list[Output]:
+        """Change the state and report it; everything else in the report stays as it was."""
+        self._report = replace(self._report, state=state)
+        return [self._report]
+
+    def _reward(
+        self, reward: float, frame: Frame | None, *, terminated: bool = False, truncated: bool = False
+    ) -> Reward:
+        """The reward that the episode's stream has just counted."""
+        episode = self._current
+        return Reward(
+            episode.episode_id,
+            *_stamp_of(frame),
+            episode.rewards.steps - 1,
+            reward,
+            episode.rewards.episode_return,
+            terminated,
+            truncated,
+        )
+
+    def _event(
+        self, kind: EventType, message: str, threshold: float = nan, frame: Frame | None = None
+    ) -> Event:
+        """The next event, as of ``frame`` or else of the newest frame of the episode."""
+        episode = self._current
+        self._events += 1
+        return Event(
+            kind,
+            self._events,
+            episode.episode_id,
+            episode.instruction,
+            *_stamp_of(frame or episode.last_frame),
+            self._report.progress,
+            self._report.score.log_prob,
+            threshold,
+            message,
+        )
+
+    @property
+    def _current(self) -> _Episode:
+        assert self._episode is not None, "called only while there is an episode"
+        return self._episode
+
+
+def _stamp_of(frame: Frame | None) -> tuple[int, str]:
+    """Stamp [ns] and camera of a frame; zero and empty before the first one."""
+    return (frame.stamp_ns, frame.frame_id) if frame else (0, "")
+
+
+def _finished_at_start_message(score: PrefixScore, success: SuccessSettings) -> str:
+    return (
+        f"the first frame alone already reads as success (r_static = {score.log_prob_static:.3f} nat, "
+        f"success_threshold = {success.threshold:g} nat): progress is NaN, and SUCCESS waits until the score "
+        f"was below {success.lower_threshold:g} nat; reset the scene or check the task"
+    )

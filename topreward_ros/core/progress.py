@@ -1,0 +1,73 @@
+"""From a score to progress: one number in [0, 1] that needs no look at the future.
+
+The paper's min-max over the episode (TOPReward eq. 2) does look ahead; it is here for offline use
+and no live mode offers it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from math import exp, isfinite, nan
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixScore:
+    """Log-probabilities of the answer after one prefix, in nats (all <= 0, or NaN when absent)."""
+
+    log_prob: float  #: r: log p(" True"), mean over the prompts
+    log_prob_false: float  #: log p(" False") from the same pass, mean over the prompts
+    log_prob_static: float = nan  #: r_static: log p(" True") of the first frame repeated; NaN when off
+    log_prob_std: float = nan  #: standard deviation of log p(" True") over prompts; NaN with one
+
+
+NO_SCORE = PrefixScore(nan, nan)  #: what stands for the score before there is one
+
+
+class ProgressMode(Enum):
+    """How a live score becomes progress."""
+
+    STATIC_BASELINE = "static_baseline"  #: 1 - r / r_static: the share of the gap to certainty that is closed
+    RAW_PROBABILITY = "raw_probability"  #: exp(r): the probability itself, length bias and all
+
+
+# Above this r_static is certainty to within float32, and the ratio of two such numbers is noise.
+_CERTAIN_NAT = -1e-6
+
+
+def looks_finished_at_start(score: PrefixScore, success_threshold: float) -> bool:
+    """Whether the first frame alone, held still, already reads as success (thresholds in nats)."""
+    return score.log_prob_static > min(success_threshold, _CERTAIN_NAT)
+
+
+def live_progress(score: PrefixScore, mode: ProgressMode, success_threshold: float) -> float:
+    """Progress in [0, 1], or NaN when it has no meaning because the start already looks finished.
+
+    >>> live_progress(PrefixScore(-1.0, -0.5, log_prob_static=-4.0), ProgressMode.STATIC_BASELINE, -0.22)
+    0.75
+    >>> live_progress(PrefixScore(-5.0, -0.5, log_prob_static=-4.0), ProgressMode.STATIC_BASELINE, -0.22)
+    0.0
+    """
+    if mode is ProgressMode.RAW_PROBABILITY:
+        return exp(score.log_prob)
+    if not isfinite(score.log_prob_static) or looks_finished_at_start(score, success_threshold):
+        return nan
+    return min(max(1.0 - score.log_prob / score.log_prob_static, 0.0), 1.0)
+
+
+def episode_minmax(log_probs: np.ndarray) -> np.ndarray:
+    """The paper's normalised progress of a whole episode (TOPReward eq. 2). Offline only.
+
+    ``log_probs``: (K,) in nats, one per prefix. Returns (K,) in [0, 1]; all NaN when the values are
+    constant or there is only one, since then there is no order in them to show.
+
+    >>> episode_minmax(np.array([-3.0, -2.0, -1.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    log_probs = np.asarray(log_probs, dtype=np.float64)
+    spread = np.ptp(log_probs) if log_probs.size else 0.0
+    if not spread > 0:
+        return np.full(log_probs.shape, nan)
+    return (log_probs - log_probs.min()) / spread
