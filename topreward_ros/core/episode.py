@@ -12,10 +12,11 @@ After an end nothing is scored until a new task, a reset, or stamps that go back
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from math import nan
+from typing import Any
 
 from topreward_ros.core.events import EventType, SuccessDetector, SuccessSettings
 from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame, FrameSchedule
@@ -26,7 +27,7 @@ from topreward_ros.core.progress import (
     live_progress,
     looks_finished_at_start,
 )
-from topreward_ros.core.rewards import RewardSettings, RewardStream
+from topreward_ros.core.rewards import RewardSettings, RewardStream, RewardType
 
 
 class State(IntEnum):
@@ -54,6 +55,30 @@ class MonitorSettings:
     end_episode_on_success: bool
     episode_timeout: float  #: [s] in stamp time; 0: none
     stale_timeout: float  #: [s] without an image, by arrival
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> MonitorSettings:
+        """Take the settings from parameters named as in config/monitor.yaml, ignoring the others."""
+        return cls(
+            sample_rate=parameters["sample_rate"],
+            max_frames=parameters["max_frames"],
+            progress_mode=ProgressMode(parameters["progress_mode"]),
+            reward=RewardSettings(
+                type=RewardType[parameters["reward_type"].upper()],
+                advantage_tau=parameters["advantage_tau"],
+                advantage_max=parameters["advantage_max"],
+            ),
+            success=SuccessSettings(
+                threshold=parameters["success_threshold"],
+                hysteresis=parameters["success_hysteresis"],
+                dwell=parameters["success_dwell"],
+                min_scores=parameters["success_min_scores"],
+                smoothing=parameters["success_smoothing"],
+            ),
+            end_episode_on_success=parameters["end_episode_on_success"],
+            episode_timeout=parameters["episode_timeout"],
+            stale_timeout=parameters["stale_timeout"],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,4 +70,4 @@ def episode_minmax(log_probs: np.ndarray) -> np.ndarray:
     spread = np.ptp(log_probs) if log_probs.size else 0.0
     if not spread > 0:
         return np.full(log_probs.shape, nan)
-    return (log_probs - log_probs.min()) / spread
+    return np.asarray((log_probs - log_probs.min()) / spread)

@@ -1,0 +1,135 @@
+"""A thread that scores, so that no ROS callback ever waits for a model.
+
+One slot: a newer request replaces one that has not begun. A generation number: an answer to a
+request from before `ScoringWorker.start_generation` is thrown away, so a late score can never reach
+the next episode. A scorer that fails is reported and tried again with the next request, after a
+pause that doubles with every failure in a row.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from topreward_ros.core.episode import ScoreRequest
+from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError
+
+_LOG = logging.getLogger(__name__)
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 30.0
+_STOP_TIMEOUT_S = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreResult:
+    """What became of a request: a score, or the error that took its place."""
+
+    request: ScoreRequest
+    score: PrefixScore | None
+    error: str  #: empty when there is a score
+    seconds: float  #: time that scoring took
+
+
+@dataclass(slots=True)
+class WorkerCounts:
+    """What the worker did since it was started."""
+
+    scored: int = 0
+    replaced: int = 0  #: requests that a newer one replaced before they were begun
+    failed: int = 0
+    late: int = 0  #: answers thrown away because their generation was over
+
+
+class ScoringWorker:
+    """Runs a scorer in a thread of its own. All methods are called from one other thread."""
+
+    def __init__(self, scorer: PrefixScorer, notify: Callable[[], None]) -> None:
+        """``notify`` is called from the worker's thread whenever `results` has something new."""
+        self.scorer = scorer
+        self.counts = WorkerCounts()
+        self._notify = notify
+        self._wake = threading.Condition()
+        self._generation = 0
+        self._pending: tuple[int, ScoreRequest] | None = None
+        self._done: deque[tuple[int, ScoreResult]] = deque()
+        self._stopping = False
+        # A daemon, so that a scorer that hangs cannot keep the process alive.
+        self._thread = threading.Thread(target=self._run, name="scoring", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: ScoreRequest) -> None:
+        """Ask for a score of the newest prefix; replaces a request that has not begun."""
+        with self._wake:
+            self.counts.replaced += self._pending is not None
+            self._pending = (self._generation, request)
+            self._wake.notify()
+
+    def start_generation(self) -> None:
+        """Drop what waits, and from now on every answer to what was asked before."""
+        with self._wake:
+            self._generation += 1
+            self._pending = None
+
+    def results(self) -> list[ScoreResult]:
+        """The answers of this generation since the last call, in order. Never blocks."""
+        with self._wake:
+            current = [result for generation, result in self._done if generation == self._generation]
+            self.counts.late += len(self._done) - len(current)
+            self._done.clear()
+        return current
+
+    def stop(self) -> bool:
+        """End the thread and close the scorer. Returns in under 2 s whatever the scorer does; False
+        when the scorer still hangs, and its thread had to be left behind."""
+        with self._wake:
+            self._stopping = True
+            self._pending = None
+            self._wake.notify()
+        self._thread.join(_STOP_TIMEOUT_S)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        pause_s = 0.0
+        while (taken := self._take(pause_s)) is not None:
+            generation, request = taken
+            result = self._score(request)
+            if result.error:
+                self.counts.failed += 1
+                pause_s = min(max(2.0 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+            else:
+                self.counts.scored += 1
+                pause_s = 0.0
+            with self._wake:
+                self._done.append((generation, result))
+                stopping = self._stopping
+            if not stopping:
+                self._notify()
+        self.scorer.close()
+
+    def _take(self, pause_s: float) -> tuple[int, ScoreRequest] | None:
+        """The next request, after ``pause_s`` [s] at least; None when it is time to stop."""
+        not_before = time.monotonic() + pause_s
+        with self._wake:
+            while not self._stopping:
+                wait_s = not_before - time.monotonic()
+                if self._pending is not None and wait_s <= 0.0:
+                    taken, self._pending = self._pending, None
+                    return taken
+                self._wake.wait(wait_s if wait_s > 0.0 else None)
+        return None
+
+    def _score(self, request: ScoreRequest) -> ScoreResult:
+        begun = time.perf_counter()
+        score, error = None, ""
+        try:
+            score = self.scorer.score(request.instruction, request.prefix)
+        except ScorerError as exc:
+            error = str(exc)
+        except Exception as exc:  # a scorer must never take the robot's node down
+            _LOG.exception("the scorer failed in a way that it does not know")
+            error = f"{type(exc).__name__}: {exc}"
+        return ScoreResult(request, score, error, time.perf_counter() - begun)
