@@ -74,7 +74,7 @@ def semi_planar(rgb: np.ndarray, swapped: bool) -> np.ndarray:
 def encoded(rgb: np.ndarray, encoding: str) -> np.ndarray:
     """The card as an array of samples in ``encoding``; 16-bit ones in this machine's byte order."""
     if encoding.endswith("16"):
-        return encoded(rgb, encoding[:-2] + "8").astype(np.uint16) * 257
+        return encoded(rgb, encoding[:-2] + "8").astype(np.uint16) * 257  # white stays white
     alpha = np.full((*rgb.shape[:2], 1), 77, np.uint8)
     bgr = rgb[..., ::-1]
     if encoding.startswith("bayer_"):
@@ -157,11 +157,19 @@ def test_red_comes_out_red(encoding: str, padding: int):
         assert np.abs(corners(out.rgb) - [RED, GREEN, BLUE, WHITE]).max() <= (0 if encoding in BAYERS else 3)
 
 
-@pytest.mark.parametrize("encoding", ["mono16", "rgb16", "bayer_rggb16", "rgb8"])
-def test_big_endian(encoding: str):
-    assert np.array_equal(
-        decoded(message(encoding, padding=6, big_endian=True)).rgb, decoded(message(encoding)).rgb
-    )
+@pytest.mark.parametrize(("big_endian", "expected"), [(False, [18, 254]), (True, [51, 1])])
+@pytest.mark.parametrize("padding", [0, 6])
+def test_byte_order_of_mono16(big_endian: bool, expected: list[int], padding: int):
+    """0x1234 and 0xff01 as a little-endian sender writes them; a big-endian one means 0x3412 and 0x01ff."""
+    msg = Image(encoding="mono16", height=1, width=2, step=4 + padding, is_bigendian=int(big_endian))
+    msg.data = array.array("B", b"\x34\x12\x01\xff" + bytes(padding))
+    assert decoded(msg).rgb.tolist() == [[[value] * 3 for value in expected]]
+
+
+@pytest.mark.parametrize("encoding", ["rgb16", "bgra16", "bayer_rggb16", "rgb8", "bgr8"])
+def test_big_endian_colour(encoding: str):
+    big = message(encoding, padding=6, big_endian=True)
+    assert np.array_equal(decoded(big).rgb, decoded(message(encoding)).rgb)
 
 
 def test_odd_step_of_16_bit_rows():
