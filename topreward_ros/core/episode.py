@@ -205,7 +205,8 @@ class TaskMonitor:
         """Take note of an image of the primary camera before it is decoded.
 
         ``stamp_ns``: its stamp of capture; ``arrival_ns``: any steady clock. Returns whether the
-        image is due, so that it should be decoded and passed to `add_frame`.
+        image is due, so that it should be decoded and passed to `add_frame`; an image that cannot
+        be decoded is simply not passed on, and the next one is due in its place.
         """
         self._last_arrival_ns = arrival_ns
         episode = self._episode
@@ -222,14 +223,16 @@ class TaskMonitor:
         if self._report.state is State.STALE:
             outputs += self._enter(State.RUNNING if episode.first_frame else State.WAITING_FOR_IMAGES)
         episode.last_observed_ns = stamp_ns
-        return episode.schedule.take(stamp_ns), outputs
+        return episode.schedule.observe(stamp_ns), outputs
 
     def add_frame(self, frame: Frame) -> tuple[ScoreRequest | None, list[Output]]:
-        """Take a due frame into the episode. Returns the prefix to score, unless the episode is over."""
+        """Take the frame that was just observed and due. Returns the prefix to score, unless the episode
+        is over."""
         episode = self._episode
         if episode is None or episode.ended:
             return None, []
         outputs: list[Output] = []
+        episode.schedule.take()
         episode.last_frame = frame
         if episode.first_frame is None:
             episode.first_frame = frame

@@ -31,8 +31,15 @@ class FrameSchedule:
     that a gap swallowed are skipped, never caught up. The choice depends on past stamps only
     ("prefix-stable", TOPReward's fixed 2 fps schedule), so a growing video never changes its start.
 
+    An observed frame takes its slot only by `take`, so that the next one can stand in for a frame
+    that turns out to be unreadable.
+
     >>> schedule = FrameSchedule(2.0)
-    >>> [k for k in range(20) if schedule.take(k * 100_000_000)]  # a 10 Hz camera
+    >>> def taken(stamp_ns):
+    ...     if due := schedule.observe(stamp_ns):
+    ...         schedule.take()
+    ...     return due
+    >>> [k for k in range(20) if taken(k * 100_000_000)]  # a 10 Hz camera
     [0, 5, 10, 15]
     """
 
@@ -41,27 +48,29 @@ class FrameSchedule:
         if not rate > 0:
             raise ValueError(f"sample rate {rate} Hz: must be above 0")
         self._period_ns = NS_PER_S / rate
-        self._first_ns: int | None = None
-        self._last_ns = 0
+        self._first_ns: int | None = None  # of the first frame taken: where slot 0 lies
+        self._last_ns: int | None = None
         self._shortest_interval_ns = float("inf")
+        self._slot = 0  # that the last observed frame would take
         self._next_slot = 0
 
-    def take(self, stamp_ns: int) -> bool:
+    def observe(self, stamp_ns: int) -> bool:
         """Register the next frame of the stream; True when it is due. Stamps must increase."""
-        if self._first_ns is None:
-            self._first_ns = self._last_ns = stamp_ns
-            self._next_slot = 1
-            return True
-        if stamp_ns <= self._last_ns:
-            raise ValueError(f"stamp {stamp_ns} ns does not come after {self._last_ns} ns")
-        self._shortest_interval_ns = min(self._shortest_interval_ns, stamp_ns - self._last_ns)
+        if self._last_ns is not None:
+            if stamp_ns <= self._last_ns:
+                raise ValueError(f"stamp {stamp_ns} ns does not come after {self._last_ns} ns")
+            self._shortest_interval_ns = min(self._shortest_interval_ns, stamp_ns - self._last_ns)
         self._last_ns = stamp_ns
-        early_ns = min(self._shortest_interval_ns / 2, self._period_ns / 4)
-        slot = int((stamp_ns - self._first_ns + early_ns) // self._period_ns)
-        if slot < self._next_slot:
-            return False
-        self._next_slot = slot + 1
-        return True
+        if self._first_ns is not None:
+            early_ns = min(self._shortest_interval_ns / 2, self._period_ns / 4)
+            self._slot = int((stamp_ns - self._first_ns + early_ns) // self._period_ns)
+        return self._slot >= self._next_slot
+
+    def take(self) -> None:
+        """Take the frame that was observed last for its slot."""
+        if self._first_ns is None:
+            self._first_ns = self._last_ns
+        self._next_slot = self._slot + 1
 
 
 class EpisodeBuffer:
