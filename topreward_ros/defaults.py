@@ -1,0 +1,60 @@
+"""Where the shipped files lie and what the monitor's defaults are: config/monitor.yaml, read in one place.
+
+Needs neither rclpy nor torch, so that the node, the launch files and the command line read the same
+file. It does not look into parameter files of users: those are ROS 2's business.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PACKAGE = "topreward_ros"
+_PACKAGE_FOLDER = Path(__file__).absolute().parent
+
+
+def shared_file(name: str) -> Path:
+    """Find a shipped file such as ``config/monitor.yaml``: in the source tree, or where it was installed.
+
+    A source tree has the file beside the package. An installed package has it in
+    ``share/topreward_ros`` of the prefix that the package lies in, whatever is sourced or activated.
+    Raises `FileNotFoundError` naming every place that was searched.
+    """
+    places = [_PACKAGE_FOLDER.parent / name]
+    places += [parent / "share" / PACKAGE / name for parent in _PACKAGE_FOLDER.parents]
+    for place in places:
+        if place.exists():
+            return place
+    searched = ", ".join(map(str, places))
+    raise FileNotFoundError(f"{name} of {PACKAGE} was not found; searched {searched}; reinstall the package")
+
+
+def config_file(name: str) -> Path:
+    """Find the shipped configuration file ``name``, for example ``monitor.yaml``; errors as `shared_file`."""
+    return shared_file(f"config/{name}")
+
+
+def monitor_defaults() -> dict[str, Any]:
+    """Every parameter of the monitor with its default, from config/monitor.yaml (a fresh copy).
+
+    Raises `FileNotFoundError` when the file is missing and `ValueError` when it is not a parameter file.
+    """
+    return deepcopy(_parameters(config_file("monitor.yaml")))
+
+
+@cache
+def _parameters(path: Path) -> dict[str, Any]:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        parameters = content["/**"]["ros__parameters"]
+    except (KeyError, TypeError):
+        parameters = None
+    if not isinstance(parameters, dict):
+        raise ValueError(
+            f"{path}: expected '/**:' with 'ros__parameters:' below it; restore the shipped file"
+        )
+    return parameters
