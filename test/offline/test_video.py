@@ -1,0 +1,133 @@
+"""Video files and folders are read in order, in the right colours and with the right stamps."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from topreward_ros.offline.video import VideoError, open_video, read_video
+
+
+def picture(k: int) -> np.ndarray:
+    """Frame k: (48, 64, 3) uint8 RGB, red with a blue bar whose width tells k."""
+    rgb = np.full((48, 64, 3), (200, 20, 20), np.uint8)
+    rgb[:, : 4 * k] = (20, 20, 200)
+    return rgb
+
+
+def number_of(rgb: np.ndarray) -> int:
+    return round(np.count_nonzero(rgb[24, :, 2] > rgb[24, :, 0]) / 4)
+
+
+def write_file(path: Path, count: int = 12, fps: float = 30.0, codec: str = "mp4v") -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, (64, 48))
+    assert writer.isOpened()
+    for k in range(count):
+        writer.write(np.ascontiguousarray(picture(k)[..., ::-1]))
+    writer.release()
+    return path
+
+
+def write_folder(path: Path, names: list[str]) -> Path:
+    path.mkdir()
+    for k, name in enumerate(names):
+        cv2.imwrite(str(path / name), np.ascontiguousarray(picture(k)[..., ::-1]))
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "mp4v"), ("avi", "MJPG"), ("mkv", "mp4v")])
+@pytest.mark.parametrize("fps", [10.0, 29.97, 30.0])
+def test_file(tmp_path: Path, suffix: str, codec: str, fps: float):
+    path = write_file(tmp_path / f"v.{suffix}", fps=fps, codec=codec)
+    video = open_video(path)
+    assert video.info.rate == pytest.approx(fps, rel=1e-3)
+    assert (video.info.width, video.info.height) == (64, 48)
+    assert video.info.frame_count == pytest.approx(12, abs=1)
+    frames = list(video.frames())
+    assert [number_of(f.image) for f in frames] == list(range(12))
+    clock = 1e6 if suffix == "mkv" else 2  # Matroska counts milliseconds
+    assert [f.stamp_ns for f in frames] == pytest.approx([k * 1e9 / fps for k in range(12)], abs=clock)
+    assert frames[0].image.dtype == np.uint8
+    assert frames[0].image.flags.c_contiguous
+    assert np.abs(frames[0].image[24, 32].astype(int) - (200, 20, 20)).max() < 12  # red, not blue
+    assert [stamp for stamp, _ in video] == [f.stamp_ns for f in frames]  # once more from the start
+
+
+def test_given_rate_replaces_the_files_own(tmp_path: Path):
+    video = open_video(write_file(tmp_path / "v.mp4"), rate=7.0)
+    assert video.info.rate == 7.0
+    assert [stamp for stamp, _ in video] == [round(k * 1e9 / 7) for k in range(12)]
+
+
+def test_frames_that_are_not_due_need_not_be_decoded(tmp_path: Path):
+    due = [read() for k, (_, read) in enumerate(open_video(write_file(tmp_path / "v.mp4"))) if k % 4 == 3]
+    assert [number_of(image) for image in due] == [3, 7, 11]
+
+
+def test_folder_in_natural_order(tmp_path: Path):
+    names = [f"frame{k}.png" for k in range(12)]
+    folder = write_folder(tmp_path / "images", names)
+    (folder / "notes.txt").write_text("not an image")
+    frames = list(read_video(folder, rate=4.0))
+    assert [number_of(f.image) for f in frames] == list(range(12))
+    assert [f.stamp_ns for f in frames] == [k * 250_000_000 for k in range(12)]
+    assert np.array_equal(frames[5].image, picture(5))
+    assert open_video(folder, rate=4.0).info.frame_count == 12
+
+
+def test_names_that_mix_digits_and_letters(tmp_path: Path):
+    names = ["1.png", "1a.png", "2.png", "10.png", "a.png", "a²3.png"]
+    folder = write_folder(tmp_path / "images", names)
+    assert [number_of(f.image) for f in read_video(folder, rate=1.0)] == list(range(6))
+
+
+@pytest.mark.parametrize("rate", [-1.0, float("nan"), float("inf")])
+def test_rate_that_is_none(tmp_path: Path, rate: float):
+    with pytest.raises(VideoError, match="rate"):
+        open_video(tmp_path, rate)
+
+
+def test_what_cannot_be_opened(tmp_path: Path):
+    with pytest.raises(VideoError, match=r"no video at .*missing\.mp4"):
+        open_video(tmp_path / "missing.mp4")
+    for name, content in {"empty.mp4": b"", "zeros.mp4": bytes(5000), "code.py": b"import this\n"}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(VideoError, match=f"{name} is not a video"):
+            open_video(tmp_path / name)
+    with pytest.raises(VideoError, match="holds no images"):
+        open_video(write_folder(tmp_path / "none", []), rate=1.0)
+    with pytest.raises(VideoError, match=r"no frame rate of its own"):
+        open_video(tmp_path)
+
+
+def test_video_without_frames(tmp_path: Path):
+    with pytest.raises(VideoError, match=r"v\.avi"):
+        open_video(write_file(tmp_path / "v.avi", count=0, codec="MJPG"))
+
+
+def test_errors_come_when_the_video_is_opened_not_when_it_is_read(tmp_path: Path):
+    with pytest.raises(VideoError):
+        read_video(tmp_path / "missing.mp4")
+
+
+def test_damaged_image_in_a_folder(tmp_path: Path):
+    folder = write_folder(tmp_path / "images", ["0.png", "1.png"])
+    (folder / "1.png").write_bytes(b"not a png")
+    frames = read_video(folder, rate=1.0)
+    assert next(frames).stamp_ns == 0
+    with pytest.raises(VideoError, match=r"1\.png is not an image"):
+        next(frames)
+
+
+def test_file_that_ends_early_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = write_file(tmp_path / "v.avi", count=60, codec="MJPG")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with caplog.at_level(logging.WARNING):
+        count = len(list(read_video(path)))
+    assert 0 < count < 40
+    assert f"ended after {count} of 60 frames" in caplog.text
