@@ -35,7 +35,9 @@ def ros_environment() -> dict[str, str]:
             f"topreward_ros: no ROS 2 found in {sys.prefix} and none is sourced; source your ROS 2 "
             "(for example /opt/ros/jazzy/setup.bash) or run `make setup`"
         )
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+    environment["PATH"] = os.pathsep.join(
+        [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
+    )
     return environment
 
 
@@ -47,7 +49,15 @@ def run_cmake() -> None:
         raise SystemExit("topreward_ros: cmake is missing; install it with `sudo apt install cmake`")
     if not (BUILD / "CMakeCache.txt").exists():
         generator = ["-G", "Ninja"] if shutil.which("ninja", path=environment["PATH"]) else []
-        configure = [cmake, "-S", str(SOURCE), "-B", str(BUILD), *generator, f"-DPython3_EXECUTABLE={sys.executable}"]
+        configure = [
+            cmake,
+            "-S",
+            str(SOURCE),
+            "-B",
+            str(BUILD),
+            *generator,
+            f"-DPython3_EXECUTABLE={sys.executable}",
+        ]
         options = ["-DBUILD_TESTING=OFF", "-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_INSTALL_PREFIX={STAGE}"]
         try:
             subprocess.run([*configure, *options], check=True, env=environment)

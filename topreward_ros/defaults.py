@@ -54,7 +54,5 @@ def _parameters(path: Path) -> dict[str, Any]:
     except (KeyError, TypeError):
         parameters = None
     if not isinstance(parameters, dict):
-        raise ValueError(
-            f"{path}: expected '/**:' with 'ros__parameters:' below it; restore the shipped file"
-        )
+        raise ValueError(f"{path}: expected '/**' with 'ros__parameters' below it; restore the shipped file")
     return parameters
