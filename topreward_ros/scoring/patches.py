@@ -1,0 +1,127 @@
+"""Frames to pixel patches, number for number as the Qwen3-VL video processor makes them.
+
+Done here because the processor needs torchvision and chooses the frame size by the length of the video,
+which would change every pixel whenever the prefix grows. The size here depends on the first frame and on
+the settings alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from topreward_ros.scoring.base import ScorerError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """What a checkpoint says about pixels. The defaults are those of the released Qwen3-VL checkpoints."""
+
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  #: per channel, of values in 0..1
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    rescale: float = 1 / 255  #: uint8 to 0..1
+    video_pixels: int = 25165824  #: pixels of all frames of a video together
+
+
+def read_preprocessing(folder: Path) -> Preprocessing:
+    """Read the checkpoint's own preprocessor file. Raises `ScorerError` for one that makes no sense.
+
+    A file for images only gives mean and deviation: its pixel budget is that of a single image.
+    """
+    for name, is_video in (
+        ("video_preprocessor_config.json", True),
+        ("processor_config.json", True),
+        ("preprocessor_config.json", False),
+    ):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if name == "processor_config.json":
+                content = content.get("video_processor")
+            if content is not None:
+                return _preprocessing(content, is_video)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ScorerError(
+                f"{path} cannot be used ({type(error).__name__}: {error}): restore it from the checkpoint"
+            ) from error
+    _log.warning("%s has no preprocessor file: using the values of the released Qwen3-VL checkpoints", folder)
+    return Preprocessing()
+
+
+def _preprocessing(content: dict[str, Any], is_video: bool) -> Preprocessing:
+    standard = Preprocessing()
+    size = content.get("size") or {}
+    made = Preprocessing(
+        mean=tuple(float(value) for value in content.get("image_mean", standard.mean)),
+        std=tuple(float(value) for value in content.get("image_std", standard.std)),
+        rescale=float(content.get("rescale_factor", standard.rescale)),
+        video_pixels=int(size.get("longest_edge", standard.video_pixels))
+        if is_video
+        else standard.video_pixels,
+    )
+    if len(made.mean) != 3 or len(made.std) != 3 or min(made.std) <= 0 or made.video_pixels <= 0:
+        raise ValueError(f"mean, std or size out of range: {made}")
+    return made
+
+
+def frame_size(height: int, width: int, unit: int, max_pixels: int) -> tuple[int, int]:
+    """Size (height, width) at which a frame is seen: multiples of ``unit``, at least one, aspect kept.
+
+    The processor's rule, for one frame with ``max_pixels``.
+
+    >>> frame_size(480, 640, unit=32, max_pixels=307200)
+    (480, 640)
+    >>> frame_size(480, 640, unit=32, max_pixels=16384)
+    (96, 128)
+    >>> frame_size(20, 500, unit=32, max_pixels=307200)
+    (32, 512)
+    """
+    fitted_height = max(unit, round(height / unit) * unit)
+    fitted_width = max(unit, round(width / unit) * unit)
+    if fitted_height * fitted_width > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        fitted_height = max(unit, math.floor(height / shrink / unit) * unit)
+        fitted_width = max(unit, math.floor(width / shrink / unit) * unit)
+    return fitted_height, fitted_width
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    """``image`` (H, W, 3) uint8 as a uint8 tensor (3, height, width), bicubic with antialiasing."""
+    planes = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))  # a copy, (H, W, 3) -> (3, H, W)
+    if planes.shape[1:] == size:
+        return planes
+    # On uint8, as the processor does it: the result is rounded and clamped to 0..255.
+    return torch.nn.functional.interpolate(planes[None], size, mode="bicubic", antialias=True)[0]
+
+
+def cut(
+    first: torch.Tensor, second: torch.Tensor, preprocessing: Preprocessing, patch: int, merge: int
+) -> torch.Tensor:
+    """Two resized frames, each (3, height, width) uint8, as the vision model's input rows, float32.
+
+    Rows go by blocks of ``merge`` x ``merge`` patches, so that the patches merged into one token are
+    neighbours; each holds one patch as (channel, frame, row, column).
+    """
+    # mean and std in units of uint8, for one operation per pixel, as the processor does it
+    mean = torch.tensor(preprocessing.mean).mul(1 / preprocessing.rescale)
+    std = torch.tensor(preprocessing.std).mul(1 / preprocessing.rescale)
+    pixels = torch.stack([first, second]).float()  # (2, 3, height, width)
+    pixels = (pixels - mean[:, None, None]) / std[:, None, None]
+    _, _, height, width = pixels.shape
+    rows, columns = height // patch, width // patch
+    blocks = pixels.view(2, 3, rows // merge, merge, patch, columns // merge, merge, patch)
+    # (frame, channel, block row, row, y, block column, column, x)
+    #   -> (block row, block column, row, column, channel, frame, y, x)
+    blocks = blocks.permute(2, 5, 3, 6, 1, 0, 4, 7)
+    return blocks.reshape(rows * columns, 3 * 2 * patch * patch)

@@ -1,0 +1,229 @@
+"""A tiny Qwen3-VL folder with random weights: the real model class, and numbers that mean nothing.
+
+It stands in for the shipped model until there is one, and lets the tests run the real classes without
+a download. Everything in it is made here: a byte-level BPE tokenizer trained on the sentences below, the
+configuration, the weights drawn from a seeded generator. `config.json` carries
+``topreward_random_weights: true``, so that whoever shows a number from it can say so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+
+#: Key in config.json that marks weights which were never trained.
+RANDOM_WEIGHTS_KEY = "topreward_random_weights"
+
+#: Goes into the folder's name; raise it whenever what is made here changes.
+RECIPE = "v1"
+
+#: How Qwen2-family tokenizers cut text into pieces before merging bytes.
+_PIECES = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+_SPECIAL_TOKENS = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+]
+#: Added to the vocabulary without being special, as the released checkpoints do.
+_ADDED_TOKENS = ["<tool_call>", "</tool_call>", "<think>", "</think>"]
+
+_SENTENCES = [
+    "The above video shows a robot manipulation trajectory that completes the following task:",
+    "Decide whether the above statement is True or not. The answer is:",
+    "The answer is: True",
+    "The answer is: False",
+    "user assistant system seconds",
+    "pick up the red cube and place it on the blue plate",
+    "open the drawer, put the cup inside and close the drawer",
+    "stack the green block on top of the yellow block",
+    "fold the towel in half and push it to the left",
+    "insert the peg into the hole, then press the button",
+    "move the spoon from the bowl to the table on the right",
+]
+
+_VOCABULARY = 480  # 256 bytes, merges of the sentences, added tokens
+
+
+def random_checkpoint_folder(seed: int = 0) -> Path:
+    """Where the user's random checkpoint lies: below ``$XDG_CACHE_HOME``, or ``~/.cache``."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "topreward_ros" / f"random-qwen3-vl-{RECIPE}-seed{seed}"
+
+
+def make_random_checkpoint(folder: Path | str, seed: int = 0) -> Path:
+    """Make the checkpoint at ``folder`` and return it; a folder that is there already is left as it is.
+
+    The same seed gives the same bytes of weights and tokenizer. The folder appears at once or not at
+    all, and processes that race for it end with the same one. Raises `OSError` where it cannot be
+    written.
+    """
+    folder = Path(folder)
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        _write_checkpoint(unfinished, seed)
+        unfinished.chmod(0o755)
+        unfinished.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was first, with the same content
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def _write_checkpoint(folder: Path, seed: int) -> None:
+    tokenizer = _train_tokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    _write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "Qwen2Tokenizer",
+            "eos_token": "<|im_end|>",
+            "pad_token": "<|endoftext|>",
+            "model_max_length": 32768,
+        },
+    )
+    _write_json(
+        folder / "video_preprocessor_config.json",
+        {
+            "video_processor_type": "Qwen3VLVideoProcessor",
+            "patch_size": 16,
+            "temporal_patch_size": 2,
+            "merge_size": 2,
+            "image_mean": [0.5, 0.5, 0.5],
+            "image_std": [0.5, 0.5, 0.5],
+            # pixels of a whole video: 128 x 128 in each of 64 frames
+            "size": {"shortest_edge": 4096, "longest_edge": 64 * 128 * 128},
+        },
+    )
+    _write_model(folder, tokenizer, seed)
+
+
+def _write_json(path: Path, content: dict[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _train_tokenizer() -> Tokenizer:
+    """A byte-level BPE tokenizer built as Qwen's are, in which " True" and " False" are one token each."""
+    from tokenizers import (
+        AddedToken,
+        Regex,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        trainers,
+    )
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=_VOCABULARY - len(_SPECIAL_TOKENS) - len(_ADDED_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    # Twice each, so that every word is merged to the end; the answers first of all.
+    tokenizer.train_from_iterator([" True False"] * 100 + _SENTENCES * 2, trainer)
+    tokenizer.add_special_tokens(_SPECIAL_TOKENS)
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in _ADDED_TOKENS])
+    return tokenizer
+
+
+def _write_model(folder: Path, tokenizer: Tokenizer, seed: int) -> None:
+    import torch
+    from safetensors.torch import save_file
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    def token(content: str) -> int:
+        number = tokenizer.token_to_id(content)
+        assert number is not None, content
+        return int(number)
+
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": _VOCABULARY,
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 32,
+            "max_position_embeddings": 32768,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 5000000.0,
+                "mrope_section": [6, 5, 5],
+                "mrope_interleaved": True,
+            },
+        },
+        vision_config={
+            "depth": 4,
+            "hidden_size": 64,
+            "intermediate_size": 192,
+            "num_heads": 4,
+            "out_hidden_size": 128,
+            "num_position_embeddings": 256,
+            "deepstack_visual_indexes": [0, 1, 2],
+        },
+        image_token_id=token("<|image_pad|>"),
+        video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+        tie_word_embeddings=False,
+        architectures=["Qwen3VLForConditionalGeneration"],
+        dtype="bfloat16",
+    )
+    setattr(config, RANDOM_WEIGHTS_KEY, True)
+    with torch.random.fork_rng(devices=[]):  # the caller's random state is not ours to move
+        model = Qwen3VLForConditionalGeneration(config)
+    _draw_weights(model, seed)
+    weights = {name: weight.to(torch.bfloat16).contiguous() for name, weight in model.state_dict().items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(folder)
+
+
+def _draw_weights(model: torch.nn.Module, seed: int) -> None:
+    """Draw every weight by name order, scaled so that neither vision nor position fades on the way."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in sorted(model.named_parameters()):
+            if weight.dim() == 1:
+                weight.fill_(0.0 if name.endswith("bias") else 1.0)
+                continue
+            scale = 1.0 if "embed" in name else weight[0].numel() ** -0.5
+            weight.copy_(torch.randn(weight.shape, generator=generator) * scale)
+
+
+if __name__ == "__main__":
+    made = make_random_checkpoint(random_checkpoint_folder())
+    print(f"random weights (the numbers mean nothing): {made}")

@@ -1,0 +1,278 @@
+"""From the name of a model to a scorer, with an error that a user can act on for everything in between.
+
+'embedded' is the model of this package, or a random checkpoint until it holds one; a folder is a Qwen3-VL
+checkpoint; `org/name` is one on the Hugging Face hub. PyTorch and transformers are imported when a model
+is loaded, so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo
+from topreward_ros.scoring.random_checkpoint import (
+    RANDOM_WEIGHTS_KEY,
+    make_random_checkpoint,
+    random_checkpoint_folder,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import Qwen3VLForConditionalGeneration
+
+    from topreward_ros.scoring.qwen3_vl import ScorerSettings
+
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "models" / "embedded"
+
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_HUB_FILES = ["*.json", *_WEIGHTS]
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_TIMEOUT = 10.0  # [s] until a hub that does not answer is given up
+
+
+def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
+    """Load ``model``: 'embedded', a folder, or a hub id. Raises `ScorerError` and leaves nothing behind."""
+    folder = _find_folder(model)
+    _check_folder(folder)
+    from topreward_ros.scoring import qwen3_vl
+    from topreward_ros.scoring.patches import read_preprocessing
+    from topreward_ros.scoring.prompts import PromptTokens, prompt_hash
+
+    config = _read_config(folder)
+    device = _choose_device(settings.device)
+    dtype = _choose_dtype(settings.dtype, device)
+    _check_limits(settings)
+    tokens = PromptTokens(_read_tokenizer(folder))
+    if config.get("video_token_id", tokens.video_pad) != tokens.video_pad:
+        raise ScorerError(
+            f"{folder}: config.json has video_token_id {config['video_token_id']}, the tokenizer has "
+            f"{tokens.video_pad}: they belong to different models"
+        )
+    preprocessing = read_preprocessing(folder)
+    _use_threads(settings.threads)
+    loaded = _load_model(folder, device, dtype)
+    info = ScorerInfo(
+        model_id=model,
+        revision=_revision(folder),
+        random_weights=bool(config.get(RANDOM_WEIGHTS_KEY, False)),
+        device=str(loaded.device),
+        dtype=str(dtype).removeprefix("torch."),
+        prompt_hash=prompt_hash(),
+    )
+    return qwen3_vl.Qwen3VLScorer(loaded, tokens, preprocessing, settings, info)
+
+
+def _find_folder(model: str) -> Path:
+    if model == EMBEDDED:
+        if _weights(EMBEDDED_FOLDER):
+            return EMBEDDED_FOLDER
+        return _random_folder()
+    folder = Path(model).expanduser()
+    if model and folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise ScorerError(f"model {model!r} is a file: name the folder it lies in")
+    if _HUB_ID.fullmatch(model):
+        return _hub_folder(model)
+    raise ScorerError(
+        f"model {model!r}: no such folder. Use 'embedded', the folder of a Qwen3-VL checkpoint, "
+        "or a Hugging Face hub id such as Qwen/Qwen3-VL-2B-Instruct"
+    )
+
+
+def _random_folder() -> Path:
+    folder = random_checkpoint_folder()
+    try:
+        return make_random_checkpoint(folder)
+    except OSError as error:
+        raise ScorerError(
+            f"the random checkpoint cannot be written to {folder} ({error}): "
+            "set XDG_CACHE_HOME to a folder that can be written, or name another model"
+        ) from error
+
+
+def _hub_folder(name: str) -> Path:
+    """The local copy if it is complete, else a download."""
+    import huggingface_hub
+
+    # No copy is an error of a kind that differs between versions of the library.
+    with suppress(Exception):
+        copy = Path(huggingface_hub.snapshot_download(name, local_files_only=True))
+        if not _missing(copy):
+            return copy
+    try:
+        # Asked first because it gives up in time when the network drops everything.
+        huggingface_hub.HfApi().model_info(name, timeout=_HUB_TIMEOUT)
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES))
+    except Exception as error:
+        raise ScorerError(
+            f"model {name!r} is no folder and not in the local hub cache, and cannot be downloaded "
+            f"({_in_a_line(error)}): check the name and the network (a gated model needs `hf auth login`), "
+            "or download it elsewhere and name its folder"
+        ) from error
+
+
+def _check_folder(folder: Path) -> None:
+    missing = _missing(folder)
+    if missing:
+        raise ScorerError(
+            f"{folder} has no {' and no '.join(missing)}: copy all files of the checkpoint there, "
+            "or name a folder that has them"
+        )
+
+
+def _missing(folder: Path) -> list[str]:
+    missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    return missing if _weights(folder) else [*missing, "weights (*.safetensors)"]
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        model_type = config.get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ScorerError(f"{path} cannot be read ({_in_a_line(error)}): restore it") from error
+    if model_type != "qwen3_vl":
+        raise ScorerError(
+            f"{folder} holds a model of type {model_type!r}: only 'qwen3_vl' can be scored with"
+        )
+    if config.get("vision_config", {}).get("temporal_patch_size", 2) != 2:
+        raise ScorerError(f"{path}: temporal_patch_size must be 2, as in every released Qwen3-VL")
+    return dict(config)
+
+
+def _read_tokenizer(folder: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library raises nothing narrower
+        raise ScorerError(
+            f"{folder / 'tokenizer.json'} cannot be read ({_in_a_line(error)}): restore it"
+        ) from error
+
+
+def _choose_device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ScorerError(f"device {name!r} is not known: use auto, cpu, cuda, or cuda:N")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ScorerError(
+            f"device {name!r} was asked for, and PyTorch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} CUDA devices: use device cpu or auto, "
+            "or install a PyTorch with CUDA and the driver"
+        )
+    return device
+
+
+def _choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if name not in known:
+        raise ScorerError(f"dtype {name!r} is not known: use auto, {', '.join(known)}")
+    return known[name]
+
+
+def _check_limits(settings: ScorerSettings) -> None:
+    for name, value, least in (
+        ("max_pixels", settings.max_pixels, 1),
+        ("max_frames", settings.max_frames, 1),
+        ("threads", settings.threads, 0),
+    ):
+        if value < least:
+            raise ScorerError(f"{name} is {value}: it must be at least {least}")
+
+
+def _use_threads(threads: int) -> None:
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(threads or max(1, cores - 1))
+
+
+def _load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Qwen3VLForConditionalGeneration:
+    from transformers import Qwen3VLForConditionalGeneration
+
+    from topreward_ros.scoring.qwen3_vl import is_out_of_memory
+
+    try:
+        with _quiet_transformers():
+            loaded: Any = Qwen3VLForConditionalGeneration.from_pretrained(
+                folder,
+                dtype=dtype,
+                local_files_only=True,
+                attn_implementation="sdpa",  # takes the scorer's boolean mask
+                output_loading_info=True,
+            )
+        model: Qwen3VLForConditionalGeneration = loaded[0].to(device).eval()
+    except Exception as error:
+        if is_out_of_memory(error):
+            mend = "use a smaller model, another device, or dtype bfloat16"
+        else:
+            mend = "the checkpoint is damaged or of another architecture; copy it again"
+        raise ScorerError(
+            f"{folder} cannot be loaded on {device} in {dtype} ({_in_a_line(error)}): {mend}"
+        ) from error
+    missing = sorted(loaded[1]["missing_keys"])
+    if missing:  # transformers would fill them with random numbers
+        raise ScorerError(
+            f"{folder} lacks {len(missing)} weights, first {missing[0]!r}: "
+            "the checkpoint is not complete; copy it again"
+        )
+    model.requires_grad_(False)
+    return model
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars and no advice while a model loads: what matters is in our errors."""
+    from transformers.utils import logging
+
+    library: Any = logging  # without type hints of its own
+    verbosity, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library.set_verbosity(verbosity)
+        if bars:
+            library.enable_progress_bar()
+
+
+def _revision(folder: Path) -> str:
+    """The hub's commit for a folder of its cache, else the SHA-256 of the weights, first 16 hex digits."""
+    if folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name):
+        return folder.name
+    digest = hashlib.sha256()
+    for path in _weights(folder):
+        with path.open("rb") as weights:
+            while block := weights.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def _in_a_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
