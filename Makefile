@@ -1,5 +1,6 @@
 # What a person types: `make demo`, `make test`. `make help` lists all. Everything lives in .venv and build/.
 
+SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 PIP_ARGS ?=
@@ -15,6 +16,7 @@ with_ros := $(if $(sourced_ros),,AMENT_PREFIX_PATH=$(CURDIR)/$(VENV) CMAKE_PREFI
 created := $(VENV)/.created-$(ros)
 installed := $(VENV)/.installed-$(ros)
 built := $(VENV)/.built-$(ros)
+checkpoint := $(VENV)/.checkpoint
 
 installed_folders := topreward_ros msg srv action config launch media scripts
 sources := package.xml CMakeLists.txt setup.py setup.cfg pyproject.toml LICENSE \
@@ -26,7 +28,7 @@ sources := package.xml CMakeLists.txt setup.py setup.cfg pyproject.toml LICENSE 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
-setup: $(built)  ## make .venv with pinned packages and built interfaces (quick when nothing changed)
+setup: $(built) $(checkpoint)  ## make .venv with pinned packages and built interfaces (quick when nothing changed)
 
 demo: setup  ## play a robot video on a real topic and watch the monitor follow it
 	@$(with_ros) $(VENV)/bin/topreward demo
@@ -57,11 +59,16 @@ $(created):
 
 $(installed): $(created) $(requirements)
 	@echo 'Installing $(requirements)'
-	@$(VENV)/bin/python -m pip install --disable-pip-version-check $(PIP_ARGS) $(requirements:%=-r %)
+	@set -o pipefail; $(VENV)/bin/python -m pip install --disable-pip-version-check $(PIP_ARGS) \
+	  $(requirements:%=-r %) | sed -u -n -E 's/^ *(Downloading|Using cached|Processing) /  /p'
 	@touch $@
 
 $(built): $(installed) $(sources)
 	@echo 'Building the package into $(VENV) (about a minute the first time)'
 	@$(with_ros) $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet \
 	  --no-build-isolation --no-deps --no-index --force-reinstall .
+	@touch $@
+
+$(checkpoint): topreward_ros/scoring/random_checkpoint.py | $(built)
+	@$(with_ros) $(VENV)/bin/python -m topreward_ros.scoring.random_checkpoint
 	@touch $@

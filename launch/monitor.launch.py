@@ -1,0 +1,102 @@
+"""Start the monitor: ``ros2 launch topreward_ros monitor.launch.py image_topic:=/camera/image_raw``.
+
+No default stands here. An argument that is not given leaves the parameter to ``params_file`` or, without
+one, to config/monitor.yaml, which the node reads by itself.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import List  # noqa: UP035 (launch knows its list types by identity)
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from topreward_ros.defaults import config_file
+
+NOT_GIVEN = ""
+
+# Name, description and, where there are few, the values that may be given.
+ARGUMENTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("image_topic", "topic of the camera; for several cameras set image_topics in params_file", ()),
+    ("image_transport", "how images come: sensor_msgs/Image or CompressedImage", ("raw", "compressed")),
+    ("task", "the task to watch, in natural language; the monitor idles until it has one", ()),
+    ("model", "'embedded', a Hugging Face hub id, or the folder of a Qwen3-VL checkpoint", ()),
+    ("device", "torch device of the model: auto, cpu, cuda, cuda:1 ...", ()),
+    ("namespace", "ROS namespace of the monitor and of its relative topics", ()),
+    (
+        "params_file",
+        "YAML file with parameters; the rest is as in config/monitor.yaml",
+        (),
+    ),
+    ("use_sim_time", "take the time from /clock", ("true", "false")),
+    ("autostart", "false waits for a lifecycle manager to configure and activate", ("true", "false")),
+    ("log_level", "least severity that is logged", ("debug", "info", "warn", "error", "fatal")),
+)
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the arguments and the monitor that is started with those which were given."""
+    return LaunchDescription([*map(_declare, ARGUMENTS), OpaqueFunction(function=_monitor)])
+
+
+def _declare(argument: tuple[str, str, tuple[str, ...]]) -> DeclareLaunchArgument:
+    name, description, choices = argument
+    return DeclareLaunchArgument(
+        name,
+        default_value=NOT_GIVEN,
+        description=description,
+        choices=[*choices, NOT_GIVEN] if choices else None,
+    )
+
+
+def _monitor(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    given = {name: context.launch_configurations[name] for name, *_ in ARGUMENTS}
+    given = {name: value for name, value in given.items() if value != NOT_GIVEN}
+    log_level = ["--ros-args", "--log-level", given["log_level"]] if "log_level" in given else []
+    return [
+        Node(
+            package="topreward_ros",
+            executable="monitor",
+            namespace=given.get("namespace"),
+            parameters=[*_params_file(given), *_parameters(given)],
+            arguments=log_level,
+            additional_env=_large_image_profile(context),
+            output="screen",
+            emulate_tty=True,
+        )
+    ]
+
+
+def _params_file(given: dict[str, str]) -> list[str]:
+    if "params_file" not in given:
+        return []
+    path = Path(given["params_file"]).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"params_file:={given['params_file']} is no file; give the path of one")
+    return [str(path)]
+
+
+def _parameters(given: dict[str, str]) -> list[dict[str, ParameterValue]]:
+    """Parameters of the arguments; text stays text, also when it reads like YAML (``yes``, ``{}``)."""
+    parameters: dict[str, ParameterValue] = {}
+    for name in ("image_transport", "task", "model", "device"):
+        if name in given:
+            parameters[name] = ParameterValue(given[name], value_type=str)
+    for name in ("use_sim_time", "autostart"):
+        if name in given:
+            parameters[name] = ParameterValue(given[name] == "true", value_type=bool)
+    if "image_topic" in given:
+        parameters["image_topics"] = ParameterValue([given["image_topic"]], value_type=List[str])  # noqa: UP006
+    return [parameters] if parameters else []
+
+
+def _large_image_profile(context: LaunchContext) -> dict[str, str]:
+    """Shared memory that holds camera images, for Fast DDS; a profile that the user chose is kept."""
+    variable = "FASTRTPS_DEFAULT_PROFILES_FILE"
+    if variable in context.environment or variable in os.environ:
+        return {}
+    return {variable: str(config_file("fastdds_large_images.xml"))}
