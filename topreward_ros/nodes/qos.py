@@ -1,7 +1,7 @@
 """The QoS profiles of this package's topics, each stated once and named by what flows through it.
 
-Why each is as it is stands with it. Only image topics may be overridden by parameters (`image_overrides`):
-cameras differ, while the other profiles are part of what this package promises.
+Why each is as it is stands with it. Those of images, progress, rewards and events may be
+overridden by parameters (`overrides`); what is latched stays latched.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 
 
 def _keep_last(depth: int, reliability: QoSReliabilityPolicy, durability: QoSDurabilityPolicy) -> QoSProfile:
-    return QoSProfile(  # type: ignore[no-untyped-call]
+    return QoSProfile(
         history=QoSHistoryPolicy.KEEP_LAST, depth=depth, reliability=reliability, durability=durability
     )
 
@@ -55,6 +55,6 @@ def instruction_latched() -> QoSProfile:
     return _keep_last(1, QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
 
-def image_overrides() -> QoSOverridingOptions:
-    """Let history, depth and reliability of an image topic be set by ``qos_overrides.<topic>`` parameters."""
+def overrides() -> QoSOverridingOptions:
+    """Let history, depth and reliability of a topic be set by ``qos_overrides.<topic>`` parameters."""
     return QoSOverridingOptions.with_default_policies()

@@ -1,0 +1,279 @@
+"""The video player in a process of its own, watched over DDS."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+
+from topreward_ros.nodes import qos
+from topreward_ros.nodes.images import decode
+
+SECOND = 10**9
+
+
+def picture(k: int) -> np.ndarray:
+    """Frame k: (48, 64, 3) uint8 RGB, red with a blue bar whose width tells k."""
+    rgb = np.full((48, 64, 3), (200, 20, 20), np.uint8)
+    rgb[:, : 2 * k] = (20, 20, 200)
+    return rgb
+
+
+def number_of(rgb: np.ndarray) -> int:
+    return round(np.count_nonzero(rgb[24, :, 2] > rgb[24, :, 0]) / 2)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 frames at 30 Hz."""
+    path = tmp_path_factory.mktemp("video") / "bar.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30.0, (64, 48))
+    for k in range(30):
+        writer.write(np.ascontiguousarray(picture(k)[..., ::-1]))
+    writer.release()
+    return path
+
+
+class Watcher:
+    """Subscribes in this process to what players in other processes publish."""
+
+    def __init__(self) -> None:
+        self.domain = random.randint(1, 101)
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=self.domain)
+        self.node = Node("watcher", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.players: list[subprocess.Popen[str]] = []
+        self.received: list[Image | CompressedImage] = []
+
+    def subscribe(self, topic: str, message_type: type, profile: QoSProfile | None = None) -> None:
+        keep_all = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+        self.node.create_subscription(message_type, topic, self.received.append, profile or keep_all)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        player = subprocess.Popen(
+            [sys.executable, "-m", "topreward_ros.nodes.video_player", "--ros-args", *arguments],
+            env={**os.environ, "ROS_DOMAIN_ID": str(self.domain)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.players.append(player)
+        return player
+
+    def spin_until(self, done: Callable[[], bool], timeout: float = 30.0) -> None:
+        end = time.monotonic() + timeout
+        while not done():
+            assert time.monotonic() < end, "waited too long"
+            self.executor.spin_once(timeout_sec=0.1)
+
+    def spin_for(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def watch_to_the_end(self, player: subprocess.Popen[str]) -> str:
+        """What it wrote to stderr; the last messages are taken, too."""
+        self.spin_until(lambda: player.poll() is not None)
+        self.spin_for(0.3)
+        return player.communicate()[1]
+
+    def stamps(self) -> list[int]:
+        return [m.header.stamp.sec * SECOND + m.header.stamp.nanosec for m in self.received]
+
+    def numbers(self) -> list[int]:
+        return [number_of(decode(serialize_message(m), type(m)).rgb) for m in self.received]
+
+    def close(self) -> None:
+        for player in self.players:
+            if player.poll() is None:
+                player.kill()
+                player.communicate()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture
+def watcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watcher]:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    watcher = Watcher()
+    yield watcher
+    watcher.close()
+
+
+def test_every_frame_arrives_in_order_with_the_stamps_of_the_video(watcher: Watcher, video: Path):
+    watcher.subscribe("image", Image)
+    before = time.time_ns()
+    player = watcher.start("-p", f"video:={video}", "-p", "frame_id:=wrist")
+    errors = watcher.watch_to_the_end(player)
+    assert player.returncode == 0, errors
+    assert watcher.numbers() == list(range(30))
+    stamps = watcher.stamps()
+    assert before < stamps[0] < time.time_ns()
+    assert [s - stamps[0] for s in stamps] == [round(k * SECOND / 30) for k in range(30)]
+    first = watcher.received[0]
+    assert (first.encoding, first.width, first.height, first.step) == ("rgb8", 64, 48, 192)
+    assert first.header.frame_id == "wrist"
+
+
+def test_best_effort_subscriber_and_given_rate(watcher: Watcher, video: Path):
+    watcher.subscribe("image", Image, qos.images())
+    started = time.monotonic()
+    player = watcher.start("-p", f"video:={video}", "-p", "rate:=60.0")
+    errors = watcher.watch_to_the_end(player)
+    assert player.returncode == 0, errors
+    assert len(watcher.received) >= 25
+    assert watcher.numbers() == sorted(watcher.numbers())
+    spacing = np.diff([n * SECOND / 60 for n in watcher.numbers()])
+    assert np.diff(watcher.stamps()) == pytest.approx(spacing, abs=2)
+    assert time.monotonic() - started > 29 / 60
+
+
+def test_compressed_goes_where_image_is_remapped_to(watcher: Watcher, video: Path):
+    watcher.subscribe("/arm/camera/compressed", CompressedImage)
+    player = watcher.start(
+        *("-p", f"video:={video}", "-p", "image_transport:=compressed", "-p", "rate:=60.0"),
+        *("-r", "__ns:=/arm", "-r", "image:=camera"),
+    )
+    errors = watcher.watch_to_the_end(player)
+    assert player.returncode == 0, errors
+    assert watcher.numbers() == list(range(30))
+    assert bytes(watcher.received[0].data[:2]) == b"\xff\xd8"
+    assert "jpeg" in watcher.received[0].format
+
+
+def test_folder_in_natural_order(watcher: Watcher, tmp_path: Path):
+    for k in range(12):
+        cv2.imwrite(str(tmp_path / f"frame{k}.png"), np.ascontiguousarray(picture(k)[..., ::-1]))
+    watcher.subscribe("image", Image)
+    player = watcher.start("-p", f"video:={tmp_path}", "-p", "rate:=25.0")
+    errors = watcher.watch_to_the_end(player)
+    assert player.returncode == 0, errors
+    assert watcher.numbers() == list(range(12))
+    assert set(np.diff(watcher.stamps())) == {SECOND // 25}
+
+
+def test_stamps_go_on_increasing_in_a_loop(watcher: Watcher, video: Path):
+    watcher.subscribe("image", Image)
+    player = watcher.start("-p", f"video:={video}", "-p", "loop:=true", "-p", "rate:=100.0")
+    watcher.spin_until(lambda: len(watcher.received) >= 75)
+    player.send_signal(signal.SIGINT)
+    errors = watcher.watch_to_the_end(player)
+    assert player.returncode == 0, errors
+    assert watcher.numbers()[:75] == [k % 30 for k in range(75)]
+    assert set(np.diff(watcher.stamps()[:75])) == {SECOND // 100}
+
+
+def test_simulated_time(watcher: Watcher, video: Path):
+    """Stamps are in simulated time, and nothing is played while it stands still."""
+    watcher.subscribe("image", Image)
+    clock = watcher.node.create_publisher(Clock, "/clock", 10)
+    player = watcher.start(
+        "-p", f"video:={video}", "-p", "use_sim_time:=true", "-p", "wait_for_subscriber:=5.0"
+    )
+    now = Clock()
+    now.clock.sec = 1000
+
+    def play_clock(step_ns: int, frames: int) -> None:
+        while len(watcher.received) < frames:
+            now.clock.nanosec += step_ns
+            clock.publish(now)
+            watcher.spin_for(0.02)
+            assert player.poll() is None
+
+    play_clock(0, frames=1)  # standing at 1000 s
+    watcher.spin_for(0.5)
+    assert watcher.stamps() == [1000 * SECOND]
+    play_clock(5_000_000, frames=10)
+    assert watcher.stamps()[:10] == [1000 * SECOND + round(k * SECOND / 30) for k in range(10)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("when", ["waiting", "playing"])
+def test_signals_end_it_cleanly(watcher: Watcher, video: Path, number: signal.Signals, when: str):
+    if when == "playing":
+        watcher.subscribe("image", Image)
+    player = watcher.start("-p", f"video:={video}", "-p", "rate:=2.0", "-p", "wait_for_subscriber:=60.0")
+    name = "/video_player"
+    watcher.spin_until(lambda: name in [f"/{n}" for n in watcher.node.get_node_names()])
+    if when == "playing":
+        watcher.spin_until(lambda: len(watcher.received) >= 2)
+    else:
+        watcher.spin_for(0.3)
+    sent = time.monotonic()
+    player.send_signal(number)
+    player.send_signal(number)  # `ros2 launch` passes Ctrl-C on in addition to the terminal
+    assert player.wait(timeout=3.0) == 0
+    assert time.monotonic() - sent < 3.0
+    assert "Traceback" not in player.communicate()[1]
+
+
+def test_it_plays_when_nobody_subscribes_in_time(watcher: Watcher, video: Path):
+    player = watcher.start("-p", f"video:={video}", "-p", "rate:=100.0", "-p", "wait_for_subscriber:=0.2")
+    errors = watcher.watch_to_the_end(player)
+    assert player.returncode == 0
+    assert "nobody subscribed to /image within 0.2 s" in errors
+    assert "published 30 frames" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["video:=''"], "parameter video is empty"),
+        (["video:=/missing.mp4"], "no video at /missing.mp4"),
+        (["video:={folder}/broken.mp4"], "broken.mp4 is not a video"),
+        (["video:={folder}/none"], "has no frame rate of its own"),
+        (["video:={folder}/none", "rate:=5.0"], "holds no images"),
+        (["video:={folder}/broken.mp4", "image_transport:=theora"], "one of raw, compressed"),
+        (
+            ["video:={folder}/broken.mp4", "jpeg_quality:=101"],
+            "jpeg_quality",
+        ),
+        (["video:={folder}/broken.mp4", "rate:=fast"], "rate"),
+    ],
+)
+def test_mistakes_end_with_one_line_and_status_1(
+    watcher: Watcher, tmp_path: Path, arguments: list[str], says: str
+):
+    (tmp_path / "broken.mp4").write_bytes(bytes(1000))
+    (tmp_path / "none").mkdir()
+    player = watcher.start(*(x for a in arguments for x in ("-p", a.format(folder=tmp_path))))
+    errors = player.communicate(timeout=20)[1]
+    assert player.returncode == 1
+    assert says in errors
+    assert "Traceback" not in errors
+    assert errors.count("[ERROR]") == 1
+
+
+def test_frame_that_is_damaged_ends_it_with_status_1(watcher: Watcher, tmp_path: Path):
+    for k in range(3):
+        cv2.imwrite(str(tmp_path / f"{k}.png"), np.ascontiguousarray(picture(k)[..., ::-1]))
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    watcher.subscribe("image", Image)
+    player = watcher.start("-p", f"video:={tmp_path}", "-p", "rate:=50.0")
+    errors = watcher.watch_to_the_end(player)
+    assert player.returncode == 1
+    assert "2.png is not an image" in errors
+    assert "Traceback" not in errors
+    assert watcher.numbers() == [0, 1]

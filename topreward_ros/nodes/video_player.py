@@ -1,0 +1,187 @@
+"""The node `video_player`: a video file or a folder of images, played as if a camera were filming it.
+
+Publishes ``image`` (sensor_msgs/Image, rgb8) or ``image/compressed`` (sensor_msgs/CompressedImage, JPEG).
+Every frame is published, in order; ``header.stamp`` is the time of the first frame plus the frame's time in
+the video, so the spacing of stamps is the video's and not that of publishing. With ``loop`` the stamps go on
+increasing. Without it, the process ends with status 0 when reliable subscribers have got the last frame.
+Time is ROS time: with ``use_sim_time`` the player waits for /clock and follows it.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from array import array
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any
+
+import cv2
+import numpy as np
+import rclpy
+import yaml
+from rclpy.duration import Duration
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rclpy.time import Time
+from rclpy.utilities import try_shutdown
+from sensor_msgs.msg import CompressedImage, Image
+
+from topreward_ros.defaults import config_file
+from topreward_ros.nodes import qos
+from topreward_ros.nodes.parameters import Parameter, ParameterError, declare
+from topreward_ros.offline.video import Video, VideoError, open_video
+
+PARAMETERS = (
+    Parameter("video", "Video file or folder of images"),
+    Parameter("rate", "Frames per second [Hz]; 0: the file's own (a folder has none)", 0.0, 1000.0),
+    Parameter("loop", "Start again after the last frame; false: exit with status 0"),
+    Parameter(
+        "image_transport",
+        "raw: sensor_msgs/Image on TOPIC; compressed: sensor_msgs/CompressedImage on TOPIC/compressed",
+        choices=("raw", "compressed"),
+    ),
+    Parameter("jpeg_quality", "Quality of image_transport compressed", 1, 100),
+    Parameter("frame_id", "header.frame_id of every image"),
+    Parameter(
+        "wait_for_subscriber",
+        "Longest time that the first frame waits for a subscriber [s]; 0: it does not wait",
+        0.0,
+        3600.0,
+    ),
+)
+
+_LONGEST_WAIT = 0.1  # [s] between two looks at whether to stop
+_SETTLING = 0.5  # [s] we see a subscriber before it sees us, and frames sent in between would be lost
+_LAST_FRAMES = Duration(seconds=1)  # for reliable subscribers to get them
+
+
+class VideoPlayer(Node):
+    """Raises `ParameterError` or `VideoError` when made, before anything is published."""
+
+    def __init__(self) -> None:
+        super().__init__("video_player")
+        defaults = yaml.safe_load(config_file("video_player.yaml").read_text(encoding="utf-8"))
+        self._settings: dict[str, Any] = declare(self, PARAMETERS, defaults["/**"]["ros__parameters"])
+        if not self._settings["video"]:
+            raise ParameterError("parameter video is empty: name a video file or a folder of images")
+        self._video = open_video(self._settings["video"], self._settings["rate"])
+        compressed = self._settings["image_transport"] == "compressed"
+        # resolved first, so that remapping `image` moves `image/compressed`, too
+        topic = self.resolve_topic_name("image") + ("/compressed" if compressed else "")
+        self._publisher = self.create_publisher(
+            CompressedImage if compressed else Image,
+            topic,
+            qos.image_source(),
+            qos_overriding_options=qos.overrides(),
+        )
+        self._message = self._jpeg if compressed else _raw
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self)
+
+    def play(self, stopped: Callable[[], bool]) -> None:
+        """Play to the end, or until ``stopped()`` is true. Raises `VideoError` for a damaged frame."""
+        self._wait_for_subscriber(stopped)
+        self._wait_for_clock(stopped)
+        if stopped():
+            return
+        info = self._video.info
+        self.get_logger().info(
+            f"playing {self._settings['video']} ({info.width}x{info.height}, {info.rate:g} Hz) "
+            f"on {self._publisher.topic_name}"
+        )
+        count = 0
+        start_ns = 0
+        for video_ns, read in _repeated(self._video, self._settings["loop"]):
+            message = self._message(read())  # before the wait, so that decoding makes no frame late
+            start_ns = start_ns or self._now_ns()
+            self._wait_until(start_ns + video_ns, stopped)
+            if stopped():
+                break
+            message.header.stamp = Time(nanoseconds=start_ns + video_ns).to_msg()
+            message.header.frame_id = self._settings["frame_id"]
+            self._publisher.publish(message)
+            count += 1
+        self._publisher.wait_for_all_acked(_LAST_FRAMES)
+        self.get_logger().info(f"published {count} frames")
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    def _wait_for_subscriber(self, stopped: Callable[[], bool]) -> None:
+        limit = self._settings["wait_for_subscriber"]
+        if not limit:
+            return
+        topic = self._publisher.topic_name
+        self.get_logger().info(f"waiting up to {limit:g} s for a subscriber on {topic}")
+        end = monotonic() + limit
+        while not stopped() and monotonic() < end:
+            if self._publisher.get_subscription_count():
+                end = monotonic() + _SETTLING
+                while not stopped() and (left := end - monotonic()) > 0:
+                    self._executor.spin_once(timeout_sec=min(_LONGEST_WAIT, left))
+                return
+            self._executor.spin_once(timeout_sec=_LONGEST_WAIT)
+        if not stopped():
+            self.get_logger().warning(
+                f"nobody subscribed to {topic} within {limit:g} s; playing all the same"
+            )
+
+    def _wait_for_clock(self, stopped: Callable[[], bool]) -> None:
+        """Simulated time stands at zero until the first message on /clock."""
+        if not self._now_ns():
+            self.get_logger().info("use_sim_time is set: waiting for /clock")
+        while not stopped() and not self._now_ns():
+            self._executor.spin_once(timeout_sec=_LONGEST_WAIT)
+
+    def _wait_until(self, due_ns: int, stopped: Callable[[], bool]) -> None:
+        while not stopped() and (left := due_ns - self._now_ns()) > 0:
+            self._executor.spin_once(timeout_sec=min(_LONGEST_WAIT, left * 1e-9))
+
+    def _jpeg(self, rgb: np.ndarray) -> CompressedImage:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, self._settings["jpeg_quality"]]
+        _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), quality)
+        return CompressedImage(format="rgb8; jpeg compressed bgr8", data=array("B", data.tobytes()))
+
+
+def _raw(rgb: np.ndarray) -> Image:
+    height, width = rgb.shape[:2]
+    image = Image(height=height, width=width, encoding="rgb8", step=3 * width)
+    image.data = array("B", rgb.tobytes())  # an array is taken as it is; bytes would be checked one by one
+    return image
+
+
+def _repeated(video: Video, loop: bool) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
+    """The video's frames once or for ever; a repetition begins one frame period after the last frame."""
+    begin_ns = 0
+    while True:
+        stamp_ns = 0
+        for stamp_ns, read in video:
+            yield begin_ns + stamp_ns, read
+        if not loop:
+            return
+        begin_ns += stamp_ns + round(1e9 / video.info.rate)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node; the exit status: 0 after the last frame, SIGINT or SIGTERM, 1 after an error."""
+    # A flag instead of rclpy's handlers: these shut the context down under a publish that is under way,
+    # and Ctrl-C in `ros2 launch` sends SIGINT twice, the second into the clean-up of the first.
+    signals: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: signals.append(received))
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        VideoPlayer().play(stopped=lambda: bool(signals))
+    except (ParameterError, VideoError) as error:
+        get_logger("video_player").error(str(error))
+        return 1
+    finally:
+        try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
