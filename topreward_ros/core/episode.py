@@ -105,6 +105,7 @@ class Reward:
     stamp_ns: int
     frame_id: str
     step: int
+    type: RewardType
     reward: float
     episode_return: float
     terminated: bool = False
@@ -347,6 +348,7 @@ class TaskMonitor:
             episode.episode_id,
             *_stamp_of(frame),
             episode.rewards.steps - 1,
+            episode.rewards.type,
             reward,
             episode.rewards.episode_return,
             terminated,

@@ -44,6 +44,7 @@ class RewardStream:
     def __init__(self, settings: RewardSettings) -> None:
         self._settings = settings
         self._last_progress = nan
+        self.type = settings.type
         self.steps = 0  #: rewards given so far
         self.episode_return = 0.0  #: sum of the finite rewards given so far
 
@@ -59,14 +60,13 @@ class RewardStream:
         return self._count(0.0)
 
     def _reward(self, log_prob: float, progress: float) -> float:
-        kind = self._settings.type
-        if kind is RewardType.LOG_PROB:
+        if self.type is RewardType.LOG_PROB:
             return log_prob
-        if kind is RewardType.PROGRESS:
+        if self.type is RewardType.PROGRESS:
             return progress
         # The first score has nothing before it: a step of 0.
         delta = progress - (self._last_progress if isfinite(self._last_progress) else progress)
-        if kind is RewardType.PROGRESS_DELTA:
+        if self.type is RewardType.PROGRESS_DELTA:
             return delta
         if not isfinite(delta):
             return nan

@@ -7,13 +7,15 @@ the same numbers, whatever was scored before. Episodes, thinning and clocks are 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import sysconf
+from typing import Any
 
 from topreward_ros.core.frames import Frame
-from topreward_ros.core.progress import PrefixScore
+from topreward_ros.core.progress import PrefixScore, ProgressMode
 
-__all__ = ["PrefixScore", "PrefixScorer", "ScorerError", "ScorerInfo"]
+__all__ = ["PrefixScore", "PrefixScorer", "ScorerError", "ScorerInfo", "ScorerSettings"]
 
 
 class ScorerError(RuntimeError):
@@ -32,6 +34,30 @@ class ScorerInfo:
     prompt_hash: str  #: SHA-256 over prompt templates and layout, first 16 hex digits
 
 
+@dataclass(frozen=True, slots=True)
+class ScorerSettings:
+    """How to run a model. Defaults stand in config/monitor.yaml."""
+
+    device: str  #: 'auto', 'cpu', 'cuda', 'cuda:1' ...
+    dtype: str  #: 'auto', 'float32', 'bfloat16' or 'float16'
+    max_pixels: int  #: pixels of one frame as the model sees it
+    max_frames: int  #: frames of the longest prefix; sizes the cache and shares the video's pixel budget
+    threads: int  #: CPU threads; 0: all cores but one
+    static_baseline: bool  #: also score the first frame repeated
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> ScorerSettings:
+        """Take the settings from parameters named as in config/monitor.yaml, ignoring the others."""
+        return cls(
+            device=parameters["device"],
+            dtype=parameters["dtype"],
+            max_pixels=parameters["max_pixels"],
+            max_frames=parameters["max_frames"],
+            threads=parameters["scorer_threads"],
+            static_baseline=ProgressMode(parameters["progress_mode"]) is ProgressMode.STATIC_BASELINE,
+        )
+
+
 class PrefixScorer(ABC):
     """Scores prefixes of an episode. Not thread-safe: one thread owns it."""
 
@@ -46,5 +72,15 @@ class PrefixScorer(ABC):
         the scorer reuse what it computed for them. Raises `ScorerError`.
         """
 
+    def memory_bytes(self) -> int:
+        """Memory held on the scorer's device: of the GPU, or of this process when that is a CPU."""
+        if self.info.device.startswith("cuda"):
+            import torch
+
+            return int(torch.cuda.memory_allocated(self.info.device))
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * sysconf("SC_PAGE_SIZE")
+
+    @abstractmethod
     def close(self) -> None:
         """Give back memory (device memory above all). The scorer is unusable afterwards."""

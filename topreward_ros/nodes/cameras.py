@@ -1,0 +1,199 @@
+"""The monitor's cameras: subscriptions that cost next to nothing until a frame is due.
+
+Messages arrive as bytes and only the newest one of a camera is kept; a frame is decoded when the
+schedule asks for it. The first camera is the primary: its stamps are the stamps of the frames.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.qos import QoSCompatibility, qos_check_compatible
+from rclpy.time import Time
+from sensor_msgs.msg import CompressedImage, Image
+
+from topreward_ros.core.frames import Frame
+from topreward_ros.nodes import images, qos
+
+MESSAGE_TYPES = {"raw": Image, "compressed": CompressedImage}
+_TYPE_NAMES = {kind: f"sensor_msgs/msg/{kind.__name__}" for kind in MESSAGE_TYPES.values()}
+_WARNING_PERIOD_S = 10.0
+
+
+class Camera:
+    """One image topic: its subscription, the newest message, and counts for the diagnostics."""
+
+    def __init__(self, node: Node, topic: str, transport: str, on_image: Callable[[Camera], None]) -> None:
+        """``on_image`` is called for every message, with nothing decoded yet."""
+        self.name = topic
+        self.message_type = MESSAGE_TYPES[transport]
+        self.raw = b""  #: the newest message, serialised; empty before the first
+        self.received = 0
+        self.lost = 0  #: sent by the publisher, but never handed to us
+        self.bad = 0  #: could not be decoded
+        self._node = node
+        self._on_image = on_image
+        self._last_sequence: int | None = None
+        suffix = "/compressed" if transport == "compressed" else ""
+        self.subscription = node.create_subscription(
+            self.message_type,
+            node.resolve_topic_name(topic) + suffix,
+            self._on_message,
+            qos.images(),
+            qos_overriding_options=qos.overrides(),
+            raw=True,
+        )
+        self.topic: str = self.subscription.topic_name
+
+    def destroy(self) -> None:
+        """End the subscription."""
+        self._node.destroy_subscription(self.subscription)
+
+    def decode(self) -> images.DecodedImage:
+        """The newest message as an RGB array. Raises `images.ImageError`, and counts it."""
+        try:
+            return images.decode(self.raw, self.message_type)
+        except images.ImageError:
+            self.bad += 1
+            raise
+
+    def lost_share(self) -> float:
+        """Share of the messages sent so far that never arrived; 0 when that cannot be told."""
+        if self._node.count_publishers(self.topic) != 1 or not self.lost:
+            return 0.0
+        return self.lost / (self.lost + self.received)
+
+    def missing_images_advice(self) -> str:
+        """What a user should look at when nothing arrives on this topic."""
+        expected = _TYPE_NAMES[self.message_type]
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        if not publishers:
+            return f"nobody publishes on {self.topic} ({expected}); {self._other_image_topics()}"
+        for publisher in publishers:
+            who = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
+            if publisher.topic_type != expected:
+                return (
+                    f"{who} publishes {publisher.topic_type} on {self.topic}, but {expected} is expected; "
+                    f"set image_transport (raw or compressed) or another image topic"
+                )
+            compatibility, reason = qos_check_compatible(publisher.qos_profile, self.subscription.qos_profile)
+            if compatibility == QoSCompatibility.ERROR:
+                return (
+                    f"the QoS of {who} on {self.topic} is incompatible with ours: {reason.strip()} "
+                    f"Set qos_overrides.{self.topic}.subscription.reliability to best_effort"
+                )
+        names = ", ".join(f"{p.node_namespace.rstrip('/')}/{p.node_name}" for p in publishers)
+        return (
+            f"{names} publishes on {self.topic} with a matching QoS, but no image arrives: is it sending "
+            f"(`ros2 topic hz {self.topic}`)? {large_images_advice()}"
+        )
+
+    def _other_image_topics(self) -> str:
+        others = [
+            f"{name} ({kind})"
+            for name, kinds in self._node.get_topic_names_and_types()
+            for kind in kinds
+            if kind in _TYPE_NAMES.values() and name != self.topic and self._node.count_publishers(name)
+        ]
+        if not others:
+            return "nor do other topics carry images: is the camera running, with the same ROS_DOMAIN_ID?"
+        return f"images are on {', '.join(sorted(others))}: set image_topic to the one that you mean"
+
+    def _on_message(self, raw: bytes, info: dict[str, Any]) -> None:
+        self.raw = raw
+        self.received += 1
+        # The middleware counts what one publisher sent; a number that goes back is another publisher.
+        sequence = info["publication_sequence_number"]
+        if sequence is not None:
+            if self._last_sequence is not None and sequence > self._last_sequence:
+                self.lost += sequence - self._last_sequence - 1
+            self._last_sequence = sequence
+        self._on_image(self)
+
+
+class CameraRig:
+    """All cameras of a monitor, as one stream of frames at the stamps of the primary."""
+
+    def __init__(
+        self, node: Node, topics: list[str], transport: str, layout: str, on_primary: Callable[[int], None]
+    ) -> None:
+        """``on_primary`` is called with the stamp [ns] of every image of the primary camera."""
+        self._node = node
+        self._on_primary = on_primary
+        self._said_zero_stamp = False
+        self.last_arrival = time.monotonic()  #: [s] of the primary's newest image; at first, of the start
+        self.last_stamp_ns = 0  #: of the primary's newest image; 0 before the first
+        self.decode_seconds = 0.0  #: what the last frame took
+        # Cameras that would not be scored are not subscribed to either.
+        used = topics if layout == "tile" else topics[:1]
+        self.cameras = [Camera(node, topic, transport, self._on_image) for topic in used]
+
+    @property
+    def primary(self) -> Camera:
+        """The camera whose stamps count."""
+        return self.cameras[0]
+
+    def destroy(self) -> None:
+        """End all subscriptions."""
+        for camera in self.cameras:
+            camera.destroy()
+
+    def newest_frame(self) -> Frame | None:
+        """Decode the newest image of every camera into one frame; None, with a warning, when one is bad."""
+        begun = time.perf_counter()
+        pictures: list[np.ndarray] = []
+        frame_id = ""
+        for camera in self.cameras:
+            if not camera.raw:
+                self._warn(f"no image on {camera.topic} yet, so no frame can be tiled")
+                return None
+            try:
+                decoded = camera.decode()
+            except images.ImageError as error:
+                self._warn(f"skipped an image of {camera.topic} ({camera.bad} so far): {error}")
+                return None
+            pictures.append(decoded.rgb)
+            frame_id = frame_id or decoded.frame_id
+        rgb = pictures[0] if len(pictures) == 1 else images.tile(pictures)
+        self.decode_seconds = time.perf_counter() - begun
+        return Frame(self.last_stamp_ns, rgb, frame_id)
+
+    def _on_image(self, camera: Camera) -> None:
+        if camera is not self.primary:
+            return
+        try:
+            stamp_ns = images.stamp_ns_of(camera.raw)
+        except images.ImageError as error:
+            camera.bad += 1
+            self._warn(f"skipped an image of {camera.topic} ({camera.bad} so far): {error}")
+            return
+        if stamp_ns <= 0:
+            stamp_ns = self._arrival_stamp(camera)
+        self.last_arrival = time.monotonic()
+        self.last_stamp_ns = stamp_ns
+        self._on_primary(stamp_ns)
+
+    def _arrival_stamp(self, camera: Camera) -> int:
+        if not self._said_zero_stamp:
+            self._said_zero_stamp = True
+            self._node.get_logger().warning(
+                f"images on {camera.topic} carry no stamp; the time of arrival is used instead, so results "
+                f"depend on transport delays: have the driver fill header.stamp"
+            )
+        now: Time = self._node.get_clock().now()
+        return int(now.nanoseconds)
+
+    def _warn(self, text: str) -> None:
+        self._node.get_logger().warning(text, throttle_duration_sec=_WARNING_PERIOD_S)
+
+
+def large_images_advice() -> str:
+    """The usual cause of lost images, and its mend."""
+    return (
+        "Large images overflow the default shared-memory segment of Fast DDS: start camera and monitor with "
+        "FASTRTPS_DEFAULT_PROFILES_FILE set to config/fastdds_large_images.xml of this package"
+    )

@@ -1,0 +1,102 @@
+"""From what the core returns to ROS messages. No decisions here."""
+
+from __future__ import annotations
+
+from builtin_interfaces.msg import Duration, Time
+from std_msgs.msg import Header
+
+from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, Reward
+from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
+from topreward_ros.scoring.base import ScorerInfo
+
+RANDOM_WEIGHTS = "random weights"  #: said wherever a person reads a number that they produced
+
+
+def time_message(stamp_ns: int) -> Time:
+    """A stamp [ns] as builtin_interfaces/Time."""
+    seconds, nanoseconds = divmod(stamp_ns, NS_PER_S)
+    return Time(sec=seconds, nanosec=nanoseconds)
+
+
+def duration_message(duration_ns: int) -> Duration:
+    """A duration [ns] of either sign as builtin_interfaces/Duration, cut to what that can hold."""
+    seconds, nanoseconds = divmod(duration_ns, NS_PER_S)
+    return Duration(sec=min(max(seconds, -(2**31)), 2**31 - 1), nanosec=nanoseconds)
+
+
+def progress_message(report: ProgressReport, info: ScorerInfo, now_ns: int) -> TaskProgress:
+    """A report as TaskProgress, published at ``now_ns`` of the clock that the stamps belong to."""
+    score = report.score
+    notes = [RANDOM_WEIGHTS] if info.random_weights else []
+    return TaskProgress(
+        header=Header(stamp=time_message(report.stamp_ns), frame_id=report.frame_id),
+        episode_id=report.episode_id,
+        instruction=report.instruction,
+        state=int(report.state),
+        progress=report.progress,
+        log_prob=score.log_prob,
+        log_prob_std=score.log_prob_std,
+        log_prob_false=score.log_prob_false,
+        log_prob_static=score.log_prob_static,
+        num_frames=report.num_frames,
+        elapsed=duration_message(report.elapsed_ns),
+        latency=duration_message(now_ns - report.stamp_ns if report.stamp_ns else 0),
+        calibrated=False,
+        message="; ".join([*notes, *filter(None, [report.message])]),
+    )
+
+
+def reward_message(reward: Reward) -> TaskReward:
+    """A reward as TaskReward."""
+    return TaskReward(
+        header=Header(stamp=time_message(reward.stamp_ns), frame_id=reward.frame_id),
+        episode_id=reward.episode_id,
+        step=reward.step,
+        type=int(reward.type),
+        reward=reward.reward,
+        episode_return=reward.episode_return,
+        terminated=reward.terminated,
+        truncated=reward.truncated,
+    )
+
+
+def event_message(event: Event, info: ScorerInfo) -> TaskEvent:
+    """An event as TaskEvent."""
+    return TaskEvent(
+        header=Header(stamp=time_message(event.stamp_ns), frame_id=event.frame_id),
+        sequence=event.sequence,
+        episode_id=event.episode_id,
+        instruction=event.instruction,
+        type=int(event.type),
+        progress=event.progress,
+        log_prob=event.log_prob,
+        threshold=event.threshold,
+        calibrated=False,
+        message=event.message + (f" ({RANDOM_WEIGHTS})" if info.random_weights else ""),
+    )
+
+
+def info_message(
+    info: ScorerInfo, settings: MonitorSettings, camera_names: list[str], now_ns: int
+) -> MonitorInfo:
+    """Where the numbers come from, as MonitorInfo."""
+    return MonitorInfo(
+        header=Header(stamp=time_message(now_ns)),
+        model_id=info.model_id,
+        model_revision=info.revision,
+        random_weights=info.random_weights,
+        device=info.device,
+        dtype=info.dtype,
+        prompt_hash=info.prompt_hash,
+        camera_names=camera_names,
+        sample_rate=settings.sample_rate,
+        max_frames=settings.max_frames,
+        progress_mode=settings.progress_mode.value,
+        success_threshold=settings.success.threshold,
+        success_hysteresis=settings.success.hysteresis,
+        success_dwell=settings.success.dwell,
+        episode_timeout=settings.episode_timeout,
+        stale_timeout=settings.stale_timeout,
+        calibrated=False,
+    )

@@ -1,0 +1,106 @@
+"""What the monitor says on /diagnostics: are images coming, and is scoring keeping up?"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+
+from topreward_ros.core.episode import ProgressReport, State
+from topreward_ros.nodes.cameras import CameraRig, large_images_advice
+from topreward_ros.nodes.conversions import RANDOM_WEIGHTS, time_message
+from topreward_ros.scoring.worker import ScoringWorker
+
+_LOST_SHARE_WORTH_A_WARNING = 0.1
+
+
+@dataclass(slots=True)
+class ScoringCounts:
+    """What the node saw of the scorer, for the diagnostics."""
+
+    seconds: float = 0.0  #: what the last score took
+    last_error: str = ""  #: of the newest result; empty when that was a score
+
+
+class Diagnostics:
+    """Makes the two statuses of a monitor, input and scorer, from its parts."""
+
+    def __init__(self, node: Node, rig: CameraRig, worker: ScoringWorker, scoring: ScoringCounts) -> None:
+        self._node = node
+        self._rig = rig
+        self._worker = worker
+        self._scoring = scoring
+        self._last_received = 0
+        self._last_time = time.monotonic()
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+
+    def destroy(self) -> None:
+        """End the publisher."""
+        self._node.destroy_publisher(self._publisher)
+
+    def publish(self, report: ProgressReport, stale_timeout_s: float) -> None:
+        """Publish both statuses."""
+        now_ns = self._node.get_clock().now().nanoseconds
+        array = DiagnosticArray(status=[self._input(now_ns, stale_timeout_s), self._scorer(report)])
+        array.header.stamp = time_message(now_ns)
+        self._publisher.publish(array)
+
+    def _input(self, now_ns: int, stale_timeout_s: float) -> DiagnosticStatus:
+        rig, primary = self._rig, self._rig.primary
+        now = time.monotonic()
+        rate = (primary.received - self._last_received) / max(now - self._last_time, 1e-9)
+        self._last_received, self._last_time = primary.received, now
+        silent_s = now - rig.last_arrival
+        lost = max(camera.lost_share() for camera in rig.cameras)
+        level, message = DiagnosticStatus.OK, f"{rate:.1f} images/s on {primary.topic}"
+        if silent_s > stale_timeout_s:
+            level = DiagnosticStatus.ERROR
+            message = f"no image for {silent_s:.0f} s: {primary.missing_images_advice()}"
+        elif lost > _LOST_SHARE_WORTH_A_WARNING:
+            level = DiagnosticStatus.WARN
+            message = f"{lost:.0%} of the images are lost on the way. {large_images_advice()}"
+        age_s = (now_ns - rig.last_stamp_ns) / 1e9 if rig.last_stamp_ns else float("nan")
+        values = {
+            "input rate [Hz]": f"{rate:.2f}",
+            "age of newest stamp [s]": f"{age_s:.3f}",
+            "decode latency [ms]": f"{rig.decode_seconds * 1e3:.2f}",
+        }
+        for camera in rig.cameras:
+            values |= {
+                f"{camera.topic} received": str(camera.received),
+                f"{camera.topic} lost": str(camera.lost),
+                f"{camera.topic} bad": str(camera.bad),
+            }
+        return self._status("images", level, message, values)
+
+    def _scorer(self, report: ProgressReport) -> DiagnosticStatus:
+        scorer, counts = self._worker.scorer, self._worker.counts
+        level, message = DiagnosticStatus.OK, f"{report.state.name}"
+        if self._scoring.last_error:
+            level, message = DiagnosticStatus.ERROR, self._scoring.last_error
+        elif report.message:
+            level, message = DiagnosticStatus.WARN, report.message
+        elif scorer.info.random_weights:
+            level, message = DiagnosticStatus.WARN, f"{RANDOM_WEIGHTS}: the numbers mean nothing"
+        values = {
+            "state": State(report.state).name,
+            "scoring latency [ms]": f"{self._scoring.seconds * 1e3:.2f}",
+            "scores": str(counts.scored),
+            "prefixes replaced before scoring": str(counts.replaced),
+            "scores failed": str(counts.failed),
+            "scores too late": str(counts.late),
+            "device": scorer.info.device,
+            "device memory [MiB]": f"{scorer.memory_bytes() / 2**20:.0f}",
+        }
+        return self._status("scorer", level, message, values)
+
+    def _status(self, part: str, level: bytes, message: str, values: dict[str, str]) -> DiagnosticStatus:
+        return DiagnosticStatus(
+            level=level,
+            name=f"{self._node.get_fully_qualified_name()}: {part}",
+            message=message,
+            hardware_id=self._worker.scorer.info.model_id,
+            values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        )

@@ -1,0 +1,461 @@
+"""The lifecycle node ``monitor``: camera topics in, progress, rewards and events out.
+
+Wiring only. Which images to take and what follows from a score is decided in core/episode.py, what
+a score is in scoring/. Two threads: the executor's, which owns everything here, and the scorer's.
+
+    configure   loads the model, then creates publishers, services and subscriptions
+    activate    watches the instruction that is known by then
+    deactivate  ends the episode; images are ignored
+    cleanup     lets the model go
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from datetime import datetime
+from functools import partial
+from typing import Any, NoReturn
+
+import rclpy
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from std_msgs.msg import Float32, String
+from std_srvs.srv import SetBool, Trigger
+
+from topreward_ros.core.episode import (
+    Event,
+    MonitorSettings,
+    Output,
+    ProgressReport,
+    Reward,
+    State,
+    TaskMonitor,
+)
+from topreward_ros.core.events import EventType
+from topreward_ros.defaults import monitor_defaults
+from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
+from topreward_ros.nodes import conversions, parameters, qos
+from topreward_ros.nodes.cameras import CameraRig, large_images_advice
+from topreward_ros.nodes.diagnostics import Diagnostics, ScoringCounts
+from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
+from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.scoring.worker import ScoringWorker
+from topreward_ros.srv import GetProgress, SetTask
+
+_WATCH_PERIOD_S = 0.2  # how often the clock is looked at for stale images and heartbeats
+_LOST_SHARE_WORTH_A_WARNING = 0.1
+_MESSAGES_BEFORE_LOSS_IS_JUDGED = 30
+
+
+class MonitorNode(LifecycleNode):
+    """Watches cameras for one instruction at a time. Interfaces: see the README."""
+
+    def __init__(self) -> None:
+        """Declares the parameters and nothing else. Raises `parameters.ParameterError`."""
+        super().__init__("monitor")
+        try:
+            self.values = parameters.declare(self, parameters.MONITOR_PARAMETERS, monitor_defaults())
+        except parameters.ParameterError:
+            self.destroy_node()
+            raise
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._apply_parameters)
+        self.abandoned_thread = False  #: a scorer hangs in native code: the process must not wait for it
+        self._active = False
+        self._worker: ScoringWorker | None = None
+
+    # ---- lifecycle ------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model and, when that worked, open every interface."""
+        try:
+            scorer = self._load_scorer()
+        except ScorerError as error:
+            self.get_logger().error(f"cannot configure: {error}")
+            return TransitionCallbackReturn.FAILURE
+        self._scoring = ScoringCounts()
+        self._worker = ScoringWorker(scorer, self._on_worker_notify)
+        started = datetime.now().strftime("%Y%m%d-%H%M%S")
+        self._episodes_named = 0
+        self._episode_prefix = started
+        self._instruction: str = self.values["task"]
+        self._monitor = TaskMonitor(MonitorSettings.from_parameters(self.values), self._new_episode_id)
+        self._last_state: State | None = None
+        self._last_progress_time = 0.0
+        self._told_missing_images = self._told_lost_images = False
+        self._open_interfaces()
+        info = scorer.info
+        self.get_logger().info(
+            f"model '{info.model_id}' ({info.revision}) on {info.device} in {info.dtype}; watching "
+            f"{', '.join(camera.topic for camera in self._rig.cameras)}"
+        )
+        if info.random_weights:
+            self.get_logger().warning(
+                f"model '{info.model_id}' has {conversions.RANDOM_WEIGHTS}: its numbers mean nothing"
+            )
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start watching the instruction at hand."""
+        result = super().on_activate(state)
+        self._active = True
+        self._rig.last_arrival = time.monotonic()
+        self._publish_info()
+        self._publish(self._monitor.set_task(self._instruction, why="activated"))
+        if not self._instruction:
+            self.get_logger().info(
+                f"no instruction yet: set the parameter task, or call {self.get_fully_qualified_name()}"
+                f"/set_task, or publish on {self.resolve_topic_name('task_instruction')}"
+            )
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End the episode and ignore images from now on; the instruction is kept."""
+        self._publish(self._monitor.set_task("", why="deactivated"))
+        self._active = False
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Close every interface and let the model go."""
+        result = super().on_cleanup(state)
+        self.close()
+        return result
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """The same from any state."""
+        self._active = False
+        result = super().on_shutdown(state)
+        self.close()
+        return result
+
+    def close(self) -> None:
+        """Undo `on_configure`. Safe to call at any time; returns within 2 s."""
+        if self._worker is None:
+            return
+        self._active = False
+        if not self._worker.stop():
+            self.abandoned_thread = True
+            self.get_logger().error("the scorer does not answer; its thread is left behind")
+        self._worker = None
+        self._rig.destroy()
+        self._diagnostics.destroy()
+        for timer in self._own_timers:
+            self.destroy_timer(timer)
+        for service in self._own_services:
+            self.destroy_service(service)
+        for subscription in self._instruction_subscriptions:
+            self.destroy_subscription(subscription)
+        for publisher in self._own_publishers:
+            self.destroy_lifecycle_publisher(publisher)
+
+    def _load_scorer(self) -> PrefixScorer:
+        """Load in a thread, so that a signal ends the process at once even while gigabytes are read."""
+        outcome: dict[str, Any] = {}
+
+        def load() -> None:
+            try:
+                outcome["scorer"] = load_scorer(
+                    self.values["model"], ScorerSettings.from_parameters(self.values)
+                )
+            except BaseException as error:
+                outcome["error"] = error
+
+        self.get_logger().info(f"loading model '{self.values['model']}' ...")
+        thread = threading.Thread(target=load, name="loading", daemon=True)
+        self.abandoned_thread = True
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.05)
+            if not self.context.ok():
+                raise ScorerError("interrupted while the model was loading")
+        self.abandoned_thread = False
+        if isinstance(error := outcome.get("error"), BaseException):
+            if isinstance(error, ScorerError):
+                raise error
+            raise ScorerError(f"model '{self.values['model']}': {type(error).__name__}: {error}") from error
+        scorer: PrefixScorer = outcome["scorer"]
+        return scorer
+
+    def _open_interfaces(self) -> None:
+        publisher = self.create_lifecycle_publisher
+        overrides = qos.overrides()
+        self._pub_progress = publisher(
+            TaskProgress, "task_progress", qos.progress(), qos_overriding_options=overrides
+        )
+        self._pub_reward = publisher(
+            TaskReward, "task_reward", qos.progress(), qos_overriding_options=overrides
+        )
+        self._pub_event = publisher(TaskEvent, "task_event", qos.events(), qos_overriding_options=overrides)
+        self._pub_state = publisher(TaskProgress, "task_state", qos.latched())
+        self._pub_info = publisher(MonitorInfo, "~/info", qos.latched())
+        self._pub_progress_value = publisher(Float32, "~/progress", qos.progress())
+        self._pub_reward_value = publisher(Float32, "~/reward", qos.progress())
+        self._own_publishers = [
+            self._pub_progress,
+            self._pub_reward,
+            self._pub_event,
+            self._pub_state,
+            self._pub_info,
+            self._pub_progress_value,
+            self._pub_reward_value,
+        ]
+        self._own_services = [
+            self.create_service(SetTask, "~/set_task", self._on_set_task),
+            self.create_service(Trigger, "~/reset", self._on_reset),
+            self.create_service(SetBool, "~/enable", self._on_enable),
+            self.create_service(GetProgress, "~/get_progress", self._on_get_progress),
+        ]
+        # Two, because a transient-local subscription does not match a volatile publisher.
+        self._instruction_subscriptions = [
+            self.create_subscription(String, "task_instruction", self._on_instruction, profile)
+            for profile in (qos.instruction_volatile(), qos.instruction_latched())
+        ]
+        self._rig = CameraRig(
+            self,
+            self.values["image_topics"],
+            self.values["image_transport"],
+            self.values["camera_layout"],
+            self._on_primary_image,
+        )
+        assert self._worker is not None
+        self._diagnostics = Diagnostics(self, self._rig, self._worker, self._scoring)
+        # Wall time: heartbeats and the notice that images stopped must come even when /clock stands still.
+        timer = partial(self.create_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._own_timers = [
+            timer(_WATCH_PERIOD_S, self._on_watch),
+            timer(1.0 / self.values["diagnostics_rate"], self._on_diagnostics),
+        ]
+
+    # ---- the line: image -> frame -> request -> score -> messages -------------------------------
+
+    def _on_primary_image(self, stamp_ns: int) -> None:
+        if not self._active:
+            return
+        assert self._worker is not None
+        self._told_missing_images = False
+        due, outputs = self._monitor.observe(stamp_ns, time.monotonic_ns())
+        self._publish(outputs)
+        if not due or (frame := self._rig.newest_frame()) is None:
+            return
+        request, outputs = self._monitor.add_frame(frame)
+        self._publish(outputs)
+        if request is not None:
+            self._worker.submit(request)
+
+    def _on_worker_notify(self) -> None:
+        """Called in the scorer's thread: let the executor take the results."""
+        executor = self.executor
+        if executor is not None:
+            executor.create_task(self._take_results)
+
+    def _take_results(self) -> None:
+        if self._worker is None or not self._active:
+            return
+        for result in self._worker.results():
+            self._scoring.seconds = result.seconds
+            self._scoring.last_error = result.error
+            if result.score is not None:
+                self._publish(self._monitor.add_score(result.request, result.score))
+            else:
+                self._publish(self._monitor.scorer_failed(result.error))
+
+    def _publish(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            if isinstance(output, ProgressReport):
+                self._publish_progress(output)
+            elif isinstance(output, Reward):
+                self._pub_reward.publish(conversions.reward_message(output))
+                self._pub_reward_value.publish(Float32(data=output.reward))
+            else:
+                self._publish_event(output)
+
+    def _publish_progress(self, report: ProgressReport) -> None:
+        message = self._progress_message(report)
+        self._pub_progress.publish(message)
+        self._pub_progress_value.publish(Float32(data=report.progress))
+        self._last_progress_time = time.monotonic()
+        if report.state is not self._last_state:
+            self._last_state = report.state
+            self._pub_state.publish(message)
+        if report.message:
+            self.get_logger().warning(report.message, throttle_duration_sec=10.0)
+
+    def _publish_event(self, event: Event) -> None:
+        assert self._worker is not None
+        if event.type is EventType.EPISODE_ENDED:
+            self._worker.start_generation()  # a score that is still being computed belongs to the past
+        message = conversions.event_message(event, self._worker.scorer.info)
+        self._pub_event.publish(message)
+        text = f"{event.type.name} in episode '{event.episode_id}': {message.message}"
+        if event.type is EventType.SCORER_ERROR:
+            self.get_logger().error(text)
+        else:
+            self.get_logger().info(text)
+
+    def _publish_info(self) -> None:
+        assert self._worker is not None
+        self._pub_info.publish(
+            conversions.info_message(
+                self._worker.scorer.info,
+                self._monitor.settings,
+                [camera.name for camera in self._rig.cameras],
+                self._now_ns(),
+            )
+        )
+
+    def _progress_message(self, report: ProgressReport) -> TaskProgress:
+        assert self._worker is not None
+        return conversions.progress_message(report, self._worker.scorer.info, self._now_ns())
+
+    # ---- the clock ------------------------------------------------------------------------------
+
+    def _on_watch(self) -> None:
+        if not self._active:
+            return
+        self._publish(self._monitor.tick(time.monotonic_ns()))
+        if time.monotonic() - self._last_progress_time >= 1.0 / self.values["heartbeat_rate"]:
+            self._publish_progress(self._monitor.report)
+        self._advise_on_images()
+
+    def _advise_on_images(self) -> None:
+        primary = self._rig.primary
+        silent_s = time.monotonic() - self._rig.last_arrival
+        if silent_s > self.values["stale_timeout"] and not self._told_missing_images:
+            self._told_missing_images = True
+            self.get_logger().warning(
+                f"no image on {primary.topic} for {silent_s:.0f} s: {primary.missing_images_advice()}"
+            )
+        for camera in self._rig.cameras:
+            judged = camera.received + camera.lost >= _MESSAGES_BEFORE_LOSS_IS_JUDGED
+            if judged and not self._told_lost_images and camera.lost_share() > _LOST_SHARE_WORTH_A_WARNING:
+                self._told_lost_images = True
+                self.get_logger().warning(
+                    f"{camera.lost_share():.0%} of the images on {camera.topic} are lost on the way. "
+                    f"{large_images_advice()}"
+                )
+
+    def _on_diagnostics(self) -> None:
+        if self._active:
+            self._diagnostics.publish(self._monitor.report, self.values["stale_timeout"])
+
+    # ---- instruction, services, parameters ------------------------------------------------------
+
+    def _on_instruction(self, message: String) -> None:
+        # Publishers repeat themselves (`ros2 topic pub` every second, a latched one on both
+        # subscriptions): only another text is another task. `~/reset` starts the same one again.
+        if message.data.strip() != self._instruction.strip():
+            self._set_instruction(message.data, why="new instruction")
+
+    def _set_instruction(self, instruction: str, episode_id: str = "", why: str = "new task") -> None:
+        self._instruction = instruction
+        if self._active:
+            self._publish(self._monitor.set_task(instruction, episode_id, why))
+
+    def _on_set_task(self, request: SetTask.Request, response: SetTask.Response) -> SetTask.Response:
+        response.success, response.message = self._is_active()
+        if response.success:
+            self._set_instruction(request.instruction, request.episode_id, why="~/set_task")
+            response.episode_id = self._monitor.report.episode_id
+            response.message = "waiting for images" if response.episode_id else "idle"
+        return response
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = self._is_active()
+        if response.success:
+            self._publish(self._monitor.reset("~/reset"))
+            response.message = f"episode '{self._monitor.report.episode_id}'"
+        return response
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        response.success, response.message = self._is_active()
+        if response.success:
+            self._publish(self._monitor.set_enabled(request.data))
+            response.message = "enabled" if request.data else "disabled"
+        return response
+
+    def _on_get_progress(
+        self, _: GetProgress.Request, response: GetProgress.Response
+    ) -> GetProgress.Response:
+        response.progress = self._progress_message(self._monitor.report)
+        return response
+
+    def _is_active(self) -> tuple[bool, str]:
+        return self._active, "" if self._active else (
+            f"the monitor is not active: `ros2 lifecycle set {self.get_fully_qualified_name()} activate`"
+        )
+
+    def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
+        known = {parameter.name: parameter for parameter in parameters.MONITOR_PARAMETERS}
+        for parameter in changed:
+            if parameter.name in known and (problem := known[parameter.name].problem_with(parameter.value)):
+                return SetParametersResult(successful=False, reason=problem)
+        return SetParametersResult(successful=True)
+
+    def _apply_parameters(self, changed: list[Parameter]) -> None:
+        names = {parameter.name for parameter in changed if parameter.name in self.values}
+        self.values.update({p.name: p.value for p in changed if p.name in names})
+        if self._worker is None or not names:
+            return
+        self._monitor.settings = MonitorSettings.from_parameters(self.values)
+        if "task" in names:
+            self._set_instruction(self.values["task"], why="parameter task")
+        if self._active:
+            self._publish_info()
+
+    def _new_episode_id(self) -> str:
+        self._episodes_named += 1
+        return f"{self._episode_prefix}-{self._episodes_named:03d}"
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until a signal. Returns the exit status: 1 when it could not start."""
+    rclpy.init(args=args)
+    try:
+        node = MonitorNode()
+    except parameters.ParameterError as error:
+        rclpy.logging.get_logger("monitor").fatal(str(error))
+        rclpy.try_shutdown()
+        return 1
+    status = 0
+    executor = SingleThreadedExecutor()
+    try:
+        executor.add_node(node)
+        if node.values["autostart"] and not _start(node):
+            status = 1 if rclpy.ok() else 0
+        else:
+            executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    node.close()
+    if node.abandoned_thread:
+        _leave_at_once(status)
+    executor.shutdown(timeout_sec=0.5)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return status
+
+
+def _start(node: MonitorNode) -> bool:
+    success = TransitionCallbackReturn.SUCCESS
+    return bool(node.trigger_configure() == success and node.trigger_activate() == success)
+
+
+def _leave_at_once(status: int) -> NoReturn:
+    """End the process although a thread is stuck in native code, which an ordinary exit would wait for
+    or crash on."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""The monitor's parameters: meaning, unit, range, and whether they may change while it runs.
+
+Their defaults stand in config/monitor.yaml and nowhere else; a test holds the two lists equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+
+from topreward_ros.core.progress import ProgressMode
+from topreward_ros.core.rewards import RewardType
+
+
+class ParameterError(ValueError):
+    """A parameter has a value that it cannot have. The text names parameter, value and mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What a user is told about a parameter, and what its value must satisfy."""
+
+    name: str
+    description: str
+    low: float | None = None  #: smallest value, when numeric
+    high: float | None = None  #: largest value, when numeric
+    choices: tuple[str, ...] = ()  #: allowed values, when there are few
+    live: bool = False  #: may change while the node runs; the others need a restart
+
+    def problem_with(self, value: Any) -> str:
+        """Why ``value`` cannot be, or an empty string."""
+        if self.choices and value not in self.choices:
+            return f"{self.name} = '{value}': must be one of {', '.join(self.choices)}"
+        if self.low is not None and self.high is not None and not self.low <= value <= self.high:
+            return f"{self.name} = {value}: must lie between {self.low:g} and {self.high:g}"
+        if self.name == "max_frames" and value % 2:
+            return f"max_frames = {value}: must be even, because a model merges two frames into one patch"
+        if self.name == "image_topics" and (not value or not all(value) or len(set(value)) != len(value)):
+            return f"image_topics = {list(value)}: name at least one topic, none of them empty or twice"
+        return ""
+
+    def descriptor(self, default: Any) -> ParameterDescriptor:
+        """The same for ``ros2 param describe`` and for graphical tools."""
+        descriptor = ParameterDescriptor(description=self.description, read_only=not self.live)
+        if self.choices:
+            descriptor.additional_constraints = f"one of: {', '.join(self.choices)}"
+        if self.low is not None and self.high is not None:
+            if isinstance(default, float):
+                descriptor.floating_point_range = [
+                    FloatingPointRange(from_value=self.low, to_value=self.high)
+                ]
+            else:
+                descriptor.integer_range = [
+                    IntegerRange(from_value=int(self.low), to_value=int(self.high), step=1)
+                ]
+        return descriptor
+
+
+MONITOR_PARAMETERS = (
+    Parameter("task", "Instruction in natural language; empty: idle until one comes", live=True),
+    Parameter("image_topics", "One topic per camera; the first is the primary camera, whose stamps count"),
+    Parameter(
+        "image_transport",
+        "raw: sensor_msgs/Image on TOPIC; compressed: sensor_msgs/CompressedImage on TOPIC/compressed",
+        choices=("raw", "compressed"),
+    ),
+    Parameter(
+        "camera_layout",
+        "With several cameras: primary scores the first only, tile puts them side by side in one frame",
+        choices=("primary", "tile"),
+    ),
+    Parameter("model", "'embedded', a Hugging Face hub id, or the folder of a Qwen3-VL checkpoint"),
+    Parameter("device", "Torch device of the scorer: auto, cpu, cuda, cuda:1 ..."),
+    Parameter(
+        "dtype",
+        "Precision of the weights; auto: bfloat16 on a GPU, float32 on a CPU",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    ),
+    Parameter(
+        "max_pixels", "Pixels of one frame as the model sees it; larger ones are shrunk", 1024, 16777216
+    ),
+    Parameter("scorer_threads", "CPU threads of the scorer; 0: all cores but one", 0, 1024),
+    Parameter("sample_rate", "Frames taken per second of stamp time [Hz]", 0.01, 60.0),
+    Parameter("max_frames", "Frame budget of a prefix, even; beyond it every second pair goes", 4, 4096),
+    Parameter(
+        "progress_mode",
+        "How a score becomes progress: static_baseline (1 - r / r_static) or raw_probability (exp r)",
+        choices=tuple(mode.value for mode in ProgressMode),
+    ),
+    Parameter(
+        "reward_type",
+        "What task_reward carries; a change acts from the next episode on",
+        choices=tuple(kind.name.lower() for kind in RewardType),
+        live=True,
+    ),
+    Parameter("advantage_tau", "tau of the advantage weight, TOPReward eq. 3", 0.0, 100.0, live=True),
+    Parameter("advantage_max", "delta_max of the advantage weight, TOPReward eq. 3", 0.0, 100.0, live=True),
+    Parameter(
+        "success_threshold",
+        "Smoothed log-probability that counts as success [nat]; 0 never fires. Depends on task, cameras "
+        "and model: calibrate it",
+        -100.0,
+        0.0,
+        live=True,
+    ),
+    Parameter(
+        "success_hysteresis",
+        "The detector is armed only after the smoothed score was this far below the threshold [nat]",
+        0.0,
+        100.0,
+        live=True,
+    ),
+    Parameter("success_dwell", "Time that the score must stay up until SUCCESS [s]", 0.0, 3600.0, live=True),
+    Parameter("success_min_scores", "Scores that must have stayed up until SUCCESS", 1, 1000, live=True),
+    Parameter(
+        "success_smoothing", "Span of the exponential moving average over scores; 1: none", 1, 1000, live=True
+    ),
+    Parameter(
+        "end_episode_on_success",
+        "End the episode at SUCCESS; false: go on scoring until a reset or a new task",
+        live=True,
+    ),
+    Parameter("episode_timeout", "Longest episode in stamp time [s]; 0: no limit", 0.0, 86400.0, live=True),
+    Parameter(
+        "stale_timeout",
+        "Time without an image until STALE_IMAGES and advice in the log [s]",
+        0.1,
+        3600.0,
+        live=True,
+    ),
+    Parameter("autostart", "Configure and activate at start, without a lifecycle manager"),
+    Parameter("heartbeat_rate", "Rate of task_progress when nothing new came [Hz]", 0.01, 100.0),
+    Parameter("diagnostics_rate", "Rate of /diagnostics [Hz]", 0.01, 100.0),
+)
+
+
+def declare(node: Node, parameters: tuple[Parameter, ...], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Declare ``parameters`` on ``node`` and return their values by name. Raises `ParameterError`."""
+    values = {}
+    for parameter in parameters:
+        default = defaults[parameter.name]
+        try:
+            declared = node.declare_parameter(parameter.name, default, parameter.descriptor(default))
+        except InvalidParameterTypeException as error:
+            example = f"it takes a {type(default).__name__} such as {default!r}"
+            raise ParameterError(f"parameter {parameter.name}: {error}; {example}") from None
+        except InvalidParameterValueException as error:
+            problem = parameter.problem_with(error.value) or f"{parameter.name} = {error.value!r}: {error}"
+            raise ParameterError(problem) from None
+        value = list(declared.value) if isinstance(default, list) else declared.value
+        if problem := parameter.problem_with(value):
+            raise ParameterError(problem)
+        values[parameter.name] = value
+    return values
