@@ -1,0 +1,204 @@
+"""The files that describe the package agree with each other and with what is there."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import importlib
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from topreward_ros import defaults
+
+ROOT = Path(__file__).resolve().parents[1]
+INTERFACES = sorted(path for kind in ("msg", "srv", "action") for path in (ROOT / kind).glob(f"*.{kind}"))
+MODULES = sorted((ROOT / "topreward_ros").rglob("*.py"))
+
+#: Import name of a library where it is not the name it is installed by.
+LIBRARY_OF_IMPORT = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow"}
+#: What brings an imported library along, where rosdep or a declared dependency does it.
+ROSDEP_OF_LIBRARY = {
+    "matplotlib": "python3-matplotlib",
+    "numpy": "python3-numpy",
+    "opencv-python-headless": "python3-opencv",
+    "pyyaml": "python3-yaml",
+    "rich": "python3-rich",
+}
+ROS_PACKAGES = {"ament_index_python", "launch", "launch_ros", "rclpy", "rcl_interfaces"}
+
+
+def package_xml() -> ElementTree.Element:
+    return ElementTree.parse(ROOT / "package.xml").getroot()
+
+
+def setup_cfg() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def ranges() -> dict[str, Requirement]:
+    lines = setup_cfg()["options"]["install_requires"].split("\n")
+    requirements = map(Requirement, filter(None, lines))
+    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
+
+
+def pins(name: str) -> dict[str, Requirement]:
+    lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").split("\n")
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
+
+
+def imported_libraries(path: Path) -> set[str]:
+    """Top-level names that the file imports, without the standard library and our own package."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"topreward_ros"}
+
+
+def declarations(path: Path) -> list[tuple[str, str, str]]:
+    """Return (type, name, comment) of every field and constant of an interface file."""
+    found = []
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        text, _, comment = line.partition("#")
+        words = text.split()
+        if words and words != ["---"]:
+            found.append((words[0], words[1], comment.strip()))
+    return found
+
+
+def test_name_version_and_licence_are_the_same_everywhere() -> None:
+    xml, cfg = package_xml(), setup_cfg()["metadata"]
+    changelog = (ROOT / "CHANGELOG.rst").read_text(encoding="utf-8")
+    newest = re.search(r"^(\d+\.\d+\.\d+) \(\d{4}-\d{2}-\d{2}\)\n-+$", changelog, re.MULTILINE)
+    assert newest is not None, "CHANGELOG.rst has no 'X.Y.Z (YYYY-MM-DD)' heading"
+    assert xml.findtext("version") == cfg["version"] == newest[1]
+    assert xml.findtext("name") == cfg["name"] == defaults.PACKAGE
+    assert xml.findtext("license") == cfg["license"] == "Apache-2.0"
+    assert "project(topreward_ros)" in (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+
+
+def test_pins_satisfy_the_ranges() -> None:
+    pinned = pins("run.txt")
+    for name, requirement in ranges().items():
+        assert requirement.specifier, f"setup.cfg gives no range for {name}"
+        assert name in pinned, f"{name} is in setup.cfg and not pinned in requirements/run.txt"
+        (pin,) = pinned[name].specifier
+        assert requirement.specifier.contains(Version(pin.version)), f"{pinned[name]}: not {requirement}"
+
+
+@pytest.mark.parametrize("name", ["run.txt", "dev.txt", "ros-jazzy.txt"])
+def test_requirement_files_pin_exactly(name: str) -> None:
+    for requirement in pins(name).values():
+        assert [specifier.operator for specifier in requirement.specifier] == ["=="], str(requirement)
+
+
+def test_requirement_files_do_not_name_a_library_twice() -> None:
+    files = [set(pins(name)) for name in ("run.txt", "dev.txt", "ros-jazzy.txt")]
+    assert len(set.union(*files)) == sum(map(len, files))
+
+
+def test_every_imported_library_is_declared() -> None:
+    in_xml = {element.text for element in package_xml() if element.tag.endswith("depend")}
+    for path in [*MODULES, *(ROOT / "launch").glob("*.py")]:
+        for name in sorted(imported_libraries(path)):
+            library = canonicalize_name(LIBRARY_OF_IMPORT.get(name, name))
+            if name.endswith(("_msgs", "_srvs", "_interfaces")) or name in ROS_PACKAGES:
+                assert name in in_xml, f"{path.name} imports {name}, which package.xml does not name"
+            else:
+                assert library in ranges(), f"{path.name} imports {name}: add {library} to setup.cfg"
+                key = ROSDEP_OF_LIBRARY.get(library)
+                assert key is None or key in in_xml, f"{library}: add {key} to package.xml"
+
+
+def test_scoring_and_core_stay_free_of_ros_and_core_free_of_torch() -> None:
+    forbidden = {"core": {"rclpy", "torch", "transformers"}, "scoring": {"rclpy"}, "offline": {"rclpy"}}
+    for room, names in forbidden.items():
+        for path in (ROOT / "topreward_ros" / room).rglob("*.py"):
+            assert not imported_libraries(path) & names, path
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    for path in [*MODULES, *(ROOT / "launch").glob("*.py")]:
+        if path.name != "__init__.py":
+            assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path}: no docstring"
+
+
+@pytest.mark.parametrize("path", INTERFACES, ids=lambda path: path.name)
+def test_every_field_and_constant_is_commented(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    commented_constants = "Values of `" in text
+    for kind, name, comment in declarations(path):
+        is_value = name.isupper() and commented_constants
+        is_embedded = path.suffix != ".msg" and kind == "topreward_ros/TaskProgress"
+        assert comment or is_value or is_embedded, f"{path.name}: {name} has no comment"
+
+
+@pytest.mark.parametrize("path", INTERFACES, ids=lambda path: path.name)
+def test_the_built_interface_is_the_one_in_the_file(path: Path) -> None:
+    pytest.importorskip("rclpy")
+    module = importlib.import_module(f"topreward_ros.{path.suffix[1:]}")
+    interface = getattr(module, path.stem)
+    parts = {
+        ".msg": [interface],
+        ".srv": [getattr(interface, part, None) for part in ("Request", "Response")],
+        ".action": [getattr(interface, part, None) for part in ("Goal", "Result", "Feedback")],
+    }[path.suffix]
+    built: set[str] = set()
+    for part in parts:
+        built |= set(part.get_fields_and_field_types())
+        built |= {name for name in dir(type(part)) if name.isupper() and name[0] != "_"}
+    empty_part = {"structure_needs_at_least_one_member"}
+    declared = {name.partition("=")[0] for _, name, _ in declarations(path)}
+    assert built - empty_part == declared
+
+
+def test_every_interface_is_built() -> None:
+    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    listed = set(re.findall(r"(?:msg|srv|action)/\w+\.(?:msg|srv|action)", text))
+    assert listed == {str(path.relative_to(ROOT)) for path in INTERFACES}
+
+
+def test_launch_files_state_no_default_of_a_node() -> None:
+    """A value that stands in a launch file, too, would drift away from the one in config/."""
+    for path in (ROOT / "launch").glob("*.launch.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "default_value":
+                assert isinstance(node.value, ast.Name) and node.value.id == "NOT_GIVEN", (
+                    f"{path.name}:{node.value.lineno} gives a launch argument a default"
+                )
+
+
+def test_monitor_defaults_are_those_of_the_file_and_a_fresh_copy() -> None:
+    expected = yaml.safe_load((ROOT / "config" / "monitor.yaml").read_text(encoding="utf-8"))
+    assert defaults.monitor_defaults() == expected["/**"]["ros__parameters"]
+    defaults.monitor_defaults()["image_topics"].append("changed by a caller")
+    assert defaults.monitor_defaults() == expected["/**"]["ros__parameters"]
+
+
+def test_a_missing_file_is_named_with_the_places_searched() -> None:
+    with pytest.raises(FileNotFoundError, match=r"config/nowhere\.yaml .*share/topreward_ros"):
+        defaults.config_file("nowhere.yaml")
+
+
+def test_programs_start_the_function_of_their_name() -> None:
+    modules = {"monitor": "nodes.monitor", "topreward": "cli", "video_player": "nodes.video_player"}
+    programs = {path.name: path for path in (ROOT / "scripts").iterdir() if path.is_file()}
+    assert set(programs) == set(modules)
+    for name, path in programs.items():
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith("#!/usr/bin/env python3\n")
+        assert path.stat().st_mode & 0o111 == 0o111, f"{path} must be executable for all"
+        assert f"from topreward_ros.{modules[name]} import main\n" in text
