@@ -1,0 +1,355 @@
+"""The state machine: what is published, in which order, whatever happens to it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from math import isnan, nan
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from topreward_ros.core.episode import (
+    Event,
+    MonitorSettings,
+    Output,
+    ProgressReport,
+    Reward,
+    ScoreRequest,
+    State,
+    TaskMonitor,
+)
+from topreward_ros.core.events import EventType, SuccessSettings
+from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.progress import PrefixScore, ProgressMode
+from topreward_ros.core.rewards import RewardSettings, RewardType
+
+PIXEL = np.zeros((1, 1, 3), np.uint8)
+SETTINGS = MonitorSettings(
+    sample_rate=2.0,
+    max_frames=16,
+    progress_mode=ProgressMode.STATIC_BASELINE,
+    reward=RewardSettings(RewardType.PROGRESS_DELTA, 2.0, 2.0),
+    success=SuccessSettings(threshold=-0.22, hysteresis=0.5, dwell=1.0, min_scores=2, smoothing=1),
+    end_episode_on_success=True,
+    episode_timeout=0.0,
+    stale_timeout=5.0,
+)
+
+
+class Rig:
+    """Drives a TaskMonitor as a node does, with every output collected."""
+
+    def __init__(self, **changes: Any) -> None:
+        numbers = count(1)
+        self.monitor = TaskMonitor(replace(SETTINGS, **changes), lambda: f"episode-{next(numbers)}")
+        self.outputs: list[Output] = []
+
+    def take(self, outputs: list[Output]) -> list[Output]:
+        self.outputs += outputs
+        return outputs
+
+    def image(
+        self, stamp_s: float, log_prob: float | None = None, static: float = -8.0
+    ) -> ScoreRequest | None:
+        stamp_ns = round(stamp_s * NS_PER_S)
+        due, outputs = self.monitor.observe(stamp_ns, stamp_ns)
+        self.take(outputs)
+        if not due:
+            return None
+        request, outputs = self.monitor.add_frame(Frame(stamp_ns, PIXEL, "camera"))
+        self.take(outputs)
+        if request is not None and log_prob is not None:
+            self.take(self.monitor.add_score(request, PrefixScore(log_prob, -1.0, static)))
+        return request
+
+    def images(self, log_probs: Sequence[float], start_s: float = 100.0) -> None:
+        for k, log_prob in enumerate(log_probs):
+            self.image(start_s + k / 2, log_prob)
+
+    @property
+    def events(self) -> list[Event]:
+        return [o for o in self.outputs if isinstance(o, Event)]
+
+    @property
+    def event_types(self) -> list[EventType]:
+        return [event.type for event in self.events]
+
+    @property
+    def rewards(self) -> list[Reward]:
+        return [o for o in self.outputs if isinstance(o, Reward)]
+
+    @property
+    def scored(self) -> list[ProgressReport]:
+        return [o for o in self.outputs if isinstance(o, ProgressReport) and o.num_frames]
+
+
+def watching(**changes: Any) -> Rig:
+    rig = Rig(**changes)
+    rig.take(rig.monitor.set_task("open the drawer"))
+    return rig
+
+
+def test_idle_without_an_instruction() -> None:
+    rig = Rig()
+    rig.images([-1.0] * 3)
+    assert rig.outputs == [] and rig.monitor.report.state is State.IDLE
+    rig.take(rig.monitor.set_task("   "))
+    assert rig.monitor.report.state is State.IDLE
+
+
+def test_a_success_from_start_to_end() -> None:
+    rig = watching()
+    assert rig.monitor.report.state is State.WAITING_FOR_IMAGES
+    rig.images([-8.0, -4.0, -0.1, -0.1, -0.1, -0.1, -0.1])
+    assert rig.event_types == [EventType.EPISODE_STARTED, EventType.SUCCESS, EventType.EPISODE_ENDED]
+    assert rig.monitor.report.state is State.SUCCEEDED
+    success = rig.events[1]
+    assert success.threshold == -0.22 and success.stamp_ns == round(102.0 * NS_PER_S)
+    assert success.progress == pytest.approx(1 - 0.1 / 8) and success.log_prob == -0.1
+    # nothing is scored after the end
+    assert [report.num_frames for report in rig.scored] == [1, 2, 3, 4, 5]
+    assert [r.terminated for r in rig.rewards] == [False] * 4 + [True]
+    assert not any(r.truncated for r in rig.rewards)
+    assert [r.step for r in rig.rewards] == list(range(5))
+
+
+def test_stamps_elapsed_and_camera_are_those_of_the_newest_frame() -> None:
+    rig = watching()
+    rig.images([-8.0, -4.0])
+    report = rig.monitor.report
+    assert (report.stamp_ns, report.elapsed_ns) == (round(100.5 * NS_PER_S), NS_PER_S // 2)
+    assert (report.frame_id, report.episode_id, report.instruction) == (
+        "camera",
+        "episode-1",
+        "open the drawer",
+    )
+    assert rig.rewards[-1].stamp_ns == report.stamp_ns and rig.rewards[-1].reward == pytest.approx(0.5)
+
+
+def test_a_late_score_keeps_its_own_stamp() -> None:
+    rig = watching()
+    early = rig.image(100.0)
+    rig.image(100.5)
+    assert early is not None
+    rig.take(rig.monitor.add_score(early, PrefixScore(-2.0, -1.0, -8.0)))
+    assert rig.monitor.report.stamp_ns == rig.rewards[-1].stamp_ns == 100 * NS_PER_S
+
+
+def test_scoring_goes_on_after_success_when_told_to() -> None:
+    rig = watching(end_episode_on_success=False)
+    rig.images([-8.0] + [-0.1] * 8)
+    assert rig.event_types == [EventType.EPISODE_STARTED, EventType.SUCCESS]
+    assert len(rig.scored) == 9 and rig.monitor.report.state is State.SUCCEEDED
+    assert not any(r.terminated for r in rig.rewards)
+    rig.take(rig.monitor.reset())
+    assert rig.event_types[-2:] == [EventType.ABORTED, EventType.EPISODE_ENDED]
+    ended = [o for o in rig.outputs if isinstance(o, ProgressReport) and o.episode_id == "episode-1"]
+    assert ended[-1].state is State.SUCCEEDED  # a success that was fired is not taken back
+
+
+def test_start_that_looks_finished() -> None:
+    rig = watching(progress_mode=ProgressMode.STATIC_BASELINE)
+    for k in range(10):
+        rig.image(100.0 + k / 2, -0.05, static=-0.05)
+    assert all(isnan(report.progress) for report in rig.scored)
+    assert all("first frame alone" in report.message for report in rig.scored)
+    assert EventType.SUCCESS not in rig.event_types
+    assert rig.rewards[-1].episode_return == 0.0 and isnan(rig.rewards[-1].reward)
+
+
+def test_timeout_cuts_the_episode() -> None:
+    rig = watching(episode_timeout=2.0)
+    rig.images([-8.0] * 10)
+    assert rig.event_types == [EventType.EPISODE_STARTED, EventType.TIMEOUT, EventType.EPISODE_ENDED]
+    assert rig.monitor.report.state is State.FAILED and rig.events[1].threshold == 2.0
+    assert [(r.reward, r.truncated) for r in rig.rewards[-2:]] == [(0.0, False), (0.0, True)]
+    assert len(rig.rewards) == 5  # four scores, and the cut
+
+
+def test_stamps_that_go_back_end_the_episode_and_begin_another() -> None:
+    rig = watching()
+    rig.images([-8.0, -4.0, -2.0])
+    rig.images([-8.0, -6.0], start_s=50.0)
+    assert rig.event_types == [
+        EventType.EPISODE_STARTED,
+        EventType.ABORTED,
+        EventType.EPISODE_ENDED,
+        EventType.EPISODE_STARTED,
+    ]
+    assert [event.episode_id for event in rig.events] == ["episode-1"] * 3 + ["episode-2"]
+    assert "went back by 51.000 s" in rig.events[1].message
+    assert rig.monitor.report.episode_id == "episode-2" and rig.monitor.report.elapsed_ns == NS_PER_S // 2
+    assert rig.monitor.report.num_frames == 2
+
+
+def test_a_bag_played_again_after_success_is_a_new_episode() -> None:
+    rig = watching()
+    rig.images([-8.0] + [-0.1] * 5)
+    assert rig.monitor.report.state is State.SUCCEEDED
+    rig.images([-8.0])
+    assert rig.event_types[-1] is EventType.EPISODE_STARTED and rig.events[-1].episode_id == "episode-2"
+    assert EventType.ABORTED not in rig.event_types  # the first had ended by itself
+
+
+def test_a_repeated_stamp_is_ignored() -> None:
+    rig = watching()
+    assert rig.image(100.0) is not None
+    assert rig.image(100.0) is None
+    assert rig.event_types == [EventType.EPISODE_STARTED]
+
+
+def test_stale_images_are_said_once_and_end_with_the_next_image() -> None:
+    rig = watching()
+    rig.images([-8.0])
+    now = 100 * NS_PER_S
+    assert rig.take(rig.monitor.tick(now + 4 * NS_PER_S)) == []
+    rig.take(rig.monitor.tick(now + 5 * NS_PER_S))
+    rig.take(rig.monitor.tick(now + 6 * NS_PER_S))
+    assert rig.event_types == [EventType.EPISODE_STARTED, EventType.STALE_IMAGES]
+    assert rig.monitor.report.state is State.STALE
+    rig.image(106.5, -7.0)
+    assert rig.monitor.report.state is State.RUNNING and rig.monitor.report.episode_id == "episode-1"
+
+
+def test_stale_before_the_first_image() -> None:
+    rig = watching()
+    rig.take(rig.monitor.tick(0))
+    rig.take(rig.monitor.tick(5 * NS_PER_S))
+    assert rig.event_types == [EventType.STALE_IMAGES] and rig.events[0].stamp_ns == 0
+    rig.image(100.0)
+    assert rig.monitor.report.state is State.RUNNING
+
+
+def test_disable_and_enable() -> None:
+    rig = watching()
+    rig.images([-8.0])
+    rig.take(rig.monitor.set_enabled(False))
+    assert rig.event_types[-2:] == [EventType.ABORTED, EventType.EPISODE_ENDED]
+    assert rig.monitor.report.state is State.IDLE
+    assert rig.image(101.0) is None
+    rig.take(rig.monitor.set_task("close the drawer"))
+    assert rig.monitor.report.state is State.IDLE  # still disabled, but the new task is kept
+    rig.take(rig.monitor.set_enabled(True))
+    assert rig.monitor.report.instruction == "close the drawer"
+    assert rig.image(101.5) is not None
+    assert rig.monitor.set_enabled(True) == []
+
+
+def test_scorer_error_is_an_event_and_the_episode_goes_on() -> None:
+    rig = watching()
+    rig.image(100.0)
+    rig.take(rig.monitor.scorer_failed("out of memory"))
+    assert rig.event_types[-1] is EventType.SCORER_ERROR and rig.events[-1].message == "out of memory"
+    rig.image(100.5, -4.0)
+    assert rig.monitor.report.num_frames == 2 and rig.monitor.report.state is State.RUNNING
+
+
+def test_an_unreadable_frame_is_replaced_by_the_next() -> None:
+    rig = watching()
+    stamp = 100 * NS_PER_S
+    assert rig.monitor.observe(stamp, stamp)[0]  # due, but never added
+    assert rig.image(100.033) is not None
+
+
+def test_new_thresholds_act_at_once() -> None:
+    rig = watching()
+    rig.images([-8.0, -2.0, -2.0, -2.0])
+    success = replace(SETTINGS.success, threshold=-3.0)
+    rig.monitor.settings = replace(SETTINGS, success=success)
+    rig.images([-2.0, -2.0, -2.0], start_s=102.0)
+    assert EventType.SUCCESS in rig.event_types and rig.events[1].threshold == -3.0
+
+
+def test_a_new_reward_type_waits_for_the_next_episode() -> None:
+    rig = watching()
+    rig.images([-8.0])
+    rig.monitor.settings = replace(SETTINGS, reward=RewardSettings(RewardType.LOG_PROB, 2.0, 2.0))
+    rig.image(100.5, -4.0)
+    assert rig.rewards[-1].type is RewardType.PROGRESS_DELTA
+    rig.take(rig.monitor.reset())
+    rig.images([-8.0], start_s=200.0)
+    assert rig.rewards[-1].type is RewardType.LOG_PROB and rig.rewards[-1].reward == -8.0
+
+
+def test_episode_names_given_by_the_caller_are_kept() -> None:
+    rig = Rig()
+    rig.take(rig.monitor.set_task("open the drawer", episode_id="take-7"))
+    rig.images([-8.0])
+    assert rig.events[0].episode_id == "take-7"
+
+
+OPERATION = st.one_of(
+    st.tuples(st.just("image"), st.floats(-1.0, 3.0), st.floats(-10.0, 0.0)),
+    st.tuples(st.just("quiet"), st.floats(0.0, 8.0), st.just(0.0)),
+    st.tuples(st.just("reset"), st.just(0.0), st.just(0.0)),
+    st.tuples(st.just("enable"), st.just(0.0), st.just(0.0)),
+    st.tuples(st.just("disable"), st.just(0.0), st.just(0.0)),
+    st.tuples(st.just("task"), st.just(0.0), st.just(0.0)),
+    st.tuples(st.just("idle"), st.just(0.0), st.just(0.0)),
+    st.tuples(st.just("error"), st.just(0.0), st.just(0.0)),
+)
+
+
+@given(operations=st.lists(OPERATION, max_size=60), go_on=st.booleans(), timeout=st.sampled_from([0.0, 4.0]))
+def test_whatever_happens_the_record_makes_sense(
+    operations: list[tuple[str, float, float]], go_on: bool, timeout: float
+) -> None:
+    rig = watching(end_episode_on_success=not go_on, episode_timeout=timeout)
+    stamp = now = 100.0
+    for kind, step, log_prob in operations:
+        if kind == "image":
+            stamp, now = stamp + step, now + abs(step)
+            stamp_ns = round(stamp * NS_PER_S)
+            due, outputs = rig.monitor.observe(stamp_ns, round(now * NS_PER_S))
+            rig.take(outputs)
+            if due:
+                request, outputs = rig.monitor.add_frame(Frame(stamp_ns, PIXEL))
+                rig.take(outputs)
+                if request is not None:
+                    rig.take(rig.monitor.add_score(request, PrefixScore(log_prob, -1.0, -8.0)))
+        elif kind == "quiet":
+            now += step
+            rig.take(rig.monitor.tick(round(now * NS_PER_S)))
+        elif kind == "reset":
+            rig.take(rig.monitor.reset())
+        elif kind in ("enable", "disable"):
+            rig.take(rig.monitor.set_enabled(kind == "enable"))
+        elif kind == "error":
+            rig.take(rig.monitor.scorer_failed("broken"))
+        else:
+            rig.take(rig.monitor.set_task("close the drawer" if kind == "task" else ""))
+
+    assert [event.sequence for event in rig.events] == list(range(1, len(rig.events) + 1))
+    by_episode: dict[str, list[Output]] = {}
+    for output in rig.outputs:
+        if not isinstance(output, ProgressReport):
+            by_episode.setdefault(output.episode_id, []).append(output)
+    for record in by_episode.values():
+        events = [o.type for o in record if isinstance(o, Event)]
+        rewards = [o for o in record if isinstance(o, Reward)]
+        assert events.count(EventType.SUCCESS) <= 1
+        assert events.count(EventType.EPISODE_STARTED) <= 1
+        ended = EventType.EPISODE_ENDED in events
+        if ended:
+            assert events.count(EventType.EPISODE_ENDED) == 1
+            assert isinstance(record[-1], Event) and record[-1].type is EventType.EPISODE_ENDED
+            assert EventType.EPISODE_STARTED in events
+            cause = {EventType.SUCCESS, EventType.TIMEOUT, EventType.ABORTED} & set(events)
+            assert cause
+        finals = [r for r in rewards if r.terminated or r.truncated]
+        assert len(finals) == ended and (not finals or finals[0] is rewards[-1])
+        assert [r.step for r in rewards] == list(range(len(rewards)))
+    for report in rig.scored:
+        assert isnan(report.progress) or 0.0 <= report.progress <= 1.0
+
+
+def test_the_same_input_gives_the_same_record() -> None:
+    records = []
+    for _ in range(2):
+        rig = watching()
+        rig.images([-8.0, nan, -3.0, -0.1, -0.1, -0.1])
+        records.append(repr(rig.outputs))
+    assert records[0] == records[1]
