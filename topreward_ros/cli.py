@@ -1,0 +1,322 @@
+"""The command `topreward`: score a video, watch a monitor, see a demonstration.
+
+Arguments and exit statuses only; what the commands do stands in offline/score_video.py, nodes/watch.py and
+nodes/demo.py, and how it looks in terminal.py. Imports of a command are made when it runs, so that `--help`
+is quick and `score` works where there is no ROS 2.
+
+Exit status: 0 done, 1 an error that is named on stderr in one line, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topreward_ros.defaults import monitor_defaults
+
+if TYPE_CHECKING:
+    from topreward_ros.offline.score_video import Curve
+
+_INTERRUPTED = 130
+_ROS_ARGUMENTS = "--ros-args"
+
+# Parameters that say how the live node gets its images and when it speaks, or that have an option of their own.
+_NOT_FOR_SCORE = frozenset(
+    ("task", "model", "image_topics", "image_transport", "camera_layout", "stale_timeout", "autostart")
+) | {"heartbeat_rate", "diagnostics_rate"}
+
+
+class CommandError(Exception):
+    """What the user asked for cannot be done. The text names the thing, the value and the mend."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``topreward`` with ``argv`` (of the process when None) and return its exit status."""
+    arguments, ros_arguments = _split(sys.argv[1:] if argv is None else list(argv))
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if ros_arguments and options.run is not _watch:
+        parser.error(f"{_ROS_ARGUMENTS} goes with `topreward watch` only")
+    options.ros_arguments = ros_arguments
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        print("topreward: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except (CommandError, *_known_errors()) as error:
+        print(f"topreward: {error}", file=sys.stderr)
+        return 1
+
+
+def _known_errors() -> tuple[type[Exception], ...]:
+    """The errors of the other rooms that are written for users, as far as their modules are loaded."""
+    names = {
+        "topreward_ros.offline.video": "VideoError",
+        "topreward_ros.scoring.base": "ScorerError",
+        "topreward_ros.nodes.watch": "WatchError",
+        "topreward_ros.nodes.demo": "DemoError",
+    }
+    return tuple(getattr(sys.modules[module], name) for module, name in names.items() if module in sys.modules)
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Our arguments, and those from ``--ros-args`` on, which are ROS 2's."""
+    at = argv.index(_ROS_ARGUMENTS) if _ROS_ARGUMENTS in argv else len(argv)
+    return argv[:at], argv[at:]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="topreward",
+        description="Task progress from video: how far has the robot come with what it was told to do?",
+        epilog="`topreward COMMAND --help` tells more. The live monitor itself is a ROS 2 node: "
+        "ros2 launch topreward_ros monitor.launch.py",
+    )
+    parser.add_argument("--version", action=_Version)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_score(commands)
+    _add_watch(commands)
+    _add_demo(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="print the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"topreward {_version()}")
+        parser.exit()
+
+
+def _version() -> str:
+    """Of the package.xml that belongs to the running code."""
+    from xml.etree import ElementTree
+
+    from topreward_ros.defaults import shared_file
+
+    return ElementTree.parse(shared_file("package.xml")).findtext("version", default="unknown")
+
+
+# ---- score -------------------------------------------------------------------------------------------
+
+
+def _add_score(commands: Any) -> None:
+    parser = commands.add_parser(
+        "score",
+        help="score a video file: curve, events, picture (needs no ROS 2)",
+        description="Score a video as the live monitor would, frame by frame, and show the progress curve. "
+        "Every due frame is scored; after the end of the episode (SUCCESS, timeout) nothing is, as live.",
+        epilog="Example: topreward score run.mp4 --task 'open the drawer' --plot run.png --set sample_rate=4",
+    )
+    parser.add_argument("video", metavar="VIDEO", help="video file, or folder of images (then give --rate)")
+    parser.add_argument("--task", required=True, metavar="T", help="the instruction, in natural language")
+    _add_model(parser)
+    parser.add_argument("--json", metavar="FILE", help="write the curve as JSON; '-': to standard output")
+    parser.add_argument(
+        "--plot", metavar="FILE", type=Path, help="write a picture of the curve with key frames (.png, .svg, .pdf)"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=0.0, metavar="HZ", help="frames per second, instead of the file's own"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="overrides",
+        help="a parameter of the monitor that is to differ from config/monitor.yaml, for example "
+        "device=cuda, sample_rate=4, success_threshold=-1; may be repeated",
+    )
+    parser.set_defaults(run=_score)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    default = monitor_defaults()["model"]
+    parser.add_argument(
+        "--model",
+        default=default,
+        metavar="M",
+        help=f"'embedded', a Hugging Face hub id, or the folder of a Qwen3-VL checkpoint (default: {default})",
+    )
+
+
+def _score(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from topreward_ros import terminal
+    from topreward_ros.offline.score_video import score_video
+    from topreward_ros.offline.video import open_video
+
+    parameters = _with_overrides(monitor_defaults(), options.overrides)
+    settings, scorer_settings = _settings(parameters)
+    _check_output(options.json)
+    _check_output(options.plot)
+    if not options.task.strip():
+        raise CommandError("--task is empty; say what the robot is to do")
+    info = open_video(options.video, options.rate).info
+    # What is for people goes to stderr when the JSON goes to stdout.
+    console = Console(stderr=options.json == "-")
+    errors = Console(stderr=True)
+
+    from topreward_ros.scoring.registry import load_scorer
+
+    with errors.status(f"loading model {options.model} …"):
+        scorer = load_scorer(options.model, scorer_settings)
+    try:
+        expected = info.frame_count / info.rate * settings.sample_rate
+        with terminal.score_progress(errors, round(expected)) as on_score:
+            curve = score_video(
+                options.video, options.task, scorer, settings, rate=options.rate, on_score=on_score
+            )
+    finally:
+        scorer.close()
+    console.print(terminal.curve_summary(curve))
+    _write_results(options, curve)
+    return 0
+
+
+def _write_results(options: argparse.Namespace, curve: Curve) -> None:
+    if options.json == "-":
+        sys.stdout.write(curve.to_json())
+    elif options.json:
+        Path(options.json).write_text(curve.to_json(), encoding="utf-8")
+    if options.plot:
+        from topreward_ros.offline.curve_plot import plot_curve
+
+        try:
+            plot_curve(curve, options.plot, rate=options.rate)
+        except (ValueError, OSError) as error:
+            raise CommandError(f"--plot {options.plot}: {error}") from error
+
+
+def _check_output(name: str | Path | None) -> None:
+    """Say before the work that its result could not be written."""
+    if name in (None, "-"):
+        return
+    path = Path(str(name))
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise CommandError(f"{path} cannot be written: name a file in a folder that exists")
+
+
+def _with_overrides(parameters: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Replace parameters by ``NAME=VALUE`` texts. Raises `CommandError` for a name or value that cannot be."""
+    usable = sorted(parameters.keys() - _NOT_FOR_SCORE)
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals:
+            raise CommandError(f"--set {override}: write it as NAME=VALUE, for example sample_rate=4")
+        if name not in usable:
+            close = get_close_matches(name, usable, n=1)
+            mend = f"did you mean {close[0]}?" if close else f"there are {', '.join(usable)}"
+            raise CommandError(f"--set {override}: score takes no parameter {name!r}; {mend}")
+        parameters[name] = _parse(name, text, parameters[name])
+    return parameters
+
+
+def _parse(name: str, text: str, default: Any) -> Any:
+    """``text`` as a value of the type that ``default`` has."""
+    if isinstance(default, bool):
+        if text not in ("true", "false"):
+            raise CommandError(f"--set {name}={text}: must be true or false")
+        return text == "true"
+    try:
+        return type(default)(text)
+    except ValueError:
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise CommandError(f"--set {name}={text}: must be {kind}, for example {default}") from None
+
+
+def _settings(parameters: dict[str, Any]) -> tuple[Any, Any]:
+    """Settings of the state machine and of the scorer, their ranges checked as the node checks them."""
+    from topreward_ros.core.episode import MonitorSettings
+    from topreward_ros.nodes.parameters import MONITOR_PARAMETERS
+    from topreward_ros.scoring.base import ScorerSettings
+
+    for parameter in MONITOR_PARAMETERS:
+        if problem := parameter.problem_with(parameters[parameter.name]):
+            raise CommandError(f"--set {problem}")
+    return MonitorSettings.from_parameters(parameters), ScorerSettings.from_parameters(parameters)
+
+
+# ---- watch -------------------------------------------------------------------------------------------
+
+
+def _add_watch(commands: Any) -> None:
+    parser = commands.add_parser(
+        "watch",
+        help="watch a running monitor in the terminal",
+        description="Show task_progress of a running monitor: a bar, the curve of the episode, latency and "
+        "events. Without a terminal it prints a line per score. Ctrl-C ends it.",
+        epilog="Names are relative: `topreward watch --ros-args -r __ns:=/arm` watches the monitor in /arm.",
+    )
+    parser.add_argument("--topic", default="task_progress", help="topic of TaskProgress (default: %(default)s)")
+    parser.add_argument("--once", action="store_true", help="end after the first score")
+    parser.add_argument(
+        "--duration", type=_seconds, metavar="S", help="end after S seconds; status 1 if nothing came"
+    )
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="save the last view as a picture")
+    parser.set_defaults(run=_watch)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: must be a number of seconds above 0")
+    return value
+
+
+def _watch(options: argparse.Namespace) -> int:
+    _check_output(options.svg)
+    watch = _ros_half("watch")
+    return int(
+        watch.run(options.topic, options.once, options.duration, options.svg, [sys.argv[0], *options.ros_arguments])
+    )
+
+
+def _ros_half(name: str) -> Any:
+    """The module of a command that needs ROS 2."""
+    from importlib import import_module
+
+    try:
+        return import_module(f"topreward_ros.nodes.{name}")
+    except ImportError as error:
+        raise CommandError(
+            f"`topreward {name}` needs ROS 2 with the messages of topreward_ros ({error}): "
+            "run `make setup`, or `colcon build` and source install/setup.bash"
+        ) from error
+
+
+# ---- demo --------------------------------------------------------------------------------------------
+
+
+def _add_demo(commands: Any) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="play a video on a ROS 2 topic and watch the monitor follow it",
+        description="Start a video player and the monitor as two processes, which meet on a real ROS 2 topic "
+        "on this machine only, and watch. Ends by itself, with a summary line.",
+    )
+    parser.add_argument("--video", metavar="V", help="video file (default: the shipped one); needs --task")
+    parser.add_argument("--task", metavar="T", help="the instruction, in natural language")
+    _add_model(parser)
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="save the last view as a picture")
+    parser.set_defaults(run=_demo)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    if options.video and not options.task:
+        raise CommandError("--video without --task: say what the robot in it is to do")
+    _check_output(options.svg)
+    return int(_ros_half("demo").run(options.video, options.task, options.model, options.svg))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

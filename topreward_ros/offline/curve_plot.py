@@ -1,0 +1,163 @@
+"""A progress curve as a picture: progress, log-probabilities, and what the camera saw, over one time axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import shorten
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+from topreward_ros.offline.score_video import Curve, CurveEvent
+from topreward_ros.offline.video import open_video
+
+_WIDTH_PX, _HEIGHT_PX, _DPI = 1200, 760, 100
+_LEFT, _RIGHT = 0.065, 0.985  # edges of the panels, share of the width
+_STRIP_HEIGHT_PX = 92
+_PROGRESS_COLOUR, _TRUE_COLOUR, _FALSE_COLOUR, _STATIC_COLOUR = "#1769aa", "#2e7d32", "#c62828", "#757575"
+_EVENT_COLOURS = {"SUCCESS": "#2e7d32", "FAILURE": "#c62828", "TIMEOUT": "#c62828", "ABORTED": "#c62828"}
+
+
+def plot_curve(curve: Curve, picture: str | Path, *, rate: float = 0.0) -> None:
+    """Write the curve with key frames of its video to ``picture`` (.png, .svg, .pdf ...).
+
+    ``rate`` [Hz] as in `score_video`. Raises `VideoError`, `OSError`, and `ValueError` for a file type
+    that matplotlib does not know.
+    """
+    figure = Figure(figsize=(_WIDTH_PX / _DPI, _HEIGHT_PX / _DPI), dpi=_DPI, facecolor="white")
+    grid = figure.add_gridspec(
+        3, 1, height_ratios=(3.2, 2.2, 1.25), hspace=0.12, left=_LEFT, right=_RIGHT, top=0.88, bottom=0.07
+    )
+    progress = figure.add_subplot(grid[0])
+    log_prob = figure.add_subplot(grid[1], sharex=progress)
+    strip = figure.add_subplot(grid[2], sharex=progress)
+    end_s = _end_of_video(curve, rate)
+    margin_s = 0.02 * max(end_s, 0.5)
+    progress.set_xlim(-margin_s, max(end_s, 0.5) + margin_s)
+
+    _draw_title(figure, curve)
+    _draw_progress(progress, curve)
+    _draw_log_prob(log_prob, curve)
+    _draw_strip(strip, curve, rate, end_s)
+    _draw_events((progress, log_prob), curve.events)
+    if curve.ended_early:
+        for axes in (progress, log_prob):
+            axes.axvspan(curve.events[-1].time_s, end_s, color="0.93", zorder=0)
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(picture)
+
+
+def _draw_title(figure: Figure, curve: Curve) -> None:
+    # parse_math off: an instruction may hold a dollar sign
+    figure.text(
+        _LEFT, 0.955, shorten(f"“{curve.instruction}”", 110, placeholder=" …”"),
+        fontsize=15, weight="bold", parse_math=False,
+    )  # fmt: skip
+    model = f"{Path(curve.video).name}   ·   model {shorten(curve.model.model_id, 60)}"
+    figure.text(_LEFT, 0.92, model, fontsize=10, color="0.35", parse_math=False)
+    if curve.model.random_weights:
+        figure.text(
+            _RIGHT, 0.92, "random weights: the numbers mean nothing",
+            fontsize=12, weight="bold", color="white", ha="right",
+            bbox={"boxstyle": "round,pad=0.35", "facecolor": "#c62828", "edgecolor": "none"},
+        )  # fmt: skip
+
+
+def _draw_progress(axes: Axes, curve: Curve) -> None:
+    times = [point.time_s for point in curve.points]
+    values = np.array([point.progress for point in curve.points])
+    axes.fill_between(times, values, color=_PROGRESS_COLOUR, alpha=0.12, linewidth=0)
+    mode = curve.settings.progress_mode.value.replace("_", " ")
+    axes.plot(times, values, "o-", color=_PROGRESS_COLOUR, markersize=4, linewidth=2, label=f"live ({mode})")
+    axes.plot(
+        times, curve.minmax(), ":", color="0.45", linewidth=1.3, label="min–max over the episode (paper, not causal)"
+    )  # fmt: skip
+    if times and not np.isfinite(values).any():
+        axes.text(
+            0.5, 0.5, "progress is NaN: the first frame alone already reads as success",
+            transform=axes.transAxes, ha="center", color="0.35",
+        )  # fmt: skip
+    axes.set_ylim(-0.03, 1.09)
+    axes.set_ylabel("progress")
+    axes.legend(loc="upper left", fontsize=9, framealpha=0.9)
+    _tidy(axes)
+
+
+def _draw_log_prob(axes: Axes, curve: Curve) -> None:
+    times = [point.time_s for point in curve.points]
+    series = (
+        ("log p(True)", _TRUE_COLOUR, "o-", [point.score.log_prob for point in curve.points]),
+        ("log p(False)", _FALSE_COLOUR, "-", [point.score.log_prob_false for point in curve.points]),
+        ("log p(True), first frame held", _STATIC_COLOUR, "--", [point.score.log_prob_static for point in curve.points]),
+    )  # fmt: skip
+    for label, colour, style, values in series:
+        if np.isfinite(values).any():
+            axes.plot(times, values, style, color=colour, markersize=3, linewidth=1.4, label=label)
+    threshold = curve.settings.success.threshold
+    if threshold < 0.0:
+        axes.axhline(threshold, color="0.25", linewidth=0.9, linestyle=(0, (1, 2)), label="success threshold")
+    axes.set_ylabel("log-probability [nat]")
+    axes.legend(loc="center left", fontsize=9, framealpha=0.9, ncols=2)
+    _tidy(axes)
+
+
+def _tidy(axes: Axes) -> None:
+    axes.grid(color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelbottom=False, length=0)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_events(panels: Sequence[Axes], events: Sequence[CurveEvent]) -> None:
+    """A line through the panels per moment, named above the first; the start of the episode is the axis."""
+    names: dict[float, list[str]] = {}
+    for event in events:
+        if event.type not in ("EPISODE_STARTED", "EPISODE_ENDED"):
+            names.setdefault(event.time_s, []).append(event.type)
+    for time_s, at_once in names.items():
+        colour = _EVENT_COLOURS.get(at_once[0], "0.3")
+        for axes in panels:
+            axes.axvline(time_s, color=colour, linewidth=1.4)
+        panels[0].annotate(
+            " · ".join(at_once), (time_s, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3),
+            textcoords="offset points", ha="center", fontsize=9, weight="bold", color=colour,
+        )  # fmt: skip
+
+
+def _draw_strip(axes: Axes, curve: Curve, rate: float, end_s: float) -> None:
+    axes.set_ylim(0, 1)
+    axes.set_yticks([])
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_xlabel("time [s]")
+    info = open_video(curve.video, rate).info
+    width_px = _STRIP_HEIGHT_PX * info.width / info.height
+    count = max(1, int((_RIGHT - _LEFT) * _WIDTH_PX / (width_px + 8)))
+    centres = [(k + 0.5) * end_s / count for k in range(count)]
+    for time_s, image in _frames_at(curve.video, rate, centres):
+        thumbnail = cv2.resize(image, (round(width_px), _STRIP_HEIGHT_PX), interpolation=cv2.INTER_AREA)
+        box = AnnotationBbox(OffsetImage(thumbnail, dpi_cor=False), (time_s, 0.53), frameon=False)
+        axes.add_artist(box)
+        axes.plot([time_s, time_s], [0.0, 0.03], color="0.4", linewidth=1)
+
+
+def _frames_at(video: str, rate: float, times_s: Sequence[float]) -> list[tuple[float, np.ndarray]]:
+    """The first frame at or after each of the increasing times, with its own time [s]."""
+    frames: list[tuple[float, np.ndarray]] = []
+    for stamp_ns, read in open_video(video, rate):
+        if len(frames) == len(times_s):
+            break
+        if stamp_ns * 1e-9 >= times_s[len(frames)]:
+            frames.append((stamp_ns * 1e-9, read()))
+    return frames
+
+
+def _end_of_video(curve: Curve, rate: float) -> float:
+    """Time of the last frame [s], also of the part that was not scored."""
+    if not curve.ended_early:
+        return curve.duration_s
+    return max(stamp_ns for stamp_ns, _ in open_video(curve.video, rate)) * 1e-9

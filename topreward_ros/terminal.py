@@ -1,0 +1,71 @@
+"""What the command line shows in a terminal: pure functions from data to what rich can print.
+
+No ROS 2, no clock and no output here; the callers own these. Every view of a number that random weights
+produced says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import isfinite
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from topreward_ros.offline.score_video import Curve, CurvePoint
+
+RANDOM_WEIGHTS = Text("random weights: the numbers mean nothing", style="bold red")
+
+
+def number(value: float, digits: int = 3, unit: str = "") -> str:
+    """A number with its unit, or a dash for NaN."""
+    return f"{value:.{digits}f}{unit and ' ' + unit}" if isfinite(value) else "–"
+
+
+@contextmanager
+def score_progress(console: Console, expected: int) -> Iterator[Callable[[CurvePoint], None]]:
+    """A bar that follows the scores of a video; ``expected`` of them, 0 when that is not known."""
+    columns = (
+        TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("progress {task.fields[progress]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("scoring", total=expected or None, progress="–")
+        yield lambda point: bar.update(task, advance=1, progress=number(point.progress, 2))
+
+
+def curve_summary(curve: Curve) -> RenderableType:
+    """Final numbers and events of a curve."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    model = curve.model
+    table.add_row("task", Text(curve.instruction))
+    table.add_row("video", Text(curve.video))
+    table.add_row("model", Text(f"{model.model_id} ({model.revision}), {model.device}, {model.dtype}"))
+    if model.random_weights:
+        table.add_row("", RANDOM_WEIGHTS)
+    rest = ", the rest of the video was not scored" if curve.ended_early else ""
+    table.add_row("scores", f"{len(curve.points)} of {number(curve.duration_s, 2, 's')}{rest}")
+    table.add_row("state", curve.state.name)
+    if curve.points:
+        last = curve.points[-1]
+        finite = [point.progress for point in curve.points if isfinite(point.progress)]
+        highest = f", highest {max(finite):.3f}" if finite else ", because the start already looks finished"
+        table.add_row("progress", f"[bold]{number(last.progress)}[/bold] at {number(last.time_s, 2, 's')}{highest}")
+        table.add_row(
+            "log p",
+            f"True {number(last.score.log_prob)}, False {number(last.score.log_prob_false)}, "
+            f"first frame held {number(last.score.log_prob_static)} nat",
+        )
+        kind = curve.settings.reward.type.name.lower()
+        total = sum(point.reward for point in curve.points if isfinite(point.reward))
+        table.add_row("return", f"{total:.3f} ({kind})")
+    for index, event in enumerate(curve.events):
+        label = "events" if index == 0 else ""
+        table.add_row(label, f"{event.time_s:7.2f} s  {event.type}  [dim]{escape(event.message)}[/dim]")
+    return Group(table)
