@@ -131,3 +131,19 @@ def test_file_that_ends_early_is_reported(tmp_path: Path, caplog: pytest.LogCapt
         count = len(list(read_video(path)))
     assert 0 < count < 40
     assert f"ended after {count} of 60 frames" in caplog.text
+
+
+def test_demo_clip():
+    """The clip that ships: an arm that is idle, opens a drawer, and is idle again."""
+    path = Path(__file__).parents[2] / "media" / "open_drawer.mp4"
+    assert path.stat().st_size < 200_000
+    frames = list(read_video(path))
+    assert [f.stamp_ns for f in frames] == [k * 50_000_000 for k in range(192)]
+    assert frames[0].image.shape == (360, 480, 3)
+
+    def change(a: int, b: int) -> float:
+        return float(np.abs(frames[a].image.astype(int) - frames[b].image).mean())
+
+    assert change(0, 25) < 1
+    assert change(25, 115) > 5
+    assert change(150, 191) < 1
