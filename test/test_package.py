@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import doctest
 import importlib
 import re
 import sys
@@ -128,6 +129,14 @@ def test_scoring_and_core_stay_free_of_ros_and_core_free_of_torch() -> None:
     for room, names in forbidden.items():
         for path in (ROOT / "topreward_ros" / room).rglob("*.py"):
             assert not imported_libraries(path) & names, path
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "topreward_ros" / "core").glob("[!_]*.py")), ids=lambda p: p.stem
+)
+def test_examples_in_core_are_true(path: Path) -> None:
+    module = importlib.import_module(f"topreward_ros.core.{path.stem}")
+    assert doctest.testmod(module).failed == 0
 
 
 def test_every_module_says_what_it_is_for() -> None:
