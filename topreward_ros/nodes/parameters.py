@@ -1,19 +1,20 @@
 """The monitor's parameters: meaning, unit, range, and whether they may change while it runs.
 
-Their defaults stand in config/monitor.yaml and nowhere else; a test holds the two lists equal.
+Their defaults stand in config/monitor.yaml and nowhere else; a test holds the two lists equal. ROS 2 is
+imported only to declare them, because `topreward score` checks the same ranges where there is none.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.node import Node
+from typing import TYPE_CHECKING, Any
 
 from topreward_ros.core.progress import ProgressMode
 from topreward_ros.core.rewards import RewardType
+
+if TYPE_CHECKING:
+    from rcl_interfaces.msg import ParameterDescriptor
+    from rclpy.node import Node
 
 
 class ParameterError(ValueError):
@@ -45,6 +46,8 @@ class Parameter:
 
     def descriptor(self, default: Any) -> ParameterDescriptor:
         """The same for ``ros2 param describe`` and for graphical tools."""
+        from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
         descriptor = ParameterDescriptor(description=self.description, read_only=not self.live)
         if self.choices:
             descriptor.additional_constraints = f"one of: {', '.join(self.choices)}"
@@ -140,6 +143,8 @@ MONITOR_PARAMETERS = (
 
 def declare(node: Node, parameters: tuple[Parameter, ...], defaults: dict[str, Any]) -> dict[str, Any]:
     """Declare ``parameters`` on ``node`` and return their values by name. Raises `ParameterError`."""
+    from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+
     values = {}
     for parameter in parameters:
         default = defaults[parameter.name]
