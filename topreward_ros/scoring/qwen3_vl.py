@@ -20,7 +20,6 @@ a state inside the model. This module does not choose frames, keep time, or inte
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,7 +29,7 @@ from transformers.cache_utils import Cache
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring import patches
-from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError, ScorerInfo
+from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompts import PromptTokens
 
@@ -40,18 +39,6 @@ if TYPE_CHECKING:
 
 _SPARE_PER_PATCH = 8  # tokens: later times have more digits
 _SPARE = 512  # tokens of an ordinary prompt
-
-
-@dataclass(frozen=True, slots=True)
-class ScorerSettings:
-    """How to run a model. Defaults stand in config/monitor.yaml."""
-
-    device: str  #: 'auto', 'cpu', 'cuda', 'cuda:1' ...
-    dtype: str  #: 'auto', 'float32', 'bfloat16' or 'float16'
-    max_pixels: int  #: pixels of one frame as the model sees it
-    max_frames: int  #: frames of the longest prefix; sizes the cache and shares the video's pixel budget
-    threads: int  #: CPU threads; 0: all cores but one
-    static_baseline: bool  #: also score the first frame repeated
 
 
 class Patch(NamedTuple):
@@ -90,7 +77,9 @@ class Qwen3VLScorer(PrefixScorer):
         vision: Any = model.config.vision_config
         self._patch: int = vision.patch_size  # [pixels], side of what the vision model takes as one input
         self._merge: int = vision.spatial_merge_size  # side of the block of patches that makes one token
-        self._pixel_budget = min(settings.max_pixels, preprocessing.video_pixels // settings.max_frames)
+        self._pixel_budget = max(
+            1, min(settings.max_pixels, preprocessing.video_pixels // settings.max_frames)
+        )
         self._forget()
 
     def _forget(self) -> None:

@@ -212,16 +212,18 @@ def _write_model(folder: Path, tokenizer: Tokenizer, seed: int) -> None:
 
 def _draw_weights(model: torch.nn.Module, seed: int) -> None:
     """Draw every weight by name order, scaled so that neither vision nor position fades on the way."""
+    import numpy as np
     import torch
 
-    generator = torch.Generator().manual_seed(seed)
+    generator = np.random.default_rng(seed)  # NumPy's stream is the same everywhere
     with torch.no_grad():
         for name, weight in sorted(model.named_parameters()):
             if weight.dim() == 1:
                 weight.fill_(0.0 if name.endswith("bias") else 1.0)
                 continue
             scale = 1.0 if "embed" in name else weight[0].numel() ** -0.5
-            weight.copy_(torch.randn(weight.shape, generator=generator) * scale)
+            drawn = generator.standard_normal(tuple(weight.shape), dtype=np.float32)
+            weight.copy_(torch.from_numpy(drawn) * scale)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo
+from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.random_checkpoint import (
     RANDOM_WEIGHTS_KEY,
     make_random_checkpoint,
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
     from transformers import Qwen3VLForConditionalGeneration
-
-    from topreward_ros.scoring.qwen3_vl import ScorerSettings
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "models" / "embedded"

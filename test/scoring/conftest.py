@@ -1,0 +1,68 @@
+"""A tiny random checkpoint made on the spot, videos, and scorers on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="scoring needs PyTorch")
+
+from topreward_ros.core.frames import Frame
+from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer, ScorerSettings
+from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
+from topreward_ros.scoring.registry import load_scorer
+
+SETTINGS = ScorerSettings(
+    device="cpu", dtype="float32", max_pixels=64 * 96, max_frames=34, threads=1, static_baseline=True
+)
+
+
+@pytest.fixture(scope="session")
+def settings() -> ScorerSettings:
+    return SETTINGS
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_random_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def loaded(checkpoint: Path) -> Qwen3VLScorer:
+    scorer = load_scorer(str(checkpoint), SETTINGS)
+    assert isinstance(scorer, Qwen3VLScorer)
+    return scorer
+
+
+@pytest.fixture(scope="session")
+def new_scorer(loaded: Qwen3VLScorer) -> Callable[..., Qwen3VLScorer]:
+    """Scorers that have seen nothing, on the same weights; settings by keyword."""
+
+    def make(**changes: object) -> Qwen3VLScorer:
+        changed = replace(SETTINGS, **changes)  # type: ignore[arg-type]
+        return Qwen3VLScorer(loaded._model, loaded._tokens, loaded._preprocessing, changed, loaded.info)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_video() -> Callable[..., list[Frame]]:
+    """Frames of noise over a moving gradient; ``every`` seconds apart, with some jitter."""
+
+    def make(count: int, height: int, width: int, every: float = 0.5, seed: int = 0) -> list[Frame]:
+        rng = np.random.default_rng(seed)
+        rows, columns = np.mgrid[0:height, 0:width]
+        start = 1_700_000_000_123_456_789
+        frames = []
+        for i in range(count):
+            image = rng.integers(0, 120, (height, width, 3), dtype=np.uint8)
+            image[..., 0] += ((rows * 3 + columns + 20 * i) % 130).astype(np.uint8)
+            jitter = int(rng.integers(-20_000_000, 20_000_000)) if i else 0
+            frames.append(Frame(start + round(i * every * 1e9) + jitter, image))
+        return frames
+
+    return make

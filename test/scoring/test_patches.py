@@ -1,0 +1,72 @@
+"""Frame sizes and the checkpoint's preprocessor files. The pixels themselves: test_processor.py."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.patches import Preprocessing, frame_size, read_preprocessing
+
+sides = st.integers(1, 5000)
+
+
+@given(sides, sides, st.sampled_from([28, 32]), st.integers(1, 2_000_000))
+def test_a_frame_is_whole_units_within_its_budget(height, width, unit, max_pixels):
+    fitted = frame_size(height, width, unit, max_pixels)
+    assert all(side >= unit and side % unit == 0 for side in fitted)
+    assert fitted[0] * fitted[1] <= max_pixels or unit in fitted
+
+
+@given(st.integers(200, 2000), st.integers(200, 2000), st.integers(100_000, 1_000_000))
+def test_its_shape_is_kept_to_within_a_unit(height, width, max_pixels):
+    fitted_height, fitted_width = frame_size(height, width, 32, max_pixels)
+    scale = fitted_height / height
+    assert abs(fitted_width - width * scale) <= 32 * (1 + width / height)
+
+
+def write(folder, name, content):
+    (folder / name).write_text(json.dumps(content))
+
+
+def test_the_video_file_comes_first(tmp_path):
+    write(tmp_path, "preprocessor_config.json", {"image_mean": [0.1] * 3, "size": {"longest_edge": 7}})
+    assert read_preprocessing(tmp_path) == Preprocessing(
+        mean=(0.1, 0.1, 0.1)
+    )  # an image's budget is not a video's
+    write(tmp_path, "processor_config.json", {"video_processor": {"image_mean": [0.2] * 3}})
+    assert read_preprocessing(tmp_path).mean == (0.2, 0.2, 0.2)
+    write(
+        tmp_path,
+        "video_preprocessor_config.json",
+        {
+            "image_mean": [0.3] * 3,
+            "image_std": [0.4] * 3,
+            "rescale_factor": 0.5,
+            "size": {"longest_edge": 99},
+        },
+    )
+    assert read_preprocessing(tmp_path) == Preprocessing((0.3, 0.3, 0.3), (0.4, 0.4, 0.4), 0.5, 99)
+
+
+def test_without_a_file_the_released_values_are_used_and_said(tmp_path, caplog):
+    assert read_preprocessing(tmp_path) == Preprocessing()
+    assert "no preprocessor file" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content", [[], {"image_mean": 3}, {"image_std": [0, 0, 0]}, {"size": {"longest_edge": 0}}, {"size": 5}]
+)
+def test_a_file_that_makes_no_sense_is_named(tmp_path, content):
+    write(tmp_path, "video_preprocessor_config.json", content)
+    with pytest.raises(ScorerError, match=r"video_preprocessor_config\.json cannot be used"):
+        read_preprocessing(tmp_path)
+
+
+def test_a_file_that_is_no_json_is_named(tmp_path):
+    (tmp_path / "video_preprocessor_config.json").write_text("{")
+    with pytest.raises(ScorerError, match="cannot be used"):
+        read_preprocessing(tmp_path)

@@ -1,0 +1,98 @@
+"""Our ids, pixels, positions and log-probabilities against a record of transformers 4.57.1, which the
+method's authors pinned. `record_processor_fixture.py` made it; `data/processor.json` says with what."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from topreward_ros.core.frames import Frame
+from topreward_ros.scoring import patches
+from topreward_ros.scoring.patches import Preprocessing
+from topreward_ros.scoring.prompts import PromptTokens
+from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
+
+DATA = Path(__file__).parent / "data"
+RECORD = json.loads((DATA / "processor.json").read_text())
+CASES = pytest.mark.parametrize("case", RECORD["cases"], ids=lambda case: case["name"])
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    with np.load(DATA / "processor.npz") as stored:
+        return dict(stored)
+
+
+def frames_of(case: dict, arrays: dict) -> list[Frame]:
+    images = arrays[f"{case['name']}_frames"]
+    stamps = [round(index / case["fps"] * 1e9) for index in case["indices"]]
+    return [Frame(stamp, image) for stamp, image in zip(stamps, images, strict=True)]
+
+
+def scorer_for(case: dict, loaded: Qwen3VLScorer, new_scorer) -> Qwen3VLScorer:
+    """One whose frames have the size that the processor chose for this video."""
+    scorer = new_scorer(max_frames=len(case["indices"]), max_pixels=10**9)
+    preprocessing = Preprocessing(video_pixels=case["longest_edge"])
+    return Qwen3VLScorer(scorer._model, scorer._tokens, preprocessing, scorer._settings, scorer.info)
+
+
+@CASES
+def test_ids_are_the_processors(case, arrays):
+    tokens = PromptTokens(Tokenizer.from_file(str(DATA / "tokenizer.json")))
+    steps, rows, columns = case["grid_thw"]
+    seconds = [index / case["fps"] for index in case["indices"]]
+    if len(seconds) % 2:
+        seconds.append(seconds[-1])
+    ids = []
+    for i in range(steps):
+        ids += tokens.before_patch((seconds[2 * i] + seconds[2 * i + 1]) / 2, first=i == 0)
+        ids += [tokens.video_pad] * (rows * columns // 4) + [tokens.vision_end]
+    ids += tokens.after_video(case["instruction"])
+    assert ids == arrays[f"{case['name']}_ids"].tolist()
+
+
+@CASES
+def test_pixels_are_the_processors(case, arrays):
+    steps, rows, columns = case["grid_thw"]
+    budget = case["longest_edge"] // len(case["indices"])
+    size = patches.frame_size(case["height"], case["width"], 32, budget)
+    assert size == (rows * 16, columns * 16)
+    images = [patches.resize(frame.image, size) for frame in frames_of(case, arrays)]
+    if len(images) % 2:
+        images.append(images[-1])
+    made = torch.cat(
+        [patches.cut(images[2 * i], images[2 * i + 1], Preprocessing(), 16, 2) for i in range(steps)]
+    ).numpy()
+    expected = arrays[f"{case['name']}_pixel_values"][arrays[f"{case['name']}_pixel_index"]]
+    np.testing.assert_array_equal(made, expected)
+
+
+@CASES
+def test_positions_are_the_models(case, arrays, loaded, new_scorer):
+    scorer = scorer_for(case, loaded, new_scorer)
+    given = []
+    hook = scorer._model.model.language_model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: given.append(kwargs["position_ids"][:, 0]), with_kwargs=True
+    )
+    try:
+        scorer.score(case["instruction"], frames_of(case, arrays))
+    finally:
+        hook.remove()
+    expected = arrays[f"{case['name']}_positions"]
+    made = torch.cat(given, dim=1).numpy()[:, : expected.shape[1]]  # behind them, the static baseline
+    np.testing.assert_array_equal(made, expected)
+
+
+@CASES
+def test_log_probabilities_are_those_of_the_pinned_version(case, arrays, checkpoint, loaded, new_scorer):
+    weights = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
+    assert weights == RECORD["weights_sha256"], "the random checkpoint has changed: record the fixture again"
+    score = scorer_for(case, loaded, new_scorer).score(case["instruction"], frames_of(case, arrays))
+    assert score.log_prob == pytest.approx(case["log_prob"], abs=1e-5)
+    assert score.log_prob_false == pytest.approx(case["log_prob_false"], abs=1e-5)

@@ -1,0 +1,285 @@
+"""The incremental scorer against one plain forward pass of transformers, and against itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from topreward_ros.core.frames import Frame
+from topreward_ros.scoring.base import PrefixScore, ScorerError
+from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
+
+TASK = "put the cup into the drawer"
+PROMPT = (
+    "The above video shows a robot manipulation trajectory that completes the following task: "
+    + TASK
+    + " Decide whether the above statement is True or not. The answer is:"
+)
+
+
+class PlainForward:
+    """One ordinary forward pass over the whole stream; the model finds positions and masks by itself."""
+
+    def __init__(self, scorer: Qwen3VLScorer, checkpoint: Path) -> None:
+        self.model = scorer._model
+        self.tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+
+    def __call__(self, frames: list[Frame], height: int, width: int) -> tuple[float, float]:
+        seconds = [(frame.stamp_ns - frames[0].stamp_ns) / 1e9 for frame in frames]
+        images = [self.resized(frame.image, height, width) for frame in frames]
+        if len(frames) % 2:
+            seconds.append(seconds[-1])
+            images.append(images[-1])
+        steps = len(images) // 2
+        text = "<|im_start|>user\n"
+        for i in range(steps):
+            text += f"<{(seconds[2 * i] + seconds[2 * i + 1]) / 2:.1f} seconds><|vision_start|>"
+            text += "<|video_pad|>" * (height // 32 * width // 32) + "<|vision_end|>"
+        ids = torch.tensor([self.tokenizer.encode(text + PROMPT, add_special_tokens=False).ids])
+        rows = [row for i in range(steps) for row in self.patch_rows(images[2 * i], images[2 * i + 1])]
+        with torch.inference_mode():
+            logits = self.model(
+                input_ids=ids,
+                pixel_values_videos=torch.from_numpy(np.stack(rows)),
+                video_grid_thw=torch.tensor([[steps, height // 16, width // 16]]),
+                mm_token_type_ids=2 * (ids == self.tokenizer.token_to_id("<|video_pad|>")).int(),
+            ).logits
+        log_probs = torch.log_softmax(logits[0, -1].double(), -1)
+        true, false = (self.tokenizer.encode(answer).ids for answer in (" True", " False"))
+        return float(log_probs[true[0]]), float(log_probs[false[0]])
+
+    @staticmethod
+    def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+        planes = torch.from_numpy(image).permute(2, 0, 1)[None]
+        fitted = torch.nn.functional.interpolate(planes, (height, width), mode="bicubic", antialias=True)
+        return (fitted[0].numpy().astype(np.float32) / 255 - 0.5) / 0.5  # (3, height, width)
+
+    @staticmethod
+    def patch_rows(first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
+        """16 x 16 patches in blocks of 2 x 2, each flattened as (channel, frame, row, column)."""
+        rows = []
+        _, height, width = first.shape
+        for block_y in range(0, height, 32):
+            for block_x in range(0, width, 32):
+                for y in (block_y, block_y + 16):
+                    for x in (block_x, block_x + 16):
+                        window = (slice(None), slice(y, y + 16), slice(x, x + 16))
+                        rows.append(np.stack([first[window], second[window]], axis=1).reshape(-1))
+        return rows
+
+
+@pytest.fixture(scope="module")
+def plain(loaded: Qwen3VLScorer, checkpoint: Path) -> PlainForward:
+    return PlainForward(loaded, checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "every", "seen_height", "seen_width"),
+    [(64, 64, 0.5, 64, 64), (90, 150, 4.0, 32, 96)],  # as it is, up to 16 s; shrunk, not square, up to 128 s
+)
+def test_every_prefix_equals_one_plain_forward_pass(
+    height, width, every, seen_height, seen_width, new_scorer, make_video, plain
+):
+    video = make_video(33, height, width, every)
+    scorer = new_scorer()
+    values = []
+    for count in range(1, len(video) + 1):
+        score = scorer.score(TASK, video[:count])
+        expected = plain(video[:count], seen_height, seen_width)
+        still = plain(
+            [Frame(frame.stamp_ns, video[0].image) for frame in video[:count]], seen_height, seen_width
+        )
+        assert score.log_prob == pytest.approx(expected[0], abs=1e-5)
+        assert score.log_prob_false == pytest.approx(expected[1], abs=1e-5)
+        assert score.log_prob_static == pytest.approx(still[0], abs=1e-5)
+        assert math.isnan(score.log_prob_std)
+        values.append((score.log_prob, score.log_prob_static))
+    # the comparison means something only where the numbers move
+    assert np.ptp(np.array(values), axis=0).min() > 0.05
+    assert len(set(values)) == len(values)
+
+
+def test_an_idle_camera_scores_exactly_the_static_baseline(new_scorer, make_video):
+    image = make_video(1, 70, 50)[0].image
+    idle = [Frame(frame.stamp_ns, image.copy()) for frame in make_video(17, 8, 8)]
+    scorer = new_scorer()
+    for count in range(1, len(idle) + 1):
+        score = scorer.score(TASK, idle[:count])
+        assert score.log_prob == score.log_prob_static
+
+
+def test_without_baseline_it_is_nan_and_the_rest_is_the_same(new_scorer, make_video):
+    video = make_video(5, 64, 64)
+    score, full = new_scorer(static_baseline=False).score(TASK, video), new_scorer().score(TASK, video)
+    assert math.isnan(score.log_prob_static)
+    assert (score.log_prob, score.log_prob_false) == (full.log_prob, full.log_prob_false)
+
+
+def test_a_new_size_in_mid_episode_is_seen_at_the_size_of_the_first_frame(new_scorer, make_video, plain):
+    video = make_video(3, 64, 64) + make_video(6, 40, 90)[3:]
+    assert new_scorer().score(TASK, video).log_prob == pytest.approx(plain(video, 64, 64)[0], abs=1e-5)
+
+
+def test_a_prefix_beyond_the_frame_budget_only_grows_the_cache(new_scorer, make_video, plain):
+    video = make_video(41, 32, 32)
+    scorer = new_scorer(max_frames=2)
+    scorer.score(TASK, video[:1])
+    assert scorer.score(TASK, video).log_prob == pytest.approx(plain(video, 32, 32)[0], abs=1e-5)
+
+
+# ---- the same arguments give the same numbers, whatever was scored before ----
+
+VIDEOS = 3
+
+
+def prefix_of(videos: list[list[Frame]], video: int, count: int, thinned: int) -> list[Frame]:
+    """The first ``count`` frames; each thinning keeps the first pair and drops every second one."""
+    frames = videos[video][:count]
+    for _ in range(thinned):
+        frames = [frame for i, frame in enumerate(frames) if i // 2 % 2 == 0]
+    return frames
+
+
+@pytest.fixture(scope="module")
+def videos(make_video) -> list[list[Frame]]:
+    """Two of one size and one of another."""
+    return [make_video(12, 32, 32, seed=1), make_video(12, 32, 32, seed=2), make_video(12, 40, 64, seed=3)]
+
+
+@pytest.fixture(scope="module")
+def fresh_scores(new_scorer, videos) -> Callable[..., PrefixScore]:
+    known: dict[tuple, PrefixScore] = {}
+
+    def score(task: str, *what: int) -> PrefixScore:
+        call = (task, *what)
+        if call not in known:
+            known[call] = new_scorer().score(task, prefix_of(videos, *what))
+        return known[call]
+
+    return score
+
+
+calls = st.tuples(
+    st.sampled_from([TASK, "open it"]), st.integers(0, VIDEOS - 1), st.integers(1, 12), st.integers(0, 2)
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(calls, min_size=2, max_size=10))
+def test_any_order_of_calls_equals_a_fresh_scorer(new_scorer, videos, fresh_scores, order):
+    scorer = new_scorer()
+    for task, *what in order:
+        assert_same(scorer.score(task, prefix_of(videos, *what)), fresh_scores(task, *what))
+
+
+def assert_same(one: PrefixScore, other: PrefixScore) -> None:
+    for value, expected in zip(values_of(one), values_of(other), strict=True):
+        assert value == pytest.approx(expected, abs=1e-6)
+
+
+def values_of(score: PrefixScore) -> tuple[float, float, float]:
+    return score.log_prob, score.log_prob_false, score.log_prob_static
+
+
+def test_equal_frames_in_other_objects_are_another_episode(new_scorer, make_video):
+    scorer = new_scorer()
+    before = scorer.score(TASK, make_video(6, 32, 32, seed=4))
+    assert scorer.score(TASK, make_video(6, 32, 32, seed=5)).log_prob != pytest.approx(before.log_prob)
+    assert_same(scorer.score(TASK, make_video(6, 32, 32, seed=4)), before)
+
+
+# ---- nothing is computed twice ----
+
+
+def test_each_patch_goes_once_through_vision_and_once_through_language(new_scorer, make_video):
+    video = make_video(9, 32, 32)
+    scorer = new_scorer()
+    seen, tokens = [], []
+    vision = scorer._model.model.visual.register_forward_hook(lambda *_: seen.append(1))
+    language = scorer._model.model.language_model.layers[0].register_forward_hook(
+        lambda _module, _inputs, output: tokens.append(output.shape[1])
+    )
+    try:
+        for count in range(1, 9):
+            scorer.score(TASK, video[:count])
+        assert len(seen) == 8  # the four tails and the four patches that replaced them
+        prompt = max(tokens)
+        tokens.clear()
+        scorer.score(TASK, video[:9])
+        assert len(seen) == 9
+        per_patch = sum(tokens) - 2 * prompt
+        assert 0 < per_patch < 2 * 20  # one patch in the video, one in the baseline
+        tokens.clear()
+        scorer.score(TASK, video[:9])
+        assert tokens == [prompt]
+        assert len(seen) == 9
+        assert len(scorer._features) == 6  # five patches and the still one; no tail of old
+    finally:
+        vision.remove()
+        language.remove()
+
+
+# ---- what cannot be scored ----
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
+def test_an_image_of_the_wrong_kind_is_named(new_scorer, image):
+    with pytest.raises(ScorerError, match=r"uint8 of shape \(height, width, 3\)"):
+        new_scorer().score(TASK, [Frame(0, image)])
+
+
+def test_no_frames_are_refused(new_scorer):
+    with pytest.raises(ScorerError, match="at least one"):
+        new_scorer().score(TASK, [])
+
+
+def test_read_only_and_extreme_images_are_scored(new_scorer, recwarn):
+    for shape in [(1, 1, 3), (1, 700, 3), (700, 1, 3), (33, 31, 3)]:
+        image = np.full(shape, 200, np.uint8)
+        image.flags.writeable = False
+        assert math.isfinite(new_scorer().score(TASK, [Frame(0, image)]).log_prob)
+    assert not recwarn.list
+
+
+def test_a_result_that_is_no_number_is_an_error_and_the_next_call_works(new_scorer, make_video):
+    video = make_video(4, 32, 32)
+    scorer = new_scorer()
+    expected = scorer.score(TASK, video)
+    weight = scorer._model.model.language_model.norm.weight
+    kept = weight.clone()
+    try:
+        weight.fill_(math.nan)
+        with pytest.raises(ScorerError, match=r"nan.*float32"):
+            scorer.score(TASK, video)
+    finally:
+        weight.copy_(kept)
+    assert_same(scorer.score(TASK, video), expected)
+
+
+def test_out_of_memory_names_what_to_make_smaller(new_scorer, make_video):
+    scorer = new_scorer(max_frames=10**13)
+    with pytest.raises(ScorerError, match=r"out of memory on cpu.*max_pixels.*max_frames"):
+        scorer.score(TASK, make_video(1, 32, 32))
+
+
+def test_closing_lets_go_of_the_model(new_scorer, make_video):
+    scorer = new_scorer()
+    scorer.score(TASK, make_video(1, 32, 32))
+    scorer.close()
+    assert not hasattr(scorer, "_model")

@@ -1,0 +1,223 @@
+"""From a model's name to a scorer, and the errors on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from topreward_ros.scoring import registry
+from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.prompts import prompt_hash
+from topreward_ros.scoring.registry import load_scorer
+
+ROOT = Path(registry.__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def copy(checkpoint, tmp_path) -> Path:
+    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``code`` in a fresh interpreter with the package in its path."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": path} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_folder_gives_a_scorer_that_says_where_its_numbers_come_from(loaded, checkpoint):
+    info = loaded.info
+    assert (info.model_id, info.device, info.dtype) == (str(checkpoint), "cpu", "float32")
+    assert info.random_weights
+    assert info.prompt_hash == prompt_hash()
+    assert len(info.revision) == 16
+
+
+def test_weights_without_the_mark_are_trained_ones_and_a_commit_is_the_revision(copy, settings, tmp_path):
+    edit(copy / "config.json", topreward_random_weights=False)
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    folder = tmp_path / "snapshots" / commit
+    folder.parent.mkdir()
+    copy.rename(folder)
+    info = load_scorer(str(folder), settings).info
+    assert not info.random_weights
+    assert info.revision == commit
+
+
+def test_auto_is_float32_on_a_cpu(checkpoint, settings, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    info = load_scorer(str(checkpoint), replace(settings, device="auto", dtype="auto")).info
+    assert (info.device, info.dtype) == ("cpu", "float32")
+
+
+def test_half_precision_scores_near_float32(checkpoint, settings, loaded, make_video):
+    video = make_video(4, 32, 32)
+    half = load_scorer(str(checkpoint), replace(settings, dtype="bfloat16"))
+    assert half.info.dtype == "bfloat16"
+    expected = loaded.score("lift", video).log_prob
+    assert half.score("lift", video).log_prob == pytest.approx(expected, abs=0.5)
+
+
+def test_embedded_is_made_on_first_use_and_silently():
+    code = """
+import sys, tempfile, os
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
+from topreward_ros.scoring import registry
+assert not {"torch", "transformers", "huggingface_hub"} & set(sys.modules), "a dear import"
+registry.EMBEDDED_FOLDER = registry.EMBEDDED_FOLDER / "none"
+from topreward_ros.scoring.qwen3_vl import ScorerSettings
+settings = ScorerSettings("cpu", "float32", 307200, 64, 1, True)
+first, second = (registry.load_scorer("embedded", settings).info for _ in range(2))
+assert first == second and first.random_weights and first.model_id == "embedded"
+"""
+    done = run(code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
+
+
+def test_embedded_is_the_packages_own_model_when_there_is_one(checkpoint, settings, monkeypatch):
+    monkeypatch.setattr(registry, "EMBEDDED_FOLDER", checkpoint)
+    monkeypatch.setattr(registry, "random_checkpoint_folder", lambda: pytest.fail("not needed"))
+    assert load_scorer("embedded", settings).info.model_id == "embedded"
+
+
+def test_a_cache_that_cannot_be_written_is_named(settings, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(registry, "EMBEDDED_FOLDER", tmp_path)
+    with pytest.raises(ScorerError, match=r"cannot be written to .*XDG_CACHE_HOME"):
+        load_scorer("embedded", settings)
+
+
+@pytest.mark.parametrize("name", ["", "nowhere", "/no/such/folder", "./org/name", "a/b/c", "-/x"])
+def test_a_name_that_is_nothing_is_refused(name, settings):
+    with pytest.raises(ScorerError, match=r"no such folder.*hub id"):
+        load_scorer(name, settings)
+
+
+def test_a_file_is_refused(checkpoint, settings):
+    with pytest.raises(ScorerError, match="is a file"):
+        load_scorer(str(checkpoint / "config.json"), settings)
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("config.json", "no config.json"),
+        ("tokenizer.json", "no tokenizer.json"),
+        ("model.safetensors", r"no weights \(\*\.safetensors\)"),
+    ],
+)
+def test_what_a_folder_lacks_is_named(copy, settings, file, named):
+    (copy / file).unlink()
+    with pytest.raises(ScorerError, match=f"copy has {named}: copy all files"):
+        load_scorer(str(copy), settings)
+
+
+def test_an_empty_folder_lacks_all(settings, tmp_path):
+    with pytest.raises(ScorerError, match=r"no config\.json and no tokenizer\.json and no weights"):
+        load_scorer(str(tmp_path), settings)
+
+
+def test_another_kind_of_model_is_refused(copy, settings):
+    edit(copy / "config.json", model_type="llava")
+    with pytest.raises(ScorerError, match="of type 'llava': only 'qwen3_vl'"):
+        load_scorer(str(copy), settings)
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
+def test_a_damaged_file_is_named(copy, settings, file):
+    (copy / file).write_text("{")
+    with pytest.raises(ScorerError, match=f"{file} cannot be read"):
+        load_scorer(str(copy), settings)
+
+
+def test_a_tokenizer_of_another_model_is_refused(copy, settings):
+    edit(copy / "config.json", video_token_id=5)
+    with pytest.raises(ScorerError, match=r"video_token_id 5, the tokenizer has .*different models"):
+        load_scorer(str(copy), settings)
+
+
+def test_weights_cut_short_are_refused(copy, settings):
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    with pytest.raises(ScorerError, match=r"cannot be loaded on cpu .*copy it again"):
+        load_scorer(str(copy), settings)
+
+
+def test_a_missing_weight_is_never_made_up(copy, settings):
+    weights = load_file(copy / "model.safetensors")
+    del weights["model.visual.merger.linear_fc2.weight"]
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        ScorerError, match=r"lacks 1 weights, first 'model\.visual\.merger\.linear_fc2\.weight'"
+    ):
+        load_scorer(str(copy), settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"device": "tpu"}, "device 'tpu' is not known: use auto, cpu, cuda"),
+        ({"device": "cuda:x"}, "is not known"),
+        ({"device": "cuda:99"}, r"'cuda:99' was asked for.* sees \d+ CUDA devices: use device cpu"),
+        ({"dtype": "int8"}, "dtype 'int8' is not known: use auto, float32"),
+        ({"max_pixels": 0}, "max_pixels is 0"),
+        ({"max_frames": 0}, "max_frames is 0"),
+        ({"threads": -1}, "threads is -1"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(checkpoint, settings, changes, named):
+    with pytest.raises(ScorerError, match=named):
+        load_scorer(str(checkpoint), replace(settings, **changes))
+
+
+def test_a_hub_id_without_network_is_one_quick_error(tmp_path):
+    code = """
+from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.qwen3_vl import ScorerSettings
+try:
+    load_scorer("some-org/some-model", ScorerSettings("cpu", "float32", 307200, 64, 1, True))
+except ScorerError as error:
+    print(error)
+"""
+    # nothing listens on the discard port
+    done = run(code, HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
+    assert "model 'some-org/some-model' is no folder" in done.stdout, done.stderr
+    assert "check the name and the network" in done.stdout
+    assert done.stdout.count("\n") == 1
+
+
+def test_a_complete_local_copy_of_a_hub_model_needs_no_network(copy, tmp_path):
+    commit = "fedcba9876543210fedcba9876543210fedcba98"
+    home = tmp_path / "hub" / "models--some-org--some-model"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text(commit)
+    (home / "snapshots").mkdir()
+    copy.rename(home / "snapshots" / commit)
+    code = """
+from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.scoring.qwen3_vl import ScorerSettings
+print(load_scorer("some-org/some-model", ScorerSettings("cpu", "float32", 307200, 64, 1, True)).info.revision)
+"""
+    done = run(code, HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.stdout == commit + "\n", done.stderr
