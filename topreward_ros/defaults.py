@@ -14,6 +14,11 @@ from typing import Any
 import yaml
 
 PACKAGE = "topreward_ros"
+
+#: The shipped video, for `shared_file`, and what the robot in it was told to do.
+DEMO_VIDEO = "media/open_drawer.mp4"
+DEMO_TASK = "open the drawer"
+
 _PACKAGE_FOLDER = Path(__file__).absolute().parent
 
 
