@@ -1,0 +1,108 @@
+"""How many camera frames arrive: a video player in one process, a raw subscription in this one.
+
+Prints a row per size, reliability of the subscription and Fast DDS profile. Nothing is decoded on this
+side, so what is missing was lost by the transport.
+
+    .venv/bin/python bench/transport.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+RATE = 30.0  # [Hz]
+SIZES = ((640, 480), (1920, 1080))
+PROFILE = Path(__file__).parents[1] / "config" / "fastdds_large_images.xml"
+
+
+def folder_of_images(folder: Path, size: tuple[int, int], frames: int) -> Path:
+    """One JPEG under many names: the player's cost is then the same for every frame."""
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 255, (size[1] // 8, size[0] // 8, 3), np.uint8)
+    cv2.imwrite(str(folder / "0.jpg"), cv2.resize(noise, size))
+    for k in range(1, frames):
+        (folder / f"{k}.jpg").symlink_to("0.jpg")
+    return folder
+
+
+def count_arrivals(images: Path, reliable: bool) -> tuple[int, float]:
+    """Frames that arrive, and the rate [Hz] at which they came. The profile is the environment's."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.qos import QoSProfile, ReliabilityPolicy
+    from sensor_msgs.msg import Image
+
+    rclpy.init()
+    node = rclpy.create_node("arrivals")
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    times: list[float] = []
+    reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+    qos = QoSProfile(depth=10, reliability=reliability)
+    node.create_subscription(Image, "image", lambda _: times.append(time.monotonic()), qos, raw=True)
+    arguments = ["--ros-args", "--log-level", "warn", "-p", f"video:={images}", "-p", f"rate:={RATE}"]
+    player = subprocess.Popen([sys.executable, "-m", "topreward_ros.nodes.video_player", *arguments])
+    while player.poll() is None:
+        executor.spin_once(timeout_sec=0.1)
+    if player.returncode:
+        raise SystemExit(f"the player ended with status {player.returncode}")
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.shutdown()
+    return len(times), (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
+
+
+def in_a_fresh_process(images: Path, reliable: bool, with_profile: bool) -> str:
+    """Fast DDS reads its profile once per process."""
+    environment = {
+        **os.environ,
+        "ROS_DOMAIN_ID": str(random.randint(1, 101)),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    }
+    environment.pop("FASTRTPS_DEFAULT_PROFILES_FILE", None)
+    if with_profile:
+        environment["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(PROFILE)
+    command = [sys.executable, __file__, "--images", str(images), *(["--reliable"] if reliable else [])]
+    return subprocess.run(
+        command, env=environment, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()
+
+
+def main() -> None:
+    """Measure every combination, or with --images one of them in this process."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--frames", type=int, default=150, help="frames per row (%(default)s)")
+    parser.add_argument("--images", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--reliable", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.images:
+        arrived, rate = count_arrivals(arguments.images, arguments.reliable)
+        print(f"{arrived} of {len(list(arguments.images.iterdir()))} at {rate:.1f} Hz")
+        return
+    print("| size | subscription | profile | arrived |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for width, height in SIZES:
+            images = folder_of_images(Path(folder, f"{width}"), (width, height), arguments.frames)
+            for reliable in (False, True):
+                for with_profile in (False, True):
+                    arrived = in_a_fresh_process(images, reliable, with_profile)
+                    kind = "reliable" if reliable else "best effort"
+                    profile = PROFILE.name if with_profile else "none"
+                    print(
+                        f"| {width}x{height} | {kind} | {profile} | {arrived} of {arguments.frames} |",
+                        flush=True,
+                    )
+
+
+if __name__ == "__main__":
+    main()
