@@ -6,7 +6,6 @@ one, to config/monitor.yaml, which the node reads by itself.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import List  # noqa: UP035 (launch knows its list types by identity)
 
@@ -97,6 +96,6 @@ def _parameters(given: dict[str, str]) -> list[dict[str, ParameterValue]]:
 def _large_image_profile(context: LaunchContext) -> dict[str, str]:
     """Shared memory that holds camera images, for Fast DDS; a profile that the user chose is kept."""
     variable = "FASTRTPS_DEFAULT_PROFILES_FILE"
-    if variable in context.environment or variable in os.environ:
+    if variable in context.environment:
         return {}
     return {variable: str(config_file("fastdds_large_images.xml"))}

@@ -1,0 +1,95 @@
+"""Play a robot video on a camera topic and let the monitor watch it.
+
+``ros2 launch topreward_ros demo.launch.py``, and from another terminal ``ros2 topic echo /task_progress``
+or ``topreward watch``. Ends by itself: a few seconds after the video, so that the last scores arrive, or
+as soon as the monitor ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from launch import Action, LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import (
+    DeclareLaunchArgument,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+    Shutdown,
+    TimerAction,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events.process import ProcessExited
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, config_file, shared_file
+
+NOT_GIVEN = ""
+PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
+
+WAIT_FOR_MONITOR = 120.0  # [s] it loads its model before it subscribes
+AFTER_THE_VIDEO = 3.0  # [s] for the last scores
+
+ARGUMENTS = (
+    ("video", "video file or folder of images, together with task; not given: the shipped video"),
+    ("task", "what the robot in the video was told to do, in natural language"),
+    ("model", "'embedded', a Hugging Face hub id, or the folder of a Qwen3-VL checkpoint"),
+)
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the arguments and what they start: the monitor, the player, and what ends them."""
+    arguments = [
+        DeclareLaunchArgument(name, default_value=NOT_GIVEN, description=description)
+        for name, description in ARGUMENTS
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=_demonstration)])
+
+
+def _demonstration(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    video, task, model = (context.launch_configurations[name] for name, _ in ARGUMENTS)
+    if video and not task:
+        raise ValueError(f"video:={video} without task:=...; say what the robot in it was told to do")
+    player = Node(
+        package="topreward_ros",
+        executable="video_player",
+        parameters=[
+            {
+                "video": ParameterValue(video or str(shared_file(DEMO_VIDEO)), value_type=str),
+                "wait_for_subscriber": WAIT_FOR_MONITOR,
+            }
+        ],
+        output="screen",
+        emulate_tty=True,
+    )
+    monitor = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(str(Path(__file__).with_name("monitor.launch.py"))),
+        launch_arguments={"task": task or DEMO_TASK, "model": model}.items(),
+    )
+    # Both sides need it; a profile that the user chose is kept.
+    profile = SetEnvironmentVariable(PROFILES, str(config_file("fastdds_large_images.xml")))
+    return [
+        *([] if PROFILES in context.environment else [profile]),
+        RegisterEventHandler(OnProcessExit(target_action=_is("video_player"), on_exit=_after_player)),
+        RegisterEventHandler(OnProcessExit(target_action=_is("monitor"), on_exit=_after_monitor)),
+        monitor,
+        player,
+    ]
+
+
+def _is(executable: str) -> Callable[[Action], bool]:
+    return lambda action: isinstance(action, Node) and action.node_executable == executable
+
+
+def _after_player(event: ProcessExited, context: LaunchContext) -> list[Action]:
+    if event.returncode:
+        return [Shutdown(reason=f"the video player ended with status {event.returncode}")]
+    return [TimerAction(period=AFTER_THE_VIDEO, actions=[Shutdown(reason="the video has ended")])]
+
+
+def _after_monitor(event: ProcessExited, context: LaunchContext) -> list[Action]:
+    return [Shutdown(reason=f"the monitor ended with status {event.returncode}")]
