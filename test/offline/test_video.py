@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from topreward_ros.offline.video import VideoError, open_video, read_video
+from topreward_ros.offline.video import VideoError, _Stamps, open_video, read_video
 
 
 def picture(k: int) -> np.ndarray:
@@ -61,6 +61,14 @@ def test_given_rate_replaces_the_files_own(tmp_path: Path):
     video = open_video(write_file(tmp_path / "v.mp4"), rate=7.0)
     assert video.info.rate == 7.0
     assert [stamp for stamp, _ in video] == [round(k * 1e9 / 7) for k in range(12)]
+
+
+def test_stamps_are_the_files_own_where_they_increase():
+    """Starts at 5 s, varies its rate, repeats a time, has none, goes on."""
+    stamps = _Stamps(rate=10.0, use_file=True)
+    presented_ms = [5000.0, 5040.0, 5200.0, 5200.0, float("nan"), 5500.00001]
+    ms = [stamps.next(value) / 1e6 for value in presented_ms]
+    assert ms == pytest.approx([0, 40, 200, 300, 400, 500], abs=1e-4)
 
 
 def test_frames_that_are_not_due_need_not_be_decoded(tmp_path: Path):

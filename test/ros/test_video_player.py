@@ -71,10 +71,10 @@ class Watcher:
         keep_all = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
         self.node.create_subscription(message_type, topic, self.received.append, profile or keep_all)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         player = subprocess.Popen(
             [sys.executable, "-m", "topreward_ros.nodes.video_player", "--ros-args", *arguments],
-            env={**os.environ, "ROS_DOMAIN_ID": str(self.domain)},
+            env={**os.environ, "ROS_DOMAIN_ID": str(self.domain), **environment},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -277,3 +277,33 @@ def test_frame_that_is_damaged_ends_it_with_status_1(watcher: Watcher, tmp_path:
     assert "2.png is not an image" in errors
     assert "Traceback" not in errors
     assert watcher.numbers() == [0, 1]
+
+
+def test_reader_that_looks_late_gets_the_last_frames(watcher: Watcher, video: Path):
+    """The player is gone when they are read, but a reliable subscription has them."""
+    watcher.subscribe("image", Image)
+    player = watcher.start("-p", f"video:={video}", "-p", "rate:=60.0")
+    watcher.spin_until(lambda: len(watcher.received) >= 5)
+    assert player.wait(timeout=10) == 0
+    watcher.spin_for(1.0)
+    assert watcher.numbers() == list(range(30))
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm to look into")
+@pytest.mark.skipif(rclpy.get_rmw_implementation_identifier() != "rmw_fastrtps_cpp", reason="not Fast DDS")
+def test_fast_dds_profile_enlarges_the_shared_memory(watcher: Watcher, video: Path):
+    def segments() -> set[tuple[int, int]]:
+        files = [entry.stat() for entry in os.scandir("/dev/shm") if entry.name.startswith("fastrtps_")]
+        return {(f.st_ino, f.st_size) for f in files}
+
+    before = segments()
+    watcher.subscribe("image", Image)
+    profile = Path(__file__).parents[2] / "config" / "fastdds_large_images.xml"
+    player = watcher.start(
+        *("-p", f"video:={video}", "-p", "rate:=20.0"), FASTRTPS_DEFAULT_PROFILES_FILE=str(profile)
+    )
+    watcher.spin_until(lambda: len(watcher.received) >= 2)
+    assert max(size for _, size in segments() - before) >= 64 * 2**20
+    errors = watcher.watch_to_the_end(player)
+    assert watcher.numbers() == list(range(30))
+    assert "XML" not in errors
