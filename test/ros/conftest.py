@@ -1,0 +1,179 @@
+"""A monitor in a process of its own, and a node in this one that talks to it over DDS."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy")
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Float32, String
+
+from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
+from topreward_ros.nodes import qos
+
+SECOND = 10**9
+
+
+def stamp_of(message: Any) -> int:
+    """header.stamp of a message [ns]."""
+    return int(message.header.stamp.sec * SECOND + message.header.stamp.nanosec)
+
+
+class Robot:
+    """What surrounds a monitor: one node with cameras, operator and recorder; and the processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            **os.environ,
+            "ROS_DOMAIN_ID": str(random.randint(1, 101)),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=int(self.environment["ROS_DOMAIN_ID"]))
+        self.node = Node("robot", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.progress: list[TaskProgress] = []
+        self.rewards: list[TaskReward] = []
+        self.events: list[TaskEvent] = []
+        self.states: list[TaskProgress] = []
+        self.infos: list[MonitorInfo] = []
+        self.progress_values: list[Float32] = []
+        for kind, topic, profile, store in (
+            (TaskProgress, "task_progress", qos.progress(), self.progress),
+            (TaskReward, "task_reward", qos.progress(), self.rewards),
+            (TaskEvent, "task_event", qos.events(), self.events),
+            (TaskProgress, "task_state", qos.latched(), self.states),
+            (MonitorInfo, "monitor/info", qos.latched(), self.infos),
+            (Float32, "monitor/progress", qos.progress(), self.progress_values),
+        ):
+            self.node.create_subscription(kind, topic, store.append, profile)
+        self.camera = self.node.create_publisher(Image, "image", qos.image_source())
+        self.jpeg_camera = self.node.create_publisher(CompressedImage, "image/compressed", qos.image_source())
+
+    # ---- processes ------------------------------------------------------------------------------
+
+    def start(self, module: str, **parameters: Any) -> subprocess.Popen[bytes]:
+        """Start a node of the package with ``parameters``; what it says goes to `said`."""
+        number = len(self.processes)
+        file = self.folder / f"parameters-{number}.yaml"
+        file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
+        command = [sys.executable, "-m", f"topreward_ros.nodes.{module}", "--ros-args", "--params-file", str(file)]
+        with (self.folder / f"log-{number}.txt").open("wb") as log:
+            process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+        self.processes.append(process)
+        return process
+
+    def start_monitor(self, **parameters: Any) -> subprocess.Popen[bytes]:
+        """Start a monitor and wait until it has loaded its model and watches."""
+        process = self.start("monitor", **parameters)
+        self.until(lambda: bool(self.infos) or process.poll() is not None, "the monitor is active")
+        assert process.poll() is None, self.said(process)
+        self.until(lambda: self.camera.get_subscription_count() > 0 or self.jpeg_camera.get_subscription_count() > 0,
+                   "the monitor subscribes")
+        return process
+
+    def said(self, process: subprocess.Popen[bytes]) -> str:
+        """Everything that a process wrote so far."""
+        return (self.folder / f"log-{self.processes.index(process)}.txt").read_text()
+
+    def stop(self, process: subprocess.Popen[bytes], with_signal: int = signal.SIGINT) -> float:
+        """Signal a process and wait for its end; returns how long that took [s]."""
+        begun = time.monotonic()
+        process.send_signal(with_signal)
+        process.wait(timeout=20)
+        return time.monotonic() - begun
+
+    # ---- spinning -------------------------------------------------------------------------------
+
+    def spin(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.executor.spin_once(timeout_sec=left)
+
+    def until(self, done: Callable[[], bool], what: str, timeout: float = 60.0) -> None:
+        """Spin until ``done``; fails with everything the processes said when that takes too long."""
+        end = time.monotonic() + timeout
+        while not done():
+            if time.monotonic() > end:
+                pytest.fail(f"waited {timeout:g} s until {what}\n" + "\n".join(map(self.said, self.processes)))
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def call(self, kind: type, name: str, **request: Any) -> Any:
+        """Call a service and return its response."""
+        client = self.node.create_client(kind, name)
+        self.until(client.service_is_ready, f"service {name} is there")
+        future = client.call_async(kind.Request(**request))
+        self.until(future.done, f"service {name} answers")
+        self.node.destroy_client(client)
+        return future.result()
+
+    def say(self, instruction: str) -> None:
+        """Publish an instruction as `ros2 topic pub --once` does: volatile, to whoever is matched."""
+        publisher = self.node.create_publisher(String, "task_instruction", qos.instruction_volatile())
+        self.until(lambda: publisher.get_subscription_count() >= 1, "the monitor takes instructions")
+        publisher.publish(String(data=instruction))
+        self.spin(0.3)
+        self.node.destroy_publisher(publisher)
+
+    # ---- what was seen --------------------------------------------------------------------------
+
+    def scored(self) -> list[TaskProgress]:
+        """Progress messages with a score, without the heartbeats that repeat them."""
+        seen: dict[tuple[str, int], TaskProgress] = {}
+        for message in self.progress:
+            if message.num_frames:
+                seen.setdefault((message.episode_id, stamp_of(message)), message)
+        return list(seen.values())
+
+    def event_types(self) -> list[int]:
+        return [event.type for event in self.events]
+
+    def forget(self) -> None:
+        """Begin a new record; what is latched stays known."""
+        for store in (self.progress, self.rewards, self.events, self.states, self.progress_values):
+            store.clear()
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture
+def robot(tmp_path: Path) -> Iterator[Robot]:
+    robot = Robot(tmp_path)
+    yield robot
+    robot.close()
+
+
+@pytest.fixture(scope="module")
+def shared_robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
+    """One for a whole module, where a new monitor for every test would only cost time."""
+    robot = Robot(tmp_path_factory.mktemp("robot"))
+    yield robot
+    robot.close()

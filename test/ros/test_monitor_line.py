@@ -1,0 +1,114 @@
+"""The whole line: a video file, played on a real topic by one process, scored by another, recorded here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from topreward_ros.core.episode import MonitorSettings
+from topreward_ros.core.frames import FrameSchedule
+from topreward_ros.defaults import monitor_defaults
+from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
+from topreward_ros.offline.score_video import score_video
+from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.scoring.registry import load_scorer
+
+SECOND = 10**9
+REAL_VIDEOS = Path(__file__).parents[3] / "shared" / "data"
+TASK = "push the block to the right"
+
+
+def stamp_of(message: Any) -> int:
+    return int(message.header.stamp.sec * SECOND + message.header.stamp.nanosec)
+
+
+@pytest.fixture(scope="module")
+def block_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """10 s at 30 Hz: an arm pushes a block, 320x240."""
+    path = tmp_path_factory.mktemp("video") / "block.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30.0, (320, 240))
+    for k in range(300):
+        picture = np.full((240, 320, 3), (90, 120, 110), np.uint8)
+        x = 60 + min(k, 240) * 180 // 240
+        cv2.rectangle(picture, (x, 150), (x + 30, 180), (40, 40, 200), -1)
+        cv2.line(picture, (160, 0), (x, 150), (220, 220, 220), 6)
+        writer.write(picture)
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize("transport", ["raw", "compressed"])
+def test_a_played_video_is_scored_as_the_file_is(robot, block_video: Path, transport: str) -> None:
+    """At least 90 % of the due frames in order, with their stamps; the numbers are those of the file."""
+    changes = {"task": TASK, "sample_rate": 4.0, "image_transport": transport}
+    robot.start_monitor(**changes)
+    player = robot.start("video_player", video=str(block_video), image_transport=transport)
+    robot.until(lambda: player.poll() is not None, "the video has been played")
+    assert player.returncode == 0, robot.said(player)
+    robot.spin(1.5)
+
+    scored = robot.scored()
+    stamps = [stamp_of(message) for message in scored]
+    first = stamps[0]
+    played = [first + round(k * SECOND / 30) for k in range(300)]
+    schedule = FrameSchedule(4.0)
+    due = []
+    for stamp in played:
+        if schedule.observe(stamp):
+            schedule.take()
+            due.append(stamp)
+    assert len(due) == 40
+    assert stamps == sorted(stamps)
+    assert len(set(stamps) & set(due)) >= 0.9 * len(due)
+    assert set(stamps) <= set(due), "a frame was scored that was not due"
+
+    assert {message.episode_id for message in scored} == {robot.events[0].episode_id} != {""}
+    assert {message.instruction for message in scored} == {TASK}
+    assert [event.sequence for event in robot.events] == list(range(1, len(robot.events) + 1))
+    assert robot.events[0].type == TaskEvent.EPISODE_STARTED and stamp_of(robot.events[0]) == first
+    assert all(message.header.frame_id == "camera" for message in scored)
+    assert all("random weights" in message.message for message in scored)
+    elapsed = [message.elapsed.sec * SECOND + message.elapsed.nanosec for message in scored]
+    assert elapsed == [stamp - first for stamp in stamps]
+    assert all(0 < message.latency.sec * SECOND + message.latency.nanosec < 30 * SECOND for message in scored)
+
+    assert [reward.step for reward in robot.rewards] == list(range(len(scored)))
+    assert [stamp_of(reward) for reward in robot.rewards] == stamps
+    assert {reward.type for reward in robot.rewards} == {TaskReward.PROGRESS_DELTA}
+    assert {message.data for message in robot.progress_values} >= {message.progress for message in scored}
+    assert robot.states[-1].state == TaskProgress.RUNNING
+    info: MonitorInfo = robot.infos[-1]
+    assert info.random_weights and info.model_id == "embedded" and info.sample_rate == 4.0
+
+    if transport == "compressed":  # JPEG changes the pixels, so the numbers are others
+        return
+    parameters = {**monitor_defaults(), **changes}
+    scorer = load_scorer("embedded", ScorerSettings.from_parameters(parameters))
+    curve = score_video(block_video, TASK, scorer, MonitorSettings.from_parameters(parameters))
+    offline = {round(point.time_s * SECOND): point for point in curve.points}
+    assert len(offline) == len(due)
+    for message, stamp in zip(scored, stamps, strict=True):
+        point = offline[stamp - first]
+        assert message.num_frames == point.num_frames, "a due frame was lost on the way: the prefix differs"
+        assert message.log_prob == pytest.approx(point.score.log_prob, abs=1e-4)
+        assert message.log_prob_false == pytest.approx(point.score.log_prob_false, abs=1e-4)
+        assert message.log_prob_static == pytest.approx(point.score.log_prob_static, abs=1e-4)
+        assert message.progress == pytest.approx(point.progress, abs=1e-4)
+
+
+@pytest.mark.skipif(not REAL_VIDEOS.is_dir(), reason=f"no real robot videos in {REAL_VIDEOS.name}")
+def test_a_real_robot_video(robot) -> None:
+    robot.start_monitor(task="Stack the cup.")
+    player = robot.start("video_player", video=str(REAL_VIDEOS / "stack_cup.mp4"))
+    robot.until(lambda: player.poll() is not None, "the video has been played")
+    robot.spin(1.0)
+    scored = robot.scored()
+    assert len(scored) >= 6  # 3.2 s at 2 Hz: seven due frames
+    stamps = [stamp_of(message) for message in scored]
+    assert all((stamp - stamps[0]) % (SECOND // 2) < 10 for stamp in stamps)
