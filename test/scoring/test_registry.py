@@ -156,6 +156,52 @@ def test_a_tokenizer_of_another_model_is_refused(copy, settings):
         load_scorer(str(copy), settings)
 
 
+def test_a_tokenizer_larger_than_the_model_is_refused(copy, settings):
+    config = json.loads((copy / "config.json").read_text())
+    edit(copy / "config.json", text_config=config["text_config"] | {"vocab_size": 300})
+    with pytest.raises(ScorerError, match=r"tokenizer has \d+ tokens, config\.json has vocab_size 300"):
+        load_scorer(str(copy), settings)
+
+
+def test_a_folder_written_as_the_released_checkpoints_are_scores_the_same(copy, settings, loaded, make_video):
+    """Older names in config.json, several shards and their index."""
+    text = json.loads((copy / "config.json").read_text())["text_config"]
+    rope = text.pop("rope_parameters")
+    text |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
+    edit(copy / "config.json", text_config=text, transformers_version="4.57.0.dev0", torch_dtype="bfloat16")
+    weights = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    where = {name: shards[i % 2] for i, name in enumerate(sorted(weights))}
+    for shard in shards:
+        part = {name: weights[name] for name in weights if where[name] == shard}
+        save_file(part, copy / shard, metadata={"format": "pt"})
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+
+    video = make_video(4, 32, 32)
+    expected = loaded.score("lift", video).log_prob
+    assert load_scorer(str(copy), settings).score("lift", video).log_prob == pytest.approx(expected, abs=1e-6)
+    (copy / shards[1]).unlink()
+    with pytest.raises(ScorerError, match="cannot be loaded"):
+        load_scorer(str(copy), settings)
+
+
+def test_tied_embeddings_are_no_missing_weights(copy, settings, make_video):
+    config = json.loads((copy / "config.json").read_text())
+    edit(
+        copy / "config.json",
+        tie_word_embeddings=True,
+        text_config=config["text_config"] | {"tie_word_embeddings": True},
+    )
+    weights = load_file(copy / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    scorer = load_scorer(str(copy), settings)
+    assert scorer.score("lift", make_video(2, 32, 32)).log_prob < 0
+    head = scorer._model.lm_head.weight
+    assert torch.equal(head, scorer._model.get_input_embeddings().weight)
+
+
 def test_weights_cut_short_are_refused(copy, settings):
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100_000])

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration
 
 
-_SPARE_PER_PATCH = 8  # tokens: later times have more digits
-_SPARE = 512  # tokens of an ordinary prompt
+#: Room for the tokens of a patch that are not pads: its time, and where vision starts and ends.
+_TEXT_PER_PATCH = 16
 
 
 class Patch(NamedTuple):
@@ -100,7 +100,7 @@ class Qwen3VLScorer(PrefixScorer):
         except ScorerError:
             self._forget()
             raise
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:
             self._forget()
             if not is_out_of_memory(error):
                 raise ScorerError(f"the model failed on {len(prefix)} frames: {error}") from error
@@ -206,6 +206,9 @@ class _VideoState:
     ) -> tuple[float, float]:
         """Log-probabilities of the true and the false answer after ``video`` and ``prompt``."""
         known = self._roll_back_to(video)
+        if not known:  # room for the whole episode: too little memory shows now, not in the middle of it
+            pads = features[0].rows * features[0].columns
+            self._cache.reserve(self._max_patches * (pads + _TEXT_PER_PATCH) + len(prompt))
         for patch, seen in zip(video[known:], features[known:], strict=True):
             self._append(patch, seen)
         return self._ask(prompt)
@@ -226,13 +229,12 @@ class _VideoState:
         before = self._tokens.before_patch(patch.seconds, first=not self._committed)
         pads = seen.rows * seen.columns
         ids = [*before, *[self._tokens.video_pad] * pads, self._tokens.vision_end]
-        if not self._committed:  # room for all there will be: too little memory shows now, not in mid-episode
-            self._cache.reserve(self._max_patches * (len(ids) + _SPARE_PER_PATCH) + _SPARE)
 
         embeddings = self._embed(ids)  # (1, tokens, hidden)
+        where = slice(len(before), len(before) + pads)
+        embeddings[0, where] = seen.embeddings.to(embeddings.dtype)
         is_pad = torch.zeros(1, len(ids), dtype=torch.bool, device=embeddings.device)
-        is_pad[0, len(before) : len(before) + pads] = True
-        embeddings[is_pad] = seen.embeddings.to(embeddings.dtype)
+        is_pad[0, where] = True
 
         # M-RoPE (time, row, column): in text all three count tokens; a patch stands at one time and spreads
         # in rows and columns, and the text after it goes on behind its longer side.
@@ -241,7 +243,7 @@ class _VideoState:
         after = corner + max(seen.rows, seen.columns)
         positions = torch.empty(3, len(ids), dtype=torch.long)
         positions[:, : len(before)] = torch.arange(start, corner)
-        grid = positions[:, len(before) : len(before) + pads].view(3, seen.rows, seen.columns)
+        grid = positions[:, where].view(3, seen.rows, seen.columns)
         grid[0] = corner
         grid[1] = torch.arange(corner, corner + seen.rows)[:, None]
         grid[2] = torch.arange(corner, corner + seen.columns)[None, :]
@@ -312,10 +314,10 @@ class _CommittedCache(Cache):
         self._stores: list[torch.Tensor] = []  # per layer (2, 1, heads, capacity, head size): keys, values
 
     def reserve(self, tokens: int) -> None:
-        """Make room for ``tokens`` in all; at least doubles when it grows, so that copies stay rare."""
+        """Make room for ``tokens`` in all; grows by a quarter at least, so that copies stay rare."""
         if tokens <= self._capacity:
             return
-        self._capacity = max(tokens, 2 * self._capacity)
+        self._capacity = max(tokens, self._capacity + self._capacity // 4)
         for layer, old in enumerate(self._stores):
             self._stores[layer] = old.new_empty(*old.shape[:3], self._capacity, old.shape[4])
             self._stores[layer][..., : self.length, :] = old[..., : self.length, :]

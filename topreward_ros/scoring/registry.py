@@ -49,11 +49,18 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
     device = _choose_device(settings.device)
     dtype = _choose_dtype(settings.dtype, device)
     _check_limits(settings)
-    tokens = PromptTokens(_read_tokenizer(folder))
+    tokenizer = _read_tokenizer(folder)
+    tokens = PromptTokens(tokenizer)
     if config.get("video_token_id", tokens.video_pad) != tokens.video_pad:
         raise ScorerError(
             f"{folder}: config.json has video_token_id {config['video_token_id']}, the tokenizer has "
             f"{tokens.video_pad}: they belong to different models"
+        )
+    vocabulary = config.get("text_config", {}).get("vocab_size")
+    if vocabulary is not None and tokenizer.get_vocab_size() > vocabulary:
+        raise ScorerError(
+            f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} tokens, config.json has vocab_size "
+            f"{vocabulary}: they belong to different models"
         )
     preprocessing = read_preprocessing(folder)
     _use_threads(settings.threads)
