@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 _ROS_ARGUMENTS = "--ros-args"
+_PICTURES = (".png", ".svg", ".pdf", ".jpg")
 
-# Parameters that say how the live node gets its images and when it speaks, or that have an option of their own.
+# Parameters that say how the live node gets images and when it speaks, or that have an option of their own.
 _NOT_FOR_SCORE = frozenset(
     ("task", "model", "image_topics", "image_transport", "camera_layout", "stale_timeout", "autostart")
 ) | {"heartbeat_rate", "diagnostics_rate"}
@@ -48,20 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("topreward: interrupted", file=sys.stderr)
         return _INTERRUPTED
-    except (CommandError, *_known_errors()) as error:
+    except CommandError as error:
         print(f"topreward: {error}", file=sys.stderr)
         return 1
-
-
-def _known_errors() -> tuple[type[Exception], ...]:
-    """The errors of the other rooms that are written for users, as far as their modules are loaded."""
-    names = {
-        "topreward_ros.offline.video": "VideoError",
-        "topreward_ros.scoring.base": "ScorerError",
-        "topreward_ros.nodes.watch": "WatchError",
-        "topreward_ros.nodes.demo": "DemoError",
-    }
-    return tuple(getattr(sys.modules[module], name) for module, name in names.items() if module in sys.modules)
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -121,7 +111,7 @@ def _add_score(commands: Any) -> None:
     _add_model(parser)
     parser.add_argument("--json", metavar="FILE", help="write the curve as JSON; '-': to standard output")
     parser.add_argument(
-        "--plot", metavar="FILE", type=Path, help="write a picture of the curve with key frames (.png, .svg, .pdf)"
+        "--plot", metavar="FILE", type=Path, help="write a picture of the curve: .png, .svg or .pdf"
     )
     parser.add_argument(
         "--rate", type=float, default=0.0, metavar="HZ", help="frames per second, instead of the file's own"
@@ -139,51 +129,63 @@ def _add_score(commands: Any) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    default = monitor_defaults()["model"]
     parser.add_argument(
         "--model",
-        default=default,
+        default=monitor_defaults()["model"],
         metavar="M",
-        help=f"'embedded', a Hugging Face hub id, or the folder of a Qwen3-VL checkpoint (default: {default})",
+        help="'embedded', a hub id, or the folder of a Qwen3-VL checkpoint (default: %(default)s)",
     )
 
 
 def _score(options: argparse.Namespace) -> int:
+    from topreward_ros.offline.video import VideoError
+    from topreward_ros.scoring.base import ScorerError
+
+    parameters = _with_overrides(monitor_defaults(), options.overrides)
+    _check_output(options.json)
+    _check_output(options.plot)
+    if options.plot and options.plot.suffix.lower() not in _PICTURES:
+        raise CommandError(f"--plot {options.plot}: its name must end in one of {', '.join(_PICTURES)}")
+    if not options.task.strip():
+        raise CommandError("--task is empty; say what the robot is to do")
+    try:
+        _show_and_write(options, _compute_curve(options, parameters))
+    except (VideoError, ScorerError) as error:
+        raise CommandError(str(error)) from error
+    return 0
+
+
+def _compute_curve(options: argparse.Namespace, parameters: dict[str, Any]) -> Curve:
+    """Score the video, with a progress bar on stderr."""
     from rich.console import Console
 
     from topreward_ros import terminal
     from topreward_ros.offline.score_video import score_video
     from topreward_ros.offline.video import open_video
-
-    parameters = _with_overrides(monitor_defaults(), options.overrides)
-    settings, scorer_settings = _settings(parameters)
-    _check_output(options.json)
-    _check_output(options.plot)
-    if not options.task.strip():
-        raise CommandError("--task is empty; say what the robot is to do")
-    info = open_video(options.video, options.rate).info
-    # What is for people goes to stderr when the JSON goes to stdout.
-    console = Console(stderr=options.json == "-")
-    errors = Console(stderr=True)
-
     from topreward_ros.scoring.registry import load_scorer
 
-    with errors.status(f"loading model {options.model} …"):
+    settings, scorer_settings = _settings(parameters)
+    info = open_video(options.video, options.rate).info  # before the model is loaded, which takes longer
+    console = Console(stderr=True)
+    with terminal.working(console, f"loading model {options.model} ..."):
         scorer = load_scorer(options.model, scorer_settings)
+    expected = round(info.frame_count / info.rate * settings.sample_rate)
     try:
-        expected = info.frame_count / info.rate * settings.sample_rate
-        with terminal.score_progress(errors, round(expected)) as on_score:
-            curve = score_video(
+        with terminal.score_progress(console, expected) as on_score:
+            return score_video(
                 options.video, options.task, scorer, settings, rate=options.rate, on_score=on_score
             )
     finally:
         scorer.close()
-    console.print(terminal.curve_summary(curve))
-    _write_results(options, curve)
-    return 0
 
 
-def _write_results(options: argparse.Namespace, curve: Curve) -> None:
+def _show_and_write(options: argparse.Namespace, curve: Curve) -> None:
+    from rich.console import Console
+
+    from topreward_ros import terminal
+
+    # What is for people goes to stderr when the JSON goes to stdout.
+    Console(stderr=options.json == "-", highlight=False).print(terminal.curve_summary(curve))
     if options.json == "-":
         sys.stdout.write(curve.to_json())
     elif options.json:
@@ -193,7 +195,7 @@ def _write_results(options: argparse.Namespace, curve: Curve) -> None:
 
         try:
             plot_curve(curve, options.plot, rate=options.rate)
-        except (ValueError, OSError) as error:
+        except OSError as error:
             raise CommandError(f"--plot {options.plot}: {error}") from error
 
 
@@ -207,7 +209,7 @@ def _check_output(name: str | Path | None) -> None:
 
 
 def _with_overrides(parameters: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Replace parameters by ``NAME=VALUE`` texts. Raises `CommandError` for a name or value that cannot be."""
+    """Replace parameters by ``NAME=VALUE`` texts. Raises `CommandError` for one that cannot be."""
     usable = sorted(parameters.keys() - _NOT_FOR_SCORE)
     for override in overrides:
         name, equals, text = override.partition("=")
@@ -257,7 +259,7 @@ def _add_watch(commands: Any) -> None:
         "events. Without a terminal it prints a line per score. Ctrl-C ends it.",
         epilog="Names are relative: `topreward watch --ros-args -r __ns:=/arm` watches the monitor in /arm.",
     )
-    parser.add_argument("--topic", default="task_progress", help="topic of TaskProgress (default: %(default)s)")
+    parser.add_argument("--topic", default="task_progress", help="of TaskProgress (default: %(default)s)")
     parser.add_argument("--once", action="store_true", help="end after the first score")
     parser.add_argument(
         "--duration", type=_seconds, metavar="S", help="end after S seconds; status 1 if nothing came"
@@ -276,9 +278,11 @@ def _seconds(text: str) -> float:
 def _watch(options: argparse.Namespace) -> int:
     _check_output(options.svg)
     watch = _ros_half("watch")
-    return int(
-        watch.run(options.topic, options.once, options.duration, options.svg, [sys.argv[0], *options.ros_arguments])
-    )
+    ros_arguments = [sys.argv[0], *options.ros_arguments]
+    try:
+        return int(watch.run(options.topic, options.once, options.duration, options.svg, ros_arguments))
+    except watch.WatchError as error:
+        raise CommandError(str(error)) from error
 
 
 def _ros_half(name: str) -> Any:
@@ -315,7 +319,11 @@ def _demo(options: argparse.Namespace) -> int:
     if options.video and not options.task:
         raise CommandError("--video without --task: say what the robot in it is to do")
     _check_output(options.svg)
-    return int(_ros_half("demo").run(options.video, options.task, options.model, options.svg))
+    demo = _ros_half("demo")
+    try:
+        return int(demo.run(options.video, options.task, options.model, options.svg))
+    except (demo.DemoError, demo.watch.WatchError) as error:
+        raise CommandError(str(error)) from error
 
 
 if __name__ == "__main__":

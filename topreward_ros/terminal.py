@@ -23,7 +23,17 @@ RANDOM_WEIGHTS = Text("random weights: the numbers mean nothing", style="bold re
 
 def number(value: float, digits: int = 3, unit: str = "") -> str:
     """A number with its unit, or a dash for NaN."""
-    return f"{value:.{digits}f}{unit and ' ' + unit}" if isfinite(value) else "–"
+    return f"{value:.{digits}f}{unit and ' ' + unit}" if isfinite(value) else "-"
+
+
+@contextmanager
+def working(console: Console, text: str) -> Iterator[None]:
+    """Show ``text`` with a moving sign while something runs; nothing where there is no terminal."""
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(escape(text)):
+        yield
 
 
 @contextmanager
@@ -33,8 +43,8 @@ def score_progress(console: Console, expected: int) -> Iterator[Callable[[CurveP
         TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("progress {task.fields[progress]}"),
     )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("scoring", total=expected or None, progress="–")
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("scoring", total=expected or None, progress="-")
         yield lambda point: bar.update(task, advance=1, progress=number(point.progress, 2))
 
 
@@ -56,7 +66,8 @@ def curve_summary(curve: Curve) -> RenderableType:
         last = curve.points[-1]
         finite = [point.progress for point in curve.points if isfinite(point.progress)]
         highest = f", highest {max(finite):.3f}" if finite else ", because the start already looks finished"
-        table.add_row("progress", f"[bold]{number(last.progress)}[/bold] at {number(last.time_s, 2, 's')}{highest}")
+        at = f"at {number(last.time_s, 2, 's')}"
+        table.add_row("progress", f"[bold]{number(last.progress)}[/bold] {at}{highest}")
         table.add_row(
             "log p",
             f"True {number(last.score.log_prob)}, False {number(last.score.log_prob_false)}, "

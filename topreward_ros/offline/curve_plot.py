@@ -16,7 +16,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from topreward_ros.offline.score_video import Curve, CurveEvent
 from topreward_ros.offline.video import open_video
 
-_WIDTH_PX, _HEIGHT_PX, _DPI = 1200, 760, 100
+_WIDTH_PX, _HEIGHT_PX, _DPI = 1200, 780, 100
 _LEFT, _RIGHT = 0.065, 0.985  # edges of the panels, share of the width
 _STRIP_HEIGHT_PX = 92
 _PROGRESS_COLOUR, _TRUE_COLOUR, _FALSE_COLOUR, _STATIC_COLOUR = "#1769aa", "#2e7d32", "#c62828", "#757575"
@@ -31,7 +31,7 @@ def plot_curve(curve: Curve, picture: str | Path, *, rate: float = 0.0) -> None:
     """
     figure = Figure(figsize=(_WIDTH_PX / _DPI, _HEIGHT_PX / _DPI), dpi=_DPI, facecolor="white")
     grid = figure.add_gridspec(
-        3, 1, height_ratios=(3.2, 2.2, 1.25), hspace=0.12, left=_LEFT, right=_RIGHT, top=0.88, bottom=0.07
+        3, 1, height_ratios=(3.2, 2.2, 1.25), hspace=0.2, left=_LEFT, right=_RIGHT, top=0.86, bottom=0.07
     )
     progress = figure.add_subplot(grid[0])
     log_prob = figure.add_subplot(grid[1], sharex=progress)
@@ -75,7 +75,8 @@ def _draw_progress(axes: Axes, curve: Curve) -> None:
     mode = curve.settings.progress_mode.value.replace("_", " ")
     axes.plot(times, values, "o-", color=_PROGRESS_COLOUR, markersize=4, linewidth=2, label=f"live ({mode})")
     axes.plot(
-        times, curve.minmax(), ":", color="0.45", linewidth=1.3, label="min–max over the episode (paper, not causal)"
+        times, curve.minmax(), ":", color="0.45", linewidth=1.3,
+        label="min-max over the whole curve (the paper's, not causal)",
     )  # fmt: skip
     if times and not np.isfinite(values).any():
         axes.text(
@@ -84,7 +85,6 @@ def _draw_progress(axes: Axes, curve: Curve) -> None:
         )  # fmt: skip
     axes.set_ylim(-0.03, 1.09)
     axes.set_ylabel("progress")
-    axes.legend(loc="upper left", fontsize=9, framealpha=0.9)
     _tidy(axes)
 
 
@@ -93,7 +93,8 @@ def _draw_log_prob(axes: Axes, curve: Curve) -> None:
     series = (
         ("log p(True)", _TRUE_COLOUR, "o-", [point.score.log_prob for point in curve.points]),
         ("log p(False)", _FALSE_COLOUR, "-", [point.score.log_prob_false for point in curve.points]),
-        ("log p(True), first frame held", _STATIC_COLOUR, "--", [point.score.log_prob_static for point in curve.points]),
+        ("log p(True), first frame held", _STATIC_COLOUR, "--",
+         [point.score.log_prob_static for point in curve.points]),
     )  # fmt: skip
     for label, colour, style, values in series:
         if np.isfinite(values).any():
@@ -102,11 +103,15 @@ def _draw_log_prob(axes: Axes, curve: Curve) -> None:
     if threshold < 0.0:
         axes.axhline(threshold, color="0.25", linewidth=0.9, linestyle=(0, (1, 2)), label="success threshold")
     axes.set_ylabel("log-probability [nat]")
-    axes.legend(loc="center left", fontsize=9, framealpha=0.9, ncols=2)
     _tidy(axes)
 
 
 def _tidy(axes: Axes) -> None:
+    # above the panel, where no curve can run behind it
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0.0, 0.985), ncols=4, fontsize=9, frameon=False,
+        borderpad=0.2, borderaxespad=0.0, handlelength=1.8,
+    )  # fmt: skip
     axes.grid(color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelbottom=False, length=0)
@@ -123,9 +128,11 @@ def _draw_events(panels: Sequence[Axes], events: Sequence[CurveEvent]) -> None:
         colour = _EVENT_COLOURS.get(at_once[0], "0.3")
         for axes in panels:
             axes.axvline(time_s, color=colour, linewidth=1.4)
+        starts_left = time_s < 0.5 * panels[0].get_xlim()[1]
         panels[0].annotate(
-            " · ".join(at_once), (time_s, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3),
-            textcoords="offset points", ha="center", fontsize=9, weight="bold", color=colour,
+            " · ".join(at_once), (time_s, 0.98), xycoords=("data", "axes fraction"),
+            xytext=(4 if starts_left else -4, 0), textcoords="offset points", va="top",
+            ha="left" if starts_left else "right", fontsize=9, weight="bold", color=colour,
         )  # fmt: skip
 
 

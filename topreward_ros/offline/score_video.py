@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, Reward, State, TaskMonitor
-from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.frames import NS_PER_S, Frame, FrameSchedule
 from topreward_ros.core.progress import PrefixScore, episode_minmax
 from topreward_ros.offline.video import open_video
 from topreward_ros.scoring.base import PrefixScorer, ScorerInfo
@@ -155,6 +155,17 @@ def score_video(
         tuple(events),
         ended_early,
     )
+
+
+def due_times(path: str | Path, sample_rate: float, rate: float = 0.0) -> list[float]:
+    """Times [s] of the frames of a video that are due at ``sample_rate`` [Hz]. Raises `VideoError`."""
+    schedule = FrameSchedule(sample_rate)
+    times = []
+    for stamp_ns, _ in open_video(path, rate):
+        if schedule.observe(stamp_ns):
+            schedule.take()
+            times.append(stamp_ns / NS_PER_S)
+    return times
 
 
 def _has_ended(events: list[CurveEvent]) -> bool:

@@ -1,0 +1,226 @@
+"""`topreward demo`: a video player and a monitor as two processes on a real topic, and a watch in front.
+
+The three meet over DDS on this machine only, in a ROS domain of their own unless ROS_DOMAIN_ID is set. The
+demonstration is over when the player has ended and the score of the last due frame has come. Nothing here
+knows how frames are scored; the processes are the same nodes that run on a robot.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+import topreward_ros.nodes.watch as watch
+from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, config_file, monitor_defaults, shared_file
+from topreward_ros.offline.score_video import due_times
+from topreward_ros.offline.video import VideoError
+from topreward_ros.terminal import number
+from topreward_ros.watch_view import WatchLog, event_line
+
+_DOMAINS = range(1, 102)  # those whose ports lie below the ones that Linux hands out
+_WAIT_FOR_MONITOR_S = 3600.0  # of the player; whether the monitor has died is seen here
+_LAST_SCORE_S = 30.0  # without a score after the video, until the last one is given up
+_STOP_S = 2.0  # for a child to end after SIGTERM, before it is killed
+_LOG_LINES = 15  # shown of a child that failed
+
+
+class DemoError(RuntimeError):
+    """The demonstration failed. The text names the thing, the value and the mend."""
+
+
+class Child:
+    """A node as a process of its own, with its output in a file."""
+
+    def __init__(self, name: str, parameters: Mapping[str, object], folder: Path) -> None:
+        """Start ``topreward_ros.nodes.<name>`` with ``parameters``; ``folder`` takes its files."""
+        self.name = name
+        self.log = folder / f"{name}.log"
+        params_file = folder / f"{name}.yaml"
+        params_file.write_text(_parameter_file(parameters), encoding="utf-8")
+        command = [
+            sys.executable,
+            "-m",
+            f"topreward_ros.nodes.{name}",
+            "--ros-args",
+            "--params-file",
+            params_file,
+        ]
+        with self.log.open("wb") as log:
+            # A session of its own: Ctrl-C is for the demonstration, which then ends its children in order.
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_child_environment(),
+                start_new_session=True,
+            )
+
+    def status(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM, unless it has ended."""
+        if self._process.poll() is None:
+            self._process.terminate()
+
+    def wait_or_kill(self, until_s: float) -> None:
+        """Wait until ``until_s`` of the monotonic clock, then end it for good."""
+        try:
+            self._process.wait(max(until_s - time.monotonic(), 0.0))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def last_lines(self) -> str:
+        """The end of its output."""
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:])
+
+
+def run(video: str | None, task: str | None, model: str, svg: Path | None) -> int:
+    """Run the demonstration to its end and return the exit status. Raises `DemoError` and `WatchError`."""
+    path = str(Path(video).expanduser().absolute() if video else shared_file(DEMO_VIDEO))
+    task = task or DEMO_TASK
+    try:
+        expected = due_times(path, monitor_defaults()["sample_rate"])
+    except VideoError as error:
+        raise DemoError(str(error)) from error
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ.setdefault("ROS_DOMAIN_ID", str(free_domain()))
+    folder = Path(tempfile.mkdtemp(prefix="topreward-demo-"))
+    with watch.stop_signals() as signals, watch.Watcher("task_progress", [sys.argv[0]]) as watcher:
+        watcher.log.title = f"topreward demo (ROS_DOMAIN_ID {os.environ['ROS_DOMAIN_ID']})"
+        watcher.log.waiting = f"starting the monitor with model {model} ..."
+        children: list[Child] = []
+        try:
+            children.append(Child("monitor", {"task": task, "model": model}, folder))
+            player = {"video": path, "wait_for_subscriber": _WAIT_FOR_MONITOR_S}
+            children.append(Child("video_player", player, folder))
+            with watch.Screen(watcher.log) as screen:
+                end = _End(watcher.log, children, expected[-1])
+                watcher.follow(screen, done=lambda: bool(signals) or end.reached(), advise=False)
+        finally:
+            _stop(children)
+        if signals:
+            shutil.rmtree(folder, ignore_errors=True)
+            print(f"topreward: stopped by {signal.Signals(signals[0]).name}", file=sys.stderr)
+            return 128 + signals[0]
+    log = watcher.log
+    if svg is not None:
+        watch.save_svg(log, svg, f"topreward demo: {Path(path).name}, model {model}")
+    if end.dead is not None:
+        raise DemoError(
+            f"the {end.dead.name} ended with status {end.dead_status}; its last lines "
+            f"(all of {end.dead.log}):\n{end.dead.last_lines()}"
+        )
+    if not log.score_count:
+        raise DemoError(f"no score came; see {children[0].log}, which ends with\n{children[0].last_lines()}")
+    shutil.rmtree(folder, ignore_errors=True)
+    print(summary(log, len(expected)), flush=True)
+    return 0
+
+
+class _End:
+    """Notices the end: the last score, or the death of a child."""
+
+    def __init__(self, log: WatchLog, children: list[Child], last_due_s: float) -> None:
+        self.dead: Child | None = None
+        self.dead_status = 0
+        self._log = log
+        self._monitor, self._player = children
+        self._last_due_s = last_due_s
+        self._quiet_since_s = 0.0
+        self._scores_then = -1
+
+    def reached(self) -> bool:
+        """Whether there is nothing more to come."""
+        for child in (self._monitor, self._player):
+            status = child.status()
+            if status is not None and (status != 0 or child is self._monitor):
+                self.dead, self.dead_status = child, status
+                return True
+        if self._player.status() is None:
+            return False
+        if self._scores_then != self._log.score_count:
+            self._scores_then, self._quiet_since_s = self._log.score_count, time.monotonic()
+        return self._last_score_came() or time.monotonic() - self._quiet_since_s > _LAST_SCORE_S
+
+    def _last_score_came(self) -> bool:
+        scores, events = self._log.scores, self._log.events
+        ended = bool(events) and events[-1].type == "EPISODE_ENDED"
+        return ended or (bool(scores) and scores[-1].elapsed_s >= self._last_due_s - 1e-3)
+
+
+def summary(log: WatchLog, expected: int) -> str:
+    """What came of it, in one line."""
+    kinds = ("SUCCESS", "FAILURE", "TIMEOUT", "ABORTED", "SCORER_ERROR", "STALE_IMAGES")
+    events = [event_line(log, event).strip().split(":")[0] for event in log.events if event.type in kinds]
+    note = " (random weights: the numbers mean nothing)" if log.random_weights else ""
+    return (
+        f"demo: {log.score_count} scores of {expected} due frames, "
+        f"final progress {number(log.scores[-1].progress, 2)}, "
+        f"events: {', '.join(events) or 'none'}, median latency {number(log.median_latency_s(), 2)} s{note}"
+    )
+
+
+def free_domain() -> int:
+    """A ROS domain, drawn by chance, that no process of this machine uses."""
+    domains = random.sample(_DOMAINS, len(_DOMAINS))
+    return next((domain for domain in domains if _is_free(domain)), domains[0])
+
+
+def _is_free(domain: int) -> bool:
+    """Whether the first participant's discovery port of the domain (DDSI-RTPS 9.6.1.1) can be bound."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", 7410 + 250 * domain))
+        except OSError:
+            return False
+    return True
+
+
+def _stop(children: list[Child]) -> None:
+    for child in children:
+        child.ask_to_stop()
+    until_s = time.monotonic() + _STOP_S
+    for child in children:
+        child.wait_or_kill(until_s)
+
+
+def _parameter_file(parameters: Mapping[str, object]) -> str:
+    """Parameters as a ROS 2 parameter file in which text stays as it is, whatever it holds."""
+    lines = ["/**:", "  ros__parameters:"]
+    for name, value in parameters.items():
+        # Quoted and on one line: ROS 2's reader would take an unquoted yes or 5 for another type.
+        text = yaml.safe_dump(
+            value,
+            default_style='"' if isinstance(value, str) else None,
+            allow_unicode=True,
+            width=sys.maxsize,
+        )
+        lines.append(f"    {name}: {text.splitlines()[0]}")
+    return "\n".join(lines) + "\n"
+
+
+def _child_environment() -> dict[str, str]:
+    """Ours, and such that a child runs the code that we run, with room for camera images."""
+    environment = dict(os.environ)
+    environment.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(config_file("fastdds_large_images.xml")))
+    # Not the folder that the user happens to stand in, but the one that this file lies in.
+    environment["PYTHONSAFEPATH"] = "1"
+    here = str(Path(__file__).absolute().parents[2])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [here, environment.get("PYTHONPATH")]))
+    environment["PYTHONUNBUFFERED"] = "1"
+    return environment

@@ -1,0 +1,259 @@
+"""The ROS 2 half of `topreward watch`: subscribes to a monitor and keeps the screen up to date.
+
+On a terminal it redraws one picture; elsewhere it prints a line per score and per event.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from types import TracebackType
+
+import rclpy
+from builtin_interfaces.msg import Duration, Time
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
+from rich.live import Live
+
+from topreward_ros.core.episode import State
+from topreward_ros.core.events import EventType
+from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress
+from topreward_ros.nodes import qos
+from topreward_ros.watch_view import Happening, Sample, WatchLog, event_line, sample_line, view
+
+_REDRAW_S = 0.25  # the age of the last message changes even when nothing comes
+_SILENCE_S = 5.0  # without a message, until it is said what to check
+_WIDEST = 110  # columns of the picture
+
+
+class WatchError(RuntimeError):
+    """Watching is not possible. The text names the thing, the value and the mend."""
+
+
+class Screen:
+    """Where the log is shown: one picture on a terminal, else lines. Use it as a context manager."""
+
+    def __init__(self, log: WatchLog) -> None:
+        self._log = log
+        self._console = Console(highlight=False)
+        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        self._drawn_s = 0.0
+
+    def __enter__(self) -> Screen:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self.draw(force=True)
+            self._live.stop()
+
+    def line(self, text: str) -> None:
+        """Say something where there is no picture that shows it."""
+        if self._live is None:
+            print(text, flush=True)
+
+    def draw(self, force: bool = False) -> None:
+        """Redraw the picture, when it is time or when told to."""
+        now_s = time.monotonic()
+        if self._live is None or (not force and now_s - self._drawn_s < _REDRAW_S):
+            return
+        self._drawn_s = now_s
+        self._live.update(view(self._log, now_s, min(self._console.width, _WIDEST)), refresh=True)
+
+
+class Watcher:
+    """Subscriptions to one monitor, and the log that they fill. Use it as a context manager."""
+
+    def __init__(self, topic: str, ros_arguments: Sequence[str]) -> None:
+        """``topic`` of TaskProgress; events and info are looked for beside it. Raises `WatchError`."""
+        try:
+            rclpy.init(args=list(ros_arguments), signal_handler_options=SignalHandlerOptions.NO)
+        except Exception as error:  # rclpy has several, and they differ between distributions
+            raise WatchError(f"ROS 2 does not start ({' '.join(ros_arguments[1:])}): {error}") from error
+        self._node = Node(
+            "topreward_watch", parameter_overrides=[], enable_rosout=False, start_parameter_services=False
+        )
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        try:
+            self._subscribe(topic)
+        except InvalidTopicNameException as error:
+            self.close()
+            raise WatchError(f"topic {topic!r} is not a name: {str(error).splitlines()[0]}") from error
+
+    def __enter__(self) -> Watcher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave ROS 2."""
+        self._executor.shutdown(timeout_sec=0.5)
+        self._node.destroy_node()
+        rclpy.try_shutdown()
+
+    def follow(self, screen: Screen, done: Callable[[], bool], advise: bool = True) -> None:
+        """Take messages and show them until ``done()``, which is asked about ten times a second.
+
+        ``advise``: say what to check when nothing comes.
+        """
+        self._screen = screen
+        started_s = time.monotonic()
+        advised_s = started_s
+        while not done():
+            self._executor.spin_once(timeout_sec=0.1)
+            now_s = time.monotonic()
+            silence_s = self.log.silence_s(now_s, started_s)
+            if advise and silence_s > _SILENCE_S and now_s - advised_s > _SILENCE_S:
+                advised_s = now_s
+                self._advise(silence_s)
+            screen.draw()
+
+    def _subscribe(self, topic: str) -> None:
+        beside = topic[: topic.rfind("/") + 1]
+        subscribe = self._node.create_subscription
+        subscription = subscribe(TaskProgress, topic, self._on_progress, qos.progress())
+        subscribe(TaskEvent, f"{beside}task_event", self._on_event, qos.events())
+        subscribe(MonitorInfo, f"{beside}monitor/info", self._on_info, qos.latched())
+        self.log = WatchLog(subscription.topic_name)
+
+    def _on_progress(self, message: TaskProgress) -> None:
+        sample = _sample(message)
+        if self.log.add_progress(sample, time.monotonic()):
+            self._screen.line(sample_line(sample))
+
+    def _on_event(self, message: TaskEvent) -> None:
+        event = Happening(
+            message.episode_id,
+            _nanoseconds(message.header.stamp),
+            EventType(message.type).name,
+            message.message,
+        )
+        self.log.add_event(event)
+        self._screen.line(event_line(self.log, event))
+
+    def _on_info(self, message: MonitorInfo) -> None:
+        self.log.random_weights = message.random_weights
+        self.log.model = ", ".join([message.model_id, message.device, message.dtype])
+        note = " (random weights)" if message.random_weights else ""
+        self._screen.line(f"model {self.log.model}{note}, cameras {', '.join(message.camera_names)}")
+
+    def _advise(self, silent_s: float) -> None:
+        """Say what was listened to and what to check."""
+        topic, node = self.log.topic, self._node
+        domain = os.environ.get("ROS_DOMAIN_ID", "0")
+        lines = [f"nothing on {topic} for {silent_s:.0f} s (ROS_DOMAIN_ID {domain})"]
+        publishers = sorted(
+            {
+                f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+                for info in node.get_publishers_info_by_topic(topic)
+            }
+        )
+        if publishers:
+            name = publishers[0]
+            lines.append(f"published by {', '.join(publishers)}: is it active? ros2 lifecycle get {name}")
+        else:
+            lines.append(
+                "nobody publishes it: is the monitor running, with this ROS_DOMAIN_ID and namespace?"
+            )
+        kind = "topreward_ros/msg/TaskProgress"
+        others = [
+            name
+            for name, kinds in node.get_topic_names_and_types()
+            if kind in kinds and name != topic and not name.endswith("/task_state")
+        ]
+        if others:
+            lines.append(f"other topics of this type: {', '.join(others)}; choose one with --topic")
+        self.log.advice = tuple(lines)
+        for line in lines:
+            self._screen.line(line)
+
+
+def run(
+    topic: str, once: bool, duration_s: float | None, svg: Path | None, ros_arguments: Sequence[str]
+) -> int:
+    """Watch until a signal, the first score (``once``) or the end of ``duration_s``; the exit status.
+
+    It is 1 when a score was to come and none did. Raises `WatchError`.
+    """
+    end_s = time.monotonic() + duration_s if duration_s else float("inf")
+    with stop_signals() as signals, Watcher(topic, ros_arguments) as watcher:
+        log = watcher.log
+        with Screen(log) as screen:
+            screen.line(f"watching {log.topic}")
+            watcher.follow(
+                screen,
+                done=lambda: bool(signals or (once and log.score_count) or time.monotonic() >= end_s),
+            )
+        if svg is not None:
+            save_svg(log, svg, f"topreward watch {log.topic}, model {log.model or 'unknown'}")
+        if signals or log.score_count:
+            return 0
+    print(f"topreward: no score came on {log.topic} within {duration_s:g} s", file=sys.stderr)
+    return 1
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT, SIGTERM and SIGHUP instead of being interrupted by them."""
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, lambda number, _: received.append(number)) for number in numbers]
+    try:
+        yield received
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def save_svg(log: WatchLog, path: Path, title: str) -> None:
+    """Save the view as a picture under ``title``, which says what run it shows. Raises `WatchError`."""
+    console = Console(record=True, width=100, file=StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(view(log, time.monotonic(), 100))
+    # Without rich's web fonts: a picture must not need the network.
+    template = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    note = " (random weights)" if log.random_weights else ""
+    try:
+        path.write_text(console.export_svg(title=title + note, code_format=template), encoding="utf-8")
+    except OSError as error:
+        raise WatchError(
+            f"the picture {path} cannot be written ({error.strerror}); name another file"
+        ) from error
+
+
+def _sample(message: TaskProgress) -> Sample:
+    return Sample(
+        message.episode_id,
+        message.instruction,
+        State(message.state),
+        _nanoseconds(message.header.stamp),
+        message.progress,
+        message.log_prob,
+        message.log_prob_false,
+        message.log_prob_static,
+        message.num_frames,
+        _nanoseconds(message.elapsed) / NS_PER_S,
+        _nanoseconds(message.latency) / NS_PER_S,
+        message.message,
+    )
+
+
+def _nanoseconds(time_or_duration: Time | Duration) -> int:
+    return int(time_or_duration.sec * NS_PER_S + time_or_duration.nanosec)

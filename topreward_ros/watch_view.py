@@ -1,0 +1,265 @@
+"""What `topreward watch` remembers of a monitor and how it shows it: plain data in, something to print out.
+
+No ROS 2, no clock, no output here: nodes/watch.py fills the log and owns the screen. Times called ``now_s``
+are of any steady clock in seconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from statistics import median
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from topreward_ros.core.episode import State
+from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.terminal import RANDOM_WEIGHTS, number
+
+_EVENTS_SHOWN = 6
+_RATE_SCORES = 10  # the score rate is that of the newest scores
+_CHART_ROWS = 6
+_CHART_SPANS_S = (10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+_STATE_STYLES = {
+    State.RUNNING: "bold black on cyan",
+    State.SUCCEEDED: "bold black on green",
+    State.FAILED: "bold white on red",
+    State.STALE: "bold black on yellow",
+    State.STALLED: "bold black on yellow",
+}
+_EVENT_STYLES = {"SUCCESS": "bold green", "EPISODE_STARTED": "cyan", "EPISODE_ENDED": "cyan"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A TaskProgress message without ROS types."""
+
+    episode_id: str
+    instruction: str
+    state: State
+    stamp_ns: int  #: of the newest frame in the prefix
+    progress: float
+    log_prob: float
+    log_prob_false: float
+    log_prob_static: float
+    num_frames: int
+    elapsed_s: float
+    latency_s: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """A TaskEvent message without ROS types."""
+
+    episode_id: str
+    stamp_ns: int
+    type: str  #: name of the constant
+    message: str
+
+
+@dataclass(slots=True)
+class WatchLog:
+    """What came so far: the newest message, the scores of the episode at hand, the newest events."""
+
+    topic: str  #: as resolved
+    title: str = "topreward watch"
+    waiting: str = "waiting for the first message ..."
+    model: str = ""  #: from the monitor's info; empty before it came
+    random_weights: bool = False
+    advice: tuple[str, ...] = ()  #: what to check, while nothing arrives
+    newest: Sample | None = None
+    scores: list[Sample] = field(default_factory=list)  #: of the episode at hand, in order
+    score_count: int = 0  #: of all episodes
+    latencies_s: list[float] = field(default_factory=list)  #: of all scores
+    events: deque[Happening] = field(default_factory=lambda: deque(maxlen=100))
+    last_arrival_s: float | None = None
+    _start_ns: int = 0  # stamp of the first frame of the episode at hand
+    _score_times_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_SCORES))
+
+    def add_progress(self, sample: Sample, now_s: float) -> bool:
+        """Take a message; True when it carries a new score, False for a heartbeat or a change of state."""
+        self.last_arrival_s = now_s
+        self.advice = ()
+        before, self.newest = self.newest, sample
+        if before is None or sample.episode_id != before.episode_id:
+            self.scores.clear()
+            self._score_times_s.clear()
+        is_score = sample.num_frames > 0 and (not self.scores or sample.stamp_ns != self.scores[-1].stamp_ns)
+        if is_score:
+            self._start_ns = sample.stamp_ns - round(sample.elapsed_s * NS_PER_S)
+            self.scores.append(sample)
+            self.score_count += 1
+            self.latencies_s.append(sample.latency_s)
+            self._score_times_s.append(now_s)
+        return is_score
+
+    def add_event(self, event: Happening) -> None:
+        """Take an event."""
+        if event.type == "EPISODE_STARTED":
+            self._start_ns = event.stamp_ns
+        self.events.append(event)
+
+    def event_time_s(self, event: Happening) -> float:
+        """When it happened, in seconds since the episode at hand began."""
+        return (event.stamp_ns - self._start_ns) / NS_PER_S
+
+    def score_rate(self) -> float:
+        """Scores per second of late [Hz]; NaN before there are two."""
+        times = self._score_times_s
+        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else float("nan")
+
+    def median_latency_s(self) -> float:
+        """Over all scores [s]; NaN before the first."""
+        return median(self.latencies_s) if self.latencies_s else float("nan")
+
+    def silence_s(self, now_s: float, since_s: float) -> float:
+        """Time since the last message, or since ``since_s`` when there was none."""
+        return now_s - (since_s if self.last_arrival_s is None else self.last_arrival_s)
+
+
+def sample_line(sample: Sample) -> str:
+    """A score as one line, for where there is no terminal."""
+    note = f"  ({sample.message})" if sample.message else ""
+    return (
+        f"{sample.elapsed_s:8.2f} s  {sample.state.name:<9}  progress {number(sample.progress)}  "
+        f"log p {number(sample.log_prob)} nat, first frame held {number(sample.log_prob_static)} nat  "
+        f"{sample.num_frames} frames  latency {number(sample.latency_s)} s{note}"
+    )
+
+
+def event_line(log: WatchLog, event: Happening) -> str:
+    """An event as one line."""
+    return f"{log.event_time_s(event):8.2f} s  {event.type}: {event.message}"
+
+
+def view(log: WatchLog, now_s: float, width: int) -> RenderableType:
+    """The whole picture, ``width`` columns wide."""
+    inner = max(width - 4, 30)
+    sample = log.newest
+    parts: list[RenderableType] = []
+    if sample is None:
+        parts.append(Text(log.waiting, style="dim"))
+    else:
+        parts += [_headline(sample), Text(), _bar(sample.progress, inner), Text()]
+        parts += [_chart(log.scores, inner), Text(), _numbers(log, sample, now_s)]
+    parts += _notes(log)
+    if log.events:
+        parts += [Text(), _events(log)]
+    model = f"model {log.model}" if log.model else ""
+    return Panel(
+        Group(*parts), title=Text(f"{log.title}  {log.topic}", style="bold"), title_align="left",
+        subtitle=Text(model, style="dim"), subtitle_align="right",
+        box=box.ROUNDED, border_style="blue", width=width,
+    )  # fmt: skip
+
+
+def _headline(sample: Sample) -> RenderableType:
+    line = Table.grid(expand=True)
+    line.add_column(ratio=1, overflow="fold")
+    line.add_column(justify="right", no_wrap=True)
+    task = Text(sample.instruction, style="bold") if sample.instruction else Text("no task", style="dim")
+    line.add_row(task, Text(f" {sample.state.name} ", style=_STATE_STYLES.get(sample.state, "reverse")))
+    return line
+
+
+def _bar(progress: float, width: int) -> Text:
+    percent = f" {100 * progress:3.0f} %" if isfinite(progress) else "     -"
+    cells = width - len(percent)
+    eighths = round(progress * cells * 8) if isfinite(progress) else 0
+    filled = "█" * (eighths // 8) + (_partial(eighths % 8) if eighths % 8 else "")
+    return Text.assemble((filled, "green"), ("░" * (cells - len(filled)), "bright_black"), (percent, "bold"))
+
+
+def _partial(eighths: int) -> str:
+    """A cell that is filled from the left by 1 to 7 eighths."""
+    return "▏▎▍▌▋▊▉"[eighths - 1]
+
+
+def _chart(scores: Sequence[Sample], width: int) -> RenderableType:
+    """Progress over the time of the episode, which grows to the right until the axis is made longer."""
+    columns = width - 4
+    elapsed_s = scores[-1].elapsed_s if scores else 0.0
+    span_s = next((span for span in _CHART_SPANS_S if span >= elapsed_s), elapsed_s)
+    levels = [round(value * _CHART_ROWS * 8) for value in _resample(scores, span_s, columns)]
+    rows = []
+    for row in range(_CHART_ROWS):
+        label = {0: "1.0 ", _CHART_ROWS - 1: "0.0 "}.get(row, "    ")
+        floor = 8 * (_CHART_ROWS - 1 - row)
+        cells = "".join(_BLOCKS[min(max(level - floor, 0), 8)] for level in levels)
+        rows.append(Text.assemble((label, "dim"), (cells, "cyan")))
+    end = f"{span_s:g} s"
+    rows.append(Text("    0 s" + end.rjust(columns - 3), style="dim"))
+    return Group(*rows)
+
+
+def _resample(scores: Sequence[Sample], span_s: float, columns: int) -> list[float]:
+    """Per column the progress as of its time, zero where there is none; nothing beyond the newest score."""
+    values: list[float] = []
+    newest, index = 0.0, 0
+    for column in range(columns):
+        if not scores or column * span_s / columns > scores[-1].elapsed_s:
+            break
+        while index < len(scores) and scores[index].elapsed_s < (column + 1) * span_s / columns:
+            newest = scores[index].progress
+            index += 1
+        values.append(newest if isfinite(newest) else 0.0)
+    return values
+
+
+def _numbers(log: WatchLog, sample: Sample, now_s: float) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    for style in ("dim", "", "dim", "", "dim", ""):
+        table.add_column(style=style, no_wrap=True)
+    latency = log.scores[-1].latency_s if log.scores else float("nan")
+    table.add_row(
+        "log p(True)", number(sample.log_prob, 3, "nat"),
+        "elapsed", number(sample.elapsed_s, 1, "s") if log.scores else "-",
+        "latency", f"{number(latency, 2, 's')} (median {number(log.median_latency_s(), 2)})",
+    )  # fmt: skip
+    table.add_row(
+        "log p(False)", number(sample.log_prob_false, 3, "nat"),
+        "frames", str(sample.num_frames),
+        "scores", f"{log.score_count}, {number(log.score_rate(), 1)} per s",
+    )  # fmt: skip
+    table.add_row(
+        "first frame held", number(sample.log_prob_static, 3, "nat"),
+        "episode", sample.episode_id or "-",
+        "last message", f"{log.silence_s(now_s, now_s):.1f} s ago",
+    )  # fmt: skip
+    return table
+
+
+def _notes(log: WatchLog) -> list[RenderableType]:
+    """What a reader of the numbers must know."""
+    notes: list[RenderableType] = []
+    message = log.newest.message if log.newest else ""
+    if log.random_weights or "random weights" in message:
+        notes.append(RANDOM_WEIGHTS)
+        message = message.removeprefix("random weights").removeprefix("; ")
+    if message:
+        notes.append(Text(message, style="yellow"))
+    notes += [Text(line, style="yellow") for line in log.advice]
+    return [Text(), *notes] if notes else []
+
+
+def _events(log: WatchLog) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", no_wrap=True, style="dim")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold", style="dim")
+    for event in list(log.events)[-_EVENTS_SHOWN:]:
+        at_hand = log.newest is None or event.episode_id == log.newest.episode_id
+        table.add_row(
+            f"{log.event_time_s(event):.1f} s" if at_hand else "before",
+            Text(event.type, style=_EVENT_STYLES.get(event.type, "bold yellow")),
+            Text(event.message),
+        )
+    return table
