@@ -29,8 +29,10 @@ def shared_file(name: str) -> Path:
     ``share/topreward_ros`` of the prefix that the package lies in, whatever is sourced or activated.
     Raises `FileNotFoundError` naming every place that was searched.
     """
-    places = [_PACKAGE_FOLDER.parent / name]
-    places += [parent / "share" / PACKAGE / name for parent in _PACKAGE_FOLDER.parents]
+    places = [parent / "share" / PACKAGE / name for parent in _PACKAGE_FOLDER.parents]
+    beside = _PACKAGE_FOLDER.parent
+    if (beside / "package.xml").is_file():  # else it is site-packages, where config/ may be anybody's
+        places.insert(0, beside / name)
     for place in places:
         if place.exists():
             return place

@@ -1,0 +1,253 @@
+"""The launch files, started by the real launch system, watched over DDS."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+# Not `launch` alone: the folder launch/ of this repository would pass for it.
+pytest.importorskip("launch.actions", reason="launch is not installed (it is not on PyPI)")
+pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed (it is not on PyPI)")
+
+import rclpy
+from launch import LaunchContext
+from launch.actions import DeclareLaunchArgument
+from launch.launch_description_sources import get_launch_description_from_python_launch_file
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import parameter_value_to_python
+from rclpy.parameter_client import AsyncParameterClient
+from topreward_ros.msg import TaskProgress
+
+from topreward_ros.defaults import monitor_defaults, shared_file
+from topreward_ros.nodes import qos
+
+LAUNCH_FILES = sorted(shared_file("launch").glob("*.launch.py"))
+START_LIMIT = 60.0  # [s] a machine with two busy cores
+
+# What `ros2 launch FILE name:=value` does, also where ros2cli is not installed.
+RUN = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import AnyLaunchDescriptionSource
+
+file, *arguments = sys.argv[1:]
+pairs = [tuple(argument.split(":=", 1)) for argument in arguments]
+include = IncludeLaunchDescription(AnyLaunchDescriptionSource(file), launch_arguments=pairs)
+service = LaunchService(argv=arguments)
+service.include_launch_description(LaunchDescription([include]))
+sys.exit(service.run())
+"""
+
+
+class Launched:
+    """A launch file in a process of its own, and a node of ours on the same ROS domain."""
+
+    def __init__(self, file: str, *arguments: str, **environment: str) -> None:
+        domain = random.randint(1, 101)
+        self.context = Context()
+        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = Node("observer", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", RUN, str(shared_file(f"launch/{file}")), *arguments],
+            env={**os.environ, "ROS_DOMAIN_ID": str(domain), "OMP_NUM_THREADS": "1", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def wait_until(self, condition: Callable[[], bool], limit: float = START_LIMIT) -> None:
+        end = time.monotonic() + limit
+        while not condition():
+            assert time.monotonic() < end, f"waited for {limit} s\n{self.stop()}"
+            self.executor.spin_once(timeout_sec=0.1)
+
+    def parameters(self, node: str, *names: str) -> dict[str, Any]:
+        client = AsyncParameterClient(self.node, node)
+        self.wait_until(client.services_are_ready)
+        answer = client.get_parameters(list(names))
+        self.wait_until(answer.done)
+        values = map(parameter_value_to_python, answer.result().values)
+        return dict(zip(names, values, strict=True))
+
+    def output(self, limit: float) -> str:
+        """Everything it wrote, when it has ended by itself within ``limit`` seconds."""
+        return self.process.communicate(timeout=limit)[0]
+
+    def stop(self) -> str:
+        """End it as Ctrl-C does and return what it wrote."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGINT)
+        try:
+            return self.output(20.0)
+        except (subprocess.TimeoutExpired, ValueError):
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            return ""
+        finally:
+            rclpy.try_shutdown(context=self.context)
+
+
+@pytest.fixture
+def launched() -> Iterator[Callable[..., Launched]]:
+    running: list[Launched] = []
+
+    def start(file: str, *arguments: str, **environment: str) -> Launched:
+        running.append(Launched(file, *arguments, **environment))
+        return running[-1]
+
+    yield start
+    for one in running:
+        if one.context.ok():
+            one.stop()
+
+
+def video(path: Path, frames: int) -> Path:
+    """Write a short film of a square that crosses the picture, at 10 Hz."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (160, 120))
+    for number in range(frames):
+        image = np.full((120, 160, 3), 60, np.uint8)
+        image[40:80, 2 * number : 2 * number + 40] = (40, 200, 90)
+        writer.write(image)
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize("file", LAUNCH_FILES, ids=lambda path: path.name)
+def test_every_argument_is_described_and_may_be_left_out(file: Path) -> None:
+    description = get_launch_description_from_python_launch_file(str(file))
+    arguments = [entity for entity in description.entities if isinstance(entity, DeclareLaunchArgument)]
+    assert arguments
+    for argument in arguments:
+        assert len(argument.description) > 10, argument.name
+        argument.execute(LaunchContext())  # its own default is among its choices
+
+
+@pytest.mark.parametrize("text", ["yes", "{}", "12", "[a, b]", "a: b # c", 'it\'s "done"', "null"])
+def test_text_that_reads_like_yaml_arrives_as_text(text: str, launched: Callable[..., Launched]) -> None:
+    monitor = launched("monitor.launch.py", f"task:={text}", "autostart:=false")
+    assert monitor.parameters("monitor", "task") == {"task": text}
+
+
+def test_what_is_not_given_is_left_to_the_file_of_defaults(launched: Callable[..., Launched]) -> None:
+    monitor = launched("monitor.launch.py", "autostart:=false")
+    expected = {**monitor_defaults(), "autostart": False, "use_sim_time": False}
+    assert monitor.parameters("monitor", *expected) == expected
+
+
+def test_arguments_win_over_the_parameter_file_and_the_file_over_the_defaults(
+    launched: Callable[..., Launched], tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "/**:\n  ros__parameters:\n    autostart: false\n    task: from the file\n"
+        "    model: from the file\n    stale_timeout: 9.0\n    image_topics: [a, b]\n"
+    )
+    monitor = launched(
+        "monitor.launch.py",
+        f"params_file:={file}",
+        "namespace:=arm",
+        "model:=from the argument",
+        "image_topic:=/camera/image_raw",
+        "image_transport:=compressed",
+        "use_sim_time:=true",
+    )
+    expected = {
+        **monitor_defaults(),
+        "autostart": False,
+        "task": "from the file",
+        "stale_timeout": 9.0,
+        "model": "from the argument",
+        "image_topics": ["/camera/image_raw"],
+        "image_transport": "compressed",
+        "use_sim_time": True,
+    }
+    assert monitor.parameters("/arm/monitor", *expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "argument", "words"),
+    [
+        ("monitor.launch.py", "image_transport:=jpeg", "['raw', 'compressed', '']"),
+        ("monitor.launch.py", "params_file:=nowhere.yaml", "params_file:=nowhere.yaml is no file"),
+        ("demo.launch.py", "video:=film.mp4", "video:=film.mp4 without task"),
+    ],
+)
+def test_a_wrong_argument_is_named_and_nothing_is_started(
+    file: str, argument: str, words: str, launched: Callable[..., Launched]
+) -> None:
+    wrong = launched(file, argument)
+    output = wrong.output(START_LIMIT)
+    assert words in output
+    assert "process started" not in output
+    assert wrong.process.returncode == 1
+
+
+def environment_of_child(launch_pid: int, program: str) -> dict[str, str]:
+    """Environment of the process below ``launch_pid`` that runs ``program``; empty while there is none."""
+    children = Path(f"/proc/{launch_pid}/task/{launch_pid}/children").read_text().split()
+    for child in children:
+        if program in Path(f"/proc/{child}/cmdline").read_text():
+            pairs = Path(f"/proc/{child}/environ").read_text().split("\0")
+            return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    return {}
+
+
+@pytest.mark.parametrize("own", ["", "/my/profile.xml"])
+def test_the_profile_for_large_images_is_set_unless_the_user_has_one(
+    own: str, launched: Callable[..., Launched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+    environment = {"FASTRTPS_DEFAULT_PROFILES_FILE": own} if own else {}
+    monitor = launched("monitor.launch.py", "autostart:=false", **environment)
+    seen: dict[str, str] = {}
+
+    def found() -> bool:
+        seen.update(environment_of_child(monitor.process.pid, "topreward_ros/monitor"))
+        return bool(seen)
+
+    monitor.wait_until(found)
+    expected = own or str(shared_file("config/fastdds_large_images.xml"))
+    assert Path(seen["FASTRTPS_DEFAULT_PROFILES_FILE"]).name == Path(expected).name
+
+
+def test_the_demonstration_scores_its_video_and_ends_by_itself(
+    launched: Callable[..., Launched], tmp_path: Path
+) -> None:
+    film = video(tmp_path / "film.mp4", frames=30)
+    demonstration = launched("demo.launch.py", f"video:={film}", "task:=push the square to the right")
+    seen: list[TaskProgress] = []
+    demonstration.node.create_subscription(TaskProgress, "task_progress", seen.append, qos.progress())
+    demonstration.wait_until(lambda: bool(seen and seen[-1].num_frames >= 6), limit=120.0)
+    assert seen[-1].instruction == "push the square to the right"
+    assert all(message.log_prob <= 0.0 for message in seen if message.num_frames)
+    output = demonstration.output(START_LIMIT)
+    assert "published 30 frames" in output
+    assert "process has died" not in output
+    assert demonstration.process.returncode == 0
+
+
+def test_the_demonstration_ends_with_the_monitor(launched: Callable[..., Launched], tmp_path: Path) -> None:
+    film = video(tmp_path / "film.mp4", frames=30)
+    output = launched(
+        "demo.launch.py", f"video:={film}", "task:=push", f"model:={tmp_path / 'no model'}"
+    ).output(START_LIMIT)
+    assert "no model" in output
+    assert "published" not in output
