@@ -131,7 +131,7 @@ def sample_line(sample: Sample) -> str:
     return (
         f"{sample.elapsed_s:8.2f} s  {sample.state.name:<9}  progress {number(sample.progress)}  "
         f"log p {number(sample.log_prob)} nat, first frame held {number(sample.log_prob_static)} nat  "
-        f"{sample.num_frames} frames  latency {number(sample.latency_s)} s{note}"
+        f"frames {sample.num_frames}  latency {number(sample.latency_s)} s{note}"
     )
 
 
@@ -153,10 +153,11 @@ def view(log: WatchLog, now_s: float, width: int) -> RenderableType:
     parts += _notes(log)
     if log.events:
         parts += [Text(), _events(log)]
+    episode = f"episode {sample.episode_id}" if sample and sample.episode_id else ""
     model = f"model {log.model}" if log.model else ""
     return Panel(
         Group(*parts), title=Text(f"{log.title}  {log.topic}", style="bold"), title_align="left",
-        subtitle=Text(model, style="dim"), subtitle_align="right",
+        subtitle=Text("  ".join(filter(None, [episode, model])), style="dim"), subtitle_align="right",
         box=box.ROUNDED, border_style="blue", width=width,
     )  # fmt: skip
 
@@ -166,7 +167,7 @@ def _headline(sample: Sample) -> RenderableType:
     line.add_column(ratio=1, overflow="fold")
     line.add_column(justify="right", no_wrap=True)
     task = Text(sample.instruction, style="bold") if sample.instruction else Text("no task", style="dim")
-    line.add_row(task, Text(f" {sample.state.name} ", style=_STATE_STYLES.get(sample.state, "reverse")))
+    line.add_row(task, Text(sample.state.name, style=_STATE_STYLES.get(sample.state, "reverse")))
     return line
 
 
@@ -222,7 +223,7 @@ def _numbers(log: WatchLog, sample: Sample, now_s: float) -> RenderableType:
     table.add_row(
         "log p(True)", number(sample.log_prob, 3, "nat"),
         "elapsed", number(sample.elapsed_s, 1, "s") if log.scores else "-",
-        "latency", f"{number(latency, 2, 's')} (median {number(log.median_latency_s(), 2)})",
+        "latency", f"{number(latency, 2, 's')}, median {number(log.median_latency_s(), 2)}",
     )  # fmt: skip
     table.add_row(
         "log p(False)", number(sample.log_prob_false, 3, "nat"),
@@ -230,9 +231,9 @@ def _numbers(log: WatchLog, sample: Sample, now_s: float) -> RenderableType:
         "scores", f"{log.score_count}, {number(log.score_rate(), 1)} per s",
     )  # fmt: skip
     table.add_row(
-        "first frame held", number(sample.log_prob_static, 3, "nat"),
-        "episode", sample.episode_id or "-",
-        "last message", f"{log.silence_s(now_s, now_s):.1f} s ago",
+        "first frame", number(sample.log_prob_static, 3, "nat"),
+        "", "",
+        "heard", f"{log.silence_s(now_s, now_s):.1f} s ago",
     )  # fmt: skip
     return table
 

@@ -48,14 +48,8 @@ class Child:
         self.log = folder / f"{name}.log"
         params_file = folder / f"{name}.yaml"
         params_file.write_text(_parameter_file(parameters), encoding="utf-8")
-        command = [
-            sys.executable,
-            "-m",
-            f"topreward_ros.nodes.{name}",
-            "--ros-args",
-            "--params-file",
-            params_file,
-        ]
+        module = f"topreward_ros.nodes.{name}"
+        command = [sys.executable, "-m", module, "--ros-args", "--params-file", str(params_file)]
         with self.log.open("wb") as log:
             # A session of its own: Ctrl-C is for the demonstration, which then ends its children in order.
             self._process = subprocess.Popen(

@@ -226,7 +226,7 @@ def stop_signals() -> Iterator[list[int]]:
 def save_svg(log: WatchLog, path: Path, title: str) -> None:
     """Save the view as a picture under ``title``, which says what run it shows. Raises `WatchError`."""
     console = Console(record=True, width=100, file=StringIO(), force_terminal=True, color_system="truecolor")
-    console.print(view(log, time.monotonic(), 100))
+    console.print(view(log, log.last_arrival_s or time.monotonic(), 100))
     # Without rich's web fonts: a picture must not need the network.
     template = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     note = " (random weights)" if log.random_weights else ""
