@@ -289,6 +289,18 @@ def test_reader_that_looks_late_gets_the_last_frames(watcher: Watcher, video: Pa
     assert watcher.numbers() == list(range(30))
 
 
+def test_large_last_frames_are_not_cut_off_by_the_end_of_the_process(watcher: Watcher, tmp_path: Path):
+    """Images of 6 MB, published faster than they can be carried over."""
+    large = cv2.resize(np.ascontiguousarray(picture(5)[..., ::-1]), (1920, 1080))
+    for k in range(8):
+        cv2.imwrite(str(tmp_path / f"{k}.jpg"), large)
+    watcher.subscribe("image", Image)
+    player = watcher.start("-p", f"video:={tmp_path}", "-p", "rate:=500.0")
+    errors = watcher.watch_to_the_end(player)
+    assert player.returncode == 0, errors
+    assert [s - watcher.stamps()[0] for s in watcher.stamps()] == [k * 2_000_000 for k in range(8)]
+
+
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm to look into")
 @pytest.mark.skipif(rclpy.get_rmw_implementation_identifier() != "rmw_fastrtps_cpp", reason="not Fast DDS")
 def test_fast_dds_profile_enlarges_the_shared_memory(watcher: Watcher, video: Path):
