@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("torch", reason="scoring needs PyTorch")
 
 from topreward_ros.core.frames import Frame
-from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer, ScorerSettings
+from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
 from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
 from topreward_ros.scoring.registry import load_scorer
 

@@ -82,9 +82,9 @@ def test_embedded_is_made_on_first_use_and_silently():
 import sys, tempfile, os
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
 from topreward_ros.scoring import registry
+from topreward_ros.scoring.base import ScorerSettings
 assert not {"torch", "transformers", "huggingface_hub"} & set(sys.modules), "a dear import"
 registry.EMBEDDED_FOLDER = registry.EMBEDDED_FOLDER / "none"
-from topreward_ros.scoring.qwen3_vl import ScorerSettings
 settings = ScorerSettings("cpu", "float32", 307200, 64, 1, True)
 first, second = (registry.load_scorer("embedded", settings).info for _ in range(2))
 assert first == second and first.random_weights and first.model_id == "embedded"
@@ -239,8 +239,7 @@ def test_a_setting_that_cannot_be_is_named(checkpoint, settings, changes, named)
 def test_a_hub_id_without_network_is_one_quick_error(tmp_path):
     code = """
 from topreward_ros.scoring.registry import load_scorer
-from topreward_ros.scoring.base import ScorerError
-from topreward_ros.scoring.qwen3_vl import ScorerSettings
+from topreward_ros.scoring.base import ScorerError, ScorerSettings
 try:
     load_scorer("some-org/some-model", ScorerSettings("cpu", "float32", 307200, 64, 1, True))
 except ScorerError as error:
@@ -262,7 +261,7 @@ def test_a_complete_local_copy_of_a_hub_model_needs_no_network(copy, tmp_path):
     copy.rename(home / "snapshots" / commit)
     code = """
 from topreward_ros.scoring.registry import load_scorer
-from topreward_ros.scoring.qwen3_vl import ScorerSettings
+from topreward_ros.scoring.base import ScorerSettings
 print(load_scorer("some-org/some-model", ScorerSettings("cpu", "float32", 307200, 64, 1, True)).info.revision)
 """
     done = run(code, HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")

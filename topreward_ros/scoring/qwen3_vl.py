@@ -36,7 +36,6 @@ from topreward_ros.scoring.prompts import PromptTokens
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration
 
-
 #: Room for the tokens of a patch that are not pads: its time, and where vision starts and ends.
 _TEXT_PER_PATCH = 16
 
