@@ -23,8 +23,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float32, String
-
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
+
 from topreward_ros.nodes import qos
 
 SECOND = 10**9
@@ -78,7 +78,14 @@ class Robot:
         number = len(self.processes)
         file = self.folder / f"parameters-{number}.yaml"
         file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
-        command = [sys.executable, "-m", f"topreward_ros.nodes.{module}", "--ros-args", "--params-file", str(file)]
+        command = [
+            sys.executable,
+            "-m",
+            f"topreward_ros.nodes.{module}",
+            "--ros-args",
+            "--params-file",
+            str(file),
+        ]
         with (self.folder / f"log-{number}.txt").open("wb") as log:
             process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
         self.processes.append(process)
@@ -89,8 +96,10 @@ class Robot:
         process = self.start("monitor", **parameters)
         self.until(lambda: bool(self.infos) or process.poll() is not None, "the monitor is active")
         assert process.poll() is None, self.said(process)
-        self.until(lambda: self.camera.get_subscription_count() > 0 or self.jpeg_camera.get_subscription_count() > 0,
-                   "the monitor subscribes")
+        self.until(
+            lambda: self.camera.get_subscription_count() > 0 or self.jpeg_camera.get_subscription_count() > 0,
+            "the monitor subscribes",
+        )
         return process
 
     def said(self, process: subprocess.Popen[bytes]) -> str:
@@ -116,7 +125,9 @@ class Robot:
         end = time.monotonic() + timeout
         while not done():
             if time.monotonic() > end:
-                pytest.fail(f"waited {timeout:g} s until {what}\n" + "\n".join(map(self.said, self.processes)))
+                pytest.fail(
+                    f"waited {timeout:g} s until {what}\n" + "\n".join(map(self.said, self.processes))
+                )
             self.executor.spin_once(timeout_sec=0.05)
 
     def call(self, kind: type, name: str, **request: Any) -> Any:
@@ -145,6 +156,11 @@ class Robot:
             if message.num_frames:
                 seen.setdefault((message.episode_id, stamp_of(message)), message)
         return list(seen.values())
+
+    def rewarded(self) -> bool:
+        """Whether the reward of the newest score has arrived, too (it is another topic)."""
+        newest, rewards = self.scored()[-1], self.rewards
+        return any(r.episode_id == newest.episode_id and stamp_of(r) == stamp_of(newest) for r in rewards)
 
     def event_types(self) -> list[int]:
         return [event.type for event in self.events]

@@ -11,10 +11,11 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
+
 from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.frames import FrameSchedule
 from topreward_ros.defaults import monitor_defaults
-from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.offline.score_video import score_video
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.registry import load_scorer

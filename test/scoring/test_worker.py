@@ -188,7 +188,8 @@ def test_stop_returns_although_the_scorer_hangs() -> None:
     scorer.gate.release()  # let the thread end with the test
 
 
-def test_stop_during_a_pause_does_not_wait_for_it() -> None:
+def test_stop_during_a_pause_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "_FIRST_PAUSE_S", 600.0)
     scorer = GatedScorer()
     told = threading.Semaphore(0)
     worker = ScoringWorker(scorer, told.release)
@@ -197,6 +198,5 @@ def test_stop_during_a_pause_does_not_wait_for_it() -> None:
     scorer.gate.release()
     wait(told)
     worker.submit(request(2))
-    begun = time.monotonic()
-    assert worker.stop() and time.monotonic() - begun < 0.4
+    assert worker.stop()
     assert scorer.seen == [1]

@@ -435,6 +435,10 @@ def main(args: list[str] | None = None) -> int:
             executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        if rclpy.ok():
+            raise
+        # A signal shut ROS down in the middle of something, which then could not publish.
     node.close()
     if node.abandoned_thread:
         _leave_at_once(status)

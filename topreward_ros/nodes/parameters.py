@@ -154,8 +154,8 @@ def declare(node: Node, parameters: tuple[Parameter, ...], defaults: dict[str, A
             example = f"it takes a {type(default).__name__} such as {default!r}"
             raise ParameterError(f"parameter {parameter.name}: {error}; {example}") from None
         except InvalidParameterValueException as error:
-            problem = parameter.problem_with(error.value) or f"{parameter.name} = {error.value!r}: {error}"
-            raise ParameterError(problem) from None
+            bounds = f"must lie between {parameter.low:g} and {parameter.high:g}"
+            raise ParameterError(f"parameter {parameter.name}: {bounds}: {error}") from None
         value = list(declared.value) if isinstance(default, list) else declared.value
         if problem := parameter.problem_with(value):
             raise ParameterError(problem)

@@ -1,0 +1,242 @@
+"""Instructions, services, parameters and lifecycle of a running monitor."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from builtin_interfaces.msg import Time
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterDescriptor, ParameterType, ParameterValue
+from rcl_interfaces.srv import DescribeParameters, SetParameters
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+from topreward_ros.msg import TaskEvent, TaskProgress, TaskReward
+from topreward_ros.srv import GetProgress, SetTask
+
+from topreward_ros.defaults import monitor_defaults
+from topreward_ros.nodes import qos
+
+START = 1_700_000_000
+
+
+def show(robot, second: int, expect_score: bool = True) -> None:
+    message = Image(width=64, height=48, step=192, encoding="rgb8", data=bytes(64 * 48 * 3))
+    message.header.stamp = Time(sec=START + second)
+    before = len(robot.scored())
+    robot.camera.publish(message)
+    if expect_score:
+        robot.until(lambda: len(robot.scored()) > before and robot.rewarded(), "the image is scored")
+    else:
+        robot.spin(0.4)
+        assert len(robot.scored()) == before
+
+
+def set_parameter(robot, name: str, value) -> tuple[bool, str]:
+    if isinstance(value, float):
+        typed = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
+    else:
+        typed = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value)
+    message = ParameterMessage(name=name, value=typed)
+    result = robot.call(SetParameters, "monitor/set_parameters", parameters=[message]).results[0]
+    return result.successful, result.reason
+
+
+def change_state(robot, transition: int) -> bool:
+    request = Transition(id=transition)
+    return robot.call(ChangeState, "monitor/change_state", transition=request).success
+
+
+def state_of(robot) -> str:
+    return robot.call(GetState, "monitor/get_state").current_state.label
+
+
+@pytest.fixture(scope="module")
+def running(shared_robot):
+    shared_robot.start_monitor(sample_rate=2.0, stale_timeout=60.0, heartbeat_rate=5.0)
+    return shared_robot
+
+
+@pytest.fixture
+def idle(running):
+    """The shared monitor without an instruction, with an empty record."""
+    running.call(SetBool, "monitor/enable", data=True)
+    running.call(SetTask, "monitor/set_task", instruction="")
+    running.spin(0.3)
+    running.forget()
+    return running
+
+
+def test_idle_is_a_heartbeat_without_numbers(idle) -> None:
+    show(idle, 0, expect_score=False)
+    idle.until(lambda: len(idle.progress) >= 3, "heartbeats")
+    newest = idle.progress[-1]
+    assert newest.state == TaskProgress.IDLE and newest.episode_id == "" and newest.num_frames == 0
+    assert math.isnan(newest.progress) and math.isnan(newest.log_prob)
+    assert idle.events == [] and idle.rewards == []
+
+
+def test_set_task_names_the_episode(idle) -> None:
+    response = idle.call(SetTask, "monitor/set_task", instruction="fold the towel", episode_id="take-7")
+    assert response.success and response.episode_id == "take-7"
+    idle.until(lambda: idle.states[-1].state == TaskProgress.WAITING_FOR_IMAGES, "it waits")
+    show(idle, 0)
+    assert idle.scored()[0].episode_id == "take-7" and idle.scored()[0].instruction == "fold the towel"
+    again = idle.call(SetTask, "monitor/set_task", instruction="fold the towel")
+    assert again.episode_id not in ("", "take-7")
+    idle.until(lambda: TaskEvent.EPISODE_ENDED in idle.event_types(), "the same task again is a new episode")
+    assert idle.rewards[-1].truncated
+
+
+def test_instruction_topic_starts_once_however_often_it_is_said(idle) -> None:
+    for _ in range(3):
+        idle.say("stack the cup")
+    show(idle, 0)
+    idle.say("stack the cup")
+    show(idle, 1)
+    assert idle.event_types() == [TaskEvent.EPISODE_STARTED]
+    idle.say("fold the towel")
+    show(idle, 2)
+    assert [m.instruction for m in idle.scored()] == ["stack the cup", "stack the cup", "fold the towel"]
+    idle.say("")
+    idle.until(lambda: idle.states[-1].state == TaskProgress.IDLE, "empty means idle")
+
+
+def test_reset_begins_anew(idle) -> None:
+    idle.say("stack the cup")
+    show(idle, 0)
+    show(idle, 1)
+    assert idle.call(Trigger, "monitor/reset").success
+    show(idle, 2)
+    assert [m.num_frames for m in idle.scored()] == [1, 2, 1]
+    assert idle.event_types()[1:3] == [TaskEvent.ABORTED, TaskEvent.EPISODE_ENDED]
+    assert [r.step for r in idle.rewards] == [0, 1, 2, 0]
+
+
+def test_disable_stops_scoring_and_enable_goes_on(idle) -> None:
+    idle.say("stack the cup")
+    show(idle, 0)
+    assert idle.call(SetBool, "monitor/enable", data=False).success
+    show(idle, 1, expect_score=False)
+    assert idle.call(SetBool, "monitor/enable", data=True).success
+    show(idle, 2)
+    assert idle.scored()[-1].instruction == "stack the cup"
+
+
+def test_get_progress_gives_the_newest(idle) -> None:
+    idle.say("stack the cup")
+    show(idle, 0)
+    answer = idle.call(GetProgress, "monitor/get_progress").progress
+    newest = idle.scored()[-1]
+    assert (answer.log_prob, answer.episode_id, answer.num_frames) == (newest.log_prob, newest.episode_id, 1)
+
+
+def test_the_heartbeat_repeats_the_score_with_growing_latency(idle) -> None:
+    idle.say("stack the cup")
+    show(idle, 0)
+    count = len(idle.progress)
+    idle.until(lambda: len(idle.progress) >= count + 3, "heartbeats")
+    latencies = [m.latency.sec + m.latency.nanosec / 1e9 for m in idle.progress[-3:]]
+    assert latencies == sorted(set(latencies))
+    assert {(m.log_prob, m.header.stamp.sec) for m in idle.progress[-3:]} == {
+        (idle.scored()[0].log_prob, START)
+    }
+    assert len(idle.rewards) == 1  # a heartbeat is not a reward
+
+
+def test_task_parameter_and_live_parameters(idle) -> None:
+    assert set_parameter(idle, "task", "open the drawer") == (True, "")
+    show(idle, 0)
+    assert idle.scored()[0].instruction == "open the drawer"
+    infos = len(idle.infos)
+    assert set_parameter(idle, "success_threshold", -3.5)[0]
+    idle.until(lambda: len(idle.infos) > infos, "~/info says the new threshold")
+    assert idle.infos[-1].success_threshold == -3.5
+    assert set_parameter(idle, "reward_type", "log_prob")[0]
+    idle.call(Trigger, "monitor/reset")
+    show(idle, 1)
+    assert idle.rewards[-1].type == TaskReward.LOG_PROB
+    assert idle.rewards[-1].reward == idle.scored()[-1].log_prob
+    assert set_parameter(idle, "reward_type", "progress_delta")[0]
+    assert set_parameter(idle, "success_threshold", monitor_defaults()["success_threshold"])[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("success_threshold", 0.5, "success_threshold"),
+        ("reward_type", "cookies", "one of log_prob, progress, progress_delta, advantage_weight"),
+        ("model", "elsewhere", "read-only"),
+        ("sample_rate", 5.0, "read-only"),
+    ],
+)
+def test_a_refused_parameter_says_why(idle, name: str, value, said: str) -> None:
+    successful, reason = set_parameter(idle, name, value)
+    assert not successful and said in reason
+
+
+def test_every_parameter_is_described(idle) -> None:
+    names = list(monitor_defaults())
+    descriptors: list[ParameterDescriptor] = idle.call(
+        DescribeParameters, "monitor/describe_parameters", names=names
+    ).descriptors
+    assert [d.name for d in descriptors] == names
+    assert all(d.description for d in descriptors)
+    numeric = (ParameterType.PARAMETER_DOUBLE, ParameterType.PARAMETER_INTEGER)
+    assert all(d.floating_point_range or d.integer_range for d in descriptors if d.type in numeric)
+
+
+def test_latched_instruction_from_before_the_start(robot) -> None:
+    latched = robot.node.create_publisher(String, "task_instruction", qos.latched())
+    latched.publish(String(data="stack the cup"))
+    robot.start_monitor()
+    robot.until(lambda: robot.progress and robot.progress[-1].instruction == "stack the cup", "it was heard")
+    latched.publish(String(data="fold the towel"))
+    robot.until(lambda: robot.progress[-1].instruction == "fold the towel", "and so is the next")
+    robot.spin(0.5)
+    episodes = {m.episode_id for m in robot.progress + robot.states if m.instruction == "fold the towel"}
+    assert len(episodes) == 1, "heard twice, taken twice"
+
+
+def test_the_full_lifecycle_twice(robot) -> None:
+    process = robot.start("monitor", autostart=False, task="stack the cup")
+    assert state_of(robot) == "unconfigured"
+    assert robot.camera.get_subscription_count() == 0
+    for _ in range(2):
+        assert change_state(robot, Transition.TRANSITION_CONFIGURE), robot.said(process)
+        assert state_of(robot) == "inactive"
+        robot.until(lambda: robot.camera.get_subscription_count() == 1, "configure subscribes")
+        robot.forget()
+        show(robot, 0, expect_score=False)
+        assert not robot.call(SetTask, "monitor/set_task", instruction="x").success
+        assert change_state(robot, Transition.TRANSITION_ACTIVATE)
+        show(robot, 1)
+        assert change_state(robot, Transition.TRANSITION_DEACTIVATE)
+        robot.spin(0.3)
+        assert robot.event_types() == [TaskEvent.EPISODE_STARTED, TaskEvent.ABORTED, TaskEvent.EPISODE_ENDED]
+        show(robot, 2, expect_score=False)
+        assert change_state(robot, Transition.TRANSITION_ACTIVATE)
+        robot.forget()
+        show(robot, 3)
+        assert np.isfinite(robot.scored()[-1].log_prob)
+        assert change_state(robot, Transition.TRANSITION_DEACTIVATE)
+        assert change_state(robot, Transition.TRANSITION_CLEANUP)
+        robot.until(lambda: robot.camera.get_subscription_count() == 0, "cleanup lets the camera go")
+    assert change_state(robot, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert robot.stop(process) < 3.0 and process.returncode == 0, robot.said(process)
+
+
+def test_configure_fails_on_a_bad_model_and_nothing_is_half_started(robot) -> None:
+    process = robot.start("monitor", autostart=False, model=str(robot.folder))
+    assert not change_state(robot, Transition.TRANSITION_CONFIGURE)
+    assert state_of(robot) == "unconfigured"
+    assert "cannot configure" in robot.said(process) and "config.json" in robot.said(process)
+    assert robot.camera.get_subscription_count() == 0
+    assert robot.stop(process) < 3.0 and process.returncode == 0

@@ -1,0 +1,92 @@
+"""Starting and ending a monitor: what is refused, with which words, and how fast it goes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from topreward_ros.defaults import monitor_defaults
+from topreward_ros.nodes.parameters import MONITOR_PARAMETERS
+
+
+def test_parameters_and_their_defaults_are_the_same_list() -> None:
+    assert [parameter.name for parameter in MONITOR_PARAMETERS] == list(monitor_defaults())
+    for parameter in MONITOR_PARAMETERS:
+        assert parameter.problem_with(monitor_defaults()[parameter.name]) == ""
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"model": "/nowhere/at/all"}, ["/nowhere/at/all"]),
+        ({"model": "nobody/no-such-model"}, ["nobody/no-such-model", "network"]),
+        ({"device": "cuda:7"}, ["cuda:7"]),
+        ({"device": "quantum"}, ["quantum"]),
+        ({"sample_rate": -1.0}, ["sample_rate", "between 0.01 and 60"]),
+        ({"sample_rate": "fast"}, ["sample_rate"]),
+        ({"max_frames": 7}, ["max_frames", "even"]),
+        ({"progress_mode": "episode_minmax"}, ["episode_minmax", "static_baseline, raw_probability"]),
+        ({"image_topics": [""]}, ["image_topics"]),
+        ({"image_transport": "theora"}, ["theora", "raw, compressed"]),
+    ],
+    ids=lambda value: next(iter(value.items())).__repr__() if isinstance(value, dict) else "",
+)
+def test_what_cannot_work_is_refused_with_the_mend(robot, parameters: dict, said: list[str]) -> None:
+    # The hub is asked at an address of this machine where nobody listens: no network, no waiting.
+    robot.environment["HF_ENDPOINT"] = "http://127.0.0.1:9"
+    process = robot.start("monitor", **parameters)
+    assert process.wait(timeout=60) == 1
+    text = robot.said(process)
+    assert all(word in text for word in said), text
+    assert "Traceback" not in text and text.count("[ERROR]") + text.count("[FATAL]") == 1, text
+    robot.spin(0.5)
+    assert robot.camera.get_subscription_count() == 0
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["loading", "idle", "scoring"])
+def test_a_signal_ends_it_cleanly_within_three_seconds(robot, with_signal: int, moment: str) -> None:
+    process = robot.start("monitor", task="stack the cup", sample_rate=20.0)
+    if moment == "loading":
+        robot.until(lambda: "loading model" in robot.said(process), "it loads")
+    else:
+        robot.until(lambda: bool(robot.infos), "it is active")
+    player: subprocess.Popen[bytes] | None = None
+    if moment == "scoring":
+        import cv2
+        import numpy as np
+
+        folder = robot.folder / "pictures"
+        folder.mkdir()
+        for k in range(200):
+            cv2.imwrite(str(folder / f"{k}.png"), np.full((48, 64, 3), k, np.uint8))
+        player = robot.start("video_player", video=str(folder), rate=30.0, loop=True)
+        robot.until(lambda: len(robot.scored()) >= 3, "it scores")
+    assert robot.stop(process, with_signal) < 3.0
+    assert process.returncode == 0, robot.said(process)
+    assert "Traceback" not in robot.said(process)
+    if player is not None:
+        assert robot.stop(player, with_signal) < 3.0
+        assert player.returncode == 0, robot.said(player)
+
+
+def test_the_model_may_take_forever_to_load(robot) -> None:
+    """A pipe among the weight files: reading it blocks, as a dead disk does."""
+    import os
+    import shutil
+
+    from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
+
+    folder = robot.folder / "checkpoint"
+    shutil.copytree(make_random_checkpoint(robot.folder / "made"), folder)
+    os.mkfifo(folder / "more.safetensors")
+    process = robot.start("monitor", model=str(folder))
+    robot.until(lambda: "loading model" in robot.said(process), "it loads")
+    time.sleep(6.0)  # longer than the whole start of the others
+    assert process.poll() is None, robot.said(process)
+    assert robot.stop(process) < 3.0 and process.returncode == 0
