@@ -60,7 +60,9 @@ $(created):
 $(installed): $(created) $(requirements)
 	@echo 'Installing $(requirements)'
 	@set -o pipefail; $(VENV)/bin/python -m pip install --disable-pip-version-check $(PIP_ARGS) \
-	  $(requirements:%=-r %) | sed -u -n -E 's/^ *(Downloading|Using cached|Processing) /  /p'
+	  $(requirements:%=-r %) | sed -u -n -E \
+	  -e 's#^ *(Downloading|Using cached|Processing) ([^ ]*/)?([^ ]+).*#  \3#p' \
+	  -e 's#^Installing collected.*#Unpacking them (a minute or two)#p'
 	@touch $@
 
 $(built): $(installed) $(sources)
