@@ -223,7 +223,7 @@ def test_silence_names_the_topic_and_where_images_are(robot) -> None:
     assert "nobody publishes on /front/image_raw" in robot.said(process)
     assert "/wrist/image_raw (sensor_msgs/msg/Image)" in robot.said(process)
     robot.until(lambda: robot.event_types() == [TaskEvent.STALE_IMAGES], "STALE_IMAGES")
-    assert robot.states[-1].state == TaskProgress.STALE
+    robot.until(lambda: robot.states[-1].state == TaskProgress.STALE, "the state says so, too")
     robot.node.destroy_publisher(elsewhere)
 
 
