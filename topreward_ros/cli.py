@@ -269,7 +269,10 @@ def _add_watch(commands: Any) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text}: must be a number of seconds above 0")
     return value
@@ -277,7 +280,10 @@ def _seconds(text: str) -> float:
 
 def _watch(options: argparse.Namespace) -> int:
     _check_output(options.svg)
-    watch = _ros_half("watch")
+    try:
+        watch = _ros_half("watch")
+    except KeyboardInterrupt:  # Ctrl-C is the way to end it, also while it still starts
+        return 0
     ros_arguments = [sys.argv[0], *options.ros_arguments]
     try:
         return int(watch.run(options.topic, options.once, options.duration, options.svg, ros_arguments))

@@ -31,7 +31,7 @@ from topreward_ros.watch_view import WatchLog, event_line
 _DOMAINS = range(1, 102)  # those whose ports lie below the ones that Linux hands out
 _WAIT_FOR_MONITOR_S = 3600.0  # of the player; whether the monitor has died is seen here
 _LAST_SCORE_S = 30.0  # without a score after the video, until the last one is given up
-_STOP_S = 2.0  # for a child to end after SIGTERM, before it is killed
+_STOP_S = 2.5  # for a child to end after SIGTERM, before it is killed
 _LOG_LINES = 15  # shown of a child that failed
 
 

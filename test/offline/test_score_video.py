@@ -1,0 +1,185 @@
+"""The curve of a video: which frames are scored, what comes of the scores, where it stops, how it is kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from topreward_ros.core.episode import MonitorSettings, State
+from topreward_ros.core.events import SuccessSettings
+from topreward_ros.core.frames import Frame
+from topreward_ros.core.progress import PrefixScore
+from topreward_ros.defaults import monitor_defaults
+from topreward_ros.offline.curve_plot import plot_curve
+from topreward_ros.offline.score_video import Curve, due_times, score_video
+from topreward_ros.offline.video import VideoError
+from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo
+
+RATE = 10.0
+FRAMES = 61
+SETTINGS = replace(
+    MonitorSettings.from_parameters(monitor_defaults()),
+    sample_rate=2.0,
+    success=SuccessSettings(threshold=-0.6, hysteresis=0.5, dwell=1.0, min_scores=2, smoothing=1),
+)
+
+
+class Brightness(PrefixScorer):
+    """The brighter the newest frame, the surer: from -4 nat for black to 0 for white."""
+
+    info = ScorerInfo("brightness", "1", False, "cpu", "float32", "0" * 16)
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, tuple[Frame, ...]]] = []
+
+    def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
+        self.asked.append((instruction, tuple(prefix)))
+        brightness = [float(frame.image.mean()) / 255.0 for frame in (prefix[-1], prefix[0])]
+        log_prob, static = (-4.0 * (1.0 - value) for value in brightness)
+        return PrefixScore(log_prob, -1.0, static)
+
+    def close(self) -> None:
+        self.asked.clear()
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """6 s that get brighter for 4 s and then stay white."""
+    path = tmp_path_factory.mktemp("video") / "brighter.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), RATE, (64, 48))
+    for k in range(FRAMES):
+        writer.write(np.full((48, 64, 3), min(255, round(255 * k / 40)), np.uint8))
+    writer.release()
+    return path
+
+
+def never_ends() -> MonitorSettings:
+    return replace(SETTINGS, end_episode_on_success=False)
+
+
+def test_every_due_frame_is_scored_with_the_whole_prefix(video: Path) -> None:
+    scorer = Brightness()
+    seen = []
+    curve = score_video(video, "  make it bright ", scorer, never_ends(), on_score=seen.append)
+    times = [point.time_s for point in curve.points]
+    assert times == pytest.approx([0.5 * k for k in range(13)], abs=1e-3)
+    assert times == due_times(video, 2.0)
+    assert [point.num_frames for point in curve.points] == list(range(1, 14))
+    assert {instruction for instruction, _ in scorer.asked} == {"make it bright"}
+    newest = scorer.asked[-1][1]
+    assert all(earlier is later for earlier, later in zip(scorer.asked[-2][1], newest, strict=False))
+    assert tuple(seen) == curve.points
+    assert curve.duration_s == pytest.approx(6.0, abs=1e-3)
+
+
+def test_numbers_follow_from_the_scores(video: Path) -> None:
+    curve = score_video(video, "x", Brightness(), never_ends())
+    for point in curve.points:
+        assert point.progress == pytest.approx(1.0 - point.score.log_prob / point.score.log_prob_static)
+    assert curve.points[-1].progress > 0.98
+    rewards = [point.reward for point in curve.points]
+    assert rewards[0] == 0.0
+    assert sum(rewards) == pytest.approx(curve.points[-1].progress)
+    assert curve.minmax()[0] == 0.0 and curve.minmax().max() == 1.0
+
+
+def test_nothing_is_scored_after_the_episode(video: Path) -> None:
+    scorer = Brightness()
+    curve = score_video(video, "x", scorer, SETTINGS)
+    assert [event.type for event in curve.events] == ["EPISODE_STARTED", "SUCCESS", "EPISODE_ENDED"]
+    # -0.6 nat are passed at 3.5 s and must then be held for 1 s
+    assert [event.time_s for event in curve.events] == pytest.approx([0.0, 4.5, 4.5], abs=1e-3)
+    assert curve.points[-1].time_s == curve.events[-1].time_s
+    assert len(scorer.asked) == len(curve.points) == 10
+    assert curve.ended_early and curve.state is State.SUCCEEDED
+
+
+def test_a_video_that_ends_with_the_episode_did_not_end_early(video: Path) -> None:
+    curve = score_video(video, "x", Brightness(), never_ends())
+    assert not curve.ended_early
+    assert [event.type for event in curve.events] == ["EPISODE_STARTED", "SUCCESS"]
+
+
+def test_timeout(video: Path) -> None:
+    curve = score_video(video, "x", Brightness(), replace(SETTINGS, episode_timeout=2.0))
+    assert [event.type for event in curve.events] == ["EPISODE_STARTED", "TIMEOUT", "EPISODE_ENDED"]
+    assert [point.time_s for point in curve.points] == pytest.approx([0.0, 0.5, 1.0, 1.5], abs=1e-3)
+    assert curve.state is State.FAILED and curve.ended_early
+
+
+def test_a_given_rate_stretches_time(video: Path) -> None:
+    curve = score_video(video, "x", Brightness(), never_ends(), rate=5.0)
+    assert curve.points[-1].time_s == pytest.approx(12.0)
+    assert len(curve.points) == 25
+
+
+def test_json_holds_everything_and_is_strict(video: Path) -> None:
+    curve = score_video(video, "öffne \"das\" 'x'", Brightness(), SETTINGS)
+    content = json.loads(curve.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert content["format"] == "topreward_curve/1"
+    assert content["instruction"] == "öffne \"das\" 'x'"
+    assert content["model"]["model_id"] == "brightness" and content["model"]["random_weights"] is False
+    assert content["settings"]["progress_mode"] == "static_baseline"
+    assert content["settings"]["success"]["threshold"] == -0.6
+    assert content["state"] == "SUCCEEDED" and content["ended_early"] is True
+    assert len(content["scores"]) == len(curve.points)
+    last, point = content["scores"][-1], curve.points[-1]
+    assert last["time"] == point.time_s and last["log_prob"] == point.score.log_prob
+    assert last["progress"] == point.progress and last["progress_minmax"] == 1.0
+    assert last["log_prob_std"] is None and math.isnan(point.score.log_prob_std)
+    assert [event["type"] for event in content["events"]] == [event.type for event in curve.events]
+
+
+def test_what_cannot_be_scored(video: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="instruction is empty"):
+        score_video(video, "  ", Brightness(), SETTINGS)
+    with pytest.raises(VideoError, match=r"no video at .*missing\.mp4"):
+        score_video(tmp_path / "missing.mp4", "x", Brightness(), SETTINGS)
+
+    class Broken(Brightness):
+        def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
+            raise ScorerError("out of memory")
+
+    with pytest.raises(ScorerError, match="out of memory"):
+        score_video(video, "x", Broken(), SETTINGS)
+
+
+def shown(curve: Curve, path: Path) -> np.ndarray:
+    """The picture that is drawn of a curve, (H, W, 3)."""
+    plot_curve(curve, path)
+    picture = cv2.imread(str(path))
+    assert picture is not None
+    return picture
+
+
+def test_the_picture_shows_the_frames_and_the_warning(video: Path, tmp_path: Path) -> None:
+    curve = score_video(video, "cost $5 and $6_x^2 {", Brightness(), SETTINGS)
+    picture = shown(curve, tmp_path / "curve.png")
+    assert picture.shape[1] == 1200
+    # the strip goes from black to white
+    strip = picture[650:700].mean(axis=(0, 2))
+    left, right = strip[80:1180].argmin() + 80, 1100
+    assert strip[left] < 60 and left < 300 and strip[right] > 220
+    random = replace(curve, model=replace(curve.model, random_weights=True))
+    warned = shown(random, tmp_path / "random.png")
+    red = (np.abs(warned.astype(int) - (0x28, 0x28, 0xC6)).sum(axis=2) < 30)[:130].sum()
+    none = (np.abs(picture.astype(int) - (0x28, 0x28, 0xC6)).sum(axis=2) < 30)[:130].sum()
+    assert red > 2000 and none == 0
+
+
+def test_the_picture_of_a_start_that_looks_finished(video: Path, tmp_path: Path) -> None:
+    class Certain(Brightness):
+        def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
+            return PrefixScore(-0.1, -3.0, -0.1)
+
+    curve = score_video(video, "x", Certain(), SETTINGS)
+    assert all(math.isnan(point.progress) for point in curve.points)
+    assert json.loads(curve.to_json())["scores"][0]["progress"] is None
+    assert shown(curve, tmp_path / "curve.png").shape[1] == 1200

@@ -1,0 +1,158 @@
+"""The command `topreward` as a user types it: output, files, errors and exit statuses of real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from topreward_ros.defaults import monitor_defaults
+
+COMMAND = [sys.executable, "-m", "topreward_ros.cli"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+
+
+def topreward(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """3 s at 10 Hz: a block that moves to the right."""
+    path = tmp_path_factory.mktemp("video") / "block.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10.0, (96, 64))
+    for k in range(31):
+        picture = np.full((64, 96, 3), 120, np.uint8)
+        cv2.rectangle(picture, (2 * k, 30), (2 * k + 20, 50), (0, 0, 200), -1)
+        writer.write(picture)
+    writer.release()
+    return path
+
+
+def test_help_and_version_are_quick_and_need_nothing_heavy() -> None:
+    result = topreward("--help")
+    assert result.returncode == 0
+    assert all(name in result.stdout for name in ("score", "watch", "demo"))
+    for command in ("score", "watch", "demo"):
+        assert topreward(command, "--help").returncode == 0
+    assert re.fullmatch(r"topreward \d+\.\d+\.\d+\n", topreward("--version").stdout)
+    heavy = "{'torch', 'transformers', 'rclpy', 'matplotlib', 'cv2', 'rich', 'numpy'} & set(sys.modules)"
+    code = f"import sys; from topreward_ros import cli; cli._parser(); print({heavy})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout == "set()\n"
+
+
+def test_score_says_what_came_of_it(video: Path, tmp_path: Path) -> None:
+    curve, picture = tmp_path / "curve.json", tmp_path / "curve.png"
+    result = topreward("score", video, "--task", "push [the] block", "--json", curve, "--plot", picture)
+    assert result.returncode == 0, result.stderr
+    assert "random weights" in result.stdout
+    assert "push [the] block" in result.stdout and "EPISODE_STARTED" in result.stdout
+    content = json.loads(curve.read_text())
+    assert content["model"]["random_weights"] is True
+    assert content["settings"]["sample_rate"] == monitor_defaults()["sample_rate"] == 2.0
+    assert [score["time"] for score in content["scores"]] == pytest.approx([0.5 * k for k in range(7)])
+    assert f"{content['scores'][-1]['log_prob']:.3f}" in result.stdout
+    assert cv2.imread(str(picture)).shape[1] == 1200
+
+
+def test_json_on_standard_output_is_nothing_else(video: Path) -> None:
+    result = topreward("score", video, "--task", "x", "--json", "-", "--set", "sample_rate=4")
+    assert result.returncode == 0, result.stderr
+    content = json.loads(result.stdout)
+    assert len(content["scores"]) == 13
+    assert "random weights" in result.stderr
+
+
+def test_score_needs_no_ros(video: Path) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('rclpy', 'rcl_interfaces', 'builtin_interfaces', 'sensor_msgs', 'std_msgs'):\n"
+        "    sys.modules[name] = None\n"
+        "from topreward_ros.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    run = [sys.executable, "-c", code]
+    arguments = ["score", str(video), "--task", "x", "--set", "sample_rate=1"]
+    result = subprocess.run([*run, *arguments], capture_output=True, text=True, env=ENVIRONMENT)
+    assert result.returncode == 0, result.stderr
+    for command in ("watch", "demo"):
+        result = subprocess.run([*run, command], capture_output=True, text=True, env=ENVIRONMENT)
+        assert result.returncode == 1
+        assert "needs ROS 2" in result.stderr and "make setup" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "sample_rat=1"], "did you mean sample_rate?"),
+        (["--set", "image_topics=x"], "score takes no parameter 'image_topics'"),
+        (["--set", "sample_rate"], "NAME=VALUE"),
+        (["--set", "sample_rate=fast"], "--set sample_rate=fast: must be a number"),
+        (["--set", "sample_rate=900"], "--set sample_rate = 900.0: must lie between 0.01 and 60"),
+        (["--set", "sample_rate=nan"], "must lie between 0.01 and 60"),
+        (["--set", "max_frames=5"], "must be even"),
+        (["--set", "end_episode_on_success=yes"], "must be true or false"),
+        (["--set", "progress_mode=magic"], "static_baseline, raw_probability"),
+        (["--model", "/no/such/model"], "model '/no/such/model': no such folder"),
+        (["--plot", "curve.xyz"], "--plot curve.xyz: its name must end in"),
+        (["--json", "/no/such/folder/x.json"], "/no/such/folder/x.json cannot be written"),
+        (["--rate", "-1"], "rate -1.0"),
+    ],
+)
+def test_errors_are_one_line_with_the_mend(video: Path, arguments: list[str], said: str) -> None:
+    result = topreward("score", video, "--task", "x", *arguments)
+    assert result.returncode == 1
+    assert said in result.stderr
+    assert result.stderr.startswith("topreward: ") and len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+
+
+def test_a_missing_video_and_an_empty_task(video: Path) -> None:
+    result = topreward("score", "missing.mp4", "--task", "x")
+    assert result.returncode == 1 and "topreward: no video at missing.mp4" in result.stderr
+    result = topreward("score", video, "--task", "  ")
+    assert result.returncode == 1 and "--task is empty" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["score"], ["score", "x.mp4"], ["fly"], ["watch", "--duration", "0"], ["demo", "--ros-args"]],
+)
+def test_wrong_usage_is_2(arguments: list[str]) -> None:
+    result = topreward(*arguments)
+    assert result.returncode == 2
+    assert "usage: topreward" in result.stderr
+
+
+def test_ctrl_c_ends_score_without_a_trace(video: Path) -> None:
+    """On a terminal, as a person would do it."""
+    leader, follower = pty.openpty()
+    arguments = ["score", str(video), "--task", "x", "--rate", "0.01", "--set", "max_frames=1024"]
+    process = subprocess.Popen([*COMMAND, *arguments], stdout=follower, stderr=follower, env=ENVIRONMENT)
+    os.close(follower)
+    said = b""
+    while b"scoring" not in said:  # loading is over
+        said += os.read(leader, 4096)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    try:
+        while chunk := os.read(leader, 4096):
+            said += chunk
+    except OSError:  # the other end is closed
+        pass
+    os.close(leader)
+    assert process.wait(timeout=10) == 130
+    assert b"interrupted" in said and b"Traceback" not in said
