@@ -318,6 +318,16 @@ def test_corrupt_jpeg_with_good_ends():
         decoded(compressed(bytes(data)))
 
 
+@pytest.mark.parametrize(
+    ("at", "says"), [(19, "checksum"), (60, "checksum"), (13, "without a header"), (-1, "checksum")]
+)
+def test_damaged_png(at: int, says: str):
+    data = bytearray(png(card()))
+    data[at] ^= 0x10
+    with pytest.raises(ImageError, match=says):
+        decoded(compressed(bytes(data), "png"))
+
+
 ENCODINGS = st.sampled_from([*EXACT, *GREY, *BAYERS, *YUVS, "16UC1", "32FC1", "8UC2", "rgb8 ", "é"])
 SIZES = st.one_of(st.integers(0, 9), st.integers(0, 2**32 - 1))
 

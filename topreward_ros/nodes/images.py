@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -203,13 +204,24 @@ def _jpeg_size(data: bytes, what: str) -> tuple[int, int]:
 
 
 def _png_size(data: bytes, what: str) -> tuple[int, int]:
-    """Width and height of a PNG that is whole: its chunks are walked up to IEND."""
+    """Width and height of a PNG that is whole: its chunks are walked up to IEND and their checksums compared.
+
+    OpenCV reads chunks by itself before it looks at checksums, and takes gigabytes for a damaged one.
+    """
+    if data[12:16] != b"IHDR":
+        raise ImageError(f"{what} is a PNG without a header; was it damaged on the way?")
     size = (int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
     at = len(_PNG_MAGIC)
     while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")  # length and name, then the content
+        checksum = data[end : end + 4]
+        if len(checksum) < 4:
+            break
+        if zlib.crc32(memoryview(data)[at + 4 : end]) != int.from_bytes(checksum, "big"):
+            raise ImageError(f"{what}, {size[0]}x{size[1]}, is a PNG with a wrong checksum and so is corrupt")
         if data[at + 4 : at + 8] == b"IEND":
             return size
-        at += 12 + int.from_bytes(data[at : at + 4], "big")  # length, name and checksum around the content
+        at = end + 4
     raise ImageError(f"{what}, {size[0]}x{size[1]}, is a PNG without its end; was it cut off on the way?")
 
 
