@@ -21,6 +21,16 @@ from topreward_ros.offline.score_video import Curve, CurvePoint
 RANDOM_WEIGHTS = Text("random weights: the numbers mean nothing", style="bold red")
 
 
+def printable(text: str, longest: int = 10_000) -> str:
+    """Text from outside on one line, without what could command a terminal, and cut where it is too long.
+
+    >>> printable("open\\nthe \\x1b[2J drawer", longest=14)
+    'open the  [...'
+    """
+    line = "".join(character if character.isprintable() else " " for character in text)
+    return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
 def number(value: float, digits: int = 3, unit: str = "") -> str:
     """A number with its unit, or a dash for NaN."""
     return f"{value:.{digits}f}{unit and ' ' + unit}" if isfinite(value) else "-"
@@ -54,8 +64,8 @@ def curve_summary(curve: Curve) -> RenderableType:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     model = curve.model
-    table.add_row("task", Text(curve.instruction))
-    table.add_row("video", Text(curve.video))
+    table.add_row("task", Text(printable(curve.instruction, 400)))
+    table.add_row("video", Text(printable(curve.video)))
     table.add_row("model", Text(f"{model.model_id} ({model.revision}), {model.device}, {model.dtype}"))
     if model.random_weights:
         table.add_row("", RANDOM_WEIGHTS)
@@ -78,5 +88,7 @@ def curve_summary(curve: Curve) -> RenderableType:
         table.add_row("return", f"{total:.3f} ({kind})")
     for index, event in enumerate(curve.events):
         label = "events" if index == 0 else ""
-        table.add_row(label, f"{event.time_s:7.2f} s  {event.type}  [dim]{escape(event.message)}[/dim]")
+        table.add_row(
+            label, f"{event.time_s:7.2f} s  {event.type}  [dim]{escape(printable(event.message, 400))}[/dim]"
+        )
     return Group(table)

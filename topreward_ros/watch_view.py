@@ -20,9 +20,10 @@ from rich.text import Text
 
 from topreward_ros.core.episode import State
 from topreward_ros.core.frames import NS_PER_S
-from topreward_ros.terminal import RANDOM_WEIGHTS, number
+from topreward_ros.terminal import RANDOM_WEIGHTS, number, printable
 
 _EVENTS_SHOWN = 6
+_LONGEST_TEXT = 200  # characters of an instruction or message in the picture
 _RATE_SCORES = 10  # the score rate is that of the newest scores
 _CHART_ROWS = 6
 _CHART_SPANS_S = (10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
@@ -127,7 +128,7 @@ class WatchLog:
 
 def sample_line(sample: Sample) -> str:
     """A score as one line, for where there is no terminal."""
-    note = f"  ({sample.message})" if sample.message else ""
+    note = f"  ({printable(sample.message)})" if sample.message else ""
     return (
         f"{sample.elapsed_s:8.2f} s  {sample.state.name:<9}  progress {number(sample.progress)}  "
         f"log p {number(sample.log_prob)} nat, first frame held {number(sample.log_prob_static)} nat  "
@@ -137,7 +138,7 @@ def sample_line(sample: Sample) -> str:
 
 def event_line(log: WatchLog, event: Happening) -> str:
     """An event as one line."""
-    return f"{log.event_time_s(event):8.2f} s  {event.type}: {event.message}"
+    return f"{log.event_time_s(event):8.2f} s  {event.type}: {printable(event.message)}"
 
 
 def view(log: WatchLog, now_s: float, width: int) -> RenderableType:
@@ -166,7 +167,8 @@ def _headline(sample: Sample) -> RenderableType:
     line = Table.grid(expand=True)
     line.add_column(ratio=1, overflow="fold")
     line.add_column(justify="right", no_wrap=True)
-    task = Text(sample.instruction, style="bold") if sample.instruction else Text("no task", style="dim")
+    instruction = printable(sample.instruction, _LONGEST_TEXT)
+    task = Text(instruction, style="bold") if instruction else Text("no task", style="dim")
     line.add_row(task, Text(sample.state.name, style=_STATE_STYLES.get(sample.state, "reverse")))
     return line
 
@@ -246,7 +248,7 @@ def _notes(log: WatchLog) -> list[RenderableType]:
         notes.append(RANDOM_WEIGHTS)
         message = message.removeprefix("random weights").removeprefix("; ")
     if message:
-        notes.append(Text(message, style="yellow"))
+        notes.append(Text(printable(message), style="yellow"))
     notes += [Text(line, style="yellow") for line in log.advice]
     return [Text(), *notes] if notes else []
 
@@ -261,6 +263,6 @@ def _events(log: WatchLog) -> RenderableType:
         table.add_row(
             f"{log.event_time_s(event):.1f} s" if at_hand else "before",
             Text(event.type, style=_EVENT_STYLES.get(event.type, "bold yellow")),
-            Text(event.message),
+            Text(printable(event.message, _LONGEST_TEXT)),
         )
     return table

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import shorten
 
 import cv2
 import matplotlib
@@ -15,6 +14,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from topreward_ros.offline.score_video import Curve, CurveEvent
 from topreward_ros.offline.video import open_video
+from topreward_ros.terminal import printable
 
 _WIDTH_PX, _HEIGHT_PX, _DPI = 1200, 780, 100
 _LEFT, _RIGHT = 0.065, 0.985  # edges of the panels, share of the width
@@ -55,10 +55,10 @@ def plot_curve(curve: Curve, picture: str | Path, *, rate: float = 0.0) -> None:
 def _draw_title(figure: Figure, curve: Curve) -> None:
     # parse_math off: an instruction may hold a dollar sign
     figure.text(
-        _LEFT, 0.955, shorten(f"“{curve.instruction}”", 110, placeholder=" …”"),
+        _LEFT, 0.955, f"“{printable(curve.instruction, 90)}”",
         fontsize=15, weight="bold", parse_math=False,
     )  # fmt: skip
-    model = f"{Path(curve.video).name}   ·   model {shorten(curve.model.model_id, 60)}"
+    model = f"{Path(curve.video).name}   ·   model {printable(curve.model.model_id, 60)}"
     figure.text(_LEFT, 0.92, model, fontsize=10, color="0.35", parse_math=False)
     if curve.model.random_weights:
         figure.text(

@@ -1,0 +1,264 @@
+"""`topreward watch` and `topreward demo` as real processes, beside a real monitor and player over DDS."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from topreward_ros.msg import TaskProgress
+
+from topreward_ros.nodes import qos
+from topreward_ros.nodes.demo import free_domain
+
+COMMAND = [sys.executable, "-m", "topreward_ros.cli"]
+VERBATIM = """yes: {x: [1]} 'q' "dq" <|im_end|> $HOME \\n ünï 😀 # no"""
+
+
+class Command:
+    """A running `topreward`, with its output as it comes."""
+
+    def __init__(self, environment: dict[str, str], *arguments: object, terminal: bool = False) -> None:
+        self.said = ""
+        leader, follower = pty.openpty() if terminal else os.pipe()
+        self.process = subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=follower,
+            stderr=subprocess.STDOUT,
+            env={**environment, "COLUMNS": "90", "TERM": "xterm-256color"},
+            start_new_session=True,
+        )
+        os.close(follower)
+        self._reader = threading.Thread(target=self._read, args=(leader,), daemon=True)
+        self._reader.start()
+
+    def _read(self, descriptor: int) -> None:
+        try:
+            while chunk := os.read(descriptor, 65536):
+                self.said += chunk.decode(errors="replace")
+        except OSError:  # how a terminal says that the other end is closed
+            pass
+        os.close(descriptor)
+
+    def until(self, done: Callable[[], bool], timeout: float = 60.0) -> None:
+        end = time.monotonic() + timeout
+        while not done():
+            assert time.monotonic() < end, f"still waiting; so far:\n{self.said}"
+            time.sleep(0.05)
+
+    def status(self, timeout: float = 60.0) -> int:
+        """Its exit status, when it has ended by itself."""
+        status = self.process.wait(timeout)
+        self._reader.join(5.0)
+        return status
+
+    def stop(self, number: int = signal.SIGINT) -> tuple[int, float]:
+        """Signal it; its exit status and how long it took [s]."""
+        begun = time.monotonic()
+        self.process.send_signal(number)
+        return self.status(20.0), time.monotonic() - begun
+
+    def children(self) -> list[int]:
+        task = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in task.read_text().split()]
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., Command]]:
+    """Starts `topreward ARGUMENTS`, and ends what is left of it and of its children after the test."""
+    commands: list[Command] = []
+
+    def start(environment: dict[str, str], *arguments: object, terminal: bool = False) -> Command:
+        commands.append(Command(environment, *arguments, terminal=terminal))
+        return commands[-1]
+
+    yield start
+    for command in commands:
+        if command.process.poll() is None:
+            command.stop(signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """3 s at 10 Hz: a block that moves to the right."""
+    path = tmp_path_factory.mktemp("video") / "block.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10.0, (160, 120))
+    for k in range(31):
+        picture = np.full((120, 160, 3), 120, np.uint8)
+        cv2.rectangle(picture, (4 * k, 50), (4 * k + 30, 80), (0, 0, 200), -1)
+        writer.write(picture)
+    writer.release()
+    return path
+
+
+def scores_in(said: str) -> list[tuple[float, float]]:
+    """Time [s] and log-probability [nat] of every line that is a score."""
+    return [
+        (float(t), float(r))
+        for t, r in re.findall(r"([\d.]+) s  \w+ +progress .* log p (-[\d.]+) nat, ", said)
+    ]
+
+
+# ---- watch -------------------------------------------------------------------------------------------
+
+
+def test_watch_prints_a_line_per_score(robot, run, video: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "watch.svg"
+    lines = run(robot.environment, "watch", "--svg", picture)
+    terminal = run(robot.environment, "watch", terminal=True)
+    once = run(robot.environment, "watch", "--once")
+    lines.until(lambda: "watching /task_progress" in lines.said)
+    robot.start_monitor(task=VERBATIM)
+    lines.until(lambda: "model embedded, cpu" in lines.said)
+    assert once.process.poll() is None, "--once waits for a score, not for a heartbeat"
+    player = robot.start("video_player", video=str(video))
+    robot.until(lambda: player.poll() is not None, "the video has been played")
+    robot.until(lambda: len(robot.scored()) == 7, "every due frame is scored")
+    lines.until(lambda: len(scores_in(lines.said)) == 7)
+    terminal.until(lambda: "3.0 s" in terminal.said)
+
+    scored = robot.scored()
+    assert [t for t, _ in scores_in(lines.said)] == pytest.approx([0.5 * k for k in range(7)])
+    assert [r for _, r in scores_in(lines.said)] == pytest.approx([m.log_prob for m in scored], abs=1e-3)
+    assert f"EPISODE_STARTED: watching for: {VERBATIM}" in lines.said
+    assert lines.said.count("random weights") >= 8
+    assert once.status() == 0 and len(scores_in(once.said)) == 1
+
+    assert "\x1b[" in terminal.said and "random weights: the numbers mean nothing" in terminal.said
+    for command in (lines, terminal):
+        status, seconds = command.stop()
+        assert status == 0 and seconds < 1.0, command.said
+        assert "Traceback" not in command.said
+    text = picture.read_text()
+    assert text.startswith("<svg") and "random" in text and "EPISODE_STARTED" in text
+    assert "http" not in text.replace("http://www.w3.org", "").replace("https://www.textualize.io", "")
+
+
+def test_watch_in_a_namespace_ends_after_its_duration(robot, run) -> None:
+    publisher = robot.node.create_publisher(TaskProgress, "/arm/task_progress", qos.progress())
+    remapped = run(robot.environment, "watch", "--duration", 8, "--ros-args", "-r", "__ns:=/arm")
+    named = run(robot.environment, "watch", "--once", "--topic", "/arm/task_progress")
+    robot.until(lambda: publisher.get_subscription_count() == 2, "both watch the topic")
+    message = TaskProgress(episode_id="e", instruction="x", state=TaskProgress.RUNNING, num_frames=2)
+    message.header.stamp.sec = 5
+    message.log_prob, message.progress = -1.5, 0.25
+    publisher.publish(message)
+    assert named.status() == 0 and "progress 0.250" in named.said
+    assert remapped.status() == 0
+    assert scores_in(remapped.said) == [(0.0, -1.5)]
+
+
+def test_watch_says_what_to_check_when_nothing_comes(robot, run) -> None:
+    robot.node.create_publisher(TaskProgress, "/arm/task_progress", qos.progress())
+    command = run(robot.environment, "watch", "--duration", 7)
+    assert command.status() == 1
+    assert (
+        f"nothing on /task_progress for 5 s (ROS_DOMAIN_ID {robot.environment['ROS_DOMAIN_ID']})"
+        in command.said
+    )
+    assert "nobody publishes it: is the monitor running" in command.said
+    assert "other topics of this type: /arm/task_progress; choose one with --topic" in command.said
+    assert command.said.splitlines()[-1] == "topreward: no score came on /task_progress within 7 s"
+
+
+def test_watch_names_a_publisher_that_is_silent(robot, run) -> None:
+    robot.node.create_publisher(TaskProgress, "/task_progress", qos.progress())
+    command = run(robot.environment, "watch")
+    command.until(lambda: "ros2 lifecycle get /robot" in command.said)
+    assert command.stop(signal.SIGTERM)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--topic", "no topic"], "topreward: topic 'no topic' is not a name"),
+        (["--ros-args", "-r", "x"], "topreward: ROS 2 does not start (--ros-args -r x)"),
+        (["--svg", "/no/such/folder/x.svg"], "topreward: /no/such/folder/x.svg cannot be written"),
+    ],
+)
+def test_watch_refuses_what_cannot_be(run, arguments: list[str], said: str) -> None:
+    command = run(dict(os.environ), "watch", *arguments)
+    assert command.status() == 1
+    assert said in command.said and "Traceback" not in command.said
+
+
+# ---- demo --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """As of a user who has set nothing; files of the demonstration go to ``tmp_path``."""
+    kept = {
+        k: v for k, v in os.environ.items() if k not in ("ROS_DOMAIN_ID", "FASTRTPS_DEFAULT_PROFILES_FILE")
+    }
+    return {**kept, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
+
+
+def test_demo_plays_scores_and_ends_by_itself(run, environment, video: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "demo.svg"
+    command = run(environment, "demo", "--video", video, "--task", VERBATIM, "--svg", picture)
+    command.until(lambda: len(command.children()) == 2 or command.process.poll() is not None)
+    children = command.children()
+    assert command.status(90.0) == 0, command.said
+    assert [t for t, _ in scores_in(command.said)] == pytest.approx([0.5 * k for k in range(7)])
+    assert f"EPISODE_STARTED: watching for: {VERBATIM}" in command.said
+    summary = command.said.splitlines()[-1]
+    assert summary.startswith("demo: 7 scores of 7 due frames, final progress ")
+    assert "median latency" in summary and "random weights" in summary
+    assert "block.mp4" in picture.read_text() and "random" in picture.read_text()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    assert list(tmp_path.glob("topreward-demo-*")) == []
+
+
+def test_demo_shows_why_a_child_died(run, environment, video: Path) -> None:
+    command = run(environment, "demo", "--video", video, "--task", "x", "--model", "/no/such/model")
+    assert command.status() == 1
+    assert "the monitor ended with status 1" in command.said
+    assert "model '/no/such/model': no such folder" in command.said
+    log = re.search(r"all of (\S+monitor\.log)\)", command.said)
+    assert log is not None and "/no/such/model" in Path(log[1]).read_text()
+
+
+def test_demo_notices_a_child_that_is_killed(run, environment, video: Path) -> None:
+    command = run(environment, "demo", "--video", video, "--task", "x")
+    command.until(lambda: bool(scores_in(command.said)))
+    monitor, player = command.children()
+    os.kill(monitor, signal.SIGKILL)
+    assert command.status() == 1
+    assert "the monitor ended with status -9" in command.said
+    assert not Path(f"/proc/{player}").exists()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_ctrl_c_ends_the_demo_and_its_children(run, environment, terminal: bool, tmp_path: Path) -> None:
+    command = run(environment, "demo", terminal=terminal)
+    command.until(lambda: "RUNNING" in command.said)
+    children = command.children()
+    status, seconds = command.stop(signal.SIGINT)
+    assert status == 130 and seconds < 3.0, command.said
+    assert len(children) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in children)
+    assert "Traceback" not in command.said
+    assert list(tmp_path.glob("topreward-demo-*")) == []
+
+
+def test_a_domain_in_use_is_not_drawn() -> None:
+    import socket
+
+    domain = free_domain()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("", 7410 + 250 * domain))
+        assert all(free_domain() != domain for _ in range(300))

@@ -1,0 +1,146 @@
+"""What `topreward watch` remembers and draws, from plain data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import StringIO
+from math import nan
+
+import pytest
+from rich.console import Console
+
+from topreward_ros.core.episode import State
+from topreward_ros.watch_view import Happening, Sample, WatchLog, event_line, sample_line, view
+
+START = 1_700_000_000 * 10**9
+
+
+def sample(k: int, **changes: object) -> Sample:
+    """Score k of an episode at 2 Hz, progress k / 20."""
+    base = Sample(
+        episode_id="e1", instruction="open the drawer", state=State.RUNNING, stamp_ns=START + k * 500_000_000,
+        progress=k / 20, log_prob=-4.0 + k / 5, log_prob_false=-0.25, log_prob_static=-4.125,
+        num_frames=k + 1, elapsed_s=0.5 * k, latency_s=0.1, message="",
+    )  # fmt: skip
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def watched(*samples: Sample) -> WatchLog:
+    log = WatchLog("/task_progress")
+    for sample_ in samples:
+        log.add_progress(sample_, now_s=sample_.elapsed_s)
+    return log
+
+
+def drawn(log: WatchLog, now_s: float = 10.0, width: int = 80) -> list[str]:
+    console = Console(width=width, file=StringIO(), color_system=None, force_terminal=True)
+    console.print(view(log, now_s, width))
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_heartbeat_is_no_score() -> None:
+    log = WatchLog("/task_progress")
+    waiting = sample(0, num_frames=0, stamp_ns=0, state=State.WAITING_FOR_IMAGES)
+    assert [log.add_progress(message, 0.0) for message in (waiting, waiting)] == [False, False]
+    assert log.add_progress(sample(0), 1.0) is True
+    assert log.add_progress(sample(0, latency_s=1.1), 2.0) is False
+    assert log.add_progress(sample(0, state=State.STALE), 3.0) is False
+    assert log.add_progress(sample(1, latency_s=0.3), 4.0) is True
+    assert log.score_count == 2 and log.latencies_s == [0.1, 0.3]
+    assert log.median_latency_s() == pytest.approx(0.2)
+    assert log.silence_s(now_s=9.0, since_s=0.0) == 5.0
+
+
+def test_a_new_episode_begins_a_new_curve() -> None:
+    log = watched(sample(0), sample(1), sample(2))
+    assert log.score_rate() == pytest.approx(2.0)
+    assert log.add_progress(sample(0, episode_id="e2", stamp_ns=START), 5.0)
+    assert [score.episode_id for score in log.scores] == ["e2"]
+    assert log.score_count == 4
+    assert not log.score_rate() > 0
+
+
+def test_the_picture_says_everything() -> None:
+    log = watched(*(sample(k) for k in range(11)))
+    log.model = "embedded, cpu, float32"
+    log.add_event(Happening("e1", START, "EPISODE_STARTED", "watching for: [red]"))
+    log.add_event(Happening("e1", START + 5 * 10**9, "SUCCESS", "held"))
+    picture = "\n".join(drawn(log, now_s=6.5))
+    for text in (
+        "/task_progress", "open the drawer", "RUNNING", "50 %", "-2.000 nat", "-0.250 nat", "-4.125 nat",
+        "elapsed  5.0 s", "frames   11", "0.10 s, median 0.10", "11, 2.0 per s", "1.5 s ago",
+        "0.0 s  EPISODE_STARTED  watching for: [red]", "5.0 s  SUCCESS", "episode e1",
+        "model embedded, cpu, float32",
+    ):  # fmt: skip
+        assert text in picture, f"{text!r} is missing in\n{picture}"
+    assert "random weights" not in picture
+
+
+def test_the_bar_is_as_long_as_progress() -> None:
+    def filled(progress: float) -> int:
+        (bar,) = (line for line in drawn(watched(sample(0, progress=progress))) if "%" in line)
+        return bar.count("█")
+
+    assert [filled(value) for value in (0.0, 0.5, 1.0)] == [0, 35, 70]
+    assert not any("%" in line for line in drawn(watched(sample(0, progress=nan))))
+
+
+def test_the_chart_rises_with_progress_and_leaves_the_future_empty() -> None:
+    lines = drawn(watched(*(sample(k, progress=min(1.0, k / 10)) for k in range(11))))  # 5 s of 10 s
+    top = next(i for i, line in enumerate(lines) if "1.0" in line)
+    rows = [line[6:76] for line in lines[top : top + 6]]
+    assert lines[top + 6].split()[1:5] == ["0", "s", "10", "s"]
+    counts = [sum(cell != " " for cell in row) for row in rows]
+    assert counts == sorted(counts) and counts[0] > 0 and counts[-1] <= 38
+    assert all(row[40:].strip() == "" for row in rows)
+
+
+def test_a_longer_episode_has_a_longer_axis() -> None:
+    assert any("20 s" in line for line in drawn(watched(*(sample(k) for k in range(23)))))
+
+
+def test_random_weights_are_said_once_and_other_messages_too() -> None:
+    log = watched(sample(0, progress=nan, message="random weights; the first frame alone reads as success"))
+    picture = "\n".join(drawn(log))
+    assert picture.count("random weights: the numbers mean nothing") == picture.count("random weights") == 1
+    assert "the first frame alone reads as success" in picture
+    log = watched(sample(0))
+    log.random_weights = True
+    assert "random weights" in "\n".join(drawn(log))
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_it_fits_whatever_the_width(width: int) -> None:
+    log = watched(sample(0, instruction="<|im_end|> [bold] " + "x" * 300))
+    log.advice = ("nothing on /task_progress for 5 s",)
+    lines = drawn(log, width=width)
+    assert all(len(line) <= width for line in lines)
+    if width >= 40:
+        assert "<|im_end|> [bold]" in "\n".join(lines)
+
+
+def test_what_comes_from_outside_cannot_command_the_terminal() -> None:
+    evil = "open\n\x1b[2J\x07drawer"
+    log = watched(sample(0, instruction=evil, message=evil))
+    log.add_event(Happening("e1", START, "ABORTED", evil))
+    assert "\x1b[2J" not in "\n".join(drawn(log)) and "\x07" not in "\n".join(drawn(log))
+    for line in (sample_line(sample(0, message=evil)), event_line(log, log.events[0])):
+        assert line.isprintable()
+    assert len(drawn(watched(sample(0, instruction="word " * 2000)))) < 25
+
+
+def test_before_anything_came() -> None:
+    log = WatchLog("/arm/task_progress")
+    assert "waiting for the first message" in "\n".join(drawn(log))
+    log.advice = ("nothing on /arm/task_progress for 5 s (ROS_DOMAIN_ID 3)",)
+    assert "(ROS_DOMAIN_ID 3)" in "\n".join(drawn(log))
+
+
+def test_lines_for_where_there_is_no_terminal() -> None:
+    line = sample_line(sample(4, message="random weights"))
+    assert "2.00 s" in line and "RUNNING" in line and "progress 0.200" in line and "log p -3.200 nat" in line
+    assert "frames 5" in line and "latency 0.100 s" in line and line.endswith("(random weights)")
+    assert "progress -" in sample_line(sample(0, progress=nan))
+    log = watched(sample(0))
+    event = Happening("e1", START + 3 * 10**9, "TIMEOUT", "too long")
+    assert event_line(log, event).split() == ["3.00", "s", "TIMEOUT:", "too", "long"]
