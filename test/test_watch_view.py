@@ -95,6 +95,16 @@ def test_the_chart_rises_with_progress_and_leaves_the_future_empty() -> None:
     assert all(row[40:].strip() == "" for row in rows)
 
 
+def test_no_progress_is_a_line_and_nan_is_none() -> None:
+    def bottom(progress: float) -> str:
+        lines = drawn(watched(*(sample(k, progress=progress) for k in range(11))))
+        (row,) = (line[6:76] for line in lines if "0.0 " in line[:7])
+        return row.rstrip()
+
+    assert set(bottom(0.0)) == {"▁"} and len(bottom(0.0)) == 37
+    assert bottom(nan) == ""
+
+
 def test_a_longer_episode_has_a_longer_axis() -> None:
     assert any("20 s" in line for line in drawn(watched(*(sample(k) for k in range(23)))))
 

@@ -191,7 +191,9 @@ def _chart(scores: Sequence[Sample], width: int) -> RenderableType:
     columns = width - 4
     elapsed_s = scores[-1].elapsed_s if scores else 0.0
     span_s = next((span for span in _CHART_SPANS_S if span >= elapsed_s), elapsed_s)
-    levels = [round(value * _CHART_ROWS * 8) for value in _resample(scores, span_s, columns)]
+    # A progress of 0 is a line at the bottom, so that it differs from none at all.
+    values = _resample(scores, span_s, columns)
+    levels = [max(round(value * _CHART_ROWS * 8), 1) if isfinite(value) else 0 for value in values]
     rows = []
     for row in range(_CHART_ROWS):
         label = {0: "1.0 ", _CHART_ROWS - 1: "0.0 "}.get(row, "    ")
@@ -204,16 +206,16 @@ def _chart(scores: Sequence[Sample], width: int) -> RenderableType:
 
 
 def _resample(scores: Sequence[Sample], span_s: float, columns: int) -> list[float]:
-    """Per column the progress as of its time, zero where there is none; nothing beyond the newest score."""
+    """Per column the progress as of its time, or NaN; nothing beyond the newest score."""
     values: list[float] = []
-    newest, index = 0.0, 0
+    newest, index = float("nan"), 0
     for column in range(columns):
         if not scores or column * span_s / columns > scores[-1].elapsed_s:
             break
         while index < len(scores) and scores[index].elapsed_s < (column + 1) * span_s / columns:
             newest = scores[index].progress
             index += 1
-        values.append(newest if isfinite(newest) else 0.0)
+        values.append(newest)
     return values
 
 
