@@ -10,7 +10,9 @@ PYTEST_ARGS ?=
 sourced_ros := $(and $(ROS_DISTRO),$(filter-out $(CURDIR)/$(VENV),$(subst :, ,$(AMENT_PREFIX_PATH))))
 ros := $(if $(sourced_ros),$(ROS_DISTRO),wheels)
 requirements := requirements/run.txt requirements/dev.txt $(if $(sourced_ros),,requirements/ros-jazzy.txt)
-with_ros := $(if $(sourced_ros),,AMENT_PREFIX_PATH=$(CURDIR)/$(VENV) CMAKE_PREFIX_PATH=$(CURDIR)/$(VENV))
+# How our programs find libraries and packages: the wheels see to the libraries themselves.
+with_ros := $(if $(sourced_ros),source $(VENV)/share/topreward_ros/local_setup.bash &&,\
+  AMENT_PREFIX_PATH=$(CURDIR)/$(VENV) CMAKE_PREFIX_PATH=$(CURDIR)/$(VENV))
 
 # Stamps: a step is done again when something it depends on is newer.
 created := $(VENV)/.created-$(ros)
@@ -67,9 +69,10 @@ $(installed): $(created) $(requirements)
 
 $(built): $(installed) $(sources)
 	@echo 'Building the package into $(VENV) (about a minute the first time)'
-	@$(with_ros) $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet \
+	@touch $@.begun  # what changes while we build is built the next time
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet \
 	  --no-build-isolation --no-deps --no-index --force-reinstall .
-	@touch $@
+	@mv $@.begun $@
 
 $(checkpoint): topreward_ros/scoring/random_checkpoint.py | $(built)
 	@$(with_ros) $(VENV)/bin/python -m topreward_ros.scoring.random_checkpoint

@@ -19,9 +19,6 @@ from setuptools.command.build_py import build_py
 
 NAME = "topreward_ros"
 SOURCE = Path(__file__).resolve().parent
-# Kept between runs, one per environment, so that a change in Python only does not compile anything.
-BUILD = SOURCE / "build" / f"cmake-{crc32(sys.prefix.encode()):08x}"
-STAGE = BUILD / "stage"
 
 
 def ros_environment() -> dict[str, str]:
@@ -29,7 +26,8 @@ def ros_environment() -> dict[str, str]:
     environment = dict(os.environ)
     if Path(sys.prefix, "share", "ament_cmake").is_dir():
         for name in ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH"):
-            environment[name] = os.pathsep.join(filter(None, [sys.prefix, environment.get(name)]))
+            prefixes = [sys.prefix, *environment.get(name, "").split(os.pathsep)]
+            environment[name] = os.pathsep.join(dict.fromkeys(filter(None, prefixes)))
     if not environment.get("AMENT_PREFIX_PATH"):
         raise SystemExit(
             f"topreward_ros: no ROS 2 found in {sys.prefix} and none is sourced; source your ROS 2 "
@@ -41,40 +39,42 @@ def ros_environment() -> dict[str, str]:
     return environment
 
 
-def run_cmake() -> None:
-    """Configure once, build what changed and install all of it into an empty staging folder."""
+def run_cmake() -> Path:
+    """Configure once, build what changed, install all of it into an empty staging folder and return that."""
     environment = ros_environment()
     cmake = shutil.which("cmake", path=environment["PATH"])
     if cmake is None:
         raise SystemExit("topreward_ros: cmake is missing; install it with `sudo apt install cmake`")
-    if not (BUILD / "CMakeCache.txt").exists():
-        generator = ["-G", "Ninja"] if shutil.which("ninja", path=environment["PATH"]) else []
-        configure = [
-            cmake,
-            "-S",
-            str(SOURCE),
-            "-B",
-            str(BUILD),
-            *generator,
+    # Kept between runs, one per Python and ROS 2, so that a change in Python only compiles nothing.
+    key = f"{sys.prefix} {environment['AMENT_PREFIX_PATH']}"
+    build = SOURCE / "build" / f"cmake-{crc32(key.encode()):08x}"
+    stage = build / "stage"
+    if not (build / "CMakeCache.txt").exists():
+        options = [
             f"-DPython3_EXECUTABLE={sys.executable}",
+            f"-DCMAKE_INSTALL_PREFIX={stage}",
+            "-DCMAKE_BUILD_TYPE=Release",
+            "-DBUILD_TESTING=OFF",
         ]
-        options = ["-DBUILD_TESTING=OFF", "-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_INSTALL_PREFIX={STAGE}"]
+        if shutil.which("ninja", path=environment["PATH"]):
+            options.append("-GNinja")
         try:
-            subprocess.run([*configure, *options], check=True, env=environment)
+            subprocess.run([cmake, f"-S{SOURCE}", f"-B{build}", *options], check=True, env=environment)
         except subprocess.CalledProcessError:
-            (BUILD / "CMakeCache.txt").unlink(missing_ok=True)
+            (build / "CMakeCache.txt").unlink(missing_ok=True)
             raise
-    subprocess.run([cmake, "--build", BUILD, "--parallel"], check=True, env=environment)
-    shutil.rmtree(STAGE, ignore_errors=True)
-    subprocess.run([cmake, "--install", BUILD], check=True, env=environment, stdout=subprocess.DEVNULL)
+    subprocess.run([cmake, "--build", str(build), "--parallel"], check=True, env=environment)
+    shutil.rmtree(stage, ignore_errors=True)
+    subprocess.run([cmake, "--install", str(build)], check=True, env=environment, stdout=subprocess.DEVNULL)
+    return stage
 
 
-def data_files(package: Path) -> list[tuple[str, list[str]]]:
+def data_files(stage: Path, package: Path) -> list[tuple[str, list[str]]]:
     """Return every staged file outside the Python packages, by its folder in the environment."""
     folders: dict[str, list[str]] = {}
-    for path in sorted(STAGE.rglob("*")):
+    for path in sorted(stage.rglob("*")):
         if path.is_file() and package.parent not in path.parents:
-            folder = path.parent.relative_to(STAGE).as_posix()
+            folder = path.parent.relative_to(stage).as_posix()
             folders.setdefault(folder, []).append(str(path.relative_to(SOURCE)))
     return list(folders.items())
 
@@ -90,13 +90,13 @@ class BuildInterfacesAndPackage(build_py):
     """Take the package from CMake's staging folder instead of the source tree."""
 
     def run(self) -> None:
-        run_cmake()
-        (package,) = (path.parent.parent for path in STAGE.rglob(f"{NAME}/msg/__init__.py"))
-        point_at_this_python(STAGE / "lib" / NAME)
+        stage = run_cmake()
+        (package,) = (path.parent.parent for path in stage.rglob(f"{NAME}/msg/__init__.py"))
+        point_at_this_python(stage / "lib" / NAME)
         target = Path(self.build_lib, NAME)
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(package, target, ignore=shutil.ignore_patterns("__pycache__"))
-        self.distribution.data_files = data_files(package)
+        self.distribution.data_files = data_files(stage, package)
 
 
 class PlatformDistribution(Distribution):
