@@ -22,7 +22,7 @@ checkpoint := $(VENV)/.checkpoint
 
 installed_folders := topreward_ros msg srv action config launch media scripts
 sources := package.xml CMakeLists.txt setup.py setup.cfg pyproject.toml LICENSE \
-  $(shell find $(wildcard $(installed_folders)) -name __pycache__ -prune -o -print)
+  $(shell find $(wildcard $(installed_folders)) -name __pycache__ -prune -o -type f -print)
 
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test lint clean
@@ -47,8 +47,8 @@ clean:  ## remove .venv and everything that was built
 	rm -rf $(VENV) build install log dist *.egg-info
 
 $(created):
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
-	  || { echo 'make: $(PYTHON) is missing or older than 3.10; install it: sudo apt install python3'; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo 'make: $(PYTHON) is missing or older than 3.11, which the pinned packages need; install: sudo apt install python3'; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 	  || { echo 'make: $(PYTHON) cannot make virtual environments; install: sudo apt install python3-venv'; exit 1; }
 	@$(PYTHON) -c 'import sysconfig, os; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
