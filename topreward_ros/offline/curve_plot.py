@@ -48,6 +48,8 @@ def plot_curve(curve: Curve, picture: str | Path, *, rate: float = 0.0) -> None:
     if curve.ended_early:
         for axes in (progress, log_prob):
             axes.axvspan(curve.events[-1].time_s, end_s, color="0.93", zorder=0)
+        middle_s = 0.5 * (curve.events[-1].time_s + end_s)
+        progress.text(middle_s, 0.03, "not scored:\nepisode over", ha="center", fontsize=8, color="0.4")
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         figure.savefig(picture)
 
