@@ -25,6 +25,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float32, String
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 
+from topreward_ros.defaults import config_file
 from topreward_ros.nodes import qos
 
 SECOND = 10**9
@@ -44,6 +45,7 @@ class Robot:
             **os.environ,
             "ROS_DOMAIN_ID": str(random.randint(1, 101)),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "FASTRTPS_DEFAULT_PROFILES_FILE": str(config_file("fastdds_large_images.xml")),
             "OMP_NUM_THREADS": "1",
             "PYTHONUNBUFFERED": "1",
         }

@@ -173,6 +173,7 @@ def test_task_parameter_and_live_parameters(idle) -> None:
     [
         ("success_threshold", 0.5, "success_threshold"),
         ("reward_type", "cookies", "one of log_prob, progress, progress_delta, advantage_weight"),
+        ("success_threshold", "high", "Wrong parameter type"),
         ("model", "elsewhere", "read-only"),
         ("sample_rate", 5.0, "read-only"),
     ],

@@ -32,6 +32,7 @@ def test_parameters_and_their_defaults_are_the_same_list() -> None:
         ({"max_frames": 7}, ["max_frames", "even"]),
         ({"progress_mode": "episode_minmax"}, ["episode_minmax", "static_baseline, raw_probability"]),
         ({"image_topics": [""]}, ["image_topics"]),
+        ({"image_topics": ["my camera!"]}, ["my camera!", "image_topics"]),
         ({"image_transport": "theora"}, ["theora", "raw, compressed"]),
     ],
     ids=lambda value: next(iter(value.items())).__repr__() if isinstance(value, dict) else "",

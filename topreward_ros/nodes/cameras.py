@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 from rclpy.time import Time
@@ -19,6 +20,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from topreward_ros.core.frames import Frame
 from topreward_ros.nodes import images, qos
 
+RCLError = rclpy_implementation.RCLError
 MESSAGE_TYPES = {"raw": Image, "compressed": CompressedImage}
 _TYPE_NAMES = {kind: f"sensor_msgs/msg/{kind.__name__}" for kind in MESSAGE_TYPES.values()}
 _WARNING_PERIOD_S = 10.0
@@ -38,10 +40,9 @@ class Camera:
         self._node = node
         self._on_image = on_image
         self._last_sequence: int | None = None
-        suffix = "/compressed" if transport == "compressed" else ""
         self.subscription = node.create_subscription(
             self.message_type,
-            node.resolve_topic_name(topic) + suffix,
+            _topic_name(node, topic, transport),
             self._on_message,
             qos.images(),
             qos_overriding_options=qos.overrides(),
@@ -191,9 +192,18 @@ class CameraRig:
         self._node.get_logger().warning(text, throttle_duration_sec=_WARNING_PERIOD_S)
 
 
+def _topic_name(node: Node, topic: str, transport: str) -> str:
+    """The name after remapping, which concerns the base topic also when images are compressed."""
+    try:
+        resolved: str = node.resolve_topic_name(topic)
+    except RCLError as error:
+        raise ValueError(f"image topic '{topic}': {str(error).partition(', at ')[0]}") from error
+    return resolved + ("/compressed" if transport == "compressed" else "")
+
+
 def large_images_advice() -> str:
     """The usual cause of lost images, and its mend."""
     return (
-        "Large images overflow the default shared-memory segment of Fast DDS: start camera and monitor with "
+        "Large images overflow the default shared-memory segment of Fast DDS: start the camera's node with "
         "FASTRTPS_DEFAULT_PROFILES_FILE set to config/fastdds_large_images.xml of this package"
     )

@@ -13,7 +13,8 @@ from topreward_ros.nodes.cameras import CameraRig, large_images_advice
 from topreward_ros.nodes.conversions import RANDOM_WEIGHTS, time_message
 from topreward_ros.scoring.worker import ScoringWorker
 
-_LOST_SHARE_WORTH_A_WARNING = 0.1
+LOST_SHARE_WORTH_A_WARNING = 0.1
+BUSY_WORTH_AN_ERROR_S = 10.0
 
 
 @dataclass(slots=True)
@@ -58,7 +59,7 @@ class Diagnostics:
         if silent_s > stale_timeout_s:
             level = DiagnosticStatus.ERROR
             message = f"no image for {silent_s:.0f} s: {primary.missing_images_advice()}"
-        elif lost > _LOST_SHARE_WORTH_A_WARNING:
+        elif lost > LOST_SHARE_WORTH_A_WARNING:
             level = DiagnosticStatus.WARN
             message = f"{lost:.0%} of the images are lost on the way. {large_images_advice()}"
         age_s = (now_ns - rig.last_stamp_ns) / 1e9 if rig.last_stamp_ns else float("nan")
@@ -78,7 +79,10 @@ class Diagnostics:
     def _scorer(self, report: ProgressReport) -> DiagnosticStatus:
         scorer, counts = self._worker.scorer, self._worker.counts
         level, message = DiagnosticStatus.OK, f"{report.state.name}"
-        if self._scoring.last_error:
+        busy_s = self._worker.busy_seconds()
+        if busy_s > BUSY_WORTH_AN_ERROR_S:
+            level, message = DiagnosticStatus.ERROR, f"the scorer has not answered for {busy_s:.0f} s"
+        elif self._scoring.last_error:
             level, message = DiagnosticStatus.ERROR, self._scoring.last_error
         elif report.message:
             level, message = DiagnosticStatus.WARN, report.message

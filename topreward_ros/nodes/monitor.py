@@ -12,9 +12,12 @@ a score is in scoring/. Two threads: the executor's, which owns everything here,
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
+import traceback
+from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
 from typing import Any, NoReturn
@@ -22,9 +25,11 @@ from typing import Any, NoReturn
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
 from std_msgs.msg import Float32, String
 from std_srvs.srv import SetBool, Trigger
 
@@ -42,14 +47,18 @@ from topreward_ros.defaults import monitor_defaults
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import conversions, parameters, qos
 from topreward_ros.nodes.cameras import CameraRig, large_images_advice
-from topreward_ros.nodes.diagnostics import Diagnostics, ScoringCounts
-from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
+from topreward_ros.nodes.diagnostics import (
+    BUSY_WORTH_AN_ERROR_S,
+    LOST_SHARE_WORTH_A_WARNING,
+    Diagnostics,
+    ScoringCounts,
+)
+from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.scoring.worker import ScoringWorker
 from topreward_ros.srv import GetProgress, SetTask
 
 _WATCH_PERIOD_S = 0.2  # how often the clock is looked at for stale images and heartbeats
-_LOST_SHARE_WORTH_A_WARNING = 0.1
 _MESSAGES_BEFORE_LOSS_IS_JUDGED = 30
 
 
@@ -69,37 +78,26 @@ class MonitorNode(LifecycleNode):
         self.abandoned_thread = False  #: a scorer hangs in native code: the process must not wait for it
         self._active = False
         self._worker: ScoringWorker | None = None
+        self._opened = ExitStack()  # undoes on_configure, last thing first
 
     # ---- lifecycle ------------------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and, when that worked, open every interface."""
         try:
-            scorer = self._load_scorer()
+            self._open(self._load_scorer())
         except ScorerError as error:
-            self.get_logger().error(f"cannot configure: {error}")
-            return TransitionCallbackReturn.FAILURE
-        self._scoring = ScoringCounts()
-        self._worker = ScoringWorker(scorer, self._on_worker_notify)
-        started = datetime.now().strftime("%Y%m%d-%H%M%S")
-        self._episodes_named = 0
-        self._episode_prefix = started
-        self._instruction: str = self.values["task"]
-        self._monitor = TaskMonitor(MonitorSettings.from_parameters(self.values), self._new_episode_id)
-        self._last_state: State | None = None
-        self._last_progress_time = 0.0
-        self._told_missing_images = self._told_lost_images = False
-        self._open_interfaces()
-        info = scorer.info
-        self.get_logger().info(
-            f"model '{info.model_id}' ({info.revision}) on {info.device} in {info.dtype}; watching "
-            f"{', '.join(camera.topic for camera in self._rig.cameras)}"
-        )
-        if info.random_weights:
-            self.get_logger().warning(
-                f"model '{info.model_id}' has {conversions.RANDOM_WEIGHTS}: its numbers mean nothing"
-            )
-        return super().on_configure(state)
+            if self.context.ok():  # else a signal interrupted it: that is no error, and nobody hears us
+                self.get_logger().error(f"cannot configure: {error}")
+        except (InvalidTopicNameException, ValueError) as error:
+            self.get_logger().error(f"cannot configure: {error}; check image_topics and remappings")
+        except Exception:
+            # The lifecycle machinery would swallow it without a word.
+            self.get_logger().error(f"cannot configure: {traceback.format_exc()}")
+        else:
+            return super().on_configure(state)
+        self.close()
+        return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start watching the instruction at hand."""
@@ -139,20 +137,13 @@ class MonitorNode(LifecycleNode):
         if self._worker is None:
             return
         self._active = False
-        if not self._worker.stop():
+        self._opened.close()
+        self._worker = None
+
+    def _stop_worker(self, worker: ScoringWorker) -> None:
+        if not worker.stop():
             self.abandoned_thread = True
             self.get_logger().error("the scorer does not answer; its thread is left behind")
-        self._worker = None
-        self._rig.destroy()
-        self._diagnostics.destroy()
-        for timer in self._own_timers:
-            self.destroy_timer(timer)
-        for service in self._own_services:
-            self.destroy_service(service)
-        for subscription in self._instruction_subscriptions:
-            self.destroy_subscription(subscription)
-        for publisher in self._own_publishers:
-            self.destroy_lifecycle_publisher(publisher)
 
     def _load_scorer(self) -> PrefixScorer:
         """Load in a thread, so that a signal ends the process at once even while gigabytes are read."""
@@ -182,40 +173,20 @@ class MonitorNode(LifecycleNode):
         scorer: PrefixScorer = outcome["scorer"]
         return scorer
 
-    def _open_interfaces(self) -> None:
-        publisher = self.create_lifecycle_publisher
-        overrides = qos.overrides()
-        self._pub_progress = publisher(
-            TaskProgress, "task_progress", qos.progress(), qos_overriding_options=overrides
-        )
-        self._pub_reward = publisher(
-            TaskReward, "task_reward", qos.progress(), qos_overriding_options=overrides
-        )
-        self._pub_event = publisher(TaskEvent, "task_event", qos.events(), qos_overriding_options=overrides)
-        self._pub_state = publisher(TaskProgress, "task_state", qos.latched())
-        self._pub_info = publisher(MonitorInfo, "~/info", qos.latched())
-        self._pub_progress_value = publisher(Float32, "~/progress", qos.progress())
-        self._pub_reward_value = publisher(Float32, "~/reward", qos.progress())
-        self._own_publishers = [
-            self._pub_progress,
-            self._pub_reward,
-            self._pub_event,
-            self._pub_state,
-            self._pub_info,
-            self._pub_progress_value,
-            self._pub_reward_value,
-        ]
-        self._own_services = [
-            self.create_service(SetTask, "~/set_task", self._on_set_task),
-            self.create_service(Trigger, "~/reset", self._on_reset),
-            self.create_service(SetBool, "~/enable", self._on_enable),
-            self.create_service(GetProgress, "~/get_progress", self._on_get_progress),
-        ]
-        # Two, because a transient-local subscription does not match a volatile publisher.
-        self._instruction_subscriptions = [
-            self.create_subscription(String, "task_instruction", self._on_instruction, profile)
-            for profile in (qos.instruction_volatile(), qos.instruction_latched())
-        ]
+    def _open(self, scorer: PrefixScorer) -> None:
+        """Start the scoring thread and create what the node offers, each with its undoing."""
+        self._worker = ScoringWorker(scorer, self._on_worker_notify)
+        self._opened.callback(self._stop_worker, self._worker)
+        self._scoring = ScoringCounts()
+        self._instruction: str = self.values["task"]
+        self._episodes_named = 0
+        self._episode_prefix = datetime.now().strftime("%Y%m%d-%H%M%S")
+        self._monitor = TaskMonitor(MonitorSettings.from_parameters(self.values), self._new_episode_id)
+        self._last_state: State | None = None
+        self._last_progress_time = 0.0
+        self._told_missing_images = self._told_lost_images = False
+        self._open_publishers()
+        self._open_services()
         self._rig = CameraRig(
             self,
             self.values["image_topics"],
@@ -223,14 +194,56 @@ class MonitorNode(LifecycleNode):
             self.values["camera_layout"],
             self._on_primary_image,
         )
-        assert self._worker is not None
+        self._opened.callback(self._rig.destroy)
         self._diagnostics = Diagnostics(self, self._rig, self._worker, self._scoring)
+        self._opened.callback(self._diagnostics.destroy)
         # Wall time: heartbeats and the notice that images stopped must come even when /clock stands still.
-        timer = partial(self.create_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self._own_timers = [
-            timer(_WATCH_PERIOD_S, self._on_watch),
-            timer(1.0 / self.values["diagnostics_rate"], self._on_diagnostics),
-        ]
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        for period, callback in (
+            (_WATCH_PERIOD_S, self._on_watch),
+            (1.0 / self.values["diagnostics_rate"], self._on_diagnostics),
+        ):
+            timer = self.create_timer(period, callback, clock=steady)
+            self._opened.callback(self.destroy_timer, timer)
+        self._tell_model(scorer.info)
+
+    def _open_publishers(self) -> None:
+        def publisher(kind: type, topic: str, profile: QoSProfile, **options: Any) -> Any:
+            made = self.create_lifecycle_publisher(kind, topic, profile, **options)
+            self._opened.callback(self.destroy_lifecycle_publisher, made)
+            return made
+
+        stream = partial(publisher, qos_overriding_options=qos.overrides())
+        self._pub_progress = stream(TaskProgress, "task_progress", qos.progress())
+        self._pub_reward = stream(TaskReward, "task_reward", qos.progress())
+        self._pub_event = stream(TaskEvent, "task_event", qos.events())
+        self._pub_state = publisher(TaskProgress, "task_state", qos.latched())
+        self._pub_info = publisher(MonitorInfo, "~/info", qos.latched())
+        self._pub_progress_value = publisher(Float32, "~/progress", qos.progress())
+        self._pub_reward_value = publisher(Float32, "~/reward", qos.progress())
+
+    def _open_services(self) -> None:
+        for kind, name, callback in (
+            (SetTask, "~/set_task", self._on_set_task),
+            (Trigger, "~/reset", self._on_reset),
+            (SetBool, "~/enable", self._on_enable),
+            (GetProgress, "~/get_progress", self._on_get_progress),
+        ):
+            self._opened.callback(self.destroy_service, self.create_service(kind, name, callback))
+        # Two, because a transient-local subscription does not match a volatile publisher.
+        for profile in (qos.instruction_volatile(), qos.instruction_latched()):
+            heard = self.create_subscription(String, "task_instruction", self._on_instruction, profile)
+            self._opened.callback(self.destroy_subscription, heard)
+
+    def _tell_model(self, info: ScorerInfo) -> None:
+        topics = ", ".join(camera.topic for camera in self._rig.cameras)
+        self.get_logger().info(
+            f"model '{info.model_id}' ({info.revision}) on {info.device} in {info.dtype}; watching {topics}"
+        )
+        if info.random_weights:
+            self.get_logger().warning(
+                f"model '{info.model_id}' has {conversions.RANDOM_WEIGHTS}: its numbers mean nothing"
+            )
 
     # ---- the line: image -> frame -> request -> score -> messages -------------------------------
 
@@ -322,6 +335,11 @@ class MonitorNode(LifecycleNode):
         if time.monotonic() - self._last_progress_time >= 1.0 / self.values["heartbeat_rate"]:
             self._publish_progress(self._monitor.report)
         self._advise_on_images()
+        busy_s = self._worker.busy_seconds() if self._worker is not None else 0.0
+        if busy_s > BUSY_WORTH_AN_ERROR_S:
+            self.get_logger().error(
+                f"the scorer has not answered for {busy_s:.0f} s", throttle_duration_sec=30.0
+            )
 
     def _advise_on_images(self) -> None:
         primary = self._rig.primary
@@ -333,7 +351,7 @@ class MonitorNode(LifecycleNode):
             )
         for camera in self._rig.cameras:
             judged = camera.received + camera.lost >= _MESSAGES_BEFORE_LOSS_IS_JUDGED
-            if judged and not self._told_lost_images and camera.lost_share() > _LOST_SHARE_WORTH_A_WARNING:
+            if judged and not self._told_lost_images and camera.lost_share() > LOST_SHARE_WORTH_A_WARNING:
                 self._told_lost_images = True
                 self.get_logger().warning(
                     f"{camera.lost_share():.0%} of the images on {camera.topic} are lost on the way. "
@@ -418,6 +436,9 @@ class MonitorNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until a signal. Returns the exit status: 1 when it could not start."""
+    # The launching script left the process at once on a signal; from here on rclpy takes care of them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     rclpy.init(args=args)
     try:
         node = MonitorNode()

@@ -55,6 +55,7 @@ class ScoringWorker:
         self._wake = threading.Condition()
         self._generation = 0
         self._pending: tuple[int, ScoreRequest] | None = None
+        self._begun: float | None = None  # [s], monotonic, of the request that is being scored
         self._done: deque[tuple[int, ScoreResult]] = deque()
         self._stopping = False
         # A daemon, so that a scorer that hangs cannot keep the process alive.
@@ -82,6 +83,11 @@ class ScoringWorker:
             self._done.clear()
         return current
 
+    def busy_seconds(self) -> float:
+        """How long the scorer has been at its present request [s]; 0 when it has none."""
+        begun = self._begun
+        return 0.0 if begun is None else time.monotonic() - begun
+
     def stop(self) -> bool:
         """End the thread and close the scorer. Returns in under 2 s whatever the scorer does; False
         when the scorer still hangs, and its thread had to be left behind."""
@@ -96,7 +102,9 @@ class ScoringWorker:
         pause_s = 0.0
         while (taken := self._take(pause_s)) is not None:
             generation, request = taken
+            self._begun = time.monotonic()
             result = self._score(request)
+            self._begun = None
             if result.error:
                 self.counts.failed += 1
                 pause_s = min(max(2.0 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
