@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import random
 import signal
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from rich.progress import track
 from rich.table import Table
 
 from topreward_ros.defaults import config_file
+from topreward_ros.nodes.demo import free_domain
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SETTLING_S = 5.0  # after the first score: caches are warm, discovery is over
@@ -85,7 +85,7 @@ def wait_for(text: str, log: Path, process: subprocess.Popen[bytes]) -> None:
 def measure(arguments: argparse.Namespace, console: Console) -> dict[str, object]:
     environment = {
         **os.environ,
-        "ROS_DOMAIN_ID": str(random.randint(1, 101)),
+        "ROS_DOMAIN_ID": str(free_domain()),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(config_file("fastdds_large_images.xml")),
         "PYTHONUNBUFFERED": "1",

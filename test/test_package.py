@@ -210,4 +210,4 @@ def test_programs_start_the_function_of_their_name() -> None:
         text = path.read_text(encoding="utf-8")
         assert text.startswith("#!/usr/bin/env python3\n")
         assert path.stat().st_mode & 0o111 == 0o111, f"{path} must be executable for all"
-        assert f"from topreward_ros.{modules[name]} import main\n" in text
+        assert f"from topreward_ros.{modules[name]} import main" in text

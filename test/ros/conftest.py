@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 
 from topreward_ros.defaults import config_file
 from topreward_ros.nodes import qos
+from topreward_ros.nodes.demo import free_domain
 
 SECOND = 10**9
 
@@ -43,7 +43,7 @@ class Robot:
         self.folder = folder
         self.environment = {
             **os.environ,
-            "ROS_DOMAIN_ID": str(random.randint(1, 101)),
+            "ROS_DOMAIN_ID": str(free_domain()),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "FASTRTPS_DEFAULT_PROFILES_FILE": str(config_file("fastdds_large_images.xml")),
             "OMP_NUM_THREADS": "1",

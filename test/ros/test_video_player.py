@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from topreward_ros.nodes import qos
+from topreward_ros.nodes.demo import free_domain
 from topreward_ros.nodes.images import decode
 
 SECOND = 10**9
@@ -58,7 +58,7 @@ class Watcher:
     """Subscribes in this process to what players in other processes publish."""
 
     def __init__(self) -> None:
-        self.domain = random.randint(1, 101)
+        self.domain = free_domain()
         self.context = Context()
         rclpy.init(context=self.context, domain_id=self.domain)
         self.node = Node("watcher", context=self.context)
