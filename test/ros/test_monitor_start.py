@@ -68,6 +68,8 @@ def test_a_signal_ends_it_cleanly_within_three_seconds(robot, with_signal: int, 
             cv2.imwrite(str(folder / f"{k}.png"), np.full((48, 64, 3), k, np.uint8))
         player = robot.start("video_player", video=str(folder), rate=30.0, loop=True)
         robot.until(lambda: len(robot.scored()) >= 3, "it scores")
+    process.send_signal(with_signal)
+    time.sleep(0.05)  # `ros2 launch` passes on what the terminal sent already
     assert robot.stop(process, with_signal) < 3.0
     assert process.returncode == 0, robot.said(process)
     assert "Traceback" not in robot.said(process)

@@ -436,9 +436,10 @@ class MonitorNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until a signal. Returns the exit status: 1 when it could not start."""
-    # The launching script left the process at once on a signal; from here on rclpy takes care of them.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # rclpy's handlers shut the context down, which ends everything below. Python's own, which they call
+    # too, must not interrupt the clean-up: `ros2 launch` and a terminal each send SIGINT.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
     rclpy.init(args=args)
     try:
         node = MonitorNode()
@@ -454,7 +455,7 @@ def main(args: list[str] | None = None) -> int:
             status = 1 if rclpy.ok() else 0
         else:
             executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         pass
     except Exception:
         if rclpy.ok():
@@ -466,6 +467,8 @@ def main(args: list[str] | None = None) -> int:
     executor.shutdown(timeout_sec=0.5)
     node.destroy_node()
     rclpy.try_shutdown()
+    for number in (signal.SIGINT, signal.SIGTERM):  # Python takes its handlers off before it has ended
+        signal.signal(number, signal.SIG_IGN)
     return status
 
 
