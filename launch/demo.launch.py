@@ -16,7 +16,6 @@ from launch.actions import (
     IncludeLaunchDescription,
     OpaqueFunction,
     RegisterEventHandler,
-    SetEnvironmentVariable,
     Shutdown,
     TimerAction,
 )
@@ -26,10 +25,9 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, config_file, shared_file
+from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, large_image_environment, shared_file
 
 NOT_GIVEN = ""
-PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 WAIT_FOR_MONITOR = 120.0  # [s] it loads its model before it subscribes
 AFTER_THE_VIDEO = 3.0  # [s] for the last scores
@@ -63,6 +61,7 @@ def _demonstration(context: LaunchContext) -> list[LaunchDescriptionEntity]:
                 "wait_for_subscriber": WAIT_FOR_MONITOR,
             }
         ],
+        additional_env=large_image_environment(context.environment),
         output="screen",
         emulate_tty=True,
     )
@@ -70,10 +69,7 @@ def _demonstration(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         PythonLaunchDescriptionSource(str(Path(__file__).with_name("monitor.launch.py"))),
         launch_arguments={"task": task or DEMO_TASK, "model": model}.items(),
     )
-    # Both sides need it; a profile that the user chose is kept.
-    profile = SetEnvironmentVariable(PROFILES, str(config_file("fastdds_large_images.xml")))
     return [
-        *([] if PROFILES in context.environment else [profile]),
         RegisterEventHandler(OnProcessExit(target_action=_is("video_player"), on_exit=_after_player)),
         RegisterEventHandler(OnProcessExit(target_action=_is("monitor"), on_exit=_after_monitor)),
         monitor,

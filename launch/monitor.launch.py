@@ -14,7 +14,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from topreward_ros.defaults import config_file
+from topreward_ros.defaults import large_image_environment
 
 NOT_GIVEN = ""
 
@@ -63,7 +63,7 @@ def _monitor(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             namespace=given.get("namespace"),
             parameters=[*_params_file(given), *_parameters(given)],
             arguments=log_level,
-            additional_env=_large_image_profile(context),
+            additional_env=large_image_environment(context.environment),
             output="screen",
             emulate_tty=True,
         )
@@ -91,11 +91,3 @@ def _parameters(given: dict[str, str]) -> list[dict[str, ParameterValue]]:
     if "image_topic" in given:
         parameters["image_topics"] = ParameterValue([given["image_topic"]], value_type=List[str])  # noqa: UP006
     return [parameters] if parameters else []
-
-
-def _large_image_profile(context: LaunchContext) -> dict[str, str]:
-    """Shared memory that holds camera images, for Fast DDS; a profile that the user chose is kept."""
-    variable = "FASTRTPS_DEFAULT_PROFILES_FILE"
-    if variable in context.environment:
-        return {}
-    return {variable: str(config_file("fastdds_large_images.xml"))}

@@ -6,6 +6,7 @@ file. It does not look into parameter files of users: those are ROS 2's business
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -43,6 +44,15 @@ def shared_file(name: str) -> Path:
 def config_file(name: str) -> Path:
     """Find the shipped configuration file ``name``, for example ``monitor.yaml``; errors as `shared_file`."""
     return shared_file(f"config/{name}")
+
+
+def large_image_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a process needs beside ``environ`` so that Fast DDS has room in shared memory for camera images.
+
+    Nothing, when there is a profile in ``environ`` already: it is the user's. Errors as `shared_file`.
+    """
+    variable = "FASTRTPS_DEFAULT_PROFILES_FILE"
+    return {} if variable in environ else {variable: str(config_file("fastdds_large_images.xml"))}
 
 
 def monitor_defaults() -> dict[str, Any]:

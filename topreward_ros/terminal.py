@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from topreward_ros.offline.score_video import Curve, CurvePoint
+from topreward_ros.scoring.base import RANDOM_WEIGHTS
 
-RANDOM_WEIGHTS = Text("random weights: the numbers mean nothing", style="bold red")
+RANDOM_WARNING = f"{RANDOM_WEIGHTS}: the numbers mean nothing"
 
 
 def printable(text: str, longest: int = 10_000) -> str:
@@ -47,11 +48,14 @@ def working(console: Console, text: str) -> Iterator[None]:
 
 
 @contextmanager
-def score_progress(console: Console, expected: int) -> Iterator[Callable[[CurvePoint], None]]:
+def score_progress(
+    console: Console, expected: int, random_weights: bool
+) -> Iterator[Callable[[CurvePoint], None]]:
     """A bar that follows the scores of a video; ``expected`` of them, 0 when that is not known."""
+    note = f" [bold red]({RANDOM_WEIGHTS})" if random_weights else ""
     columns = (
-        TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("progress {task.fields[progress]}"),
+        TextColumn("scoring"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("progress {task.fields[progress]}" + note),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("scoring", total=expected or None, progress="-")
@@ -68,7 +72,7 @@ def curve_summary(curve: Curve) -> RenderableType:
     table.add_row("video", Text(printable(curve.video)))
     table.add_row("model", Text(f"{model.model_id} ({model.revision}), {model.device}, {model.dtype}"))
     if model.random_weights:
-        table.add_row("", RANDOM_WEIGHTS)
+        table.add_row("", Text(RANDOM_WARNING, style="bold red"))
     rest = ", the rest of the video was not scored" if curve.ended_early else ""
     table.add_row("scores", f"{len(curve.points)} of {number(curve.duration_s, 2, 's')}{rest}")
     table.add_row("state", curve.state.name)

@@ -20,11 +20,14 @@ from rich.text import Text
 
 from topreward_ros.core.episode import State
 from topreward_ros.core.frames import NS_PER_S
-from topreward_ros.terminal import RANDOM_WEIGHTS, number, printable
+from topreward_ros.scoring.base import RANDOM_WEIGHTS
+from topreward_ros.terminal import RANDOM_WARNING, number, printable
 
 _EVENTS_SHOWN = 6
 _LONGEST_TEXT = 200  # characters of an instruction or message in the picture
 _RATE_SCORES = 10  # the score rate is that of the newest scores
+_MOST_SCORES = 1000  # of a curve that are kept; several per column of any terminal
+_LATENCIES = 1000  # the median latency is that of the newest scores
 _CHART_ROWS = 6
 _CHART_SPANS_S = (10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -77,12 +80,15 @@ class WatchLog:
     random_weights: bool = False
     advice: tuple[str, ...] = ()  #: what to check, while nothing arrives
     newest: Sample | None = None
-    scores: list[Sample] = field(default_factory=list)  #: of the episode at hand, in order
+    #: of the episode at hand, in order: the first, the newest, and of the others every 2^n-th, see `_keep`
+    scores: list[Sample] = field(default_factory=list)
     score_count: int = 0  #: of all episodes
-    latencies_s: list[float] = field(default_factory=list)  #: of all scores
+    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
     events: deque[Happening] = field(default_factory=lambda: deque(maxlen=100))
     last_arrival_s: float | None = None
     _start_ns: int = 0  # stamp of the first frame of the episode at hand
+    _stride: int = 1  # of the scores that are kept
+    _number: int = -1  # of the newest score in its episode, from 0
     _score_times_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_SCORES))
 
     def add_progress(self, sample: Sample, now_s: float) -> bool:
@@ -92,15 +98,26 @@ class WatchLog:
         before, self.newest = self.newest, sample
         if before is None or sample.episode_id != before.episode_id:
             self.scores.clear()
+            self._stride, self._number = 1, -1
             self._score_times_s.clear()
         is_score = sample.num_frames > 0 and (not self.scores or sample.stamp_ns != self.scores[-1].stamp_ns)
         if is_score:
             self._start_ns = sample.stamp_ns - round(sample.elapsed_s * NS_PER_S)
-            self.scores.append(sample)
+            self._keep(sample)
             self.score_count += 1
             self.latencies_s.append(sample.latency_s)
             self._score_times_s.append(now_s)
         return is_score
+
+    def _keep(self, score: Sample) -> None:
+        """Add to the curve. One that gets too long keeps every second score, all along its length."""
+        if self._number % self._stride:  # the one before was kept for being the newest
+            self.scores.pop()
+        self.scores.append(score)
+        self._number += 1
+        if len(self.scores) > _MOST_SCORES:
+            del self.scores[1:-1:2]
+            self._stride *= 2
 
     def add_event(self, event: Happening) -> None:
         """Take an event."""
@@ -118,7 +135,7 @@ class WatchLog:
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else float("nan")
 
     def median_latency_s(self) -> float:
-        """Over all scores [s]; NaN before the first."""
+        """Over the newest scores [s]; NaN before the first."""
         return median(self.latencies_s) if self.latencies_s else float("nan")
 
     def silence_s(self, now_s: float, since_s: float) -> float:
@@ -246,9 +263,9 @@ def _notes(log: WatchLog) -> list[RenderableType]:
     """What a reader of the numbers must know."""
     notes: list[RenderableType] = []
     message = log.newest.message if log.newest else ""
-    if log.random_weights or "random weights" in message:
-        notes.append(RANDOM_WEIGHTS)
-        message = message.removeprefix("random weights").removeprefix("; ")
+    if log.random_weights or RANDOM_WEIGHTS in message:
+        notes.append(Text(RANDOM_WARNING, style="bold red"))
+        message = message.removeprefix(RANDOM_WEIGHTS).removeprefix("; ")
     if message:
         notes.append(Text(printable(message), style="yellow"))
     notes += [Text(line, style="yellow") for line in log.advice]

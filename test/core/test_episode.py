@@ -155,7 +155,7 @@ def test_start_that_looks_finished() -> None:
     for k in range(10):
         rig.image(100.0 + k / 2, -0.05, static=-0.05)
     assert all(isnan(report.progress) for report in rig.scored)
-    assert all("first frame alone" in report.message for report in rig.scored)
+    assert all("first frame, held still" in report.message for report in rig.scored)
     assert EventType.SUCCESS not in rig.event_types
     assert rig.rewards[-1].episode_return == 0.0 and isnan(rig.rewards[-1].reward)
 
@@ -192,6 +192,24 @@ def test_a_bag_played_again_after_success_is_a_new_episode() -> None:
     rig.images([-8.0])
     assert rig.event_types[-1] is EventType.EPISODE_STARTED and rig.events[-1].episode_id == "episode-2"
     assert EventType.ABORTED not in rig.event_types  # the first had ended by itself
+
+
+def test_a_bag_that_played_on_after_success_may_be_wound_back_a_little() -> None:
+    rig = watching()
+    rig.images([-8.0] + [-0.1] * 5)
+    rig.image(140.0)  # ignored, but seen
+    rig.image(120.0)
+    assert rig.event_types[-1] is EventType.EPISODE_STARTED and rig.events[-1].episode_id == "episode-2"
+
+
+def test_stale_images_after_a_success_that_did_not_end_the_episode() -> None:
+    rig = watching(end_episode_on_success=False)
+    rig.images([-8.0] + [-0.1] * 5)
+    rig.take(rig.monitor.tick(200 * NS_PER_S))
+    rig.take(rig.monitor.tick(210 * NS_PER_S))
+    assert rig.event_types[-1] is EventType.STALE_IMAGES
+    assert rig.event_types.count(EventType.STALE_IMAGES) == 1
+    assert rig.monitor.report.state is State.SUCCEEDED
 
 
 def test_a_repeated_stamp_is_ignored() -> None:

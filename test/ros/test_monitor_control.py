@@ -130,6 +130,35 @@ def test_disable_stops_scoring_and_enable_goes_on(idle) -> None:
     assert idle.scored()[-1].instruction == "stack the cup"
 
 
+def test_a_task_for_a_disabled_monitor_is_refused_with_the_mend(idle) -> None:
+    idle.call(SetBool, "monitor/enable", data=False)
+    for response in (
+        idle.call(SetTask, "monitor/set_task", instruction="fold the towel", episode_id="take-8"),
+        idle.call(Trigger, "monitor/reset"),
+    ):
+        assert not response.success and "/monitor/enable" in response.message
+
+
+def test_the_latched_state_follows_the_task(idle) -> None:
+    for task in ("stack the cup", "fold the towel"):
+        idle.call(SetTask, "monitor/set_task", instruction=task)
+    late: list[TaskProgress] = []
+    subscription = idle.node.create_subscription(TaskProgress, "task_state", late.append, qos.latched())
+    idle.until(lambda: bool(late), "a late subscriber is told the state")
+    assert late[0].instruction == "fold the towel" and late[0].state == TaskProgress.WAITING_FOR_IMAGES
+    idle.node.destroy_subscription(subscription)
+
+
+def test_shutting_down_while_active_ends_the_episode(robot) -> None:
+    process = robot.start_monitor(task="stack the cup")
+    show(robot, 0)
+    assert change_state(robot, Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    robot.until(lambda: len(robot.events) == 3, "the episode ends")
+    assert robot.event_types()[1:] == [TaskEvent.ABORTED, TaskEvent.EPISODE_ENDED]
+    robot.until(lambda: robot.rewards[-1].truncated, "its last reward says so")
+    assert robot.stop(process) < 3.0 and process.returncode == 0, robot.said(process)
+
+
 def test_get_progress_gives_the_newest(idle) -> None:
     idle.say("stack the cup")
     show(idle, 0)
@@ -210,6 +239,7 @@ def test_the_full_lifecycle_twice(robot) -> None:
     process = robot.start("monitor", autostart=False, task="stack the cup")
     assert state_of(robot) == "unconfigured"
     assert robot.camera.get_subscription_count() == 0
+    sequences: list[int] = []
     for _ in range(2):
         assert change_state(robot, Transition.TRANSITION_CONFIGURE), robot.said(process)
         assert state_of(robot) == "inactive"
@@ -222,22 +252,33 @@ def test_the_full_lifecycle_twice(robot) -> None:
         assert change_state(robot, Transition.TRANSITION_DEACTIVATE)
         robot.spin(0.3)
         assert robot.event_types() == [TaskEvent.EPISODE_STARTED, TaskEvent.ABORTED, TaskEvent.EPISODE_ENDED]
+        sequences += [event.sequence for event in robot.events]
+        inactive = robot.call(GetProgress, "monitor/get_progress").progress
+        assert inactive.state == TaskProgress.UNKNOWN
         show(robot, 2, expect_score=False)
         assert change_state(robot, Transition.TRANSITION_ACTIVATE)
         robot.forget()
         show(robot, 3)
         assert np.isfinite(robot.scored()[-1].log_prob)
         assert change_state(robot, Transition.TRANSITION_DEACTIVATE)
+        robot.spin(0.3)
+        sequences += [event.sequence for event in robot.events]
         assert change_state(robot, Transition.TRANSITION_CLEANUP)
         robot.until(lambda: robot.camera.get_subscription_count() == 0, "cleanup lets the camera go")
+    assert sequences == list(range(1, len(sequences) + 1)), "events are counted through everything"
     assert change_state(robot, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
     assert robot.stop(process) < 3.0 and process.returncode == 0, robot.said(process)
 
 
-def test_configure_fails_on_a_bad_model_and_nothing_is_half_started(robot) -> None:
-    process = robot.start("monitor", autostart=False, model=str(robot.folder))
-    assert not change_state(robot, Transition.TRANSITION_CONFIGURE)
-    assert state_of(robot) == "unconfigured"
-    assert "cannot configure" in robot.said(process) and "config.json" in robot.said(process)
-    assert robot.camera.get_subscription_count() == 0
-    assert robot.stop(process) < 3.0 and process.returncode == 0
+def test_configure_fails_on_a_bad_model_or_topic_and_nothing_is_half_started(robot) -> None:
+    for parameters, said in (
+        ({"model": str(robot.folder)}, "config.json"),
+        ({"image_topics": ["image", "bad topic!"], "camera_layout": "tile"}, "bad topic!"),
+    ):
+        process = robot.start("monitor", autostart=False, **parameters)
+        assert not change_state(robot, Transition.TRANSITION_CONFIGURE)
+        assert state_of(robot) == "unconfigured"
+        assert "cannot configure" in robot.said(process) and said in robot.said(process)
+        assert robot.camera.get_subscription_count() == 0
+        show(robot, 0, expect_score=False)
+        assert robot.stop(process) < 3.0 and process.returncode == 0, robot.said(process)

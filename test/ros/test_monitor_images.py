@@ -198,7 +198,9 @@ def test_compressed_images(robot) -> None:
 
 def test_two_cameras_are_tiled_into_one_frame(robot) -> None:
     """The second camera changes the score, so it is in the frame; the stamps are the first one's."""
-    robot.start_monitor(task=TASK, image_topics=["image", "wrist"], camera_layout="tile", sample_rate=10.0)
+    robot.start_monitor(
+        task=TASK, image_topics=["image", "wrist"], camera_layout="tile", sample_rate=10.0, stale_timeout=1.0
+    )
     wrist = robot.node.create_publisher(Image, "wrist", qos.image_source())
     robot.until(lambda: wrist.get_subscription_count() > 0, "the second camera is subscribed to")
     show(robot, image(START), expect_score=False)
@@ -213,6 +215,17 @@ def test_two_cameras_are_tiled_into_one_frame(robot) -> None:
         log_probs.append(robot.scored()[-1].log_prob)
     assert log_probs[0] == log_probs[2] != log_probs[1]
     assert [m.header.stamp.sec for m in robot.scored()] == [START // SECOND + 10 * k for k in range(3)]
+
+    wrist.publish(image(START + 5, width=20000, height=1))  # as high as the other: 960,000 pixels wide
+    robot.spin(0.3)
+    show(robot, image(START + 40 * SECOND), expect_score=False)
+    robot.spin(1.5)  # longer than stale_timeout
+    show(robot, image(START + 50 * SECOND), expect_score=False)
+    said = robot.said(robot.processes[0])
+    assert "choose similar cameras" in said
+    robot.until(
+        lambda: "no image on /wrist for" in robot.said(robot.processes[0]), "a silent camera is named"
+    )
     assert list(robot.infos[-1].camera_names) == ["image", "wrist"]
 
 

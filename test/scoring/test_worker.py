@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -26,7 +26,7 @@ class GatedScorer(PrefixScorer):
     """
 
     def __init__(self) -> None:
-        self.info = ScorerInfo("gated", "", True, "cpu", "float32", "")
+        self.info = ScorerInfo("gated", "", True, "cpu", "float32", "", 1)
         self.gate = threading.Semaphore(0)
         self.begun = threading.Semaphore(0)
         self.seen: list[int] = []
@@ -132,24 +132,16 @@ def test_errors_are_reported_and_the_next_request_is_tried(
         assert result.error == "" and result.score == PrefixScore(-2.0, -1.0, result.score.log_prob_static)
 
 
-def test_back_off_doubles_and_is_forgotten_after_a_success(monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-    take: Callable[[ScoringWorker, float], object] = ScoringWorker._take
-
-    def recording(self: ScoringWorker, pause_s: float) -> object:
-        pauses.append(pause_s)
-        return take(self, 0.0)
-
-    monkeypatch.setattr(ScoringWorker, "_take", recording)
-    scorer = GatedScorer()
-    with running(scorer) as (worker, told):
-        for error in [ScorerError("no")] * 9 + [None]:
-            scorer.error = error
-            worker.submit(request(1))
-            scorer.gate.release()
-            wait(told)
-    assert pauses[:10] == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
-    assert pauses[10] == 0.0
+def test_back_off_doubles_and_is_forgotten_after_a_success_or_with_the_episode() -> None:
+    worker = ScoringWorker(GatedScorer(), lambda: None)
+    pauses = []
+    for failed in [True] * 8 + [False, True]:
+        worker._back_off(failed)
+        pauses.append(worker._pause_s)
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 0.0, 0.5]
+    worker.start_generation()
+    assert worker._pause_s == 0.0 and worker._not_before_s == 0.0
+    assert worker.stop()
 
 
 def test_the_pause_is_kept_and_the_newest_request_is_what_is_tried_after_it(

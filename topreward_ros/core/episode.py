@@ -152,6 +152,7 @@ class _Episode:
         self.first_frame: Frame | None = None
         self.last_frame: Frame | None = None
         self.last_observed_ns: int | None = None
+        self.stale = False  # images have stopped
         self.ended = False
 
 
@@ -173,6 +174,11 @@ class TaskMonitor:
     def report(self) -> ProgressReport:
         """The newest report, for heartbeats and questions."""
         return self._report
+
+    @property
+    def enabled(self) -> bool:
+        """Whether images are looked at."""
+        return self._enabled
 
     @property
     def settings(self) -> MonitorSettings:
@@ -219,11 +225,13 @@ class TaskMonitor:
             outputs += self.reset(f"image stamps went back by {back_s:.3f} s")
             self._last_arrival_ns = arrival_ns
             episode = self._current
-        if episode.ended or stamp_ns == episode.last_observed_ns:
+        repeated = stamp_ns == episode.last_observed_ns
+        episode.last_observed_ns = stamp_ns
+        if episode.ended or repeated:
             return False, outputs
+        episode.stale = False
         if self._report.state is State.STALE:
             outputs += self._enter(State.RUNNING if episode.first_frame else State.WAITING_FOR_IMAGES)
-        episode.last_observed_ns = stamp_ns
         return episode.schedule.observe(stamp_ns), outputs
 
     def add_frame(self, frame: Frame) -> tuple[ScoreRequest | None, list[Output]]:
@@ -295,13 +303,15 @@ class TaskMonitor:
         episode = self._episode
         if self._last_arrival_ns is None:
             self._last_arrival_ns = now_ns
-        waiting = self._report.state in (State.WAITING_FOR_IMAGES, State.RUNNING, State.STALLED)
         silent_s = (now_ns - self._last_arrival_ns) / NS_PER_S
-        if episode is None or not waiting or silent_s < self._settings.stale_timeout:
+        timeout_s = self._settings.stale_timeout
+        if episode is None or episode.ended or episode.stale or silent_s < timeout_s:
             return []
-        message = f"no image for {silent_s:.1f} s (stale_timeout = {self._settings.stale_timeout:g} s)"
-        event = self._event(EventType.STALE_IMAGES, message, self._settings.stale_timeout)
-        return [event, *self._enter(State.STALE)]
+        episode.stale = True
+        message = f"no image for {silent_s:.1f} s (stale_timeout = {timeout_s:g} s)"
+        event = self._event(EventType.STALE_IMAGES, message, timeout_s)
+        # A success that was fired stays the state of its episode.
+        return [event] if episode.success.fired else [event, *self._enter(State.STALE)]
 
     def _begin(self, episode_id: str, why: str) -> list[Output]:
         outputs = self._abort(why)
@@ -386,7 +396,7 @@ def _stamp_of(frame: Frame | None) -> tuple[int, str]:
 
 def _finished_at_start_message(score: PrefixScore, success: SuccessSettings) -> str:
     return (
-        f"the first frame alone already reads as success (r_static = {score.log_prob_static:.3f} nat, "
+        f"the first frame, held still, already reads as success (r_static = {score.log_prob_static:.3f} nat, "
         f"success_threshold = {success.threshold:g} nat): progress is NaN, and SUCCESS waits until the score "
         f"was below {success.lower_threshold:g} nat; reset the scene or check the task"
     )

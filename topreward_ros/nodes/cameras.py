@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
@@ -23,7 +22,8 @@ from topreward_ros.nodes import images, qos
 RCLError = rclpy_implementation.RCLError
 MESSAGE_TYPES = {"raw": Image, "compressed": CompressedImage}
 _TYPE_NAMES = {kind: f"sensor_msgs/msg/{kind.__name__}" for kind in MESSAGE_TYPES.values()}
-_WARNING_PERIOD_S = 10.0
+# A warning of each kind at most this often; rclpy tells kinds apart by the place of the call.
+_THROTTLED = {"throttle_duration_sec": 10.0}
 
 
 class Camera:
@@ -37,6 +37,8 @@ class Camera:
         self.received = 0
         self.lost = 0  #: sent by the publisher, but never handed to us
         self.bad = 0  #: could not be decoded
+        self.last_arrival = time.monotonic()  #: [s] of the newest message; at first, of the start
+        self.told_missing = False  #: that nothing arrives has been said
         self._node = node
         self._on_image = on_image
         self._last_sequence: int | None = None
@@ -61,6 +63,10 @@ class Camera:
         except images.ImageError:
             self.bad += 1
             raise
+
+    def silent_seconds(self) -> float:
+        """Time since the newest message [s]."""
+        return time.monotonic() - self.last_arrival
 
     def lost_share(self) -> float:
         """Share of the messages sent so far that never arrived; 0 when that cannot be told."""
@@ -102,11 +108,13 @@ class Camera:
         ]
         if not others:
             return "nor do other topics carry images: is the camera running, with the same ROS_DOMAIN_ID?"
-        return f"images are on {', '.join(sorted(others))}: set image_topic to the one that you mean"
+        return f"images are on {', '.join(sorted(others))}: set image_topics to the one that you mean"
 
     def _on_message(self, raw: bytes, info: dict[str, Any]) -> None:
         self.raw = raw
         self.received += 1
+        self.last_arrival = time.monotonic()
+        self.told_missing = False
         # The middleware counts what one publisher sent; a number that goes back is another publisher.
         sequence = info["publication_sequence_number"]
         if sequence is not None:
@@ -124,14 +132,20 @@ class CameraRig:
     ) -> None:
         """``on_primary`` is called with the stamp [ns] of every image of the primary camera."""
         self._node = node
+        self._log = node.get_logger()
         self._on_primary = on_primary
         self._said_zero_stamp = False
-        self.last_arrival = time.monotonic()  #: [s] of the primary's newest image; at first, of the start
         self.last_stamp_ns = 0  #: of the primary's newest image; 0 before the first
         self.decode_seconds = 0.0  #: what the last frame took
         # Cameras that would not be scored are not subscribed to either.
         used = topics if layout == "tile" else topics[:1]
-        self.cameras = [Camera(node, topic, transport, self._on_image) for topic in used]
+        self.cameras: list[Camera] = []
+        try:
+            for topic in used:
+                self.cameras.append(Camera(node, topic, transport, self._on_image))
+        except Exception:
+            self.destroy()
+            raise
 
     @property
     def primary(self) -> Camera:
@@ -143,25 +157,36 @@ class CameraRig:
         for camera in self.cameras:
             camera.destroy()
 
-    def newest_frame(self) -> Frame | None:
-        """Decode the newest image of every camera into one frame; None, with a warning, when one is bad."""
+    def newest_frame(self, stale_timeout: float) -> Frame | None:
+        """Decode the newest image of every camera into one frame.
+
+        None, with a warning, when an image is bad, or a camera has been silent for ``stale_timeout`` [s]:
+        a frozen picture beside a living one would be scored as if it were true.
+        """
         begun = time.perf_counter()
-        pictures: list[np.ndarray] = []
-        frame_id = ""
+        for camera in self.cameras[1:]:
+            if not camera.raw or camera.silent_seconds() > stale_timeout:
+                since = f"for {camera.silent_seconds():.0f} s" if camera.raw else "yet"
+                self._log.warning(
+                    f"no image on {camera.topic} {since}, so no frame can be tiled", **_THROTTLED
+                )
+                return None
+        pictures: list[images.DecodedImage] = []
         for camera in self.cameras:
-            if not camera.raw:
-                self._warn(f"no image on {camera.topic} yet, so no frame can be tiled")
-                return None
             try:
-                decoded = camera.decode()
+                pictures.append(camera.decode())
             except images.ImageError as error:
-                self._warn(f"skipped an image of {camera.topic} ({camera.bad} so far): {error}")
+                self._log.warning(
+                    f"skipped an image of {camera.topic} ({camera.bad} so far): {error}", **_THROTTLED
+                )
                 return None
-            pictures.append(decoded.rgb)
-            frame_id = frame_id or decoded.frame_id
-        rgb = pictures[0] if len(pictures) == 1 else images.tile(pictures)
+        try:
+            rgb = images.tile([picture.rgb for picture in pictures])
+        except images.ImageError as error:
+            self._log.warning(f"images of {len(pictures)} cameras cannot be tiled: {error}", **_THROTTLED)
+            return None
         self.decode_seconds = time.perf_counter() - begun
-        return Frame(self.last_stamp_ns, rgb, frame_id)
+        return Frame(self.last_stamp_ns, rgb, pictures[0].frame_id)
 
     def _on_image(self, camera: Camera) -> None:
         if camera is not self.primary:
@@ -170,26 +195,24 @@ class CameraRig:
             stamp_ns = images.stamp_ns_of(camera.raw)
         except images.ImageError as error:
             camera.bad += 1
-            self._warn(f"skipped an image of {camera.topic} ({camera.bad} so far): {error}")
+            self._log.warning(
+                f"skipped an image of {camera.topic} ({camera.bad} so far): {error}", **_THROTTLED
+            )
             return
         if stamp_ns <= 0:
             stamp_ns = self._arrival_stamp(camera)
-        self.last_arrival = time.monotonic()
         self.last_stamp_ns = stamp_ns
         self._on_primary(stamp_ns)
 
     def _arrival_stamp(self, camera: Camera) -> int:
         if not self._said_zero_stamp:
             self._said_zero_stamp = True
-            self._node.get_logger().warning(
+            self._log.warning(
                 f"images on {camera.topic} carry no stamp; the time of arrival is used instead, so results "
                 f"depend on transport delays: have the driver fill header.stamp"
             )
         now: Time = self._node.get_clock().now()
         return int(now.nanoseconds)
-
-    def _warn(self, text: str) -> None:
-        self._node.get_logger().warning(text, throttle_duration_sec=_WARNING_PERIOD_S)
 
 
 def _topic_name(node: Node, topic: str, transport: str) -> str:

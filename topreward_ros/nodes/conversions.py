@@ -8,9 +8,7 @@ from std_msgs.msg import Header
 from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, Reward
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
-from topreward_ros.scoring.base import ScorerInfo
-
-RANDOM_WEIGHTS = "random weights"  #: said wherever a person reads a number that they produced
+from topreward_ros.scoring.base import RANDOM_WEIGHTS, ScorerInfo
 
 
 def time_message(stamp_ns: int) -> Time:
@@ -78,7 +76,7 @@ def event_message(event: Event, info: ScorerInfo) -> TaskEvent:
 
 
 def info_message(
-    info: ScorerInfo, settings: MonitorSettings, camera_names: list[str], now_ns: int
+    info: ScorerInfo, settings: MonitorSettings, camera_names: list[str], camera_layout: str, now_ns: int
 ) -> MonitorInfo:
     """Where the numbers come from, as MonitorInfo."""
     return MonitorInfo(
@@ -90,12 +88,16 @@ def info_message(
         dtype=info.dtype,
         prompt_hash=info.prompt_hash,
         camera_names=camera_names,
+        camera_layout=camera_layout,
+        max_pixels=info.max_pixels,
         sample_rate=settings.sample_rate,
         max_frames=settings.max_frames,
         progress_mode=settings.progress_mode.value,
         success_threshold=settings.success.threshold,
         success_hysteresis=settings.success.hysteresis,
         success_dwell=settings.success.dwell,
+        success_min_scores=settings.success.min_scores,
+        success_smoothing=settings.success.smoothing,
         episode_timeout=settings.episode_timeout,
         stale_timeout=settings.stale_timeout,
         calibrated=False,

@@ -9,12 +9,18 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 from topreward_ros.core.episode import ProgressReport, State
-from topreward_ros.nodes.cameras import CameraRig, large_images_advice
-from topreward_ros.nodes.conversions import RANDOM_WEIGHTS, time_message
+from topreward_ros.nodes.cameras import Camera, CameraRig, large_images_advice
+from topreward_ros.nodes.conversions import time_message
+from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.scoring.worker import ScoringWorker
 
 LOST_SHARE_WORTH_A_WARNING = 0.1
 BUSY_WORTH_AN_ERROR_S = 10.0
+
+
+def silence(camera: Camera) -> str:
+    """How long nothing has come from a camera, in words."""
+    return f"no image on {camera.topic} for {camera.silent_seconds():.0f} s"
 
 
 @dataclass(slots=True)
@@ -34,6 +40,7 @@ class Diagnostics:
         self._worker = worker
         self._scoring = scoring
         self._last_received = 0
+        self._last_bad = 0
         self._last_time = time.monotonic()
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
@@ -53,12 +60,17 @@ class Diagnostics:
         now = time.monotonic()
         rate = (primary.received - self._last_received) / max(now - self._last_time, 1e-9)
         self._last_received, self._last_time = primary.received, now
-        silent_s = now - rig.last_arrival
+        bad = sum(camera.bad for camera in rig.cameras)
+        newly_bad, self._last_bad = bad - self._last_bad, bad
+        quietest = max(rig.cameras, key=lambda camera: camera.silent_seconds())
         lost = max(camera.lost_share() for camera in rig.cameras)
         level, message = DiagnosticStatus.OK, f"{rate:.1f} images/s on {primary.topic}"
-        if silent_s > stale_timeout_s:
+        if quietest.silent_seconds() > stale_timeout_s:
             level = DiagnosticStatus.ERROR
-            message = f"no image for {silent_s:.0f} s: {primary.missing_images_advice()}"
+            message = f"{silence(quietest)}: {quietest.missing_images_advice()}"
+        elif newly_bad:
+            level = DiagnosticStatus.WARN
+            message = f"{newly_bad} images could not be used since the last report, see the log"
         elif lost > LOST_SHARE_WORTH_A_WARNING:
             level = DiagnosticStatus.WARN
             message = f"{lost:.0%} of the images are lost on the way. {large_images_advice()}"
@@ -87,7 +99,9 @@ class Diagnostics:
         elif report.message:
             level, message = DiagnosticStatus.WARN, report.message
         elif scorer.info.random_weights:
-            level, message = DiagnosticStatus.WARN, f"{RANDOM_WEIGHTS}: the numbers mean nothing"
+            level, message = DiagnosticStatus.WARN, "the numbers mean nothing"
+        if scorer.info.random_weights:
+            message = f"{RANDOM_WEIGHTS}: {message}"
         values = {
             "state": State(report.state).name,
             "scoring latency [ms]": f"{self._scoring.seconds * 1e3:.2f}",

@@ -234,17 +234,21 @@ def tile(images: Sequence[np.ndarray]) -> np.ndarray:
 
     Each (H_i, W_i, 3) uint8 image is resized to the primary's height with its shape kept, so nothing is
     cropped and no bars are added: the result is (H_0, sum of new widths, 3) uint8. One image is returned
-    as it is. Raises `ValueError` when there is none.
+    as it is. Raises `ImageError` when shapes are so different that the frame would be larger than any
+    camera's.
     """
-    if not images:
-        raise ValueError("no image to tile; name at least one camera")
     height = images[0].shape[0]
-    return images[0] if len(images) == 1 else np.concatenate([_at_height(i, height) for i in images], axis=1)
+    widths = [max(1, round(image.shape[1] * height / image.shape[0])) for image in images]
+    if height * sum(widths) > MAX_PIXELS:
+        shapes = ", ".join(f"{image.shape[1]}x{image.shape[0]}" for image in images)
+        raise ImageError(f"images of {shapes} make a frame of {sum(widths)}x{height}: choose similar cameras")
+    if len(images) == 1:
+        return images[0]
+    return np.concatenate([_resized(i, w, height) for i, w in zip(images, widths, strict=True)], axis=1)
 
 
-def _at_height(image: np.ndarray, height: int) -> np.ndarray:
+def _resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
     if image.shape[0] == height:
         return image
-    width = max(1, round(image.shape[1] * height / image.shape[0]))
     shrinks = image.shape[0] > height
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

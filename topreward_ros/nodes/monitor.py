@@ -18,8 +18,10 @@ import threading
 import time
 import traceback
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from secrets import token_hex
 from typing import Any, NoReturn
 
 import rclpy
@@ -46,14 +48,15 @@ from topreward_ros.core.events import EventType
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import conversions, parameters, qos
-from topreward_ros.nodes.cameras import CameraRig, large_images_advice
+from topreward_ros.nodes.cameras import CameraRig, RCLError, large_images_advice
 from topreward_ros.nodes.diagnostics import (
     BUSY_WORTH_AN_ERROR_S,
     LOST_SHARE_WORTH_A_WARNING,
     Diagnostics,
     ScoringCounts,
+    silence,
 )
-from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.scoring.worker import ScoringWorker
 from topreward_ros.srv import GetProgress, SetTask
@@ -75,8 +78,13 @@ class MonitorNode(LifecycleNode):
             raise
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
-        self.abandoned_thread = False  #: a scorer hangs in native code: the process must not wait for it
+        self.abandoned_thread = False  #: a thread hangs in native code: the process must not wait for it
         self._active = False
+        started = datetime.now().strftime("%Y%m%d-%H%M%S")
+        self._episode_prefix = f"{started}-{token_hex(2)}"  # monitors may start in the same second
+        self._episodes_named = 0
+        # One for the life of the process, so that events are counted through every reconfiguration.
+        self._monitor = TaskMonitor(MonitorSettings.from_parameters(self.values), self._new_episode_id)
         self._worker: ScoringWorker | None = None
         self._opened = ExitStack()  # undoes on_configure, last thing first
 
@@ -103,8 +111,10 @@ class MonitorNode(LifecycleNode):
         """Start watching the instruction at hand."""
         result = super().on_activate(state)
         self._active = True
-        self._rig.last_arrival = time.monotonic()
+        for camera in self._rig.cameras:
+            camera.last_arrival = time.monotonic()
         self._publish_info()
+        self._publish(self._monitor.set_enabled(True))
         self._publish(self._monitor.set_task(self._instruction, why="activated"))
         if not self._instruction:
             self.get_logger().info(
@@ -127,6 +137,8 @@ class MonitorNode(LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """The same from any state."""
+        if self._active:
+            self._publish(self._monitor.set_task("", why="shut down"))
         self._active = False
         result = super().on_shutdown(state)
         self.close()
@@ -159,13 +171,12 @@ class MonitorNode(LifecycleNode):
 
         self.get_logger().info(f"loading model '{self.values['model']}' ...")
         thread = threading.Thread(target=load, name="loading", daemon=True)
-        self.abandoned_thread = True
         thread.start()
         while thread.is_alive():
             thread.join(0.05)
             if not self.context.ok():
+                self.abandoned_thread = True
                 raise ScorerError("interrupted while the model was loading")
-        self.abandoned_thread = False
         if isinstance(error := outcome.get("error"), BaseException):
             if isinstance(error, ScorerError):
                 raise error
@@ -179,12 +190,9 @@ class MonitorNode(LifecycleNode):
         self._opened.callback(self._stop_worker, self._worker)
         self._scoring = ScoringCounts()
         self._instruction: str = self.values["task"]
-        self._episodes_named = 0
-        self._episode_prefix = datetime.now().strftime("%Y%m%d-%H%M%S")
-        self._monitor = TaskMonitor(MonitorSettings.from_parameters(self.values), self._new_episode_id)
-        self._last_state: State | None = None
+        self._latched: tuple[State, str, str] | None = None  # state, episode and task on task_state
         self._last_progress_time = 0.0
-        self._told_missing_images = self._told_lost_images = False
+        self._told_lost_images = False
         self._open_publishers()
         self._open_services()
         self._rig = CameraRig(
@@ -201,6 +209,7 @@ class MonitorNode(LifecycleNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         for period, callback in (
             (_WATCH_PERIOD_S, self._on_watch),
+            (1.0 / self.values["heartbeat_rate"], self._on_heartbeat),
             (1.0 / self.values["diagnostics_rate"], self._on_diagnostics),
         ):
             timer = self.create_timer(period, callback, clock=steady)
@@ -242,7 +251,7 @@ class MonitorNode(LifecycleNode):
         )
         if info.random_weights:
             self.get_logger().warning(
-                f"model '{info.model_id}' has {conversions.RANDOM_WEIGHTS}: its numbers mean nothing"
+                f"model '{info.model_id}' has {RANDOM_WEIGHTS}: its numbers mean nothing"
             )
 
     # ---- the line: image -> frame -> request -> score -> messages -------------------------------
@@ -251,10 +260,9 @@ class MonitorNode(LifecycleNode):
         if not self._active:
             return
         assert self._worker is not None
-        self._told_missing_images = False
         due, outputs = self._monitor.observe(stamp_ns, time.monotonic_ns())
         self._publish(outputs)
-        if not due or (frame := self._rig.newest_frame()) is None:
+        if not due or (frame := self._rig.newest_frame(self.values["stale_timeout"])) is None:
             return
         request, outputs = self._monitor.add_frame(frame)
         self._publish(outputs)
@@ -293,8 +301,9 @@ class MonitorNode(LifecycleNode):
         self._pub_progress.publish(message)
         self._pub_progress_value.publish(Float32(data=report.progress))
         self._last_progress_time = time.monotonic()
-        if report.state is not self._last_state:
-            self._last_state = report.state
+        latched = (report.state, report.episode_id, report.instruction)
+        if latched != self._latched:
+            self._latched = latched
             self._pub_state.publish(message)
         if report.message:
             self.get_logger().warning(report.message, throttle_duration_sec=10.0)
@@ -318,6 +327,7 @@ class MonitorNode(LifecycleNode):
                 self._worker.scorer.info,
                 self._monitor.settings,
                 [camera.name for camera in self._rig.cameras],
+                self.values["camera_layout"],
                 self._now_ns(),
             )
         )
@@ -332,8 +342,6 @@ class MonitorNode(LifecycleNode):
         if not self._active:
             return
         self._publish(self._monitor.tick(time.monotonic_ns()))
-        if time.monotonic() - self._last_progress_time >= 1.0 / self.values["heartbeat_rate"]:
-            self._publish_progress(self._monitor.report)
         self._advise_on_images()
         busy_s = self._worker.busy_seconds() if self._worker is not None else 0.0
         if busy_s > BUSY_WORTH_AN_ERROR_S:
@@ -341,15 +349,16 @@ class MonitorNode(LifecycleNode):
                 f"the scorer has not answered for {busy_s:.0f} s", throttle_duration_sec=30.0
             )
 
+    def _on_heartbeat(self) -> None:
+        recent = time.monotonic() - self._last_progress_time < 0.5 / self.values["heartbeat_rate"]
+        if self._active and not recent:
+            self._publish_progress(self._monitor.report)
+
     def _advise_on_images(self) -> None:
-        primary = self._rig.primary
-        silent_s = time.monotonic() - self._rig.last_arrival
-        if silent_s > self.values["stale_timeout"] and not self._told_missing_images:
-            self._told_missing_images = True
-            self.get_logger().warning(
-                f"no image on {primary.topic} for {silent_s:.0f} s: {primary.missing_images_advice()}"
-            )
         for camera in self._rig.cameras:
+            if camera.silent_seconds() > self.values["stale_timeout"] and not camera.told_missing:
+                camera.told_missing = True
+                self.get_logger().warning(f"{silence(camera)}: {camera.missing_images_advice()}")
             judged = camera.received + camera.lost >= _MESSAGES_BEFORE_LOSS_IS_JUDGED
             if judged and not self._told_lost_images and camera.lost_share() > LOST_SHARE_WORTH_A_WARNING:
                 self._told_lost_images = True
@@ -376,7 +385,7 @@ class MonitorNode(LifecycleNode):
             self._publish(self._monitor.set_task(instruction, episode_id, why))
 
     def _on_set_task(self, request: SetTask.Request, response: SetTask.Response) -> SetTask.Response:
-        response.success, response.message = self._is_active()
+        response.success, response.message = self._is_watching()
         if response.success:
             self._set_instruction(request.instruction, request.episode_id, why="~/set_task")
             response.episode_id = self._monitor.report.episode_id
@@ -384,7 +393,7 @@ class MonitorNode(LifecycleNode):
         return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success, response.message = self._is_active()
+        response.success, response.message = self._is_watching()
         if response.success:
             self._publish(self._monitor.reset("~/reset"))
             response.message = f"episode '{self._monitor.report.episode_id}'"
@@ -400,8 +409,17 @@ class MonitorNode(LifecycleNode):
     def _on_get_progress(
         self, _: GetProgress.Request, response: GetProgress.Response
     ) -> GetProgress.Response:
-        response.progress = self._progress_message(self._monitor.report)
+        report = self._monitor.report
+        response.progress = self._progress_message(
+            report if self._active else replace(report, state=State.UNKNOWN)
+        )
         return response
+
+    def _is_watching(self) -> tuple[bool, str]:
+        """Whether a task can be taken now, or why not."""
+        if self._active and not self._monitor.enabled:
+            return False, f"disabled: call {self.get_fully_qualified_name()}/enable first"
+        return self._is_active()
 
     def _is_active(self) -> tuple[bool, str]:
         return self._active, "" if self._active else (
@@ -437,38 +455,45 @@ class MonitorNode(LifecycleNode):
 def main(args: list[str] | None = None) -> int:
     """Run the node until a signal. Returns the exit status: 1 when it could not start."""
     # rclpy's handlers shut the context down, which ends everything below. Python's own, which they call
-    # too, must not interrupt the clean-up: `ros2 launch` and a terminal each send SIGINT.
+    # too, only take note: `ros2 launch` and a terminal each send SIGINT, and neither may interrupt the
+    # clean-up. One that comes before rclpy's are in place is found in the list.
+    signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    rclpy.init(args=args)
+        signal.signal(number, lambda received, _: signals.append(received))
     try:
-        node = MonitorNode()
-    except parameters.ParameterError as error:
-        rclpy.logging.get_logger("monitor").fatal(str(error))
+        rclpy.init(args=args)
+        return 0 if signals else _run()
+    except Exception as error:
+        if signals:
+            return 0  # it shut ROS down in the middle of something, which then could not go on
+        if isinstance(error, (parameters.ParameterError, RCLError)):
+            print(f"monitor: {error}", file=sys.stderr)
+            return 1
+        raise
+    finally:
         rclpy.try_shutdown()
-        return 1
+        for number in (signal.SIGINT, signal.SIGTERM):  # Python takes its handlers off before it has ended
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _run() -> int:
+    node = MonitorNode()
     status = 0
     executor = SingleThreadedExecutor()
+    executor.add_node(node)
     try:
-        executor.add_node(node)
         if node.values["autostart"] and not _start(node):
             status = 1 if rclpy.ok() else 0
         else:
             executor.spin()
     except ExternalShutdownException:
         pass
-    except Exception:
-        if rclpy.ok():
-            raise
-        # A signal shut ROS down in the middle of something, which then could not publish.
-    node.close()
-    if node.abandoned_thread:
-        _leave_at_once(status)
-    executor.shutdown(timeout_sec=0.5)
-    node.destroy_node()
-    rclpy.try_shutdown()
-    for number in (signal.SIGINT, signal.SIGTERM):  # Python takes its handlers off before it has ended
-        signal.signal(number, signal.SIG_IGN)
+    finally:
+        node.close()
+        if node.abandoned_thread:
+            _leave_at_once(status)
+        executor.shutdown(timeout_sec=0.5)
+        node.destroy_node()
     return status
 
 

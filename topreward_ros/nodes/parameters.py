@@ -156,7 +156,8 @@ def declare(node: Node, parameters: tuple[Parameter, ...], defaults: dict[str, A
         except InvalidParameterValueException as error:
             bounds = f"must lie between {parameter.low:g} and {parameter.high:g}"
             raise ParameterError(f"parameter {parameter.name}: {bounds}: {error}") from None
-        value = list(declared.value) if isinstance(default, list) else declared.value
+        # An empty list has no type, so rclpy gives None for it.
+        value = list(declared.value or []) if isinstance(default, list) else declared.value
         if problem := parameter.problem_with(value):
             raise ParameterError(problem)
         values[parameter.name] = value

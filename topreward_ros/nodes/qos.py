@@ -43,7 +43,7 @@ def latched() -> QoSProfile:
 
 def instruction_volatile() -> QoSProfile:
     """Of an instruction subscription that every publisher matches (`ros2 topic pub` is volatile)."""
-    return _keep_last(10, QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE)
+    return _keep_last(1, QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE)
 
 
 def instruction_latched() -> QoSProfile:

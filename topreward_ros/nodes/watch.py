@@ -31,6 +31,7 @@ from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress
 from topreward_ros.nodes import qos
+from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.watch_view import Happening, Sample, WatchLog, event_line, sample_line, view
 
 _REDRAW_S = 0.25  # the age of the last message changes even when nothing comes
@@ -152,7 +153,7 @@ class Watcher:
     def _on_info(self, message: MonitorInfo) -> None:
         self.log.random_weights = message.random_weights
         self.log.model = ", ".join([message.model_id, message.device, message.dtype])
-        note = " (random weights)" if message.random_weights else ""
+        note = f" ({RANDOM_WEIGHTS})" if message.random_weights else ""
         self._screen.line(f"model {self.log.model}{note}, cameras {', '.join(message.camera_names)}")
 
     def _advise(self, silent_s: float) -> None:
@@ -229,7 +230,7 @@ def save_svg(log: WatchLog, path: Path, title: str) -> None:
     console.print(view(log, log.last_arrival_s or time.monotonic(), 100))
     # Without rich's web fonts: a picture must not need the network.
     template = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-    note = " (random weights)" if log.random_weights else ""
+    note = f" ({RANDOM_WEIGHTS})" if log.random_weights else ""
     try:
         path.write_text(console.export_svg(title=title + note, code_format=template), encoding="utf-8")
     except OSError as error:

@@ -14,7 +14,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from topreward_ros.offline.score_video import Curve, CurveEvent
 from topreward_ros.offline.video import open_video
-from topreward_ros.terminal import printable
+from topreward_ros.terminal import RANDOM_WARNING, printable
 
 _WIDTH_PX, _HEIGHT_PX, _DPI = 1200, 780, 100
 _LEFT, _RIGHT = 0.065, 0.985  # edges of the panels, share of the width
@@ -64,7 +64,7 @@ def _draw_title(figure: Figure, curve: Curve) -> None:
     figure.text(_LEFT, 0.92, model, fontsize=10, color="0.35", parse_math=False)
     if curve.model.random_weights:
         figure.text(
-            _RIGHT, 0.92, "random weights: the numbers mean nothing",
+            _RIGHT, 0.92, RANDOM_WARNING,
             fontsize=12, weight="bold", color="white", ha="right",
             bbox={"boxstyle": "round,pad=0.35", "facecolor": "#c62828", "edgecolor": "none"},
         )  # fmt: skip

@@ -21,8 +21,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from topreward_ros.core.frames import Frame
-
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 _log = logging.getLogger(__name__)
@@ -55,11 +53,6 @@ class Video(ABC):
         Raises `VideoError` for a frame that cannot be decoded.
         """
 
-    def frames(self) -> Iterator[Frame]:
-        """Decode every frame."""
-        for stamp_ns, read in self:
-            yield Frame(stamp_ns, read())
-
 
 def open_video(path: str | Path, rate: float = 0.0) -> Video:
     """Open a video file or a folder of images and check that its first frame can be read.
@@ -73,11 +66,6 @@ def open_video(path: str | Path, rate: float = 0.0) -> Video:
     if not path.exists():
         raise VideoError(f"no video at {path}; check the path (relative ones start at {Path.cwd()})")
     return _Folder(path, rate) if path.is_dir() else _File(path, rate)
-
-
-def read_video(path: str | Path, rate: float = 0.0) -> Iterator[Frame]:
-    """Decode every frame of a video file or folder of images; see `open_video`."""
-    return open_video(path, rate).frames()
 
 
 def _evenly(k: int, rate: float) -> int:

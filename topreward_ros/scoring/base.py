@@ -15,7 +15,10 @@ from typing import Any
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.progress import PrefixScore, ProgressMode
 
-__all__ = ["PrefixScore", "PrefixScorer", "ScorerError", "ScorerInfo", "ScorerSettings"]
+__all__ = ["RANDOM_WEIGHTS", "PrefixScore", "PrefixScorer", "ScorerError", "ScorerInfo", "ScorerSettings"]
+
+
+RANDOM_WEIGHTS = "random weights"  #: said wherever a person reads a number that they produced
 
 
 class ScorerError(RuntimeError):
@@ -32,6 +35,7 @@ class ScorerInfo:
     device: str  #: torch device, e.g. 'cpu' or 'cuda:0'
     dtype: str  #: 'float32', 'bfloat16' or 'float16'
     prompt_hash: str  #: SHA-256 over prompt templates and layout, first 16 hex digits
+    max_pixels: int  #: pixels of one frame as the model sees it, at most
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,8 @@ class ScoringWorker:
         self._generation = 0
         self._pending: tuple[int, ScoreRequest] | None = None
         self._begun: float | None = None  # [s], monotonic, of the request that is being scored
+        self._pause_s = 0.0  # after the newest failure; 0 after a success
+        self._not_before_s = 0.0  # monotonic: end of that pause
         self._done: deque[tuple[int, ScoreResult]] = deque()
         self._stopping = False
         # A daemon, so that a scorer that hangs cannot keep the process alive.
@@ -70,10 +72,11 @@ class ScoringWorker:
             self._wake.notify()
 
     def start_generation(self) -> None:
-        """Drop what waits, and from now on every answer to what was asked before."""
+        """Drop what waits, from now on every answer to what was asked before, and any back-off."""
         with self._wake:
             self._generation += 1
             self._pending = None
+            self._pause_s = self._not_before_s = 0.0
 
     def results(self) -> list[ScoreResult]:
         """The answers of this generation since the last call, in order. Never blocks."""
@@ -99,31 +102,29 @@ class ScoringWorker:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        pause_s = 0.0
-        while (taken := self._take(pause_s)) is not None:
+        while (taken := self._take()) is not None:
             generation, request = taken
             self._begun = time.monotonic()
             result = self._score(request)
             self._begun = None
-            if result.error:
-                self.counts.failed += 1
-                pause_s = min(max(2.0 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
-            else:
-                self.counts.scored += 1
-                pause_s = 0.0
             with self._wake:
+                if generation == self._generation:
+                    self._back_off(failed=bool(result.error))
                 self._done.append((generation, result))
                 stopping = self._stopping
             if not stopping:
                 self._notify()
         self.scorer.close()
 
-    def _take(self, pause_s: float) -> tuple[int, ScoreRequest] | None:
-        """The next request, after ``pause_s`` [s] at least; None when it is time to stop."""
-        not_before = time.monotonic() + pause_s
+    def _back_off(self, failed: bool) -> None:
+        self._pause_s = min(max(2.0 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if failed else 0.0
+        self._not_before_s = time.monotonic() + self._pause_s
+
+    def _take(self) -> tuple[int, ScoreRequest] | None:
+        """The next request, once the pause after a failure is over; None when it is time to stop."""
         with self._wake:
             while not self._stopping:
-                wait_s = not_before - time.monotonic()
+                wait_s = self._not_before_s - time.monotonic()
                 if self._pending is not None and wait_s <= 0.0:
                     taken, self._pending = self._pending, None
                     return taken
@@ -140,4 +141,6 @@ class ScoringWorker:
         except Exception as exc:  # a scorer must never take the robot's node down
             _LOG.exception("the scorer failed in a way that it does not know")
             error = f"{type(exc).__name__}: {exc}"
+        self.counts.scored += not error
+        self.counts.failed += bool(error)
         return ScoreResult(request, score, error, time.perf_counter() - begun)
