@@ -14,9 +14,6 @@ import argparse
 import json
 import os
 import platform
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -24,13 +21,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import yaml
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from topreward_ros.defaults import config_file
-from topreward_ros.nodes.demo import free_domain
+from topreward_ros.nodes.demo import Child, free_domain, stop
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SETTLING_S = 5.0  # after the first score: caches are warm, discovery is over
@@ -48,21 +43,6 @@ def make_video(path: Path, width: int, height: int, rate: float) -> None:
     writer.release()
 
 
-def start(module: str, parameters: dict[str, object], folder: Path, environment: dict[str, str]):
-    file = folder / f"{module}.yaml"
-    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
-    command = [
-        sys.executable,
-        "-m",
-        f"topreward_ros.nodes.{module}",
-        "--ros-args",
-        "--params-file",
-        str(file),
-    ]
-    with (folder / f"{module}.log").open("wb") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-
-
 def thread_seconds(pid: int) -> dict[str, float]:
     """CPU time so far by kind of thread [s]: user and system, from /proc/PID/task/*/stat."""
     seconds: dict[str, float] = defaultdict(float)
@@ -74,11 +54,11 @@ def thread_seconds(pid: int) -> dict[str, float]:
     return seconds
 
 
-def wait_for(text: str, log: Path, process: subprocess.Popen[bytes]) -> None:
+def wait_for(text: str, child: Child) -> None:
     end = time.monotonic() + 120
-    while text not in log.read_text():
-        if process.poll() is not None or time.monotonic() > end:
-            raise SystemExit(f"the process said no '{text}':\n{log.read_text()}")
+    while text not in child.log.read_text():
+        if child.status() is not None or time.monotonic() > end:
+            raise SystemExit(f"the {child.name} said no '{text}':\n{child.last_lines()}")
         time.sleep(0.1)
 
 
@@ -87,31 +67,25 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, object
         **os.environ,
         "ROS_DOMAIN_ID": str(free_domain()),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "FASTRTPS_DEFAULT_PROFILES_FILE": str(config_file("fastdds_large_images.xml")),
-        "PYTHONUNBUFFERED": "1",
     }
-    processes: list[subprocess.Popen[bytes]] = []
+    children: list[Child] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_video(folder / "video.avi", arguments.width, arguments.height, arguments.rate)
         try:
-            monitor = start("monitor", {"task": "push the square"}, folder, environment)
-            processes.append(monitor)
-            wait_for("watching", folder / "monitor.log", monitor)
-            player = start(
-                "video_player", {"video": str(folder / "video.avi"), "loop": True}, folder, environment
-            )
-            processes.append(player)
-            wait_for("EPISODE_STARTED", folder / "monitor.log", monitor)
+            monitor = Child("monitor", {"task": "push the square"}, folder, environment)
+            children.append(monitor)
+            wait_for("watching", monitor)
+            video = {"video": str(folder / "video.avi"), "loop": True}
+            children.append(Child("video_player", video, folder, environment))
+            wait_for("EPISODE_STARTED", monitor)
             time.sleep(SETTLING_S)
             before, begun = thread_seconds(monitor.pid), time.monotonic()
             for _ in track(range(arguments.seconds), "measuring", console=console, transient=True):
                 time.sleep(1.0)
             after, seconds = thread_seconds(monitor.pid), time.monotonic() - begun
         finally:
-            for process in reversed(processes):
-                process.send_signal(signal.SIGINT)
-                process.wait(timeout=20)
+            stop(children)
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_processor()}",
         "image": f"{arguments.width}x{arguments.height} rgb8",

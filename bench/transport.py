@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -20,9 +19,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from topreward_ros.defaults import large_image_environment
+from topreward_ros.nodes.demo import free_domain
+
 RATE = 30.0  # [Hz]
 SIZES = ((640, 480), (1920, 1080))
-PROFILE = Path(__file__).parents[1] / "config" / "fastdds_large_images.xml"
+PROFILE = large_image_environment({})
 
 
 def folder_of_images(folder: Path, size: tuple[int, int], frames: int) -> Path:
@@ -65,13 +67,11 @@ def count_arrivals(images: Path, reliable: bool) -> tuple[int, float]:
 def in_a_fresh_process(images: Path, reliable: bool, with_profile: bool) -> str:
     """Fast DDS reads its profile once per process."""
     environment = {
-        **os.environ,
-        "ROS_DOMAIN_ID": str(random.randint(1, 101)),
+        **{name: value for name, value in os.environ.items() if name not in PROFILE},
+        **(PROFILE if with_profile else {}),
+        "ROS_DOMAIN_ID": str(free_domain()),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
     }
-    environment.pop("FASTRTPS_DEFAULT_PROFILES_FILE", None)
-    if with_profile:
-        environment["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(PROFILE)
     command = [sys.executable, __file__, "--images", str(images), *(["--reliable"] if reliable else [])]
     return subprocess.run(
         command, env=environment, check=True, stdout=subprocess.PIPE, text=True
@@ -97,7 +97,7 @@ def main() -> None:
                 for with_profile in (False, True):
                     arrived = in_a_fresh_process(images, reliable, with_profile)
                     kind = "reliable" if reliable else "best effort"
-                    profile = PROFILE.name if with_profile else "none"
+                    profile = "shipped" if with_profile else "none"
                     print(
                         f"| {width}x{height} | {kind} | {profile} | {arrived} of {arguments.frames} |",
                         flush=True,

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -22,8 +23,9 @@ COMMAND = [sys.executable, "-m", "topreward_ros.cli"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
 
-def topreward(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, arguments)]
+def topreward(*arguments: object, command: Sequence[str] = COMMAND) -> subprocess.CompletedProcess[str]:
+    """Run ``command`` with ``arguments`` to its end."""
+    command = [*command, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
 
 
@@ -49,8 +51,7 @@ def test_help_and_version_are_quick_and_need_nothing_heavy() -> None:
     assert re.fullmatch(r"topreward \d+\.\d+\.\d+\n", topreward("--version").stdout)
     heavy = "{'torch', 'transformers', 'rclpy', 'matplotlib', 'cv2', 'rich', 'numpy'} & set(sys.modules)"
     code = f"import sys; from topreward_ros import cli; cli._parser(); print({heavy})"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert loaded.stdout == "set()\n"
+    assert topreward(command=[sys.executable, "-c", code]).stdout == "set()\n"
 
 
 def test_score_says_what_came_of_it(video: Path, tmp_path: Path) -> None:
@@ -75,6 +76,43 @@ def test_json_on_standard_output_is_nothing_else(video: Path) -> None:
     assert "random weights" in result.stderr
 
 
+def test_a_reader_that_leaves_is_no_error_to_speak_of(video: Path) -> None:
+    """As in `topreward score ... --json - | head -1`."""
+    arguments = ["score", str(video), "--task", "x", "--json", "-"]
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    os.close(writer)
+    os.close(reader)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "random weights" in said and "Error" not in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_an_output_that_fails_late_is_one_line(video: Path, tmp_path: Path, option: str) -> None:
+    full = tmp_path / "full.png"
+    full.symlink_to("/dev/full")
+    result = topreward("score", video, "--task", "x", option, full)
+    assert result.returncode == 1 and "EPISODE_STARTED" in result.stdout
+    assert (
+        result.stderr == f"topreward: {full} cannot be written (No space left on device); name another file\n"
+    )
+
+
+def test_an_output_without_permission_is_refused_before_the_work(video: Path, tmp_path: Path) -> None:
+    kept, folder = tmp_path / "kept.json", tmp_path / "folder"
+    kept.touch(0o400)
+    folder.mkdir(0o500)
+    if os.access(folder, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    for path in (kept, folder / "new.json"):
+        result = topreward("score", video, "--task", "x", "--json", path)
+        assert result.returncode == 1 and result.stdout == ""
+        assert result.stderr.startswith(f"topreward: {path} cannot be written")
+
+
 def test_score_needs_no_ros(video: Path) -> None:
     code = (
         "import sys\n"
@@ -83,12 +121,11 @@ def test_score_needs_no_ros(video: Path) -> None:
         "from topreward_ros.cli import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
-    run = [sys.executable, "-c", code]
-    arguments = ["score", str(video), "--task", "x", "--set", "sample_rate=1"]
-    result = subprocess.run([*run, *arguments], capture_output=True, text=True, env=ENVIRONMENT)
+    without_ros = [sys.executable, "-c", code]
+    result = topreward("score", video, "--task", "x", "--set", "sample_rate=1", command=without_ros)
     assert result.returncode == 0, result.stderr
     for command in ("watch", "demo"):
-        result = subprocess.run([*run, command], capture_output=True, text=True, env=ENVIRONMENT)
+        result = topreward(command, command=without_ros)
         assert result.returncode == 1
         assert "needs ROS 2" in result.stderr and "make setup" in result.stderr
         assert len(result.stderr.splitlines()) == 1
@@ -156,3 +193,4 @@ def test_ctrl_c_ends_score_without_a_trace(video: Path) -> None:
     os.close(leader)
     assert process.wait(timeout=10) == 130
     assert b"interrupted" in said and b"Traceback" not in said
+    assert b"(random weights)" in said, "beside the number that moves"

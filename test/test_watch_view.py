@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from io import StringIO
+from itertools import pairwise
 from math import nan
 
 import pytest
@@ -46,7 +48,7 @@ def test_a_heartbeat_is_no_score() -> None:
     assert log.add_progress(sample(0, latency_s=1.1), 2.0) is False
     assert log.add_progress(sample(0, state=State.STALE), 3.0) is False
     assert log.add_progress(sample(1, latency_s=0.3), 4.0) is True
-    assert log.score_count == 2 and log.latencies_s == [0.1, 0.3]
+    assert log.score_count == 2 and list(log.latencies_s) == [0.1, 0.3]
     assert log.median_latency_s() == pytest.approx(0.2)
     assert log.silence_s(now_s=9.0, since_s=0.0) == 5.0
 
@@ -58,6 +60,24 @@ def test_a_new_episode_begins_a_new_curve() -> None:
     assert [score.episode_id for score in log.scores] == ["e2"]
     assert log.score_count == 4
     assert not log.score_rate() > 0
+
+
+@pytest.mark.parametrize("count", [1000, 1001, 1002, 2001, 10_007])
+def test_a_long_episode_is_thinned_evenly(count: int) -> None:
+    """As much memory and work per picture after a day as after an hour."""
+    log = watched(*(sample(k, latency_s=k) for k in range(count)))
+    assert log.score_count == count
+    numbers = [round(score.elapsed_s * 2) for score in log.scores]
+    assert 500 <= len(numbers) <= 1000
+    assert numbers[0] == 0 and numbers[-1] == count - 1
+    (stride,) = {later - earlier for earlier, later in pairwise(numbers[:-1])}
+    assert stride == 2 ** math.ceil(math.log2(max(count / 1000, 1)))
+    assert 0 < numbers[-1] - numbers[-2] <= stride
+    assert len(log.latencies_s) == 1000 and log.latencies_s[-1] == count - 1
+    assert log.add_progress(sample(count - 1), 0.0) is False
+    log.add_progress(sample(0, episode_id="e2"), 0.0)
+    log.add_progress(sample(1, episode_id="e2"), 0.0)
+    assert len(log.scores) == 2, "a new episode has every score again"
 
 
 def test_the_picture_says_everything() -> None:

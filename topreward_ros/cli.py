@@ -4,14 +4,17 @@ Arguments and exit statuses only; what the commands do stands in offline/score_v
 nodes/demo.py, and how it looks in terminal.py. Imports of a command are made when it runs, so that `--help`
 is quick and `score` works where there is no ROS 2.
 
-Exit status: 0 done, 1 an error that is named on stderr in one line, 2 wrong usage, 130 interrupted.
+Exit status: 0 done, 1 an error that is named on stderr in one line, or (without one) a reader of our output
+that left early, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.ros_arguments = ros_arguments
     run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
+        status = run(options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `topreward ... | head`: the reader has all it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the very end
+        return 1
     except KeyboardInterrupt:
         print("topreward: interrupted", file=sys.stderr)
         return _INTERRUPTED
@@ -169,9 +177,10 @@ def _compute_curve(options: argparse.Namespace, parameters: dict[str, Any]) -> C
     console = Console(stderr=True)
     with terminal.working(console, f"loading model {options.model} ..."):
         scorer = load_scorer(options.model, scorer_settings)
+    random_weights = scorer.info.random_weights
     expected = round(info.frame_count / info.rate * settings.sample_rate)
     try:
-        with terminal.score_progress(console, expected) as on_score:
+        with terminal.score_progress(console, expected, random_weights) as on_score:
             return score_video(
                 options.video, options.task, scorer, settings, rate=options.rate, on_score=on_score
             )
@@ -189,23 +198,33 @@ def _show_and_write(options: argparse.Namespace, curve: Curve) -> None:
     if options.json == "-":
         sys.stdout.write(curve.to_json())
     elif options.json:
-        Path(options.json).write_text(curve.to_json(), encoding="utf-8")
+        with _writing(options.json):
+            Path(options.json).write_text(curve.to_json(), encoding="utf-8")
     if options.plot:
         from topreward_ros.offline.curve_plot import plot_curve
 
-        try:
+        with _writing(options.plot):
             plot_curve(curve, options.plot, rate=options.rate)
-        except OSError as error:
-            raise CommandError(f"--plot {options.plot}: {error}") from error
+
+
+@contextmanager
+def _writing(path: str | Path) -> Iterator[None]:
+    """Name the file when writing it fails all the same: a disk may be full."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written ({error.strerror}); name another file") from error
 
 
 def _check_output(name: str | Path | None) -> None:
     """Say before the work that its result could not be written."""
     if name in (None, "-"):
         return
-    path = Path(str(name))
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise CommandError(f"{path} cannot be written: name a file in a folder that exists")
+    path = Path(str(name)).absolute()
+    if path.is_dir() or not path.parent.is_dir():
+        raise CommandError(f"{name} cannot be written: name a file in a folder that exists")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise CommandError(f"{name} cannot be written: you lack the permission; name another file")
 
 
 def _with_overrides(parameters: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from topreward_ros.msg import TaskProgress
 
 from topreward_ros.defaults import monitor_defaults, shared_file
 from topreward_ros.nodes import qos
+from topreward_ros.nodes.demo import free_domain
 
 LAUNCH_FILES = sorted(shared_file("launch").glob("*.launch.py"))
 START_LIMIT = 60.0  # [s] a machine with two busy cores
@@ -57,7 +57,7 @@ class Launched:
     """A launch file in a process of its own, and a node of ours on the same ROS domain."""
 
     def __init__(self, file: str, *arguments: str, **environment: str) -> None:
-        domain = random.randint(1, 101)
+        domain = free_domain()
         self.context = Context()
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         rclpy.init(context=self.context, domain_id=domain)

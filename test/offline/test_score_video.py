@@ -34,7 +34,7 @@ SETTINGS = replace(
 class Brightness(PrefixScorer):
     """The brighter the newest frame, the surer: from -4 nat for black to 0 for white."""
 
-    info = ScorerInfo("brightness", "1", False, "cpu", "float32", "0" * 16)
+    info = ScorerInfo("brightness", "1", False, "cpu", "float32", "0" * 16, 4096)
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, tuple[Frame, ...]]] = []
@@ -126,6 +126,7 @@ def test_json_holds_everything_and_is_strict(video: Path) -> None:
     assert content["format"] == "topreward_curve/1"
     assert content["instruction"] == "öffne \"das\" 'x'"
     assert content["model"]["model_id"] == "brightness" and content["model"]["random_weights"] is False
+    assert content["model"]["max_pixels"] == 4096
     assert content["settings"]["progress_mode"] == "static_baseline"
     assert content["settings"]["success"]["threshold"] == -0.6
     assert content["state"] == "SUCCEEDED" and content["ended_early"] is True

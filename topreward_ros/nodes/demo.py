@@ -22,10 +22,16 @@ from pathlib import Path
 import yaml
 
 import topreward_ros.nodes.watch as watch
-from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, config_file, monitor_defaults, shared_file
+from topreward_ros.defaults import (
+    DEMO_TASK,
+    DEMO_VIDEO,
+    large_image_environment,
+    monitor_defaults,
+    shared_file,
+)
 from topreward_ros.offline.score_video import due_times
 from topreward_ros.offline.video import VideoError
-from topreward_ros.terminal import number
+from topreward_ros.terminal import RANDOM_WARNING, number
 from topreward_ros.watch_view import WatchLog, event_line
 
 _DOMAINS = range(1, 102)  # those whose ports lie below the ones that Linux hands out
@@ -40,16 +46,26 @@ class DemoError(RuntimeError):
 
 
 class Child:
-    """A node as a process of its own, with its output in a file."""
+    """A node as a process of its own, with its output in a file.
 
-    def __init__(self, name: str, parameters: Mapping[str, object], folder: Path) -> None:
-        """Start ``topreward_ros.nodes.<name>`` with ``parameters``; ``folder`` takes its files."""
+    On Linux it does not outlive the thread that made it, however that ends.
+    """
+
+    def __init__(
+        self, name: str, parameters: Mapping[str, object], folder: Path, environ: Mapping[str, str]
+    ) -> None:
+        """Start ``topreward_ros.nodes.<name>`` with ``parameters``; ``folder`` takes its files.
+
+        ``environ`` is completed such that it runs the code that we run, with room for camera images.
+        """
         self.name = name
         self.log = folder / f"{name}.log"
         params_file = folder / f"{name}.yaml"
         params_file.write_text(_parameter_file(parameters), encoding="utf-8")
         module = f"topreward_ros.nodes.{name}"
-        command = [sys.executable, "-m", module, "--ros-args", "--params-file", str(params_file)]
+        # SIGTERM when we are killed and can no longer see to it (setpriv is part of util-linux)
+        bound = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+        command = [*bound, sys.executable, "-m", module, "--ros-args", "--params-file", str(params_file)]
         with self.log.open("wb") as log:
             # A session of its own: Ctrl-C is for the demonstration, which then ends its children in order.
             self._process = subprocess.Popen(
@@ -57,9 +73,14 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_child_environment(),
+                env=_child_environment(environ),
                 start_new_session=True,
             )
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
 
     def status(self) -> int | None:
         """Its exit status, negative for a signal; None while it runs."""
@@ -99,14 +120,14 @@ def run(video: str | None, task: str | None, model: str, svg: Path | None) -> in
         watcher.log.waiting = f"starting the monitor with model {model} ..."
         children: list[Child] = []
         try:
-            children.append(Child("monitor", {"task": task, "model": model}, folder))
+            children.append(Child("monitor", {"task": task, "model": model}, folder, os.environ))
             player = {"video": path, "wait_for_subscriber": _WAIT_FOR_MONITOR_S}
-            children.append(Child("video_player", player, folder))
+            children.append(Child("video_player", player, folder, os.environ))
             with watch.Screen(watcher.log) as screen:
                 end = _End(watcher.log, children, expected[-1])
                 watcher.follow(screen, done=lambda: bool(signals) or end.reached(), advise=False)
         finally:
-            _stop(children)
+            stop(children)
         if signals:
             shutil.rmtree(folder, ignore_errors=True)
             print(f"topreward: stopped by {signal.Signals(signals[0]).name}", file=sys.stderr)
@@ -161,7 +182,7 @@ def summary(log: WatchLog, expected: int) -> str:
     """What came of it, in one line."""
     kinds = ("SUCCESS", "FAILURE", "TIMEOUT", "ABORTED", "SCORER_ERROR", "STALE_IMAGES")
     events = [event_line(log, event).strip().split(":")[0] for event in log.events if event.type in kinds]
-    note = " (random weights: the numbers mean nothing)" if log.random_weights else ""
+    note = f" ({RANDOM_WARNING})" if log.random_weights else ""
     return (
         f"demo: {log.score_count} scores of {expected} due frames, "
         f"final progress {number(log.scores[-1].progress, 2)}, "
@@ -185,7 +206,8 @@ def _is_free(domain: int) -> bool:
     return True
 
 
-def _stop(children: list[Child]) -> None:
+def stop(children: list[Child]) -> None:
+    """End them, and kill what does not end in time."""
     for child in children:
         child.ask_to_stop()
     until_s = time.monotonic() + _STOP_S
@@ -208,10 +230,8 @@ def _parameter_file(parameters: Mapping[str, object]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _child_environment() -> dict[str, str]:
-    """Ours, and such that a child runs the code that we run, with room for camera images."""
-    environment = dict(os.environ)
-    environment.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(config_file("fastdds_large_images.xml")))
+def _child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    environment = {**environ, **large_image_environment(environ)}
     # Not the folder that the user happens to stand in, but the one that this file lies in.
     environment["PYTHONSAFEPATH"] = "1"
     here = str(Path(__file__).absolute().parents[2])
