@@ -98,10 +98,7 @@ def main() -> None:
                     arrived = in_a_fresh_process(images, reliable, with_profile)
                     kind = "reliable" if reliable else "best effort"
                     profile = "shipped" if with_profile else "none"
-                    print(
-                        f"| {width}x{height} | {kind} | {profile} | {arrived} of {arguments.frames} |",
-                        flush=True,
-                    )
+                    print(f"| {width}x{height} | {kind} | {profile} | {arrived} |", flush=True)
 
 
 if __name__ == "__main__":
