@@ -13,6 +13,7 @@ pytest.importorskip("torch", reason="scoring needs PyTorch")
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
 from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
 from topreward_ros.scoring.registry import load_scorer
@@ -43,9 +44,11 @@ def loaded(checkpoint: Path) -> Qwen3VLScorer:
 def new_scorer(loaded: Qwen3VLScorer) -> Callable[..., Qwen3VLScorer]:
     """Scorers that have seen nothing, on the same weights; settings by keyword."""
 
-    def make(**changes: object) -> Qwen3VLScorer:
+    def make(preprocessing: Preprocessing = loaded._preprocessing, **changes: object) -> Qwen3VLScorer:
         changed = replace(SETTINGS, **changes)  # type: ignore[arg-type]
-        return Qwen3VLScorer(loaded._model, loaded._tokens, loaded._preprocessing, changed, loaded.info)
+        pixels = preprocessing.frame_pixels(changed.max_pixels, changed.max_frames)
+        info = replace(loaded.info, max_pixels=pixels)
+        return Qwen3VLScorer(loaded._model, loaded._tokens, preprocessing, changed, info)
 
     return make
 

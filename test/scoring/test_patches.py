@@ -12,13 +12,42 @@ from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.patches import Preprocessing, frame_size, read_preprocessing
 
 sides = st.integers(1, 5000)
+shapes = st.tuples(sides, sides).filter(lambda shape: max(shape) <= 200 * min(shape))
 
 
-@given(sides, sides, st.sampled_from([28, 32]), st.integers(1, 2_000_000))
-def test_a_frame_is_whole_units_within_its_budget(height, width, unit, max_pixels):
-    fitted = frame_size(height, width, unit, max_pixels)
+@given(shapes, st.sampled_from([28, 32]), st.integers(1, 2_000_000))
+def test_a_frame_is_whole_units_within_its_budget(shape, unit, max_pixels):
+    fitted = frame_size(*shape, unit, max_pixels)
     assert all(side >= unit and side % unit == 0 for side in fitted)
-    assert fitted[0] * fitted[1] <= max_pixels or unit in fitted
+    assert fitted[0] * fitted[1] <= max_pixels or fitted == (unit, unit)
+
+
+@given(st.integers(1, 10**5), st.integers(1, 10**5), st.integers(200 * 32 * 32, 10**6))
+def test_sizes_are_the_processors(height, width, max_pixels):
+    """Where the frame is no smaller than a unit: a smaller one the processor enlarges first."""
+    from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
+
+    height, width = height + 31, width + 31
+    try:
+        # two frames that share twice the budget, with no least size
+        expected = smart_resize(2, height, width, factor=32, min_pixels=0, max_pixels=2 * max_pixels)
+    except ValueError:
+        with pytest.raises(ScorerError, match=rf"{width} x {height} pixels.*1:200.*crop it"):
+            frame_size(height, width, 32, max_pixels)
+    else:
+        assert frame_size(height, width, 32, max_pixels) == expected
+
+
+@pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 1), (1, 201), (240, 48_001)])
+def test_a_shape_beyond_the_processors_limit_is_refused(shape):
+    with pytest.raises(ScorerError, match=rf"{shape[1]} x {shape[0]} pixels.*1:200.*crop it"):
+        frame_size(*shape, 32, 307_200)
+
+
+def test_the_budget_of_a_frame_is_the_smaller_of_its_own_and_its_share_of_the_video():
+    assert Preprocessing(video_pixels=1000).frame_pixels(max_pixels=90, max_frames=10) == 90
+    assert Preprocessing(video_pixels=1000).frame_pixels(max_pixels=300, max_frames=10) == 100
+    assert Preprocessing(video_pixels=1000).frame_pixels(max_pixels=300, max_frames=2000) == 1
 
 
 @given(st.integers(200, 2000), st.integers(200, 2000), st.integers(100_000, 1_000_000))

@@ -62,13 +62,14 @@ def test_every_instruction_is_scored(instruction, new_scorer, make_video):
     assert score.log_prob < 0
 
 
-def test_a_long_instruction_is_cut_and_said_so_once(tokenizer, caplog):
+def test_a_long_instruction_is_cut_and_said_so_once_each(tokenizer, caplog):
     tokens = PromptTokens(tokenizer)
     with caplog.at_level(logging.WARNING):
-        cut = tokens.after_video("y" * 10_000)
-        assert tokens.after_video("y" * 9_999) == cut == tokens.after_video("y" * MAX_INSTRUCTION)
+        cut = [tokens.after_video("y" * length) for length in (10_000, 10_000, 9_999, 9_999)]
+    assert cut == [tokens.after_video("y" * MAX_INSTRUCTION)] * 4
     assert [record.getMessage() for record in caplog.records] == [
-        f"instruction of 10000 characters: only the first {MAX_INSTRUCTION} are read"
+        f"instruction of {length} characters: only the first {MAX_INSTRUCTION} are read"
+        for length in (10_000, 9_999)
     ]
 
 

@@ -7,11 +7,13 @@ import json
 import multiprocessing
 from pathlib import Path
 
+import pytest
 import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 
 from topreward_ros.scoring.random_checkpoint import make_random_checkpoint, random_checkpoint_folder
+from topreward_ros.scoring.registry import load_scorer
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -31,6 +33,16 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(checkpoint, tmp
 def test_it_is_small_and_marked(checkpoint):
     assert sum(path.stat().st_size for path in checkpoint.iterdir()) < 6_000_000
     assert json.loads((checkpoint / "config.json").read_text())["topreward_random_weights"] is True
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_numbers_follow_the_video_whatever_the_seed(seed, settings, make_video, tmp_path):
+    scorer = load_scorer(str(make_random_checkpoint(tmp_path / "model", seed)), settings)
+    video = make_video(8, 64, 64)
+    scores = [scorer.score("open the drawer", video[: i + 1]) for i in range(len(video))]
+    # nats; by chance upwards or downwards
+    assert max(abs(score.log_prob - score.log_prob_static) for score in scores) > 0.2
+    assert all(-40 < score.log_prob < -0.1 for score in scores)
 
 
 def test_transformers_loads_it_like_any_other(checkpoint):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -31,6 +36,21 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+INDEX = "model.safetensors.index.json"
+
+
+def split(folder: Path) -> None:
+    """Cut the weights into two shards and write their index."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    where = {name: SHARDS[i % 2] for i, name in enumerate(sorted(weights))}
+    for shard in SHARDS:
+        part = {name: weights[name] for name in weights if where[name] == shard}
+        save_file(part, folder / shard, metadata={"format": "pt"})
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": where}))
+
+
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``code`` in a fresh interpreter with the package in its path."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -50,6 +70,12 @@ def test_a_folder_gives_a_scorer_that_says_where_its_numbers_come_from(loaded, c
     assert info.random_weights
     assert info.prompt_hash == prompt_hash()
     assert len(info.revision) == 16
+    assert info.max_pixels == 64 * 96
+
+
+def test_the_pixel_budget_in_force_is_the_checkpoints_where_that_is_smaller(checkpoint, settings):
+    info = load_scorer(str(checkpoint), replace(settings, max_pixels=307200, max_frames=128)).info
+    assert info.max_pixels == 128 * 128 // 2  # the checkpoint has 128 x 128 for each of 64 frames
 
 
 def test_weights_without_the_mark_are_trained_ones_and_a_commit_is_the_revision(copy, settings, tmp_path):
@@ -143,6 +169,20 @@ def test_another_kind_of_model_is_refused(copy, settings):
         load_scorer(str(copy), settings)
 
 
+@pytest.mark.parametrize("part", ["text_config", "vision_config"])
+@pytest.mark.parametrize("content", [None, 3, "x", []])
+def test_a_part_of_the_configuration_that_is_no_object_is_named(copy, settings, part, content):
+    edit(copy / "config.json", **{part: content})
+    with pytest.raises(ScorerError, match=rf"config\.json: {part} is .* must be an object: restore it"):
+        load_scorer(str(copy), settings)
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/x", "x" * 10_000])
+def test_a_name_that_cannot_be_looked_up_is_refused(name, settings):
+    with pytest.raises(ScorerError, match=r"cannot be looked up \(.*write the whole path"):
+        load_scorer(name, settings)
+
+
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
 def test_a_damaged_file_is_named(copy, settings, file):
     (copy / file).write_text("{")
@@ -169,20 +209,35 @@ def test_a_folder_written_as_the_released_checkpoints_are_scores_the_same(copy, 
     rope = text.pop("rope_parameters")
     text |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
     edit(copy / "config.json", text_config=text, transformers_version="4.57.0.dev0", torch_dtype="bfloat16")
-    weights = load_file(copy / "model.safetensors")
-    (copy / "model.safetensors").unlink()
-    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    where = {name: shards[i % 2] for i, name in enumerate(sorted(weights))}
-    for shard in shards:
-        part = {name: weights[name] for name in weights if where[name] == shard}
-        save_file(part, copy / shard, metadata={"format": "pt"})
-    (copy / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    split(copy)
 
     video = make_video(4, 32, 32)
     expected = loaded.score("lift", video).log_prob
     assert load_scorer(str(copy), settings).score("lift", video).log_prob == pytest.approx(expected, abs=1e-6)
-    (copy / shards[1]).unlink()
-    with pytest.raises(ScorerError, match="cannot be loaded"):
+
+
+def test_shards_that_a_folder_lacks_are_named(copy, settings):
+    split(copy)
+    (copy / SHARDS[1]).unlink()
+    with pytest.raises(ScorerError, match=rf"copy has no {SHARDS[1]}: copy all files"):
+        load_scorer(str(copy), settings)
+    (copy / SHARDS[0]).unlink()
+    with pytest.raises(ScorerError, match=rf"copy has no {SHARDS[0]} and no {SHARDS[1]}: copy"):
+        load_scorer(str(copy), settings)
+
+
+def test_shards_without_their_index_are_not_all(copy, settings):
+    split(copy)
+    (copy / INDEX).unlink()
+    with pytest.raises(ScorerError, match=rf"copy has no {INDEX}: copy all files"):
+        load_scorer(str(copy), settings)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": 3}'])
+def test_a_damaged_index_is_named(copy, settings, content):
+    split(copy)
+    (copy / INDEX).write_text(content)
+    with pytest.raises(ScorerError, match=rf"{INDEX} cannot be read .*restore it"):
         load_scorer(str(copy), settings)
 
 
@@ -236,33 +291,106 @@ def test_a_setting_that_cannot_be_is_named(checkpoint, settings, changes, named)
         load_scorer(str(checkpoint), replace(settings, **changes))
 
 
-def test_a_hub_id_without_network_is_one_quick_error(tmp_path):
-    code = """
+COMMIT = "fedcba9876543210fedcba9876543210fedcba98"
+LOAD_FROM_HUB = """
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.scoring.base import ScorerError, ScorerSettings
 try:
-    load_scorer("some-org/some-model", ScorerSettings("cpu", "float32", 307200, 64, 1, True))
+    scorer = load_scorer("some-org/some-model", ScorerSettings("cpu", "float32", 307200, 64, 1, True))
+    print(scorer.info.revision)
 except ScorerError as error:
     print(error)
 """
+
+
+def test_a_hub_id_without_network_is_one_quick_error(tmp_path):
     # nothing listens on the discard port
-    done = run(code, HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
+    done = run(LOAD_FROM_HUB, HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
     assert "model 'some-org/some-model' is no folder" in done.stdout, done.stderr
     assert "check the name and the network" in done.stdout
     assert done.stdout.count("\n") == 1
 
 
+def in_the_hub_cache(folder: Path, home: Path) -> Path:
+    """Move a checkpoint to where a download of some-org/some-model would have put it."""
+    cached = home / "hub" / "models--some-org--some-model"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(COMMIT)
+    (cached / "snapshots").mkdir()
+    return folder.rename(cached / "snapshots" / COMMIT)
+
+
 def test_a_complete_local_copy_of_a_hub_model_needs_no_network(copy, tmp_path):
-    commit = "fedcba9876543210fedcba9876543210fedcba98"
-    home = tmp_path / "hub" / "models--some-org--some-model"
-    (home / "refs").mkdir(parents=True)
-    (home / "refs" / "main").write_text(commit)
-    (home / "snapshots").mkdir()
-    copy.rename(home / "snapshots" / commit)
-    code = """
-from topreward_ros.scoring.registry import load_scorer
-from topreward_ros.scoring.base import ScorerSettings
-print(load_scorer("some-org/some-model", ScorerSettings("cpu", "float32", 307200, 64, 1, True)).info.revision)
-"""
-    done = run(code, HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
-    assert done.stdout == commit + "\n", done.stderr
+    in_the_hub_cache(copy, tmp_path)
+    done = run(LOAD_FROM_HUB, HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.stdout == COMMIT + "\n", done.stderr
+
+
+def test_a_download_that_was_interrupted_is_named_without_network(copy, tmp_path):
+    split(copy)
+    (in_the_hub_cache(copy, tmp_path) / SHARDS[1]).unlink()
+    done = run(LOAD_FROM_HUB, HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
+    assert f"has no {SHARDS[1]} in the local hub cache, and cannot be downloaded" in done.stdout, done.stderr
+
+
+def test_a_download_that_was_interrupted_goes_on(copy, tmp_path):
+    split(copy)
+    (copy / "training.log").write_text("not needed")
+    published = shutil.copytree(copy, tmp_path / "published")
+    (in_the_hub_cache(copy, tmp_path) / SHARDS[1]).unlink()
+    with hub_of(published) as (endpoint, sent):
+        done = run(LOAD_FROM_HUB, HF_HOME=str(tmp_path), HF_ENDPOINT=endpoint)
+    assert done.stdout == COMMIT + "\n", done.stderr
+    assert sent == [SHARDS[1]]
+
+
+@contextmanager
+def hub_of(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """A server that speaks as much of the hub's protocol as a download needs: its address, files it sent."""
+    sent: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer()
+
+        def do_GET(self) -> None:
+            self.wfile.write(self.answer())
+
+        def answer(self) -> bytes:
+            path = self.path.partition("?")[0]
+            files = sorted(folder.iterdir())
+            named = {f"/some-org/some-model/resolve/{COMMIT}/{file.name}": file for file in files}
+            if path.startswith(f"/api/models/some-org/some-model/tree/{COMMIT}"):
+                listed = [
+                    {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": ""} for f in files
+                ]
+                content = json.dumps(listed).encode()
+            elif path.startswith("/api/models/some-org/some-model"):
+                siblings = [{"rfilename": file.name} for file in files]
+                about = {"id": "some-org/some-model", "sha": COMMIT, "siblings": siblings}
+                content = json.dumps(about).encode()
+            elif path in named:
+                content = named[path].read_bytes()
+                if self.command == "GET":
+                    sent.append(named[path].name)
+            else:
+                self.send_error(404)
+                return b""
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.end_headers()
+            return content
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", sent
+        finally:
+            server.shutdown()
+            thread.join()

@@ -21,6 +21,8 @@ from topreward_ros.scoring.base import ScorerError
 
 _log = logging.getLogger(__name__)
 
+_LONGEST_SHAPE = 200  # long side by short side, the processor's limit
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
@@ -30,6 +32,10 @@ class Preprocessing:
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     rescale: float = 1 / 255  #: uint8 to 0..1
     video_pixels: int = 25165824  #: pixels of all frames of a video together
+
+    def frame_pixels(self, max_pixels: int, max_frames: int) -> int:
+        """Pixel budget of one frame: ``max_pixels``, or less where ``max_frames`` share fewer."""
+        return max(1, min(max_pixels, self.video_pixels // max_frames))
 
 
 def read_preprocessing(folder: Path) -> Preprocessing:
@@ -78,7 +84,9 @@ def _preprocessing(content: dict[str, Any], is_video: bool) -> Preprocessing:
 def frame_size(height: int, width: int, unit: int, max_pixels: int) -> tuple[int, int]:
     """Size (height, width) at which a frame is seen: multiples of ``unit``, at least one, aspect kept.
 
-    The processor's rule, for one frame with ``max_pixels``.
+    The processor's rule, for one frame with ``max_pixels``. Where it would pass them, with a short side
+    that cannot get any shorter, the long side gives way. Raises `ScorerError` for a shape that the
+    processor refuses too.
 
     >>> frame_size(480, 640, unit=32, max_pixels=307200)
     (480, 640)
@@ -86,13 +94,22 @@ def frame_size(height: int, width: int, unit: int, max_pixels: int) -> tuple[int
     (96, 128)
     >>> frame_size(20, 500, unit=32, max_pixels=307200)
     (32, 512)
+    >>> frame_size(20, 500, unit=32, max_pixels=8192)
+    (32, 256)
     """
+    if max(height, width) > _LONGEST_SHAPE * min(height, width):
+        raise ScorerError(
+            f"an image of {width} x {height} pixels has sides of more than 1:{_LONGEST_SHAPE}, "
+            "which the model does not take: crop it"
+        )
     fitted_height = max(unit, round(height / unit) * unit)
     fitted_width = max(unit, round(width / unit) * unit)
     if fitted_height * fitted_width > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
         fitted_height = max(unit, math.floor(height / shrink / unit) * unit)
         fitted_width = max(unit, math.floor(width / shrink / unit) * unit)
+        longest = max(unit, max_pixels // unit // unit * unit)
+        fitted_height, fitted_width = min(fitted_height, longest), min(fitted_width, longest)
     return fitted_height, fitted_width
 
 

@@ -47,7 +47,7 @@ def time_text(seconds: float) -> str:
 def prompt_text(instruction: str) -> str:
     """The sentence after the video.
 
-    >>> prompt_text("open the {door}.")[-85:]
+    >>> prompt_text("open the {door}.")[-88:]
     'task: open the {door}. Decide whether the above statement is True or not. The answer is:'
     """
     return PROMPT_HEAD + instruction + PROMPT_TAIL
@@ -82,7 +82,7 @@ class PromptTokens:
             self._plain.normalizer = tokenizer.normalizer
         if tokenizer.pre_tokenizer is not None:
             self._plain.pre_tokenizer = tokenizer.pre_tokenizer
-        self._warned = False
+        self._cut_instruction = ""  # the last one that was too long
 
         self.turn_start = _structural_token(tokenizer, TURN_START)
         self.vision_start = _structural_token(tokenizer, VISION_START)
@@ -105,13 +105,13 @@ class PromptTokens:
     def after_video(self, instruction: str) -> list[int]:
         """Ids after the last patch; the model's next token is the answer."""
         if len(instruction) > MAX_INSTRUCTION:
-            if not self._warned:
+            if instruction != self._cut_instruction:  # said once, not with every frame
                 _log.warning(
                     "instruction of %d characters: only the first %d are read",
                     len(instruction),
                     MAX_INSTRUCTION,
                 )
-            self._warned = True
+            self._cut_instruction = instruction
             instruction = instruction[:MAX_INSTRUCTION]
         return self.text(prompt_text(instruction))
 

@@ -76,9 +76,6 @@ class Qwen3VLScorer(PrefixScorer):
         vision: Any = model.config.vision_config
         self._patch: int = vision.patch_size  # [pixels], side of what the vision model takes as one input
         self._merge: int = vision.spatial_merge_size  # side of the block of patches that makes one token
-        self._pixel_budget = max(
-            1, min(settings.max_pixels, preprocessing.video_pixels // settings.max_frames)
-        )
         self._forget()
 
     def _forget(self) -> None:
@@ -106,7 +103,7 @@ class Qwen3VLScorer(PrefixScorer):
         # Out of the handler, so that the error no longer holds on to what filled the memory.
         _free(self._model.device)
         raise ScorerError(
-            f"out of memory on {self.info.device} with {len(prefix)} frames of up to {self._pixel_budget} "
+            f"out of memory on {self.info.device} with {len(prefix)} frames of up to {self.info.max_pixels} "
             f"pixels: set a smaller max_pixels (now {self._settings.max_pixels}) or max_frames "
             f"(now {self._settings.max_frames}), or another device"
         )
@@ -154,7 +151,7 @@ class Qwen3VLScorer(PrefixScorer):
         """All frames of an episode are seen at the size of its first; features of another size are void."""
         height, width = frame.image.shape[:2]
         unit = self._patch * self._merge
-        size = patches.frame_size(height, width, unit, self._pixel_budget)
+        size = patches.frame_size(height, width, unit, self.info.max_pixels)
         if size != self._size:
             self._forget()
             self._size = size

@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from topreward_ros.scoring.base import RANDOM_WEIGHTS
+
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 RANDOM_WEIGHTS_KEY = "topreward_random_weights"
 
 #: Goes into the folder's name; raise it whenever what is made here changes.
-RECIPE = "v1"
+RECIPE = "v2"
 
 #: How Qwen2-family tokenizers cut text into pieces before merging bytes.
 _PIECES = (
@@ -58,6 +60,7 @@ _SENTENCES = [
     "move the spoon from the bowl to the table on the right",
 ]
 
+_HEAD_GAIN = 4.0  # standard deviation of the logits: log-probabilities spread over some nats
 _VOCABULARY = 480  # 256 bytes, merges of the sentences, added tokens
 
 
@@ -211,7 +214,11 @@ def _write_model(folder: Path, tokenizer: Tokenizer, seed: int) -> None:
 
 
 def _draw_weights(model: torch.nn.Module, seed: int) -> None:
-    """Draw every weight by name order, scaled so that neither vision nor position fades on the way."""
+    """Draw every weight in the order of names, with variance 1 / fan-in, which keeps signals at their size.
+
+    So the answer hangs on all that was seen, not on the last word alone. The head is larger by
+    ``_HEAD_GAIN``, or the answer would be near the even chance whatever the video shows.
+    """
     import numpy as np
     import torch
 
@@ -221,11 +228,11 @@ def _draw_weights(model: torch.nn.Module, seed: int) -> None:
             if weight.dim() == 1:
                 weight.fill_(0.0 if name.endswith("bias") else 1.0)
                 continue
-            scale = 1.0 if "embed" in name else weight[0].numel() ** -0.5
+            scale = weight[0].numel() ** -0.5 * (_HEAD_GAIN if name == "lm_head.weight" else 1.0)
             drawn = generator.standard_normal(tuple(weight.shape), dtype=np.float32)
             weight.copy_(torch.from_numpy(drawn) * scale)
 
 
 if __name__ == "__main__":
     made = make_random_checkpoint(random_checkpoint_folder())
-    print(f"random weights (the numbers mean nothing): {made}")
+    print(f"{RANDOM_WEIGHTS} (the numbers mean nothing): {made}")

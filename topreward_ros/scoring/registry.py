@@ -32,6 +32,7 @@ EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "models" / "embedded"
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_WHOLE = ("model.safetensors", "pytorch_model.bin")  # a model in one file; in several, the index has its name
 _HUB_FILES = ["*.json", *_WEIGHTS]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_TIMEOUT = 10.0  # [s] until a hub that does not answer is given up
@@ -57,7 +58,7 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
             f"{tokens.video_pad}: they belong to different models"
         )
     vocabulary = config.get("text_config", {}).get("vocab_size")
-    if vocabulary is not None and tokenizer.get_vocab_size() > vocabulary:
+    if isinstance(vocabulary, int) and tokenizer.get_vocab_size() > vocabulary:
         raise ScorerError(
             f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} tokens, config.json has vocab_size "
             f"{vocabulary}: they belong to different models"
@@ -72,6 +73,7 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
         device=str(loaded.device),
         dtype=str(dtype).removeprefix("torch."),
         prompt_hash=prompt_hash(),
+        max_pixels=preprocessing.frame_pixels(settings.max_pixels, settings.max_frames),
     )
     return qwen3_vl.Qwen3VLScorer(loaded, tokens, preprocessing, settings, info)
 
@@ -81,10 +83,17 @@ def _find_folder(model: str) -> Path:
         if _weights(EMBEDDED_FOLDER):
             return EMBEDDED_FOLDER
         return _random_folder()
-    folder = Path(model).expanduser()
-    if model and folder.is_dir():
+    try:
+        folder = Path(model).expanduser()
+        is_folder, is_file = folder.is_dir(), folder.is_file()
+    except (OSError, RuntimeError) as error:  # no such user, no permission, too long a name
+        raise ScorerError(
+            f"model {model!r} cannot be looked up ({_in_a_line(error)}): "
+            "write the whole path, of a folder that may be read"
+        ) from error
+    if model and is_folder:
         return folder
-    if folder.is_file():
+    if is_file:
         raise ScorerError(f"model {model!r} is a file: name the folder it lies in")
     if _HUB_ID.fullmatch(model):
         return _hub_folder(model)
@@ -106,21 +115,24 @@ def _random_folder() -> Path:
 
 
 def _hub_folder(name: str) -> Path:
-    """The local copy if it is complete, else a download."""
+    """The local copy if it is complete, else a download, which goes on where an earlier one ended."""
     import huggingface_hub
 
+    found = "is not in the local hub cache"
     # No copy is an error of a kind that differs between versions of the library.
     with suppress(Exception):
         copy = Path(huggingface_hub.snapshot_download(name, local_files_only=True))
-        if not _missing(copy):
+        missing = _missing(copy)
+        if not missing:
             return copy
+        found = f"has no {' and no '.join(missing)} in the local hub cache"
     try:
         # Asked first because it gives up in time when the network drops everything.
         huggingface_hub.HfApi().model_info(name, timeout=_HUB_TIMEOUT)
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES))
     except Exception as error:
         raise ScorerError(
-            f"model {name!r} is no folder and not in the local hub cache, and cannot be downloaded "
+            f"model {name!r} is no folder, {found}, and cannot be downloaded "
             f"({_in_a_line(error)}): check the name and the network (a gated model needs `hf auth login`), "
             "or download it elsewhere and name its folder"
         ) from error
@@ -137,11 +149,31 @@ def _check_folder(folder: Path) -> None:
 
 def _missing(folder: Path) -> list[str]:
     missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
-    return missing if _weights(folder) else [*missing, "weights (*.safetensors)"]
+    return [*missing, *_missing_weights(folder)]
+
+
+def _missing_weights(folder: Path) -> list[str]:
+    """What the loader will want and not find: it takes one file of all weights, or an index and shards."""
+    for whole in _WHOLE:
+        index = folder / f"{whole}.index.json"
+        if (folder / whole).is_file():
+            return []
+        if index.is_file():
+            return [shard for shard in _shards(index) if not (folder / shard).is_file()]
+    return [f"{_WHOLE[0]}.index.json"] if _weights(folder) else ["weights (*.safetensors)"]
+
+
+def _shards(index: Path) -> list[str]:
+    """The files that together hold all weights, by name."""
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        return sorted({str(shard) for shard in content["weight_map"].values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ScorerError(f"{index} cannot be read ({_in_a_line(error)}): restore it") from error
 
 
 def _weights(folder: Path) -> list[Path]:
-    return sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
+    return sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern) if path.is_file())
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -155,6 +187,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ScorerError(
             f"{folder} holds a model of type {model_type!r}: only 'qwen3_vl' can be scored with"
         )
+    for part in ("text_config", "vision_config"):
+        if not isinstance(config.get(part, {}), dict):
+            raise ScorerError(
+                f"{path}: {part} is {config[part]!r} and must be an object: restore it from the checkpoint"
+            )
     if config.get("vision_config", {}).get("temporal_patch_size", 2) != 2:
         raise ScorerError(f"{path}: temporal_patch_size must be 2, as in every released Qwen3-VL")
     return dict(config)
