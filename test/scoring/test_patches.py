@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
 
 from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.patches import Preprocessing, frame_size, read_preprocessing
@@ -25,8 +26,6 @@ def test_a_frame_is_whole_units_within_its_budget(shape, unit, max_pixels):
 @given(st.integers(1, 10**5), st.integers(1, 10**5), st.integers(200 * 32 * 32, 10**6))
 def test_sizes_are_the_processors(height, width, max_pixels):
     """Where the frame is no smaller than a unit: a smaller one the processor enlarges first."""
-    from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
-
     height, width = height + 31, width + 31
     try:
         # two frames that share twice the budget, with no least size
