@@ -219,6 +219,16 @@ def test_a_repeated_stamp_is_ignored() -> None:
     assert rig.event_types == [EventType.EPISODE_STARTED]
 
 
+def test_images_a_little_out_of_order_are_ignored() -> None:
+    rig = watching()
+    for stamp in (100.0, 100.5, 100.45, 100.55, 101.0, 100.95, 101.5):
+        rig.image(stamp, -4.0)
+    assert [report.stamp_ns for report in rig.scored] == [
+        round(s * NS_PER_S) for s in (100, 100.5, 101, 101.5)
+    ]
+    assert rig.event_types == [EventType.EPISODE_STARTED]
+
+
 def test_stale_images_are_said_once_and_end_with_the_next_image() -> None:
     rig = watching()
     rig.images([-8.0])

@@ -159,6 +159,15 @@ def test_shutting_down_while_active_ends_the_episode(robot) -> None:
     assert robot.stop(process) < 3.0 and process.returncode == 0, robot.said(process)
 
 
+def test_commands_to_the_terminal_do_not_reach_the_log(idle) -> None:
+    idle.say("stack \x1b[2J the cup")
+    show(idle, 0)
+    assert idle.scored()[0].instruction == "stack \x1b[2J the cup"
+    idle.spin(0.3)
+    assert "stack \N{REPLACEMENT CHARACTER}[2J the cup" in idle.said(idle.processes[0])
+    assert "\x1b[2J" not in idle.said(idle.processes[0])
+
+
 def test_get_progress_gives_the_newest(idle) -> None:
     idle.say("stack the cup")
     show(idle, 0)

@@ -216,7 +216,7 @@ def test_two_cameras_are_tiled_into_one_frame(robot) -> None:
     assert log_probs[0] == log_probs[2] != log_probs[1]
     assert [m.header.stamp.sec for m in robot.scored()] == [START // SECOND + 10 * k for k in range(3)]
 
-    wrist.publish(image(START + 5, width=20000, height=1))  # as high as the other: 960,000 pixels wide
+    wrist.publish(image(START + 5, width=60000, height=1))  # as high as the other: 2.9 million pixels wide
     robot.spin(0.3)
     show(robot, image(START + 40 * SECOND), expect_score=False)
     robot.spin(1.5)  # longer than stale_timeout
@@ -252,6 +252,15 @@ def test_silence_says_that_reliability_is_incompatible(robot) -> None:
     robot.until(lambda: "no image on /image" in robot.said(process), "the topic is named")
     assert "QoS of /robot on /image is incompatible" in robot.said(process)
     assert "reliability" in robot.said(process).lower() and "best_effort" in robot.said(process)
+
+
+def test_two_publishers_on_one_topic_and_a_missing_clock_are_named(robot) -> None:
+    robot.start_monitor(task=TASK, use_sim_time=True)
+    other = robot.node.create_publisher(Image, "image", qos.image_source())
+    process = robot.processes[0]
+    robot.until(lambda: "2 nodes publish on /image: /robot, /robot" in robot.said(process), "they are named")
+    robot.until(lambda: "no time comes on /clock" in robot.said(process), "the missing clock is named")
+    robot.node.destroy_publisher(other)
 
 
 def test_silence_says_that_the_type_is_another(robot) -> None:

@@ -29,6 +29,9 @@ from topreward_ros.core.progress import (
 )
 from topreward_ros.core.rewards import RewardSettings, RewardStream, RewardType
 
+# Images this little out of order are reordered or jittered; more than this, time has been wound back.
+_REORDERED_NS = NS_PER_S // 10
+
 
 class State(IntEnum):
     """Where the watched task stands; the values are those of TaskProgress.msg."""
@@ -211,7 +214,9 @@ class TaskMonitor:
     def observe(self, stamp_ns: int, arrival_ns: int) -> tuple[bool, list[Output]]:
         """Take note of an image of the primary camera before it is decoded.
 
-        ``stamp_ns``: its stamp of capture; ``arrival_ns``: any steady clock. Returns whether the
+        ``stamp_ns``: its stamp of capture; ``arrival_ns``: any steady clock. A stamp that goes back ends
+        the episode and begins another, unless it is so little (0.1 s) that the image just came out of
+        order; then it is ignored. Returns whether the
         image is due, so that it should be decoded and passed to `add_frame`; an image that cannot
         be decoded is simply not passed on, and the next one is due in its place.
         """
@@ -220,14 +225,15 @@ class TaskMonitor:
         if episode is None:
             return False, []
         outputs: list[Output] = []
-        if episode.last_observed_ns is not None and stamp_ns < episode.last_observed_ns:
-            back_s = (episode.last_observed_ns - stamp_ns) / NS_PER_S
-            outputs += self.reset(f"image stamps went back by {back_s:.3f} s")
+        if episode.last_observed_ns is not None and stamp_ns <= episode.last_observed_ns:
+            back_ns = episode.last_observed_ns - stamp_ns
+            if back_ns <= _REORDERED_NS:
+                return False, []
+            outputs += self.reset(f"image stamps went back by {back_ns / NS_PER_S:.3f} s")
             self._last_arrival_ns = arrival_ns
             episode = self._current
-        repeated = stamp_ns == episode.last_observed_ns
         episode.last_observed_ns = stamp_ns
-        if episode.ended or repeated:
+        if episode.ended:
             return False, outputs
         episode.stale = False
         if self._report.state is State.STALE:

@@ -22,6 +22,11 @@ from topreward_ros.nodes import images, qos
 RCLError = rclpy_implementation.RCLError
 MESSAGE_TYPES = {"raw": Image, "compressed": CompressedImage}
 _TYPE_NAMES = {kind: f"sensor_msgs/msg/{kind.__name__}" for kind in MESSAGE_TYPES.values()}
+_LARGE_BYTES = 100_000  # several of these fill the default shared-memory segment of Fast DDS
+_LARGE_IMAGES_ADVICE = (
+    "Large images overflow the default shared-memory segment of Fast DDS: start the camera's node with "
+    "FASTRTPS_DEFAULT_PROFILES_FILE set to config/fastdds_large_images.xml of this package"
+)
 # A warning of each kind at most this often; rclpy tells kinds apart by the place of the call.
 _THROTTLED = {"throttle_duration_sec": 10.0}
 
@@ -44,7 +49,7 @@ class Camera:
         self._last_sequence: int | None = None
         self.subscription = node.create_subscription(
             self.message_type,
-            _topic_name(node, topic, transport),
+            topic_name(node, topic, transport),
             self._on_message,
             qos.images(),
             qos_overriding_options=qos.overrides(),
@@ -74,6 +79,18 @@ class Camera:
             return 0.0
         return self.lost / (self.lost + self.received)
 
+    def rivals(self) -> str:
+        """The publishers of this topic when there are several, whose stamps then do not fit together."""
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        names = sorted(_node_name(publisher) for publisher in publishers)
+        return f"{len(names)} nodes publish on {self.topic}: {', '.join(names)}" if len(names) > 1 else ""
+
+    def lost_images_advice(self) -> str:
+        """What to look at when images are lost on the way."""
+        if len(self.raw) < _LARGE_BYTES:
+            return "This process did not keep up: the machine is busy, or it was stopped for a while"
+        return _LARGE_IMAGES_ADVICE
+
     def missing_images_advice(self) -> str:
         """What a user should look at when nothing arrives on this topic."""
         expected = _TYPE_NAMES[self.message_type]
@@ -81,7 +98,7 @@ class Camera:
         if not publishers:
             return f"nobody publishes on {self.topic} ({expected}); {self._other_image_topics()}"
         for publisher in publishers:
-            who = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
+            who = _node_name(publisher)
             if publisher.topic_type != expected:
                 return (
                     f"{who} publishes {publisher.topic_type} on {self.topic}, but {expected} is expected; "
@@ -93,10 +110,10 @@ class Camera:
                     f"the QoS of {who} on {self.topic} is incompatible with ours: {reason.strip()} "
                     f"Set qos_overrides.{self.topic}.subscription.reliability to best_effort"
                 )
-        names = ", ".join(f"{p.node_namespace.rstrip('/')}/{p.node_name}" for p in publishers)
+        names = ", ".join(_node_name(publisher) for publisher in publishers)
         return (
             f"{names} publishes on {self.topic} with a matching QoS, but no image arrives: is it sending "
-            f"(`ros2 topic hz {self.topic}`)? {large_images_advice()}"
+            f"(`ros2 topic hz {self.topic}`)? {_LARGE_IMAGES_ADVICE}"
         )
 
     def _other_image_topics(self) -> str:
@@ -215,8 +232,11 @@ class CameraRig:
         return int(now.nanoseconds)
 
 
-def _topic_name(node: Node, topic: str, transport: str) -> str:
-    """The name after remapping, which concerns the base topic also when images are compressed."""
+def topic_name(node: Node, topic: str, transport: str) -> str:
+    """The name after remapping, which concerns the base topic also when images are compressed.
+
+    Raises `ValueError` for what is no name.
+    """
     try:
         resolved: str = node.resolve_topic_name(topic)
     except RCLError as error:
@@ -224,9 +244,5 @@ def _topic_name(node: Node, topic: str, transport: str) -> str:
     return resolved + ("/compressed" if transport == "compressed" else "")
 
 
-def large_images_advice() -> str:
-    """The usual cause of lost images, and its mend."""
-    return (
-        "Large images overflow the default shared-memory segment of Fast DDS: start the camera's node with "
-        "FASTRTPS_DEFAULT_PROFILES_FILE set to config/fastdds_large_images.xml of this package"
-    )
+def _node_name(publisher: Any) -> str:
+    return f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"

@@ -9,13 +9,15 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 from topreward_ros.core.episode import ProgressReport, State
-from topreward_ros.nodes.cameras import Camera, CameraRig, large_images_advice
+from topreward_ros.nodes.cameras import Camera, CameraRig
 from topreward_ros.nodes.conversions import time_message
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.scoring.worker import ScoringWorker
 
 LOST_SHARE_WORTH_A_WARNING = 0.1
 BUSY_WORTH_AN_ERROR_S = 10.0
+_FUTURE_WORTH_A_WARNING_S = 1.0
+NO_CLOCK = "use_sim_time is set, but no time comes on /clock: start the simulator or `ros2 bag play --clock`"
 
 
 def silence(camera: Camera) -> str:
@@ -73,8 +75,12 @@ class Diagnostics:
             message = f"{newly_bad} images could not be used since the last report, see the log"
         elif lost > LOST_SHARE_WORTH_A_WARNING:
             level = DiagnosticStatus.WARN
-            message = f"{lost:.0%} of the images are lost on the way. {large_images_advice()}"
+            message = f"{lost:.0%} of the images are lost on the way. {primary.lost_images_advice()}"
+        elif rivals := primary.rivals():
+            level, message = DiagnosticStatus.WARN, f"{rivals}: remap all but one"
         age_s = (now_ns - rig.last_stamp_ns) / 1e9 if rig.last_stamp_ns else float("nan")
+        if problem := self._problem_with_clock(now_ns, age_s):
+            level, message = DiagnosticStatus.WARN, problem
         values = {
             "input rate [Hz]": f"{rate:.2f}",
             "age of newest stamp [s]": f"{age_s:.3f}",
@@ -87,6 +93,13 @@ class Diagnostics:
                 f"{camera.topic} bad": str(camera.bad),
             }
         return self._status("images", level, message, values)
+
+    def _problem_with_clock(self, now_ns: int, age_s: float) -> str:
+        if now_ns == 0:
+            return NO_CLOCK
+        if age_s < -_FUTURE_WORTH_A_WARNING_S:
+            return f"image stamps lie {-age_s:.1f} s in the future: the clocks differ, or use_sim_time does"
+        return ""
 
     def _scorer(self, report: ProgressReport) -> DiagnosticStatus:
         scorer, counts = self._worker.scorer, self._worker.counts

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
@@ -48,10 +49,11 @@ from topreward_ros.core.events import EventType
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import conversions, parameters, qos
-from topreward_ros.nodes.cameras import CameraRig, RCLError, large_images_advice
+from topreward_ros.nodes.cameras import CameraRig, RCLError, topic_name
 from topreward_ros.nodes.diagnostics import (
     BUSY_WORTH_AN_ERROR_S,
     LOST_SHARE_WORTH_A_WARNING,
+    NO_CLOCK,
     Diagnostics,
     ScoringCounts,
     silence,
@@ -63,6 +65,7 @@ from topreward_ros.srv import GetProgress, SetTask
 
 _WATCH_PERIOD_S = 0.2  # how often the clock is looked at for stale images and heartbeats
 _MESSAGES_BEFORE_LOSS_IS_JUDGED = 30
+_LONGEST_LOG_LINE = 1000
 
 
 class MonitorNode(LifecycleNode):
@@ -87,12 +90,17 @@ class MonitorNode(LifecycleNode):
         self._monitor = TaskMonitor(MonitorSettings.from_parameters(self.values), self._new_episode_id)
         self._worker: ScoringWorker | None = None
         self._opened = ExitStack()  # undoes on_configure, last thing first
+        # Always there, because it also wakes an executor that rclpy forgot to wake: its signal handler
+        # triggers the wait before it shuts the context down, and then nothing else may ever come.
+        self._create_steady_timer(_WATCH_PERIOD_S, self._on_watch)
 
     # ---- lifecycle ------------------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and, when that worked, open every interface."""
         try:
+            for topic in self.values["image_topics"]:  # before minutes are spent on loading
+                topic_name(self, topic, self.values["image_transport"])
             self._open(self._load_scorer())
         except ScorerError as error:
             if self.context.ok():  # else a signal interrupted it: that is no error, and nobody hears us
@@ -192,7 +200,7 @@ class MonitorNode(LifecycleNode):
         self._instruction: str = self.values["task"]
         self._latched: tuple[State, str, str] | None = None  # state, episode and task on task_state
         self._last_progress_time = 0.0
-        self._told_lost_images = False
+        self._told_lost_images = self._told_rivals = False
         self._open_publishers()
         self._open_services()
         self._rig = CameraRig(
@@ -205,16 +213,18 @@ class MonitorNode(LifecycleNode):
         self._opened.callback(self._rig.destroy)
         self._diagnostics = Diagnostics(self, self._rig, self._worker, self._scoring)
         self._opened.callback(self._diagnostics.destroy)
-        # Wall time: heartbeats and the notice that images stopped must come even when /clock stands still.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
         for period, callback in (
-            (_WATCH_PERIOD_S, self._on_watch),
             (1.0 / self.values["heartbeat_rate"], self._on_heartbeat),
             (1.0 / self.values["diagnostics_rate"], self._on_diagnostics),
         ):
-            timer = self.create_timer(period, callback, clock=steady)
+            timer = self._create_steady_timer(period, callback)
             self._opened.callback(self.destroy_timer, timer)
         self._tell_model(scorer.info)
+
+    def _create_steady_timer(self, period_s: float, callback: Callable[[], None]) -> Any:
+        """A timer in wall time: heartbeats and the notice that images stopped must come even when /clock
+        stands still."""
+        return self.create_timer(period_s, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _open_publishers(self) -> None:
         def publisher(kind: type, topic: str, profile: QoSProfile, **options: Any) -> Any:
@@ -314,7 +324,7 @@ class MonitorNode(LifecycleNode):
             self._worker.start_generation()  # a score that is still being computed belongs to the past
         message = conversions.event_message(event, self._worker.scorer.info)
         self._pub_event.publish(message)
-        text = f"{event.type.name} in episode '{event.episode_id}': {message.message}"
+        text = _printable(f"{event.type.name} in episode '{event.episode_id}': {message.message}")
         if event.type is EventType.SCORER_ERROR:
             self.get_logger().error(text)
         else:
@@ -355,6 +365,8 @@ class MonitorNode(LifecycleNode):
             self._publish_progress(self._monitor.report)
 
     def _advise_on_images(self) -> None:
+        if self._now_ns() == 0:
+            self.get_logger().warning(NO_CLOCK, throttle_duration_sec=30.0)
         for camera in self._rig.cameras:
             if camera.silent_seconds() > self.values["stale_timeout"] and not camera.told_missing:
                 camera.told_missing = True
@@ -364,8 +376,11 @@ class MonitorNode(LifecycleNode):
                 self._told_lost_images = True
                 self.get_logger().warning(
                     f"{camera.lost_share():.0%} of the images on {camera.topic} are lost on the way. "
-                    f"{large_images_advice()}"
+                    f"{camera.lost_images_advice()}"
                 )
+        if not self._told_rivals and (rivals := self._rig.primary.rivals()):
+            self._told_rivals = True
+            self.get_logger().warning(f"{rivals}: their images mix; remap all but one")
 
     def _on_diagnostics(self) -> None:
         if self._active:
@@ -500,6 +515,11 @@ def _run() -> int:
 def _start(node: MonitorNode) -> bool:
     success = TransitionCallbackReturn.SUCCESS
     return bool(node.trigger_configure() == success and node.trigger_activate() == success)
+
+
+def _printable(text: str) -> str:
+    """``text`` for the log: an instruction may hold commands to the terminal, or a whole book."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:_LONGEST_LOG_LINE])
 
 
 def _leave_at_once(status: int) -> NoReturn:

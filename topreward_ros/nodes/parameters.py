@@ -151,8 +151,8 @@ def declare(node: Node, parameters: tuple[Parameter, ...], defaults: dict[str, A
         try:
             declared = node.declare_parameter(parameter.name, default, parameter.descriptor(default))
         except InvalidParameterTypeException as error:
-            example = f"it takes a {type(default).__name__} such as {default!r}"
-            raise ParameterError(f"parameter {parameter.name}: {error}; {example}") from None
+            kind = "text: quote it twice, as in \"'5'\"" if default == "" else f"something like {default!r}"
+            raise ParameterError(f"parameter {parameter.name} takes {kind}: {error}") from None
         except InvalidParameterValueException as error:
             bounds = f"must lie between {parameter.low:g} and {parameter.high:g}"
             raise ParameterError(f"parameter {parameter.name}: {bounds}: {error}") from None
