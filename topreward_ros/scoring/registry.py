@@ -107,7 +107,7 @@ def _random_folder() -> Path:
     folder = random_checkpoint_folder()
     try:
         return make_random_checkpoint(folder)
-    except OSError as error:
+    except Exception as error:  # a full disk is no OSError when safetensors meets it
         raise ScorerError(
             f"the random checkpoint cannot be written to {folder} ({error}): "
             "set XDG_CACHE_HOME to a folder that can be written, or name another model"
