@@ -109,6 +109,26 @@ def test_instruction_topic_starts_once_however_often_it_is_said(idle) -> None:
     idle.until(lambda: idle.states[-1].state == TaskProgress.IDLE, "empty means idle")
 
 
+def test_a_score_that_is_late_never_reaches_the_next_episode(idle) -> None:
+    """The task changes while the last frame of the old one is still being scored."""
+    publisher = idle.node.create_publisher(String, "task_instruction", qos.instruction_volatile())
+    idle.until(lambda: publisher.get_subscription_count() >= 1, "the monitor takes instructions")
+    for k in range(30):
+        publisher.publish(String(data=f"task {k}"))
+        idle.until(lambda k=k: idle.progress and idle.progress[-1].instruction == f"task {k}", "it is taken")
+        message = Image(width=64, height=48, step=192, encoding="rgb8", data=bytes(64 * 48 * 3))
+        message.header.stamp = Time(sec=START + k)
+        idle.camera.publish(message)
+        begun = len(idle.events)
+        idle.until(lambda n=begun: len(idle.events) > n, "the episode has begun")
+    idle.spin(0.5)
+    started = {e.episode_id: e.header.stamp.sec for e in idle.events if e.type == TaskEvent.EPISODE_STARTED}
+    assert len(started) == 30
+    for message in idle.scored():
+        assert started.get(message.episode_id) == message.header.stamp.sec, "a score in a foreign episode"
+    idle.node.destroy_publisher(publisher)
+
+
 def test_reset_begins_anew(idle) -> None:
     idle.say("stack the cup")
     show(idle, 0)
