@@ -81,7 +81,6 @@ class MonitorNode(LifecycleNode):
             raise
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
-        self.abandoned_thread = False  #: a thread hangs in native code: the process must not wait for it
         self._active = False
         started = datetime.now().strftime("%Y%m%d-%H%M%S")
         self._episode_prefix = f"{started}-{token_hex(2)}"  # monitors may start in the same second
@@ -162,7 +161,6 @@ class MonitorNode(LifecycleNode):
 
     def _stop_worker(self, worker: ScoringWorker) -> None:
         if not worker.stop():
-            self.abandoned_thread = True
             self.get_logger().error("the scorer does not answer; its thread is left behind")
 
     def _load_scorer(self) -> PrefixScorer:
@@ -183,7 +181,6 @@ class MonitorNode(LifecycleNode):
         while thread.is_alive():
             thread.join(0.05)
             if not self.context.ok():
-                self.abandoned_thread = True
                 raise ScorerError("interrupted while the model was loading")
         if isinstance(error := outcome.get("error"), BaseException):
             if isinstance(error, ScorerError):
@@ -467,8 +464,19 @@ class MonitorNode(LifecycleNode):
         return int(self.get_clock().now().nanoseconds)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Run the node until a signal. Returns the exit status: 1 when it could not start."""
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the node until a signal, and end the process: status 1 when it could not start, else 0.
+
+    Everything of ROS 2 has been closed by then. An ordinary exit would still take a second to take
+    PyTorch apart, and wait for or crash on a scorer that hangs in native code.
+    """
+    status = _run_until_signal(args)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _run_until_signal(args: list[str] | None) -> int:
     # rclpy's handlers shut the context down, which ends everything below. Python's own, which they call
     # too, only take note: `ros2 launch` and a terminal each send SIGINT, and neither may interrupt the
     # clean-up. One that comes before rclpy's are in place is found in the list.
@@ -484,11 +492,10 @@ def main(args: list[str] | None = None) -> int:
         if isinstance(error, (parameters.ParameterError, RCLError)):
             print(f"monitor: {error}", file=sys.stderr)
             return 1
-        raise
+        traceback.print_exc()
+        return 1
     finally:
         rclpy.try_shutdown()
-        for number in (signal.SIGINT, signal.SIGTERM):  # Python takes its handlers off before it has ended
-            signal.signal(number, signal.SIG_IGN)
 
 
 def _run() -> int:
@@ -505,8 +512,6 @@ def _run() -> int:
         pass
     finally:
         node.close()
-        if node.abandoned_thread:
-            _leave_at_once(status)
         executor.shutdown(timeout_sec=0.5)
         node.destroy_node()
     return status
@@ -522,13 +527,5 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:_LONGEST_LOG_LINE])
 
 
-def _leave_at_once(status: int) -> NoReturn:
-    """End the process although a thread is stuck in native code, which an ordinary exit would wait for
-    or crash on."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
