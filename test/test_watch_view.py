@@ -34,9 +34,9 @@ def watched(*samples: Sample) -> WatchLog:
     return log
 
 
-def drawn(log: WatchLog, now_s: float = 10.0, width: int = 80) -> list[str]:
+def drawn(log: WatchLog, now_s: float = 10.0, width: int = 80, height: int | None = None) -> list[str]:
     console = Console(width=width, file=StringIO(), color_system=None, force_terminal=True)
-    console.print(view(log, now_s, width))
+    console.print(view(log, now_s, width, height))
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
 
 
@@ -147,6 +147,62 @@ def test_it_fits_whatever_the_width(width: int) -> None:
     assert all(len(line) <= width for line in lines)
     if width >= 40:
         assert "<|im_end|> [bold]" in "\n".join(lines)
+
+
+def busy() -> WatchLog:
+    """Everything that takes room at once."""
+    log = watched(
+        *(sample(k, instruction="put the red cup " + "on the blue saucer " * 10) for k in range(11))
+    )
+    log.random_weights = True
+    log.model = "embedded, cpu, float32"
+    for k in range(20):
+        log.add_event(Happening("e1", START + k * 10**9, "STALE_IMAGES", f"number {k}: " + "no image " * 12))
+    return log
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 15), (40, 20), (80, 12), (100, 40), (110, 70)])
+def test_it_fits_the_height_and_keeps_what_matters(width: int, height: int) -> None:
+    log = busy()
+    for message in ("", "the camera stands still " * 10):
+        assert log.newest is not None
+        log.newest = replace(log.newest, message=message)
+        lines = drawn(log, width=width, height=height)
+        picture = "\n".join(lines)
+        assert len(lines) <= height and all(len(line) <= width for line in lines), picture
+        for text in ("put the red cup", "RUNNING", "50 %", "random weights: the numbers mean"):
+            assert text in picture, f"{text!r} is missing in\n{picture}"
+        assert "nothing" in picture
+        assert "19.0 s  STALE_IMAGES" in picture and lines[0][0] == "╭" and lines[-1][0] == "╰"
+
+
+def test_older_events_go_before_the_curve_and_that_before_the_numbers() -> None:
+    def rows(height: int) -> tuple[int, int, int]:
+        lines = drawn(busy(), height=height)
+        top = [i for i, line in enumerate(lines) if "1.0 " in line[:7]]
+        bottom = [i for i, line in enumerate(lines) if "0.0 " in line[:7]]
+        numbers = [line for line in lines if any(x in line for x in ("p(True)", "p(False)", "first frame"))]
+        curve = bottom[0] - top[0] + 1 if top else 0
+        return sum("STALE_IMAGES" in line for line in lines), curve, len(numbers)
+
+    shown = [rows(height) for height in range(9, 60)]
+    assert all(
+        a <= b for before, after in pairwise(shown) for a, b in zip(before[1:], after[1:], strict=True)
+    )
+    assert shown[0][0] == 1 and shown[0][1] == 0
+    for events, curve, numbers in shown:
+        assert curve == 0 or numbers == 3
+        assert events == 1 or curve >= 6 or (curve == 0 and events <= 3), "what is too little for a curve"
+    assert rows(59)[0] == 6 and rows(59)[1] > 12, "room is used"
+
+
+def test_waiting_fits_too() -> None:
+    log = WatchLog("/task_progress")
+    log.advice = ("nothing on /task_progress " * 20, "nobody " * 50)
+    for k in range(20):
+        log.add_event(Happening("e1", START, "ABORTED", f"number {k}: " + "why " * 50))
+    lines = drawn(log, height=10)
+    assert len(lines) <= 10 and "waiting" in lines[1] and "number 19" in "\n".join(lines)
 
 
 def test_what_comes_from_outside_cannot_command_the_terminal() -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from io import StringIO
 from math import isfinite
 from statistics import median
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +30,9 @@ _RATE_SCORES = 10  # the score rate is that of the newest scores
 _MOST_SCORES = 1000  # of a curve that are kept; several per column of any terminal
 _LATENCIES = 1000  # the median latency is that of the newest scores
 _CHART_ROWS = 6
+_LOWEST_CHART = 2
+_HIGHEST_CHART = 20
+_NUMBER_ROWS = 3
 _CHART_SPANS_S = (10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _STATE_STYLES = {
@@ -78,6 +82,7 @@ class WatchLog:
     waiting: str = "waiting for the first message ..."
     model: str = ""  #: from the monitor's info; empty before it came
     random_weights: bool = False
+    warnings: tuple[str, ...] = ()  #: what is wrong with what arrives
     advice: tuple[str, ...] = ()  #: what to check, while nothing arrives
     newest: Sample | None = None
     #: of the episode at hand, in order: the first, the newest, and of the others every 2^n-th, see `_keep`
@@ -158,36 +163,117 @@ def event_line(log: WatchLog, event: Happening) -> str:
     return f"{log.event_time_s(event):8.2f} s  {event.type}: {printable(event.message)}"
 
 
-def view(log: WatchLog, now_s: float, width: int) -> RenderableType:
-    """The whole picture, ``width`` columns wide."""
+def view(log: WatchLog, now_s: float, width: int, height: int | None = None) -> RenderableType:
+    """The whole picture, ``width`` columns wide.
+
+    With ``height`` it takes no more rows than that and uses them: the curve grows where there is room; where
+    there is none, older events go first, then the curve, then the numbers. Task, state, bar, what must be
+    known of the numbers and the newest event stay.
+    """
     inner = max(width - 4, 30)
+    layout = _Layout(min(len(log.events), _EVENTS_SHOWN))
+    picture = _picture(log, now_s, width, layout)
+    if height is None:
+        return picture
+    spare = height - _rows(picture, width)
+    if spare < 0:
+        layout = _tight(log, inner, height)
+    elif log.newest is not None:
+        layout = replace(layout, chart=min(_CHART_ROWS + spare, _HIGHEST_CHART))
+    return _picture(log, now_s, width, layout)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How much of what is shown, in rows."""
+
+    events: int
+    chart: int = _CHART_ROWS  #: without its axis; 0: no chart
+    numbers: int = _NUMBER_ROWS
+    gaps: bool = True  #: empty rows between the parts
+    brief: bool = False  #: a task takes two rows at most, any other text one
+
+
+def _tight(log: WatchLog, inner: int, height: int) -> _Layout:
+    """Hand the rows out, the most important first."""
+    layout = _Layout(events=min(len(log.events), 1), chart=0, numbers=0, gaps=False, brief=True)
+    room = height - _rows(_picture(log, 0.0, inner + 4, layout), inner + 4)
+    if log.newest is not None:
+        layout = replace(layout, numbers=min(max(room, 0), _NUMBER_ROWS))
+        room -= layout.numbers
+        if room > _LOWEST_CHART:  # and one for the axis
+            layout = replace(layout, chart=min(room - 1, _CHART_ROWS))
+            room -= layout.chart + 1
+    gaps = replace(layout, gaps=True)
+    needed = sum(isinstance(part, _Gap) for part in _parts(log, 0.0, inner, gaps))
+    if room >= needed:
+        layout, room = gaps, room - needed
+    older = min(max(room, 0), min(len(log.events), _EVENTS_SHOWN) - layout.events)
+    return replace(layout, events=layout.events + older)
+
+
+def _rows(picture: RenderableType, width: int) -> int:
+    console = Console(width=width, file=StringIO(), force_terminal=True)
+    return len(console.render_lines(picture, pad=False))
+
+
+class _Gap(Text):
+    """An empty row between two parts."""
+
+
+def _picture(log: WatchLog, now_s: float, width: int, layout: _Layout) -> RenderableType:
     sample = log.newest
-    parts: list[RenderableType] = []
-    if sample is None:
-        parts.append(Text(log.waiting, style="dim"))
-    else:
-        parts += [_headline(sample), Text(), _bar(sample.progress, inner), Text()]
-        parts += [_chart(log.scores, inner), Text(), _numbers(log, sample, now_s)]
-    parts += _notes(log)
-    if log.events:
-        parts += [Text(), _events(log)]
     episode = f"episode {sample.episode_id}" if sample and sample.episode_id else ""
     model = f"model {log.model}" if log.model else ""
     return Panel(
-        Group(*parts), title=Text(f"{log.title}  {log.topic}", style="bold"), title_align="left",
+        Group(*_parts(log, now_s, max(width - 4, 30), layout)),
+        title=Text(f"{log.title}  {log.topic}", style="bold"), title_align="left",
         subtitle=Text("  ".join(filter(None, [episode, model])), style="dim"), subtitle_align="right",
         box=box.ROUNDED, border_style="blue", width=width,
     )  # fmt: skip
 
 
-def _headline(sample: Sample) -> RenderableType:
+def _parts(log: WatchLog, now_s: float, inner: int, layout: _Layout) -> list[RenderableType]:
+    """From top to bottom."""
+    sample = log.newest
+    groups: list[list[RenderableType]] = []
+    if sample is None:
+        groups.append([Text(log.waiting, style="dim")])
+    else:
+        groups += [[_headline(sample, inner, layout.brief)], [_bar(sample.progress, inner)]]
+        if layout.chart:
+            groups.append([_chart(log.scores, inner, layout.chart)])
+        if layout.numbers:
+            groups.append([_numbers(log, sample, now_s, layout.numbers)])
+    groups.append(_notes(log, layout.brief))
+    if layout.events:
+        groups.append([_events(log, layout)])
+    parts: list[RenderableType] = []
+    for group in filter(None, groups):
+        parts += [_Gap(), *group] if parts and layout.gaps else group
+    return parts
+
+
+def _headline(sample: Sample, width: int, brief: bool) -> RenderableType:
     line = Table.grid(expand=True)
     line.add_column(ratio=1, overflow="fold")
     line.add_column(justify="right", no_wrap=True)
     instruction = printable(sample.instruction, _LONGEST_TEXT)
     task = Text(instruction, style="bold") if instruction else Text("no task", style="dim")
+    state = f" {sample.state.name}"
+    if brief:
+        task = _two_rows(task, width - len(state))
     line.add_row(task, Text(sample.state.name, style=_STATE_STYLES.get(sample.state, "reverse")))
     return line
+
+
+def _two_rows(text: Text, width: int) -> Text:
+    """As much of ``text`` as two rows hold."""
+    rows = list(text.wrap(Console(width=width, file=StringIO()), width, overflow="fold"))
+    if len(rows) > 2:
+        rows[1] = Text.assemble(rows[1], " ", *rows[2:])
+        rows[1].truncate(width, overflow="ellipsis")
+    return Text("\n").join(rows[:2])
 
 
 def _bar(progress: float, width: int) -> Text:
@@ -203,18 +289,21 @@ def _partial(eighths: int) -> str:
     return "▏▎▍▌▋▊▉"[eighths - 1]
 
 
-def _chart(scores: Sequence[Sample], width: int) -> RenderableType:
-    """Progress over the time of the episode, which grows to the right until the axis is made longer."""
+def _chart(scores: Sequence[Sample], width: int, height: int) -> RenderableType:
+    """Progress over the time of the episode, which grows to the right until the axis is made longer.
+
+    ``height`` rows and one for the axis.
+    """
     columns = width - 4
     elapsed_s = scores[-1].elapsed_s if scores else 0.0
     span_s = next((span for span in _CHART_SPANS_S if span >= elapsed_s), elapsed_s)
     # A progress of 0 is a line at the bottom, so that it differs from none at all.
     values = _resample(scores, span_s, columns)
-    levels = [max(round(value * _CHART_ROWS * 8), 1) if isfinite(value) else 0 for value in values]
+    levels = [max(round(value * height * 8), 1) if isfinite(value) else 0 for value in values]
     rows = []
-    for row in range(_CHART_ROWS):
-        label = {0: "1.0 ", _CHART_ROWS - 1: "0.0 "}.get(row, "    ")
-        floor = 8 * (_CHART_ROWS - 1 - row)
+    for row in range(height):
+        label = {0: "1.0 ", height - 1: "0.0 "}.get(row, "    ")
+        floor = 8 * (height - 1 - row)
         cells = "".join(_BLOCKS[min(max(level - floor, 0), 8)] for level in levels)
         rows.append(Text.assemble((label, "dim"), (cells, "cyan")))
     end = f"{span_s:g} s"
@@ -236,52 +325,62 @@ def _resample(scores: Sequence[Sample], span_s: float, columns: int) -> list[flo
     return values
 
 
-def _numbers(log: WatchLog, sample: Sample, now_s: float) -> RenderableType:
+def _numbers(log: WatchLog, sample: Sample, now_s: float, rows: int) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for style in ("dim", "", "dim", "", "dim", ""):
         table.add_column(style=style, no_wrap=True)
     latency = log.scores[-1].latency_s if log.scores else float("nan")
-    table.add_row(
-        "log p(True)", number(sample.log_prob, 3, "nat"),
-        "elapsed", number(sample.elapsed_s, 1, "s") if log.scores else "-",
-        "latency", f"{number(latency, 2, 's')}, median {number(log.median_latency_s(), 2)}",
+    cells = (
+        (
+            "log p(True)", number(sample.log_prob, 3, "nat"),
+            "elapsed", number(sample.elapsed_s, 1, "s") if log.scores else "-",
+            "latency", f"{number(latency, 2, 's')}, median {number(log.median_latency_s(), 2)}",
+        ),
+        (
+            "log p(False)", number(sample.log_prob_false, 3, "nat"),
+            "frames", str(sample.num_frames),
+            "scores", f"{log.score_count}, {number(log.score_rate(), 1)} per s",
+        ),
+        (
+            "first frame", number(sample.log_prob_static, 3, "nat"),
+            "", "",
+            "heard", f"{log.silence_s(now_s, now_s):.1f} s ago",
+        ),
     )  # fmt: skip
-    table.add_row(
-        "log p(False)", number(sample.log_prob_false, 3, "nat"),
-        "frames", str(sample.num_frames),
-        "scores", f"{log.score_count}, {number(log.score_rate(), 1)} per s",
-    )  # fmt: skip
-    table.add_row(
-        "first frame", number(sample.log_prob_static, 3, "nat"),
-        "", "",
-        "heard", f"{log.silence_s(now_s, now_s):.1f} s ago",
-    )  # fmt: skip
+    for row in cells[:rows]:
+        table.add_row(*row)
     return table
 
 
-def _notes(log: WatchLog) -> list[RenderableType]:
+def _notes(log: WatchLog, brief: bool) -> list[RenderableType]:
     """What a reader of the numbers must know."""
     notes: list[RenderableType] = []
     message = log.newest.message if log.newest else ""
     if log.random_weights or RANDOM_WEIGHTS in message:
         notes.append(Text(RANDOM_WARNING, style="bold red"))
         message = message.removeprefix(RANDOM_WEIGHTS).removeprefix("; ")
-    if message:
-        notes.append(Text(printable(message), style="yellow"))
-    notes += [Text(line, style="yellow") for line in log.advice]
-    return [Text(), *notes] if notes else []
+    others = [printable(message)] if message else []
+    notes += [_cut(Text(line, style="yellow"), brief) for line in (*others, *log.warnings, *log.advice)]
+    return notes
 
 
-def _events(log: WatchLog) -> RenderableType:
+def _cut(text: Text, brief: bool) -> Text:
+    """Let ``text`` end with the row where it is to be brief."""
+    if brief:
+        text.no_wrap, text.overflow = True, "ellipsis"
+    return text
+
+
+def _events(log: WatchLog, layout: _Layout) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", no_wrap=True, style="dim")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold", style="dim")
-    for event in list(log.events)[-_EVENTS_SHOWN:]:
+    for event in list(log.events)[-layout.events :]:
         at_hand = log.newest is None or event.episode_id == log.newest.episode_id
         table.add_row(
             f"{log.event_time_s(event):.1f} s" if at_hand else "before",
             Text(event.type, style=_EVENT_STYLES.get(event.type, "bold yellow")),
-            Text(printable(event.message, _LONGEST_TEXT)),
+            _cut(Text(printable(event.message, _LONGEST_TEXT)), layout.brief),
         )
     return table

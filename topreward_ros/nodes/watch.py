@@ -73,7 +73,10 @@ class Screen:
         if self._live is None or (not force and now_s - self._drawn_s < _REDRAW_S):
             return
         self._drawn_s = now_s
-        self._live.update(view(self._log, now_s, min(self._console.width, _WIDEST)), refresh=True)
+        width, height = self._console.size
+        # One row less than there are: the cursor needs one when all is over.
+        picture = view(self._log, now_s, min(width, _WIDEST), height - 1)
+        self._live.update(picture, refresh=True)
 
 
 class Watcher:
