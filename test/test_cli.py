@@ -90,6 +90,38 @@ def test_a_reader_that_leaves_is_no_error_to_speak_of(video: Path) -> None:
     assert "random weights" in said and "Error" not in said and "Traceback" not in said
 
 
+def test_a_full_standard_output_is_one_line(video: Path) -> None:
+    command = [*COMMAND, "score", str(video), "--task", "x", "--json", "-"]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    said = "topreward: the output cannot be written (No space left on device)"
+    assert result.stderr.splitlines()[-1] == said
+
+
+def test_a_character_that_the_locale_lacks_does_not_undo_the_work(video: Path) -> None:
+    ascii_only = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
+    command = [*COMMAND, "score", str(video), "--task", "stäck"]
+    result = subprocess.run(command, capture_output=True, text=True, env=ascii_only)
+    assert result.returncode == 0, result.stderr
+    assert "st?ck" in result.stdout and "progress" in result.stdout
+
+
+def test_ctrl_c_while_it_still_imports_leaves_no_trace() -> None:
+    """The interrupt comes as soon as ours is the code that runs."""
+    code = (
+        "import sys, os, signal\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'topreward_ros.defaults': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from topreward_ros.cli import main\n"
+        "sys.exit(main(['--version']))"
+    )
+    result = topreward(command=[sys.executable, "-c", code])
+    assert result.returncode == 130 and result.stderr == "" and result.stdout == ""
+
+
 @pytest.mark.parametrize("option", ["--json", "--plot"])
 def test_an_output_that_fails_late_is_one_line(video: Path, tmp_path: Path, option: str) -> None:
     full = tmp_path / "full.png"

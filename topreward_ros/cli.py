@@ -10,21 +10,28 @@ that left early, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from difflib import get_close_matches
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from topreward_ros.defaults import monitor_defaults
+try:
+    import argparse
+    import errno
+    import os
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import contextmanager, suppress
+    from difflib import get_close_matches
+    from io import TextIOWrapper
+    from pathlib import Path
+    from typing import TYPE_CHECKING, Any
+
+    from topreward_ros.defaults import monitor_defaults
+except KeyboardInterrupt:  # a person who is quicker than these imports wants no traceback, either
+    sys.exit(130)
 
 if TYPE_CHECKING:
     from topreward_ros.offline.score_video import Curve
 
 _INTERRUPTED = 130
+_NO_MORE_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 _ROS_ARGUMENTS = "--ros-args"
 _PICTURES = (".png", ".svg", ".pdf", ".jpg")
 
@@ -40,19 +47,15 @@ class CommandError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``topreward`` with ``argv`` (of the process when None) and return its exit status."""
-    arguments, ros_arguments = _split(sys.argv[1:] if argv is None else list(argv))
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if ros_arguments and options.run is not _watch:
-        parser.error(f"{_ROS_ARGUMENTS} goes with `topreward watch` only")
-    options.ros_arguments = ros_arguments
-    run: Callable[[argparse.Namespace], int] = options.run
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a character that the locale lacks must not undo the work
+            stream.reconfigure(errors="replace")
     try:
-        status = run(options)
+        status = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # `topreward ... | head`: the reader has all it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the very end
+        _drop_output()
         return 1
     except KeyboardInterrupt:
         print("topreward: interrupted", file=sys.stderr)
@@ -60,6 +63,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CommandError as error:
         print(f"topreward: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.filename is not None or error.errno not in _NO_MORE_OUTPUT:
+            raise
+        _drop_output()
+        with suppress(OSError):
+            print(f"topreward: the output cannot be written ({error.strerror})", file=sys.stderr)
+        return 1
+
+
+def _drop_output() -> None:
+    """Let the flush at the very end succeed, though nobody takes what is left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(argv: list[str]) -> int:
+    arguments, ros_arguments = _split(argv)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if ros_arguments and options.run is not _watch:
+        parser.error(f"{_ROS_ARGUMENTS} goes with `topreward watch` only")
+    options.ros_arguments = ros_arguments
+    run: Callable[[argparse.Namespace], int] = options.run
+    return run(options)
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:

@@ -23,7 +23,8 @@ pytest.importorskip("rclpy")
 from topreward_ros.msg import TaskProgress
 
 from topreward_ros.nodes import qos
-from topreward_ros.nodes.demo import free_domain
+from topreward_ros.nodes.demo import free_domain, why_not_all
+from topreward_ros.watch_view import WatchLog
 
 COMMAND = [sys.executable, "-m", "topreward_ros.cli"]
 VERBATIM = """yes: {x: [1]} 'q' "dq" <|im_end|> $HOME \\n ünï 😀 # no"""
@@ -205,6 +206,55 @@ def test_watch_refuses_what_cannot_be(run, arguments: list[str], said: str) -> N
     assert said in command.said and "Traceback" not in command.said
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ROS_DOMAIN_ID", "abc", "ROS_DOMAIN_ID=abc is no ROS domain: set it to a number from 0 to 101"),
+        ("ROS_DOMAIN_ID", "999", "ROS_DOMAIN_ID=999 is no ROS domain: set it to a number from 0 to 101"),
+        ("ROS_LOG_DIR", "/proc/no", "ROS_LOG_DIR=/proc/no cannot be used"),
+    ],
+)
+@pytest.mark.parametrize("name", ["watch", "demo"])
+def test_a_variable_that_cannot_be_is_named(run, variable: str, value: str, said: str, name: str) -> None:
+    command = run({**os.environ, variable: value}, name)
+    assert command.status() == 1
+    assert command.said.startswith(f"topreward: {said}") and len(command.said.splitlines()) == 1
+
+
+def test_watch_hears_a_latched_topic_and_names_several_publishers(robot, run) -> None:
+    latched = robot.node.create_publisher(TaskProgress, "/task_state", qos.latched())
+    message = TaskProgress(episode_id="e", instruction="x", state=TaskProgress.RUNNING, num_frames=2)
+    message.progress = 0.25
+    latched.publish(message)
+    command = run(robot.environment, "watch", "--once", "--topic", "/task_state", "--duration", 20)
+    assert command.status() == 0 and "progress 0.250" in command.said
+    publishers = [robot.node.create_publisher(TaskProgress, "/task_progress", qos.progress()) for _ in "12"]
+    assert len(publishers) == 2
+    command = run(robot.environment, "watch")
+    command.until(
+        lambda: "2 nodes publish /task_progress, their scores are mixed: /robot, /robot" in command.said
+    )
+    command.stop()
+
+
+def test_a_reader_that_leaves_ends_watch(robot) -> None:
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [*COMMAND, "watch", "--duration", "30"], stdout=writer, stderr=subprocess.PIPE, env=robot.environment
+    )
+    os.close(writer)
+    os.close(reader)
+    assert process.communicate(timeout=20)[1] == b"" and process.returncode == 1
+
+
+def test_a_terminal_without_utf_8_gets_lines(robot, run) -> None:
+    command = run(
+        {**robot.environment, "PYTHONIOENCODING": "latin-1"}, "watch", "--duration", 2, terminal=True
+    )
+    assert command.status() == 1
+    assert "watching /task_progress" in command.said and "\x1b[?25l" not in command.said
+
+
 # ---- demo --------------------------------------------------------------------------------------------
 
 
@@ -295,3 +345,33 @@ def test_a_domain_in_use_is_not_drawn() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("", 7410 + 250 * domain))
         assert all(free_domain() != domain for _ in range(300))
+
+
+def test_demo_refuses_a_domain_in_which_others_publish(robot, run, environment) -> None:
+    robot.node.create_publisher(TaskProgress, "/task_progress", qos.progress())
+    domain = robot.environment["ROS_DOMAIN_ID"]
+    command = run({**environment, "ROS_DOMAIN_ID": domain}, "demo")
+    assert command.status() == 1
+    assert command.said == (
+        f"topreward: /robot already publishes task_progress in ROS_DOMAIN_ID={domain}; "
+        "end it, or have a free domain drawn: ROS_DOMAIN_ID= topreward demo\n"
+    )
+    empty = run({**environment, "ROS_DOMAIN_ID": ""}, "demo")
+    empty.until(lambda: len(empty.children()) == 2)
+    assert empty.stop()[0] == 130
+
+
+@pytest.mark.parametrize(
+    ("scores", "gave_up", "said"),
+    [
+        (3, False, ""),
+        (2, False, "1 of the scores missing: their frames were lost on the way"),
+        (2, True, "1 of the scores missing: the monitor gave none for 30 s"),
+        (5, False, "2 scores too many: somebody else publishes"),
+    ],
+)
+def test_demo_says_why_the_scores_are_not_those_due(scores: int, gave_up: bool, said: str) -> None:
+    log = WatchLog("/task_progress")
+    log.score_count = scores
+    assert said in why_not_all(log, 3, gave_up)
+    assert bool(said) == bool(why_not_all(log, 3, gave_up))

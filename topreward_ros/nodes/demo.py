@@ -113,12 +113,16 @@ def run(video: str | None, task: str | None, model: str, svg: Path | None) -> in
     except VideoError as error:
         raise DemoError(str(error)) from error
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("ROS_DOMAIN_ID", str(free_domain()))
+    shared = bool(os.environ.get("ROS_DOMAIN_ID"))  # empty is as not set, also for ROS 2
+    if not shared:
+        os.environ["ROS_DOMAIN_ID"] = str(free_domain())
     folder = Path(tempfile.mkdtemp(prefix="topreward-demo-"))
     with watch.stop_signals() as signals, watch.Watcher("task_progress", [sys.argv[0]]) as watcher:
         watcher.log.title = f"topreward demo (ROS_DOMAIN_ID {os.environ['ROS_DOMAIN_ID']})"
         watcher.log.waiting = f"starting the monitor with model {model} ..."
         children: list[Child] = []
+        if shared:
+            _refuse_company(watcher)
         try:
             children.append(Child("monitor", {"task": task, "model": model}, folder, os.environ))
             player = {"video": path, "wait_for_subscriber": _WAIT_FOR_MONITOR_S}
@@ -143,8 +147,17 @@ def run(video: str | None, task: str | None, model: str, svg: Path | None) -> in
     if not log.score_count:
         raise DemoError(f"no score came; see {children[0].log}, which ends with\n{children[0].last_lines()}")
     shutil.rmtree(folder, ignore_errors=True)
-    print(summary(log, len(expected)), flush=True)
+    print(summary(log, len(expected)) + why_not_all(log, len(expected), end.gave_up), flush=True)
     return 0
+
+
+def _refuse_company(watcher: watch.Watcher) -> None:
+    """Raise `DemoError` when somebody publishes what ours will: scores or frames would be mixed."""
+    for topic, names in watcher.meet(["task_progress", *monitor_defaults()["image_topics"]]).items():
+        raise DemoError(
+            f"{', '.join(names)} already publishes {topic} in ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}; "
+            "end it, or have a free domain drawn: ROS_DOMAIN_ID= topreward demo"
+        )
 
 
 class _End:
@@ -153,6 +166,7 @@ class _End:
     def __init__(self, log: WatchLog, children: list[Child], last_due_s: float) -> None:
         self.dead: Child | None = None
         self.dead_status = 0
+        self.gave_up = False  # waiting for the last score
         self._log = log
         self._monitor, self._player = children
         self._last_due_s = last_due_s
@@ -170,7 +184,8 @@ class _End:
             return False
         if self._scores_then != self._log.score_count:
             self._scores_then, self._quiet_since_s = self._log.score_count, time.monotonic()
-        return self._last_score_came() or time.monotonic() - self._quiet_since_s > _LAST_SCORE_S
+        self.gave_up = time.monotonic() - self._quiet_since_s > _LAST_SCORE_S
+        return self._last_score_came() or self.gave_up
 
     def _last_score_came(self) -> bool:
         scores, events = self._log.scores, self._log.events
@@ -188,6 +203,22 @@ def summary(log: WatchLog, expected: int) -> str:
         f"final progress {number(log.scores[-1].progress, 2)}, "
         f"events: {', '.join(events) or 'none'}, median latency {number(log.median_latency_s(), 2)} s{note}"
     )
+
+
+def why_not_all(log: WatchLog, expected: int, gave_up: bool) -> str:
+    """A second line of the summary when there are not as many scores as frames were due."""
+    missing = expected - log.score_count
+    if missing < 0:
+        return f"\ndemo: {-missing} scores too many: {'; '.join(log.warnings) or 'somebody else publishes'}"
+    if missing == 0:
+        return ""
+    if log.events and log.events[-1].type == "EPISODE_ENDED":
+        why = f"the episode ended before ({log.events[-1].message})"
+    elif gave_up:
+        why = f"the monitor gave none for {_LAST_SCORE_S:.0f} s: too slow for this video, or stuck"
+    else:
+        why = "their frames were lost on the way, or dropped because the monitor was still at an earlier one"
+    return f"\ndemo: {missing} of the scores missing: {why}"
 
 
 def free_domain() -> int:

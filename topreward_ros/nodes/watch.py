@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -21,6 +21,7 @@ from builtin_interfaces.msg import Duration, Time
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import QoSDurabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
@@ -37,6 +38,9 @@ from topreward_ros.watch_view import Happening, Sample, WatchLog, event_line, sa
 _REDRAW_S = 0.25  # the age of the last message changes even when nothing comes
 _SILENCE_S = 5.0  # without a message, until it is said what to check
 _WIDEST = 110  # columns of the picture
+_LARGEST_DOMAIN = 232  # whose ports are below 65536 (DDSI-RTPS 9.6.1.1)
+_LOOK_S = 1.0  # between two looks at who publishes
+_MEET_S = 1.5  # for the nodes of this machine to find each other
 
 
 class WatchError(RuntimeError):
@@ -49,7 +53,9 @@ class Screen:
     def __init__(self, log: WatchLog) -> None:
         self._log = log
         self._console = Console(highlight=False)
-        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        # The picture is made of block characters; without UTF-8 lines say more.
+        drawable = self._console.is_terminal and self._console.encoding.startswith("utf")
+        self._live = Live(console=self._console, auto_refresh=False) if drawable else None
         self._drawn_s = 0.0
 
     def __enter__(self) -> Screen:
@@ -79,15 +85,42 @@ class Screen:
         self._live.update(picture, refresh=True)
 
 
+def _nameless(names: Iterable[Sequence[str]]) -> bool:
+    """Whether a publisher is known before the node that it belongs to, which is soon over."""
+    return any("_NODE_NAME_UNKNOWN_" in name for some in names for name in some)
+
+
+def _check_domain() -> None:
+    """Raise `WatchError` for a ROS_DOMAIN_ID that DDS has no ports for. Empty is as not set."""
+    text = os.environ.get("ROS_DOMAIN_ID", "")
+    if text and not (text.isascii() and text.isdigit() and int(text) <= _LARGEST_DOMAIN):
+        raise WatchError(
+            f"ROS_DOMAIN_ID={text} is no ROS domain: set it to a number from 0 to 101 "
+            f"(at most {_LARGEST_DOMAIN}), or unset it"
+        )
+
+
+def _why_no_start(ros_arguments: Sequence[str], error: Exception) -> str:
+    """One line with the variable or the arguments that are at fault."""
+    said = str(error).splitlines()[0].partition(", at /")[0]  # less the place in the source code of ROS 2
+    if "logging" in said:
+        folder = os.environ.get("ROS_LOG_DIR")
+        setting = f"ROS_LOG_DIR={folder}" if folder else "the default of ROS_LOG_DIR"
+        return f"{setting} cannot be used ({said}): set it to a folder that you may write to"
+    given = f" ({' '.join(ros_arguments)})" if ros_arguments else ""
+    return f"ROS 2 does not start{given}: {said}"
+
+
 class Watcher:
     """Subscriptions to one monitor, and the log that they fill. Use it as a context manager."""
 
     def __init__(self, topic: str, ros_arguments: Sequence[str]) -> None:
         """``topic`` of TaskProgress; events and info are looked for beside it. Raises `WatchError`."""
+        _check_domain()
         try:
             rclpy.init(args=list(ros_arguments), signal_handler_options=SignalHandlerOptions.NO)
         except Exception as error:  # rclpy has several, and they differ between distributions
-            raise WatchError(f"ROS 2 does not start ({' '.join(ros_arguments[1:])}): {error}") from error
+            raise WatchError(_why_no_start(ros_arguments[1:], error)) from error
         self._node = Node(
             "topreward_watch", parameter_overrides=[], enable_rosout=False, start_parameter_services=False
         )
@@ -120,10 +153,13 @@ class Watcher:
         """
         self._screen = screen
         started_s = time.monotonic()
-        advised_s = started_s
+        advised_s = looked_s = started_s
         while not done():
             self._executor.spin_once(timeout_sec=0.1)
             now_s = time.monotonic()
+            if now_s - looked_s > _LOOK_S:
+                looked_s = now_s
+                self._look_at_publishers()
             silence_s = self.log.silence_s(now_s, started_s)
             if advise and silence_s > _SILENCE_S and now_s - advised_s > _SILENCE_S:
                 advised_s = now_s
@@ -133,10 +169,50 @@ class Watcher:
     def _subscribe(self, topic: str) -> None:
         beside = topic[: topic.rfind("/") + 1]
         subscribe = self._node.create_subscription
-        subscription = subscribe(TaskProgress, topic, self._on_progress, qos.progress())
+        self._subscription = subscribe(TaskProgress, topic, self._on_progress, qos.progress())
+        self._latched = False
         subscribe(TaskEvent, f"{beside}task_event", self._on_event, qos.events())
         subscribe(MonitorInfo, f"{beside}monitor/info", self._on_info, qos.latched())
-        self.log = WatchLog(subscription.topic_name)
+        self.log = WatchLog(self._subscription.topic_name)
+
+    def publishers(self, topic: str) -> list[str]:
+        """Who publishes ``topic``: the full name of the node, once per publisher."""
+        return sorted(
+            f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+            for info in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(topic))
+        )
+
+    def meet(self, topics: Sequence[str]) -> dict[str, list[str]]:
+        """Wait until the nodes of this machine are known, at most; those of ``topics`` that are published."""
+        end_s = time.monotonic() + _MEET_S
+        found: dict[str, list[str]] = {}
+        while (not found or _nameless(found.values())) and time.monotonic() < end_s:
+            time.sleep(0.1)
+            found = {topic: names for topic in topics if (names := self.publishers(topic))}
+        return found
+
+    def _look_at_publishers(self) -> None:
+        """Warn of several, and hear what a latched topic such as task_state said before we came."""
+        infos = self._node.get_publishers_info_by_topic(self.log.topic)
+        latched = [info.qos_profile.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL for info in infos]
+        if infos and all(latched) and not self._latched:
+            self._latched = True
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = self._node.create_subscription(
+                TaskProgress, self.log.topic, self._on_progress, qos.latched()
+            )
+        warnings: tuple[str, ...] = ()
+        if len(infos) > 1:
+            names = self.publishers(self.log.topic)
+            if _nameless([names]):
+                return
+            warnings = (
+                f"{len(names)} nodes publish {self.log.topic}, their scores are mixed: {', '.join(names)}",
+            )
+        if warnings != self.log.warnings:
+            self.log.warnings = warnings
+            for line in warnings:
+                self._screen.line(line)
 
     def _on_progress(self, message: TaskProgress) -> None:
         sample = _sample(message)
@@ -162,14 +238,9 @@ class Watcher:
     def _advise(self, silent_s: float) -> None:
         """Say what was listened to and what to check."""
         topic, node = self.log.topic, self._node
-        domain = os.environ.get("ROS_DOMAIN_ID", "0")
+        domain = os.environ.get("ROS_DOMAIN_ID") or "0"
         lines = [f"nothing on {topic} for {silent_s:.0f} s (ROS_DOMAIN_ID {domain})"]
-        publishers = sorted(
-            {
-                f"{info.node_namespace.rstrip('/')}/{info.node_name}"
-                for info in node.get_publishers_info_by_topic(topic)
-            }
-        )
+        publishers = sorted(set(self.publishers(topic)))
         if publishers:
             name = publishers[0]
             lines.append(f"published by {', '.join(publishers)}: is it active? ros2 lifecycle get {name}")
