@@ -136,6 +136,7 @@ class Robot:
         """Call a service and return its response."""
         client = self.node.create_client(kind, name)
         self.until(client.service_is_ready, f"service {name} is there")
+        self.spin(0.2)  # we have found the service, but it may not yet have found us, to answer
         future = client.call_async(kind.Request(**request))
         self.until(future.done, f"service {name} answers")
         self.node.destroy_client(client)

@@ -39,6 +39,12 @@ def show(robot, second: int, expect_score: bool = True) -> None:
         assert len(robot.scored()) == before
 
 
+def begun(robot) -> dict[str, int]:
+    """The second in which each episode began."""
+    events = [event for event in robot.events if event.type == TaskEvent.EPISODE_STARTED]
+    return {event.episode_id: event.header.stamp.sec for event in events}
+
+
 def set_parameter(robot, name: str, value) -> tuple[bool, str]:
     if isinstance(value, float):
         typed = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
@@ -119,13 +125,11 @@ def test_a_score_that_is_late_never_reaches_the_next_episode(idle) -> None:
         message = Image(width=64, height=48, step=192, encoding="rgb8", data=bytes(64 * 48 * 3))
         message.header.stamp = Time(sec=START + k)
         idle.camera.publish(message)
-        begun = len(idle.events)
-        idle.until(lambda n=begun: len(idle.events) > n, "the episode has begun")
+        idle.until(lambda k=k: START + k in begun(idle).values(), "the episode has begun")
     idle.spin(0.5)
-    started = {e.episode_id: e.header.stamp.sec for e in idle.events if e.type == TaskEvent.EPISODE_STARTED}
-    assert len(started) == 30
+    assert len(begun(idle)) == 30
     for message in idle.scored():
-        assert started.get(message.episode_id) == message.header.stamp.sec, "a score in a foreign episode"
+        assert begun(idle).get(message.episode_id) == message.header.stamp.sec, "a score in a foreign episode"
     idle.node.destroy_publisher(publisher)
 
 
