@@ -55,6 +55,7 @@ class Robot:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.last_start: float | None = None  # [s], monotonic
         self.progress: list[TaskProgress] = []
         self.rewards: list[TaskReward] = []
         self.events: list[TaskEvent] = []
@@ -91,6 +92,7 @@ class Robot:
         with (self.folder / f"log-{number}.txt").open("wb") as log:
             process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
         self.processes.append(process)
+        self.last_start = time.monotonic()
         return process
 
     def start_monitor(self, **parameters: Any) -> subprocess.Popen[bytes]:
@@ -136,7 +138,10 @@ class Robot:
         """Call a service and return its response."""
         client = self.node.create_client(kind, name)
         self.until(client.service_is_ready, f"service {name} is there")
-        self.spin(0.2)  # we have found the service, but it may not yet have found us, to answer
+        # We have found the service; it must find us, too, or its answer goes nowhere. Between processes
+        # that have only just met that takes a while, and nothing tells when it is done.
+        newly_met = self.last_start is not None and time.monotonic() - self.last_start < 15.0
+        self.spin(1.0 if newly_met else 0.1)
         future = client.call_async(kind.Request(**request))
         self.until(future.done, f"service {name} answers")
         self.node.destroy_client(client)

@@ -308,7 +308,7 @@ def test_ctrl_c_ends_the_demo_and_its_children(run, environment, terminal: bool,
     command.until(lambda: "RUNNING" in command.said)
     children = command.children()
     status, seconds = command.stop(signal.SIGINT)
-    assert status == 130 and seconds < 5.0, command.said
+    assert status == 130 and seconds < 3.0, command.said
     assert len(children) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in children)
     assert "Traceback" not in command.said
     assert list(tmp_path.glob("topreward-demo-*")) == []
@@ -334,7 +334,7 @@ def test_children_that_still_import_end_with_the_demo(run, environment, wait_s: 
     children = command.children()
     time.sleep(wait_s)
     status, seconds = command.stop(number)
-    assert status == 128 + number and seconds < 5.0, command.said
+    assert status == 128 + number and seconds < 3.0, command.said
     assert not any(map(is_running, children)) and "Traceback" not in command.said
 
 
