@@ -155,6 +155,16 @@ class Robot:
         self.spin(0.3)
         self.node.destroy_publisher(publisher)
 
+    def show(self, message: Image, expect_score: bool = True) -> None:
+        """Publish an image; wait for its score, or long enough to see that there is none."""
+        before = len(self.scored())
+        self.camera.publish(message)
+        if expect_score:
+            self.until(lambda: len(self.scored()) > before and self.rewarded(), "the image is scored")
+        else:
+            self.spin(0.4)
+            assert len(self.scored()) == before
+
     # ---- what was seen --------------------------------------------------------------------------
 
     def scored(self) -> list[TaskProgress]:

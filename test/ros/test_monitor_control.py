@@ -30,13 +30,7 @@ START = 1_700_000_000
 def show(robot, second: int, expect_score: bool = True) -> None:
     message = Image(width=64, height=48, step=192, encoding="rgb8", data=bytes(64 * 48 * 3))
     message.header.stamp = Time(sec=START + second)
-    before = len(robot.scored())
-    robot.camera.publish(message)
-    if expect_score:
-        robot.until(lambda: len(robot.scored()) > before and robot.rewarded(), "the image is scored")
-    else:
-        robot.spin(0.4)
-        assert len(robot.scored()) == before
+    robot.show(message, expect_score)
 
 
 def begun(robot) -> dict[str, int]:

@@ -76,23 +76,12 @@ def scene(watching):
     return watching
 
 
-def show(robot, message: Image, expect_score: bool = True) -> None:
-    """Publish an image; wait for its score, or long enough to see that there is none."""
-    before = len(robot.scored())
-    robot.camera.publish(message)
-    if expect_score:
-        robot.until(lambda: len(robot.scored()) > before and robot.rewarded(), "the image is scored")
-    else:
-        robot.spin(0.4)
-        assert len(robot.scored()) == before
-
-
 @pytest.mark.parametrize("name", BAD_IMAGES)
 def test_a_bad_image_is_skipped_and_the_next_good_one_scored(scene, name: str) -> None:
     make, named = BAD_IMAGES[name]
-    show(scene, image(START))
-    show(scene, make(START + SECOND // 10), expect_score=False)
-    show(scene, image(START + SECOND // 10 + 1))  # takes the slot that the bad one left
+    scene.show(image(START))
+    scene.show(make(START + SECOND // 10), expect_score=False)
+    scene.show(image(START + SECOND // 10 + 1))  # takes the slot that the bad one left
     assert [message.num_frames for message in scene.scored()] == [1, 2]
     assert scene.event_types() == [TaskEvent.EPISODE_STARTED]
     text = scene.said(scene.processes[0])
@@ -120,17 +109,17 @@ def test_bad_images_are_counted_and_the_warning_throttled(scene) -> None:
 
 
 def test_a_change_of_resolution_goes_on_in_the_same_episode(scene) -> None:
-    show(scene, image(START))
-    show(scene, image(START + SECOND, width=200, height=40))
-    show(scene, image(START + 2 * SECOND, width=31, height=77))
+    scene.show(image(START))
+    scene.show(image(START + SECOND, width=200, height=40))
+    scene.show(image(START + 2 * SECOND, width=31, height=77))
     assert {message.episode_id for message in scene.scored()} == {scene.scored()[0].episode_id}
     assert all(np.isfinite(message.log_prob) for message in scene.scored())
 
 
 def test_stamps_that_go_back_abort_the_episode_and_begin_another(scene) -> None:
-    show(scene, image(START + 10 * SECOND))
-    show(scene, image(START + 11 * SECOND))
-    show(scene, image(START))
+    scene.show(image(START + 10 * SECOND))
+    scene.show(image(START + 11 * SECOND))
+    scene.show(image(START))
     assert scene.event_types() == [
         TaskEvent.EPISODE_STARTED,
         TaskEvent.ABORTED,
@@ -145,7 +134,7 @@ def test_stamps_that_go_back_abort_the_episode_and_begin_another(scene) -> None:
 def test_stamps_of_zero_become_times_of_arrival_and_it_is_said_once(scene) -> None:
     before = scene.node.get_clock().now().nanoseconds
     for _ in range(3):
-        show(scene, image(0))
+        scene.show(image(0))
         scene.spin(0.15)
     stamps = [message.header.stamp.sec * SECOND + message.header.stamp.nanosec for message in scene.scored()]
     assert before < stamps[0] < stamps[1] < stamps[2] <= scene.node.get_clock().now().nanoseconds
@@ -165,7 +154,7 @@ def test_an_instruction_like_structure_is_only_text(scene) -> None:
     ):
         scene.say(instruction)
         scene.forget()
-        show(scene, image(START))
+        scene.show(image(START))
         assert scene.scored()[0].instruction == instruction.strip()
         assert np.isfinite(scene.scored()[0].log_prob)
     scene.say("   ")
@@ -203,7 +192,7 @@ def test_two_cameras_are_tiled_into_one_frame(robot) -> None:
     )
     wrist = robot.node.create_publisher(Image, "wrist", qos.image_source())
     robot.until(lambda: wrist.get_subscription_count() > 0, "the second camera is subscribed to")
-    show(robot, image(START), expect_score=False)
+    robot.show(image(START), expect_score=False)
     assert "no image on /wrist yet" in robot.said(robot.processes[0])
 
     log_probs = []
@@ -211,16 +200,16 @@ def test_two_cameras_are_tiled_into_one_frame(robot) -> None:
         wrist.publish(image(START + 5, value=value))
         robot.spin(0.3)
         robot.call(Trigger, "monitor/reset")
-        show(robot, image(START + k * 10 * SECOND))
+        robot.show(image(START + k * 10 * SECOND))
         log_probs.append(robot.scored()[-1].log_prob)
     assert log_probs[0] == log_probs[2] != log_probs[1]
     assert [m.header.stamp.sec for m in robot.scored()] == [START // SECOND + 10 * k for k in range(3)]
 
     wrist.publish(image(START + 5, width=60000, height=1))  # as high as the other: 2.9 million pixels wide
     robot.spin(0.3)
-    show(robot, image(START + 40 * SECOND), expect_score=False)
+    robot.show(image(START + 40 * SECOND), expect_score=False)
     robot.spin(1.5)  # longer than stale_timeout
-    show(robot, image(START + 50 * SECOND), expect_score=False)
+    robot.show(image(START + 50 * SECOND), expect_score=False)
     said = robot.said(robot.processes[0])
     assert "choose similar cameras" in said
     robot.until(

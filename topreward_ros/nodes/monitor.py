@@ -63,7 +63,7 @@ from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.scoring.worker import ScoringWorker
 from topreward_ros.srv import GetProgress, SetTask
 
-_WATCH_PERIOD_S = 0.2  # how often the clock is looked at for stale images and heartbeats
+_WATCH_PERIOD_S = 0.2  # how often the clock is looked at for images that stopped
 _MESSAGES_BEFORE_LOSS_IS_JUDGED = 30
 _LONGEST_LOG_LINE = 1000
 
@@ -72,7 +72,8 @@ class MonitorNode(LifecycleNode):
     """Watches cameras for one instruction at a time. Interfaces: see the README."""
 
     def __init__(self) -> None:
-        """Declares the parameters and nothing else. Raises `parameters.ParameterError`."""
+        """Declares the parameters; everything else waits for `on_configure`. Raises
+        `parameters.ParameterError`."""
         super().__init__("monitor")
         try:
             self.values = parameters.declare(self, parameters.MONITOR_PARAMETERS, monitor_defaults())
