@@ -393,10 +393,13 @@ def test_tile_keeps_every_pixel_of_the_primary_and_the_shape_of_the_others():
     assert tiled.flags.c_contiguous
 
 
-def test_tile_of_one_and_of_none():
+def test_tile_of_one():
     assert tile([primary := card()]) is primary
-    with pytest.raises(ValueError, match="at least one camera"):
-        tile([])
+
+
+def test_tile_refuses_a_frame_larger_than_any_camera():
+    with pytest.raises(ImageError, match="60000x1"):
+        tile([card(48, 64), np.zeros((1, 60000, 3), np.uint8)])
 
 
 def test_tile_of_a_sliver():

@@ -140,7 +140,7 @@ class Robot:
         self.until(client.service_is_ready, f"service {name} is there")
         # We have found the service; it must find us, too, or its answer goes nowhere. Between processes
         # that have only just met that takes a while, and nothing tells when it is done.
-        newly_met = self.last_start is not None and time.monotonic() - self.last_start < 15.0
+        newly_met = self.last_start is not None and time.monotonic() - self.last_start < 4.0
         self.spin(1.0 if newly_met else 0.1)
         future = client.call_async(kind.Request(**request))
         self.until(future.done, f"service {name} answers")

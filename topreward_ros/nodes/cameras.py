@@ -83,6 +83,8 @@ class Camera:
         """The publishers of this topic when there are several, whose stamps then do not fit together."""
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         names = sorted(_node_name(publisher) for publisher in publishers)
+        if any("UNKNOWN" in name for name in names):
+            return ""  # discovery has not come that far
         return f"{len(names)} nodes publish on {self.topic}: {', '.join(names)}" if len(names) > 1 else ""
 
     def lost_images_advice(self) -> str:
