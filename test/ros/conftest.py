@@ -24,7 +24,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float32, String
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 
-from topreward_ros.defaults import config_file
+from topreward_ros.defaults import large_image_environment
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.demo import free_domain
 
@@ -45,7 +45,7 @@ class Robot:
             **os.environ,
             "ROS_DOMAIN_ID": str(free_domain()),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-            "FASTRTPS_DEFAULT_PROFILES_FILE": str(config_file("fastdds_large_images.xml")),
+            **large_image_environment(os.environ),
             "OMP_NUM_THREADS": "1",
             "PYTHONUNBUFFERED": "1",
         }

@@ -216,9 +216,9 @@ class TaskMonitor:
 
         ``stamp_ns``: its stamp of capture; ``arrival_ns``: any steady clock. A stamp that goes back ends
         the episode and begins another, unless it is so little (0.1 s) that the image just came out of
-        order; then it is ignored. Returns whether the
-        image is due, so that it should be decoded and passed to `add_frame`; an image that cannot
-        be decoded is simply not passed on, and the next one is due in its place.
+        order; then it is ignored. Returns whether the image is due, so that it should be decoded and passed
+        to `add_frame`; one that cannot be decoded is simply not passed on, and the next one is due in its
+        place.
         """
         self._last_arrival_ns = arrival_ns
         episode = self._episode

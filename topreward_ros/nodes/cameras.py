@@ -22,6 +22,8 @@ from topreward_ros.nodes import images, qos
 RCLError = rclpy_implementation.RCLError
 MESSAGE_TYPES = {"raw": Image, "compressed": CompressedImage}
 _TYPE_NAMES = {kind: f"sensor_msgs/msg/{kind.__name__}" for kind in MESSAGE_TYPES.values()}
+_LOST_SHARE_WORTH_A_WARNING = 0.1
+_MESSAGES_BEFORE_LOSS_IS_JUDGED = 30
 _LARGE_BYTES = 100_000  # several of these fill the default shared-memory segment of Fast DDS
 _LARGE_IMAGES_ADVICE = (
     "Large images overflow the default shared-memory segment of Fast DDS: start the camera's node with "
@@ -73,25 +75,34 @@ class Camera:
         """Time since the newest message [s]."""
         return time.monotonic() - self.last_arrival
 
-    def lost_share(self) -> float:
-        """Share of the messages sent so far that never arrived; 0 when that cannot be told."""
-        if self._node.count_publishers(self.topic) != 1 or not self.lost:
-            return 0.0
-        return self.lost / (self.lost + self.received)
+    def loss(self) -> str:
+        """How many images are lost on the way and what to do about it; empty while that is no problem."""
+        sent = self.lost + self.received
+        if not self.lost or sent < _MESSAGES_BEFORE_LOSS_IS_JUDGED or self._publisher_count() != 1:
+            return ""  # with several publishers nobody can tell
+        share = self.lost / sent
+        if share <= _LOST_SHARE_WORTH_A_WARNING:
+            return ""
+        cause = (
+            _LARGE_IMAGES_ADVICE
+            if len(self.raw) >= _LARGE_BYTES
+            else "This process did not keep up: the machine is busy, or it was stopped for a while"
+        )
+        return f"{share:.0%} of the images on {self.topic} are lost on the way. {cause}"
+
+    def silence(self) -> str:
+        """How long nothing has come, in words."""
+        return f"no image on {self.topic} for {self.silent_seconds():.0f} s"
 
     def rivals(self) -> str:
         """The publishers of this topic when there are several, whose stamps then do not fit together."""
+        if self._publisher_count() < 2:
+            return ""
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         names = sorted(_node_name(publisher) for publisher in publishers)
         if any("UNKNOWN" in name for name in names):
             return ""  # discovery has not come that far
-        return f"{len(names)} nodes publish on {self.topic}: {', '.join(names)}" if len(names) > 1 else ""
-
-    def lost_images_advice(self) -> str:
-        """What to look at when images are lost on the way."""
-        if len(self.raw) < _LARGE_BYTES:
-            return "This process did not keep up: the machine is busy, or it was stopped for a while"
-        return _LARGE_IMAGES_ADVICE
+        return f"{len(names)} nodes publish on {self.topic}: {', '.join(names)}: remap all but one"
 
     def missing_images_advice(self) -> str:
         """What a user should look at when nothing arrives on this topic."""
@@ -117,6 +128,10 @@ class Camera:
             f"{names} publishes on {self.topic} with a matching QoS, but no image arrives: is it sending "
             f"(`ros2 topic hz {self.topic}`)? {_LARGE_IMAGES_ADVICE}"
         )
+
+    def _publisher_count(self) -> int:
+        count: int = self._node.count_publishers(self.topic)
+        return count
 
     def _other_image_topics(self) -> str:
         others = [

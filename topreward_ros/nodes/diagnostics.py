@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
-from topreward_ros.core.episode import ProgressReport, State
-from topreward_ros.nodes.cameras import Camera, CameraRig
+from topreward_ros.core.episode import ProgressReport
+from topreward_ros.nodes.cameras import CameraRig
 from topreward_ros.nodes.conversions import time_message
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.scoring.worker import ScoringWorker
 
-LOST_SHARE_WORTH_A_WARNING = 0.1
-BUSY_WORTH_AN_ERROR_S = 10.0
+_BUSY_WORTH_AN_ERROR_S = 10.0
 _FUTURE_WORTH_A_WARNING_S = 1.0
 NO_CLOCK = "use_sim_time is set, but no time comes on /clock: start the simulator or `ros2 bag play --clock`"
 
 
-def silence(camera: Camera) -> str:
-    """How long nothing has come from a camera, in words."""
-    return f"no image on {camera.topic} for {camera.silent_seconds():.0f} s"
+def hang(worker: ScoringWorker) -> str:
+    """That the scorer does not answer, in words; empty while it does."""
+    busy_s = worker.busy_seconds()
+    return f"the scorer has not answered for {busy_s:.0f} s" if busy_s > _BUSY_WORTH_AN_ERROR_S else ""
 
 
 @dataclass(slots=True)
@@ -65,19 +65,16 @@ class Diagnostics:
         bad = sum(camera.bad for camera in rig.cameras)
         newly_bad, self._last_bad = bad - self._last_bad, bad
         quietest = max(rig.cameras, key=lambda camera: camera.silent_seconds())
-        lost = max(camera.lost_share() for camera in rig.cameras)
+        loss = next(filter(None, (camera.loss() for camera in rig.cameras)), "")
         level, message = DiagnosticStatus.OK, f"{rate:.1f} images/s on {primary.topic}"
         if quietest.silent_seconds() > stale_timeout_s:
             level = DiagnosticStatus.ERROR
-            message = f"{silence(quietest)}: {quietest.missing_images_advice()}"
+            message = f"{quietest.silence()}: {quietest.missing_images_advice()}"
         elif newly_bad:
             level = DiagnosticStatus.WARN
             message = f"{newly_bad} images could not be used since the last report, see the log"
-        elif lost > LOST_SHARE_WORTH_A_WARNING:
-            level = DiagnosticStatus.WARN
-            message = f"{lost:.0%} of the images are lost on the way. {primary.lost_images_advice()}"
-        elif rivals := primary.rivals():
-            level, message = DiagnosticStatus.WARN, f"{rivals}: remap all but one"
+        elif problem := loss or primary.rivals():
+            level, message = DiagnosticStatus.WARN, problem
         age_s = (now_ns - rig.last_stamp_ns) / 1e9 if rig.last_stamp_ns else float("nan")
         if problem := self._problem_with_clock(now_ns, age_s):
             level, message = DiagnosticStatus.WARN, problem
@@ -103,12 +100,9 @@ class Diagnostics:
 
     def _scorer(self, report: ProgressReport) -> DiagnosticStatus:
         scorer, counts = self._worker.scorer, self._worker.counts
-        level, message = DiagnosticStatus.OK, f"{report.state.name}"
-        busy_s = self._worker.busy_seconds()
-        if busy_s > BUSY_WORTH_AN_ERROR_S:
-            level, message = DiagnosticStatus.ERROR, f"the scorer has not answered for {busy_s:.0f} s"
-        elif self._scoring.last_error:
-            level, message = DiagnosticStatus.ERROR, self._scoring.last_error
+        level, message = DiagnosticStatus.OK, report.state.name
+        if error := hang(self._worker) or self._scoring.last_error:
+            level, message = DiagnosticStatus.ERROR, error
         elif report.message:
             level, message = DiagnosticStatus.WARN, report.message
         elif scorer.info.random_weights:
@@ -116,7 +110,7 @@ class Diagnostics:
         if scorer.info.random_weights:
             message = f"{RANDOM_WEIGHTS}: {message}"
         values = {
-            "state": State(report.state).name,
+            "state": report.state.name,
             "scoring latency [ms]": f"{self._scoring.seconds * 1e3:.2f}",
             "scores": str(counts.scored),
             "prefixes replaced before scoring": str(counts.replaced),

@@ -51,12 +51,10 @@ from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import conversions, parameters, qos
 from topreward_ros.nodes.cameras import CameraRig, RCLError, topic_name
 from topreward_ros.nodes.diagnostics import (
-    BUSY_WORTH_AN_ERROR_S,
-    LOST_SHARE_WORTH_A_WARNING,
     NO_CLOCK,
     Diagnostics,
     ScoringCounts,
-    silence,
+    hang,
 )
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
@@ -64,7 +62,6 @@ from topreward_ros.scoring.worker import ScoringWorker
 from topreward_ros.srv import GetProgress, SetTask
 
 _WATCH_PERIOD_S = 0.2  # how often the clock is looked at for images that stopped
-_MESSAGES_BEFORE_LOSS_IS_JUDGED = 30
 _LONGEST_LOG_LINE = 1000
 
 
@@ -154,8 +151,6 @@ class MonitorNode(LifecycleNode):
 
     def close(self) -> None:
         """Undo `on_configure`. Safe to call at any time; returns within 2 s."""
-        if self._worker is None:
-            return
         self._active = False
         self._opened.close()
         self._worker = None
@@ -351,11 +346,8 @@ class MonitorNode(LifecycleNode):
             return
         self._publish(self._monitor.tick(time.monotonic_ns()))
         self._advise_on_images()
-        busy_s = self._worker.busy_seconds() if self._worker is not None else 0.0
-        if busy_s > BUSY_WORTH_AN_ERROR_S:
-            self.get_logger().error(
-                f"the scorer has not answered for {busy_s:.0f} s", throttle_duration_sec=30.0
-            )
+        if self._worker is not None and (error := hang(self._worker)):
+            self.get_logger().error(error, throttle_duration_sec=30.0)
 
     def _on_heartbeat(self) -> None:
         recent = time.monotonic() - self._last_progress_time < 0.5 / self.values["heartbeat_rate"]
@@ -368,17 +360,13 @@ class MonitorNode(LifecycleNode):
         for camera in self._rig.cameras:
             if camera.silent_seconds() > self.values["stale_timeout"] and not camera.told_missing:
                 camera.told_missing = True
-                self.get_logger().warning(f"{silence(camera)}: {camera.missing_images_advice()}")
-            judged = camera.received + camera.lost >= _MESSAGES_BEFORE_LOSS_IS_JUDGED
-            if judged and not self._told_lost_images and camera.lost_share() > LOST_SHARE_WORTH_A_WARNING:
+                self.get_logger().warning(f"{camera.silence()}: {camera.missing_images_advice()}")
+            if not self._told_lost_images and (loss := camera.loss()):
                 self._told_lost_images = True
-                self.get_logger().warning(
-                    f"{camera.lost_share():.0%} of the images on {camera.topic} are lost on the way. "
-                    f"{camera.lost_images_advice()}"
-                )
+                self.get_logger().warning(loss)
         if not self._told_rivals and (rivals := self._rig.primary.rivals()):
             self._told_rivals = True
-            self.get_logger().warning(f"{rivals}: their images mix; remap all but one")
+            self.get_logger().warning(rivals)
 
     def _on_diagnostics(self) -> None:
         if self._active:
