@@ -9,6 +9,7 @@ from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, R
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, ScorerInfo
+from topreward_ros.scoring.vocabulary import UNKNOWN_INSTRUCTION, is_known
 
 
 def time_message(stamp_ns: int) -> Time:
@@ -27,6 +28,7 @@ def progress_message(report: ProgressReport, info: ScorerInfo, now_ns: int) -> T
     """A report as TaskProgress, published at ``now_ns`` of the clock that the stamps belong to."""
     score = report.score
     notes = [RANDOM_WEIGHTS] if info.random_weights else []
+    notes += [] if is_known(report.instruction, info) else [UNKNOWN_INSTRUCTION]
     return TaskProgress(
         header=Header(stamp=time_message(report.stamp_ns), frame_id=report.frame_id),
         episode_id=report.episode_id,

@@ -58,6 +58,7 @@ from topreward_ros.nodes.diagnostics import (
 )
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.scoring.vocabulary import unknown_instruction_warning
 from topreward_ros.scoring.worker import ScoringWorker
 from topreward_ros.srv import GetProgress, SetTask
 
@@ -120,7 +121,7 @@ class MonitorNode(LifecycleNode):
             camera.last_arrival = time.monotonic()
         self._publish_info()
         self._publish(self._monitor.set_enabled(True))
-        self._publish(self._monitor.set_task(self._instruction, why="activated"))
+        self._watch_for(self._instruction, why="activated")
         if not self._instruction:
             self.get_logger().info(
                 f"no instruction yet: set the parameter task, or call {self.get_fully_qualified_name()}"
@@ -194,6 +195,7 @@ class MonitorNode(LifecycleNode):
         self._latched: tuple[State, str, str] | None = None  # state, episode and task on task_state
         self._last_progress_time = 0.0
         self._told_lost_images = self._told_rivals = False
+        self._told_unknown: set[str] = set()  # warnings of instructions, each said once
         self._open_publishers()
         self._open_services()
         self._rig = CameraRig(
@@ -383,7 +385,15 @@ class MonitorNode(LifecycleNode):
     def _set_instruction(self, instruction: str, episode_id: str = "", why: str = "new task") -> None:
         self._instruction = instruction
         if self._active:
-            self._publish(self._monitor.set_task(instruction, episode_id, why))
+            self._watch_for(instruction, episode_id, why)
+
+    def _watch_for(self, instruction: str, episode_id: str = "", why: str = "") -> None:
+        assert self._worker is not None
+        warning = unknown_instruction_warning(instruction, self._worker.scorer.info, "model:=")
+        if warning and warning not in self._told_unknown:
+            self._told_unknown.add(warning)
+            self.get_logger().warning(_printable(warning))
+        self._publish(self._monitor.set_task(instruction, episode_id, why))
 
     def _on_set_task(self, request: SetTask.Request, response: SetTask.Response) -> SetTask.Response:
         response.success, response.message = self._is_watching()

@@ -69,9 +69,9 @@ class Curve:
         """The curve as JSON text; NaN is written as null.
 
         ``format``: ``topreward_curve/1``; ``video``, ``duration`` [s], ``instruction``, ``state``,
-        ``ended_early``; ``model``: the fields of `ScorerInfo`; ``settings``: those of `MonitorSettings`;
-        ``scores``: per prefix ``time`` [s] of its newest frame, ``num_frames``, ``log_prob``,
-        ``log_prob_std``, ``log_prob_false`` and ``log_prob_static`` [nat], ``progress`` as live,
+        ``ended_early``; ``model``: the fields of `ScorerInfo` but ``instructions``; ``settings``: those of
+        `MonitorSettings`; ``scores``: per prefix ``time`` [s] of its newest frame, ``num_frames``,
+        ``log_prob``, ``log_prob_std``, ``log_prob_false`` and ``log_prob_static`` [nat], ``progress`` as live,
         ``reward``, ``progress_minmax`` (the paper's, over the whole curve, never available live);
         ``events``: ``time`` [s], ``type``, ``threshold``, ``message``.
         """
@@ -95,7 +95,7 @@ class Curve:
             "video": self.video,
             "duration": self.duration_s,
             "instruction": self.instruction,
-            "model": asdict(self.model),
+            "model": {name: value for name, value in asdict(self.model).items() if name != "instructions"},
             "settings": asdict(self.settings),
             "state": self.state.name,
             "ended_early": self.ended_early,

@@ -36,6 +36,7 @@ class ScorerInfo:
     dtype: str  #: 'float32', 'bfloat16' or 'float16'
     prompt_hash: str  #: SHA-256 over prompt templates and layout, first 16 hex digits
     max_pixels: int  #: pixels of one frame as the model sees it, at most
+    instructions: tuple[str, ...] = ()  #: all that the model understands, see vocabulary.py; empty: any
 
 
 @dataclass(frozen=True, slots=True)

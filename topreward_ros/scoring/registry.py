@@ -1,8 +1,9 @@
 """From the name of a model to a scorer, with an error that a user can act on for everything in between.
 
 'embedded' is the model of this package, or a random checkpoint until it holds one; a folder is a Qwen3-VL
-checkpoint; `org/name` is one on the Hugging Face hub. PyTorch and transformers are imported when a model
-is loaded, so that importing this module costs nothing.
+checkpoint; `org/name` is one on the Hugging Face hub, of which the copy on this machine is read: nothing is
+ever downloaded here (offline/model_download.py does that). PyTorch and transformers are imported when a
+model is loaded, so that importing this module costs nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.model_notes import ModelNotes, read_model_notes
 from topreward_ros.scoring.random_checkpoint import (
     RANDOM_WEIGHTS_KEY,
     make_random_checkpoint,
@@ -28,30 +30,31 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import Qwen3VLForConditionalGeneration
 
+    from topreward_ros.scoring.patches import Preprocessing
+
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "models" / "embedded"
 
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  #: names of files of weights, the better format first
 _WHOLE = ("model.safetensors", "pytorch_model.bin")  # a model in one file; in several, the index has its name
-_HUB_FILES = ["*.json", *_WEIGHTS]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_HUB_TIMEOUT = 10.0  # [s] until a hub that does not answer is given up
 
 
 def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
     """Load ``model``: 'embedded', a folder, or a hub id. Raises `ScorerError` and leaves nothing behind."""
-    folder = _find_folder(model)
-    _check_folder(folder)
+    folder = find_folder(model)
     from topreward_ros.scoring import qwen3_vl
     from topreward_ros.scoring.patches import read_preprocessing
-    from topreward_ros.scoring.prompts import PromptTokens, prompt_hash
+    from topreward_ros.scoring.prompts import prompt_hash
+    from topreward_ros.scoring.vocabulary import TrainedPromptTokens
 
-    config = _read_config(folder)
+    config = read_config(folder)
+    notes = read_model_notes(folder)
     device = _choose_device(settings.device)
     dtype = _choose_dtype(settings.dtype, device)
     _check_limits(settings)
     tokenizer = _read_tokenizer(folder)
-    tokens = PromptTokens(tokenizer)
+    tokens = TrainedPromptTokens(tokenizer, notes.wordings)
     if config.get("video_token_id", tokens.video_pad) != tokens.video_pad:
         raise ScorerError(
             f"{folder}: config.json has video_token_id {config['video_token_id']}, the tokenizer has "
@@ -68,19 +71,33 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
     loaded = _load_model(folder, device, dtype)
     info = ScorerInfo(
         model_id=model,
-        revision=_revision(folder),
+        revision=revision(folder),
         random_weights=bool(config.get(RANDOM_WEIGHTS_KEY, False)),
         device=str(loaded.device),
         dtype=str(dtype).removeprefix("torch."),
         prompt_hash=prompt_hash(),
-        max_pixels=preprocessing.frame_pixels(settings.max_pixels, settings.max_frames),
+        max_pixels=frame_pixels(preprocessing, notes, settings),
+        instructions=notes.wordings,
     )
     return qwen3_vl.Qwen3VLScorer(loaded, tokens, preprocessing, settings, info)
 
 
-def _find_folder(model: str) -> Path:
+def frame_pixels(preprocessing: Preprocessing, notes: ModelNotes, settings: ScorerSettings) -> int:
+    """Pixels of one frame at most: by the settings, the checkpoint, and what the model was trained to see."""
+    budget = preprocessing.frame_pixels(settings.max_pixels, settings.max_frames)
+    return min(budget, notes.frame_pixels or budget)
+
+
+def find_folder(model: str) -> Path:
+    """Folder of the model that a user named. Raises `ScorerError` where there is none, or not all of it."""
+    folder = _look_up(model)
+    _check_folder(folder)
+    return folder
+
+
+def _look_up(model: str) -> Path:
     if model == EMBEDDED:
-        if _weights(EMBEDDED_FOLDER):
+        if weight_files(EMBEDDED_FOLDER):
             return EMBEDDED_FOLDER
         return _random_folder()
     try:
@@ -88,14 +105,14 @@ def _find_folder(model: str) -> Path:
         is_folder, is_file = folder.is_dir(), folder.is_file()
     except (OSError, RuntimeError) as error:  # no such user, no permission, too long a name
         raise ScorerError(
-            f"model {model!r} cannot be looked up ({_in_a_line(error)}): "
+            f"model {model!r} cannot be looked up ({in_a_line(error)}): "
             "write the whole path, of a folder that may be read"
         ) from error
     if model and is_folder:
         return folder
     if is_file:
         raise ScorerError(f"model {model!r} is a file: name the folder it lies in")
-    if _HUB_ID.fullmatch(model):
+    if is_hub_id(model):
         return _hub_folder(model)
     raise ScorerError(
         f"model {model!r}: no such folder. Use 'embedded', the folder of a Qwen3-VL checkpoint, "
@@ -114,32 +131,36 @@ def _random_folder() -> Path:
         ) from error
 
 
-def _hub_folder(name: str) -> Path:
-    """The local copy if it is complete, else a download, which goes on where an earlier one ended."""
+def is_hub_id(model: str) -> bool:
+    """Whether ``model`` is written as the hub writes names: ``org/name``."""
+    return bool(_HUB_ID.fullmatch(model))
+
+
+def hub_copy(name: str) -> Path | None:
+    """Where the hub's local cache has ``name``, in whole or in part; None where it has not."""
     import huggingface_hub
 
-    found = "is not in the local hub cache"
-    # No copy is an error of a kind that differs between versions of the library.
-    with suppress(Exception):
-        copy = Path(huggingface_hub.snapshot_download(name, local_files_only=True))
-        missing = _missing(copy)
-        if not missing:
-            return copy
-        found = f"has no {' and no '.join(missing)} in the local hub cache"
     try:
-        # Asked first because it gives up in time when the network drops everything.
-        huggingface_hub.HfApi().model_info(name, timeout=_HUB_TIMEOUT)
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES))
-    except Exception as error:
-        raise ScorerError(
-            f"model {name!r} is no folder, {found}, and cannot be downloaded "
-            f"({_in_a_line(error)}): check the name and the network (a gated model needs `hf auth login`), "
-            "or download it elsewhere and name its folder"
-        ) from error
+        config = huggingface_hub.try_to_load_from_cache(name, "config.json")
+    except ValueError:  # the hub allows fewer names than we tell from folders
+        return None
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def _hub_folder(name: str) -> Path:
+    copy = hub_copy(name)
+    missing = missing_files(copy) if copy else []
+    if copy and not missing:
+        return copy
+    found = f"has no {' and no '.join(missing)} in the local hub cache" if copy else "is not on this machine"
+    raise ScorerError(
+        f"model {name!r} is no folder and {found}: get it with `topreward models download {name}` "
+        "(once, needs the network), or name a folder"
+    )
 
 
 def _check_folder(folder: Path) -> None:
-    missing = _missing(folder)
+    missing = missing_files(folder)
     if missing:
         raise ScorerError(
             f"{folder} has no {' and no '.join(missing)}: copy all files of the checkpoint there, "
@@ -147,7 +168,8 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _missing(folder: Path) -> list[str]:
+def missing_files(folder: Path) -> list[str]:
+    """What a scorer will need and ``folder`` lacks. Raises `ScorerError` for a damaged index of weights."""
     missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
     return [*missing, *_missing_weights(folder)]
 
@@ -160,7 +182,7 @@ def _missing_weights(folder: Path) -> list[str]:
             return []
         if index.is_file():
             return [shard for shard in _shards(index) if not (folder / shard).is_file()]
-    return [f"{_WHOLE[0]}.index.json"] if _weights(folder) else ["weights (*.safetensors)"]
+    return [f"{_WHOLE[0]}.index.json"] if weight_files(folder) else ["weights (*.safetensors)"]
 
 
 def _shards(index: Path) -> list[str]:
@@ -169,20 +191,22 @@ def _shards(index: Path) -> list[str]:
         content = json.loads(index.read_text(encoding="utf-8"))
         return sorted({str(shard) for shard in content["weight_map"].values()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ScorerError(f"{index} cannot be read ({_in_a_line(error)}): restore it") from error
+        raise ScorerError(f"{index} cannot be read ({in_a_line(error)}): restore it") from error
 
 
-def _weights(folder: Path) -> list[Path]:
-    return sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern) if path.is_file())
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights in ``folder``, in order of names."""
+    return sorted(path for pattern in WEIGHTS for path in folder.glob(pattern) if path.is_file())
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a Qwen3-VL checkpoint. Raises `ScorerError` for that of any other model."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         model_type = config.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
-        raise ScorerError(f"{path} cannot be read ({_in_a_line(error)}): restore it") from error
+        raise ScorerError(f"{path} cannot be read ({in_a_line(error)}): restore it") from error
     if model_type != "qwen3_vl":
         raise ScorerError(
             f"{folder} holds a model of type {model_type!r}: only 'qwen3_vl' can be scored with"
@@ -204,7 +228,7 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # the library raises nothing narrower
         raise ScorerError(
-            f"{folder / 'tokenizer.json'} cannot be read ({_in_a_line(error)}): restore it"
+            f"{folder / 'tokenizer.json'} cannot be read ({in_a_line(error)}): restore it"
         ) from error
 
 
@@ -274,7 +298,7 @@ def _load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Qwen3
         else:
             mend = "the checkpoint is damaged or of another architecture; copy it again"
         raise ScorerError(
-            f"{folder} cannot be loaded on {device} in {dtype} ({_in_a_line(error)}): {mend}"
+            f"{folder} cannot be loaded on {device} in {dtype} ({in_a_line(error)}): {mend}"
         ) from error
     missing = sorted(loaded[1]["missing_keys"])
     if missing:  # transformers would fill them with random numbers
@@ -303,18 +327,24 @@ def _quiet_transformers() -> Iterator[None]:
             library.enable_progress_bar()
 
 
-def _revision(folder: Path) -> str:
-    """The hub's commit for a folder of its cache, else the SHA-256 of the weights, first 16 hex digits."""
+def revision(folder: Path) -> str:
+    """The hub's commit for a folder of its cache, else the first 16 digits of `weights_hash`."""
     if folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name):
         return folder.name
+    return weights_hash(folder)[:16]
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 of the weights in hex, one file after the other where there are several."""
     digest = hashlib.sha256()
-    for path in _weights(folder):
+    for path in weight_files(folder):
         with path.open("rb") as weights:
             while block := weights.read(1 << 20):
                 digest.update(block)
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
 
 
-def _in_a_line(error: BaseException) -> str:
+def in_a_line(error: BaseException) -> str:
+    """Kind and first line of an error of somebody else's, to be quoted in ours."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"

@@ -1,0 +1,77 @@
+"""Which instructions a model understands, for a model that was trained on a list of them.
+
+A small model knows the wordings that it was trained on and no others; to any other it gives numbers that
+mean nothing. Here it is decided whether an instruction is known, what to say when it is not, and how a
+known one is handed to the model. A model without a list is taken to understand everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from topreward_ros.scoring.base import ScorerInfo
+from topreward_ros.scoring.prompts import PromptTokens
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+#: Said beside every number that belongs to such an instruction.
+UNKNOWN_INSTRUCTION = "the model does not know this instruction"
+
+#: What understands any instruction.
+GENERAL_MODEL = "Qwen/Qwen3-VL-8B-Instruct"
+
+_LONGEST_QUOTE = 100  # characters of an instruction in a warning
+
+
+def plain(instruction: str) -> str:
+    """What two instructions must share to be the same: not case, white space or a full stop at the end.
+
+    >>> plain("  Open the\\n drawer. ")
+    'open the drawer'
+    """
+    return " ".join(instruction.casefold().split()).removesuffix(".").rstrip()
+
+
+def is_known(instruction: str, info: ScorerInfo) -> bool:
+    """Whether the model understands ``instruction``. There is nothing to understand in an empty one."""
+    text = plain(instruction)
+    return not info.instructions or not text or text in _plain_texts(info.instructions)
+
+
+@lru_cache(maxsize=4)
+def _plain_texts(instructions: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(plain, instructions))
+
+
+def unknown_instruction_warning(instruction: str, info: ScorerInfo, option: str) -> str:
+    """What to tell the user of an instruction that the model does not know; empty for a known one.
+
+    ``option`` is what stands before the name of a model where the user gives it: 'model:=', '--model '.
+    """
+    if is_known(instruction, info):
+        return ""
+    asked = " ".join(instruction.split())[:_LONGEST_QUOTE]
+    (closest,) = get_close_matches(plain(asked), info.instructions, n=1, cutoff=0.0)
+    return (
+        f"model '{info.model_id}' does not know the instruction '{asked}', so its numbers will mean nothing: "
+        f"it only understands a list of instructions, of which '{closest}' is the closest "
+        f"(`topreward models info {info.model_id}` shows all); {option}{GENERAL_MODEL} understands any"
+    )
+
+
+class TrainedPromptTokens(PromptTokens):
+    """Hands a known instruction to the model as it was trained, in letters that it has seen."""
+
+    def __init__(self, tokenizer: Tokenizer, instructions: Sequence[str]) -> None:
+        super().__init__(tokenizer)
+        self._trained = {plain(wording): wording for wording in reversed(instructions)}
+        self._trained |= {wording: wording for wording in instructions}
+
+    def after_video(self, instruction: str) -> list[int]:
+        """See `PromptTokens.after_video`."""
+        trained = self._trained.get(instruction) or self._trained.get(plain(instruction), instruction)
+        return super().after_video(trained)
