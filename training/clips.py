@@ -1,0 +1,103 @@
+"""A clip: one attempt seen by one camera, with what the simulator knows about every frame; as a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+#: [Hz] frames of a clip; every second one is the monitor's usual rate.
+RATE = 4.0
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames in time; N frames, `RATE` per second."""
+
+    task: str  #: name in `instructions.TASKS`
+    kind: str  #: one of `simulation.KINDS`
+    view: str  #: one of `simulation.VIEWS`
+    frames: np.ndarray  #: (N, height, width, 3) uint8 RGB
+    progress: np.ndarray  #: (N,) float32, see `simulation.Trajectory.progress`
+    moved: np.ndarray  #: (N,) float32, 0 to 1
+    hand: np.ndarray  #: (N, 3) float32 [m]
+    success: np.ndarray  #: (N,) bool, latched
+
+    @property
+    def succeeded(self) -> bool:
+        return bool(self.success[-1])
+
+    def digest(self) -> str:
+        """SHA-256 of what is in the clip, whatever the file that holds it looks like."""
+        content = hashlib.sha256(json.dumps([self.task, self.kind, self.view]).encode())
+        for array in (self.frames, self.progress, self.moved, self.hand, self.success):
+            content.update(f"{array.dtype} {array.shape}".encode())
+            content.update(np.ascontiguousarray(array).tobytes())
+        return content.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write to ``path`` at once or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        with unfinished.open("wb") as file:
+            np.savez_compressed(
+                file,
+                names=np.array([self.task, self.kind, self.view]),
+                frames=self.frames,
+                progress=self.progress,
+                moved=self.moved,
+                hand=self.hand,
+                success=self.success,
+            )
+        unfinished.rename(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Clip:
+        with np.load(path) as file:
+            task, kind, view = (str(name) for name in file["names"])
+            arrays = {name: file[name] for name in ("frames", "progress", "moved", "hand", "success")}
+        return cls(task, kind, view, **arrays)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A clip's line in the manifest."""
+
+    path: Path
+    task: str
+    kind: str
+    view: str
+    seed: int
+    succeeded: bool
+    sha256: str  #: `Clip.digest`
+
+
+class Manifest:
+    """The list of a data folder's clips: `manifest.jsonl`, one line each, in a fixed order."""
+
+    NAME = "manifest.jsonl"
+
+    @staticmethod
+    def write(folder: Path, lines: list[Listed]) -> str:
+        """Write the list; returns its SHA-256, which stands for all of the data."""
+        text = "".join(
+            json.dumps({**line.__dict__, "path": line.path.as_posix()}) + "\n"
+            for line in sorted(lines, key=lambda line: line.path.as_posix())
+        )
+        unfinished = folder / f"{Manifest.NAME}.part"
+        unfinished.write_text(text)
+        unfinished.rename(folder / Manifest.NAME)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @staticmethod
+    def read(folder: Path) -> tuple[list[Listed], str]:
+        """The list and its SHA-256. Raises SystemExit where there is none."""
+        path = folder / Manifest.NAME
+        if not path.is_file():
+            raise SystemExit(f"{path} is missing: make the data with `python -m training.generate {folder}`")
+        text = path.read_text()
+        lines = [Listed(**{**content, "path": Path(content["path"])}) for content in map(json.loads, text.splitlines())]
+        return lines, hashlib.sha256(text.encode()).hexdigest()

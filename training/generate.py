@@ -1,0 +1,181 @@
+"""Make the clips to learn from and to be judged by: `python -m training.generate data`.
+
+Simulates attempts at every task, good and bad, and films each with two cameras that stand a little
+elsewhere every time. What is there already is kept, so a run that was broken off goes on. The same
+arguments give the same clips; `manifest.jsonl` lists them with their hashes, and the last line that is
+printed is the hash of that list. The three evaluation sets use other seeds, so other scenes, other
+attempts and other cameras than training.
+
+    sudo apt install libosmesa6
+    pip install -r training/requirements.txt
+    python -m training.generate data
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.progress import Progress
+
+from training.clips import RATE, Clip, Listed, Manifest
+from training.instructions import TASKS
+
+TRAIN, EVALUATIONS = "train", ("eval-0", "eval-1", "eval-2")
+#: What twenty attempts are.
+MIX = ("success",) * 9 + ("stop",) * 4 + ("retreat",) * 2 + ("miss",) * 2 + ("noise",) + ("idle",) * 2
+_SEEDS = {TRAIN: 0, "eval-0": 1_000_000, "eval-1": 2_000_000, "eval-2": 3_000_000}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt to simulate; both its views come from it."""
+
+    split: str
+    task: str
+    number: int
+
+    @property
+    def kind(self) -> str:
+        return MIX[self.number % len(MIX)]
+
+    @property
+    def seed(self) -> int:
+        return _SEEDS[self.split] + self.number
+
+    def path(self, view: str) -> Path:
+        return Path(self.split, self.task, f"{self.number:04d}-{view}.npz")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How an attempt lies in the clip's time [s]: the arm rests, works, and rests again."""
+
+    before: float
+    work: float
+    after: float
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator, split: str, share_of_work: float) -> Timing:
+        """A whole attempt takes 4 to 10 s of work; one that is given up takes its share of that."""
+        work = rng.uniform(4, 10) * share_of_work
+        if split == TRAIN:
+            return cls(rng.uniform(0, 2), work, rng.uniform(0, 7))
+        return cls(rng.uniform(0.25, 2), work, rng.uniform(5, 6.5))  # a success can last, so it can be seen
+
+    def steps(self, working: int, total: int) -> np.ndarray:
+        """Step of the simulation in each frame: ``working`` steps of work, the rest until ``total`` follow."""
+        seconds = np.arange(int((self.before + self.work + self.after) * RATE) + 1) / RATE
+        share = (seconds - self.before) / max(self.work, 1e-6)
+        return np.clip(share * working, 0, total - 1).astype(int)
+
+
+def film(simulator, attempt: Attempt) -> Iterator[Clip]:
+    """Simulate an attempt and show it from each view."""
+    from training import simulation
+
+    trajectory = simulator.trajectory(attempt.kind, attempt.seed)
+    rng = np.random.default_rng([attempt.seed, len(attempt.task), 7])
+    # An expert at full speed needs some 80 steps.
+    share = min(1.6, max(0.2, trajectory.steps * trajectory.pace / 80))
+    timing = Timing.drawn(rng, attempt.split, share)
+    steps = timing.steps(trajectory.steps - simulation.RESTING, trajectory.steps)
+    for view in simulation.VIEWS:
+        camera = simulation.Camera.of_view(view, rng)
+        yield Clip(
+            attempt.task,
+            attempt.kind,
+            view,
+            simulator.render(trajectory, steps, camera),
+            trajectory.progress[steps].astype(np.float32),
+            trajectory.moved[steps].astype(np.float32),
+            trajectory.hand[steps].astype(np.float32),
+            trajectory.success[steps],
+        )
+
+
+def _work(job: tuple[Path, str, list[Attempt]]) -> Iterator[list[Listed]]:
+    """All attempts at one task, with one simulator that is made when it is first needed."""
+    folder, task, attempts = job
+    simulator = None
+    for attempt in attempts:
+        from training.simulation import VIEWS, Simulator
+
+        paths = [attempt.path(view) for view in VIEWS]
+        if not all((folder / path).is_file() for path in paths):
+            simulator = simulator or Simulator(task)
+            for path, clip in zip(paths, film(simulator, attempt), strict=True):
+                clip.save(folder / path)
+        yield [_listed(folder, path, attempt.seed) for path in paths]
+    if simulator:
+        simulator.close()
+
+
+def _listed(folder: Path, path: Path, seed: int) -> Listed:
+    clip = Clip.load(folder / path)
+    return Listed(path, clip.task, clip.kind, clip.view, seed, clip.succeeded, clip.digest())
+
+
+def _worker(jobs: multiprocessing.Queue, results: multiprocessing.Queue) -> None:
+    try:
+        for job in iter(jobs.get, None):
+            for lines in _work(job):
+                results.put(lines)
+    except BaseException as error:
+        results.put(error)
+        raise
+
+
+def generate(folder: Path, attempts: list[Attempt], processes: int) -> str:
+    """Make what is missing of ``attempts`` in ``folder`` and write the manifest; returns its hash."""
+    context = multiprocessing.get_context("spawn")
+    jobs, results = context.Queue(), context.Queue()
+    keys = dict.fromkeys((attempt.split, attempt.task) for attempt in attempts)
+    for split, task in keys:
+        own = [attempt for attempt in attempts if (attempt.split, attempt.task) == (split, task)]
+        jobs.put((folder, task, own))
+    for _ in range(processes):
+        jobs.put(None)
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa draws in the worker's own thread
+    workers = [context.Process(target=_worker, args=(jobs, results), daemon=True) for _ in range(processes)]
+    for worker in workers:
+        worker.start()
+    lines: list[Listed] = []
+    with Progress() as progress:
+        bar = progress.add_task("attempts", total=len(attempts))
+        for _ in attempts:
+            result = results.get()
+            if isinstance(result, BaseException):
+                raise SystemExit(f"a worker failed ({type(result).__name__}: {result}); run again to go on")
+            lines.extend(result)
+            progress.advance(bar)
+    for worker in workers:
+        worker.join()
+    return Manifest.write(folder, lines)
+
+
+def main() -> None:
+    """Generate from the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where the clips go; some 4 GB")
+    parser.add_argument("--train", type=int, default=140, help="attempts per task to learn from (%(default)s)")
+    parser.add_argument("--evaluate", type=int, default=20, help="per task in each of 3 sets (%(default)s)")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="(%(default)s)")
+    arguments = parser.parse_args()
+    attempts = [
+        Attempt(split, task.name, number)
+        for split in (TRAIN, *EVALUATIONS)
+        for task in TASKS
+        for number in range(arguments.train if split == TRAIN else arguments.evaluate)
+    ]
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    print(generate(arguments.folder, attempts, arguments.processes))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+"""Metaworld's robot arm at work, well and badly: what happens, as joint positions, and how it looks.
+
+`Simulator.trajectory` runs the physics and says at every step how far the task has come; `Simulator.render`
+draws steps of it from a camera. The scripted experts of Metaworld succeed; failures are experts that are
+stopped, sent back, or shown the object at a wrong place, and arms that shake or do nothing.
+
+Headless: set MUJOCO_GL to osmesa (the default here) or egl. One `Simulator` per process and task.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from zlib import crc32
+
+os.environ.setdefault("MUJOCO_GL", "osmesa")  # read when mujoco is imported
+warnings.filterwarnings("ignore", module="gymnasium")
+
+import metaworld.policies
+import mujoco
+import numpy as np
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+SUCCESS, STOP, RETREAT, MISS, NOISE, IDLE = KINDS = ("success", "stop", "retreat", "miss", "noise", "idle")
+
+#: Azimuth and elevation [degrees] of the cameras, before jitter: from the right, and from the far right.
+VIEWS = {"right": (122.0, -28.0), "side": (156.0, -32.0)}
+
+_LOOK_AT = (0.02, 0.69, 0.15)  # [m], over the table
+_DISTANCE = 0.92  # [m]
+_SETTLING = 120  # steps; after a reset the arm swings
+_LONGEST = 260  # steps of an expert at full speed; it needs less, or has failed
+RESTING = 40  # steps after the work, until nothing moves any more
+
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+
+# Shares of progress before success: coming to the object, and moving it. See Trajectory.progress.
+_APPROACH, _MOVING = 0.35, 0.45
+#: A failure moves the object by at most this share of the way, so that it is one to the eye, too.
+_CLEAR_FAILURE = 0.8
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Where the camera stands, around the middle of the table. Angles in degrees, lengths in metres."""
+
+    azimuth: float
+    elevation: float
+    distance: float = _DISTANCE
+    look_at: tuple[float, float, float] = _LOOK_AT
+
+    @classmethod
+    def of_view(cls, view: str, rng: np.random.Generator | None = None) -> Camera:
+        """The camera of a view, moved about by ``rng`` if there is one."""
+        azimuth, elevation = VIEWS[view]
+        if rng is None:
+            return cls(azimuth, elevation)
+        turn, tilt = rng.uniform(-12, 12), rng.uniform(-6, 6)
+        distance = _DISTANCE + rng.uniform(-0.08, 0.08)
+        x, y, z = np.asarray(_LOOK_AT) + rng.uniform(-0.04, 0.04, 3)
+        return cls(azimuth + turn, elevation + tilt, distance, (x, y, z))
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What happened, step by step; step 0 is the scene before anything moves."""
+
+    kind: str
+    bodies: np.ndarray  #: (bodies, 7) where the fixed parts of this scene stand: position, quaternion
+    joints: np.ndarray  #: (steps, positions) joint positions
+    hand: np.ndarray  #: (steps, 3) [m]
+    progress: np.ndarray  #: (steps,) 0 to 0.8 before success: 0.35 for the approach, 0.45 for the object's way
+    moved: np.ndarray  #: (steps,) 0 to 1, share of the object's way to success
+    success: np.ndarray  #: (steps,) bool, by the simulator, and latched
+    pace: float  #: share of the expert's full speed
+
+    @property
+    def steps(self) -> int:
+        return len(self.joints)
+
+
+class Simulator:
+    """One task's scenes. The renderer is made once; it shows the scene of whichever trajectory is drawn."""
+
+    def __init__(self, task: str, height: int = 128, width: int = 128, smooth: bool = False) -> None:
+        self.task = task
+        self._expert = getattr(metaworld.policies, f"Sawyer{task.title().replace('-', '')}V3Policy")
+        self._model = self._scene(0).model
+        self._data = mujoco.MjData(self._model)
+        self._model.vis.quality.offsamples = 4 if smooth else 0
+        self._renderer = mujoco.Renderer(self._model, height, width)
+        self._options = mujoco.MjvOption()
+        self._options.sitegroup[:] = 0  # the mark of the goal is not shown
+        self._view = mujoco.MjvCamera()
+
+    def close(self) -> None:
+        self._renderer.close()
+
+    def _scene(self, seed: int):
+        env = ALL_V3_ENVIRONMENTS[f"{self.task}-v3"]()
+        env._set_task_called = True  # how Metaworld's own single-task constructors prepare it
+        env._freeze_rand_vec = False
+        env.seeded_rand_vec = True
+        env.max_path_length = 100_000
+        env.seed(seed)
+        env.reset()
+        return env
+
+    def trajectory(self, kind: str, seed: int) -> Trajectory:
+        """Run one attempt. The same arguments give the same steps.
+
+        A failure that comes too near to success, and an expert that fails, are thrown away and tried again.
+        """
+        for attempt in range(20):
+            rng = np.random.default_rng([seed, attempt, crc32(f"{self.task} {kind}".encode())])
+            run = _Run(self._scene(int(rng.integers(1 << 30))), self._expert(), kind, rng)
+            made = run.trajectory()
+            if made is not None:
+                return made
+        raise RuntimeError(f"{self.task}: no {kind} in 20 attempts with seed {seed}")
+
+    def render(self, trajectory: Trajectory, steps: np.ndarray, camera: Camera) -> np.ndarray:
+        """Pictures (N, height, width, 3) uint8 RGB of N steps."""
+        self._model.body_pos[:] = trajectory.bodies[:, :3]
+        self._model.body_quat[:] = trajectory.bodies[:, 3:]
+        self._view.lookat[:] = camera.look_at
+        self._view.distance, self._view.azimuth, self._view.elevation = (
+            camera.distance,
+            camera.azimuth,
+            camera.elevation,
+        )
+        flags = self._renderer.scene.flags
+        pictures: dict[int, np.ndarray] = {}
+        for step in np.unique(steps):
+            self._data.qpos[:] = trajectory.joints[step]
+            mujoco.mj_forward(self._model, self._data)
+            self._renderer.update_scene(self._data, self._view, self._options)
+            flags[mujoco.mjtRndFlag.mjRND_SHADOW] = flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0  # ten times faster
+            pictures[step] = self._renderer.render().copy()
+        return np.stack([pictures[step] for step in steps])
+
+
+class _Reference:
+    """The expert's own way at full speed: what `progress` is measured along."""
+
+    def __init__(self, hand: np.ndarray, thing: np.ndarray) -> None:
+        """``hand``, ``thing``: (steps, 3) [m], up to success."""
+        self.steps = len(hand)
+        self._things = thing
+        self._thing_share = _share_of_way(thing)
+        contact = int(np.argmax(self._thing_share > 0.03))
+        self._hands = hand
+        self._hand_share = np.ones(len(hand))
+        self._hand_share[: contact + 1] = _share_of_way(hand[: contact + 1])
+        self._reach = max(0.05, float(np.linalg.norm(hand[contact] - hand[0])))
+
+    def approach(self, hand: np.ndarray) -> float:
+        """0 to 1: how near the hand is to where it moves the object; less when it is off the way."""
+        distances = np.linalg.norm(self._hands - hand, axis=1)
+        nearest = int(np.argmin(distances))
+        return float(np.clip(self._hand_share[nearest] - distances[nearest] / self._reach, 0, 1))
+
+    def moved(self, thing: np.ndarray) -> float:
+        """0 to 1: the object's share of its way to success."""
+        nearest = int(np.argmin(np.linalg.norm(self._things - thing, axis=1)))
+        return float(self._thing_share[nearest])
+
+
+def _share_of_way(points: np.ndarray) -> np.ndarray:
+    lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+    return lengths / max(lengths[-1], 1e-9)
+
+
+class _Run:
+    """One attempt in one scene: first the expert at full speed for reference, then what ``kind`` says."""
+
+    def __init__(self, env, expert, kind: str, rng: np.random.Generator) -> None:
+        self._env, self._expert, self._kind, self._rng = env, expert, kind, rng
+
+    def trajectory(self) -> Trajectory | None:
+        for _ in range(_SETTLING):
+            self._act(np.zeros(3), -1)
+        start = np.empty(mujoco.mj_stateSize(self._env.model, _STATE))
+        mujoco.mj_getState(self._env.model, self._env.data, start, _STATE)
+        reference = self._reference()
+        if reference is None:
+            return None
+        mujoco.mj_setState(self._env.model, self._env.data, start, _STATE)
+        mujoco.mj_forward(self._env.model, self._env.data)
+        self._reference_way = reference
+        self._steps: list[tuple[np.ndarray, np.ndarray, float, float, bool]] = []
+        self._record(success=False)
+        self._pace = float(self._rng.uniform(0.35, 0.9))
+        getattr(self, f"_{self._kind}")()
+        for _ in range(RESTING):
+            self._act(np.zeros(3), self._gripper)
+            self._record()
+        joints, hands, progress, moved, success = (np.array(column) for column in zip(*self._steps, strict=True))
+        succeeded = bool(success.any())
+        if succeeded != (self._kind == SUCCESS) or (not succeeded and moved.max() > _CLEAR_FAILURE):
+            return None
+        model = self._env.model
+        bodies = np.concatenate([model.body_pos, model.body_quat], axis=1)
+        return Trajectory(
+            self._kind,
+            bodies,
+            joints,
+            hands,
+            progress,
+            moved,
+            np.maximum.accumulate(success),
+            self._pace,
+        )
+
+    def _reference(self) -> _Reference | None:
+        hands, things = [], []
+        for _ in range(_LONGEST):
+            observation = self._observe()
+            hands.append(observation[:3])
+            things.append(observation[4:7])
+            action = np.clip(self._expert.get_action(observation), -1, 1)
+            self._act(action[:3], action[3])
+            if self._succeeded:
+                return _Reference(np.array(hands), np.array(things))
+        return None
+
+    # ---- what the arm does, by kind -----------------------------------------------------------------
+
+    def _success(self) -> None:
+        self._follow_expert(until=lambda: self._steps[-1][4])
+        after = int(self._rng.integers(4, 14) / self._pace)  # the expert finishes what it is doing
+        self._follow_expert(until=lambda: False, steps=after)
+
+    def _stop(self) -> None:
+        """The expert stops on its way, before or after it has begun to move the object."""
+        if self._rng.random() < 0.35:
+            share = self._rng.uniform(0.1, 0.95)
+            self._follow_expert(until=lambda: self._approach >= share)
+        else:
+            share = self._rng.uniform(0.08, 0.7)
+            self._follow_expert(until=lambda: self._steps[-1][3] >= share)
+
+    def _retreat(self) -> None:
+        """As `_stop`, and then the hand goes back to where it came from, or somewhere near."""
+        self._stop()
+        goal = self._steps[0][1] + self._rng.uniform(-0.06, 0.06, 3)
+        for _ in range(int(100 / self._pace)):
+            way = goal - self._steps[-1][1]
+            if np.linalg.norm(way) < 0.02:
+                break
+            self._act(np.clip(way * 10, -1, 1) * self._pace, self._gripper)
+            self._record()
+
+    def _miss(self) -> None:
+        """The expert believes the object beside where it is."""
+        angle, length = self._rng.uniform(0, 2 * np.pi), self._rng.uniform(0.07, 0.16)
+        offset = np.array([np.cos(angle), np.sin(angle), self._rng.uniform(-0.2, 0.6)]) * length
+        steps = int(self._reference_way.steps * self._rng.uniform(0.8, 1.3) / self._pace)
+        self._follow_expert(until=lambda: False, steps=steps, offset=offset)
+
+    def _noise(self) -> None:
+        wander = np.zeros(3)
+        for _ in range(int(self._rng.integers(60, 160))):
+            wander = 0.93 * wander + self._rng.normal(0, 0.25, 3)
+            self._act(np.clip(wander, -1, 1) * self._pace, -1)
+            self._record()
+
+    def _idle(self) -> None:
+        trembling = self._rng.random() < 0.4
+        for _ in range(60):
+            self._act(self._rng.normal(0, 0.04, 3) if trembling else np.zeros(3), -1)
+            self._record()
+
+    def _follow_expert(self, until, steps: int | None = None, offset: np.ndarray | None = None) -> None:
+        """At most ``steps`` steps; slower than the expert by the pace of this run, and less straight."""
+        unsteady = float(self._rng.choice([0.0, 0.1, 0.25]))
+        wander = np.zeros(3)
+        for _ in range(int(_LONGEST / self._pace) if steps is None else steps):
+            observation = self._observe().copy()
+            if offset is not None:
+                observation[4:7] += offset
+            action = np.clip(self._expert.get_action(observation), -1, 1)
+            wander = 0.9 * wander + self._rng.normal(0, unsteady, 3)
+            self._act((action[:3] + wander * np.abs(action[:3]).max()) * self._pace, action[3])
+            self._record()
+            if until():
+                break
+
+    # ---- the simulator ------------------------------------------------------------------------------
+
+    def _act(self, move: np.ndarray, gripper: float) -> None:
+        self._gripper = float(gripper)
+        action = np.array([*move, gripper], np.float32)
+        _, _, _, _, info = self._env.step(action)
+        self._succeeded = bool(info["success"])
+
+    def _observe(self) -> np.ndarray:
+        return self._env._get_obs()
+
+    def _record(self, success: bool | None = None) -> None:
+        observation = self._observe()
+        hand, thing = observation[:3].copy(), observation[4:7]
+        self._approach = self._reference_way.approach(hand)
+        moved = self._reference_way.moved(thing)
+        success = self._succeeded if success is None else success
+        progress = _APPROACH * self._approach + _MOVING * moved
+        self._steps.append((self._env.data.qpos.copy(), hand, progress, moved, success))
