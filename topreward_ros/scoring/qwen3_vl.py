@@ -176,6 +176,24 @@ class Qwen3VLScorer(PrefixScorer):
         return self._features[frames]
 
 
+def patch_positions(start: int, before: int, rows: int, columns: int) -> tuple[torch.Tensor, int]:
+    """M-RoPE positions (3, before + rows * columns + 1) of a patch's tokens, and the position after them.
+
+    The three count time, row and column. In text all three count tokens; a patch stands at one time and
+    spreads in rows and columns, and the text after it goes on behind its longer side.
+    """
+    corner = start + before
+    after = corner + max(rows, columns)
+    positions = torch.empty(3, before + rows * columns + 1, dtype=torch.long)
+    positions[:, :before] = torch.arange(start, corner)
+    grid = positions[:, before:-1].view(3, rows, columns)
+    grid[0] = corner
+    grid[1] = torch.arange(corner, corner + rows)[:, None]
+    grid[2] = torch.arange(corner, corner + columns)[None, :]
+    positions[:, -1] = after
+    return positions, after + 1
+
+
 class _Committed(NamedTuple):
     """A patch in the cache, and where the stream stands after it."""
 
@@ -232,22 +250,10 @@ class _VideoState:
         is_pad = torch.zeros(1, len(ids), dtype=torch.bool, device=embeddings.device)
         is_pad[0, where] = True
 
-        # M-RoPE (time, row, column): in text all three count tokens; a patch stands at one time and spreads
-        # in rows and columns, and the text after it goes on behind its longer side.
-        start = self._position()
-        corner = start + len(before)
-        after = corner + max(seen.rows, seen.columns)
-        positions = torch.empty(3, len(ids), dtype=torch.long)
-        positions[:, : len(before)] = torch.arange(start, corner)
-        grid = positions[:, where].view(3, seen.rows, seen.columns)
-        grid[0] = corner
-        grid[1] = torch.arange(corner, corner + seen.rows)[:, None]
-        grid[2] = torch.arange(corner, corner + seen.columns)[None, :]
-        positions[:, -1] = after
-
+        positions, after = patch_positions(self._position(), len(before), seen.rows, seen.columns)
         self._run(embeddings, positions, is_pad, seen.deepstack)
         self._cache.length += len(ids)
-        self._committed.append(_Committed(patch, self._cache.length, after + 1))
+        self._committed.append(_Committed(patch, self._cache.length, after))
 
     def _ask(self, prompt: list[int]) -> tuple[float, float]:
         """Run the prompt behind the committed patches, commit nothing, and read the answer tokens."""

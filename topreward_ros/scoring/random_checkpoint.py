@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,7 @@ def make_random_checkpoint(folder: Path | str, seed: int = 0) -> Path:
 
 
 def _write_checkpoint(folder: Path, seed: int) -> None:
-    tokenizer = _train_tokenizer()
+    tokenizer = train_tokenizer(_SENTENCES, _VOCABULARY)
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     _write_json(
         folder / "tokenizer_config.json",
@@ -126,8 +127,12 @@ def _write_json(path: Path, content: dict[str, object]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _train_tokenizer() -> Tokenizer:
-    """A byte-level BPE tokenizer built as Qwen's are, in which " True" and " False" are one token each."""
+def train_tokenizer(sentences: Sequence[str], vocabulary: int) -> Tokenizer:
+    """A byte-level BPE tokenizer built as Qwen's are, in which " True" and " False" are one token each.
+
+    It has at most ``vocabulary`` tokens, 256 bytes and the added ones among them; the rest are merges that
+    make words of ``sentences``. The same arguments give the same tokenizer.
+    """
     from tokenizers import (
         AddedToken,
         Regex,
@@ -149,12 +154,12 @@ def _train_tokenizer() -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY - len(_SPECIAL_TOKENS) - len(_ADDED_TOKENS),
+        vocab_size=vocabulary - len(_SPECIAL_TOKENS) - len(_ADDED_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     # Twice each, so that every word is merged to the end; the answers first of all.
-    tokenizer.train_from_iterator([" True False"] * 100 + _SENTENCES * 2, trainer)
+    tokenizer.train_from_iterator([" True False"] * 100 + list(sentences) * 2, trainer)
     tokenizer.add_special_tokens(_SPECIAL_TOKENS)
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in _ADDED_TOKENS])
     return tokenizer
