@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +198,24 @@ class Robot:
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture
+def shared_memory() -> Callable[[int], list[Path]]:
+    """What a running process holds in /dev/shm. Fast DDS leaves it there when it is not closed in order."""
+
+    def held(pid: int) -> list[Path]:
+        segments: list[Path] = []
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with suppress(FileNotFoundError):  # closed meanwhile
+                lock = os.readlink(entry.path)
+                if re.fullmatch(r"/dev/shm/fastrtps_[0-9a-z]{16}_el", lock):
+                    segments += [Path(lock), Path(lock.removesuffix("_el"))]
+        if rclpy.get_rmw_implementation_identifier() == "rmw_fastrtps_cpp" and Path("/dev/shm").is_dir():
+            assert segments and all(segment.exists() for segment in segments)
+        return segments
+
+    return held
 
 
 @pytest.fixture

@@ -52,7 +52,9 @@ def test_what_cannot_work_is_refused_with_the_mend(robot, parameters: dict, said
 
 @pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", ["loading", "idle", "scoring"])
-def test_a_signal_ends_it_cleanly_within_three_seconds(robot, with_signal: int, moment: str) -> None:
+def test_a_signal_ends_it_cleanly_within_three_seconds(
+    robot, shared_memory, with_signal: int, moment: str
+) -> None:
     process = robot.start("monitor", task="stack the cup", sample_rate=20.0)
     if moment == "loading":
         robot.until(lambda: "loading model" in robot.said(process), "it loads")
@@ -69,14 +71,18 @@ def test_a_signal_ends_it_cleanly_within_three_seconds(robot, with_signal: int, 
             cv2.imwrite(str(folder / f"{k}.png"), np.full((48, 64, 3), k, np.uint8))
         player = robot.start("video_player", video=str(folder), rate=30.0, loop=True)
         robot.until(lambda: len(robot.scored()) >= 3, "it scores")
+    segments = shared_memory(process.pid)
     process.send_signal(with_signal)
     time.sleep(0.05)  # `ros2 launch` passes on what the terminal sent already
     assert robot.stop(process, with_signal) < 3.0
     assert process.returncode == 0, robot.said(process)
     assert "Traceback" not in robot.said(process)
+    assert not any(segment.exists() for segment in segments), "64 MB of memory lost"
     if player is not None:
+        segments = shared_memory(player.pid)
         assert robot.stop(player, with_signal) < 3.0
         assert player.returncode == 0, robot.said(player)
+        assert not any(segment.exists() for segment in segments)
 
 
 def test_the_model_may_take_forever_to_load(robot) -> None:

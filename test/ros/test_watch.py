@@ -303,13 +303,17 @@ def test_demo_notices_a_child_that_is_killed(run, environment, video: Path) -> N
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_ctrl_c_ends_the_demo_and_its_children(run, environment, terminal: bool, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_demo_and_its_children(
+    run, environment, terminal: bool, tmp_path: Path, shared_memory
+) -> None:
     command = run(environment, "demo", terminal=terminal)
     command.until(lambda: "RUNNING" in command.said)
     children = command.children()
+    segments = [path for pid in (command.process.pid, *children) for path in shared_memory(pid)]
     status, seconds = command.stop(signal.SIGINT)
     assert status == 130 and seconds < 3.0, command.said
     assert len(children) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in children)
+    assert not any(path.exists() for path in segments), "memory lost"
     assert "Traceback" not in command.said
     assert list(tmp_path.glob("topreward-demo-*")) == []
 

@@ -63,8 +63,10 @@ class Child:
         params_file = folder / f"{name}.yaml"
         params_file.write_text(_parameter_file(parameters), encoding="utf-8")
         module = f"topreward_ros.nodes.{name}"
-        # SIGTERM when we are killed and can no longer see to it (setpriv is part of util-linux)
-        bound = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+        # SIGTERM when we are killed and can no longer see to it (setpriv is part of util-linux); the shell
+        # sees whether that has happened before there was anybody to send it to.
+        still_ours = ["sh", "-c", f'test $PPID -eq {os.getpid()} && exec "$@"', name]
+        bound = ["setpriv", "--pdeathsig", "TERM", *still_ours] if shutil.which("setpriv") else []
         command = [*bound, sys.executable, "-m", module, "--ros-args", "--params-file", str(params_file)]
         with self.log.open("wb") as log:
             # A session of its own: Ctrl-C is for the demonstration, which then ends its children in order.
