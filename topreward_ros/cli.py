@@ -1,8 +1,8 @@
-"""The command `topreward`: score a video, watch a monitor, see a demonstration.
+"""The command `topreward`: score a video, watch a monitor, see a demonstration, get and check models.
 
-Arguments and exit statuses only; what the commands do stands in offline/score_video.py, nodes/watch.py and
-nodes/demo.py, and how it looks in terminal.py. Imports of a command are made when it runs, so that `--help`
-is quick and `score` works where there is no ROS 2.
+Arguments and exit statuses only; what the commands do stands in offline/ and in nodes/watch.py and
+nodes/demo.py, and how it looks in terminal.py and models_view.py. Imports of a command are made when it
+runs, so that `--help` is quick and `score` and `models` work where there is no ROS 2.
 
 Exit status: 0 done, 1 an error that is named on stderr in one line, or (without one) a reader of our output
 that left early, 2 wrong usage, 130 interrupted.
@@ -29,6 +29,7 @@ except KeyboardInterrupt:  # a person who is quicker than these imports wants no
 
 if TYPE_CHECKING:
     from topreward_ros.offline.score_video import Curve
+    from topreward_ros.scoring.base import ScorerInfo
 
 _INTERRUPTED = 130
 _NO_MORE_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
@@ -106,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_score(commands)
     _add_watch(commands)
     _add_demo(commands)
+    _add_models(commands)
     return parser
 
 
@@ -203,6 +205,7 @@ def _compute_curve(options: argparse.Namespace, parameters: dict[str, Any]) -> C
     console = Console(stderr=True)
     with terminal.working(console, f"loading model {options.model} ..."):
         scorer = load_scorer(options.model, scorer_settings)
+    _warn_of_unknown(options.task, scorer.info)
     random_weights = scorer.info.random_weights
     expected = round(info.frame_count / info.rate * settings.sample_rate)
     try:
@@ -212,6 +215,14 @@ def _compute_curve(options: argparse.Namespace, parameters: dict[str, Any]) -> C
             )
     finally:
         scorer.close()
+
+
+def _warn_of_unknown(instruction: str, info: ScorerInfo) -> None:
+    from topreward_ros.scoring.vocabulary import unknown_instruction_warning
+    from topreward_ros.terminal import printable
+
+    if warning := unknown_instruction_warning(instruction, info, "--model "):
+        print(f"topreward: {printable(warning)}", file=sys.stderr)
 
 
 def _show_and_write(options: argparse.Namespace, curve: Curve) -> None:
@@ -374,6 +385,99 @@ def _demo(options: argparse.Namespace) -> int:
     try:
         return int(demo.run(options.video, options.task, options.model, options.svg))
     except (demo.DemoError, demo.watch.WatchError) as error:
+        raise CommandError(str(error)) from error
+
+
+# ---- models ------------------------------------------------------------------------------------------
+
+
+def _add_models(commands: Any) -> None:
+    parser = commands.add_parser(
+        "models",
+        help="list, describe, download and check models (needs no ROS 2)",
+        description="The models that score: what is on this machine, and how to get more.",
+        epilog="Example: topreward models download Qwen/Qwen3-VL-8B-Instruct",
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    about_list = "the embedded model, Qwen3-VL models in the local hub cache, and others that can be got"
+    actions.add_parser("list", help=about_list, description=about_list).set_defaults(run=_models_list)
+    for name, run, about in (
+        ("info", _models_info, "what is in a model: size, hash, frame size, instructions it understands"),
+        (
+            "download",
+            _models_download,
+            "get a model of the Hugging Face hub; goes on where it was interrupted",
+        ),
+        ("check", _models_check, "load a model and score the shipped video with it; status 1 if that fails"),
+    ):
+        action = actions.add_parser(name, help=about, description=about)
+        action.add_argument("model", metavar="NAME", help="'embedded', a hub id, or a folder")
+        action.set_defaults(run=run)
+
+
+def _models_list(_: argparse.Namespace) -> int:
+    from topreward_ros.models_view import model_table
+    from topreward_ros.offline.models import list_models
+
+    with _model_errors():
+        _print(model_table(list_models()))
+    return 0
+
+
+def _models_info(options: argparse.Namespace) -> int:
+    from topreward_ros.models_view import facts_view
+    from topreward_ros.offline.models import describe_model
+
+    with _model_errors():
+        _print(facts_view(describe_model(options.model)))
+    return 0
+
+
+def _models_download(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from topreward_ros.models_view import DownloadBar
+    from topreward_ros.offline.model_download import download_model, why_nothing_to_download
+
+    if reason := why_nothing_to_download(options.model):
+        print(reason)
+        return 0
+    with _model_errors(), DownloadBar(Console(stderr=True, highlight=False), options.model) as bar:
+        folder = download_model(options.model, bar)
+    print(f"{options.model} is in {folder}; use it with model:={options.model}, or --model {options.model}")
+    return 0
+
+
+def _models_check(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from topreward_ros import terminal
+    from topreward_ros.defaults import DEMO_TASK
+    from topreward_ros.models_view import check_view
+    from topreward_ros.offline.models import check_model
+
+    with _model_errors(), terminal.working(Console(stderr=True), f"checking model {options.model} ..."):
+        result = check_model(options.model)
+    _warn_of_unknown(DEMO_TASK, result.info)
+    _print(check_view(result))
+    return 0
+
+
+def _print(content: Any) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(content)
+
+
+@contextmanager
+def _model_errors() -> Iterator[None]:
+    from topreward_ros.offline.model_download import DownloadError
+    from topreward_ros.offline.video import VideoError
+    from topreward_ros.scoring.base import ScorerError
+
+    try:
+        yield
+    except (DownloadError, ScorerError, VideoError) as error:
         raise CommandError(str(error)) from error
 
 

@@ -71,9 +71,9 @@ class Curve:
         ``format``: ``topreward_curve/1``; ``video``, ``duration`` [s], ``instruction``, ``state``,
         ``ended_early``; ``model``: the fields of `ScorerInfo` but ``instructions``; ``settings``: those of
         `MonitorSettings`; ``scores``: per prefix ``time`` [s] of its newest frame, ``num_frames``,
-        ``log_prob``, ``log_prob_std``, ``log_prob_false`` and ``log_prob_static`` [nat], ``progress`` as live,
-        ``reward``, ``progress_minmax`` (the paper's, over the whole curve, never available live);
-        ``events``: ``time`` [s], ``type``, ``threshold``, ``message``.
+        ``log_prob``, ``log_prob_std``, ``log_prob_false`` and ``log_prob_static`` [nat],
+        ``progress`` as live, ``reward``, ``progress_minmax`` (the paper's, over the whole curve, never
+        available live); ``events``: ``time`` [s], ``type``, ``threshold``, ``message``.
         """
         scores = [
             {

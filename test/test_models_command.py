@@ -1,0 +1,465 @@
+"""`topreward models` as a user types it, against real folders, a real hub cache and a hub on this machine."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="scoring needs PyTorch")
+
+from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
+
+COMMAND = [sys.executable, "-m", "topreward_ros.cli"]
+NAME = "some-org/some-model"
+COMMIT = "fedcba9876543210fedcba9876543210fedcba98"
+WEIGHTS = "model.safetensors"
+MEBIBYTE = 1 << 20
+NOWHERE = "http://127.0.0.1:9"  # nothing listens on the discard port
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_random_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def folder(checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of the checkpoint, to be changed."""
+    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class Hub:
+    """A hub on this machine that publishes one folder, with as much of the protocol as a download needs.
+
+    Weights are large files, told by their SHA-256; what else lies in the folder is a small one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sent: list[tuple[str, int]] = []  #: files that were asked for, and from which byte on
+        self.breaks_after: list[int] = []  #: bytes after which the next answers with weights break off
+        self.refuses = 0, ""  #: status and error code for every file
+        self.unknown = False
+        self.damages = False  #: weights arrive with other bytes
+        self.slowly = False  #: weights take minutes
+        self.claimed_size = 0  #: of the weights, instead of their own
+        self.requests = 0
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                hub.answer(self)
+
+            def do_GET(self) -> None:
+                hub.answer(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self.slowly = False
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.requests += 1
+        path = request.path.partition("?")[0]
+        about, resolve = f"/api/models/{NAME}", f"/{NAME}/resolve/{COMMIT}/"
+        if path.startswith(resolve) and (file := self.folder / path.removeprefix(resolve)).is_file():
+            self._send_file(request, file)
+        elif path.startswith(f"{about}/tree/{COMMIT}"):
+            tree = [{"type": "file", "oid": "0" * 40, **self._entry(file, "path")} for file in self._files()]
+            self._send(request, json.dumps(tree).encode())
+        elif path.startswith(about) and not self.unknown:
+            siblings = [self._entry(file, "rfilename") for file in self._files()]
+            self._send(request, json.dumps({"id": NAME, "sha": COMMIT, "siblings": siblings}).encode())
+        else:
+            self._refuse(request, 404, "RepoNotFound")
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.iterdir())
+
+    def _entry(self, file: Path, name_key: str) -> dict[str, object]:
+        size = file.stat().st_size
+        if file.suffix != ".safetensors":
+            return {name_key: file.name, "size": size}
+        size = self.claimed_size or size
+        lfs = {"sha256": digest(file), "oid": digest(file), "size": size, "pointerSize": 134}
+        return {name_key: file.name, "size": size, "lfs": lfs}
+
+    def _send_file(self, request: BaseHTTPRequestHandler, file: Path) -> None:
+        if self.refuses[0]:
+            self._refuse(request, *self.refuses)
+            return
+        content, is_weights = file.read_bytes(), file.suffix == ".safetensors"
+        start = int(re.sub(r"\D", "", request.headers.get("Range", "bytes=0-")))
+        headers = {"ETag": f'"{digest(file)}"', "X-Repo-Commit": COMMIT}
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        if request.command == "GET":
+            self.sent.append((file.name, start))
+        if is_weights and self.damages:
+            content = bytes(len(content))
+        most = None
+        if is_weights and request.command == "GET" and self.breaks_after:
+            most = self.breaks_after.pop(0)
+        self._send(request, content[start:], headers, 206 if start else 200, most, is_weights and self.slowly)
+
+    def _send(
+        self,
+        request: BaseHTTPRequestHandler,
+        content: bytes,
+        headers: dict[str, str] | None = None,
+        status: int = 200,
+        most: int | None = None,
+        slowly: bool = False,
+    ) -> None:
+        request.send_response(status)
+        for key, value in {**(headers or {}), "Content-Length": str(len(content))}.items():
+            request.send_header(key, value)
+        request.end_headers()
+        if request.command == "HEAD":
+            return
+        request.wfile.write(content[: MEBIBYTE if slowly else most])
+        while slowly and self.slowly:
+            time.sleep(0.05)
+
+    def _refuse(self, request: BaseHTTPRequestHandler, status: int, code: str) -> None:
+        request.send_response(status)
+        request.send_header("X-Error-Code", code)
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+
+@pytest.fixture
+def hub(folder: Path) -> Iterator[Hub]:
+    (folder / "training.log").write_text("not needed")
+    (folder / "pytorch_model.bin").write_bytes(bytes(1000))
+    (folder / "README.md").write_text("# A model")
+    hub = Hub(folder)
+    yield hub
+    hub.close()
+
+
+def environment(home: Path, endpoint: str = NOWHERE, **more: str) -> dict[str, str]:
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    ours = {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    return inherited | ours | more
+
+
+def topreward(
+    *arguments: object, home: Path, endpoint: str = NOWHERE, **more: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment(home, endpoint, **more),
+    )
+
+
+def download(hub: Hub, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    return topreward("models", "download", NAME, home=home, endpoint=hub.endpoint, **more)
+
+
+def cached(home: Path) -> Path:
+    return home / "hub" / "models--some-org--some-model"
+
+
+def refused(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line of an error, which is all that was said."""
+    assert result.returncode == 1 and result.stdout == "", result
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("topreward: ")
+    return line.removeprefix("topreward: ")
+
+
+def in_the_hub_cache(folder: Path, home: Path) -> Path:
+    """Move a checkpoint to where a download of NAME would have put it."""
+    (cached(home) / "refs").mkdir(parents=True)
+    (cached(home) / "refs" / "main").write_text(COMMIT)
+    (cached(home) / "snapshots").mkdir()
+    return folder.rename(cached(home) / "snapshots" / COMMIT)
+
+
+# ---- list and info -----------------------------------------------------------------------------------
+
+
+def test_help_names_every_action(tmp_path: Path) -> None:
+    result = topreward("models", "--help", home=tmp_path)
+    assert result.returncode == 0
+    assert all(action in result.stdout for action in ("list", "info", "download", "check"))
+    for arguments in (["models"], ["models", "info"], ["models", "fly"]):
+        assert topreward(*arguments, home=tmp_path).returncode == 2
+
+
+def listed(home: Path, **more: str) -> dict[str, str]:
+    """What `models list` says of each model, by name."""
+    result = topreward("models", "list", home=home, **more)
+    assert result.returncode == 0 and result.stderr == "", result.stderr
+    rows = result.stdout.splitlines()[1:]
+    return {row.split()[0]: row.partition(" ")[2].strip() for row in rows if row.strip()}
+
+
+def test_list_tells_what_is_here_what_is_incomplete_and_what_can_be_got(folder: Path, tmp_path: Path) -> None:
+    models = listed(tmp_path / "nothing")
+    assert models["embedded"].startswith("here")
+    assert models["Qwen/Qwen3-VL-8B-Instruct"].startswith("not here") and NAME not in models
+
+    snapshot = in_the_hub_cache(folder, tmp_path / "home")
+    assert re.match(r"here +3\.2 MB", listed(tmp_path / "home")[NAME])
+    elsewhere = {"HF_HUB_CACHE": str(tmp_path / "home" / "hub")}
+    assert listed(tmp_path / "nothing", **elsewhere)[NAME].startswith("here")
+
+    (snapshot / WEIGHTS).unlink()
+    assert listed(tmp_path / "home")[NAME].startswith("incomplete")
+    (snapshot / "config.json").write_text('{"model_type": "llava"}')
+    assert NAME not in listed(tmp_path / "home"), "a model of another kind is none of ours"
+
+
+INSTRUCTIONS = {
+    "open the drawer": ["open the drawer", "pull the drawer open"],
+    "close the drawer": ["close the drawer", "push the drawer shut"],
+}
+
+
+def annotate(folder: Path, **notes: object) -> None:
+    standard = {
+        "frame_pixels": 6144,
+        "model_summary": "a model for tests",
+        "sha256": digest(folder / WEIGHTS),
+        "instructions": INSTRUCTIONS,
+    }
+    (folder / "topreward.json").write_text(json.dumps(standard | notes))
+
+
+def test_info_says_what_is_in_a_folder(folder: Path, tmp_path: Path) -> None:
+    annotate(folder)
+    (folder / "README.md").write_text("# Card")
+    result = topreward("models", "info", folder, home=tmp_path)
+    assert result.returncode == 0 and result.stderr == "", result.stderr
+    said = " ".join(result.stdout.split())
+    weights = digest(folder / WEIGHTS)
+    assert f"folder {folder} revision {weights[:16]} SHA-256 {weights} (matches)" in said
+    assert "a model for tests random weights: the numbers mean nothing" in said
+    assert re.search(r"parameters 1\.59 million, BF16 weights 3\.2 MB prompt [0-9a-f]{16}", said)
+    assert "frame at most 6144 pixels" in said and f"model card {folder / 'README.md'}" in said
+    assert "open the drawer pull the drawer open" in said and "close the drawer push the drawer shut" in said
+
+
+def test_info_and_check_find_weights_that_are_not_those_of_the_notes(folder: Path, tmp_path: Path) -> None:
+    annotate(folder, sha256="ab" * 32)
+    assert "does NOT match" in topreward("models", "info", folder, home=tmp_path).stdout
+    line = refused(topreward("models", "check", folder, home=tmp_path))
+    assert "ab" * 32 in line and digest(folder / WEIGHTS) in line and "install the model again" in line
+
+
+def test_info_of_what_is_not_there_or_damaged_is_one_line(folder: Path, tmp_path: Path) -> None:
+    line = refused(topreward("models", "info", NAME, home=tmp_path))
+    assert f"{NAME!r} is no folder and is not on this machine" in line
+    assert f"get it with `topreward models download {NAME}`" in line
+    (folder / WEIGHTS).write_bytes(b"short")
+    assert f"{folder / WEIGHTS} cannot be read" in refused(topreward("models", "info", folder, home=tmp_path))
+
+
+# ---- check -------------------------------------------------------------------------------------------
+
+
+def test_check_scores_the_shipped_video(folder: Path, tmp_path: Path) -> None:
+    in_the_hub_cache(folder, tmp_path)
+    result = topreward("models", "check", NAME, home=tmp_path)
+    assert result.returncode == 0 and result.stderr == "", result.stderr
+    said = " ".join(result.stdout.split())
+    assert f"model {NAME} ({COMMIT}) random weights: the numbers mean nothing runs on" in said
+    assert re.search(r"loading \d+\.\d\d s answer one token", said)
+    assert re.search(r"scoring \d+\.\d{3} s per score, 20 scores", said)
+    start, end = map(float, re.findall(r"(-\d+\.\d{3}) (?:at the start|nat)", said))
+    assert start < 0 and end < 0 and start != end
+    assert "open_drawer.mp4: open the drawer" in said
+
+
+def test_check_of_a_damaged_model_is_one_line(folder: Path, tmp_path: Path) -> None:
+    weights = folder / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    assert "copy it again" in refused(topreward("models", "check", folder, home=tmp_path))
+
+
+def test_check_warns_when_the_video_shows_what_the_model_does_not_know(folder: Path, tmp_path: Path) -> None:
+    annotate(folder, instructions={"close the drawer": []})
+    result = topreward("models", "check", folder, home=tmp_path)
+    assert result.returncode == 0
+    (line,) = result.stderr.splitlines()
+    assert "does not know the instruction 'open the drawer'" in line and "'close the drawer'" in line
+
+
+# ---- download ----------------------------------------------------------------------------------------
+
+
+def test_what_needs_no_download_says_so(folder: Path, tmp_path: Path) -> None:
+    for name in ("embedded", folder):
+        result = topreward("models", "download", name, home=tmp_path)
+        assert result.returncode == 0 and "nothing is to be downloaded" in result.stdout
+    assert "is no model of the hub" in refused(topreward("models", "download", "nowhere", home=tmp_path))
+
+
+def test_a_download_makes_a_model_that_works_without_network(hub: Hub, tmp_path: Path) -> None:
+    result = download(hub, tmp_path)
+    assert result.returncode == 0, result.stderr
+    snapshot = cached(tmp_path) / "snapshots" / COMMIT
+    assert f"{NAME} is in {snapshot}; use it with model:={NAME}" in result.stdout
+    (announced,) = result.stderr.splitlines()  # and no progress bar, where there is no terminal
+    assert announced == f"{NAME}: 5 files, 3.2 MB, to {cached(tmp_path)}"
+    assert digest(snapshot / WEIGHTS) == digest(hub.folder / WEIGHTS)
+    wanted = {"README.md", "config.json", WEIGHTS, "tokenizer.json"}
+    assert wanted <= {name for name, _ in hub.sent}
+    assert not {"training.log", "pytorch_model.bin"} & {name for name, _ in hub.sent}
+
+    requests = hub.requests
+    assert topreward("models", "check", NAME, home=tmp_path, endpoint=hub.endpoint).returncode == 0
+    assert hub.requests == requests, "at run time the hub is not asked"
+    sent = len(hub.sent)
+    again = download(hub, tmp_path)
+    assert again.returncode == 0 and again.stderr == "" and len(hub.sent) == sent, "nothing was missing"
+
+
+def test_at_run_time_nothing_is_downloaded(hub: Hub, tmp_path: Path) -> None:
+    arguments = ("score", Path(__file__).parents[1] / "media/open_drawer.mp4", "--task", "x", "--model", NAME)
+    line = refused(topreward(*arguments, home=tmp_path, endpoint=hub.endpoint))
+    assert f"get it with `topreward models download {NAME}`" in line
+    assert hub.requests == 0
+
+
+def test_a_break_in_the_middle_is_taken_up_again(hub: Hub, tmp_path: Path) -> None:
+    hub.breaks_after = [MEBIBYTE]
+    result = download(hub, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [start for name, start in hub.sent if name == WEIGHTS] == [0, MEBIBYTE]
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+
+
+def test_a_download_that_failed_goes_on_where_it_ended(hub: Hub, tmp_path: Path) -> None:
+    hub.breaks_after = [MEBIBYTE]
+    watcher = threading.Thread(target=lambda: _refuse_after_the_break(hub))
+    watcher.start()
+    result = download(hub, tmp_path)
+    watcher.join()
+    assert result.returncode == 1 and "what has arrived is kept" in result.stderr.splitlines()[-1]
+    missing = topreward("models", "info", NAME, home=tmp_path)
+    assert "is not on this machine" in refused(missing), "a model is there in whole or not at all"
+    assert listed(tmp_path)[NAME].startswith("incomplete")
+
+    hub.refuses = 0, ""
+    hub.sent.clear()
+    assert download(hub, tmp_path).returncode == 0
+    assert [start for name, start in hub.sent if name == WEIGHTS] == [MEBIBYTE]
+    assert digest(cached(tmp_path) / "snapshots" / COMMIT / WEIGHTS) == digest(hub.folder / WEIGHTS)
+    assert not list(cached(tmp_path).rglob("*.incomplete"))
+
+
+def _refuse_after_the_break(hub: Hub) -> None:
+    while hub.breaks_after:
+        time.sleep(0.01)
+    hub.refuses = 503, ""
+
+
+def test_ctrl_c_on_a_terminal_keeps_what_has_arrived(hub: Hub, tmp_path: Path) -> None:
+    hub.slowly = True
+    leader, follower = pty.openpty()
+    command = [*COMMAND, "models", "download", NAME]
+    process = subprocess.Popen(
+        command, stdout=follower, stderr=follower, env=environment(tmp_path, hub.endpoint)
+    )
+    os.close(follower)
+    said = b""
+    while b"1.0/3.2 MB" not in said:  # the progress bar
+        said += os.read(leader, 4096)
+    partial = cached(tmp_path) / "blobs" / f"{digest(hub.folder / WEIGHTS)}.incomplete"
+    process.send_signal(signal.SIGINT)
+    try:
+        while chunk := os.read(leader, 4096):
+            said += chunk
+    except OSError:  # the other end is closed
+        pass
+    os.close(leader)
+    assert process.wait(timeout=10) == 130
+    assert b"interrupted" in said and b"Traceback" not in said
+    assert partial.stat().st_size == MEBIBYTE
+    hub.slowly = False
+    hub.sent.clear()
+    assert download(hub, tmp_path).returncode == 0
+    assert [start for name, start in hub.sent if name == WEIGHTS] == [MEBIBYTE]
+
+
+def test_weights_that_arrive_damaged_are_not_kept(hub: Hub, tmp_path: Path) -> None:
+    hub.damages = True
+    assert "arrived damaged" in download(hub, tmp_path).stderr.splitlines()[-1]
+    assert not list((cached(tmp_path) / "blobs").glob(digest(hub.folder / WEIGHTS) + "*"))
+
+
+def test_two_downloads_at_once_do_not_mix(hub: Hub, tmp_path: Path) -> None:
+    partial = cached(tmp_path) / "blobs" / f"{digest(hub.folder / WEIGHTS)}.incomplete"
+    partial.parent.mkdir(parents=True)
+    with partial.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert "is being downloaded by another process" in download(hub, tmp_path).stderr
+
+
+def test_another_kind_of_model_is_refused_before_its_weights(hub: Hub, tmp_path: Path) -> None:
+    (hub.folder / "config.json").write_text('{"model_type": "llava"}')
+    assert "of type 'llava': only 'qwen3_vl'" in refused(download(hub, tmp_path))
+    assert [name for name, _ in hub.sent] == ["config.json"]
+    (hub.folder / "config.json").unlink()
+    assert f"{NAME} has no config.json" in refused(download(hub, tmp_path))
+
+
+def test_a_disk_without_room_is_seen_before_the_download(hub: Hub, tmp_path: Path) -> None:
+    hub.claimed_size = 10**18
+    line = refused(download(hub, tmp_path))
+    assert re.search(r"1000000000\.\d\d GB are to be downloaded and \d+\.\d\d GB are free in .*HF_HOME", line)
+    assert [name for name, _ in hub.sent] == ["config.json"]
+
+
+def test_a_repository_without_all_files_is_named(hub: Hub, tmp_path: Path) -> None:
+    (hub.folder / "tokenizer.json").unlink()
+    result = download(hub, tmp_path)
+    assert f"{NAME} has no tokenizer.json on the hub" in result.stderr.splitlines()[-1]
+
+
+def test_why_the_hub_gives_nothing_is_one_line(hub: Hub, tmp_path: Path) -> None:
+    hub.refuses = 403, "GatedRepo"
+    assert f"{NAME} is gated: accept its terms" in refused(download(hub, tmp_path))
+    hub.unknown = True
+    assert f"the hub knows no model {NAME}: check the name" in refused(download(hub, tmp_path))
+    assert "HF_HUB_OFFLINE is set" in refused(download(hub, tmp_path, HF_HUB_OFFLINE="1"))
+    offline = topreward("models", "download", NAME, home=tmp_path)
+    assert "cannot be downloaded (ConnectError" in refused(offline) and "check the network" in refused(
+        offline
+    )
+    bad_name = topreward("models", "download", "a--b/c", home=tmp_path, endpoint=hub.endpoint)
+    assert "a--b/c" in refused(bad_name)

@@ -1,0 +1,213 @@
+"""What models there are on this machine, what is in one, and whether it works.
+
+Reads files and, to check a model, scores the shipped video with it. Getting a model is the business of
+model_download.py, showing what is found here that of models_view.py.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import Enum
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from topreward_ros.core.episode import MonitorSettings
+from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
+from topreward_ros.offline.score_video import Curve, score_video
+from topreward_ros.scoring import registry
+from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.model_notes import ModelNotes, read_model_notes
+from topreward_ros.scoring.prompts import prompt_hash
+from topreward_ros.scoring.random_checkpoint import RANDOM_WEIGHTS_KEY
+
+if TYPE_CHECKING:
+    from huggingface_hub import CachedRepoInfo
+
+#: Released models of the right kind, from small to large.
+KNOWN_MODELS = tuple(f"Qwen/Qwen3-VL-{size}-Instruct" for size in ("2B", "4B", "8B", "32B"))
+
+
+class Presence(Enum):
+    """How much of a model is on this machine."""
+
+    HERE = "here"
+    INCOMPLETE = "incomplete"
+    NOT_HERE = "not here"
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model that can be used, or got."""
+
+    name: str
+    presence: Presence
+    size: int = 0  #: [bytes] on this disk
+    summary: str = ""
+    random_weights: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is in the folder of a model."""
+
+    name: str
+    folder: Path
+    revision: str  #: hub commit, or beginning of the weights' SHA-256
+    weight_files: int
+    size: int  #: [bytes] of the weights
+    parameters: int | None  #: None where the format does not tell
+    dtypes: tuple[str, ...]  #: as the file names them, such as F16
+    random_weights: bool
+    frame_pixels: int  #: at most, with the shipped settings
+    prompt_hash: str
+    notes: ModelNotes
+    hash_matches: bool | None  #: the weights are those of the notes; None where the notes name none
+    card: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What came of scoring the shipped video."""
+
+    info: ScorerInfo
+    load_s: float
+    score_s: float  #: per score, median
+    curve: Curve
+
+
+def list_models() -> list[ListedModel]:
+    """The embedded model, those in the hub's local cache, and released ones that are not there."""
+    cached = _cached_models()
+    here = {model.name for model in cached}
+    absent = [ListedModel(name, Presence.NOT_HERE) for name in KNOWN_MODELS if name not in here]
+    return [_embedded(), *cached, *absent]
+
+
+def _embedded() -> ListedModel:
+    folder = registry.EMBEDDED_FOLDER
+    if not registry.weight_files(folder):
+        return ListedModel(registry.EMBEDDED, Presence.HERE, random_weights=True)
+    config = registry.read_config(folder)
+    return ListedModel(
+        registry.EMBEDDED,
+        Presence.INCOMPLETE if registry.missing_files(folder) else Presence.HERE,
+        _size(registry.weight_files(folder)),
+        read_model_notes(folder).summary,
+        bool(config.get(RANDOM_WEIGHTS_KEY, False)),
+    )
+
+
+def _cached_models() -> list[ListedModel]:
+    from huggingface_hub import CacheNotFound, scan_cache_dir
+
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return []
+    found = [_cached_model(repository) for repository in repositories if repository.repo_type == "model"]
+    return sorted((model for model in found if model is not None), key=lambda model: model.name)
+
+
+def _cached_model(repository: CachedRepoInfo) -> ListedModel | None:
+    """None for a model of another kind."""
+    presence, is_ours = Presence.INCOMPLETE, False
+    for version in repository.revisions:
+        with suppress(ScorerError):
+            registry.read_config(version.snapshot_path)
+            is_ours = True
+            if "main" in version.refs and not registry.missing_files(version.snapshot_path):
+                presence = Presence.HERE
+    return ListedModel(repository.repo_id, presence, repository.size_on_disk) if is_ours else None
+
+
+def describe_model(name: str) -> ModelFacts:
+    """Read what is in the folder of a model, without loading it. Raises `ScorerError`."""
+    folder = registry.find_folder(name)
+    from topreward_ros.scoring.patches import read_preprocessing
+
+    config = registry.read_config(folder)
+    notes = read_model_notes(folder)
+    weights = registry.weight_files(folder)
+    parameters, dtypes = _count_parameters(weights)
+    settings = ScorerSettings.from_parameters(monitor_defaults())
+    card = folder / "README.md"
+    return ModelFacts(
+        name=name,
+        folder=folder,
+        revision=registry.revision(folder),
+        weight_files=len(weights),
+        size=_size(weights),
+        parameters=parameters,
+        dtypes=dtypes,
+        random_weights=bool(config.get(RANDOM_WEIGHTS_KEY, False)),
+        frame_pixels=registry.frame_pixels(read_preprocessing(folder), notes, settings),
+        prompt_hash=prompt_hash(),
+        notes=notes,
+        hash_matches=_hash_matches(folder, notes),
+        card=card if card.is_file() else None,
+    )
+
+
+def _hash_matches(folder: Path, notes: ModelNotes) -> bool | None:
+    return registry.weights_hash(folder) == notes.sha256 if notes.sha256 else None
+
+
+def _size(files: list[Path]) -> int:
+    return sum(file.stat().st_size for file in files)
+
+
+def _count_parameters(weights: list[Path]) -> tuple[int | None, tuple[str, ...]]:
+    """Numbers in safetensors files and their types, from the files' heads."""
+    from safetensors import SafetensorError, safe_open
+
+    count, dtypes = 0, set()
+    for file in weights:
+        if file.suffix != ".safetensors":
+            return None, ()
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - it is no dictionary
+                    tensor = tensors.get_slice(name)
+                    count += prod(tensor.get_shape())
+                    dtypes.add(tensor.get_dtype())
+        except (SafetensorError, OSError) as error:
+            raise ScorerError(
+                f"{file} cannot be read ({registry.in_a_line(error)}): get the model again"
+            ) from error
+    return count, tuple(sorted(dtypes))
+
+
+def check_model(name: str) -> CheckResult:
+    """Load a model, which verifies its files and answer tokens, and score the shipped video with it.
+
+    Raises `ScorerError` where that fails.
+    """
+    parameters = monitor_defaults()
+    folder = registry.find_folder(name)
+    if _hash_matches(folder, notes := read_model_notes(folder)) is False:
+        raise ScorerError(
+            f"the weights in {folder} have the SHA-256 {registry.weights_hash(folder)}, and its notes say "
+            f"{notes.sha256}: they are damaged or of another version; install the model again"
+        )
+    started = perf_counter()
+    scorer = registry.load_scorer(name, ScorerSettings.from_parameters(parameters))
+    times = [perf_counter()]
+    load_s = times[0] - started
+    settings = replace(MonitorSettings.from_parameters(parameters), end_episode_on_success=False)
+    try:
+        curve = score_video(
+            shared_file(DEMO_VIDEO),
+            DEMO_TASK,
+            scorer,
+            settings,
+            on_score=lambda _: times.append(perf_counter()),
+        )
+    finally:
+        scorer.close()
+    score_s = median(after - before for before, after in pairwise(times))
+    return CheckResult(scorer.info, load_s, score_s, curve)
