@@ -1,0 +1,315 @@
+"""The network that is trained: the real Qwen3-VL class, small, and many questions per video in one pass.
+
+The stream is the one of `topreward_ros.scoring`: its prompt, its tokens, its patches, its positions. All
+questions about a video share one pass: each sees the patches it is about and itself, and nothing else.
+"""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
+
+from topreward_ros.scoring import patches, prompts
+from topreward_ros.scoring.patches import Preprocessing
+from topreward_ros.scoring.prompts import PromptTokens
+from topreward_ros.scoring.qwen3_vl import patch_positions
+from topreward_ros.scoring.random_checkpoint import train_tokenizer
+from training.instructions import TASKS
+from training.samples import LOWEST, Sample
+
+PATCH, MERGE = 16, 2  # [px] side of a vision patch; patches along the side of a token
+VOCABULARY = 640
+
+
+def make_tokenizer() -> Tokenizer:
+    """A tokenizer for which every word of the prompt and of the trained wordings is one token."""
+    words = [wording for task in TASKS for wording in task.trained]
+    capitals = [wording[0].upper() + wording[1:] + "." for wording in words]
+    prompt = [prompts.prompt_text(word) for word in words + capitals]
+    return train_tokenizer([*prompt, prompts.TURN_HEAD + prompts.time_text(0.0)] * 2, VOCABULARY)
+
+
+def make_config(tokenizer: Tokenizer) -> Qwen3VLConfig:
+    """3.2 M parameters, half of them in the vision model."""
+    return Qwen3VLConfig(
+        text_config={
+            "vocab_size": VOCABULARY,
+            "hidden_size": 192,
+            "intermediate_size": 512,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "head_dim": 48,
+            "max_position_embeddings": 32768,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 100000.0,
+                "mrope_section": [8, 8, 8],
+                "mrope_interleaved": True,
+            },
+        },
+        vision_config={
+            "depth": 4,
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_heads": 4,
+            "out_hidden_size": 192,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [2],
+        },
+        image_token_id=tokenizer.token_to_id("<|image_pad|>"),
+        video_token_id=tokenizer.token_to_id(prompts.VIDEO_PAD),
+        vision_start_token_id=tokenizer.token_to_id(prompts.VISION_START),
+        vision_end_token_id=tokenizer.token_to_id(prompts.VISION_END),
+        tie_word_embeddings=False,
+        architectures=["Qwen3VLForConditionalGeneration"],
+        dtype="float32",
+    )
+
+
+@dataclass
+class Batch:
+    """B videos of P patches with Q questions each, as tensors. T tokens: the videos, then the questions."""
+
+    pixels: torch.Tensor  #: (B * P * rows * columns, 3 * 2 * PATCH * PATCH) the vision model's input
+    grid: torch.Tensor  #: (B * P, 3) time, rows, columns
+    ids: torch.Tensor  #: (B, T)
+    positions: torch.Tensor  #: (3, B, T)
+    sees: torch.Tensor  #: (B, 1, T, T) bool, query by key
+    is_pad: torch.Tensor  #: (B, T) bool, where vision goes in
+    ends: torch.Tensor  #: (B, P) place of each patch's last token
+    answers: torch.Tensor  #: (B, Q) place of each question's last token
+    progress: torch.Tensor  #: (B, Q) target
+    hand: torch.Tensor  #: (B, P, 3)
+    moved: torch.Tensor  #: (B, P)
+    known_progress: torch.Tensor  #: (B, P)
+    success: torch.Tensor  #: (B, P)
+    task: torch.Tensor  #: (B,)
+    forward: torch.Tensor  #: (B,) bool
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(**{name: tensor.to(device) for name, tensor in self.__dict__.items()})
+
+
+class Stream:
+    """Turns samples into a `Batch`."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokens = PromptTokens(tokenizer)
+        self.preprocessing = Preprocessing()
+        self._before_patch = lru_cache(4096)(self.tokens.before_patch)
+        self._after_video = lru_cache(4096)(self.tokens.after_video)
+
+    def batch(self, samples: list[Sample]) -> Batch:
+        """Samples with the same number of patches, questions and pixels."""
+        height, width = samples[0].frames.shape[1:3]
+        rows, columns = height // PATCH, width // PATCH
+        number = len(samples) * len(samples[0].seconds)
+        lines = [self._line(sample, rows // MERGE, columns // MERGE) for sample in samples]
+        longest = max(len(line.ids) for line in lines)
+        known = [sample.known for sample in samples]
+        return Batch(
+            pixels=torch.cat([self._pixels(sample) for sample in samples]),
+            grid=torch.tensor([[1, rows, columns]] * number),
+            ids=torch.tensor([line.ids + [0] * (longest - len(line.ids)) for line in lines]),
+            positions=torch.stack([_padded(line.positions, longest) for line in lines], dim=1),
+            sees=torch.stack([line.sees(longest) for line in lines])[:, None],
+            is_pad=torch.tensor([line.ids + [0] * (longest - len(line.ids)) for line in lines])
+            == self.tokens.video_pad,
+            ends=torch.tensor([line.ends for line in lines]),
+            answers=torch.tensor([line.answers for line in lines]),
+            progress=torch.tensor([[question.progress for question in sample.questions] for sample in samples]),
+            hand=torch.stack([torch.from_numpy(one.hand) for one in known]).float(),
+            moved=torch.stack([torch.from_numpy(one.moved) for one in known]).float(),
+            known_progress=torch.stack([torch.from_numpy(one.progress) for one in known]).float(),
+            success=torch.stack([torch.from_numpy(one.success) for one in known]).float(),
+            task=torch.tensor([one.task for one in known]),
+            forward=torch.tensor([one.forward for one in known]),
+        )
+
+    def _pixels(self, sample: Sample) -> torch.Tensor:
+        frames = torch.from_numpy(sample.frames).permute(0, 3, 1, 2)
+        pairs = zip(frames[0::2], frames[1::2], strict=True)
+        return torch.cat([patches.cut(first, second, self.preprocessing, PATCH, MERGE) for first, second in pairs])
+
+    def _line(self, sample: Sample, rows: int, columns: int) -> _Line:
+        line = _Line()
+        for number, seconds in enumerate(sample.seconds):
+            before = self._before_patch(float(seconds), number == 0)
+            ids = [*before, *[self.tokens.video_pad] * (rows * columns), self.tokens.vision_end]
+            line.add_patch(ids, *patch_positions(line.next_position, len(before), rows, columns))
+        for question in sample.questions:
+            line.add_question(self._after_video(question.wording), question.patches)
+        return line
+
+
+class _Line:
+    """The tokens of one video and its questions."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.ends: list[int] = []
+        self.answers: list[int] = []
+        self.next_position = 0
+        self._positions: list[torch.Tensor] = []
+        self._after: list[int] = []  # next position after each patch
+        self._questions: list[tuple[int, int, int]] = []  # tokens of video seen, first token, token after the last
+
+    @property
+    def positions(self) -> torch.Tensor:
+        return torch.cat(self._positions, dim=1)
+
+    def add_patch(self, ids: list[int], positions: torch.Tensor, after: int) -> None:
+        self.ids += ids
+        self.ends.append(len(self.ids) - 1)
+        self._positions.append(positions)
+        self._after.append(after)
+        self.next_position = after
+
+    def add_question(self, ids: list[int], patches_seen: int) -> None:
+        start = self._after[patches_seen - 1]
+        self._questions.append((self.ends[patches_seen - 1] + 1, len(self.ids), len(self.ids) + len(ids)))
+        self.ids += ids
+        self.answers.append(len(self.ids) - 1)
+        self._positions.append(torch.arange(start, start + len(ids)).expand(3, -1))
+
+    def sees(self, length: int) -> torch.Tensor:
+        """(length, length) bool. What fills the line up sees itself, so that no row is empty."""
+        mask = torch.eye(length, dtype=torch.bool)
+        video = self.ends[-1] + 1
+        mask[:video, :video] = torch.ones(video, video, dtype=torch.bool).tril()
+        for seen, start, end in self._questions:
+            mask[start:end, :seen] = True
+            mask[start:end, start:end] = torch.ones(end - start, end - start, dtype=torch.bool).tril()
+        return mask
+
+
+def _padded(positions: torch.Tensor, length: int) -> torch.Tensor:
+    return nn.functional.pad(positions, (0, length - positions.shape[1]))
+
+
+class Trainee(nn.Module):
+    """The model that will be shipped, and heads that help it learn and are left behind."""
+
+    def __init__(self, tokenizer: Tokenizer, seed: int) -> None:
+        super().__init__()
+        self.tokens = PromptTokens(tokenizer)
+        config = make_config(tokenizer)
+        config._attn_implementation = "sdpa"
+        self.model = Qwen3VLForConditionalGeneration(config)
+        hidden = config.text_config.hidden_size
+        self.heads = nn.ModuleDict(
+            {
+                "hand": nn.Linear(hidden, 3),
+                "moved": nn.Linear(hidden, 1),
+                "progress": nn.Linear(hidden, 1),
+                "success": nn.Linear(hidden, 1),
+                "task": nn.Linear(hidden, len(TASKS)),
+            }
+        )
+        _draw_weights(self, seed)
+        _take_equal_patches_together(self.model)
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities of the whole vocabulary (B, Q, V) after the questions; states (B, P, H) after patches."""
+        core: Any = self.model.model
+        seen = core.visual(batch.pixels, grid_thw=batch.grid)
+        embeddings = self.model.get_input_embeddings()(batch.ids)
+        embeddings = embeddings.masked_scatter(batch.is_pad[..., None], seen.pooler_output.to(embeddings.dtype))
+        states = core.language_model(
+            inputs_embeds=embeddings,
+            attention_mask=batch.sees,
+            position_ids=batch.positions,
+            visual_pos_masks=batch.is_pad,
+            deepstack_visual_embeds=seen.deepstack_features,
+            use_cache=False,
+        ).last_hidden_state
+        rows = torch.arange(len(states), device=states.device)[:, None]
+        logits = self.model.lm_head(states[rows, batch.answers])
+        return torch.log_softmax(logits.float(), dim=-1), states[rows, batch.ends]
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """What is minimised, term by term, each a mean."""
+        log_probs, states = self(batch)
+        log_true = log_probs[..., self.tokens.answer_true]
+        log_false = log_probs[..., self.tokens.answer_false]
+        wanted = LOWEST * (1 - batch.progress)
+        p = wanted.exp()
+        # Cross-entropy over the vocabulary says that it is one of the two; its pull is weak where p is small,
+        # so the log-odds are drawn to theirs as well.
+        answer = -(p * log_true + (1 - p) * log_false).mean()
+        odds = nn.functional.smooth_l1_loss(log_true - log_false, wanted - torch.log1p(-p), beta=0.5)
+        hand = (self.heads["hand"](states) - batch.hand * 5).square().mean()
+        task = nn.functional.cross_entropy(
+            self.heads["task"](states).flatten(0, 1), batch.task.repeat_interleave(states.shape[1])
+        )
+        forward = batch.forward[:, None].float()
+        share = forward.sum() * states.shape[1] + 1e-6
+
+        def known(head: str, target: torch.Tensor) -> torch.Tensor:
+            return ((self.heads[head](states)[..., 0] - target).square() * forward).sum() / share
+
+        success = nn.functional.binary_cross_entropy_with_logits(
+            self.heads["success"](states)[..., 0], batch.success, reduction="none"
+        )
+        return {
+            "answer": answer,
+            "odds": odds,
+            "hand": hand,
+            "task": task,
+            "moved": known("moved", batch.moved),
+            "progress": known("progress", batch.known_progress),
+            "success": (success * forward).sum() / share,
+        }
+
+
+def _draw_weights(module: nn.Module, seed: int) -> None:
+    """Normal weights of variance 1 / fan-in, in the order of names; biases 0, norms 1."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in sorted(module.named_parameters()):
+            if weight.dim() < 2:
+                weight.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+                continue
+            fan_in = 1.0 if "embed_tokens" in name or "pos_embed" in name else weight[0].numel()
+            drawn = torch.randn(weight.shape, generator=generator) * fan_in**-0.5
+            if "embed" in name and fan_in == 1.0:
+                drawn *= 0.2
+            elif name.endswith(("o_proj.weight", "down_proj.weight", "attn.proj.weight", "mlp.linear_fc2.weight")):
+                drawn *= 0.35  # what is added to the stream by each of some seven layers
+            elif "lm_head" in name:
+                drawn *= 0.1
+            weight.copy_(drawn)
+
+
+def _take_equal_patches_together(model: Qwen3VLForConditionalGeneration) -> None:
+    """Let the vision model attend within all patches at once, not one after the other; they are equal in size.
+
+    And let it embed pixels by a matrix product, of which the convolution is a slow form on a CPU.
+    """
+
+    def embed(self: Any, pixels: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
+
+    def attend(self: Any, hidden: torch.Tensor, cu_seqlens: torch.Tensor, position_embeddings: Any, **_: Any) -> Any:
+        number, tokens = len(cu_seqlens) - 1, hidden.shape[0]
+        query, key, value = self.qkv(hidden).view(tokens, 3, self.num_heads, -1).unbind(1)
+        query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
+        query, key, value = (
+            part.view(number, tokens // number, self.num_heads, -1).transpose(1, 2) for part in (query, key, value)
+        )
+        made = nn.functional.scaled_dot_product_attention(query, key, value)
+        return self.proj(made.transpose(1, 2).reshape(tokens, -1))
+
+    visual: Any = model.model.visual
+    visual.patch_embed.forward = types.MethodType(embed, visual.patch_embed)
+    for block in visual.blocks:
+        block.attn.forward = types.MethodType(attend, block.attn)
