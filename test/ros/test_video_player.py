@@ -319,3 +319,19 @@ def test_fast_dds_profile_enlarges_the_shared_memory(watcher: Watcher, video: Pa
     errors = watcher.watch_to_the_end(player)
     assert watcher.numbers() == list(range(30))
     assert "XML" not in errors
+
+
+def test_memory_of_a_killed_process_is_freed_and_that_of_a_living_one_kept(
+    watcher: Watcher, video: Path, shared_memory, free_dead_shared_memory
+):
+    """As README.md says, and as every test session does for what it has killed."""
+    if free_dead_shared_memory is None:
+        pytest.skip("no fastdds on PATH")
+    players = [watcher.start("-p", f"video:={video}", "-p", "wait_for_subscriber:=60.0") for _ in range(2)]
+    watcher.spin_until(lambda: watcher.node.get_node_names().count("video_player") == 2)
+    killed, living = (shared_memory(player.pid) for player in players)
+    players[0].kill()
+    players[0].wait()
+    free_dead_shared_memory()
+    assert not any(path.exists() for path in killed)
+    assert all(path.exists() for path in living)

@@ -154,7 +154,7 @@ class MonitorNode(LifecycleNode):
         """Leave ROS 2. Nothing of the node stays, least of all its shared memory of 64 MB (Fast DDS)."""
         super().destroy_node()
         # rclpy forgets this one, and it keeps the node alive until the interpreter takes everything apart.
-        vars(self).pop("_state_machine", None)
+        self.__dict__.pop("_state_machine", None)
 
     def close(self) -> None:
         """Undo `on_configure`. Safe to call at any time; returns within 2 s."""
