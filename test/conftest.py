@@ -1,0 +1,37 @@
+"""What every test session owes the machine: shared memory of processes that it killed is given back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def free_dead_shared_memory() -> Callable[[], None] | None:
+    """Removes what killed processes left in /dev/shm, as `fastdds shm clean` does; None without that tool.
+
+    /dev/shm is memory. Fast DDS leaves a process's segments there when it is killed, which some tests do
+    on purpose: 64 MB each. The tool takes only those whose lock no living process holds.
+    """
+    beside_python = str(Path(sys.executable).parent)  # a virtual environment need not be activated
+    tool = shutil.which("fastdds", path=os.pathsep.join([beside_python, os.environ.get("PATH", os.defpath)]))
+    if tool is None:
+        return None
+    return lambda: subprocess.run([tool, "shm", "clean"], stdout=subprocess.DEVNULL, timeout=60, check=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_dead_shared_memory(free_dead_shared_memory: Callable[[], None] | None) -> Iterator[None]:
+    """Also before the tests: an earlier session may have been killed itself."""
+    if free_dead_shared_memory is None:
+        yield
+        return
+    free_dead_shared_memory()
+    yield
+    free_dead_shared_memory()
