@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from topreward_ros.defaults import monitor_defaults
+from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
 
 COMMAND = [sys.executable, "-m", "topreward_ros.cli"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
@@ -45,8 +46,8 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_and_version_are_quick_and_need_nothing_heavy() -> None:
     result = topreward("--help")
     assert result.returncode == 0
-    assert all(name in result.stdout for name in ("score", "watch", "demo"))
-    for command in ("score", "watch", "demo"):
+    assert all(name in result.stdout for name in ("score", "watch", "demo", "models"))
+    for command in ("score", "watch", "demo", "models"):
         assert topreward(command, "--help").returncode == 0
     assert re.fullmatch(r"topreward \d+\.\d+\.\d+\n", topreward("--version").stdout)
     heavy = "{'torch', 'transformers', 'rclpy', 'matplotlib', 'cv2', 'rich', 'numpy'} & set(sys.modules)"
@@ -156,11 +157,25 @@ def test_score_needs_no_ros(video: Path) -> None:
     without_ros = [sys.executable, "-c", code]
     result = topreward("score", video, "--task", "x", "--set", "sample_rate=1", command=without_ros)
     assert result.returncode == 0, result.stderr
+    assert topreward("models", "info", "embedded", command=without_ros).returncode == 0
     for command in ("watch", "demo"):
         result = topreward(command, command=without_ros)
         assert result.returncode == 1
         assert "needs ROS 2" in result.stderr and "make setup" in result.stderr
         assert len(result.stderr.splitlines()) == 1
+
+
+def test_score_warns_once_of_an_instruction_that_the_model_does_not_know(video: Path, tmp_path: Path) -> None:
+    model = make_random_checkpoint(tmp_path / "small")
+    (model / "topreward.json").write_text(json.dumps({"instructions": {"push the block": []}}))
+    arguments = ["score", video, "--model", model, "--json", "-", "--task"]
+    unknown = topreward(*arguments, "pull the [block]")
+    assert unknown.returncode == 0
+    (line,) = [line for line in unknown.stderr.splitlines() if line.startswith("topreward: ")]
+    assert "does not know the instruction 'pull the [block]'" in line and "'push the block'" in line
+    assert "--model Qwen/Qwen3-VL-8B-Instruct" in line
+    assert "instructions" not in json.loads(unknown.stdout)["model"]
+    assert "does not know" not in topreward(*arguments, "Push the block.").stderr
 
 
 @pytest.mark.parametrize(
@@ -176,6 +191,7 @@ def test_score_needs_no_ros(video: Path) -> None:
         (["--set", "end_episode_on_success=yes"], "must be true or false"),
         (["--set", "progress_mode=magic"], "static_baseline, raw_probability"),
         (["--model", "/no/such/model"], "model '/no/such/model': no such folder"),
+        (["--model", "no/model"], "get it with `topreward models download no/model`"),
         (["--plot", "curve.xyz"], "--plot curve.xyz: its name must end in"),
         (["--json", "/no/such/folder/x.json"], "/no/such/folder/x.json cannot be written"),
         (["--rate", "-1"], "rate -1.0"),

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from topreward_ros.scoring import registry
 from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.model_notes import NOTES_FILE, ModelNotes, read_model_notes
 from topreward_ros.scoring.prompts import prompt_hash
 from topreward_ros.scoring.registry import load_scorer
 
@@ -52,11 +50,13 @@ def split(folder: Path) -> None:
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``code`` in a fresh interpreter with the package in its path."""
+    """Run ``code`` in a fresh interpreter with the package in its path and the hub's own settings."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": path} | environment,
+        env={key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+        | {"PYTHONPATH": path}
+        | environment,
         capture_output=True,
         text=True,
         timeout=120,
@@ -291,6 +291,63 @@ def test_a_setting_that_cannot_be_is_named(checkpoint, settings, changes, named)
         load_scorer(str(checkpoint), replace(settings, **changes))
 
 
+def notes(folder: Path, **content: object) -> None:
+    (folder / NOTES_FILE).write_text(json.dumps(content))
+
+
+def test_the_frame_is_no_larger_than_the_model_was_trained_to_see_it(copy, settings):
+    assert load_scorer(str(copy), settings).info.max_pixels == 64 * 96
+    notes(copy, frame_pixels=32 * 64)
+    many = replace(settings, max_pixels=307200, max_frames=2)
+    assert load_scorer(str(copy), many).info.max_pixels == 32 * 64
+    few = replace(settings, max_pixels=32 * 32)
+    assert load_scorer(str(copy), few).info.max_pixels == 32 * 32
+    assert load_scorer(str(copy), settings).info.instructions == ()
+
+
+def test_a_known_instruction_reaches_the_model_as_it_was_trained(copy, settings, loaded, make_video):
+    notes(copy, instructions={"open the drawer": ["pull the drawer open"]})
+    scorer = load_scorer(str(copy), settings)
+    assert scorer.info.instructions == ("open the drawer", "pull the drawer open")
+    video = make_video(2, 32, 32)
+    for trained, said in (
+        ("open the drawer", "  Open the\n DRAWER. "),
+        ("pull the drawer open", "Pull the drawer open"),
+        ("fold The towel.", "fold The towel."),  # unknown: as it was said
+    ):
+        assert scorer.score(said, video) == loaded.score(trained, video)
+    assert loaded.score("Open the drawer.", video) != loaded.score("open the drawer", video)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "one object"),
+        ('{"frame_pixels": 0}', "frame_pixels is 0"),
+        ('{"frame_pixels": true}', "frame_pixels is True"),
+        ('{"frame_pixels": "16384"}', "frame_pixels is '16384'"),
+        ('{"model_summary": 3}', "model_summary is 3"),
+        ('{"sha256": "abc"}', "sha256 is 'abc' and must be 64 hex digits"),
+        ('{"instructions": ["x"]}', "instructions must be an object"),
+        ('{"instructions": {"x": "y"}}', "wordings of 'x' must be a list"),
+        ('{"instructions": {"x": [1]}}', "wordings of 'x' must be a list"),
+        (b"\xff".decode("latin-1"), "cannot be used"),
+    ],
+)
+def test_damaged_notes_are_named(copy, settings, content, named):
+    (copy / NOTES_FILE).write_text(content, encoding="latin-1")
+    with pytest.raises(ScorerError, match=r"topreward\.json cannot be used \(.*restore it") as caught:
+        load_scorer(str(copy), settings)
+    assert named in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_notes_of_a_later_version_are_read_as_far_as_they_are_known(tmp_path):
+    assert read_model_notes(tmp_path) == ModelNotes()
+    notes(tmp_path, sha256="AB" * 32, made_with="something new")
+    assert read_model_notes(tmp_path) == ModelNotes(sha256="ab" * 32)
+
+
 COMMIT = "fedcba9876543210fedcba9876543210fedcba98"
 LOAD_FROM_HUB = """
 from topreward_ros.scoring.registry import load_scorer
@@ -301,14 +358,24 @@ try:
 except ScorerError as error:
     print(error)
 """
+GET_IT = "get it with `topreward models download some-org/some-model`"
 
 
-def test_a_hub_id_without_network_is_one_quick_error(tmp_path):
-    # nothing listens on the discard port
-    done = run(LOAD_FROM_HUB, HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
-    assert "model 'some-org/some-model' is no folder" in done.stdout, done.stderr
-    assert "check the name and the network" in done.stdout
-    assert done.stdout.count("\n") == 1
+@pytest.fixture
+def hub() -> Iterator[socket.socket]:
+    """Where the hub is said to be: a socket that would hear of every attempt to reach it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        yield listener
+        with pytest.raises(BlockingIOError):  # nobody called
+            listener.accept()
+
+
+def load_from_hub(home: Path, hub: socket.socket, **environment: str) -> str:
+    endpoint = f"http://127.0.0.1:{hub.getsockname()[1]}"
+    done = run(LOAD_FROM_HUB, HF_HOME=str(home), HF_ENDPOINT=endpoint, **environment)
+    assert done.stdout.count("\n") == 1 and done.stderr == "", done.stderr
+    return done.stdout.strip()
 
 
 def in_the_hub_cache(folder: Path, home: Path) -> Path:
@@ -320,77 +387,25 @@ def in_the_hub_cache(folder: Path, home: Path) -> Path:
     return folder.rename(cached / "snapshots" / COMMIT)
 
 
-def test_a_complete_local_copy_of_a_hub_model_needs_no_network(copy, tmp_path):
+def test_a_hub_model_that_is_not_here_is_not_downloaded(tmp_path, hub):
+    said = load_from_hub(tmp_path, hub)
+    assert said.startswith("model 'some-org/some-model' is no folder and is not on this machine: ")
+    assert GET_IT in said
+
+
+def test_a_complete_local_copy_of_a_hub_model_is_used(copy, tmp_path, hub):
     in_the_hub_cache(copy, tmp_path)
-    done = run(LOAD_FROM_HUB, HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
-    assert done.stdout == COMMIT + "\n", done.stderr
+    assert load_from_hub(tmp_path, hub) == COMMIT
+    assert load_from_hub(tmp_path / "none", hub, HF_HUB_CACHE=str(tmp_path / "hub")) == COMMIT
 
 
-def test_a_download_that_was_interrupted_is_named_without_network(copy, tmp_path):
+def test_a_local_copy_that_is_not_complete_is_named(copy, tmp_path, hub):
     split(copy)
     (in_the_hub_cache(copy, tmp_path) / SHARDS[1]).unlink()
-    done = run(LOAD_FROM_HUB, HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
-    assert f"has no {SHARDS[1]} in the local hub cache, and cannot be downloaded" in done.stdout, done.stderr
+    said = load_from_hub(tmp_path, hub)
+    assert f"has no {SHARDS[1]} in the local hub cache: {GET_IT}" in said
 
 
-def test_a_download_that_was_interrupted_goes_on(copy, tmp_path):
-    split(copy)
-    (copy / "training.log").write_text("not needed")
-    published = shutil.copytree(copy, tmp_path / "published")
-    (in_the_hub_cache(copy, tmp_path) / SHARDS[1]).unlink()
-    with hub_of(published) as (endpoint, sent):
-        done = run(LOAD_FROM_HUB, HF_HOME=str(tmp_path), HF_ENDPOINT=endpoint)
-    assert done.stdout == COMMIT + "\n", done.stderr
-    assert sent == [SHARDS[1]]
-
-
-@contextmanager
-def hub_of(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """A server that speaks as much of the hub's protocol as a download needs: its address, files it sent."""
-    sent: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.answer()
-
-        def do_GET(self) -> None:
-            self.wfile.write(self.answer())
-
-        def answer(self) -> bytes:
-            path = self.path.partition("?")[0]
-            files = sorted(folder.iterdir())
-            named = {f"/some-org/some-model/resolve/{COMMIT}/{file.name}": file for file in files}
-            if path.startswith(f"/api/models/some-org/some-model/tree/{COMMIT}"):
-                listed = [
-                    {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": ""} for f in files
-                ]
-                content = json.dumps(listed).encode()
-            elif path.startswith("/api/models/some-org/some-model"):
-                siblings = [{"rfilename": file.name} for file in files]
-                about = {"id": "some-org/some-model", "sha": COMMIT, "siblings": siblings}
-                content = json.dumps(about).encode()
-            elif path in named:
-                content = named[path].read_bytes()
-                if self.command == "GET":
-                    sent.append(named[path].name)
-            else:
-                self.send_error(404)
-                return b""
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.end_headers()
-            return content
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", sent
-        finally:
-            server.shutdown()
-            thread.join()
+def test_a_name_that_the_hub_does_not_allow_is_not_here(settings, tmp_path):
+    with pytest.raises(ScorerError, match="'a--b/c' is no folder and is not on this machine"):
+        load_scorer("a--b/c", settings)

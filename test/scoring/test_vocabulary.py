@@ -1,0 +1,63 @@
+"""Which instructions count as known, and what is said of one that is not."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+
+from topreward_ros.scoring import vocabulary
+from topreward_ros.scoring.base import ScorerInfo
+from topreward_ros.scoring.vocabulary import is_known, unknown_instruction_warning
+
+WORDINGS = ("open the drawer", "pull the drawer open", "Close the window.")
+INFO = ScorerInfo("embedded", "", False, "cpu", "float32", "", 1, WORDINGS)
+GENERAL = ScorerInfo("Qwen/Qwen3-VL-8B-Instruct", "", False, "cpu", "float32", "", 1)
+
+
+def test_examples_are_true() -> None:
+    assert doctest.testmod(vocabulary).failed == 0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *WORDINGS,
+        "OPEN the drawer",
+        " open\tthe  drawer\n",
+        "open the drawer.",
+        "open the drawer .",
+        "close the window",
+    ],
+)
+def test_case_white_space_and_a_full_stop_make_no_difference(said: str) -> None:
+    assert is_known(said, INFO)
+    assert unknown_instruction_warning(said, INFO, "model:=") == ""
+
+
+@pytest.mark.parametrize(
+    "said", ["open the drawers", "open drawer", "open the drawer!", "fold the towel", "."]
+)
+def test_any_other_difference_makes_it_another_instruction(said: str) -> None:
+    assert is_known(said, INFO) is (said == ".")
+
+
+def test_without_a_list_all_are_known_and_idle_always_is() -> None:
+    assert is_known("fold the towel", GENERAL)
+    assert unknown_instruction_warning("fold the towel", GENERAL, "model:=") == ""
+    assert is_known("", INFO) and is_known("  ", INFO)
+
+
+def test_the_warning_names_instruction_neighbour_list_and_mend() -> None:
+    said = unknown_instruction_warning("Open  the drawers", INFO, "model:=")
+    assert "model 'embedded' does not know the instruction 'Open the drawers'" in said
+    assert "'open the drawer' is the closest" in said
+    assert "`topreward models info embedded`" in said
+    assert "model:=Qwen/Qwen3-VL-8B-Instruct" in said
+    assert "--model Qwen/Qwen3-VL-8B-Instruct" in unknown_instruction_warning("x", INFO, "--model ")
+
+
+def test_a_neighbour_is_found_for_anything_and_a_book_is_cut() -> None:
+    for said in ("@", "\N{SNOWMAN}", "fold the towel " * 10_000):
+        warning = unknown_instruction_warning(said, INFO, "model:=")
+        assert "is the closest" in warning and len(warning) < 600 and "\n" not in warning
