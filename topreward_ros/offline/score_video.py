@@ -8,7 +8,7 @@ newer frame may replace one that still waits. As live, nothing is scored once th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from enum import Enum
 from math import isfinite
@@ -119,15 +119,32 @@ def score_video(
     ``rate`` [Hz] replaces the frame rate of the file; a folder of images needs it. ``on_score`` is called
     after every score. Raises `VideoError`, `ScorerError`, and `ValueError` for an empty instruction.
     """
+    frames = open_video(path, rate)
+    return score_frames(str(path), frames, instruction, scorer, settings, on_score=on_score)
+
+
+def score_frames(
+    name: str,
+    frames: Iterable[tuple[int, Callable[[], np.ndarray]]],
+    instruction: str,
+    scorer: PrefixScorer,
+    settings: MonitorSettings,
+    *,
+    on_score: Callable[[CurvePoint], None] | None = None,
+) -> Curve:
+    """`score_video` for frames from anywhere: stamps [ns] from 0 on, each with what reads its (H, W, 3) RGB image.
+
+    ``name`` stands for the video in the curve.
+    """
     if not instruction.strip():
         raise ValueError("the instruction is empty; say what the robot is to do")
-    monitor = TaskMonitor(settings, lambda: Path(path).stem)
+    monitor = TaskMonitor(settings, lambda: Path(name).stem)
     monitor.set_task(instruction)
     points: list[CurvePoint] = []
     events: list[CurveEvent] = []
     ended_early = False
     last_ns = 0
-    for stamp_ns, read in open_video(path, rate):
+    for stamp_ns, read in frames:
         if _has_ended(events):
             ended_early = True
             break
@@ -145,7 +162,7 @@ def score_video(
             if on_score is not None:
                 on_score(points[-1])
     return Curve(
-        str(path),
+        name,
         last_ns / NS_PER_S,
         instruction.strip(),
         scorer.info,
