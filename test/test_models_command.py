@@ -61,6 +61,7 @@ class Hub:
         self.unknown = False
         self.damages = False  #: weights arrive with other bytes
         self.slowly = False  #: weights take minutes
+        self.knows_ranges = True  #: else a file always comes from its beginning
         self.claimed_size = 0  #: of the weights, instead of their own
         self.requests = 0
         hub = self
@@ -117,7 +118,7 @@ class Hub:
             self._refuse(request, *self.refuses)
             return
         content, is_weights = file.read_bytes(), file.suffix == ".safetensors"
-        start = int(re.sub(r"\D", "", request.headers.get("Range", "bytes=0-")))
+        start = int(re.sub(r"\D", "", request.headers.get("Range", "bytes=0-"))) * self.knows_ranges
         headers = {"ETag": f'"{digest(file)}"', "X-Repo-Commit": COMMIT}
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
@@ -237,6 +238,9 @@ def test_list_tells_what_is_here_what_is_incomplete_and_what_can_be_got(folder: 
     elsewhere = {"HF_HUB_CACHE": str(tmp_path / "home" / "hub")}
     assert listed(tmp_path / "nothing", **elsewhere)[NAME].startswith("here")
 
+    (cached(tmp_path / "home") / "refs" / "main").unlink()  # which a download writes at its end
+    assert listed(tmp_path / "home")[NAME].startswith("incomplete")
+    (cached(tmp_path / "home") / "refs" / "main").write_text(COMMIT)
     (snapshot / WEIGHTS).unlink()
     assert listed(tmp_path / "home")[NAME].startswith("incomplete")
     (snapshot / "config.json").write_text('{"model_type": "llava"}')
@@ -361,6 +365,13 @@ def test_a_break_in_the_middle_is_taken_up_again(hub: Hub, tmp_path: Path) -> No
     assert result.returncode == 0, result.stderr
     assert [start for name, start in hub.sent if name == WEIGHTS] == [0, MEBIBYTE]
     assert len(result.stderr.splitlines()) == 1, result.stderr
+
+
+def test_a_hub_that_always_begins_anew_does_no_harm(hub: Hub, tmp_path: Path) -> None:
+    hub.breaks_after, hub.knows_ranges = [MEBIBYTE, 2 * MEBIBYTE], False
+    assert download(hub, tmp_path).returncode == 0
+    assert [start for name, start in hub.sent if name == WEIGHTS] == [0, 0, 0]
+    assert digest(cached(tmp_path) / "snapshots" / COMMIT / WEIGHTS) == digest(hub.folder / WEIGHTS)
 
 
 def test_a_download_that_failed_goes_on_where_it_ended(hub: Hub, tmp_path: Path) -> None:
