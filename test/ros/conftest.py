@@ -19,6 +19,7 @@ import yaml
 pytest.importorskip("rclpy")
 
 import rclpy
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -57,6 +58,7 @@ class Robot:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.clients: dict[str, Client] = {}  # of the services of the newest process
         self.last_start: float | None = None  # [s], monotonic
         self.progress: list[TaskProgress] = []
         self.rewards: list[TaskReward] = []
@@ -80,6 +82,8 @@ class Robot:
 
     def start(self, module: str, **parameters: Any) -> subprocess.Popen[bytes]:
         """Start a node of the package with ``parameters``; what it says goes to `said`."""
+        while self.clients:
+            self.node.destroy_client(self.clients.popitem()[1])
         number = len(self.processes)
         file = self.folder / f"parameters-{number}.yaml"
         file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
@@ -138,15 +142,17 @@ class Robot:
 
     def call(self, kind: type, name: str, **request: Any) -> Any:
         """Call a service and return its response."""
-        client = self.node.create_client(kind, name)
+        client = self.clients.get(name)
+        if client is None:
+            client = self.clients[name] = self.node.create_client(kind, name)
+            self.until(client.service_is_ready, f"service {name} is there")
+            # We have found the service; it must find us, too, or its answer goes nowhere. Between processes
+            # that have only just met that takes a while, and nothing tells when it is done.
+            newly_met = self.last_start is not None and time.monotonic() - self.last_start < 4.0
+            self.spin(1.0 if newly_met else 0.1)
         self.until(client.service_is_ready, f"service {name} is there")
-        # We have found the service; it must find us, too, or its answer goes nowhere. Between processes
-        # that have only just met that takes a while, and nothing tells when it is done.
-        newly_met = self.last_start is not None and time.monotonic() - self.last_start < 4.0
-        self.spin(1.0 if newly_met else 0.1)
         future = client.call_async(kind.Request(**request))
         self.until(future.done, f"service {name} answers")
-        self.node.destroy_client(client)
         return future.result()
 
     def say(self, instruction: str) -> None:

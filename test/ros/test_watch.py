@@ -160,8 +160,9 @@ def test_watch_prints_a_line_per_score(robot, run, video: Path, tmp_path: Path) 
 
 def test_watch_in_a_namespace_ends_after_its_duration(robot, run) -> None:
     publisher = robot.node.create_publisher(TaskProgress, "/arm/task_progress", qos.progress())
-    remapped = run(robot.environment, "watch", "--duration", 8, "--ros-args", "-r", "__ns:=/arm")
     named = run(robot.environment, "watch", "--once", "--topic", "/arm/task_progress")
+    robot.until(lambda: publisher.get_subscription_count() == 1, "one watches the topic")
+    remapped = run(robot.environment, "watch", "--duration", 4, "--ros-args", "-r", "__ns:=/arm")
     robot.until(lambda: publisher.get_subscription_count() == 2, "both watch the topic")
     message = TaskProgress(episode_id="e", instruction="x", state=TaskProgress.RUNNING, num_frames=2)
     message.header.stamp.sec = 5
@@ -174,7 +175,7 @@ def test_watch_in_a_namespace_ends_after_its_duration(robot, run) -> None:
 
 def test_watch_says_what_to_check_when_nothing_comes(robot, run) -> None:
     robot.node.create_publisher(TaskProgress, "/arm/task_progress", qos.progress())
-    command = run(robot.environment, "watch", "--duration", 7)
+    command = run(robot.environment, "watch", "--duration", 6)
     assert command.status() == 1
     assert (
         f"nothing on /task_progress for 5 s (ROS_DOMAIN_ID {robot.environment['ROS_DOMAIN_ID']})"
@@ -182,7 +183,7 @@ def test_watch_says_what_to_check_when_nothing_comes(robot, run) -> None:
     )
     assert "nobody publishes it: is the monitor running" in command.said
     assert "other topics of this type: /arm/task_progress; choose one with --topic" in command.said
-    assert command.said.splitlines()[-1] == "topreward: no score came on /task_progress within 7 s"
+    assert command.said.splitlines()[-1] == "topreward: no score came on /task_progress within 6 s"
 
 
 def test_watch_names_a_publisher_that_is_silent(robot, run) -> None:
