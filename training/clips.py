@@ -11,6 +11,8 @@ import numpy as np
 
 #: [Hz] frames of a clip; every second one is the monitor's usual rate.
 RATE = 4.0
+#: From where an attempt is filmed; `simulation` knows where that is.
+VIEWS = ("right", "side")
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Clip:
 
     task: str  #: name in `instructions.TASKS`
     kind: str  #: one of `simulation.KINDS`
-    view: str  #: one of `simulation.VIEWS`
+    view: str  #: one of `VIEWS`
     frames: np.ndarray  #: (N, height, width, 3) uint8 RGB
     progress: np.ndarray  #: (N,) float32, see `simulation.Trajectory.progress`
     moved: np.ndarray  #: (N,) float32, 0 to 1
@@ -99,5 +101,8 @@ class Manifest:
         if not path.is_file():
             raise SystemExit(f"{path} is missing: make the data with `python -m training.generate {folder}`")
         text = path.read_text()
-        lines = [Listed(**{**content, "path": Path(content["path"])}) for content in map(json.loads, text.splitlines())]
+        lines = [
+            Listed(**{**content, "path": Path(content["path"])})
+            for content in map(json.loads, text.splitlines())
+        ]
         return lines, hashlib.sha256(text.encode()).hexdigest()

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import Progress
 
-from training.clips import RATE, Clip, Listed, Manifest
+from training.clips import RATE, VIEWS, Clip, Listed, Manifest
 from training.instructions import TASKS
 
 TRAIN, EVALUATIONS = "train", ("eval-0", "eval-1", "eval-2")
@@ -66,10 +66,10 @@ class Timing:
         work = rng.uniform(4, 10) * share_of_work
         if split == TRAIN:
             return cls(rng.uniform(0, 2), work, rng.uniform(0, 7))
-        return cls(rng.uniform(0.25, 2), work, rng.uniform(5, 6.5))  # a success can last, so it can be seen
+        return cls(rng.uniform(0.25, 2), work, rng.uniform(6, 7.5))  # a success lasts, so that it can be seen
 
     def steps(self, working: int, total: int) -> np.ndarray:
-        """Step of the simulation in each frame: ``working`` steps of work, the rest until ``total`` follow."""
+        """Step of the simulation in each frame: ``working`` steps of work, then the rest of ``total``."""
         seconds = np.arange(int((self.before + self.work + self.after) * RATE) + 1) / RATE
         share = (seconds - self.before) / max(self.work, 1e-6)
         return np.clip(share * working, 0, total - 1).astype(int)
@@ -85,7 +85,7 @@ def film(simulator, attempt: Attempt) -> Iterator[Clip]:
     share = min(1.6, max(0.2, trajectory.steps * trajectory.pace / 80))
     timing = Timing.drawn(rng, attempt.split, share)
     steps = timing.steps(trajectory.steps - simulation.RESTING, trajectory.steps)
-    for view in simulation.VIEWS:
+    for view in VIEWS:
         camera = simulation.Camera.of_view(view, rng)
         yield Clip(
             attempt.task,
@@ -104,11 +104,12 @@ def _work(job: tuple[Path, str, list[Attempt]]) -> Iterator[list[Listed]]:
     folder, task, attempts = job
     simulator = None
     for attempt in attempts:
-        from training.simulation import VIEWS, Simulator
-
         paths = [attempt.path(view) for view in VIEWS]
         if not all((folder / path).is_file() for path in paths):
-            simulator = simulator or Simulator(task)
+            if simulator is None:
+                from training.simulation import Simulator  # not needed where all clips are there
+
+                simulator = Simulator(task)
             for path, clip in zip(paths, film(simulator, attempt), strict=True):
                 clip.save(folder / path)
         yield [_listed(folder, path, attempt.seed) for path in paths]
@@ -163,7 +164,9 @@ def main() -> None:
     """Generate from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the clips go; some 4 GB")
-    parser.add_argument("--train", type=int, default=140, help="attempts per task to learn from (%(default)s)")
+    parser.add_argument(
+        "--train", type=int, default=140, help="attempts per task to learn from (%(default)s)"
+    )
     parser.add_argument("--evaluate", type=int, default=20, help="per task in each of 3 sets (%(default)s)")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="(%(default)s)")
     arguments = parser.parse_args()

@@ -126,7 +126,9 @@ class Stream:
             == self.tokens.video_pad,
             ends=torch.tensor([line.ends for line in lines]),
             answers=torch.tensor([line.answers for line in lines]),
-            progress=torch.tensor([[question.progress for question in sample.questions] for sample in samples]),
+            progress=torch.tensor(
+                [[question.progress for question in sample.questions] for sample in samples]
+            ),
             hand=torch.stack([torch.from_numpy(one.hand) for one in known]).float(),
             moved=torch.stack([torch.from_numpy(one.moved) for one in known]).float(),
             known_progress=torch.stack([torch.from_numpy(one.progress) for one in known]).float(),
@@ -138,7 +140,9 @@ class Stream:
     def _pixels(self, sample: Sample) -> torch.Tensor:
         frames = torch.from_numpy(sample.frames).permute(0, 3, 1, 2)
         pairs = zip(frames[0::2], frames[1::2], strict=True)
-        return torch.cat([patches.cut(first, second, self.preprocessing, PATCH, MERGE) for first, second in pairs])
+        return torch.cat(
+            [patches.cut(first, second, self.preprocessing, PATCH, MERGE) for first, second in pairs]
+        )
 
     def _line(self, sample: Sample, rows: int, columns: int) -> _Line:
         line = _Line()
@@ -161,7 +165,9 @@ class _Line:
         self.next_position = 0
         self._positions: list[torch.Tensor] = []
         self._after: list[int] = []  # next position after each patch
-        self._questions: list[tuple[int, int, int]] = []  # tokens of video seen, first token, token after the last
+        self._questions: list[
+            tuple[int, int, int]
+        ] = []  # tokens of video seen, first token, token after the last
 
     @property
     def positions(self) -> torch.Tensor:
@@ -219,11 +225,13 @@ class Trainee(nn.Module):
         _take_equal_patches_together(self.model)
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities of the whole vocabulary (B, Q, V) after the questions; states (B, P, H) after patches."""
+        """Log-probabilities (B, Q, vocabulary) after the questions; states (B, P, hidden) after patches."""
         core: Any = self.model.model
         seen = core.visual(batch.pixels, grid_thw=batch.grid)
         embeddings = self.model.get_input_embeddings()(batch.ids)
-        embeddings = embeddings.masked_scatter(batch.is_pad[..., None], seen.pooler_output.to(embeddings.dtype))
+        embeddings = embeddings.masked_scatter(
+            batch.is_pad[..., None], seen.pooler_output.to(embeddings.dtype)
+        )
         states = core.language_model(
             inputs_embeds=embeddings,
             attention_mask=batch.sees,
@@ -283,7 +291,9 @@ def _draw_weights(module: nn.Module, seed: int) -> None:
             drawn = torch.randn(weight.shape, generator=generator) * fan_in**-0.5
             if "embed" in name and fan_in == 1.0:
                 drawn *= 0.2
-            elif name.endswith(("o_proj.weight", "down_proj.weight", "attn.proj.weight", "mlp.linear_fc2.weight")):
+            elif name.endswith(
+                ("o_proj.weight", "down_proj.weight", "attn.proj.weight", "mlp.linear_fc2.weight")
+            ):
                 drawn *= 0.35  # what is added to the stream by each of some seven layers
             elif "lm_head" in name:
                 drawn *= 0.1
@@ -291,7 +301,7 @@ def _draw_weights(module: nn.Module, seed: int) -> None:
 
 
 def _take_equal_patches_together(model: Qwen3VLForConditionalGeneration) -> None:
-    """Let the vision model attend within all patches at once, not one after the other; they are equal in size.
+    """Let the vision model attend within all patches at once, as they are equal in size.
 
     And let it embed pixels by a matrix product, of which the convolution is a slow form on a CPU.
     """
@@ -299,12 +309,15 @@ def _take_equal_patches_together(model: Qwen3VLForConditionalGeneration) -> None
     def embed(self: Any, pixels: torch.Tensor) -> torch.Tensor:
         return nn.functional.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
 
-    def attend(self: Any, hidden: torch.Tensor, cu_seqlens: torch.Tensor, position_embeddings: Any, **_: Any) -> Any:
+    def attend(
+        self: Any, hidden: torch.Tensor, cu_seqlens: torch.Tensor, position_embeddings: Any, **_: Any
+    ) -> Any:
         number, tokens = len(cu_seqlens) - 1, hidden.shape[0]
         query, key, value = self.qkv(hidden).view(tokens, 3, self.num_heads, -1).unbind(1)
         query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
         query, key, value = (
-            part.view(number, tokens // number, self.num_heads, -1).transpose(1, 2) for part in (query, key, value)
+            part.view(number, tokens // number, self.num_heads, -1).transpose(1, 2)
+            for part in (query, key, value)
         )
         made = nn.functional.scaled_dot_product_attention(query, key, value)
         return self.proj(made.transpose(1, 2).reshape(tokens, -1))

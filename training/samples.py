@@ -132,7 +132,7 @@ def _target(clip: Clip, chosen: np.ndarray) -> np.ndarray:
 
 
 def _ask(task: Task, progress: np.ndarray, shape: Shape, rng: np.random.Generator) -> list[Question]:
-    """Right questions about some beginnings and about the whole, and wrong ones, whose answer is no progress."""
+    """Right questions about some beginnings and the whole, and wrong ones, whose answer is no progress."""
     wrong = max(1, shape.questions // 4)
     ends = rng.permutation(np.arange(1, shape.patches))[: shape.questions - wrong - 1]
     ends = [*sorted(ends.tolist()), shape.patches]
@@ -183,7 +183,9 @@ def change_looks(frames: np.ndarray, height: int, width: int, rng: np.random.Gen
         key = picture.tobytes() if noise == 0 else b""
         if key not in known:
             known[key] = _changed(picture, gain, offset, noise, blur, quality, grey, rng)
-        made[number] = known[key] if noise == 0 else _changed(picture, gain, offset, noise, blur, quality, grey, rng)
+        made[number] = (
+            known[key] if noise == 0 else _changed(picture, gain, offset, noise, blur, quality, grey, rng)
+        )
     return made
 
 
@@ -223,6 +225,7 @@ def _changed(
         changed += rng.standard_normal(changed.shape, np.float32) * np.float32(noise)
     shown = np.clip(np.rint(changed), 0, 255).astype(np.uint8)
     if quality:
-        shown = cv2.imdecode(cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        shown = cv2.imdecode(
+            cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR
+        )
     return shown
-

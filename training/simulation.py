@@ -17,15 +17,15 @@ from zlib import crc32
 os.environ.setdefault("MUJOCO_GL", "osmesa")  # read when mujoco is imported
 warnings.filterwarnings("ignore", module="gymnasium")
 
-import metaworld.policies
-import mujoco
-import numpy as np
-from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+import metaworld.policies  # noqa: E402
+import mujoco  # noqa: E402
+import numpy as np  # noqa: E402
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # noqa: E402
 
 SUCCESS, STOP, RETREAT, MISS, NOISE, IDLE = KINDS = ("success", "stop", "retreat", "miss", "noise", "idle")
 
 #: Azimuth and elevation [degrees] of the cameras, before jitter: from the right, and from the far right.
-VIEWS = {"right": (122.0, -28.0), "side": (156.0, -32.0)}
+_ANGLES = {"right": (122.0, -28.0), "side": (156.0, -32.0)}
 
 _LOOK_AT = (0.02, 0.69, 0.15)  # [m], over the table
 _DISTANCE = 0.92  # [m]
@@ -53,7 +53,7 @@ class Camera:
     @classmethod
     def of_view(cls, view: str, rng: np.random.Generator | None = None) -> Camera:
         """The camera of a view, moved about by ``rng`` if there is one."""
-        azimuth, elevation = VIEWS[view]
+        azimuth, elevation = _ANGLES[view]
         if rng is None:
             return cls(azimuth, elevation)
         turn, tilt = rng.uniform(-12, 12), rng.uniform(-6, 6)
@@ -70,7 +70,9 @@ class Trajectory:
     bodies: np.ndarray  #: (bodies, 7) where the fixed parts of this scene stand: position, quaternion
     joints: np.ndarray  #: (steps, positions) joint positions
     hand: np.ndarray  #: (steps, 3) [m]
-    progress: np.ndarray  #: (steps,) 0 to 0.8 before success: 0.35 for the approach, 0.45 for the object's way
+    progress: (
+        np.ndarray
+    )  #: (steps,) 0 to 0.8 before success: 0.35 for the approach, 0.45 for the object's way
     moved: np.ndarray  #: (steps,) 0 to 1, share of the object's way to success
     success: np.ndarray  #: (steps,) bool, by the simulator, and latched
     pace: float  #: share of the expert's full speed
@@ -136,7 +138,9 @@ class Simulator:
             self._data.qpos[:] = trajectory.joints[step]
             mujoco.mj_forward(self._model, self._data)
             self._renderer.update_scene(self._data, self._view, self._options)
-            flags[mujoco.mjtRndFlag.mjRND_SHADOW] = flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0  # ten times faster
+            flags[mujoco.mjtRndFlag.mjRND_SHADOW] = flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = (
+                0  # ten times faster
+            )
             pictures[step] = self._renderer.render().copy()
         return np.stack([pictures[step] for step in steps])
 
@@ -196,7 +200,9 @@ class _Run:
         for _ in range(RESTING):
             self._act(np.zeros(3), self._gripper)
             self._record()
-        joints, hands, progress, moved, success = (np.array(column) for column in zip(*self._steps, strict=True))
+        joints, hands, progress, moved, success = (
+            np.array(column) for column in zip(*self._steps, strict=True)
+        )
         succeeded = bool(success.any())
         if succeeded != (self._kind == SUCCESS) or (not succeeded and moved.max() > _CLEAR_FAILURE):
             return None

@@ -20,7 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset
 
@@ -42,7 +49,9 @@ class Steps(Dataset):
 
     def __init__(self, folder: Path, clips: list[Listed], stream: Stream, steps: int, seed: int) -> None:
         self._folder, self._stream, self._steps, self._seed = folder, stream, steps, seed
-        self._by_outcome = [[clip for clip in clips if clip.succeeded is outcome] for outcome in (True, False)]
+        self._by_outcome = [
+            [clip for clip in clips if clip.succeeded is outcome] for outcome in (True, False)
+        ]
         for outcome, found in zip(("successful", "failed"), self._by_outcome, strict=True):
             if not found:
                 raise SystemExit(f"{folder} has no {outcome} clip to learn from: generate more")
@@ -106,7 +115,9 @@ def train(data: Path, run: Path, steps: int, seed: int, workers: int) -> str:
         table = csv.DictWriter(log, ["step", "rate", "patches", "loss", *_WEIGHTS, *_HEADS])
         table.writeheader()
         bar = progress.add_task("", total=steps, loss=math.nan)
-        loader = DataLoader(batches, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+        loader = DataLoader(
+            batches, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
+        )
         for step, batch in enumerate(loader):
             losses = trainee.losses(batch.to(device))
             loss = total_loss(losses, step / steps)
@@ -114,7 +125,12 @@ def train(data: Path, run: Path, steps: int, seed: int, workers: int) -> str:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
             optimizer.step()
-            row = {"step": step, "rate": schedule.get_last_lr()[0], "patches": batch.ends.shape[1], "loss": loss.item()}
+            row = {
+                "step": step,
+                "rate": schedule.get_last_lr()[0],
+                "patches": batch.ends.shape[1],
+                "loss": loss.item(),
+            }
             row |= {name: value.item() for name, value in losses.items()}
             schedule.step()
             table.writerow({name: f"{value:.6g}" for name, value in row.items()})
