@@ -381,9 +381,9 @@ def markdown(lines: list[Line], results: Results) -> str:
     ]
     clips = len({result.job.clip.path for result in results.all})
     note = (
-        f"{clips} clips of held-out scenes, attempts and cameras in {len(results.sets)} sets, scored frame by "
-        "frame at the monitor's defaults (2 fps unless said otherwise). Static and noisy clips meet a goal "
-        f"when all of them do. Timed on {_machine()}."
+        f"{clips} clips of held-out scenes, attempts and cameras in {len(results.sets)} sets, scored frame "
+        "by frame at the monitor's defaults (2 fps unless said otherwise). Static and noisy clips meet a "
+        f"goal when all of them do. Timed on {_machine()}."
     )
     return "\n".join([note, "", *rows, "", *by_task_table(results)])
 

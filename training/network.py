@@ -26,14 +26,12 @@ from training.instructions import TASKS
 from training.samples import LOWEST, Sample
 
 PATCH, MERGE = 16, 2  # [px] side of a vision patch; patches along the side of a token
-VOCABULARY = 640
+VOCABULARY = 512
 
 
 def make_tokenizer() -> Tokenizer:
     """A tokenizer for which every word of the prompt and of the trained wordings is one token."""
-    words = [wording for task in TASKS for wording in task.trained]
-    capitals = [wording[0].upper() + wording[1:] + "." for wording in words]
-    prompt = [prompts.prompt_text(word) for word in words + capitals]
+    prompt = [prompts.prompt_text(wording) for task in TASKS for wording in task.trained]
     return train_tokenizer([*prompt, prompts.TURN_HEAD + prompts.time_text(0.0)] * 2, VOCABULARY)
 
 

@@ -152,11 +152,8 @@ def drawn_other(task: Task, rng: np.random.Generator) -> Task:
 
 
 def drawn_wording(task: Task, rng: np.random.Generator) -> str:
-    """A trained wording, now and then with a capital letter or a full stop."""
-    wording = task.instruction if rng.random() < 0.2 else str(rng.choice(task.trained))
-    if rng.random() < 0.15:
-        wording = wording[0].upper() + wording[1:]
-    return wording + "." if rng.random() < 0.15 else wording
+    """A trained wording, the instruction itself more often than the others."""
+    return task.instruction if rng.random() < 0.2 else str(rng.choice(task.trained))
 
 
 def crop(frames: np.ndarray, height: int, width: int) -> np.ndarray:

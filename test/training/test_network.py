@@ -1,0 +1,81 @@
+"""What is trained is what is scored: the network's many questions in one pass equal the scorer's answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from topreward_ros.core.frames import Frame
+from topreward_ros.defaults import monitor_defaults
+from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.scoring.registry import load_scorer
+
+pytest.importorskip("training", reason="training/ is not installed with the package")
+
+from safetensors.torch import save_file
+
+from training.export import export
+from training.network import Stream, Trainee, make_tokenizer
+from training.samples import Known, Question, Sample
+
+QUESTIONS = [
+    Question(1, "open the drawer", 0.0),
+    Question(3, "please close the drawer", 0.5),
+    Question(4, "open the drawer", 0.9),
+    Question(2, "words that nobody trained", 0.0),
+]
+
+
+def a_sample(height: int, seed: int, odd: bool) -> Sample:
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(0, 256, (8, height, 128, 3), np.uint8)
+    seconds = np.arange(8) * 0.5 * (20 if seed else 1)  # beyond 10 s, where times have more digits
+    if odd:
+        frames[7], seconds[7] = frames[6], seconds[6]
+    known = Known(
+        np.zeros((4, 3), np.float32),
+        np.zeros(4, np.float32),
+        np.zeros(4, np.float32),
+        np.zeros(4, np.float32),
+        0,
+        forward=True,
+    )
+    return Sample(frames, seconds.reshape(-1, 2).mean(1), QUESTIONS, known)
+
+
+@pytest.mark.parametrize("height", [96, 128])
+@pytest.mark.parametrize("odd", [False, True])
+def test_the_scorer_gives_what_was_trained(tmp_path: Path, height: int, odd: bool) -> None:
+    tokenizer = make_tokenizer()
+    trainee = Trainee(tokenizer, seed=3).eval()
+    with torch.no_grad():
+        for weight in trainee.parameters():  # as they will be shipped
+            weight.copy_(weight.half().float())
+    run = tmp_path / "run"
+    run.mkdir()
+    save_file({name: w.contiguous() for name, w in trainee.state_dict().items()}, run / "trainee.safetensors")
+    tokenizer.save(str(run / "tokenizer.json"))
+    made_from = {"data_sha256": "d", "clips": 2, "steps": 0, "seed": 3, "torch": "2", "device": "CPU"}
+    (run / "made_from.json").write_text(json.dumps({**made_from, "weights_sha256": "w"}))
+    export(run, tmp_path / "model")
+
+    samples = [a_sample(height, seed, odd) for seed in (0, 1)]
+    with torch.no_grad():
+        log_probs, _ = trainee(Stream(tokenizer).batch(samples))  # (2, 4, vocabulary)
+    parameters = monitor_defaults() | {"device": "cpu", "scorer_threads": 1}
+    scorer = load_scorer(str(tmp_path / "model"), ScorerSettings.from_parameters(parameters))
+    for number, sample in enumerate(samples):
+        stamps = [round(s * 1e9) for s in np.arange(8) * 0.5 * (20 if number else 1)]
+        video = [Frame(stamp, frame) for stamp, frame in zip(stamps, sample.frames, strict=True)]
+        video = video[:7] if odd else video
+        for place, question in enumerate(QUESTIONS):
+            answer = scorer.score(question.wording, video[: 2 * question.patches])
+            trained = log_probs[number, place]
+            assert answer.log_prob == pytest.approx(float(trained[trainee.tokens.answer_true]), abs=1e-4)
+            assert answer.log_prob_false == pytest.approx(
+                float(trained[trainee.tokens.answer_false]), abs=1e-4
+            )
