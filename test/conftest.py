@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "installed: depends on how the package was installed (QUICK_TESTS)")
+
+
 @pytest.fixture(scope="session")
 def free_dead_shared_memory() -> Callable[[], None] | None:
     """Removes what killed processes left in /dev/shm, as `fastdds shm clean` does; None without that tool.

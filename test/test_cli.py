@@ -43,6 +43,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.installed
 def test_help_and_version_are_quick_and_need_nothing_heavy() -> None:
     result = topreward("--help")
     assert result.returncode == 0
@@ -55,6 +56,7 @@ def test_help_and_version_are_quick_and_need_nothing_heavy() -> None:
     assert topreward(command=[sys.executable, "-c", code]).stdout == "set()\n"
 
 
+@pytest.mark.installed
 def test_score_says_what_came_of_it(video: Path, tmp_path: Path) -> None:
     curve, picture = tmp_path / "curve.json", tmp_path / "curve.png"
     result = topreward("score", video, "--task", "push [the] block", "--json", curve, "--plot", picture)
@@ -146,6 +148,7 @@ def test_an_output_without_permission_is_refused_before_the_work(video: Path, tm
         assert result.stderr.startswith(f"topreward: {path} cannot be written")
 
 
+@pytest.mark.installed
 def test_score_needs_no_ros(video: Path) -> None:
     code = (
         "import sys\n"

@@ -19,6 +19,8 @@ from packaging.version import Version
 
 from topreward_ros import defaults
 
+pytestmark = pytest.mark.installed
+
 ROOT = Path(__file__).resolve().parents[1]
 INTERFACES = sorted(path for kind in ("msg", "srv", "action") for path in (ROOT / kind).glob(f"*.{kind}"))
 MODULES = sorted((ROOT / "topreward_ros").rglob("*.py"))

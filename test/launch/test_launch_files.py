@@ -34,6 +34,8 @@ from topreward_ros.defaults import monitor_defaults, shared_file
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.demo import free_domain
 
+pytestmark = pytest.mark.installed
+
 LAUNCH_FILES = sorted(shared_file("launch").glob("*.launch.py"))
 START_LIMIT = 60.0  # [s] a machine with two busy cores
 

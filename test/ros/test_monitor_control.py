@@ -262,6 +262,7 @@ def test_latched_instruction_from_before_the_start(robot) -> None:
     assert len(episodes) == 1, "heard twice, taken twice"
 
 
+@pytest.mark.installed
 def test_the_full_lifecycle_twice(robot) -> None:
     process = robot.start("monitor", autostart=False, task="stack the cup")
     assert state_of(robot) == "unconfigured"

@@ -66,7 +66,7 @@ def watch(robot: Any, video: Path, transport: str = "raw", **parameters: Any) ->
     return scored
 
 
-@pytest.mark.parametrize("transport", ["raw", "compressed"])
+@pytest.mark.parametrize("transport", [pytest.param("raw", marks=pytest.mark.installed), "compressed"])
 def test_a_played_video_is_scored_in_order(robot, block_video: Path, transport: str) -> None:
     """At the shipped QoS (best effort): at least 90 % of the due frames, and every header right."""
     scored = watch(robot, block_video, transport)

@@ -14,6 +14,7 @@ from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes.parameters import MONITOR_PARAMETERS
 
 
+@pytest.mark.installed
 def test_parameters_and_their_defaults_are_the_same_list() -> None:
     assert [parameter.name for parameter in MONITOR_PARAMETERS] == list(monitor_defaults())
     for parameter in MONITOR_PARAMETERS:

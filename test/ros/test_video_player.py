@@ -122,6 +122,7 @@ def watcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watcher]:
     watcher.close()
 
 
+@pytest.mark.installed
 def test_every_frame_arrives_in_order_with_the_stamps_of_the_video(watcher: Watcher, video: Path):
     watcher.subscribe("image", Image)
     before = time.time_ns()

@@ -268,6 +268,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
 
 
+@pytest.mark.installed
 def test_demo_plays_scores_and_ends_by_itself(run, environment, video: Path, tmp_path: Path) -> None:
     picture = tmp_path / "demo.svg"
     command = run(environment, "demo", "--video", video, "--task", VERBATIM, "--svg", picture)
@@ -303,7 +304,7 @@ def test_demo_notices_a_child_that_is_killed(run, environment, video: Path) -> N
     assert not Path(f"/proc/{player}").exists()
 
 
-@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("terminal", [pytest.param(False, marks=pytest.mark.installed), True])
 def test_ctrl_c_ends_the_demo_and_its_children(
     run, environment, terminal: bool, tmp_path: Path, shared_memory
 ) -> None:
