@@ -36,7 +36,7 @@ from training.generate import TRAIN
 from training.network import Batch, Stream, Trainee, make_tokenizer
 from training.samples import Shape, make_sample
 
-STEPS = 1800
+STEPS = 1500
 #: How much each term of the loss counts. The heads count less and less: they help at the start.
 _WEIGHTS = {"answer": 1.0, "odds": 1.0}
 _HEADS = {"hand": 0.2, "task": 0.3, "moved": 2.0, "progress": 2.0, "success": 0.3}
