@@ -197,8 +197,13 @@ class Robot:
             store.clear()
 
     def close(self) -> None:
-        for process in self.processes:
-            if process.poll() is None:
+        running = [process for process in self.processes if process.poll() is None]
+        for process in running:
+            process.terminate()  # killed, it would leave its shared memory behind
+        for process in running:
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
         self.executor.shutdown()

@@ -57,10 +57,6 @@ def test_a_signal_ends_it_cleanly_within_three_seconds(
     robot, shared_memory, with_signal: int, moment: str
 ) -> None:
     process = robot.start("monitor", task="stack the cup", sample_rate=20.0)
-    if moment == "loading":
-        robot.until(lambda: "loading model" in robot.said(process), "it loads")
-    else:
-        robot.until(lambda: bool(robot.infos), "it is active")
     player: subprocess.Popen[bytes] | None = None
     if moment == "scoring":
         import cv2
@@ -72,6 +68,10 @@ def test_a_signal_ends_it_cleanly_within_three_seconds(
             cv2.imwrite(str(folder / f"{k}.png"), np.full((48, 64, 3), k, np.uint8))
         player = robot.start("video_player", video=str(folder), rate=30.0, loop=True)
         robot.until(lambda: len(robot.scored()) >= 3, "it scores")
+    elif moment == "idle":
+        robot.until(lambda: bool(robot.infos), "it is active")
+    else:
+        robot.until(lambda: "loading model" in robot.said(process), "it loads")
     segments = shared_memory(process.pid)
     process.send_signal(with_signal)
     time.sleep(0.05)  # `ros2 launch` passes on what the terminal sent already
