@@ -302,10 +302,10 @@ def test_check_scores_the_shipped_video(folder: Path, tmp_path: Path) -> None:
     said = " ".join(result.stdout.split())
     assert f"model {NAME} ({COMMIT}) random weights: the numbers mean nothing runs on" in said
     assert re.search(r"loading \d+\.\d\d s answer one token", said)
-    assert re.search(r"scoring \d+\.\d{3} s per score, 20 scores", said)
+    assert re.search(r"scoring \d+\.\d{3} s per score, 22 scores", said)
     start, end = map(float, re.findall(r"(-\d+\.\d{3}) (?:at the start|nat)", said))
     assert start < 0 and end < 0 and start != end
-    assert "open_drawer.mp4: open the drawer" in said
+    assert "demo_success.mp4: open the drawer" in said
 
 
 def test_check_of_a_damaged_model_is_one_line(folder: Path, tmp_path: Path) -> None:
@@ -353,7 +353,8 @@ def test_a_download_makes_a_model_that_works_without_network(hub: Hub, tmp_path:
 
 
 def test_at_run_time_nothing_is_downloaded(hub: Hub, tmp_path: Path) -> None:
-    arguments = ("score", Path(__file__).parents[1] / "media/open_drawer.mp4", "--task", "x", "--model", NAME)
+    video = Path(__file__).parents[1] / "media/demo_success.mp4"
+    arguments = ("score", video, "--task", "x", "--model", NAME)
     line = refused(topreward(*arguments, home=tmp_path, endpoint=hub.endpoint))
     assert f"get it with `topreward models download {NAME}`" in line
     assert hub.requests == 0

@@ -230,3 +230,28 @@ def test_lines_for_where_there_is_no_terminal() -> None:
     log = watched(sample(0))
     event = Happening("e1", START + 3 * 10**9, "TIMEOUT", "too long")
     assert event_line(log, event).split() == ["3.00", "s", "TIMEOUT:", "too", "long"]
+
+
+def test_the_next_log_takes_nothing_of_the_last_episode() -> None:
+    """Heartbeats repeat its end until the new one begins."""
+    log = watched(sample(0), sample(1))
+    log.model, log.random_weights = "small", True
+    after = log.successor("the robot does nothing", "starting the next video ...")
+    old_end = Happening("e1", START, "EPISODE_ENDED", "success")
+    assert not after.add_progress(sample(1), now_s=5.0) and not after.add_event(old_end)
+    assert after.newest is None and not after.events and after.last_arrival_s is None
+    said = "\n".join(drawn(after))
+    assert "the robot does nothing" in said and "starting the next video ..." in said and "10 %" not in said
+    assert after.add_event(replace(old_end, episode_id="e2"))
+    assert after.add_progress(sample(4, episode_id="e2"), now_s=6.0)
+    said = "\n".join(drawn(after))
+    assert "the robot does nothing" in said and "20 %" in said and "small" in said
+    assert after.successor("", "").over == "e2"
+    assert log.successor("", "").successor("", "").over == "e1", "one that saw nothing passes it on"
+
+
+def test_a_caption_takes_one_row_where_rows_are_few() -> None:
+    log = watched(sample(0))
+    log.caption = "word " * 40
+    rows = drawn(log, width=60, height=8)
+    assert len(rows) <= 8 and sum("word" in row for row in rows) == 1

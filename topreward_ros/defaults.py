@@ -1,4 +1,4 @@
-"""Where the shipped files lie and what the monitor's defaults are: config/monitor.yaml, read in one place.
+"""The shipped files: where they lie, what the videos show, and the monitor's defaults (config/monitor.yaml).
 
 Needs neither rclpy nor torch, so that the node, the launch files and the command line read the same
 file. It does not look into parameter files of users: those are ROS 2's business.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,45 @@ import yaml
 
 PACKAGE = "topreward_ros"
 
-#: The shipped video, for `shared_file`, and what the robot in it was told to do.
-DEMO_VIDEO = "media/open_drawer.mp4"
+
+@dataclass(frozen=True, slots=True)
+class DemoClip:
+    """A shipped video, and what a monitor that works makes of it."""
+
+    name: str
+    video: str  #: for `shared_file`
+    caption: str  #: what it shows and what to look at
+    succeeds: bool
+    progress: tuple[float, float]  #: at the end, at least and at most
+
+
+#: What the robot was told to do in all of them.
 DEMO_TASK = "open the drawer"
+DEMO_CLIPS = (
+    DemoClip(
+        "success",
+        "media/demo_success.mp4",
+        "The robot opens the drawer: the bar rises, and SUCCESS comes about three seconds after it is open.",
+        succeeds=True,
+        progress=(0.8, 1.0),
+    ),
+    DemoClip(
+        "failure",
+        "media/demo_failure.mp4",
+        "The robot stops half-way: the bar stays below a half, and no SUCCESS comes.",
+        succeeds=False,
+        progress=(0.0, 0.5),
+    ),
+    DemoClip(
+        "idle",
+        "media/demo_idle.mp4",
+        "The robot does nothing: the bar stays at 0, and no SUCCESS comes.",
+        succeeds=False,
+        progress=(0.0, 0.1),
+    ),
+)
+#: The one in which the robot does it.
+DEMO_VIDEO = DEMO_CLIPS[0].video
 
 _PACKAGE_FOLDER = Path(__file__).absolute().parent
 

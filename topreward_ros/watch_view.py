@@ -80,6 +80,8 @@ class WatchLog:
     topic: str  #: as resolved
     title: str = "topreward watch"
     waiting: str = "waiting for the first message ..."
+    caption: str = ""  #: what a viewer is to look at; empty: nothing in particular
+    over: str = ""  #: an episode of which nothing more is taken, though heartbeats repeat its end
     model: str = ""  #: from the monitor's info; empty before it came
     random_weights: bool = False
     warnings: tuple[str, ...] = ()  #: what is wrong with what arrives
@@ -96,8 +98,17 @@ class WatchLog:
     _number: int = -1  # of the newest score in its episode, from 0
     _score_times_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_SCORES))
 
+    def successor(self, caption: str, waiting: str) -> WatchLog:
+        """An empty log for the next episode of the same monitor."""
+        over = self.newest.episode_id if self.newest else self.over
+        return WatchLog(
+            self.topic, self.title, waiting, caption, over, self.model, self.random_weights, self.warnings
+        )
+
     def add_progress(self, sample: Sample, now_s: float) -> bool:
         """Take a message; True when it carries a new score, False for a heartbeat or a change of state."""
+        if self.over and sample.episode_id == self.over:
+            return False
         self.last_arrival_s = now_s
         self.advice = ()
         before, self.newest = self.newest, sample
@@ -124,11 +135,14 @@ class WatchLog:
             del self.scores[1:-1:2]
             self._stride *= 2
 
-    def add_event(self, event: Happening) -> None:
-        """Take an event."""
+    def add_event(self, event: Happening) -> bool:
+        """Take an event; False for one that is none of ours."""
+        if self.over and event.episode_id == self.over:
+            return False
         if event.type == "EPISODE_STARTED":
             self._start_ns = event.stamp_ns
         self.events.append(event)
+        return True
 
     def event_time_s(self, event: Happening) -> float:
         """When it happened, in seconds since the episode at hand began."""
@@ -237,6 +251,8 @@ def _parts(log: WatchLog, now_s: float, inner: int, layout: _Layout) -> list[Ren
     """From top to bottom."""
     sample = log.newest
     groups: list[list[RenderableType]] = []
+    if log.caption:
+        groups.append([_cut(Text(log.caption, style="italic"), layout.brief)])
     if sample is None:
         groups.append([Text(log.waiting, style="dim")])
     else:

@@ -24,6 +24,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import Trigger
 
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.demo import free_domain
@@ -162,6 +163,39 @@ def test_compressed_goes_where_image_is_remapped_to(watcher: Watcher, video: Pat
     assert watcher.numbers() == list(range(30))
     assert bytes(watcher.received[0].data[:2]) == b"\xff\xd8"
     assert "jpeg" in watcher.received[0].format
+
+
+def test_what_is_to_be_reset_is_reset_before_the_first_frame(watcher: Watcher, video: Path):
+    """Also when it refuses at first, as a monitor that is not yet active does."""
+    watcher.subscribe("image", Image)
+    frames_then: list[int] = []
+
+    def reset(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        frames_then.append(len(watcher.received))
+        response.success, response.message = len(frames_then) > 1, "not yet"
+        return response
+
+    watcher.node.create_service(Trigger, "monitor/reset", reset)
+    player = watcher.start("-p", f"video:={video}", "-p", "rate:=60.0", "-p", "reset_service:=monitor/reset")
+    errors = watcher.watch_to_the_end(player)
+    assert player.returncode == 0, errors
+    assert frames_then == [0, 0]
+    assert watcher.numbers() == list(range(30))
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_cannot_be_reset_ends_it_before_the_first_frame(watcher: Watcher, video: Path, there: bool):
+    watcher.subscribe("image", Image)
+    if there:
+        refused = Trigger.Response(success=False, message="disabled")
+        watcher.node.create_service(Trigger, "/arm/reset", lambda *_: refused)
+    player = watcher.start(
+        *("-p", f"video:={video}", "-p", "wait_for_subscriber:=0.0", "-p", "reset_service:=/arm/reset")
+    )
+    errors = watcher.watch_to_the_end(player)
+    assert player.returncode == 1 and watcher.received == []
+    assert f"reset_service /arm/reset {'refuses (disabled)' if there else 'is not there'}, for 10 s" in errors
+    assert "Traceback" not in errors
 
 
 def test_folder_in_natural_order(watcher: Watcher, tmp_path: Path):

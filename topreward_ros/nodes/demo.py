@@ -1,8 +1,9 @@
 """`topreward demo`: a video player and a monitor as two processes on a real topic, and a watch in front.
 
-The three meet over DDS on this machine only, in a ROS domain of their own unless ROS_DOMAIN_ID is set. The
-demonstration is over when the player has ended and the score of the last due frame has come. Nothing here
-knows how frames are scored; the processes are the same nodes that run on a robot.
+The three meet over DDS on this machine only, in a ROS domain of their own unless ROS_DOMAIN_ID is set. One
+monitor watches all videos; each has a player, which makes the monitor begin a new episode. A video is over
+when its player has ended and the score of the last due frame has come. Nothing here knows how frames are
+scored; the processes are the same nodes that run on a robot.
 """
 
 from __future__ import annotations
@@ -16,27 +17,29 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
+from rich.console import Console
 
 import topreward_ros.nodes.watch as watch
 from topreward_ros.defaults import (
+    DEMO_CLIPS,
     DEMO_TASK,
     DEMO_VIDEO,
+    DemoClip,
     large_image_environment,
     monitor_defaults,
     shared_file,
 )
+from topreward_ros.demo_view import LAST_SCORE_S, Take, summary, takes_table
 from topreward_ros.offline.score_video import due_times
 from topreward_ros.offline.video import VideoError
-from topreward_ros.terminal import RANDOM_WARNING, number
-from topreward_ros.watch_view import WatchLog, event_line
+from topreward_ros.watch_view import WatchLog
 
 _DOMAINS = range(1, 102)  # those whose ports lie below the ones that Linux hands out
 _WAIT_FOR_MONITOR_S = 3600.0  # of the player; whether the monitor has died is seen here
-_LAST_SCORE_S = 30.0  # without a score after the video, until the last one is given up
 _STOP_S = 2.5  # for a child to end after SIGTERM, before it is killed
 _LOG_LINES = 15  # shown of a child that failed
 
@@ -107,50 +110,98 @@ class Child:
 
 
 def run(video: str | None, task: str | None, model: str, svg: Path | None) -> int:
-    """Run the demonstration to its end and return the exit status. Raises `DemoError` and `WatchError`."""
-    path = str(Path(video).expanduser().absolute() if video else shared_file(DEMO_VIDEO))
-    task = task or DEMO_TASK
-    try:
-        expected = due_times(path, monitor_defaults()["sample_rate"])
-    except VideoError as error:
-        raise DemoError(str(error)) from error
+    """Run the demonstration to its end and return the exit status. Raises `DemoError` and `WatchError`.
+
+    Without ``video`` and ``task`` it plays `DEMO_CLIPS`; with a task alone, the one where the robot succeeds.
+    ``svg``: where to save the last view of the first video.
+    """
+    shipped = not video and not task
+    videos = [_Video(shared_file(clip.video), clip) for clip in DEMO_CLIPS] if shipped else [_Video.of(video)]
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     shared = bool(os.environ.get("ROS_DOMAIN_ID"))  # empty is as not set, also for ROS 2
     if not shared:
         os.environ["ROS_DOMAIN_ID"] = str(free_domain())
     folder = Path(tempfile.mkdtemp(prefix="topreward-demo-"))
+    takes: list[Take] = []
     with watch.stop_signals() as signals, watch.Watcher("task_progress", [sys.argv[0]]) as watcher:
-        watcher.log.title = f"topreward demo (ROS_DOMAIN_ID {os.environ['ROS_DOMAIN_ID']})"
-        watcher.log.waiting = f"starting the monitor with model {model} ..."
-        children: list[Child] = []
         if shared:
             _refuse_company(watcher)
+        watcher.log.title = f"topreward demo (ROS_DOMAIN_ID {os.environ['ROS_DOMAIN_ID']})"
+        waiting = f"starting the monitor with model {model} ..."
+        children: list[Child] = []
         try:
-            children.append(Child("monitor", {"task": task, "model": model}, folder, os.environ))
-            player = {"video": path, "wait_for_subscriber": _WAIT_FOR_MONITOR_S}
-            children.append(Child("video_player", player, folder, os.environ))
-            with watch.Screen(watcher.log) as screen:
-                end = _End(watcher.log, children, expected[-1])
-                watcher.follow(screen, done=lambda: bool(signals) or end.reached(), advise=False)
+            parameters = {"task": task or DEMO_TASK, "model": model}
+            children.append(Child("monitor", parameters, folder, os.environ))
+            for number, played in enumerate(videos, start=1):
+                place = f"{number} of {len(videos)}: " if shipped else ""
+                watcher.log = watcher.log.successor(place + played.caption, waiting)
+                take = _play(played, watcher, children, folder, lambda: bool(signals))
+                if signals:
+                    break
+                takes.append(take)
+                waiting = "starting the next video ..."
         finally:
             stop(children)
         if signals:
             shutil.rmtree(folder, ignore_errors=True)
             print(f"topreward: stopped by {signal.Signals(signals[0]).name}", file=sys.stderr)
             return 128 + signals[0]
-    log = watcher.log
     if svg is not None:
-        watch.save_svg(log, svg, f"topreward demo: {Path(path).name}, model {model}")
+        watch.save_svg(takes[0].log, svg, f"topreward demo: {videos[0].path.name}, model {model}")
+    shutil.rmtree(folder, ignore_errors=True)
+    if shipped:
+        Console(highlight=False).print(takes_table(takes))
+    else:
+        print(summary(takes[0]), flush=True)
+    return 0
+
+
+class _Video:
+    """One to be played. Raises `DemoError` for one that cannot be."""
+
+    def __init__(self, path: Path, clip: DemoClip | None = None) -> None:
+        self.path, self.clip = path, clip
+        self.caption = clip.caption if clip else ""
+        try:
+            self.due_s = due_times(path, monitor_defaults()["sample_rate"])
+        except VideoError as error:
+            raise DemoError(str(error)) from error
+
+    @classmethod
+    def of(cls, video: str | None) -> _Video:
+        """The user's, or the shipped one in which the robot does its task."""
+        return cls(Path(video).expanduser().absolute() if video else shared_file(DEMO_VIDEO))
+
+
+def _play(
+    video: _Video, watcher: watch.Watcher, children: list[Child], folder: Path, stopped: Callable[[], bool]
+) -> Take:
+    """Play ``video`` to the monitor, which is the first of ``children``, and show it. Raises `DemoError`."""
+    log, monitor = watcher.log, children[0]
+    player = Child(
+        "video_player",
+        {
+            "video": str(video.path),
+            "wait_for_subscriber": _WAIT_FOR_MONITOR_S,
+            "reset_service": "monitor/reset",
+        },
+        folder,
+        os.environ,
+    )
+    children.append(player)
+    with watch.Screen(log) as screen:
+        if log.caption:
+            screen.line(log.caption)
+        end = _End(log, monitor, player, video.due_s[-1])
+        watcher.follow(screen, done=lambda: stopped() or end.reached(), advise=False)
     if end.dead is not None:
         raise DemoError(
             f"the {end.dead.name} ended with status {end.dead_status}; its last lines "
             f"(all of {end.dead.log}):\n{end.dead.last_lines()}"
         )
-    if not log.score_count:
-        raise DemoError(f"no score came; see {children[0].log}, which ends with\n{children[0].last_lines()}")
-    shutil.rmtree(folder, ignore_errors=True)
-    print(summary(log, len(expected)) + why_not_all(log, len(expected), end.gave_up), flush=True)
-    return 0
+    if not log.score_count and not stopped():
+        raise DemoError(f"no score came; see {monitor.log}, which ends with\n{monitor.last_lines()}")
+    return Take(log, len(video.due_s), end.gave_up, video.clip)
 
 
 def _refuse_company(watcher: watch.Watcher) -> None:
@@ -165,12 +216,12 @@ def _refuse_company(watcher: watch.Watcher) -> None:
 class _End:
     """Notices the end: the last score, or the death of a child."""
 
-    def __init__(self, log: WatchLog, children: list[Child], last_due_s: float) -> None:
+    def __init__(self, log: WatchLog, monitor: Child, player: Child, last_due_s: float) -> None:
         self.dead: Child | None = None
         self.dead_status = 0
         self.gave_up = False  # waiting for the last score
         self._log = log
-        self._monitor, self._player = children
+        self._monitor, self._player = monitor, player
         self._last_due_s = last_due_s
         self._quiet_since_s = 0.0
         self._scores_then = -1
@@ -186,41 +237,13 @@ class _End:
             return False
         if self._scores_then != self._log.score_count:
             self._scores_then, self._quiet_since_s = self._log.score_count, time.monotonic()
-        self.gave_up = time.monotonic() - self._quiet_since_s > _LAST_SCORE_S
+        self.gave_up = time.monotonic() - self._quiet_since_s > LAST_SCORE_S
         return self._last_score_came() or self.gave_up
 
     def _last_score_came(self) -> bool:
         scores, events = self._log.scores, self._log.events
         ended = bool(events) and events[-1].type == "EPISODE_ENDED"
         return ended or (bool(scores) and scores[-1].elapsed_s >= self._last_due_s - 1e-3)
-
-
-def summary(log: WatchLog, expected: int) -> str:
-    """What came of it, in one line."""
-    kinds = ("SUCCESS", "FAILURE", "TIMEOUT", "ABORTED", "SCORER_ERROR", "STALE_IMAGES")
-    events = [event_line(log, event).strip().split(":")[0] for event in log.events if event.type in kinds]
-    note = f" ({RANDOM_WARNING})" if log.random_weights else ""
-    return (
-        f"demo: {log.score_count} scores of {expected} due frames, "
-        f"final progress {number(log.scores[-1].progress, 2)}, "
-        f"events: {', '.join(events) or 'none'}, median latency {number(log.median_latency_s(), 2)} s{note}"
-    )
-
-
-def why_not_all(log: WatchLog, expected: int, gave_up: bool) -> str:
-    """A second line of the summary when there are not as many scores as frames were due."""
-    missing = expected - log.score_count
-    if missing < 0:
-        return f"\ndemo: {-missing} scores too many: {'; '.join(log.warnings) or 'somebody else publishes'}"
-    if missing == 0:
-        return ""
-    if log.events and log.events[-1].type == "EPISODE_ENDED":
-        why = f"the episode ended before ({log.events[-1].message})"
-    elif gave_up:
-        why = f"the monitor gave none for {_LAST_SCORE_S:.0f} s: too slow for this video, or stuck"
-    else:
-        why = "their frames were lost on the way, or dropped because the monitor was still at an earlier one"
-    return f"\ndemo: {missing} of the scores missing: {why}"
 
 
 def free_domain() -> int:

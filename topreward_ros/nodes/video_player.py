@@ -4,6 +4,7 @@ Publishes ``image`` (sensor_msgs/Image, rgb8) or ``image/compressed`` (sensor_ms
 Every frame is published, in order; ``header.stamp`` is the time of the first frame plus the frame's time in
 the video, so the spacing of stamps is the video's and not that of publishing. With ``loop`` the stamps go on
 increasing. Without it, the process ends with status 0 when reliable subscribers have got the last frame.
+With ``reset_service`` a monitor is told to begin a new episode before the first frame comes.
 Time is ROS time: with ``use_sim_time`` the player waits for /clock and follows it.
 """
 
@@ -28,6 +29,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
 from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import Trigger
 
 from topreward_ros.defaults import config_file
 from topreward_ros.nodes import qos
@@ -51,11 +53,22 @@ PARAMETERS = (
         0.0,
         3600.0,
     ),
+    Parameter(
+        "reset_service",
+        "std_srvs/Trigger that is called before the first frame, so that a monitor begins a new episode "
+        "(monitor/reset); empty: none",
+    ),
 )
 
 _LONGEST_WAIT = 0.1  # [s] between two looks at whether to stop
 _SETTLING = 0.5  # [s] we see a subscriber before it sees us, and frames sent in between would be lost
+_RESET_LIMIT = 10.0  # [s] for the service to be there and to agree
+_RESET_AGAIN = 1.0  # [s] without an answer: the service did not know us yet when it answered
 _LAST_FRAMES = Duration(seconds=1)  # for reliable subscribers to get them
+
+
+class ResetError(RuntimeError):
+    """What was to be reset before the first frame was not. The text names the service and the mend."""
 
 
 class VideoPlayer(Node):
@@ -82,9 +95,13 @@ class VideoPlayer(Node):
         self._executor.add_node(self)
 
     def play(self, stopped: Callable[[], bool]) -> None:
-        """Play to the end, or until ``stopped()`` is true. Raises `VideoError` for a damaged frame."""
+        """Play to the end, or until ``stopped()`` is true.
+
+        Raises `ResetError`, and `VideoError` for a damaged frame.
+        """
         self._wait_for_subscriber(stopped)
         self._wait_for_clock(stopped)
+        self._reset(stopped)
         if stopped():
             return
         info = self._video.info
@@ -136,6 +153,31 @@ class VideoPlayer(Node):
         while not stopped() and not self._now_ns():
             self._executor.spin_once(timeout_sec=_LONGEST_WAIT)
 
+    def _reset(self, stopped: Callable[[], bool]) -> None:
+        if not self._settings["reset_service"]:
+            return
+        client = self.create_client(Trigger, self._settings["reset_service"])
+        why = "is not there"
+        end = monotonic() + _RESET_LIMIT
+        while not stopped() and monotonic() < end:
+            if not client.service_is_ready():
+                self._executor.spin_once(timeout_sec=_LONGEST_WAIT)
+                continue
+            answer = client.call_async(Trigger.Request())
+            why = "does not answer"
+            again = monotonic() + _RESET_AGAIN
+            while not stopped() and monotonic() < again:
+                self._executor.spin_once(timeout_sec=_LONGEST_WAIT)
+                if answer.done() and answer.result().success:
+                    return
+                if answer.done():
+                    why = f"refuses ({answer.result().message})"
+        if not stopped():
+            raise ResetError(
+                f"reset_service {client.srv_name} {why}, for {_RESET_LIMIT:g} s: start what it belongs to, "
+                "name another, or leave reset_service empty to play all the same"
+            )
+
     def _wait_until(self, due_ns: int, stopped: Callable[[], bool]) -> None:
         while not stopped() and (left := due_ns - self._now_ns()) > 0:
             self._executor.spin_once(timeout_sec=min(_LONGEST_WAIT, left * 1e-9))
@@ -175,7 +217,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         VideoPlayer().play(stopped=lambda: bool(signals))
-    except (ParameterError, VideoError) as error:
+    except (ParameterError, VideoError, ResetError) as error:
         get_logger("video_player").error(str(error))
         return 1
     finally:

@@ -226,8 +226,8 @@ class Watcher:
             EventType(message.type).name,
             message.message,
         )
-        self.log.add_event(event)
-        self._screen.line(event_line(self.log, event))
+        if self.log.add_event(event):
+            self._screen.line(event_line(self.log, event))
 
     def _on_info(self, message: MonitorInfo) -> None:
         self.log.random_weights = message.random_weights

@@ -1,0 +1,188 @@
+"""Film the clips that the tests and the demonstration rest on: golden because a model must judge them right.
+
+Of every task one attempt that succeeds and one that fails beyond doubt, a robot that does nothing, and a
+success that runs backwards; with scenes, attempts and cameras that neither training nor evaluation has seen.
+The simulator alone decides what is filmed, never a model: see `is_clear`. Beside the clips stands
+`clips.json`, which says of each what is shown, what is asked, and whether that succeeds. The same versions
+draw the same pictures; x264 does not always pack them into the same bytes.
+
+    sudo apt install libosmesa6
+    pip install -r training/requirements.txt
+    python -m training.golden_clips test/data/clips
+    python -m training.golden_clips media --demo       # the three that `topreward demo` plays, larger
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import groupby
+from pathlib import Path
+
+import av
+import numpy as np
+from rich.progress import track
+
+from training.instructions import BY_NAME, TASKS
+from training.simulation import IDLE, MISS, RESTING, RETREAT, STOP, SUCCESS, Camera, Simulator, Trajectory
+
+REVERSED = "reversed"
+_FIRST_SEED = 9_000_000  # training and evaluation use seeds below 4 million
+
+#: A failure is clear to the eye when the object hardly moves and the whole stays well below a half, but the
+#: arm does something; see `simulation.Trajectory`.
+_MOST_MOVED, _MOST_PROGRESS, _LEAST_PROGRESS = 0.35, 0.45, 0.15
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a clip is filmed. The simulator's picture is square; of it the middle is kept, as evaluated."""
+
+    width: int  #: [px]
+    height: int
+    rate: int  #: [Hz]
+    shortest: float  #: [s] of a clip
+    hold: float  #: [s] at least, that a success is seen to last
+    crf: int = 26  #: H.264 quality, lower is better
+
+
+TEST = Format(256, 192, rate=10, shortest=12.0, hold=6.5)
+DEMO = Format(480, 360, rate=20, shortest=10.0, hold=5.0)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A clip to be made."""
+
+    file: str
+    task: str
+    kind: str  #: one of `simulation.KINDS`, or `REVERSED`
+    first_seed: int  #: the first one from here on that is clear is filmed
+    least_moved: float = 0.0  #: so that it can be seen what a failure was about
+
+    @property
+    def attempt(self) -> str:
+        """What the simulated robot does."""
+        return SUCCESS if self.kind == REVERSED else self.kind
+
+
+def scenes_of_tests() -> Iterator[Scene]:
+    """A success and a failure of every task, the kinds of failure in turn; idle; a success backwards."""
+    for number, task in enumerate(TASKS):
+        seed = _FIRST_SEED + 1000 * number
+        failure = (STOP, RETREAT, MISS)[number % 3]
+        yield Scene(f"{task.name}-success.mp4", task.name, SUCCESS, seed)
+        yield Scene(f"{task.name}-failure.mp4", task.name, failure, seed)
+        if number == 0:
+            yield Scene("idle.mp4", task.name, IDLE, seed)
+            yield Scene("reversed.mp4", task.name, REVERSED, seed)
+
+
+def scenes_of_demo() -> Iterator[Scene]:
+    """One task, done, left half-way, and not begun."""
+    seed = _FIRST_SEED + 100_000
+    yield Scene("demo_success.mp4", "drawer-open", SUCCESS, seed)
+    yield Scene("demo_failure.mp4", "drawer-open", STOP, seed, least_moved=0.1)
+    yield Scene("demo_idle.mp4", "drawer-open", IDLE, seed)
+
+
+def is_clear(trajectory: Trajectory, least_moved: float = 0.0) -> bool:
+    """Whether nobody would doubt what an attempt shows, as far as the simulator can tell."""
+    if trajectory.kind in (SUCCESS, IDLE):
+        return True
+    progress, moved = trajectory.progress.max(), trajectory.moved.max()
+    return bool(_LEAST_PROGRESS <= progress <= _MOST_PROGRESS and least_moved <= moved <= _MOST_MOVED)
+
+
+def clear_attempt(simulator: Simulator, scene: Scene) -> tuple[int, Trajectory]:
+    """The first seed with a clear attempt, and that."""
+    for seed in range(scene.first_seed, scene.first_seed + 1000):
+        trajectory = simulator.trajectory(scene.attempt, seed)
+        if is_clear(trajectory, scene.least_moved):
+            return seed, trajectory
+    raise SystemExit(f"{scene.file}: no clear {scene.kind} in 1000 seeds")
+
+
+def timeline(trajectory: Trajectory, rng: np.random.Generator, form: Format) -> np.ndarray:
+    """The step that each frame shows: the arm rests, works at the speed of a real one, and rests again."""
+    working = trajectory.steps - RESTING
+    # An expert at full speed needs some 80 steps, and one that gives up fewer.
+    share = 1.0 if trajectory.kind == SUCCESS else np.clip(trajectory.steps * trajectory.pace / 80, 0.2, 1.0)
+    before, work = rng.uniform(0.5, 1.5), rng.uniform(5, 8) * share
+    succeeded = int(np.argmax(trajectory.success)) if trajectory.kind == SUCCESS else working
+    end = max(form.shortest, before + work * max(succeeded / working + form.hold / work, 1))
+    seconds = np.arange(round(end * form.rate)) / form.rate
+    return np.clip((seconds - before) / work * working, 0, trajectory.steps - 1).astype(int)
+
+
+def film(simulator: Simulator, scene: Scene, form: Format, folder: Path) -> dict[str, object]:
+    """Make the file of ``scene`` and say what is in it, as a line of `clips.json`."""
+    seed, trajectory = clear_attempt(simulator, scene)
+    rng = np.random.default_rng([seed, len(scene.attempt), 9])
+    steps = timeline(trajectory, rng, form)
+    camera = Camera.of_view("right", rng)
+    if scene.kind == REVERSED:
+        steps = steps[::-1]
+    pictures = simulator.render(trajectory, steps, camera)
+    margin = (form.width - form.height) // 2
+    write_h264(folder / scene.file, pictures[:, margin : margin + form.height], form)
+    succeeds = scene.kind == SUCCESS
+    success_at = int(np.argmax(trajectory.success[steps])) / form.rate if succeeds else None
+    return {
+        "file": scene.file,
+        "task": scene.task,
+        "kind": scene.kind,
+        "seed": seed,
+        "instruction": BY_NAME[scene.task].instruction,
+        "succeeds": succeeds,
+        "success_at": success_at,
+        "wrong_instruction": wrong_instruction(scene.task) if succeeds else None,
+    }
+
+
+def wrong_instruction(task: str) -> str:
+    """What to ask that a clip of ``task`` does not show: the opposite, or else another object's task."""
+    names = [known.name for known in TASKS]
+    other = BY_NAME[task].opposite or names[names.index(task) - 2]
+    return BY_NAME[other].instruction
+
+
+def write_h264(path: Path, pictures: np.ndarray, form: Format) -> None:
+    """Write pictures (N, height, width, 3), with the index in front so that a player can start at once."""
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(form.rate))
+        stream.width, stream.height, stream.pix_fmt = form.width, form.height, "yuv420p"
+        stream.options = {"crf": str(form.crf), "preset": "veryslow", "threads": "1"}
+        for picture in pictures:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def main() -> None:
+    """Film from the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where the clips go")
+    parser.add_argument("--demo", action="store_true", help="the three clips of the demonstration")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    scenes, form = (scenes_of_demo(), DEMO) if arguments.demo else (scenes_of_tests(), TEST)
+    lines = []
+    for task, of_task in groupby(track(list(scenes), "clips"), key=lambda scene: scene.task):
+        simulator = Simulator(task, form.width, form.width, smooth=True)
+        lines += [film(simulator, scene, form, arguments.folder) for scene in of_task]
+        simulator.close()
+    if not arguments.demo:
+        text = json.dumps(lines, indent=2, ensure_ascii=False) + "\n"
+        (arguments.folder / "clips.json").write_text(text, encoding="utf-8")
+    for line in lines:
+        size = (arguments.folder / str(line["file"])).stat().st_size
+        at = "" if line["success_at"] is None else f", success at {line['success_at']} s"
+        print(f"{line['file']}: seed {line['seed']}{at}, {size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
