@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import nn
@@ -23,7 +24,7 @@ from topreward_ros.scoring.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl import patch_positions
 from topreward_ros.scoring.random_checkpoint import train_tokenizer
 from training.instructions import TASKS
-from training.samples import LOWEST, Sample
+from training.samples import LOWEST, Glance, Sample
 
 PATCH, MERGE = 16, 2  # [px] side of a vision patch; patches along the side of a token
 VOCABULARY = 512
@@ -97,8 +98,22 @@ class Batch:
         return Batch(**{name: tensor.to(device) for name, tensor in self.__dict__.items()})
 
 
+@dataclass
+class Look:
+    """B pairs of frames, as tensors."""
+
+    pixels: torch.Tensor  #: (B * rows * columns, 3 * 2 * PATCH * PATCH)
+    grid: torch.Tensor  #: (B, 3) time, rows, columns
+    hand: torch.Tensor  #: (B, 3)
+    moved: torch.Tensor  #: (B,)
+    task: torch.Tensor  #: (B,)
+
+    def to(self, device: torch.device) -> Look:
+        return Look(**{name: tensor.to(device) for name, tensor in self.__dict__.items()})
+
+
 class Stream:
-    """Turns samples into a `Batch`."""
+    """Turns samples into a `Batch`, and glances into a `Look`."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokens = PromptTokens(tokenizer)
@@ -115,7 +130,7 @@ class Stream:
         longest = max(len(line.ids) for line in lines)
         known = [sample.known for sample in samples]
         return Batch(
-            pixels=torch.cat([self._pixels(sample) for sample in samples]),
+            pixels=torch.cat([self._pixels(sample.frames) for sample in samples]),
             grid=torch.tensor([[1, rows, columns]] * number),
             ids=torch.tensor([line.ids + [0] * (longest - len(line.ids)) for line in lines]),
             positions=torch.stack([_padded(line.positions, longest) for line in lines], dim=1),
@@ -135,8 +150,19 @@ class Stream:
             forward=torch.tensor([one.forward for one in known]),
         )
 
-    def _pixels(self, sample: Sample) -> torch.Tensor:
-        frames = torch.from_numpy(sample.frames).permute(0, 3, 1, 2)
+    def look(self, glances: list[Glance]) -> Look:
+        """Glances of the same size."""
+        height, width = glances[0].frames.shape[1:3]
+        return Look(
+            pixels=torch.cat([self._pixels(glance.frames) for glance in glances]),
+            grid=torch.tensor([[1, height // PATCH, width // PATCH]] * len(glances)),
+            hand=torch.from_numpy(np.stack([glance.hand for glance in glances])).float(),
+            moved=torch.tensor([glance.moved for glance in glances]),
+            task=torch.tensor([glance.task for glance in glances]),
+        )
+
+    def _pixels(self, video: np.ndarray) -> torch.Tensor:
+        frames = torch.from_numpy(video).permute(0, 3, 1, 2)
         pairs = zip(frames[0::2], frames[1::2], strict=True)
         return torch.cat(
             [patches.cut(first, second, self.preprocessing, PATCH, MERGE) for first, second in pairs]
@@ -217,13 +243,24 @@ class Trainee(nn.Module):
                 "progress": nn.Linear(hidden, 1),
                 "success": nn.Linear(hidden, 1),
                 "task": nn.Linear(hidden, len(TASKS)),
+                # The same from what the vision model sees in one patch. Without these the network still
+                # could not tell one scene from another after five thousand videos.
+                **{
+                    f"seen_{name}_{tokens}": nn.Linear(tokens * hidden, outputs)
+                    for tokens in (12, 16)  # of a 4:3 picture, of a square one
+                    for name, outputs in (("hand", 3), ("moved", 1), ("task", len(TASKS)))
+                },
             }
         )
         _draw_weights(self, seed)
         _take_equal_patches_together(self.model)
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities (B, Q, vocabulary) after the questions; states (B, P, hidden) after patches."""
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the network says of B videos of P patches with Q questions each.
+
+        Log-probabilities (B, Q, vocabulary) after the questions, states (B, P, hidden) after the patches,
+        and what the vision model sees in them (B, P, tokens * hidden).
+        """
         core: Any = self.model.model
         seen = core.visual(batch.pixels, grid_thw=batch.grid)
         embeddings = self.model.get_input_embeddings()(batch.ids)
@@ -240,11 +277,12 @@ class Trainee(nn.Module):
         ).last_hidden_state
         rows = torch.arange(len(states), device=states.device)[:, None]
         logits = self.model.lm_head(states[rows, batch.answers])
-        return torch.log_softmax(logits.float(), dim=-1), states[rows, batch.ends]
+        seen_in_patches = seen.pooler_output.view(*batch.ends.shape, -1)
+        return torch.log_softmax(logits.float(), dim=-1), states[rows, batch.ends], seen_in_patches
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """What is minimised, term by term, each a mean."""
-        log_probs, states = self(batch)
+        log_probs, states, seen = self(batch)
         log_true = log_probs[..., self.tokens.answer_true]
         log_false = log_probs[..., self.tokens.answer_false]
         wanted = LOWEST * (1 - batch.progress)
@@ -254,9 +292,8 @@ class Trainee(nn.Module):
         answer = -(p * log_true + (1 - p) * log_false).mean()
         odds = nn.functional.smooth_l1_loss(log_true - log_false, wanted - torch.log1p(-p), beta=0.5)
         hand = (self.heads["hand"](states) - batch.hand * 5).square().mean()
-        task = nn.functional.cross_entropy(
-            self.heads["task"](states).flatten(0, 1), batch.task.repeat_interleave(states.shape[1])
-        )
+        tasks = batch.task.repeat_interleave(states.shape[1])
+        task = nn.functional.cross_entropy(self.heads["task"](states).flatten(0, 1), tasks)
         forward = batch.forward[:, None].float()
         share = forward.sum() * states.shape[1] + 1e-6
 
@@ -274,6 +311,25 @@ class Trainee(nn.Module):
             "moved": known("moved", batch.moved),
             "progress": known("progress", batch.known_progress),
             "success": (success * forward).sum() / share,
+            **self._seen_losses(seen.flatten(0, 1), batch.hand.flatten(0, 1), batch.moved.flatten(), tasks),
+        }
+
+    def look_losses(self, look: Look) -> dict[str, torch.Tensor]:
+        """What is minimised while only the vision model learns."""
+        core: Any = self.model.model
+        seen = core.visual(look.pixels, grid_thw=look.grid).pooler_output
+        return self._seen_losses(seen.view(len(look.task), -1), look.hand, look.moved, look.task)
+
+    def _seen_losses(
+        self, seen: torch.Tensor, hand: torch.Tensor, moved: torch.Tensor, task: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """From what the vision model sees in N patches (N, tokens * hidden)."""
+        tokens = seen.shape[1] // self.model.config.text_config.hidden_size
+        said = {name: self.heads[f"seen_{name}_{tokens}"](seen) for name in ("hand", "moved", "task")}
+        return {
+            "seen_hand": (said["hand"] - hand * 5).square().mean(),
+            "seen_moved": (said["moved"][:, 0] - moved).square().mean(),
+            "seen_task": nn.functional.cross_entropy(said["task"], task),
         }
 
 
@@ -295,6 +351,8 @@ def _draw_weights(module: nn.Module, seed: int) -> None:
                 drawn *= 0.35  # what is added to the stream by each of some seven layers
             elif "lm_head" in name:
                 drawn *= 0.1
+            elif "heads" in name:
+                drawn *= 0.3
             weight.copy_(drawn)
 
 

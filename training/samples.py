@@ -41,7 +41,16 @@ class Known(NamedTuple):
     progress: np.ndarray  #: (P,) float32, 0 to 1
     success: np.ndarray  #: (P,) float32, 0 or 1
     task: int  #: its place in `instructions.TASKS`
-    forward: bool  #: False when the frames were put out of order: then only hand and task hold
+    forward: bool  #: False when the frames were put out of order: then progress and success do not hold
+
+
+class Glance(NamedTuple):
+    """Two neighbouring frames and what can be seen in them."""
+
+    frames: np.ndarray  #: (2, height, width, 3) uint8 RGB
+    hand: np.ndarray  #: (3,) float32 [m], from the middle of the table
+    moved: float  #: 0 to 1
+    task: int
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,20 @@ class Shape(NamedTuple):
         return cls(patches, bool(rng.random() < 0.4), height, 128, questions=4)
 
 
+#: [m] The middle of the table, where positions of the hand are counted from.
+_MIDDLE = np.array([0, 0.6, 0.15], np.float32)
+
+
+def make_glances(clip: Clip, number: int, height: int, width: int, rng: np.random.Generator) -> list[Glance]:
+    """``number`` pairs of frames from all over ``clip``, each with looks of its own."""
+    made = []
+    for place in rng.integers(1, len(clip.frames), number):
+        frames = change_looks(clip.frames[place - 1 : place + 1], height, width, rng)
+        moved = float(clip.moved[place])
+        made.append(Glance(frames, clip.hand[place] - _MIDDLE, moved, TASKS.index(BY_NAME[clip.task])))
+    return made
+
+
 def make_sample(clip: Clip, shape: Shape, rng: np.random.Generator) -> Sample:
     """Choose frames of ``clip``, put them out of order now and then, change how they look, and ask."""
     variant = str(rng.choice(list(_VARIANTS), p=list(_VARIANTS.values())))
@@ -88,7 +111,7 @@ def make_sample(clip: Clip, shape: Shape, rng: np.random.Generator) -> Sample:
         progress, chosen = np.append(progress, progress[-1]), np.append(chosen, chosen[-1])
     ends = chosen[1::2]
     known = Known(
-        clip.hand[ends] - np.array([0, 0.6, 0.15], np.float32),
+        clip.hand[ends] - _MIDDLE,
         clip.moved[ends],
         clip.progress[ends],
         clip.success[ends].astype(np.float32),

@@ -15,8 +15,9 @@ import csv
 import hashlib
 import json
 import math
-import platform
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,15 +34,40 @@ from torch.utils.data import DataLoader, Dataset
 
 from training.clips import Clip, Listed, Manifest
 from training.generate import TRAIN
-from training.network import Batch, Stream, Trainee, make_tokenizer
-from training.samples import Shape, make_sample
+from training.network import Batch, Look, Stream, Trainee, make_tokenizer
+from training.samples import Shape, make_glances, make_sample
 
 STEPS = 1500
+LOOKS = 400  # steps before those, in which only the vision model learns, from single pairs of frames
 #: How much each term of the loss counts. The heads count less and less: they help at the start.
 _WEIGHTS = {"answer": 1.0, "odds": 1.0}
-_HEADS = {"hand": 0.2, "task": 0.3, "moved": 2.0, "progress": 2.0, "success": 0.3}
-_RATE, _WARM_UP, _DECAY = 1.5e-3, 100, 0.05
+_HEADS = {
+    **{"hand": 0.2, "task": 0.3, "moved": 2.0, "progress": 2.0, "success": 0.3},
+    **{"seen_hand": 0.5, "seen_moved": 2.0, "seen_task": 0.3},
+}
+_RATE, _WARM_UP, _DECAY = 1.2e-3, 60, 0.05
 _PATCHES = 144  # per step, shared by its videos
+_LOOK_RATE, _LOOK_CLIPS = 1e-3, 20
+
+
+class Looks(Dataset):
+    """Pairs of frames for the vision model to learn from alone, drawn by the step's number."""
+
+    def __init__(self, folder: Path, clips: list[Listed], stream: Stream, steps: int, seed: int) -> None:
+        self._folder, self._clips, self._stream, self._steps, self._seed = folder, clips, stream, steps, seed
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> Look:
+        torch.set_num_threads(1)  # also in a worker
+        rng = np.random.default_rng([self._seed, step, 1])
+        height = 96 if rng.random() < 0.7 else 128
+        glances = []
+        for number in rng.integers(len(self._clips), size=_LOOK_CLIPS):
+            clip = Clip.load(self._folder / self._clips[number].path)
+            glances += make_glances(clip, 4, height, 128, rng)
+        return self._stream.look(glances)
 
 
 class Steps(Dataset):
@@ -85,41 +111,44 @@ def total_loss(losses: dict[str, torch.Tensor], done: float) -> torch.Tensor:
     return answer + (1 - 0.8 * done) * sum(losses[name] * weight for name, weight in _HEADS.items())
 
 
-def train(data: Path, run: Path, steps: int, seed: int, workers: int) -> str:
-    """Train and write everything to ``run``; returns the SHA-256 of the weights file."""
-    torch.manual_seed(seed)
-    torch.set_num_threads(1)  # sums in another order give other weights
-    torch.use_deterministic_algorithms(True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    listed, data_hash = Manifest.read(data)
-    tokenizer = make_tokenizer()
-    clips = [clip for clip in listed if clip.path.parts[0] == TRAIN]
-    batches = Steps(data, clips, Stream(tokenizer), steps, seed)
-    trainee = Trainee(tokenizer, seed).to(device)
+def learn_to_look(trainee: Trainee, looks: Iterable[Look], steps: int, log: Path) -> None:
+    """Let the vision model learn what scene it is, where the hand is, and how far the object was moved.
+
+    ``log`` gets a row per step.
+    """
+    weights = [*trainee.model.model.visual.parameters()]
+    weights += [weight for name, weight in trainee.heads.named_parameters() if name.startswith("seen")]
+    optimizer = torch.optim.AdamW(weights, lr=_LOOK_RATE, betas=(0.9, 0.98), weight_decay=_DECAY)
+    with log.open("w", newline="") as file, _progress("learning to look") as progress:
+        table = csv.DictWriter(file, ["step", *(name for name in _HEADS if name.startswith("seen"))])
+        table.writeheader()
+        bar = progress.add_task("", total=steps, said="")
+        for step, look in enumerate(looks):
+            losses = trainee.look_losses(look)
+            optimizer.param_groups[0]["lr"] = _LOOK_RATE * min(1, (step + 1) / 30)
+            optimizer.zero_grad()
+            torch.stack([loss * _HEADS[name] for name, loss in losses.items()]).sum().backward()
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            optimizer.step()
+            row = {name: f"{loss.item():.3f}" for name, loss in losses.items()}
+            table.writerow({"step": step, **row})
+            file.flush()
+            progress.update(bar, advance=1, said=", ".join(f"{name} {value}" for name, value in row.items()))
+
+
+def learn_to_answer(
+    trainee: Trainee, batches: Iterable[Batch], steps: int, log: Path
+) -> list[dict[str, float]]:
+    """Let the whole model learn; returns what stands in ``log``, a row per step."""
     optimizer = torch.optim.AdamW(_groups(trainee), lr=_RATE, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps))
-    run.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(run / "tokenizer.json"), pretty=False)
     rows: list[dict[str, float]] = []
-    with (
-        (run / "log.csv").open("w", newline="") as log,
-        Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        ) as progress,
-    ):
-        table = csv.DictWriter(log, ["step", "rate", "patches", "loss", *_WEIGHTS, *_HEADS])
+    with log.open("w", newline="") as file, _progress("learning to answer") as progress:
+        table = csv.DictWriter(file, ["step", "rate", "patches", "loss", *_WEIGHTS, *_HEADS])
         table.writeheader()
-        bar = progress.add_task("", total=steps, loss=math.nan)
-        loader = DataLoader(
-            batches, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
-        )
-        for step, batch in enumerate(loader):
-            losses = trainee.losses(batch.to(device))
+        bar = progress.add_task("", total=steps, said="")
+        for step, batch in enumerate(batches):
+            losses = trainee.losses(batch)
             loss = total_loss(losses, step / steps)
             optimizer.zero_grad()
             loss.backward()
@@ -130,13 +159,43 @@ def train(data: Path, run: Path, steps: int, seed: int, workers: int) -> str:
                 "rate": schedule.get_last_lr()[0],
                 "patches": batch.ends.shape[1],
                 "loss": loss.item(),
+                **{name: value.item() for name, value in losses.items()},
             }
-            row |= {name: value.item() for name, value in losses.items()}
             schedule.step()
             table.writerow({name: f"{value:.6g}" for name, value in row.items()})
-            log.flush()
+            file.flush()
             rows.append(row)
-            progress.update(bar, advance=1, loss=float(np.mean([row["loss"] for row in rows[-50:]])))
+            progress.update(bar, advance=1, said=f"loss {np.mean([row['loss'] for row in rows[-50:]]):.3f}")
+    return rows
+
+
+def _progress(title: str) -> Progress:
+    said = TextColumn("{task.fields[said]}")
+    times = TimeElapsedColumn(), TimeRemainingColumn()
+    return Progress(TextColumn(title), BarColumn(), MofNCompleteColumn(), said, *times)
+
+
+def train(data: Path, run: Path, steps: int, seed: int, workers: int, looks: int = LOOKS) -> str:
+    """Train and write everything to ``run``; returns the SHA-256 of the weights file."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)  # sums in another order give other weights
+    torch.use_deterministic_algorithms(True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    listed, data_hash = Manifest.read(data)
+    clips = [clip for clip in listed if clip.path.parts[0] == TRAIN]
+    tokenizer = make_tokenizer()
+    stream = Stream(tokenizer)
+    trainee = Trainee(tokenizer, seed).to(device)
+
+    def loaded(drawn: Dataset) -> Iterator[Any]:
+        ahead = 4 if workers else None
+        for batch in DataLoader(drawn, batch_size=None, num_workers=workers, prefetch_factor=ahead):
+            yield batch.to(device)
+
+    run.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(run / "tokenizer.json"), pretty=False)
+    learn_to_look(trainee, loaded(Looks(data, clips, stream, looks, seed)), looks, run / "looks.csv")
+    rows = learn_to_answer(trainee, loaded(Steps(data, clips, stream, steps, seed)), steps, run / "log.csv")
     draw(rows, run / "loss.png")
     weights = {name: weight.cpu().contiguous() for name, weight in trainee.state_dict().items()}
     save_file(weights, run / "trainee.safetensors")
@@ -144,10 +203,11 @@ def train(data: Path, run: Path, steps: int, seed: int, workers: int) -> str:
     made_from = {
         "data_sha256": data_hash,
         "clips": len(clips),
+        "looks": looks,
         "steps": steps,
         "seed": seed,
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "CPU",
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "a CPU",
         "weights_sha256": digest,
     }
     (run / "made_from.json").write_text(json.dumps(made_from, indent=2) + "\n")
@@ -170,8 +230,8 @@ def draw(rows: list[dict[str, float]], path: Path) -> None:
     from matplotlib import pyplot
 
     names = ["loss", *_WEIGHTS, *_HEADS]
-    figure, panels = pyplot.subplots(2, 4, figsize=(14, 6), sharex=True, layout="constrained")
-    for name, panel in zip(names, panels.flat, strict=True):
+    figure, panels = pyplot.subplots(3, 4, figsize=(14, 8), sharex=True, layout="constrained")
+    for name, panel in zip(names, panels.flat, strict=False):
         values = np.array([row[name] for row in rows])
         width = max(1, len(values) // 50)
         panel.plot(values, color="0.85", linewidth=0.5)
@@ -179,6 +239,8 @@ def draw(rows: list[dict[str, float]], path: Path) -> None:
         panel.set_title(name)
         panel.set_ylim(0, float(np.quantile(values, 0.98)) * 1.05)
         panel.set_xlabel("step")
+    for panel in panels.flat[len(names) :]:
+        panel.set_visible(False)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
@@ -189,10 +251,12 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder made by training.generate")
     parser.add_argument("run", type=Path, help="folder for the results")
     parser.add_argument("--steps", type=int, default=STEPS, help="(%(default)s)")
+    parser.add_argument("--looks", type=int, default=LOOKS, help="of the vision model before (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches (%(default)s)")
     arguments = parser.parse_args()
-    print(train(arguments.data, arguments.run, arguments.steps, arguments.seed, arguments.workers))
+    given = arguments
+    print(train(given.data, given.run, given.steps, given.seed, given.workers, given.looks))
 
 
 if __name__ == "__main__":

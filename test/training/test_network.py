@@ -59,13 +59,21 @@ def test_the_scorer_gives_what_was_trained(tmp_path: Path, height: int, odd: boo
     run.mkdir()
     save_file({name: w.contiguous() for name, w in trainee.state_dict().items()}, run / "trainee.safetensors")
     tokenizer.save(str(run / "tokenizer.json"))
-    made_from = {"data_sha256": "d", "clips": 2, "steps": 0, "seed": 3, "torch": "2", "device": "CPU"}
+    made_from = {
+        "data_sha256": "d",
+        "clips": 2,
+        "looks": 0,
+        "steps": 0,
+        "seed": 3,
+        "torch": "2",
+        "device": "CPU",
+    }
     (run / "made_from.json").write_text(json.dumps({**made_from, "weights_sha256": "w"}))
     export(run, tmp_path / "model")
 
     samples = [a_sample(height, seed, odd) for seed in (0, 1)]
     with torch.no_grad():
-        log_probs, _ = trainee(Stream(tokenizer).batch(samples))  # (2, 4, vocabulary)
+        log_probs, *_ = trainee(Stream(tokenizer).batch(samples))  # (2, 4, vocabulary)
     parameters = monitor_defaults() | {"device": "cpu", "scorer_threads": 1}
     scorer = load_scorer(str(tmp_path / "model"), ScorerSettings.from_parameters(parameters))
     for number, sample in enumerate(samples):

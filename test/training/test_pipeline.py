@@ -61,9 +61,9 @@ def test_manifest_lists_every_clip_with_the_hash_of_its_content(data: Path) -> N
 def test_two_steps_of_training_give_the_same_weights_again_and_a_model_that_loads(
     data: Path, tmp_path: Path
 ) -> None:
-    first = train(data, tmp_path / "first", steps=2, seed=0, workers=1)
-    assert train(data, tmp_path / "again", steps=2, seed=0, workers=0) == first
-    assert train(data, tmp_path / "other", steps=2, seed=1, workers=0) != first
+    first = train(data, tmp_path / "first", steps=2, seed=0, workers=1, looks=2)
+    assert train(data, tmp_path / "again", steps=2, seed=0, workers=0, looks=2) == first
+    assert train(data, tmp_path / "other", steps=2, seed=1, workers=0, looks=2) != first
 
     rows = list(csv.DictReader((tmp_path / "first" / "log.csv").open()))
     assert [row["step"] for row in rows] == ["0", "1"]
