@@ -1,8 +1,9 @@
-"""Play a robot video on a camera topic and let the monitor watch it.
+"""Play robot videos on a camera topic and let the monitor watch them.
 
 ``ros2 launch topreward_ros demo.launch.py``, and from another terminal ``ros2 topic echo /task_progress``
-or ``topreward watch``. Ends by itself: a few seconds after the video, so that the last scores arrive, or
-as soon as the monitor ends.
+or ``topreward watch``. A robot that does its task, one that fails and one that does nothing, or a video of
+your own. Ends by itself: a few seconds after the last video, so that the last scores arrive, or as soon as
+the monitor ends.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from launch import Action, LaunchContext, LaunchDescription, LaunchDescriptionEn
 from launch.actions import (
     DeclareLaunchArgument,
     IncludeLaunchDescription,
+    LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
     Shutdown,
@@ -25,7 +27,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, large_image_environment, shared_file
+from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, DEMO_VIDEO, large_image_environment, shared_file
 
 NOT_GIVEN = ""
 
@@ -33,8 +35,8 @@ WAIT_FOR_MONITOR = 120.0  # [s] it loads its model before it subscribes
 AFTER_THE_VIDEO = 3.0  # [s] for the last scores
 
 ARGUMENTS = (
-    ("video", "video file or folder of images, together with task; not given: the shipped video"),
-    ("task", "what the robot in the video was told to do, in natural language"),
+    ("video", "video file or folder of images, together with task; not given: the three shipped ones"),
+    ("task", "what the robot was told to do; given alone, it is asked of the first shipped video"),
     ("model", "'embedded', a Hugging Face hub id, or the folder of a Qwen3-VL checkpoint"),
 )
 
@@ -52,39 +54,55 @@ def _demonstration(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     video, task, model = (context.launch_configurations[name] for name, _ in ARGUMENTS)
     if video and not task:
         raise ValueError(f"video:={video} without task:=...; say what the robot in it was told to do")
-    player = Node(
-        package="topreward_ros",
-        executable="video_player",
-        parameters=[
-            {
-                "video": ParameterValue(video or str(shared_file(DEMO_VIDEO)), value_type=str),
-                "wait_for_subscriber": WAIT_FOR_MONITOR,
-            }
-        ],
-        additional_env=large_image_environment(context.environment),
-        output="screen",
-        emulate_tty=True,
-    )
+    if video or task:
+        films = [(video or str(shared_file(DEMO_VIDEO)), f"playing {video or DEMO_VIDEO}")]
+    else:
+        films = [(str(shared_file(clip.video)), clip.caption) for clip in DEMO_CLIPS]
     monitor = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(Path(__file__).with_name("monitor.launch.py"))),
         launch_arguments={"task": task or DEMO_TASK, "model": model}.items(),
     )
     return [
-        RegisterEventHandler(OnProcessExit(target_action=_is("video_player"), on_exit=_after_player)),
         RegisterEventHandler(OnProcessExit(target_action=_is("monitor"), on_exit=_after_monitor)),
         monitor,
+        *_play(films, large_image_environment(context.environment)),
+    ]
+
+
+def _play(films: list[tuple[str, str]], environment: dict[str, str]) -> list[LaunchDescriptionEntity]:
+    """A player for the first of ``films`` (video, what to look at); when it has ended, one for the next."""
+    (video, caption), *rest = films
+    player = Node(
+        package="topreward_ros",
+        executable="video_player",
+        parameters=[
+            {
+                "video": ParameterValue(video, value_type=str),
+                "wait_for_subscriber": WAIT_FOR_MONITOR,
+                "reset_service": "monitor/reset",
+            }
+        ],
+        additional_env=environment,
+        output="screen",
+        emulate_tty=True,
+    )
+
+    def after(event: ProcessExited, _: LaunchContext) -> list[LaunchDescriptionEntity]:
+        if event.returncode:
+            return [Shutdown(reason=f"the video player ended with status {event.returncode}")]
+        if rest:
+            return _play(rest, environment)
+        return [TimerAction(period=AFTER_THE_VIDEO, actions=[Shutdown(reason="the last video has ended")])]
+
+    return [
+        RegisterEventHandler(OnProcessExit(target_action=player, on_exit=after)),
+        LogInfo(msg=caption),
         player,
     ]
 
 
 def _is(executable: str) -> Callable[[Action], bool]:
     return lambda action: isinstance(action, Node) and action.node_executable == executable
-
-
-def _after_player(event: ProcessExited, context: LaunchContext) -> list[Action]:
-    if event.returncode:
-        return [Shutdown(reason=f"the video player ended with status {event.returncode}")]
-    return [TimerAction(period=AFTER_THE_VIDEO, actions=[Shutdown(reason="the video has ended")])]
 
 
 def _after_monitor(event: ProcessExited, context: LaunchContext) -> list[Action]:

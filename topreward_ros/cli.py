@@ -366,14 +366,19 @@ def _ros_half(name: str) -> Any:
 def _add_demo(commands: Any) -> None:
     parser = commands.add_parser(
         "demo",
-        help="play a video on a ROS 2 topic and watch the monitor follow it",
+        help="play robot videos on a ROS 2 topic and watch the monitor follow them",
         description="Start a video player and the monitor as two processes, which meet on a real ROS 2 topic "
-        "on this machine only, and watch. Ends by itself, with a summary line.",
+        "on this machine only, and watch: a robot that does its task, one that fails, and one that does "
+        "nothing. Ends by itself and tells whether it came out as it should.",
     )
-    parser.add_argument("--video", metavar="V", help="video file (default: the shipped one); needs --task")
-    parser.add_argument("--task", metavar="T", help="the instruction, in natural language")
+    parser.add_argument("--video", metavar="V", help="a video file of yours instead; needs --task")
+    parser.add_argument(
+        "--task", metavar="T", help="the instruction, in natural language; alone: for the first shipped video"
+    )
     _add_model(parser)
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="save the last view as a picture")
+    parser.add_argument(
+        "--svg", type=Path, metavar="FILE", help="save the last view of the (first) video as a picture"
+    )
     parser.set_defaults(run=_demo)
 
 

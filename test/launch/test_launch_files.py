@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from rclpy.parameter import parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 from topreward_ros.msg import TaskProgress
 
-from topreward_ros.defaults import monitor_defaults, shared_file
+from topreward_ros.defaults import DEMO_CLIPS, monitor_defaults, shared_file
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.demo import free_domain
 
@@ -244,6 +245,18 @@ def test_the_demonstration_scores_its_video_and_ends_by_itself(
     assert "published 30 frames" in output
     assert "process has died" not in output
     assert demonstration.process.returncode == 0
+
+
+def test_the_demonstration_plays_a_success_a_failure_and_an_idle_robot(
+    launched: Callable[..., Launched],
+) -> None:
+    output = launched("demo.launch.py").output(180.0)
+    said = [
+        re.escape(clip.caption) + r"[\s\S]*EPISODE_STARTED[\s\S]*published \d+ frames" for clip in DEMO_CLIPS
+    ]
+    assert re.search(r"[\s\S]*".join(said), output), output
+    assert output.count("EPISODE_STARTED") == 3
+    assert "process has died" not in output
 
 
 def test_the_demonstration_ends_with_the_monitor(launched: Callable[..., Launched], tmp_path: Path) -> None:
