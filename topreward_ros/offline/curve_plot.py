@@ -147,15 +147,15 @@ def _draw_strip(axes: Axes, curve: Curve, rate: float, end_s: float) -> None:
     width_px = _STRIP_HEIGHT_PX * info.width / info.height
     count = max(1, int((_RIGHT - _LEFT) * _WIDTH_PX / (width_px + 8)))
     centres = [(k + 0.5) * end_s / count for k in range(count)]
-    for time_s, image in _frames_at(curve.video, rate, centres):
+    for time_s, image in frames_at(curve.video, rate, centres):
         thumbnail = cv2.resize(image, (round(width_px), _STRIP_HEIGHT_PX), interpolation=cv2.INTER_AREA)
         box = AnnotationBbox(OffsetImage(thumbnail, dpi_cor=False), (time_s, 0.53), frameon=False)
         axes.add_artist(box)
         axes.plot([time_s, time_s], [0.0, 0.03], color="0.4", linewidth=1)
 
 
-def _frames_at(video: str, rate: float, times_s: Sequence[float]) -> list[tuple[float, np.ndarray]]:
-    """The first frame at or after each of the increasing times, with its own time [s]."""
+def frames_at(video: str, rate: float, times_s: Sequence[float]) -> list[tuple[float, np.ndarray]]:
+    """The first frame (H, W, 3) RGB at or after each of the increasing times, with its own time [s]."""
     frames: list[tuple[float, np.ndarray]] = []
     for stamp_ns, read in open_video(video, rate):
         if len(frames) == len(times_s):
