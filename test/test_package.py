@@ -35,6 +35,7 @@ ROSDEP_OF_LIBRARY = {
     "pyyaml": "python3-yaml",
     "rich": "python3-rich",
 }
+REQUIREMENTS = ("requirements/run.txt", "requirements/dev.txt", "requirements/ros-jazzy.txt")
 ROS_PACKAGES = {"ament_index_python", "launch", "launch_ros", "rclpy", "rcl_interfaces"}
 
 
@@ -55,7 +56,7 @@ def ranges() -> dict[str, Requirement]:
 
 
 def pins(name: str) -> dict[str, Requirement]:
-    lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").split("\n")
+    lines = (ROOT / name).read_text(encoding="utf-8").split("\n")
     requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(requirement.name): requirement for requirement in requirements}
 
@@ -94,7 +95,7 @@ def test_name_version_and_licence_are_the_same_everywhere() -> None:
 
 
 def test_pins_satisfy_the_ranges() -> None:
-    pinned = pins("run.txt")
+    pinned = pins("requirements/run.txt")
     for name, requirement in ranges().items():
         assert requirement.specifier, f"setup.cfg gives no range for {name}"
         assert name in pinned, f"{name} is in setup.cfg and not pinned in requirements/run.txt"
@@ -102,15 +103,27 @@ def test_pins_satisfy_the_ranges() -> None:
         assert requirement.specifier.contains(Version(pin.version)), f"{pinned[name]}: not {requirement}"
 
 
-@pytest.mark.parametrize("name", ["run.txt", "dev.txt", "ros-jazzy.txt"])
+@pytest.mark.parametrize("name", [*REQUIREMENTS, "training/requirements.txt"])
 def test_requirement_files_pin_exactly(name: str) -> None:
     for requirement in pins(name).values():
         assert [specifier.operator for specifier in requirement.specifier] == ["=="], str(requirement)
 
 
 def test_requirement_files_do_not_name_a_library_twice() -> None:
-    files = [set(pins(name)) for name in ("run.txt", "dev.txt", "ros-jazzy.txt")]
+    files = [set(pins(name)) for name in REQUIREMENTS]
     assert len(set.union(*files)) == sum(map(len, files))
+
+
+def test_training_pins_what_it_imports_and_scores_with_what_is_shipped() -> None:
+    pinned, run = pins("training/requirements.txt"), pins("requirements/run.txt")
+    for path in (ROOT / "training").glob("*.py"):
+        for name in imported_libraries(path) - {"training"}:
+            library = canonicalize_name(LIBRARY_OF_IMPORT.get(name, name))
+            assert library in pinned, (
+                f"{path.name} imports {name}: add {library} to training/requirements.txt"
+            )
+    for name in pinned.keys() & run.keys():
+        assert pinned[name].specifier == run[name].specifier, f"{name} differs from requirements/run.txt"
 
 
 def test_every_imported_library_is_declared() -> None:
