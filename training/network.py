@@ -87,6 +87,8 @@ class Batch:
     ends: torch.Tensor  #: (B, P) place of each patch's last token
     answers: torch.Tensor  #: (B, Q) place of each question's last token
     progress: torch.Tensor  #: (B, Q) target
+    asked: torch.Tensor  #: (B, Q) the task that is asked for
+    newest: torch.Tensor  #: (B, Q) the last patch that the question is about
     hand: torch.Tensor  #: (B, P, 3)
     moved: torch.Tensor  #: (B, P)
     known_progress: torch.Tensor  #: (B, P)
@@ -141,6 +143,10 @@ class Stream:
             answers=torch.tensor([line.answers for line in lines]),
             progress=torch.tensor(
                 [[question.progress for question in sample.questions] for sample in samples]
+            ),
+            asked=torch.tensor([[question.task for question in sample.questions] for sample in samples]),
+            newest=torch.tensor(
+                [[question.patches - 1 for question in sample.questions] for sample in samples]
             ),
             hand=torch.stack([torch.from_numpy(one.hand) for one in known]).float(),
             moved=torch.stack([torch.from_numpy(one.moved) for one in known]).float(),
@@ -226,6 +232,9 @@ def _padded(positions: torch.Tensor, length: int) -> torch.Tensor:
     return nn.functional.pad(positions, (0, length - positions.shape[1]))
 
 
+_AT_ANSWER = ("asked", "task", "hand", "moved", "progress")
+
+
 class Trainee(nn.Module):
     """The model that will be shipped, and heads that help it learn and are left behind."""
 
@@ -243,6 +252,13 @@ class Trainee(nn.Module):
                 "progress": nn.Linear(hidden, 1),
                 "success": nn.Linear(hidden, 1),
                 "task": nn.Linear(hidden, len(TASKS)),
+                # Where the answer is given: what is asked for, what is there, and how it stands at the end.
+                # Without these the answers did not follow the video for five hundred steps.
+                "answer_asked": nn.Linear(hidden, len(TASKS)),
+                "answer_task": nn.Linear(hidden, len(TASKS)),
+                "answer_hand": nn.Linear(hidden, 3),
+                "answer_moved": nn.Linear(hidden, 1),
+                "answer_progress": nn.Linear(hidden, 1),
                 # The same from what the vision model sees in one patch. Without these the network still
                 # could not tell one scene from another after five thousand videos.
                 **{
@@ -255,11 +271,11 @@ class Trainee(nn.Module):
         _draw_weights(self, seed)
         _take_equal_patches_together(self.model)
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the network says of B videos of P patches with Q questions each.
 
-        Log-probabilities (B, Q, vocabulary) after the questions, states (B, P, hidden) after the patches,
-        and what the vision model sees in them (B, P, tokens * hidden).
+        Log-probabilities (B, Q, vocabulary) after the questions, states (B, Q, hidden) there, states
+        (B, P, hidden) after the patches, and what the vision model sees in them (B, P, tokens * hidden).
         """
         core: Any = self.model.model
         seen = core.visual(batch.pixels, grid_thw=batch.grid)
@@ -276,13 +292,15 @@ class Trainee(nn.Module):
             use_cache=False,
         ).last_hidden_state
         rows = torch.arange(len(states), device=states.device)[:, None]
-        logits = self.model.lm_head(states[rows, batch.answers])
+        answers = states[rows, batch.answers]
+        logits = self.model.lm_head(answers)
         seen_in_patches = seen.pooler_output.view(*batch.ends.shape, -1)
-        return torch.log_softmax(logits.float(), dim=-1), states[rows, batch.ends], seen_in_patches
+        log_probs = torch.log_softmax(logits.float(), dim=-1)
+        return log_probs, answers, states[rows, batch.ends], seen_in_patches
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """What is minimised, term by term, each a mean."""
-        log_probs, states, seen = self(batch)
+        log_probs, answers, states, seen = self(batch)
         log_true = log_probs[..., self.tokens.answer_true]
         log_false = log_probs[..., self.tokens.answer_false]
         wanted = LOWEST * (1 - batch.progress)
@@ -311,7 +329,24 @@ class Trainee(nn.Module):
             "moved": known("moved", batch.moved),
             "progress": known("progress", batch.known_progress),
             "success": (success * forward).sum() / share,
+            **self._answer_losses(answers, batch),
             **self._seen_losses(seen.flatten(0, 1), batch.hand.flatten(0, 1), batch.moved.flatten(), tasks),
+        }
+
+    def _answer_losses(self, answers: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+        """From the states where answers are given (B, Q, hidden)."""
+        rows = torch.arange(len(answers), device=answers.device)[:, None]
+        said = {name: self.heads[f"answer_{name}"](answers) for name in _AT_ANSWER}
+        forward = batch.forward[:, None].float().expand_as(batch.asked)
+        progress = (said["progress"][..., 0] - batch.known_progress[rows, batch.newest]).square()
+        return {
+            "answer_asked": nn.functional.cross_entropy(said["asked"].flatten(0, 1), batch.asked.flatten()),
+            "answer_task": nn.functional.cross_entropy(
+                said["task"].flatten(0, 1), batch.task[:, None].expand_as(batch.asked).flatten()
+            ),
+            "answer_hand": (said["hand"] - batch.hand[rows, batch.newest] * 5).square().mean(),
+            "answer_moved": (said["moved"][..., 0] - batch.moved[rows, batch.newest]).square().mean(),
+            "answer_progress": (progress * forward).sum() / (forward.sum() + 1e-6),
         }
 
     def look_losses(self, look: Look) -> dict[str, torch.Tensor]:

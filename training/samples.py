@@ -29,6 +29,7 @@ class Question(NamedTuple):
     """Does the video, up to and with a patch, complete the task?"""
 
     patches: int  #: temporal patches of the video that are seen
+    task: int  #: what is asked for, a place in `instructions.TASKS`
     wording: str
     progress: float  #: what the answer should be, 0 to 1; log p(" True") = LOWEST * (1 - progress)
 
@@ -159,10 +160,12 @@ def _ask(task: Task, progress: np.ndarray, shape: Shape, rng: np.random.Generato
     wrong = max(1, shape.questions // 4)
     ends = rng.permutation(np.arange(1, shape.patches))[: shape.questions - wrong - 1]
     ends = [*sorted(ends.tolist()), shape.patches]
-    asked = [Question(end, drawn_wording(task, rng), float(progress[end - 1])) for end in ends]
+    number = TASKS.index(task)
+    asked = [Question(end, number, drawn_wording(task, rng), float(progress[end - 1])) for end in ends]
     while len(asked) < shape.questions:
         end = shape.patches if rng.random() < 0.5 else int(rng.integers(1, shape.patches + 1))
-        asked.append(Question(end, drawn_wording(drawn_other(task, rng), rng), 0.0))
+        other = drawn_other(task, rng)
+        asked.append(Question(end, TASKS.index(other), drawn_wording(other, rng), 0.0))
     return asked
 
 

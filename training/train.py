@@ -44,8 +44,11 @@ _WEIGHTS = {"answer": 1.0, "odds": 1.0}
 _HEADS = {
     **{"hand": 0.2, "task": 0.3, "moved": 2.0, "progress": 2.0, "success": 0.3},
     **{"seen_hand": 0.5, "seen_moved": 2.0, "seen_task": 0.3},
+    **{"answer_asked": 0.3, "answer_task": 0.3, "answer_hand": 0.2, "answer_moved": 2.0},
+    **{"answer_progress": 2.0},
 }
-_RATE, _WARM_UP, _DECAY = 1.2e-3, 60, 0.05
+_RATE, _WARM_UP, _DECAY = 8e-4, 60, 0.05
+_THREADS = 2  # another number sums in another order, which gives other weights
 _PATCHES = 144  # per step, shared by its videos
 _LOOK_RATE, _LOOK_CLIPS = 1e-3, 20
 
@@ -60,7 +63,6 @@ class Looks(Dataset):
         return self._steps
 
     def __getitem__(self, step: int) -> Look:
-        torch.set_num_threads(1)  # also in a worker
         rng = np.random.default_rng([self._seed, step, 1])
         height = 96 if rng.random() < 0.7 else 128
         glances = []
@@ -86,7 +88,6 @@ class Steps(Dataset):
         return self._steps
 
     def __getitem__(self, step: int) -> Batch:
-        torch.set_num_threads(1)  # also in a worker
         rng = np.random.default_rng([self._seed, step])
         shape = Shape.drawn(rng)
         number = int(np.clip(_PATCHES // shape.patches, 4, 24))
@@ -178,7 +179,7 @@ def _progress(title: str) -> Progress:
 def train(data: Path, run: Path, steps: int, seed: int, workers: int, looks: int = LOOKS) -> str:
     """Train and write everything to ``run``; returns the SHA-256 of the weights file."""
     torch.manual_seed(seed)
-    torch.set_num_threads(1)  # sums in another order give other weights
+    torch.set_num_threads(_THREADS)
     torch.use_deterministic_algorithms(True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     listed, data_hash = Manifest.read(data)
@@ -206,6 +207,7 @@ def train(data: Path, run: Path, steps: int, seed: int, workers: int, looks: int
         "looks": looks,
         "steps": steps,
         "seed": seed,
+        "threads": _THREADS,
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "a CPU",
         "weights_sha256": digest,
@@ -230,7 +232,7 @@ def draw(rows: list[dict[str, float]], path: Path) -> None:
     from matplotlib import pyplot
 
     names = ["loss", *_WEIGHTS, *_HEADS]
-    figure, panels = pyplot.subplots(3, 4, figsize=(14, 8), sharex=True, layout="constrained")
+    figure, panels = pyplot.subplots(4, 4, figsize=(14, 10), sharex=True, layout="constrained")
     for name, panel in zip(names, panels.flat, strict=False):
         values = np.array([row[name] for row in rows])
         width = max(1, len(values) // 50)

@@ -23,10 +23,10 @@ from training.network import Stream, Trainee, make_tokenizer
 from training.samples import Known, Question, Sample
 
 QUESTIONS = [
-    Question(1, "open the drawer", 0.0),
-    Question(3, "please close the drawer", 0.5),
-    Question(4, "open the drawer", 0.9),
-    Question(2, "words that nobody trained", 0.0),
+    Question(1, 0, "open the drawer", 0.0),
+    Question(3, 1, "please close the drawer", 0.5),
+    Question(4, 0, "open the drawer", 0.9),
+    Question(2, 2, "words that nobody trained", 0.0),
 ]
 
 

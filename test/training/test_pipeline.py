@@ -21,6 +21,7 @@ from topreward_ros.scoring.registry import load_scorer
 
 pytest.importorskip("training", reason="training/ is not installed with the package")
 
+import training.train
 from training.clips import VIEWS, Clip, Manifest
 from training.export import export
 from training.generate import MIX, Attempt, generate
@@ -59,8 +60,10 @@ def test_manifest_lists_every_clip_with_the_hash_of_its_content(data: Path) -> N
 
 
 def test_two_steps_of_training_give_the_same_weights_again_and_a_model_that_loads(
-    data: Path, tmp_path: Path
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(training.train, "_PATCHES", 8)  # small steps
+    monkeypatch.setattr(training.train, "_LOOK_CLIPS", 2)
     first = train(data, tmp_path / "first", steps=2, seed=0, workers=1, looks=2)
     assert train(data, tmp_path / "again", steps=2, seed=0, workers=0, looks=2) == first
     assert train(data, tmp_path / "other", steps=2, seed=1, workers=0, looks=2) != first
