@@ -233,6 +233,7 @@ def _padded(positions: torch.Tensor, length: int) -> torch.Tensor:
 
 
 _AT_ANSWER = ("asked", "task", "hand", "moved", "progress")
+_SEEN = ("task", "hand", "moved")
 
 
 class Trainee(nn.Module):
@@ -245,26 +246,22 @@ class Trainee(nn.Module):
         config._attn_implementation = "sdpa"
         self.model = Qwen3VLForConditionalGeneration(config)
         hidden = config.text_config.hidden_size
+        tasks = len(TASKS)
+        known = {"hand": 3, "moved": tasks, "progress": tasks, "success": tasks, "task": tasks}
         self.heads = nn.ModuleDict(
             {
-                "hand": nn.Linear(hidden, 3),
-                "moved": nn.Linear(hidden, 1),
-                "progress": nn.Linear(hidden, 1),
-                "success": nn.Linear(hidden, 1),
-                "task": nn.Linear(hidden, len(TASKS)),
+                # Behind every patch: what the language model knows of the video so far.
+                **{name: nn.Linear(hidden, outputs) for name, outputs in known.items()},
                 # Where the answer is given: what is asked for, what is there, and how it stands at the end.
                 # Without these the answers did not follow the video for five hundred steps.
-                "answer_asked": nn.Linear(hidden, len(TASKS)),
-                "answer_task": nn.Linear(hidden, len(TASKS)),
-                "answer_hand": nn.Linear(hidden, 3),
-                "answer_moved": nn.Linear(hidden, 1),
-                "answer_progress": nn.Linear(hidden, 1),
-                # The same from what the vision model sees in one patch. Without these the network still
-                # could not tell one scene from another after five thousand videos.
+                **{f"answer_{name}": nn.Linear(hidden, known.get(name, tasks)) for name in _AT_ANSWER},
+                # What the vision model sees in one patch: all its tokens side by side (12 of a 4:3 picture,
+                # 16 of a square one), which is quickly learnt, and their mean, which attention can fetch.
+                # Without these one scene was not told from another after five thousand videos.
                 **{
-                    f"seen_{name}_{tokens}": nn.Linear(tokens * hidden, outputs)
-                    for tokens in (12, 16)  # of a 4:3 picture, of a square one
-                    for name, outputs in (("hand", 3), ("moved", 1), ("task", len(TASKS)))
+                    f"seen_{name}_{pool}": nn.Linear(width * hidden, known[name])
+                    for pool, width in (("12", 12), ("16", 16), ("mean", 1))
+                    for name in _SEEN
                 },
             }
         )
@@ -309,43 +306,34 @@ class Trainee(nn.Module):
         # so the log-odds are drawn to theirs as well.
         answer = -(p * log_true + (1 - p) * log_false).mean()
         odds = nn.functional.smooth_l1_loss(log_true - log_false, wanted - torch.log1p(-p), beta=0.5)
-        hand = (self.heads["hand"](states) - batch.hand * 5).square().mean()
-        tasks = batch.task.repeat_interleave(states.shape[1])
-        task = nn.functional.cross_entropy(self.heads["task"](states).flatten(0, 1), tasks)
-        forward = batch.forward[:, None].float()
-        share = forward.sum() * states.shape[1] + 1e-6
-
-        def known(head: str, target: torch.Tensor) -> torch.Tensor:
-            return ((self.heads[head](states)[..., 0] - target).square() * forward).sum() / share
-
+        said = {name: self.heads[name](states) for name in ("hand", "moved", "progress", "success", "task")}
+        task = batch.task[:, None].expand(states.shape[:2])
+        forward = batch.forward[:, None].float().expand(states.shape[:2])
         success = nn.functional.binary_cross_entropy_with_logits(
-            self.heads["success"](states)[..., 0], batch.success, reduction="none"
+            _of_task(said["success"], task), batch.success, reduction="none"
         )
+        progress = (_of_task(said["progress"], task) - batch.known_progress).square()
         return {
             "answer": answer,
             "odds": odds,
-            "hand": hand,
-            "task": task,
-            "moved": known("moved", batch.moved),
-            "progress": known("progress", batch.known_progress),
-            "success": (success * forward).sum() / share,
+            **_state_losses(said, batch.hand, batch.moved, task),
+            "progress": (progress * forward).sum() / (forward.sum() + 1e-6),
+            "success": (success * forward).sum() / (forward.sum() + 1e-6),
             **self._answer_losses(answers, batch),
-            **self._seen_losses(seen.flatten(0, 1), batch.hand.flatten(0, 1), batch.moved.flatten(), tasks),
+            **self._seen_losses(seen, batch.hand, batch.moved, task),
         }
 
     def _answer_losses(self, answers: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
         """From the states where answers are given (B, Q, hidden)."""
         rows = torch.arange(len(answers), device=answers.device)[:, None]
         said = {name: self.heads[f"answer_{name}"](answers) for name in _AT_ANSWER}
+        task = batch.task[:, None].expand_as(batch.asked)
         forward = batch.forward[:, None].float().expand_as(batch.asked)
-        progress = (said["progress"][..., 0] - batch.known_progress[rows, batch.newest]).square()
+        progress = (_of_task(said["progress"], task) - batch.known_progress[rows, batch.newest]).square()
+        state = _state_losses(said, batch.hand[rows, batch.newest], batch.moved[rows, batch.newest], task)
         return {
             "answer_asked": nn.functional.cross_entropy(said["asked"].flatten(0, 1), batch.asked.flatten()),
-            "answer_task": nn.functional.cross_entropy(
-                said["task"].flatten(0, 1), batch.task[:, None].expand_as(batch.asked).flatten()
-            ),
-            "answer_hand": (said["hand"] - batch.hand[rows, batch.newest] * 5).square().mean(),
-            "answer_moved": (said["moved"][..., 0] - batch.moved[rows, batch.newest]).square().mean(),
+            **{f"answer_{name}": loss for name, loss in state.items()},
             "answer_progress": (progress * forward).sum() / (forward.sum() + 1e-6),
         }
 
@@ -358,14 +346,31 @@ class Trainee(nn.Module):
     def _seen_losses(
         self, seen: torch.Tensor, hand: torch.Tensor, moved: torch.Tensor, task: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """From what the vision model sees in N patches (N, tokens * hidden)."""
-        tokens = seen.shape[1] // self.model.config.text_config.hidden_size
-        said = {name: self.heads[f"seen_{name}_{tokens}"](seen) for name in ("hand", "moved", "task")}
-        return {
-            "seen_hand": (said["hand"] - hand * 5).square().mean(),
-            "seen_moved": (said["moved"][:, 0] - moved).square().mean(),
-            "seen_task": nn.functional.cross_entropy(said["task"], task),
-        }
+        """From what the vision model sees in patches (..., tokens * hidden); targets (...) or (..., 3)."""
+        tokens = seen.unflatten(-1, (-1, self.model.config.text_config.hidden_size))
+        losses = {}
+        for pool, pooled in (("flat", seen), ("mean", tokens.mean(-2))):
+            kind = "mean" if pool == "mean" else str(tokens.shape[-2])
+            said = {name: self.heads[f"seen_{name}_{kind}"](pooled) for name in _SEEN}
+            for name, loss in _state_losses(said, hand, moved, task).items():
+                losses[f"seen_{name}_{pool}"] = loss
+        return losses
+
+
+def _state_losses(
+    said: dict[str, torch.Tensor], hand: torch.Tensor, moved: torch.Tensor, task: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Which scene it is, where the hand is, and how far the object was moved; for any leading shape."""
+    return {
+        "task": nn.functional.cross_entropy(said["task"].flatten(0, -2), task.flatten()),
+        "hand": (said["hand"] - hand * 5).square().mean(),
+        "moved": (_of_task(said["moved"], task) - moved).square().mean(),
+    }
+
+
+def _of_task(said: torch.Tensor, task: torch.Tensor) -> torch.Tensor:
+    """What is said (..., tasks) of the task that it is (...): what is open to one is closed to another."""
+    return said.gather(-1, task[..., None])[..., 0]
 
 
 def _draw_weights(module: nn.Module, seed: int) -> None:

@@ -194,12 +194,12 @@ def change_looks(frames: np.ndarray, height: int, width: int, rng: np.random.Gen
     A little moved and zoomed, other colours and light, out of focus, noisy, compressed.
     """
     pictures = _moved(frames, height, width, rng)
-    gain = rng.uniform(0.75, 1.25) * rng.uniform(0.93, 1.07, 3)
-    offset = rng.uniform(-20, 20)
+    gain = rng.uniform(0.82, 1.18) * rng.uniform(0.95, 1.05, 3)
+    offset = rng.uniform(-12, 12)
     noise = float(rng.choice([0, 0, 2, 5])) * rng.random()
-    blur = float(rng.uniform(0.4, 0.9)) if rng.random() < 0.5 else 0.0
-    quality = int(rng.integers(35, 95)) if rng.random() < 0.3 else 0
-    grey = rng.uniform(0, 0.5) if rng.random() < 0.2 else 0.0
+    blur = float(rng.uniform(0.4, 0.8)) if rng.random() < 0.4 else 0.0
+    quality = int(rng.integers(40, 95)) if rng.random() < 0.2 else 0
+    grey = rng.uniform(0, 0.4) if rng.random() < 0.15 else 0.0
     made = np.empty(pictures.shape, np.uint8)
     known: dict[bytes, np.ndarray] = {}  # a frame shown again looks the same, unless there is noise
     for number, picture in enumerate(pictures):

@@ -38,19 +38,21 @@ from training.network import Batch, Look, Stream, Trainee, make_tokenizer
 from training.samples import Shape, make_glances, make_sample
 
 STEPS = 1500
-LOOKS = 400  # steps before those, in which only the vision model learns, from single pairs of frames
+LOOKS = 1000  # steps before those, in which only the vision model learns, from single pairs of frames
 #: How much each term of the loss counts. The heads count less and less: they help at the start.
 _WEIGHTS = {"answer": 1.0, "odds": 1.0}
 _HEADS = {
-    **{"hand": 0.2, "task": 0.3, "moved": 2.0, "progress": 2.0, "success": 0.3},
-    **{"seen_hand": 0.5, "seen_moved": 2.0, "seen_task": 0.3},
+    **{"task": 0.3, "hand": 0.2, "moved": 2.0, "progress": 2.0, "success": 0.3},
     **{"answer_asked": 0.3, "answer_task": 0.3, "answer_hand": 0.2, "answer_moved": 2.0},
     **{"answer_progress": 2.0},
+    **{"seen_task_flat": 0.2, "seen_hand_flat": 0.3, "seen_moved_flat": 1.0},
+    **{"seen_task_mean": 0.2, "seen_hand_mean": 0.3, "seen_moved_mean": 1.0},
 }
 _RATE, _WARM_UP, _DECAY = 8e-4, 60, 0.05
 _THREADS = 2  # another number sums in another order, which gives other weights
 _PATCHES = 144  # per step, shared by its videos
-_LOOK_RATE, _LOOK_CLIPS = 1e-3, 20
+_LOOK_RATE, _LOOK_CLIPS, _LOOKS_PER_CLIP = 1e-3, 14, 6
+_EYES_STILL = 0.35  # share of the steps in which the vision model stays as it is
 
 
 class Looks(Dataset):
@@ -68,7 +70,7 @@ class Looks(Dataset):
         glances = []
         for number in rng.integers(len(self._clips), size=_LOOK_CLIPS):
             clip = Clip.load(self._folder / self._clips[number].path)
-            glances += make_glances(clip, 4, height, 128, rng)
+            glances += make_glances(clip, _LOOKS_PER_CLIP, height, 128, rng)
         return self._stream.look(glances)
 
 
@@ -126,7 +128,7 @@ def learn_to_look(trainee: Trainee, looks: Iterable[Look], steps: int, log: Path
         bar = progress.add_task("", total=steps, said="")
         for step, look in enumerate(looks):
             losses = trainee.look_losses(look)
-            optimizer.param_groups[0]["lr"] = _LOOK_RATE * min(1, (step + 1) / 30)
+            optimizer.param_groups[0]["lr"] = _LOOK_RATE * max(0.1, learning_rate(step, steps))
             optimizer.zero_grad()
             torch.stack([loss * _HEADS[name] for name, loss in losses.items()]).sum().backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -149,6 +151,7 @@ def learn_to_answer(
         table.writeheader()
         bar = progress.add_task("", total=steps, said="")
         for step, batch in enumerate(batches):
+            trainee.model.model.visual.requires_grad_(step >= _EYES_STILL * steps)
             losses = trainee.losses(batch)
             loss = total_loss(losses, step / steps)
             optimizer.zero_grad()
@@ -232,7 +235,7 @@ def draw(rows: list[dict[str, float]], path: Path) -> None:
     from matplotlib import pyplot
 
     names = ["loss", *_WEIGHTS, *_HEADS]
-    figure, panels = pyplot.subplots(4, 4, figsize=(14, 10), sharex=True, layout="constrained")
+    figure, panels = pyplot.subplots(5, 4, figsize=(14, 12), sharex=True, layout="constrained")
     for name, panel in zip(names, panels.flat, strict=False):
         values = np.array([row[name] for row in rows])
         width = max(1, len(values) // 50)
