@@ -38,6 +38,7 @@ from training.network import Batch, Look, Stream, Trainee, make_tokenizer
 from training.samples import Shape, make_glances, make_sample
 
 STEPS = 1500
+THREADS = 2  # another number sums in another order, which gives other weights
 LOOKS = 1000  # steps before those, in which only the vision model learns, from single pairs of frames
 #: How much each term of the loss counts. The heads count less and less: they help at the start.
 _WEIGHTS = {"answer": 1.0, "odds": 1.0}
@@ -49,7 +50,6 @@ _HEADS = {
     **{"seen_task_mean": 0.2, "seen_hand_mean": 0.3, "seen_moved_mean": 1.0},
 }
 _RATE, _WARM_UP, _DECAY = 8e-4, 60, 0.05
-_THREADS = 2  # another number sums in another order, which gives other weights
 _PATCHES = 144  # per step, shared by its videos
 _LOOK_RATE, _LOOK_CLIPS, _LOOKS_PER_CLIP = 1e-3, 14, 6
 _EYES_STILL = 0.35  # share of the steps in which the vision model stays as it is
@@ -179,10 +179,12 @@ def _progress(title: str) -> Progress:
     return Progress(TextColumn(title), BarColumn(), MofNCompleteColumn(), said, *times)
 
 
-def train(data: Path, run: Path, steps: int, seed: int, workers: int, looks: int = LOOKS) -> str:
+def train(
+    data: Path, run: Path, steps: int, seed: int, workers: int, looks: int = LOOKS, threads: int = THREADS
+) -> str:
     """Train and write everything to ``run``; returns the SHA-256 of the weights file."""
     torch.manual_seed(seed)
-    torch.set_num_threads(_THREADS)
+    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     listed, data_hash = Manifest.read(data)
@@ -210,7 +212,7 @@ def train(data: Path, run: Path, steps: int, seed: int, workers: int, looks: int
         "looks": looks,
         "steps": steps,
         "seed": seed,
-        "threads": _THREADS,
+        "threads": threads,
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "a CPU",
         "weights_sha256": digest,

@@ -64,9 +64,9 @@ def test_two_steps_of_training_give_the_same_weights_again_and_a_model_that_load
 ) -> None:
     monkeypatch.setattr(training.train, "_PATCHES", 8)  # small steps
     monkeypatch.setattr(training.train, "_LOOK_CLIPS", 2)
-    first = train(data, tmp_path / "first", steps=2, seed=0, workers=1, looks=2)
-    assert train(data, tmp_path / "again", steps=2, seed=0, workers=0, looks=2) == first
-    assert train(data, tmp_path / "other", steps=2, seed=1, workers=0, looks=2) != first
+    first = train(data, tmp_path / "first", steps=2, seed=0, workers=1, looks=2, threads=1)
+    assert train(data, tmp_path / "again", steps=2, seed=0, workers=0, looks=2, threads=1) == first
+    assert train(data, tmp_path / "other", steps=2, seed=1, workers=0, looks=2, threads=1) != first
 
     rows = list(csv.DictReader((tmp_path / "first" / "log.csv").open()))
     assert [row["step"] for row in rows] == ["0", "1"]
