@@ -5,8 +5,7 @@ the last line that is printed is their hash. In `run` are then the weights with 
 tokenizer, the loss of every step as a table and as a picture, and what the run was made from.
 
     pip install -r training/requirements.txt
-    python -m training.train data first
-    python -m training.train data run --earlier first --steps 450 --seed 1
+    python -m training.train data run
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset
 
 from training.clips import Clip, Listed, Manifest
@@ -50,7 +49,7 @@ _HEADS = {
     **{"seen_task_flat": 0.2, "seen_hand_flat": 0.3, "seen_moved_flat": 1.0},
     **{"seen_task_mean": 0.2, "seen_hand_mean": 0.3, "seen_moved_mean": 1.0},
 }
-_RATE, _RATE_GOING_ON, _WARM_UP, _DECAY = 8e-4, 4e-4, 60, 0.05
+_RATE, _WARM_UP, _DECAY = 8e-4, 60, 0.05
 _PATCHES = 144  # per step, shared by its videos
 _LOOK_RATE, _LOOK_CLIPS, _LOOKS_PER_CLIP = 1e-3, 14, 6
 _EYES_STILL = 0.35  # share of the steps in which the vision model stays as it is
@@ -141,15 +140,10 @@ def learn_to_look(trainee: Trainee, looks: Iterable[Look], steps: int, log: Path
 
 
 def learn_to_answer(
-    trainee: Trainee, batches: Iterable[Batch], steps: int, log: Path, going_on: bool = False
+    trainee: Trainee, batches: Iterable[Batch], steps: int, log: Path
 ) -> list[dict[str, float]]:
-    """Let the whole model learn; returns what stands in ``log``, a row per step.
-
-    ``going_on``: it has learnt before, so the rate begins lower, the eyes are never held still, and the
-    helping heads count as little as at the end.
-    """
-    rate = _RATE_GOING_ON if going_on else _RATE
-    optimizer = torch.optim.AdamW(_groups(trainee), lr=rate, betas=(0.9, 0.98))
+    """Let the whole model learn; returns what stands in ``log``, a row per step."""
+    optimizer = torch.optim.AdamW(_groups(trainee), lr=_RATE, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps))
     rows: list[dict[str, float]] = []
     with log.open("w", newline="") as file, _progress("learning to answer") as progress:
@@ -157,9 +151,9 @@ def learn_to_answer(
         table.writeheader()
         bar = progress.add_task("", total=steps, said="")
         for step, batch in enumerate(batches):
-            trainee.model.model.visual.requires_grad_(going_on or step >= _EYES_STILL * steps)
+            trainee.model.model.visual.requires_grad_(step >= _EYES_STILL * steps)
             losses = trainee.losses(batch)
-            loss = total_loss(losses, 1.0 if going_on else step / steps)
+            loss = total_loss(losses, step / steps)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
@@ -186,19 +180,9 @@ def _progress(title: str) -> Progress:
 
 
 def train(
-    data: Path,
-    run: Path,
-    steps: int,
-    seed: int,
-    workers: int,
-    looks: int = LOOKS,
-    threads: int = THREADS,
-    earlier: Path | None = None,
+    data: Path, run: Path, steps: int, seed: int, workers: int, looks: int = LOOKS, threads: int = THREADS
 ) -> str:
-    """Train and write everything to ``run``; returns the SHA-256 of the weights file.
-
-    ``earlier``: the folder of a run to go on from; then there are no looks.
-    """
+    """Train and write everything to ``run``; returns the SHA-256 of the weights file."""
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
@@ -216,15 +200,8 @@ def train(
 
     run.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(run / "tokenizer.json"), pretty=False)
-    before: dict[str, Any] = {}
-    if earlier is None:
-        learn_to_look(trainee, loaded(Looks(data, clips, stream, looks, seed)), looks, run / "looks.csv")
-    else:
-        trainee.load_state_dict(load_file(earlier / "trainee.safetensors"))
-        before = json.loads((earlier / "made_from.json").read_text())
-        looks = before["looks"]
-    batches = loaded(Steps(data, clips, stream, steps, seed))
-    rows = learn_to_answer(trainee, batches, steps, run / "log.csv", going_on=earlier is not None)
+    learn_to_look(trainee, loaded(Looks(data, clips, stream, looks, seed)), looks, run / "looks.csv")
+    rows = learn_to_answer(trainee, loaded(Steps(data, clips, stream, steps, seed)), steps, run / "log.csv")
     draw(rows, run / "loss.png")
     weights = {name: weight.cpu().contiguous() for name, weight in trainee.state_dict().items()}
     save_file(weights, run / "trainee.safetensors")
@@ -233,8 +210,8 @@ def train(
         "data_sha256": data_hash,
         "clips": len(clips),
         "looks": looks,
-        "steps": f"{before['steps']} + {steps}" if before else steps,
-        "seed": f"{before['seed']} and {seed}" if before else seed,
+        "steps": steps,
+        "seed": seed,
         "threads": threads,
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "a CPU",
@@ -284,9 +261,9 @@ def main() -> None:
     parser.add_argument("--looks", type=int, default=LOOKS, help="of the vision model before (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches (%(default)s)")
-    parser.add_argument("--threads", type=int, default=THREADS, help="(%(default)s)")
-    parser.add_argument("--earlier", type=Path, metavar="RUN", help="go on from an earlier run")
-    print(train(**vars(parser.parse_args())))
+    arguments = parser.parse_args()
+    given = arguments
+    print(train(given.data, given.run, given.steps, given.seed, given.workers, given.looks))
 
 
 if __name__ == "__main__":
