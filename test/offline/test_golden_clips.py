@@ -18,8 +18,8 @@ from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, DemoClip, monitor_defaults, shared_file
 from topreward_ros.offline.score_video import Curve, score_video
 from topreward_ros.offline.video import open_video
-from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
 from topreward_ros.scoring import registry
+from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.scoring.vocabulary import is_known
 

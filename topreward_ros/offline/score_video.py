@@ -132,9 +132,9 @@ def score_frames(
     *,
     on_score: Callable[[CurvePoint], None] | None = None,
 ) -> Curve:
-    """`score_video` for frames from anywhere: stamps [ns] from 0 on, each with what reads its (H, W, 3) RGB image.
+    """`score_video` for frames from anywhere; ``name`` stands for the video in the curve.
 
-    ``name`` stands for the video in the curve.
+    ``frames``: stamps [ns] from 0 on, each with what reads its (H, W, 3) uint8 RGB image.
     """
     if not instruction.strip():
         raise ValueError("the instruction is empty; say what the robot is to do")
