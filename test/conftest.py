@@ -1,9 +1,10 @@
-"""What every test session owes the machine: shared memory of processes that it killed is given back."""
+"""What every test session needs and owes: Ctrl-C reaches its children; dead shared memory is given back."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Whoever starts us in the background may have Ctrl-C ignored, and our children would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "installed: depends on how the package was installed (QUICK_TESTS)")
 
 
