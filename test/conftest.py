@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,27 @@ def no_dead_shared_memory(free_dead_shared_memory: Callable[[], None] | None) ->
     free_dead_shared_memory()
     yield
     free_dead_shared_memory()
+
+
+@pytest.fixture(scope="session")
+def interrupted_on_a_terminal() -> Callable[[Sequence[str], Mapping[str, str], bytes], tuple[int, bytes]]:
+    """Runs a command on a terminal until it has said something, then presses Ctrl-C: status and output."""
+
+    def run(command: Sequence[str], environment: Mapping[str, str], until: bytes) -> tuple[int, bytes]:
+        leader, follower = pty.openpty()
+        process = subprocess.Popen(command, stdout=follower, stderr=follower, env=environment)
+        os.close(follower)
+        said = b""
+        while until not in said:
+            said += os.read(leader, 4096)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        try:
+            while chunk := os.read(leader, 4096):
+                said += chunk
+        except OSError:  # the other end is closed
+            pass
+        os.close(leader)
+        return process.wait(timeout=10), said
+
+    return run

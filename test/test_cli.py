@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -225,23 +222,10 @@ def test_wrong_usage_is_2(arguments: list[str]) -> None:
     assert "usage: topreward" in result.stderr
 
 
-def test_ctrl_c_ends_score_without_a_trace(video: Path) -> None:
-    """On a terminal, as a person would do it."""
-    leader, follower = pty.openpty()
+def test_ctrl_c_ends_score_without_a_trace(video: Path, interrupted_on_a_terminal) -> None:
+    """On a terminal, as a person would do it, once loading is over."""
     arguments = ["score", str(video), "--task", "x", "--rate", "0.01", "--set", "max_frames=1024"]
-    process = subprocess.Popen([*COMMAND, *arguments], stdout=follower, stderr=follower, env=ENVIRONMENT)
-    os.close(follower)
-    said = b""
-    while b"scoring" not in said:  # loading is over
-        said += os.read(leader, 4096)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    try:
-        while chunk := os.read(leader, 4096):
-            said += chunk
-    except OSError:  # the other end is closed
-        pass
-    os.close(leader)
-    assert process.wait(timeout=10) == 130
+    status, said = interrupted_on_a_terminal([*COMMAND, *arguments], ENVIRONMENT, b"scoring")
+    assert status == 130
     assert b"interrupted" in said and b"Traceback" not in said
     assert b"(random weights)" in said, "beside the number that moves"

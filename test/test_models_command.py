@@ -6,10 +6,8 @@ import fcntl
 import hashlib
 import json
 import os
-import pty
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -393,26 +391,15 @@ def test_a_download_that_failed_goes_on_where_it_ended(hub: Hub, tmp_path: Path)
     assert not list(cached(tmp_path).rglob("*.incomplete"))
 
 
-def test_ctrl_c_on_a_terminal_keeps_what_has_arrived(hub: Hub, tmp_path: Path) -> None:
+def test_ctrl_c_on_a_terminal_keeps_what_has_arrived(
+    hub: Hub, tmp_path: Path, interrupted_on_a_terminal
+) -> None:
     hub.slowly = True
-    leader, follower = pty.openpty()
     command = [*COMMAND, "models", "download", NAME]
-    process = subprocess.Popen(
-        command, stdout=follower, stderr=follower, env=environment(tmp_path, hub.endpoint)
-    )
-    os.close(follower)
-    said = b""
-    while b"1.0/3.2 MB" not in said:  # the progress bar
-        said += os.read(leader, 4096)
+    progress_bar = b"1.0/3.2 MB"
+    status, said = interrupted_on_a_terminal(command, environment(tmp_path, hub.endpoint), progress_bar)
     partial = cached(tmp_path) / "blobs" / f"{digest(hub.folder / WEIGHTS)}.incomplete"
-    process.send_signal(signal.SIGINT)
-    try:
-        while chunk := os.read(leader, 4096):
-            said += chunk
-    except OSError:  # the other end is closed
-        pass
-    os.close(leader)
-    assert process.wait(timeout=10) == 130
+    assert status == 130
     assert b"interrupted" in said and b"Traceback" not in said
     assert partial.stat().st_size == MEBIBYTE
     hub.slowly = False
