@@ -21,8 +21,9 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_
 from topreward_ros.scoring import patches, prompts
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompts import PromptTokens
-from topreward_ros.scoring.qwen3_vl import patch_positions
 from topreward_ros.scoring.random_checkpoint import train_tokenizer
+from topreward_ros.scoring.templates import PAPER, fill
+from topreward_ros.scoring.video_memory import patch_positions
 from training.instructions import TASKS
 from training.samples import LOWEST, Glance, Sample
 
@@ -32,7 +33,7 @@ VOCABULARY = 512
 
 def make_tokenizer() -> Tokenizer:
     """A tokenizer for which every word of the prompt and of the trained wordings is one token."""
-    prompt = [prompts.prompt_text(wording) for task in TASKS for wording in task.trained]
+    prompt = [fill(PAPER, wording) for task in TASKS for wording in task.trained]
     return train_tokenizer([*prompt, prompts.TURN_HEAD + prompts.time_text(0.0)] * 2, VOCABULARY)
 
 
@@ -181,7 +182,7 @@ class Stream:
             ids = [*before, *[self.tokens.video_pad] * (rows * columns), self.tokens.vision_end]
             line.add_patch(ids, *patch_positions(line.next_position, len(before), rows, columns))
         for question in sample.questions:
-            line.add_question(self._after_video(question.wording), question.patches)
+            line.add_question(self._after_video(question.wording)[0], question.patches)
         return line
 
 

@@ -11,12 +11,16 @@ import pytest
 
 pytest.importorskip("torch", reason="scoring needs PyTorch")
 
+from tokenizers import Tokenizer
+
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.patches import Preprocessing
+from topreward_ros.scoring.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
 from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
 from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.scoring.templates import read_templates
 
 SETTINGS = ScorerSettings(
     device="cpu", dtype="float32", max_pixels=64 * 96, max_frames=34, threads=1, static_baseline=True
@@ -41,14 +45,18 @@ def loaded(checkpoint: Path) -> Qwen3VLScorer:
 
 
 @pytest.fixture(scope="session")
-def new_scorer(loaded: Qwen3VLScorer) -> Callable[..., Qwen3VLScorer]:
+def new_scorer(loaded: Qwen3VLScorer, checkpoint: Path) -> Callable[..., Qwen3VLScorer]:
     """Scorers that have seen nothing, on the same weights; settings by keyword."""
 
     def make(preprocessing: Preprocessing = loaded._preprocessing, **changes: object) -> Qwen3VLScorer:
         changed = replace(SETTINGS, **changes)  # type: ignore[arg-type]
         pixels = preprocessing.frame_pixels(changed.max_pixels, changed.max_frames)
         info = replace(loaded.info, max_pixels=pixels)
-        return Qwen3VLScorer(loaded._model, loaded._tokens, preprocessing, changed, info)
+        tokens = loaded._tokens
+        if changed.prompts:
+            tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+            tokens = PromptTokens(tokenizer, read_templates(changed.prompts))
+        return Qwen3VLScorer(loaded._model, tokens, preprocessing, changed, info)
 
     return make
 

@@ -87,6 +87,15 @@ MONITOR_PARAMETERS = (
         "max_pixels", "Pixels of one frame as the model sees it; larger ones are shrunk", 1024, 16777216
     ),
     Parameter("scorer_threads", "CPU threads of the scorer; 0: all cores but one", 0, 1024),
+    Parameter(
+        "prompts",
+        "File of templates, a question with {instruction} per line, whose log-probabilities are averaged; "
+        "ten_prompts.txt ships; empty: the paper's alone",
+    ),
+    Parameter(
+        "contrastive",
+        "Score True against False alone, log p(True) - log p(False) as a log-probability; not advised",
+    ),
     Parameter("sample_rate", "Frames taken per second of stamp time [Hz]", 0.01, 60.0),
     Parameter("max_frames", "Frame budget of a prefix, even; beyond it every second pair goes", 4, 4096),
     Parameter(

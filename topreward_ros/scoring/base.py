@@ -49,6 +49,8 @@ class ScorerSettings:
     max_frames: int  #: frames of the longest prefix; sizes the cache and shares the video's pixel budget
     threads: int  #: CPU threads; 0: all cores but one
     static_baseline: bool  #: also score the first frame repeated
+    prompts: str = ""  #: file of templates, see `templates.read_templates`; empty: the paper's alone
+    contrastive: bool = False  #: score True against False alone, see `qwen3_vl`
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> ScorerSettings:
@@ -60,6 +62,8 @@ class ScorerSettings:
             max_frames=parameters["max_frames"],
             threads=parameters["scorer_threads"],
             static_baseline=ProgressMode(parameters["progress_mode"]) is ProgressMode.STATIC_BASELINE,
+            prompts=parameters["prompts"],
+            contrastive=parameters["contrastive"],
         )
 
 

@@ -1,7 +1,7 @@
 """The prompt and the answer tokens, as token ids.
 
-The wording and its framing are those of the TOPReward authors' code: an opened user turn, the video,
-one sentence, and then the answer as the very next token. There is no chat template and no assistant turn.
+The framing is that of the TOPReward authors' code: an opened user turn, the video, one question (see
+`templates`), and then the answer as the very next token. There is no chat template and no assistant turn.
 Nothing the instruction says is ever read as structure: it is joined, not formatted, and it is cut into
 tokens by a tokenizer that knows no added tokens. Where the video's own tokens stand is the business of
 `qwen3_vl`.
@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.templates import PAPER, PLACE, fill
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-PROMPT_HEAD = "The above video shows a robot manipulation trajectory that completes the following task: "
-PROMPT_TAIL = " Decide whether the above statement is True or not. The answer is:"
 ANSWER_TRUE = " True"
 ANSWER_FALSE = " False"
 
@@ -44,16 +44,7 @@ def time_text(seconds: float) -> str:
     return f"<{seconds:.1f} seconds>"
 
 
-def prompt_text(instruction: str) -> str:
-    """The sentence after the video.
-
-    >>> prompt_text("open the {door}.")[-88:]
-    'task: open the {door}. Decide whether the above statement is True or not. The answer is:'
-    """
-    return PROMPT_HEAD + instruction + PROMPT_TAIL
-
-
-def prompt_hash() -> str:
+def prompt_hash(templates: Sequence[str] = (PAPER,)) -> str:
     """First 16 hex digits of a SHA-256 over everything that fixes the token stream but the input."""
     layout = [
         TURN_START,
@@ -62,7 +53,7 @@ def prompt_hash() -> str:
         VISION_START,
         VIDEO_PAD,
         VISION_END,
-        prompt_text("{instruction}"),
+        *(fill(template, PLACE) for template in templates),
         ANSWER_TRUE,
         ANSWER_FALSE,
         str(MAX_INSTRUCTION),
@@ -73,7 +64,7 @@ def prompt_hash() -> str:
 class PromptTokens:
     """Token ids of everything that is not pixels. Raises `ScorerError` for a tokenizer that cannot serve."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, templates: Sequence[str] = (PAPER,)) -> None:
         from tokenizers import Tokenizer as PlainTokenizer
 
         # The same merges, but no added token: text alone comes out, whatever stands in it.
@@ -82,6 +73,7 @@ class PromptTokens:
             self._plain.normalizer = tokenizer.normalizer
         if tokenizer.pre_tokenizer is not None:
             self._plain.pre_tokenizer = tokenizer.pre_tokenizer
+        self._templates = tuple(templates)
         self._cut_instruction = ""  # the last one that was too long
 
         self.turn_start = _structural_token(tokenizer, TURN_START)
@@ -102,8 +94,8 @@ class PromptTokens:
             return [self.turn_start, *self.text(TURN_HEAD + time_text(seconds)), self.vision_start]
         return [*self.text(time_text(seconds)), self.vision_start]
 
-    def after_video(self, instruction: str) -> list[int]:
-        """Ids after the last patch; the model's next token is the answer."""
+    def after_video(self, instruction: str) -> list[list[int]]:
+        """Ids after the last patch, for every template; the model's next token is the answer."""
         if len(instruction) > MAX_INSTRUCTION:
             if instruction != self._cut_instruction:  # said once, not with every frame
                 _log.warning(
@@ -113,7 +105,7 @@ class PromptTokens:
                 )
             self._cut_instruction = instruction
             instruction = instruction[:MAX_INSTRUCTION]
-        return self.text(prompt_text(instruction))
+        return [self.text(fill(template, instruction)) for template in self._templates]
 
     def _answer_token(self, answer: str) -> int:
         ids = self.text(answer)

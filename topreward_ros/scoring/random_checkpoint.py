@@ -13,10 +13,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
+from topreward_ros.scoring.templates import fill, read_templates
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +63,76 @@ _SENTENCES = [
     "move the spoon from the bowl to the table on the right",
 ]
 
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a model, in the words of transformers' Qwen3-VL configuration."""
+
+    text: dict[str, Any]
+    vision: dict[str, Any]
+    vocabulary: int = 480  #: tokens: 256 bytes, merges of the sentences, added ones
+    wordings: tuple[str, ...] = ()  #: more sentences for the tokenizer to know the words of
+    video_pixels: int = 64 * 128 * 128  #: of all frames of a video together
+
+
+def rope(theta: float, sections: tuple[int, int, int]) -> dict[str, Any]:
+    """How Qwen3-VL turns positions; ``sections``: of time, rows, columns, half a head's size together."""
+    return {
+        "rope_type": "default",
+        "rope_theta": theta,
+        "mrope_section": list(sections),
+        "mrope_interleaved": True,
+    }
+
+
+#: 1.6 million parameters.
+TINY = Shape(
+    text={
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "rope_parameters": rope(5e6, (6, 5, 5)),
+    },
+    vision={
+        "depth": 4,
+        "hidden_size": 64,
+        "intermediate_size": 192,
+        "num_heads": 4,
+        "out_hidden_size": 128,
+        "num_position_embeddings": 256,
+        "deepstack_visual_indexes": [0, 1, 2],
+    },
+)
+#: 25 million parameters that read and 27 million that see: large enough that arithmetic decides the speed,
+#: small enough for a CPU.
+FIFTY_MILLION = Shape(
+    text={
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 64,
+        "rope_parameters": rope(5e6, (12, 10, 10)),
+    },
+    vision={
+        "depth": 8,
+        "hidden_size": 384,
+        "intermediate_size": 1536,
+        "num_heads": 6,
+        "out_hidden_size": 512,
+        "num_position_embeddings": 2304,
+        "deepstack_visual_indexes": [1, 3, 5],
+    },
+    vocabulary=1024,  # so that a prompt is about as many tokens as with Qwen's tokenizer
+    wordings=tuple(fill(template, "open the drawer") for template in read_templates("ten_prompts.txt")),
+    video_pixels=25165824,  # as the released checkpoints
+)
+
 _HEAD_GAIN = 4.0  # standard deviation of the logits: log-probabilities spread over some nats
-_VOCABULARY = 480  # 256 bytes, merges of the sentences, added tokens
 
 
 def random_checkpoint_folder(seed: int = 0) -> Path:
@@ -71,7 +141,7 @@ def random_checkpoint_folder(seed: int = 0) -> Path:
     return Path(cache) / "topreward_ros" / f"random-qwen3-vl-{RECIPE}-seed{seed}"
 
 
-def make_random_checkpoint(folder: Path | str, seed: int = 0) -> Path:
+def make_random_checkpoint(folder: Path | str, seed: int = 0, shape: Shape = TINY) -> Path:
     """Make the checkpoint at ``folder`` and return it; a folder that is there already is left as it is.
 
     The same seed gives the same bytes of weights and tokenizer. The folder appears at once or not at
@@ -84,7 +154,7 @@ def make_random_checkpoint(folder: Path | str, seed: int = 0) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _write_checkpoint(unfinished, seed)
+        _write_checkpoint(unfinished, seed, shape)
         unfinished.chmod(0o755)
         unfinished.rename(folder)
     except OSError:
@@ -95,8 +165,8 @@ def make_random_checkpoint(folder: Path | str, seed: int = 0) -> Path:
     return folder
 
 
-def _write_checkpoint(folder: Path, seed: int) -> None:
-    tokenizer = train_tokenizer(_SENTENCES, _VOCABULARY)
+def _write_checkpoint(folder: Path, seed: int, shape: Shape) -> None:
+    tokenizer = train_tokenizer([*_SENTENCES, *shape.wordings], shape.vocabulary)
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     _write_json(
         folder / "tokenizer_config.json",
@@ -116,11 +186,10 @@ def _write_checkpoint(folder: Path, seed: int) -> None:
             "merge_size": 2,
             "image_mean": [0.5, 0.5, 0.5],
             "image_std": [0.5, 0.5, 0.5],
-            # pixels of a whole video: 128 x 128 in each of 64 frames
-            "size": {"shortest_edge": 4096, "longest_edge": 64 * 128 * 128},
+            "size": {"shortest_edge": 4096, "longest_edge": shape.video_pixels},
         },
     )
-    _write_model(folder, tokenizer, seed)
+    _write_model(folder, tokenizer, seed, shape)
 
 
 def _write_json(path: Path, content: dict[str, object]) -> None:
@@ -165,7 +234,7 @@ def train_tokenizer(sentences: Sequence[str], vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-def _write_model(folder: Path, tokenizer: Tokenizer, seed: int) -> None:
+def _write_model(folder: Path, tokenizer: Tokenizer, seed: int, shape: Shape) -> None:
     import torch
     from safetensors.torch import save_file
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
@@ -176,31 +245,8 @@ def _write_model(folder: Path, tokenizer: Tokenizer, seed: int) -> None:
         return int(number)
 
     config = Qwen3VLConfig(
-        text_config={
-            "vocab_size": _VOCABULARY,
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 32,
-            "max_position_embeddings": 32768,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 5000000.0,
-                "mrope_section": [6, 5, 5],
-                "mrope_interleaved": True,
-            },
-        },
-        vision_config={
-            "depth": 4,
-            "hidden_size": 64,
-            "intermediate_size": 192,
-            "num_heads": 4,
-            "out_hidden_size": 128,
-            "num_position_embeddings": 256,
-            "deepstack_visual_indexes": [0, 1, 2],
-        },
+        text_config={"vocab_size": shape.vocabulary, "max_position_embeddings": 32768, **shape.text},
+        vision_config=shape.vision,
         image_token_id=token("<|image_pad|>"),
         video_token_id=token("<|video_pad|>"),
         vision_start_token_id=token("<|vision_start|>"),

@@ -46,6 +46,7 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
     from topreward_ros.scoring import qwen3_vl
     from topreward_ros.scoring.patches import read_preprocessing
     from topreward_ros.scoring.prompts import prompt_hash
+    from topreward_ros.scoring.templates import read_templates
     from topreward_ros.scoring.vocabulary import TrainedPromptTokens
 
     config = read_config(folder)
@@ -53,8 +54,9 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
     device = _choose_device(settings.device)
     dtype = _choose_dtype(settings.dtype, device)
     _check_limits(settings)
+    templates = read_templates(settings.prompts)
     tokenizer = _read_tokenizer(folder)
-    tokens = TrainedPromptTokens(tokenizer, notes.wordings)
+    tokens = TrainedPromptTokens(tokenizer, notes.wordings, templates)
     if config.get("video_token_id", tokens.video_pad) != tokens.video_pad:
         raise ScorerError(
             f"{folder}: config.json has video_token_id {config['video_token_id']}, the tokenizer has "
@@ -75,7 +77,7 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
         random_weights=bool(config.get(RANDOM_WEIGHTS_KEY, False)),
         device=str(loaded.device),
         dtype=str(dtype).removeprefix("torch."),
-        prompt_hash=prompt_hash(),
+        prompt_hash=prompt_hash(templates),
         max_pixels=frame_pixels(preprocessing, notes, settings),
         instructions=notes.wordings,
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from topreward_ros.scoring.base import ScorerInfo
 from topreward_ros.scoring.prompts import PromptTokens
+from topreward_ros.scoring.templates import PAPER
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -66,12 +67,14 @@ def unknown_instruction_warning(instruction: str, info: ScorerInfo, option: str)
 class TrainedPromptTokens(PromptTokens):
     """Hands a known instruction to the model as it was trained, in letters that it has seen."""
 
-    def __init__(self, tokenizer: Tokenizer, instructions: Sequence[str]) -> None:
-        super().__init__(tokenizer)
+    def __init__(
+        self, tokenizer: Tokenizer, instructions: Sequence[str], templates: Sequence[str] = (PAPER,)
+    ) -> None:
+        super().__init__(tokenizer, templates)
         self._trained = {plain(wording): wording for wording in reversed(instructions)}
         self._trained |= {wording: wording for wording in instructions}
 
-    def after_video(self, instruction: str) -> list[int]:
+    def after_video(self, instruction: str) -> list[list[int]]:
         """See `PromptTokens.after_video`."""
         trained = self._trained.get(instruction) or self._trained.get(plain(instruction), instruction)
         return super().after_video(trained)

@@ -1,0 +1,160 @@
+"""Two other ways to the same numbers, to compare with: they are slower, and written to be believed.
+
+`PlainForward` is one ordinary forward pass of transformers per prefix and prompt, as LeRobot's port of
+TOPReward does it. `PrefixCache` keeps keys and values of the complete patches in transformers' own cache and
+runs odd tail and prompt behind them, once per prompt, as the method's authors describe their code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import nan
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.cache_utils import DynamicCache
+
+from topreward_ros.core.frames import Frame
+from topreward_ros.scoring import patches
+from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerInfo
+from topreward_ros.scoring.patches import Preprocessing
+from topreward_ros.scoring.prompts import PromptTokens
+from topreward_ros.scoring.qwen3_vl import pair_up
+from topreward_ros.scoring.video_memory import Patch, patch_positions
+
+if TYPE_CHECKING:
+    from transformers import Qwen3VLForConditionalGeneration
+
+
+class _Reference(PrefixScorer):
+    """What both have in common: the stream, cut into patches, and the answer tokens."""
+
+    def __init__(
+        self,
+        model: Qwen3VLForConditionalGeneration,
+        tokens: PromptTokens,
+        preprocessing: Preprocessing,
+        info: ScorerInfo,
+    ) -> None:
+        self.info = info
+        self._model = model
+        self._tokens = tokens
+        self._preprocessing = preprocessing
+        vision: Any = model.config.vision_config
+        self._patch: int = vision.patch_size
+        self._merge: int = vision.spatial_merge_size
+
+    def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
+        """See `PrefixScorer.score`; without a static baseline."""
+        video = pair_up(prefix)
+        height, width = prefix[0].image.shape[:2]
+        size = patches.frame_size(height, width, self._patch * self._merge, self.info.max_pixels)
+        with torch.inference_mode():
+            answers = [self._answer(video, size, ids) for ids in self._tokens.after_video(instruction)]
+        true, false = zip(*answers, strict=True)
+        return PrefixScore(fmean(true), fmean(false), nan, stdev(true) if len(true) > 1 else nan)
+
+    def close(self) -> None:
+        """See `PrefixScorer.close`."""
+        del self._model
+
+    def _answer(self, video: list[Patch], size: tuple[int, int], prompt: list[int]) -> tuple[float, float]:
+        raise NotImplementedError
+
+    def _pixels(self, patch: Patch, size: tuple[int, int]) -> torch.Tensor:
+        first, second = (patches.resize(frame.image, size) for frame in (patch.first, patch.second))
+        return patches.cut(first, second, self._preprocessing, self._patch, self._merge)
+
+    def _ids(self, patch: Patch, first: bool, size: tuple[int, int]) -> tuple[list[int], int]:
+        """Token ids of a patch, and how many stand before its pads."""
+        before = self._tokens.before_patch(patch.seconds, first)
+        side = self._patch * self._merge
+        pads = [self._tokens.video_pad] * (size[0] // side * (size[1] // side))
+        return [*before, *pads, self._tokens.vision_end], len(before)
+
+    def _read(self, logits: torch.Tensor) -> tuple[float, float]:
+        log_probs = torch.log_softmax(logits.float(), dim=-1)
+        true, false = log_probs[[self._tokens.answer_true, self._tokens.answer_false]].tolist()
+        return true, false
+
+
+class PlainForward(_Reference):
+    """A whole forward pass for every prefix and prompt; the model finds positions and mask by itself."""
+
+    def _answer(self, video: list[Patch], size: tuple[int, int], prompt: list[int]) -> tuple[float, float]:
+        ids = [token for k, patch in enumerate(video) for token in self._ids(patch, k == 0, size)[0]]
+        stream = torch.tensor([[*ids, *prompt]], device=self._model.device)
+        pixels = torch.cat([self._pixels(patch, size) for patch in video])
+        grid = [[len(video), size[0] // self._patch, size[1] // self._patch]]
+        logits = self._model(
+            input_ids=stream,
+            pixel_values_videos=pixels.to(self._model.device, self._model.dtype),
+            video_grid_thw=torch.tensor(grid, device=self._model.device),
+            mm_token_type_ids=2 * (stream == self._tokens.video_pad).int(),
+            use_cache=False,
+            logits_to_keep=1,
+        ).logits
+        return self._read(logits[0, -1])
+
+
+class PrefixCache(_Reference):
+    """Complete patches are kept in a growing cache; tail and prompt run behind it and are cut off again."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._cache = DynamicCache()
+        self._kept: list[Patch] = []
+        self._position = 0
+
+    def _answer(self, video: list[Patch], size: tuple[int, int], prompt: list[int]) -> tuple[float, float]:
+        complete = [patch for patch in video if patch.first is not patch.second]
+        if self._kept != complete[: len(self._kept)]:
+            self._start_over()
+        for patch in complete[len(self._kept) :]:
+            self._position = self._run_patch(patch, size, first=not self._kept)
+            self._kept.append(patch)
+        length, position = self._cache.get_seq_length(), self._position
+        if len(complete) < len(video):
+            position = self._run_patch(video[-1], size, first=not complete)
+        positions = torch.arange(position, position + len(prompt)).expand(3, -1)
+        embeddings = self._model.get_input_embeddings()(torch.tensor([prompt], device=self._model.device))
+        hidden = self._run(embeddings, positions)
+        self._cache.crop(length - self._cache.get_seq_length())  # by how many tokens, as a negative number
+        return self._read(self._model.lm_head(hidden[0, -1]))
+
+    def _run_patch(self, patch: Patch, size: tuple[int, int], first: bool) -> int:
+        """Add a patch to the cache; returns the position after it."""
+        ids, before = self._ids(patch, first, size)
+        device, dtype = self._model.device, self._model.dtype
+        rows, columns = size[0] // self._patch, size[1] // self._patch
+        grid = torch.tensor([[1, rows, columns]], device=device)
+        seen = self._model.model.visual(self._pixels(patch, size).to(device, dtype), grid_thw=grid)
+        embeddings = self._model.get_input_embeddings()(torch.tensor([ids], device=device))
+        is_pad = torch.tensor([ids], device=device) == self._tokens.video_pad
+        embeddings = embeddings.masked_scatter(is_pad[..., None], seen.pooler_output.to(embeddings.dtype))
+        rows, columns = rows // self._merge, columns // self._merge
+        start = self._position
+        positions, after = patch_positions(start, before, rows, columns)
+        self._run(embeddings, positions, is_pad, seen.deepstack_features)
+        return after
+
+    def _run(
+        self,
+        embeddings: torch.Tensor,
+        positions: torch.Tensor,
+        is_pad: torch.Tensor | None = None,
+        deepstack: list[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        hidden: torch.Tensor = self._model.model.language_model(
+            inputs_embeds=embeddings,
+            position_ids=positions[:, None].to(embeddings.device),
+            past_key_values=self._cache,
+            use_cache=True,
+            visual_pos_masks=is_pad,
+            deepstack_visual_embeds=deepstack,
+        ).last_hidden_state
+        return hidden

@@ -1,0 +1,101 @@
+"""Wordings of the question: the paper's, or an ensemble of them from a file.
+
+A file of templates is plain text, a template per line, with ``{instruction}`` where the instruction goes.
+Empty lines and lines that begin with ``#`` do not count.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from topreward_ros.defaults import config_file
+from topreward_ros.scoring.base import ScorerError
+
+PLACE = "{instruction}"
+
+#: TOPReward's, in the authors' code.
+PAPER = (
+    "The above video shows a robot manipulation trajectory that completes the following task: "
+    f"{PLACE} Decide whether the above statement is True or not. The answer is:"
+)
+
+_MOST = 64
+
+
+def read_templates(name: str) -> tuple[str, ...]:
+    """The templates of a file, or the paper's alone for an empty name.
+
+    ``name`` is a path, or the name of a file that ships in ``config/``. Raises `ScorerError` that names file
+    and line.
+    """
+    if not name:
+        return (PAPER,)
+    path = _find(name)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScorerError(
+            f"prompts {name!r} cannot be read ({error}): name a text file in UTF-8 with a template per line"
+        ) from error
+    templates: dict[str, int] = {}  # and its line
+    for number, line in enumerate(lines, start=1):
+        template = line.strip()
+        if not template or template.startswith("#"):
+            continue
+        problem = _problem_with(template, templates)
+        if problem:
+            raise ScorerError(f"{path}, line {number}: {problem}")
+        templates[template] = number
+    if not templates:
+        raise ScorerError(f"{path} has no template: write one per line, for example {PAPER!r}")
+    return tuple(templates)
+
+
+def fill(template: str, instruction: str) -> str:
+    """The question about ``instruction``, which is joined in, not formatted: its braces stay braces.
+
+    >>> fill("Is it done: {instruction}? Answer:", "open {it}")
+    'Is it done: open {it}? Answer:'
+    """
+    head, _, tail = template.partition(PLACE)
+    return head + instruction + tail
+
+
+def _find(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.is_file() or path.name != name:
+        return path
+    try:
+        return config_file(name)
+    except FileNotFoundError:
+        return path
+
+
+def _problem_with(template: str, before: dict[str, int]) -> str:
+    places = template.count(PLACE)
+    if places != 1:
+        return f"it has {places} times {PLACE} and must have it once: {template!r}"
+    if template in before:
+        return f"it is the same as line {before[template]}: take one of them out"
+    if before:
+        first, line = next(iter(before.items()))
+        if _ending(template) != _ending(first):
+            return (
+                f"it ends in {_ending(template)!r} and line {line} in {_ending(first)!r}: the same answer "
+                "must follow all of them, so end them alike"
+            )
+    if not _ending(template):
+        return f"it ends in {template[-1]!r}: let True or False be the next word, as after 'The answer is:'"
+    if len(before) >= _MOST:
+        return f"it is one more than {_MOST}: take some out"
+    return ""
+
+
+def _ending(template: str) -> str:
+    """What stands after the last sentence.
+
+    >>> _ending("Is it done: {instruction}? True or False. The answer is:")
+    'The answer is:'
+    """
+    return re.split(r"[.?!]", template.rpartition(PLACE)[2])[-1].strip()
