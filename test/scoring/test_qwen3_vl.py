@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from topreward_ros.core.frames import Frame
+from topreward_ros.core.frames import EpisodeBuffer, Frame
 from topreward_ros.scoring.base import PrefixScore, ScorerError
 from topreward_ros.scoring.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
 from topreward_ros.scoring.references import PlainForward as FullPasses
 from topreward_ros.scoring.references import PrefixCache
 from topreward_ros.scoring.templates import fill, read_templates
+from topreward_ros.scoring.video_memory import VideoMemory
 
 TASK = "put the cup into the drawer"
 PROMPT = (
@@ -281,6 +284,110 @@ def test_each_patch_goes_once_through_vision_and_once_through_language(new_score
     finally:
         vision.remove()
         language.remove()
+
+
+# ---- work done ahead ----
+
+MANY = 40
+
+
+@pytest.fixture(scope="module")
+def ticks(make_video) -> list[EpisodeBuffer]:
+    """A buffer of eight frames as it stands after each frame of a jittery camera, with a gap."""
+    buffer, after = EpisodeBuffer(8), []
+    for number, frame in enumerate(make_video(MANY + 1, 32, 32)):
+        if number != 21:
+            buffer.append(frame)
+            after.append(buffer.copy())
+    return after
+
+
+def test_work_ahead_changes_no_score(new_scorer, ticks, checkpoint):
+    """Done all, done a step, not done: thinned prefixes, gap and all."""
+    patient, hasty, idle = (new_scorer(max_frames=8, sample_rate=2.0) for _ in range(3))
+    plain = FullPasses(idle._model, idle._tokens, idle._preprocessing, idle.info, 2.0)
+    for buffer in ticks:
+        prefix = buffer.prefix()
+        expected = idle.score(TASK, prefix)
+        assert expected.log_prob == pytest.approx(plain.score(TASK, prefix).log_prob, abs=1e-4)
+        assert_same(patient.score(TASK, prefix), expected)
+        assert_same(hasty.score(TASK, prefix), expected)
+        for _ in patient.ahead(TASK, buffer):
+            pass
+        next(hasty.ahead(TASK, buffer), None)
+
+
+def test_what_was_done_ahead_is_not_done_again(new_scorer, ticks, caplog):
+    """No tick pays for the baseline or for a thinned prefix, but where a frame did not come."""
+    scorer = new_scorer(max_frames=8, sample_rate=2.0)
+    prompt = len(scorer._tokens.after_video(TASK)[0])
+    tokens: list[int] = []
+    language = scorer._model.model.language_model.layers[0].register_forward_hook(
+        lambda _module, _inputs, output: tokens.append(output.shape[1])
+    )
+    thinned = []
+    try:
+        for number, buffer in enumerate(ticks[:20]):
+            tokens.clear()
+            with caplog.at_level(logging.INFO):
+                scorer.score(TASK, buffer.prefix())
+                if number > 0:
+                    assert len(tokens) == 1, f"tick {number}: {tokens}"
+                    assert tokens[0] <= prompt + 2 * 20, (
+                        f"tick {number}: more than two patches and the prompt"
+                    )
+                for _ in scorer.ahead(TASK, buffer):
+                    pass
+            thinned.append(len(buffer.prefix()) < len(ticks[max(0, number - 1)].prefix()))
+    finally:
+        language.remove()
+    said = [record.getMessage() for record in caplog.records if "prefix thinned" in record.getMessage()]
+    strides = [buffer.stride for buffer in ticks[:20]]
+    assert len(said) == len(set(strides)) - 1 >= 2
+    assert all("instead of" in line for line in said)
+
+
+def test_the_step_at_a_switch_is_that_of_the_two_layouts(new_scorer, ticks, caplog):
+    scorer = new_scorer(max_frames=8, sample_rate=2.0)
+    plain = FullPasses(scorer._model, scorer._tokens, scorer._preprocessing, scorer.info, 2.0)
+    with caplog.at_level(logging.INFO):
+        for buffer in ticks[:9]:
+            scorer.score(TASK, buffer.prefix())
+            for _ in scorer.ahead(TASK, buffer):
+                pass
+    before = [*ticks[7].prefix(), ticks[8].prefix()[-1]]
+    values = [plain.score(TASK, prefix).log_prob for prefix in (ticks[8].prefix(), before)]
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith("prefix thinned from 9 to 5 frames: log p(True) is ")
+    read = [float(number) for number in re.findall(r"-\d+\.\d+", said)]
+    assert read == pytest.approx(values, abs=1e-3)
+
+
+def test_memory_that_runs_out_costs_half_the_frames_and_not_the_score(new_scorer, make_video, plain, caplog):
+    video = make_video(16, 32, 32)
+    scorer = new_scorer(max_frames=16)
+    real, room = scorer._video._run.__func__, [12]
+
+    def run(memory, new, *arguments):
+        if len(memory._committed) > room[0] // 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(memory, new, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VideoMemory, "_run", run)
+        scores = [scorer.score(TASK, video[:count]) for count in range(1, 17)]
+        warnings = [record.getMessage() for record in caplog.records]
+        assert len(warnings) == 1
+        assert "out of memory on cpu with 13 frames" in warnings[0]
+        assert "at most 6 are scored" in warnings[0]
+        thinned = EpisodeBuffer(6)
+        for frame in video:
+            thinned.append(frame)
+        expected = plain(list(thinned.prefix()), 32, 32)
+        assert scores[-1].log_prob == pytest.approx(expected[0], abs=1e-4)
+        room[0] = 0
+        with pytest.raises(ScorerError, match="out of memory on cpu with 6 frames"):
+            scorer.score(TASK, video)
 
 
 # ---- what cannot be scored ----

@@ -140,6 +140,7 @@ class ScoreRequest:
 
     instruction: str
     prefix: tuple[Frame, ...]
+    buffer: EpisodeBuffer | None = None  #: a copy, of which ``prefix`` is the prefix: says what comes next
 
 
 class _Episode:
@@ -259,7 +260,8 @@ class TaskMonitor:
             message = f"no success within episode_timeout = {timeout_s:g} s"
             return None, [*outputs, *self._cut(EventType.TIMEOUT, State.FAILED, message, timeout_s)]
         episode.buffer.append(frame)
-        return ScoreRequest(episode.instruction, episode.buffer.prefix()), outputs
+        buffer = episode.buffer.copy()
+        return ScoreRequest(episode.instruction, buffer.prefix(), buffer), outputs
 
     def add_score(self, request: ScoreRequest, score: PrefixScore) -> list[Output]:
         """Take the score of a request of the current episode, in order of stamps.

@@ -6,11 +6,15 @@ camera give the same prefixes. No clock is read here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 NS_PER_S = 1_000_000_000
+
+
+_NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +117,29 @@ class EpisodeBuffer:
     def prefix(self) -> tuple[Frame, ...]:
         """The kept frames in order of time, the newest last."""
         return tuple(frame for pair in self._pairs.values() for frame in pair)
+
+    def copy(self) -> EpisodeBuffer:
+        """Another buffer with the same frames, which goes its own way from here."""
+        other = EpisodeBuffer(self.max_frames)
+        other.stride, other._pairs, other._count = self.stride, dict(self._pairs), self._count
+        return other
+
+    def forecast(self, rate: float, ticks: int) -> Iterator[tuple[int, tuple[Frame, ...]]]:
+        """Stride and prefix after each of the next ``ticks`` frames, if they come when they are due.
+
+        ``rate`` in Hz. Frames that are yet to come have a stamp and an image without pixels.
+
+        >>> buffer = EpisodeBuffer(max_frames=4)
+        >>> for k in range(3):
+        ...     buffer.append(Frame(k, np.zeros((1, 1, 3), np.uint8)))
+        >>> [(stride, [f.stamp_ns for f in prefix]) for stride, prefix in buffer.forecast(1e9, 3)]
+        [(1, [0, 1, 2, 3]), (2, [0, 1, 4]), (2, [0, 1, 4, 5])]
+        """
+        future = self.copy()
+        newest = self.prefix()[-1].stamp_ns
+        for k in range(1, ticks + 1):
+            future.append(Frame(newest + round(k * NS_PER_S / rate), _NO_PIXELS))
+            yield future.stride, future.prefix()
 
     def _drop_off_stride(self) -> None:
         self._pairs = {index: pair for index, pair in self._pairs.items() if index % self.stride == 0}

@@ -7,12 +7,12 @@ the same numbers, whatever was scored before. Episodes, thinning and clocks are 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import sysconf
 from typing import Any
 
-from topreward_ros.core.frames import Frame
+from topreward_ros.core.frames import EpisodeBuffer, Frame
 from topreward_ros.core.progress import PrefixScore, ProgressMode
 
 __all__ = ["RANDOM_WEIGHTS", "PrefixScore", "PrefixScorer", "ScorerError", "ScorerInfo", "ScorerSettings"]
@@ -51,6 +51,7 @@ class ScorerSettings:
     static_baseline: bool  #: also score the first frame repeated
     prompts: str = ""  #: file of templates, see `templates.read_templates`; empty: the paper's alone
     contrastive: bool = False  #: score True against False alone, see `qwen3_vl`
+    sample_rate: float = 0.0  #: [Hz] at which frames come, so that times can be told as due; 0: as they are
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> ScorerSettings:
@@ -64,6 +65,7 @@ class ScorerSettings:
             static_baseline=ProgressMode(parameters["progress_mode"]) is ProgressMode.STATIC_BASELINE,
             prompts=parameters["prompts"],
             contrastive=parameters["contrastive"],
+            sample_rate=parameters["sample_rate"],
         )
 
 
@@ -80,6 +82,14 @@ class PrefixScorer(ABC):
         first. Frames are told apart by identity (``is``), so passing the same objects again lets
         the scorer reuse what it computed for them. Raises `ScorerError`.
         """
+
+    def ahead(self, instruction: str, buffer: EpisodeBuffer) -> Iterator[None]:
+        """Work that later scores will need, in small steps: each ``next`` does one.
+
+        ``buffer`` has the prefix that was scored last. To be called while there is nothing to score; what
+        was not done in time is done when it is needed. Raises `ScorerError`.
+        """
+        yield from ()
 
     def memory_bytes(self) -> int:
         """Memory held on the scorer's device: of the GPU, or of this process when that is a CPU."""

@@ -23,7 +23,9 @@ a state inside the model. This module does not choose frames, keep time, or inte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from math import isfinite, nan
 from statistics import fmean, stdev
@@ -32,19 +34,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from topreward_ros.core.frames import Frame
+from topreward_ros.core.frames import EpisodeBuffer, Frame
+from topreward_ros.core.progress import NO_SCORE
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompt_tree import PromptTree, make_prompt_tree
-from topreward_ros.scoring.prompts import PromptTokens
+from topreward_ros.scoring.prompts import PromptTokens, told_time
 from topreward_ros.scoring.video_memory import Patch, PatchFeatures, VideoMemory
 
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration
 
+_log = logging.getLogger(__name__)
+
 #: Patches in one pass of the vision model at most, so that catching up on a long video needs bounded memory.
 _SEEN_AT_ONCE = 8
+_PREFILLED_AT_ONCE = 4  # patches per step between two ticks; a tick waits for one step at most
+_LEAD = 4  # the cache behind the next thinning is begun when this part of the budget is still to come
+_MOST_STATIC_SCORES = 4096
+_FEWEST_FRAMES = 4
 
 
 class Qwen3VLScorer(PrefixScorer):
@@ -66,6 +75,7 @@ class Qwen3VLScorer(PrefixScorer):
         vision: Any = model.config.vision_config
         self._patch: int = vision.patch_size  # [pixels], side of what the vision model takes as one input
         self._merge: int = vision.spatial_merge_size  # side of the block of patches that makes one token
+        self._budget = settings.max_frames  # less after memory has run out
         self._forget()
 
     def _forget(self) -> None:
@@ -74,62 +84,74 @@ class Qwen3VLScorer(PrefixScorer):
         self._resized: dict[Frame, torch.Tensor] = {}  # the newest frames, each (3, height, width) uint8
         self._features: dict[tuple[Frame, Frame], PatchFeatures] = {}
         self._video = VideoMemory(self._model, self._tokens, self._settings.max_frames)
+        self._next_video = VideoMemory(self._model, self._tokens, self._settings.max_frames)
         self._static_video = VideoMemory(self._model, self._tokens, self._settings.max_frames)
-        self._static_scores: dict[tuple[str, tuple[float, ...]], float] = {}
+        self._static_start: Frame | None = None  # that the scores below are about
+        self._static_scores: dict[tuple[str | float, ...], float] = {}  # by instruction and times
+        self._prompt_trees: dict[str, PromptTree] = {}  # of the newest instruction
+        self._prefix: Sequence[Frame] = ()  # that was scored last
+        self._newest_score = NO_SCORE
+        self._left_behind: Sequence[Frame] = ()  # the newest prefix as it would be had it not been thinned
 
     def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
         """See `PrefixScorer.score`."""
-        video = pair_up(prefix)
-        try:
-            with torch.inference_mode():
-                return self._score(instruction, video)
-        except ScorerError:
-            self._forget()
-            raise
-        except Exception as error:
-            self._forget()
-            if not is_out_of_memory(error):
-                raise ScorerError(f"the model failed on {len(prefix)} frames: {error}") from error
-        # Out of the handler, so that the error no longer holds on to what filled the memory.
-        _free(self._model.device)
-        raise ScorerError(
-            f"out of memory on {self.info.device} with {len(prefix)} frames of up to {self.info.max_pixels} "
-            f"pixels: set a smaller max_pixels (now {self._settings.max_pixels}) or max_frames "
-            f"(now {self._settings.max_frames}), or another device"
-        )
+        check_frames(prefix)
+        while True:
+            kept = self._within_budget(prefix)
+            try:
+                with self._errors_named(kept), torch.inference_mode():
+                    return self._score(instruction, kept)
+            except _OutOfMemory:
+                self._lower_budget(kept)
+
+    def ahead(self, instruction: str, buffer: EpisodeBuffer) -> Iterator[None]:
+        """See `PrefixScorer.ahead`: the baseline to come, and the cache behind the next thinning."""
+        rate, max_frames = self._settings.sample_rate, self._settings.max_frames
+        if rate <= 0 or self._budget < max_frames:  # what comes next is known of a whole budget only
+            return
+        if self._left_behind:
+            self._step(self._compare_layouts, instruction)
+            yield
+        stride = buffer.stride
+        for ticks, (next_stride, prefix) in enumerate(buffer.forecast(rate, max_frames)):
+            if next_stride != stride:
+                stride = next_stride
+                if ticks <= max_frames // _LEAD:
+                    yield from self._prefill([frame for frame in prefix if frame.image.size])
+            if self._settings.static_baseline:
+                times = [patch.seconds for patch in self._pair_up(prefix)]
+                if (instruction, *times) not in self._static_scores:
+                    self._step(self._score_static, instruction, prefix[0], times)
+                    yield
 
     def close(self) -> None:
         """See `PrefixScorer.close`."""
         device = self._model.device
         self._forget()
-        del self._video, self._static_video, self._model
+        del self._video, self._next_video, self._static_video, self._model
         _free(device)
 
     # ---- the hot path, from frames to numbers -------------------------------------------------------
 
-    def _score(self, instruction: str, video: list[Patch]) -> PrefixScore:
-        start = video[0].first
-        self._use_size_of(start)
-        prompts = make_prompt_tree(self._tokens.after_video(instruction))
-
-        score = self._read(self._video.answer(video, self._see(video), prompts), len(video))
-        static = nan
+    def _score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
+        self._use_size_of(prefix[0])
+        video = self._pair_up(prefix)
+        if self._next_video.known(video) > self._video.known(video):  # thinned, and prepared for
+            self._video, self._next_video = self._next_video, self._video
+            self._left_behind = [*self._prefix, prefix[-1]]
+        score = self._read(self._video.answer(video, self._see, self._prompts(instruction)), len(video))
         if self._settings.static_baseline:
-            static = self._score_static(instruction, prompts, video)
-
-        kept = {(patch.first, patch.second) for patch in video} | {(start, start)}
-        self._features = {frames: features for frames, features in self._features.items() if frames in kept}
-        newest = video[-1]
-        self._resized = {
-            f: pixels for f, pixels in self._resized.items() if f in (newest.first, newest.second)
-        }
-        return replace(score, log_prob_static=static)
+            static = self._score_static(instruction, prefix[0], [patch.seconds for patch in video])
+            score = replace(score, log_prob_static=static)
+        self._keep_features_of(video)
+        self._prefix, self._newest_score = prefix, score
+        return score
 
     def _read(self, answers: torch.Tensor, seen: int) -> PrefixScore:
         """From log-probabilities (prompts, 2) of the true and the false answer after ``seen`` patches."""
         if self._settings.contrastive:
             difference = answers[:, 0] - answers[:, 1]
-            answers = torch.stack([difference, -difference], dim=1).sigmoid().log()
+            answers = torch.nn.functional.logsigmoid(torch.stack([difference, -difference], dim=1))
         pairs = answers.tolist()  # the only wait for the device
         if not all(isfinite(value) for pair in pairs for value in pair):
             raise ScorerError(
@@ -139,17 +161,37 @@ class Qwen3VLScorer(PrefixScorer):
         true, false = zip(*pairs, strict=True)
         return PrefixScore(fmean(true), fmean(false), log_prob_std=stdev(true) if len(true) > 1 else nan)
 
-    def _score_static(self, instruction: str, prompts: PromptTree, video: list[Patch]) -> float:
-        """log p(" True") of the first frame repeated at the times of ``video``."""
-        start = video[0].first
-        if len(self._static_scores) >= 1024 or not self._static_video.starts_with(start):
-            self._static_scores.clear()  # another episode, or a very long one
-        layout = (instruction, tuple(patch.seconds for patch in video))
+    def _score_static(self, instruction: str, start: Frame, times: list[float]) -> float:
+        """log p(" True") of a video in which nothing moves: ``start``, repeated at ``times`` [s]."""
+        if start is not self._static_start:  # another episode
+            self._static_scores.clear()
+            self._static_start = start
+        layout: tuple[str | float, ...] = (instruction, *times)
         if layout not in self._static_scores:
-            still = [Patch(start, start, patch.seconds) for patch in video]
-            answers = self._static_video.answer(still, self._see(still), prompts)
+            if len(self._static_scores) >= _MOST_STATIC_SCORES:
+                del self._static_scores[next(iter(self._static_scores))]
+            still = [Patch(start, start, seconds) for seconds in times]
+            answers = self._static_video.answer(still, self._see, self._prompts(instruction))
             self._static_scores[layout] = self._read(answers, len(still)).log_prob
         return self._static_scores[layout]
+
+    def _prompts(self, instruction: str) -> PromptTree:
+        if instruction not in self._prompt_trees:
+            self._prompt_trees.clear()
+            self._prompt_trees[instruction] = make_prompt_tree(self._tokens.after_video(instruction))
+        return self._prompt_trees[instruction]
+
+    def _pair_up(self, prefix: Sequence[Frame]) -> list[Patch]:
+        return pair_up(prefix, self._settings.sample_rate)
+
+    def _keep_features_of(self, video: list[Patch]) -> None:
+        """Of patches that a thinned prefix may still have; and pixels of the newest frames alone."""
+        start, newest = video[0].first, video[-1]
+        kept = {(patch.first, patch.second) for patch in video} | {(start, start)}
+        self._features = {frames: features for frames, features in self._features.items() if frames in kept}
+        self._resized = {
+            f: pixels for f, pixels in self._resized.items() if f in (newest.first, newest.second)
+        }
 
     def _use_size_of(self, frame: Frame) -> None:
         """All frames of an episode are seen at the size of its first; features of another size are void."""
@@ -189,20 +231,109 @@ class Qwen3VLScorer(PrefixScorer):
             layers = [layer[number].clone() for layer in deepstack]
             self._features[pair] = PatchFeatures(rows, columns, embeddings[number].clone(), layers)
 
+    # ---- between the ticks --------------------------------------------------------------------------
 
-def pair_up(prefix: Sequence[Frame]) -> list[Patch]:
-    """The temporal patches of a prefix; an odd last frame, or one alone, is repeated."""
+    def _step(self, work: Callable[..., object], *arguments: Any) -> None:
+        """Do a piece of work that a later score will need."""
+        try:
+            with self._errors_named(self._prefix), torch.inference_mode():
+                work(*arguments)
+        except _OutOfMemory:
+            self._lower_budget(self._prefix)
+
+    def _prefill(self, prefix: list[Frame]) -> Iterator[None]:
+        """Bring the other cache to where the next thinning will leave the video, some patches a step."""
+        video = [patch for patch in self._pair_up(prefix) if patch.first is not patch.second]
+        while (known := self._next_video.known(video)) < len(video):
+            self._step(self._next_video.commit, video[: known + _PREFILLED_AT_ONCE], self._see)
+            yield
+
+    def _compare_layouts(self, instruction: str) -> None:
+        """Say how far the score stepped because the prefix was thinned: the same moment, seen both ways."""
+        video = self._pair_up(self._left_behind)
+        before = self._read(self._next_video.answer(video, self._see, self._prompts(instruction)), len(video))
+        _log.info(
+            "prefix thinned from %d to %d frames: log p(True) is %.3f instead of %.3f nat at the same moment",
+            len(self._left_behind),
+            len(self._prefix),
+            self._newest_score.log_prob,
+            before.log_prob,
+        )
+        self._left_behind = ()
+
+    # ---- when something fails -----------------------------------------------------------------------
+
+    @contextmanager
+    def _errors_named(self, prefix: Sequence[Frame]) -> Iterator[None]:
+        """Whatever fails, nothing half-done is kept, and the error says what it was."""
+        try:
+            yield
+        except ScorerError:
+            self._forget()
+            raise
+        except Exception as error:
+            self._forget()
+            if not is_out_of_memory(error):
+                raise ScorerError(f"the model failed on {len(prefix)} frames: {error}") from error
+            # Not from the error, which would hold on to what filled the memory.
+            raise _OutOfMemory from None
+
+    def _lower_budget(self, prefix: Sequence[Frame]) -> None:
+        """Go on with half the frames after memory ran out. Raises `ScorerError` where that is too few."""
+        _free(self._model.device)
+        budget = len(prefix) // 4 * 2
+        said = (
+            f"out of memory on {self.info.device} with {len(prefix)} frames of up to "
+            f"{self.info.max_pixels} pixels"
+        )
+        mend = (
+            f"set a smaller max_pixels (now {self._settings.max_pixels}) or max_frames "
+            f"(now {self._settings.max_frames}), or another device"
+        )
+        if budget < _FEWEST_FRAMES:
+            raise ScorerError(f"{said}: {mend}")
+        self._budget = budget
+        _log.warning("%s: from now on at most %d are scored, every second pair goes; %s", said, budget, mend)
+
+    def _within_budget(self, prefix: Sequence[Frame]) -> Sequence[Frame]:
+        """All frames, until memory ran out once: then thinned as the episode's buffer would do it."""
+        if len(prefix) <= self._budget or self._budget >= self._settings.max_frames:
+            return prefix
+        buffer = EpisodeBuffer(self._budget)
+        for frame in prefix:
+            buffer.append(frame)
+        return buffer.prefix()
+
+
+class _OutOfMemory(Exception):
+    pass
+
+
+def check_frames(prefix: Sequence[Frame]) -> None:
+    """Raises `ScorerError` for no frames, and for an image that is no image."""
     if not prefix:
         raise ScorerError("a prefix of no frames cannot be scored: pass at least one")
     for frame in prefix:
         shape, dtype = frame.image.shape, frame.image.dtype
         if len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
             raise ScorerError(f"a frame is {dtype} of shape {shape}: pass uint8 of shape (height, width, 3)")
+
+
+def pair_up(prefix: Sequence[Frame], sample_rate: float = 0.0) -> list[Patch]:
+    """The temporal patches of a prefix; an odd last frame, or one alone, is repeated.
+
+    A frame that was taken within a quarter of a period of when it was due, at ``sample_rate`` [Hz], is told
+    with the time when it was due, as the authors' code does for videos. So the jitter of a camera does not
+    turn 0.2 into 0.3 seconds, and what the baseline will need can be known before.
+    """
     start = prefix[0].stamp_ns
     seconds = [(frame.stamp_ns - start) / 1e9 for frame in prefix]
+    if sample_rate > 0:
+        due = [round(time * sample_rate) / sample_rate for time in seconds]
+        seconds = [d if abs(d - t) <= 0.25 / sample_rate else t for d, t in zip(due, seconds, strict=True)]
     last = len(prefix) - 1
     return [
-        Patch(prefix[i], prefix[j], (seconds[i] + seconds[j]) / 2)
+        Patch(prefix[i], prefix[j], told_time((seconds[i] + seconds[j]) / 2))
         for i in range(0, len(prefix), 2)
         for j in [min(i + 1, last)]
     ]

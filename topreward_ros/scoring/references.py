@@ -36,8 +36,10 @@ class _Reference(PrefixScorer):
         tokens: PromptTokens,
         preprocessing: Preprocessing,
         info: ScorerInfo,
+        sample_rate: float = 0.0,
     ) -> None:
         self.info = info
+        self._sample_rate = sample_rate
         self._model = model
         self._tokens = tokens
         self._preprocessing = preprocessing
@@ -47,7 +49,7 @@ class _Reference(PrefixScorer):
 
     def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
         """See `PrefixScorer.score`; without a static baseline."""
-        video = pair_up(prefix)
+        video = pair_up(prefix, self._sample_rate)
         height, width = prefix[0].image.shape[:2]
         size = patches.frame_size(height, width, self._patch * self._merge, self.info.max_pixels)
         with torch.inference_mode():

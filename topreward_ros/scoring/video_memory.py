@@ -7,6 +7,7 @@ written behind the committed length and never committed, so that rolling them ba
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ class Patch(NamedTuple):
 
     first: Frame
     second: Frame  #: the same as ``first`` for an odd last frame
-    seconds: float  #: mean time of the two since the episode's first frame
+    seconds: float  #: mean time of the two since the episode's first frame, to a tenth, as it is told
 
 
 class PatchFeatures(NamedTuple):
@@ -40,6 +41,9 @@ class PatchFeatures(NamedTuple):
     columns: int
     embeddings: torch.Tensor  #: (rows * columns, hidden), take the place of the pads' embeddings
     deepstack: list[torch.Tensor]  #: (rows * columns, hidden) each, added after the first language layers
+
+
+See = Callable[[list[Patch]], list[PatchFeatures]]
 
 
 def patch_positions(start: int, before: int, rows: int, columns: int) -> tuple[torch.Tensor, int]:
@@ -75,24 +79,32 @@ class VideoMemory:
         self._model = model
         self._tokens = tokens
         self._max_patches = (max_frames + 1) // 2
+        self._longest_prompts = 0
         self._cache = _CommittedCache()
         self._committed: list[_Committed] = []
 
     def starts_with(self, frame: Frame) -> bool:
         return bool(self._committed) and self._committed[0].patch.first is frame
 
-    def answer(self, video: list[Patch], features: list[PatchFeatures], prompts: PromptTree) -> torch.Tensor:
-        """Log-probabilities (prompts, 2) float32 of the true and the false answer after ``video``."""
-        known = self._roll_back_to(video)
-        if not known:  # room for the whole episode: too little memory shows now, not in the middle of it
-            pads = features[0].rows * features[0].columns
-            self._cache.reserve(self._max_patches * (pads + _TEXT_PER_PATCH) + prompts.tokens)
-        new = _Pass()
-        for patch, seen in zip(video[known:], features[known:], strict=True):
-            if len(new.ids) > _LONGEST_PASS:
-                self._run(new)
-                new = _Pass()
-            self._append(new, patch, seen)
+    def known(self, video: list[Patch]) -> int:
+        """How many patches at the beginning of ``video`` are committed."""
+        pairs = enumerate(zip(self._committed, video, strict=False))
+        shorter = min(len(self._committed), len(video))
+        return next((number for number, (done, patch) in pairs if done.patch != patch), shorter)
+
+    def commit(self, video: list[Patch], see: See) -> None:
+        """Take in ``video`` without asking anything; ``see`` gives the features of what is new in it."""
+        new = self._begin(video, see)
+        if new.ids:
+            self._run(new)
+
+    def answer(self, video: list[Patch], see: See, prompts: PromptTree) -> torch.Tensor:
+        """Log-probabilities (prompts, 2) float32 of the true and the false answer after ``video``.
+
+        ``see`` gives the features of what is new in it.
+        """
+        self._longest_prompts = max(self._longest_prompts, prompts.tokens)
+        new = self._begin(video, see)
         video_tokens = len(new.ids)
         ends = self._append_prompts(new, prompts)
         hidden = self._run(new, video_tokens)
@@ -100,16 +112,22 @@ class VideoMemory:
         log_probs = torch.log_softmax(logits.float(), dim=-1)
         return log_probs[:, [self._tokens.answer_true, self._tokens.answer_false]]
 
-    def _roll_back_to(self, video: list[Patch]) -> int:
-        """Forget the committed patches from the first that differs; returns how many are left."""
-        known = 0
-        for done, patch in zip(self._committed, video, strict=False):
-            if done.patch != patch:
-                break
-            known += 1
+    def _begin(self, video: list[Patch], see: See) -> _Pass:
+        """Roll back to what is common with ``video``; returns what follows there, less what was too long."""
+        known = self.known(video)
+        features = see(video[known:])
         del self._committed[known:]
-        self._cache.length = self._committed[-1].length if self._committed else 0
-        return known
+        self._cache.length = self._length()
+        if not known:  # room for the whole episode: too little memory shows now, not in the middle of it
+            pads = features[0].rows * features[0].columns
+            self._cache.reserve(self._max_patches * (pads + _TEXT_PER_PATCH) + self._longest_prompts)
+        new = _Pass()
+        for patch, seen in zip(video[known:], features, strict=True):
+            if len(new.ids) > _LONGEST_PASS:
+                self._run(new)
+                new = _Pass()
+            self._append(new, patch, seen)
+        return new
 
     def _append(self, new: _Pass, patch: Patch, seen: PatchFeatures) -> None:
         """Add a patch behind those committed and those that ``new`` holds already; it counts as committed."""

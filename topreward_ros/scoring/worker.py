@@ -1,9 +1,9 @@
 """A thread that scores, so that no ROS callback ever waits for a model.
 
-One slot: a newer request replaces one that has not begun. A generation number: an answer to a
-request from before `ScoringWorker.start_generation` is thrown away, so a late score can never reach
-the next episode. A scorer that fails is reported and tried again with the next request, after a
-pause that doubles with every failure in a row.
+One slot: a newer request replaces one that has not begun. While there is none, the scorer works ahead. A
+generation number: an answer to a request from before `ScoringWorker.start_generation` is thrown away, so a
+late score can never reach the next episode. A scorer that fails is reported and tried again with the next
+request, after a pause that doubles with every failure in a row.
 """
 
 from __future__ import annotations
@@ -114,7 +114,23 @@ class ScoringWorker:
                 stopping = self._stopping
             if not stopping:
                 self._notify()
+                if not result.error:
+                    self._work_ahead(request)
         self.scorer.close()
+
+    def _work_ahead(self, request: ScoreRequest) -> None:
+        """Let the scorer do what it will need, step by step, until there is something to score."""
+        if request.buffer is None:
+            return
+        try:
+            for _ in self.scorer.ahead(request.instruction, request.buffer):
+                with self._wake:
+                    if self._pending is not None or self._stopping:
+                        return
+        except ScorerError as error:  # it will come again where it matters, with a request to answer
+            _LOG.debug("working ahead failed: %s", error)
+        except Exception:  # as in `_score`
+            _LOG.exception("the scorer failed in a way that it does not know")
 
     def _back_off(self, failed: bool) -> None:
         self._pause_s = min(max(2.0 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if failed else 0.0
