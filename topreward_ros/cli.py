@@ -1,4 +1,4 @@
-"""The command `topreward`: score a video, watch a monitor, see a demonstration, get and check models.
+"""The command `topreward`: score a video, watch a monitor, see a demonstration, get models, measure.
 
 Arguments and exit statuses only; what the commands do stands in offline/ and in nodes/watch.py and
 nodes/demo.py, and how it looks in terminal.py and models_view.py. Imports of a command are made when it
@@ -108,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_watch(commands)
     _add_demo(commands)
     _add_models(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -484,6 +485,75 @@ def _model_errors() -> Iterator[None]:
         yield
     except (DownloadError, ScorerError, VideoError) as error:
         raise CommandError(str(error)) from error
+
+
+# ---- bench -------------------------------------------------------------------------------------------
+
+
+def _add_bench(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="measure the scorer beside two slower ways to the same numbers (needs no ROS 2)",
+        description="Score the 15 prefixes of an episode in three ways on this machine's CPU, on the shipped "
+        "model and on one of 50 million random weights, and compare times and numbers. Some minutes.",
+    )
+    parser.add_argument("--full", action="store_true", help="all lengths and numbers of prompts; an hour")
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="CPU threads (default: all cores but one)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the numbers as JSON; '-': to standard output")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="write a picture: .png, .svg or .pdf")
+    parser.set_defaults(run=_bench)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    import json
+    import tempfile
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from topreward_ros.bench_view import bench_table, plot_bench
+    from topreward_ros.offline import engine_bench
+    from topreward_ros.scoring.base import ScorerError
+    from topreward_ros.scoring.random_checkpoint import make_fifty_million
+
+    _check_output(options.json)
+    _check_output(options.plot)
+    if options.plot and options.plot.suffix.lower() not in _PICTURES:
+        raise CommandError(f"--plot {options.plot}: its name must end in one of {', '.join(_PICTURES)}")
+    cases = engine_bench.FULL if options.full else engine_bench.QUICK
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(),
+    )  # fmt: skip
+    rows = []
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with tempfile.TemporaryDirectory() as folder, bar:
+        task = bar.add_task("making a model of 50 million random weights", total=len(cases))
+        models: dict[str, str | Path] = {
+            "embedded": "embedded",
+            "50M": make_fifty_million(Path(folder) / "50M"),
+        }
+        bar.update(task, description="measuring")
+        try:
+            for row in engine_bench.run(cases, models, options.threads):
+                rows.append(row)
+                bar.advance(task)
+        except ScorerError as error:
+            raise CommandError(str(error)) from error
+    content = engine_bench.to_json(rows)
+    Console(stderr=options.json == "-", highlight=False).print(bench_table(rows, content["machine"]))
+    text = json.dumps(content, indent=2) + "\n"
+    if options.json == "-":
+        sys.stdout.write(text)
+    elif options.json:
+        with _writing(options.json):
+            Path(options.json).write_text(text, encoding="utf-8")
+    if options.plot:
+        with _writing(options.plot):
+            plot_bench(rows, content["machine"], options.plot)
+    return 0
 
 
 if __name__ == "__main__":

@@ -16,11 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from topreward_ros.core.frames import EpisodeBuffer
 from topreward_ros.scoring import registry
 from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.model_notes import NOTES_FILE, ModelNotes, read_model_notes
 from topreward_ros.scoring.prompts import prompt_hash
 from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.scoring.video_memory import memory_need
 
 ROOT = Path(registry.__file__).resolve().parents[2]
 
@@ -78,6 +80,38 @@ def test_the_pixel_budget_in_force_is_the_checkpoints_where_that_is_smaller(chec
     assert info.max_pixels == 128 * 128 // 2  # the checkpoint has 128 x 128 for each of 64 frames
 
 
+def test_more_frames_than_memory_are_refused_with_the_arithmetic(checkpoint, settings, monkeypatch):
+    monkeypatch.setattr(registry, "free_memory", lambda device: 1_000_000)
+    with pytest.raises(ScorerError) as error:
+        load_scorer(str(checkpoint), settings)
+    said = str(error.value)
+    # 17 patches of 6 + 16 tokens, 4 layers with keys and values of 2 heads of 32 numbers of 4 bytes, 3 videos
+    total = 3 * 17 * (6 + 16) * 4 * 2 * 2 * 32 * 4 + 19 * 6 * 128 * 4 * 4
+    assert f"need {total / 1e9:.2f} GB beside the weights (3 times 0.00 GB of keys and values" in said
+    assert "0.00 GB are free on cpu: set max_frames to 12, or a smaller max_pixels" in said
+    load_scorer(str(checkpoint), replace(settings, max_frames=12))
+
+
+def test_what_is_stated_is_never_passed(new_scorer, make_video, settings):
+    """However long the episode, and with everything prepared that can be."""
+    scorer = new_scorer(max_frames=12, sample_rate=2.0, prompts="ten_prompts.txt")
+    need = memory_need(scorer._model.config, scorer._settings, 64 * 96, size=4)
+    buffer = EpisodeBuffer(12)
+    for frame in make_video(60, 64, 96):
+        buffer.append(frame)
+        scorer.score("open the drawer", buffer.prefix())
+        for _ in scorer.ahead("open the drawer", buffer):
+            pass
+        videos = (scorer._video, scorer._next_video, scorer._static_video)
+        prompts = scorer._prompts("open the drawer").tokens
+        per_token = 4 * 2 * 2 * 32 * 4
+        for video in videos:
+            assert video.bytes <= need.keys_and_values + prompts * per_token
+        seen = [tensor for seen in scorer._features.values() for tensor in (seen.embeddings, *seen.deepstack)]
+        assert sum(tensor.untyped_storage().nbytes() for tensor in seen) <= need.features
+    assert len(buffer.prefix()) > 6
+
+
 def test_weights_without_the_mark_are_trained_ones_and_a_commit_is_the_revision(copy, settings, tmp_path):
     edit(copy / "config.json", topreward_random_weights=False)
     commit = "0123456789abcdef0123456789abcdef01234567"
@@ -107,6 +141,7 @@ def test_embedded_is_made_on_first_use_and_silently():
     code = """
 import sys, tempfile, os
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
+from topreward_ros.core.frames import EpisodeBuffer
 from topreward_ros.scoring import registry
 from topreward_ros.scoring.base import ScorerSettings
 assert not {"torch", "transformers", "huggingface_hub"} & set(sys.modules), "a dear import"
@@ -351,6 +386,7 @@ def test_notes_of_a_later_version_are_read_as_far_as_they_are_known(tmp_path):
 COMMIT = "fedcba9876543210fedcba9876543210fedcba98"
 LOAD_FROM_HUB = """
 from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.scoring.video_memory import memory_need
 from topreward_ros.scoring.base import ScorerError, ScorerSettings
 try:
     scorer = load_scorer("some-org/some-model", ScorerSettings("cpu", "float32", 307200, 64, 1, True))

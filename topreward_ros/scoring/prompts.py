@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from copy import copy
+from typing import TYPE_CHECKING, Self
 
 from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.templates import PAPER, PLACE, fill
@@ -91,6 +92,12 @@ class PromptTokens:
         self.vision_end = _structural_token(tokenizer, VISION_END)
         self.answer_true = self._answer_token(ANSWER_TRUE)
         self.answer_false = self._answer_token(ANSWER_FALSE)
+
+    def with_templates(self, templates: Sequence[str]) -> Self:
+        """The same tokens with other wordings of the question."""
+        other = copy(self)
+        other._templates = tuple(templates)
+        return other
 
     def text(self, text: str) -> list[int]:
         """Ids of ``text`` as plain text: no id of an added token is among them."""

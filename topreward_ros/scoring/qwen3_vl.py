@@ -117,7 +117,8 @@ class Qwen3VLScorer(PrefixScorer):
             if next_stride != stride:
                 stride = next_stride
                 if ticks <= max_frames // _LEAD:
-                    yield from self._prefill([frame for frame in prefix if frame.image.size])
+                    kept = [frame for frame in prefix if frame.image.size]
+                    yield from self._prefill(kept, self._prompts(instruction))
             if self._settings.static_baseline:
                 times = [patch.seconds for patch in self._pair_up(prefix)]
                 if (instruction, *times) not in self._static_scores:
@@ -241,11 +242,11 @@ class Qwen3VLScorer(PrefixScorer):
         except _OutOfMemory:
             self._lower_budget(self._prefix)
 
-    def _prefill(self, prefix: list[Frame]) -> Iterator[None]:
+    def _prefill(self, prefix: list[Frame], prompts: PromptTree) -> Iterator[None]:
         """Bring the other cache to where the next thinning will leave the video, some patches a step."""
         video = [patch for patch in self._pair_up(prefix) if patch.first is not patch.second]
         while (known := self._next_video.known(video)) < len(video):
-            self._step(self._next_video.commit, video[: known + _PREFILLED_AT_ONCE], self._see)
+            self._step(self._next_video.commit, video[: known + _PREFILLED_AT_ONCE], self._see, prompts)
             yield
 
     def _compare_layouts(self, instruction: str) -> None:

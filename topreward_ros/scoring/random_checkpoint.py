@@ -106,32 +106,6 @@ TINY = Shape(
         "deepstack_visual_indexes": [0, 1, 2],
     },
 )
-#: 25 million parameters that read and 27 million that see: large enough that arithmetic decides the speed,
-#: small enough for a CPU.
-FIFTY_MILLION = Shape(
-    text={
-        "hidden_size": 512,
-        "intermediate_size": 1408,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 64,
-        "rope_parameters": rope(5e6, (12, 10, 10)),
-    },
-    vision={
-        "depth": 8,
-        "hidden_size": 384,
-        "intermediate_size": 1536,
-        "num_heads": 6,
-        "out_hidden_size": 512,
-        "num_position_embeddings": 2304,
-        "deepstack_visual_indexes": [1, 3, 5],
-    },
-    vocabulary=1024,  # so that a prompt is about as many tokens as with Qwen's tokenizer
-    wordings=tuple(fill(template, "open the drawer") for template in read_templates("ten_prompts.txt")),
-    video_pixels=25165824,  # as the released checkpoints
-)
-
 _HEAD_GAIN = 4.0  # standard deviation of the logits: log-probabilities spread over some nats
 
 
@@ -163,6 +137,37 @@ def make_random_checkpoint(folder: Path | str, seed: int = 0, shape: Shape = TIN
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def make_fifty_million(folder: Path | str) -> Path:
+    """As `make_random_checkpoint`, with 25 million parameters that read and 27 million that see.
+
+    Large enough that arithmetic decides the speed, small enough for a CPU.
+    """
+    shape = Shape(
+        text={
+            "hidden_size": 512,
+            "intermediate_size": 1408,
+            "num_hidden_layers": 8,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 64,
+            "rope_parameters": rope(5e6, (12, 10, 10)),
+        },
+        vision={
+            "depth": 8,
+            "hidden_size": 384,
+            "intermediate_size": 1536,
+            "num_heads": 6,
+            "out_hidden_size": 512,
+            "num_position_embeddings": 2304,
+            "deepstack_visual_indexes": [1, 3, 5],
+        },
+        vocabulary=1024,  # so that a prompt is about as many tokens as with Qwen's tokenizer
+        wordings=tuple(fill(template, "open the drawer") for template in read_templates("ten_prompts.txt")),
+        video_pixels=25165824,  # as the released checkpoints
+    )
+    return make_random_checkpoint(folder, shape=shape)
 
 
 def _write_checkpoint(folder: Path, seed: int, shape: Shape) -> None:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.model_notes import ModelNotes, read_model_notes
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration
 
     from topreward_ros.scoring.patches import Preprocessing
+    from topreward_ros.scoring.prompts import PromptTokens
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "models" / "embedded"
@@ -40,10 +41,26 @@ _WHOLE = ("model.safetensors", "pytorch_model.bin")  # a model in one file; in s
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
+class LoadedModel(NamedTuple):
+    """What every way of scoring with a checkpoint needs."""
+
+    model: Qwen3VLForConditionalGeneration
+    tokens: PromptTokens
+    preprocessing: Preprocessing
+    info: ScorerInfo
+
+
 def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
     """Load ``model``: 'embedded', a folder, or a hub id. Raises `ScorerError` and leaves nothing behind."""
+    loaded = load_model(model, settings)
+    from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
+
+    return Qwen3VLScorer(loaded.model, loaded.tokens, loaded.preprocessing, settings, loaded.info)
+
+
+def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
+    """What a scorer is made of; arguments and errors as `load_scorer`."""
     folder = find_folder(model)
-    from topreward_ros.scoring import qwen3_vl
     from topreward_ros.scoring.patches import read_preprocessing
     from topreward_ros.scoring.prompts import prompt_hash
     from topreward_ros.scoring.templates import read_templates
@@ -71,6 +88,8 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
     preprocessing = read_preprocessing(folder)
     _use_threads(settings.threads)
     loaded = _load_model(folder, device, dtype)
+    pixels = frame_pixels(preprocessing, notes, settings)
+    _check_memory(loaded, settings, pixels)
     info = ScorerInfo(
         model_id=model,
         revision=revision(folder),
@@ -78,10 +97,10 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
         device=str(loaded.device),
         dtype=str(dtype).removeprefix("torch."),
         prompt_hash=prompt_hash(templates),
-        max_pixels=frame_pixels(preprocessing, notes, settings),
+        max_pixels=pixels,
         instructions=notes.wordings,
     )
-    return qwen3_vl.Qwen3VLScorer(loaded, tokens, preprocessing, settings, info)
+    return LoadedModel(loaded, tokens, preprocessing, info)
 
 
 def frame_pixels(preprocessing: Preprocessing, notes: ModelNotes, settings: ScorerSettings) -> int:
@@ -270,6 +289,33 @@ def _check_limits(settings: ScorerSettings) -> None:
     ):
         if value < least:
             raise ScorerError(f"{name} is {value}: it must be at least {least}")
+
+
+def _check_memory(model: Qwen3VLForConditionalGeneration, settings: ScorerSettings, pixels: int) -> None:
+    """Refuse before the first frame what would fail in mid-episode."""
+    from topreward_ros.scoring.video_memory import memory_need
+
+    need = memory_need(model.config, settings, pixels, model.dtype.itemsize)
+    free = free_memory(model.device)
+    if need.total <= free:
+        return
+    fitting = max(4, int(settings.max_frames * free / need.total) // 2 * 2)
+    raise ScorerError(
+        f"{settings.max_frames} frames of up to {pixels} pixels need {need.total / 1e9:.2f} GB beside the "
+        f"weights ({need.videos} times {need.keys_and_values / 1e9:.2f} GB of keys and values, "
+        f"{need.features / 1e9:.2f} GB of features), and {free / 1e9:.2f} GB are free on {model.device}: "
+        f"set max_frames to {fitting}, or a smaller max_pixels, or another device"
+    )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be taken on ``device``."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    with open("/proc/meminfo") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
 def _use_threads(threads: int) -> None:

@@ -20,6 +20,8 @@ from topreward_ros.scoring.prompts import PromptTokens
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration
 
+    from topreward_ros.scoring.base import ScorerSettings
+
 #: Room for the tokens of a patch that are not pads: its time, and where vision starts and ends.
 _TEXT_PER_PATCH = 16
 #: New tokens of the video in one pass at most, so that catching up on a long one needs bounded memory.
@@ -64,6 +66,36 @@ def patch_positions(start: int, before: int, rows: int, columns: int) -> tuple[t
     return positions, after + 1
 
 
+class MemoryNeed(NamedTuple):
+    """What scoring takes at most beside the weights, whatever the length of an episode."""
+
+    keys_and_values: int  #: [bytes] of one video
+    videos: int  #: that are held: this one, the one behind the next thinning, and the still one
+    features: int  #: [bytes] of all patches
+
+    @property
+    def total(self) -> int:
+        return self.keys_and_values * self.videos + self.features
+
+
+def memory_need(config: Any, settings: ScorerSettings, frame_pixels: int, size: int) -> MemoryNeed:
+    """For ``settings.max_frames`` frames of ``frame_pixels`` pixels each, in numbers of ``size`` bytes.
+
+    ``config``: of the model, a Qwen3VLConfig. The tokens of the prompts, some hundreds, come on top.
+    """
+    text, vision = config.text_config, config.vision_config
+    patches = (settings.max_frames + 1) // 2
+    pads = -(-frame_pixels // (vision.patch_size * vision.spatial_merge_size) ** 2)
+    head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    per_token = text.num_hidden_layers * 2 * text.num_key_value_heads * head_size * size
+    layers = 1 + len(vision.deepstack_visual_indexes)
+    return MemoryNeed(
+        patches * (pads + _TEXT_PER_PATCH) * per_token,
+        2 + settings.static_baseline,
+        (patches + 2) * pads * text.hidden_size * layers * size,  # one more still, and one that is replaced
+    )
+
+
 class _Committed(NamedTuple):
     """A patch in the cache, and where the stream stands after it."""
 
@@ -79,12 +111,16 @@ class VideoMemory:
         self._model = model
         self._tokens = tokens
         self._max_patches = (max_frames + 1) // 2
-        self._longest_prompts = 0
         self._cache = _CommittedCache()
         self._committed: list[_Committed] = []
 
     def starts_with(self, frame: Frame) -> bool:
         return bool(self._committed) and self._committed[0].patch.first is frame
+
+    @property
+    def bytes(self) -> int:
+        """Memory of keys and values."""
+        return self._cache.bytes
 
     def known(self, video: list[Patch]) -> int:
         """How many patches at the beginning of ``video`` are committed."""
@@ -92,9 +128,9 @@ class VideoMemory:
         shorter = min(len(self._committed), len(video))
         return next((number for number, (done, patch) in pairs if done.patch != patch), shorter)
 
-    def commit(self, video: list[Patch], see: See) -> None:
-        """Take in ``video`` without asking anything; ``see`` gives the features of what is new in it."""
-        new = self._begin(video, see)
+    def commit(self, video: list[Patch], see: See, prompts: PromptTree) -> None:
+        """Take in ``video`` as `answer` does, and ask nothing yet."""
+        new = self._begin(video, see, prompts)
         if new.ids:
             self._run(new)
 
@@ -103,8 +139,7 @@ class VideoMemory:
 
         ``see`` gives the features of what is new in it.
         """
-        self._longest_prompts = max(self._longest_prompts, prompts.tokens)
-        new = self._begin(video, see)
+        new = self._begin(video, see, prompts)
         video_tokens = len(new.ids)
         ends = self._append_prompts(new, prompts)
         hidden = self._run(new, video_tokens)
@@ -112,7 +147,7 @@ class VideoMemory:
         log_probs = torch.log_softmax(logits.float(), dim=-1)
         return log_probs[:, [self._tokens.answer_true, self._tokens.answer_false]]
 
-    def _begin(self, video: list[Patch], see: See) -> _Pass:
+    def _begin(self, video: list[Patch], see: See, prompts: PromptTree) -> _Pass:
         """Roll back to what is common with ``video``; returns what follows there, less what was too long."""
         known = self.known(video)
         features = see(video[known:])
@@ -120,7 +155,7 @@ class VideoMemory:
         self._cache.length = self._length()
         if not known:  # room for the whole episode: too little memory shows now, not in the middle of it
             pads = features[0].rows * features[0].columns
-            self._cache.reserve(self._max_patches * (pads + _TEXT_PER_PATCH) + self._longest_prompts)
+            self._cache.reserve(self._max_patches * (pads + _TEXT_PER_PATCH) + prompts.tokens)
         new = _Pass()
         for patch, seen in zip(video[known:], features, strict=True):
             if len(new.ids) > _LONGEST_PASS:
@@ -233,6 +268,10 @@ class _CommittedCache(Cache):
         for layer, old in enumerate(self._stores):
             self._stores[layer] = old.new_empty(*old.shape[:3], self._capacity, old.shape[4])
             self._stores[layer][..., : self.length, :] = old[..., : self.length, :]
+
+    @property
+    def bytes(self) -> int:
+        return sum(store.numel() * store.itemsize for store in self._stores)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any

@@ -1,0 +1,93 @@
+"""How `topreward bench` shows what offline/engine_bench.py measured: a table, and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from topreward_ros.offline.engine_bench import CACHE, OURS, PLAIN, Row
+from topreward_ros.terminal import number
+
+_COLOURS = {OURS: "#1769aa", CACHE: "#f9a825", PLAIN: "#757575"}
+
+
+def bench_table(rows: Sequence[Row], machine: dict[str, Any]) -> RenderableType:
+    """What `topreward bench` prints: times of the incremental scorer, and how many times the others take."""
+    table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left")
+    for name in (
+        "model",
+        "frames",
+        "prompts",
+        "15 prefixes",
+        "plain",
+        "cache",
+        "last tick",
+        "plain",
+        "cache",
+    ):
+        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    table.add_column("largest difference", justify="right", no_wrap=True)
+    for row in rows:
+        ours = row.ways[OURS]
+        table.add_row(
+            row.case.model,
+            str(row.case.frames),
+            str(row.case.prompts),
+            number(ours.episode, 2, "s"),
+            *(_times(row.speed_up(way, "episode")) for way in (PLAIN, CACHE)),
+            number(1e3 * ours.last_tick, 1, "ms"),
+            *(_times(row.speed_up(way, "last_tick")) for way in (PLAIN, CACHE)),
+            f"{row.difference:.1e} nat" if row.difference == row.difference else "-",
+        )
+    legend = (
+        "plain: a whole forward pass per prefix and prompt; cache: keys and values of complete patches kept, "
+        "a pass per prompt; both as many times slower as it says."
+    )
+    return Group(table, Text(legend, style="dim"), Text(_machine_line(machine), style="dim"))
+
+
+def plot_bench(rows: Sequence[Row], machine: dict[str, Any], picture: Path) -> None:
+    """Seconds per episode by case and way, as bars. Raises `OSError`; `ValueError` for a file type."""
+    figure = Figure(figsize=(10, 0.9 + 0.62 * len(rows)), dpi=110, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    height = 0.27
+    for place, row in enumerate(rows):
+        for number_of_way, (way, colour) in enumerate(_COLOURS.items()):
+            if way not in row.ways:
+                continue
+            seconds = row.ways[way].episode
+            y = place + (number_of_way - 1) * height
+            axes.barh(y, seconds, height * 0.9, color=colour, label=way if place == 0 else None)
+            factor = "" if way == OURS else f"  {_times(row.speed_up(way, 'episode'))}"
+            axes.text(seconds, y, f" {seconds:.2f} s{factor}", va="center", fontsize=8)
+    axes.set_yticks(range(len(rows)), [_case_label(row) for row in rows])
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.margins(x=0.15)
+    axes.set_xlabel("seconds for 15 prefixes of an episode (logarithmic)")
+    axes.set_title(f"The same numbers, three ways\n{_machine_line(machine)}", fontsize=9, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", frameon=False)
+    figure.savefig(picture)
+
+
+def _case_label(row: Row) -> str:
+    prompts = "1 prompt" if row.case.prompts == 1 else f"{row.case.prompts} prompts"
+    return f"{row.case.model}\n{row.case.frames} frames, {prompts}"
+
+
+def _times(value: float) -> str:
+    return f"{value:.1f}x" if value == value else "-"
+
+
+def _machine_line(machine: dict[str, Any]) -> str:
+    return (
+        f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores, load average "
+        f"{machine['load_average']}, torch {machine['torch']}, {machine['date']}"
+    )

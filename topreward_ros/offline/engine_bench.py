@@ -1,0 +1,190 @@
+"""How fast the incremental scorer is, beside two other ways to the same numbers, in one run.
+
+Every case scores the K = 15 uniform prefixes of an episode (TOPReward, section 4) with each way on the same
+model and the same frames, and the last tick alone: one more frame when all before it was scored. What a plain
+forward pass says is the truth; the largest distance from it is reported beside the times.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerSettings
+from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
+from topreward_ros.scoring.references import PlainForward, PrefixCache
+from topreward_ros.scoring.registry import LoadedModel, load_model
+from topreward_ros.scoring.templates import read_templates
+
+JSON_FORMAT = "topreward_bench/1"
+PREFIXES = 15
+RATE = 2.0  # [Hz]
+TASK = "open the drawer"
+SIZES = {"embedded": (96, 128), "50M": (224, 224)}  #: (height, width) of the frames, by model
+
+OURS, PLAIN, CACHE = "incremental", "plain forward", "prefix cache"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is measured; ``ways`` beside the incremental one."""
+
+    model: str  #: a key of `SIZES`
+    frames: int
+    prompts: int
+    ways: tuple[str, ...] = (PLAIN, CACHE)
+    episode: bool = True  #: also the whole episode, not the last tick alone
+
+
+@dataclass(slots=True)
+class Measured:
+    """Seconds of one way in one case. NaN: not measured."""
+
+    episode: float = nan
+    last_tick: float = nan
+
+
+@dataclass(slots=True)
+class Row:
+    """What came of a case."""
+
+    case: Case
+    ways: dict[str, Measured] = field(default_factory=dict)
+    difference: float = nan  #: largest distance of log p(True) from a plain forward pass [nat]
+
+    def speed_up(self, way: str, of: str) -> float:
+        """How many times longer ``way`` takes; ``of``: a field of `Measured`."""
+        return float(getattr(self.ways.get(way, Measured()), of) / getattr(self.ways[OURS], of))
+
+
+QUICK = (
+    *(Case("embedded", frames, prompts) for frames in (64, 256) for prompts in (1, 10)),
+    Case("50M", 64, 1),
+    Case("50M", 64, 10, (CACHE,)),
+)
+FULL = (
+    *(Case("embedded", frames, prompts) for frames in (64, 128, 256) for prompts in (1, 3, 10)),
+    *(Case("50M", frames, 1) for frames in (64, 128, 256)),
+    *(Case("50M", frames, prompts, (CACHE,)) for frames in (64, 128, 256) for prompts in (3, 10)),
+)
+
+
+def machine() -> dict[str, Any]:
+    """Where the numbers come from."""
+    names = [line.split(":")[1] for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return {
+        "processor": " ".join((names or [platform.processor()])[0].split()),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average": round(os.getloadavg()[0], 1),
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def run(cases: Sequence[Case], folders: dict[str, str | Path], threads: int) -> Iterator[Row]:
+    """Measure case by case. ``folders``: where the models lie. Raises `ScorerError`."""
+    loaded: dict[str, LoadedModel] = {}
+    for case in cases:
+        settings = _settings(case, threads)
+        if case.model not in loaded:
+            loaded.clear()  # one at a time in memory
+            loaded[case.model] = load_model(str(folders[case.model]), settings)
+        yield measure(case, loaded[case.model], settings)
+
+
+def _settings(case: Case, threads: int) -> ScorerSettings:
+    height, width = SIZES[case.model]
+    return ScorerSettings(
+        device="cpu",
+        dtype="float32",
+        max_pixels=height * width,
+        max_frames=256,
+        threads=threads,
+        static_baseline=False,
+        sample_rate=RATE,
+    )
+
+
+def measure(case: Case, loaded: LoadedModel, settings: ScorerSettings) -> Row:
+    """One case, each way with nothing computed before."""
+    video = _video(case.frames, *SIZES[case.model])
+    ends = np.unique(np.rint(np.linspace(1, case.frames, PREFIXES)).astype(int)).tolist()
+    row = Row(case)
+    scores: dict[str, list[PrefixScore]] = {}
+    templates = read_templates("ten_prompts.txt")[: case.prompts]
+    loaded = loaded._replace(tokens=loaded.tokens.with_templates(templates))
+    for way in (OURS, *case.ways):
+        new = _maker(way, loaded, settings)
+        row.ways[way] = Measured()
+        if case.episode:
+            row.ways[way].episode, scores[way] = _episode(new(), video, ends)
+        row.ways[way].last_tick = _last_tick(new(), video, warm=way != PLAIN)
+    if PLAIN in scores:
+        pairs = zip(scores[OURS], scores[PLAIN], strict=True)
+        row.difference = max(abs(ours.log_prob - plain.log_prob) for ours, plain in pairs)
+    return row
+
+
+def _maker(way: str, loaded: LoadedModel, settings: ScorerSettings) -> Callable[[], PrefixScorer]:
+    model, tokens, preprocessing, info = loaded
+    if way == OURS:
+        return lambda: Qwen3VLScorer(model, tokens, preprocessing, settings, info)
+    reference = {PLAIN: PlainForward, CACHE: PrefixCache}[way]
+    return lambda: reference(model, tokens, preprocessing, info, RATE)
+
+
+def _episode(scorer: PrefixScorer, video: list[Frame], ends: list[int]) -> tuple[float, list[PrefixScore]]:
+    begun = time.perf_counter()
+    scores = [scorer.score(TASK, video[:end]) for end in ends]
+    return time.perf_counter() - begun, scores
+
+
+def _last_tick(scorer: PrefixScorer, video: list[Frame], warm: bool) -> float:
+    """Seconds for the last frame when all others were scored already."""
+    if warm:
+        scorer.score(TASK, video[:-1])
+    begun = time.perf_counter()
+    scorer.score(TASK, video)
+    return time.perf_counter() - begun
+
+
+def _video(frames: int, height: int, width: int) -> list[Frame]:
+    """Noise over a moving gradient: no two frames are alike."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[0:height, 0:width]
+    made = []
+    for k in range(frames):
+        image = rng.integers(0, 120, (height, width, 3), dtype=np.uint8)
+        image[..., 0] += ((rows * 3 + columns + 20 * k) % 130).astype(np.uint8)
+        made.append(Frame(round(k * NS_PER_S / RATE), image))
+    return made
+
+
+def to_json(rows: Sequence[Row]) -> dict[str, Any]:
+    """Plain data; seconds, and nats for ``difference``; what was not measured is null."""
+    return {"format": JSON_FORMAT, "machine": machine(), "rows": [_plain(asdict(row)) for row in rows]}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return None if isinstance(value, float) and value != value else value
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
