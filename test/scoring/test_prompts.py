@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +14,8 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from topreward_ros.scoring import prompts
 from topreward_ros.scoring.base import ScorerError
-from topreward_ros.scoring.prompts import MAX_INSTRUCTION, PromptTokens
+from topreward_ros.scoring.prompts import MAX_INSTRUCTION, Framing, PromptTokens
+from topreward_ros.scoring.random_checkpoint import train_tokenizer
 from topreward_ros.scoring.templates import PAPER, fill
 
 ABUSE = [
@@ -121,3 +125,43 @@ def test_the_hash_follows_the_wordings():
     assert int(before, 16) >= 0
     assert prompts.prompt_hash([PAPER]) == before
     assert len({before, prompts.prompt_hash([PAPER + " "]), prompts.prompt_hash([PAPER, PAPER + " "])}) == 3
+
+
+def test_the_layout_of_transformers_5_is_that_of_its_processor(tokens, tokenizer):
+    """`replace_video_token` is what it puts in place of the one pad of the chat template."""
+    processing = pytest.importorskip("transformers.models.qwen3_vl.processing_qwen3_vl")
+    metadata = SimpleNamespace(fps=2.0, frames_indices=[0, 1, 2, 3, 4])
+    grid = np.array([[3, 4, 6]])
+    itself = SimpleNamespace(
+        video_processor=SimpleNamespace(merge_size=2, temporal_patch_size=2),
+        vision_start_token="<|vision_start|>",
+        video_token="<|video_pad|>",
+        vision_end_token="<|vision_end|>",
+        _calculate_timestamps=partial(processing.Qwen3VLProcessor._calculate_timestamps, None),
+    )
+    video = processing.Qwen3VLProcessor.replace_video_token(
+        itself, {"video_grid_thw": grid, "video_metadata": [metadata]}, 0
+    )
+    text = f"<|im_start|>user\n<|vision_start|>{video}<|vision_end|>{fill(PAPER, 'fold it.')}"
+    v5 = PromptTokens(tokenizer, framing=Framing("v5"))
+    ids = []
+    for number, seconds in enumerate((0.25, 1.25, 2.0)):
+        ids += v5.before_patch(seconds, first=number == 0) + [v5.video_pad] * 6 + [v5.vision_end]
+    ids += v5.after_video("fold it.")[0]
+    assert ids == tokenizer.encode(text, add_special_tokens=False).ids
+    assert v5.answer_true == tokens.answer_true
+
+
+def test_the_chat_template_ends_in_an_assistants_turn_and_has_answers_without_space(tokenizer):
+    with pytest.raises(ScorerError, match="the answer 'True' is 2 tokens"):
+        PromptTokens(tokenizer, framing=Framing(chat_template=True))
+    tokenizer = train_tokenizer(["True", "False"] * 100, 480)
+    chat = PromptTokens(tokenizer, framing=Framing(chat_template=True))
+    text = fill(PAPER, "fold it.") + "<|im_end|>\n<|im_start|>assistant\n"
+    assert chat.after_video("fold it.") == [tokenizer.encode(text, add_special_tokens=False).ids]
+    assert tokenizer.decode([chat.answer_true, chat.answer_false]) == "TrueFalse"
+
+
+def test_the_hash_follows_the_framing():
+    framings = [Framing(), Framing("v5"), Framing(chat_template=True), Framing("v5", True)]
+    assert len({prompts.prompt_hash(framing=framing) for framing in framings}) == 4

@@ -92,6 +92,8 @@ MONITOR_PARAMETERS = (
         "File of templates, a question with {instruction} per line, whose log-probabilities are averaged; "
         "ten_prompts.txt ships; empty: the paper's alone",
     ),
+    Parameter("layout", "Token stream of transformers v4.57 or v5", choices=("v4.57", "v5")),
+    Parameter("chat_template", "Close the question as a chat, TOPReward's ablation; not advised"),
     Parameter(
         "contrastive",
         "Score True against False alone, log p(True) - log p(False) as a log-probability; not advised",

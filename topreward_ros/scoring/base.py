@@ -51,6 +51,8 @@ class ScorerSettings:
     static_baseline: bool  #: also score the first frame repeated
     prompts: str = ""  #: file of templates, see `templates.read_templates`; empty: the paper's alone
     contrastive: bool = False  #: score True against False alone, see `qwen3_vl`
+    layout: str = "v4.57"  #: of the token stream, see `prompts.Framing`
+    chat_template: bool = False  #: see `prompts.Framing`
     sample_rate: float = 0.0  #: [Hz] at which frames come, so that times can be told as due; 0: as they are
 
     @classmethod
@@ -65,6 +67,8 @@ class ScorerSettings:
             static_baseline=ProgressMode(parameters["progress_mode"]) is ProgressMode.STATIC_BASELINE,
             prompts=parameters["prompts"],
             contrastive=parameters["contrastive"],
+            layout=parameters["layout"],
+            chat_template=parameters["chat_template"],
             sample_rate=parameters["sample_rate"],
         )
 

@@ -1,7 +1,8 @@
 """The prompt and the answer tokens, as token ids.
 
 The framing is that of the TOPReward authors' code: an opened user turn, the video, one question (see
-`templates`), and then the answer as the very next token. There is no chat template and no assistant turn.
+`templates`), and then the answer as the very next token. There is no chat template and no assistant turn,
+unless the ablation of the paper is asked for (`Framing`).
 Nothing the instruction says is ever read as structure: it is joined, not formatted, and it is cut into
 tokens by a tokenizer that knows no added tokens. Where the video's own tokens stand is the business of
 `qwen3_vl`.
@@ -13,6 +14,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from topreward_ros.scoring.base import ScorerError
@@ -21,10 +23,12 @@ from topreward_ros.scoring.templates import PAPER, PLACE, fill
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-ANSWER_TRUE = " True"
-ANSWER_FALSE = " False"
+ANSWERS = (" True", " False")
+CHAT_ANSWERS = ("True", "False")  #: behind a line break there is no space
+LAYOUTS = ("v4.57", "v5")
 
 TURN_START = "<|im_start|>"
+TURN_END = "<|im_end|>"
 TURN_HEAD = "user\n"
 VISION_START = "<|vision_start|>"
 VIDEO_PAD = "<|video_pad|>"
@@ -36,6 +40,25 @@ MAX_INSTRUCTION = 2000
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """What stands around video and question."""
+
+    #: Of transformers: v4.57, which the method's authors pinned, has the frames of a video bare; v5 puts one
+    #: more pair of vision_start and vision_end around all of them.
+    layout: str = LAYOUTS[0]
+    #: Close the user's turn and open the assistant's, as Qwen's chat template does: TOPReward's ablation, in
+    #: which the answer was much worse (mean VOC 0.50 against 0.95, 8B).
+    chat_template: bool = False
+
+    @property
+    def answers(self) -> tuple[str, str]:
+        return CHAT_ANSWERS if self.chat_template else ANSWERS
+
+
+AUTHORS = Framing()
+
+
 def time_text(seconds: float) -> str:
     """What stands before a temporal patch of the video, ``seconds`` after the episode's first frame.
 
@@ -45,7 +68,7 @@ def time_text(seconds: float) -> str:
     return f"<{seconds:.1f} seconds>"
 
 
-def prompt_hash(templates: Sequence[str] = (PAPER,)) -> str:
+def prompt_hash(templates: Sequence[str] = (PAPER,), framing: Framing = AUTHORS) -> str:
     """First 16 hex digits of a SHA-256 over everything that fixes the token stream but the input."""
     layout = [
         TURN_START,
@@ -55,10 +78,11 @@ def prompt_hash(templates: Sequence[str] = (PAPER,)) -> str:
         VIDEO_PAD,
         VISION_END,
         *(fill(template, PLACE) for template in templates),
-        ANSWER_TRUE,
-        ANSWER_FALSE,
+        *framing.answers,
         str(MAX_INSTRUCTION),
     ]
+    if framing != AUTHORS:  # else the hash is that of versions that knew no other
+        layout += [framing.layout, str(framing.chat_template)]
     return hashlib.sha256("\0".join(layout).encode()).hexdigest()[:16]
 
 
@@ -74,7 +98,9 @@ def told_time(seconds: float) -> float:
 class PromptTokens:
     """Token ids of everything that is not pixels. Raises `ScorerError` for a tokenizer that cannot serve."""
 
-    def __init__(self, tokenizer: Tokenizer, templates: Sequence[str] = (PAPER,)) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, templates: Sequence[str] = (PAPER,), framing: Framing = AUTHORS
+    ) -> None:
         from tokenizers import Tokenizer as PlainTokenizer
 
         # The same merges, but no added token: text alone comes out, whatever stands in it.
@@ -84,14 +110,15 @@ class PromptTokens:
         if tokenizer.pre_tokenizer is not None:
             self._plain.pre_tokenizer = tokenizer.pre_tokenizer
         self._templates = tuple(templates)
+        self._framing = framing
         self._cut_instruction = ""  # the last one that was too long
 
         self.turn_start = _structural_token(tokenizer, TURN_START)
         self.vision_start = _structural_token(tokenizer, VISION_START)
         self.video_pad = _structural_token(tokenizer, VIDEO_PAD)
         self.vision_end = _structural_token(tokenizer, VISION_END)
-        self.answer_true = self._answer_token(ANSWER_TRUE)
-        self.answer_false = self._answer_token(ANSWER_FALSE)
+        self._turn_end = _structural_token(tokenizer, TURN_END) if framing.chat_template else 0
+        self.answer_true, self.answer_false = map(self._answer_token, framing.answers)
 
     def with_templates(self, templates: Sequence[str]) -> Self:
         """The same tokens with other wordings of the question."""
@@ -106,6 +133,9 @@ class PromptTokens:
 
     def before_patch(self, seconds: float, first: bool) -> list[int]:
         """Ids from the end of the last patch (or the very start) to the first pad of the next."""
+        if first and self._framing.layout == "v5":
+            outer = [self.turn_start, *self.text(TURN_HEAD), self.vision_start]
+            return [*outer, *self.text(time_text(seconds)), self.vision_start]
         if first:  # one piece of text with the turn's head, as it is in the authors' stream
             return [self.turn_start, *self.text(TURN_HEAD + time_text(seconds)), self.vision_start]
         return [*self.text(time_text(seconds)), self.vision_start]
@@ -121,7 +151,12 @@ class PromptTokens:
                 )
             self._cut_instruction = instruction
             instruction = instruction[:MAX_INSTRUCTION]
-        return [self.text(fill(template, instruction)) for template in self._templates]
+        before = [self.vision_end] if self._framing.layout == "v5" else []
+        after: list[int] = []
+        if self._framing.chat_template:
+            after = [self._turn_end, *self.text("\n"), self.turn_start, *self.text("assistant\n")]
+        questions = (self.text(fill(template, instruction)) for template in self._templates)
+        return [[*before, *question, *after] for question in questions]
 
     def _answer_token(self, answer: str) -> int:
         ids = self.text(answer)

@@ -62,7 +62,7 @@ def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
     """What a scorer is made of; arguments and errors as `load_scorer`."""
     folder = find_folder(model)
     from topreward_ros.scoring.patches import read_preprocessing
-    from topreward_ros.scoring.prompts import prompt_hash
+    from topreward_ros.scoring.prompts import LAYOUTS, Framing, prompt_hash
     from topreward_ros.scoring.templates import read_templates
     from topreward_ros.scoring.vocabulary import TrainedPromptTokens
 
@@ -71,9 +71,12 @@ def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
     device = _choose_device(settings.device)
     dtype = _choose_dtype(settings.dtype, device)
     _check_limits(settings)
+    if settings.layout not in LAYOUTS:
+        raise ScorerError(f"layout {settings.layout!r} is not known: use {' or '.join(LAYOUTS)}")
     templates = read_templates(settings.prompts)
+    framing = Framing(settings.layout, settings.chat_template)
     tokenizer = _read_tokenizer(folder)
-    tokens = TrainedPromptTokens(tokenizer, notes.wordings, templates)
+    tokens = TrainedPromptTokens(tokenizer, notes.wordings, templates, framing)
     if config.get("video_token_id", tokens.video_pad) != tokens.video_pad:
         raise ScorerError(
             f"{folder}: config.json has video_token_id {config['video_token_id']}, the tokenizer has "
@@ -96,7 +99,7 @@ def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
         random_weights=bool(config.get(RANDOM_WEIGHTS_KEY, False)),
         device=str(loaded.device),
         dtype=str(dtype).removeprefix("torch."),
-        prompt_hash=prompt_hash(templates),
+        prompt_hash=prompt_hash(templates, framing),
         max_pixels=pixels,
         instructions=notes.wordings,
     )

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from topreward_ros.scoring.base import ScorerInfo
-from topreward_ros.scoring.prompts import PromptTokens
+from topreward_ros.scoring.prompts import AUTHORS, Framing, PromptTokens
 from topreward_ros.scoring.templates import PAPER
 
 if TYPE_CHECKING:
@@ -68,9 +68,13 @@ class TrainedPromptTokens(PromptTokens):
     """Hands a known instruction to the model as it was trained, in letters that it has seen."""
 
     def __init__(
-        self, tokenizer: Tokenizer, instructions: Sequence[str], templates: Sequence[str] = (PAPER,)
+        self,
+        tokenizer: Tokenizer,
+        instructions: Sequence[str],
+        templates: Sequence[str] = (PAPER,),
+        framing: Framing = AUTHORS,
     ) -> None:
-        super().__init__(tokenizer, templates)
+        super().__init__(tokenizer, templates, framing)
         self._trained = {plain(wording): wording for wording in reversed(instructions)}
         self._trained |= {wording: wording for wording in instructions}
 
