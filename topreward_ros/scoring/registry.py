@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
     from topreward_ros.scoring.patches import Preprocessing
     from topreward_ros.scoring.prompts import PromptTokens
+
+_log = logging.getLogger(__name__)
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "models" / "embedded"
@@ -331,6 +334,7 @@ def _use_threads(threads: int) -> None:
 def _load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Qwen3VLForConditionalGeneration:
     from transformers import Qwen3VLForConditionalGeneration
 
+    from topreward_ros.scoring.attention import attention_for
     from topreward_ros.scoring.qwen3_vl import is_out_of_memory
 
     try:
@@ -358,6 +362,9 @@ def _load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Qwen3
             "the checkpoint is not complete; copy it again"
         )
     model.requires_grad_(False)
+    chosen = attention_for(device)
+    model.model.language_model.config._attn_implementation = chosen
+    _log.info("attention of the language model on %s in %s: %s", device, dtype, chosen)
     return model
 
 
