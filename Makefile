@@ -18,7 +18,6 @@ with_ros := $(if $(sourced_ros),source $(VENV)/share/topreward_ros/local_setup.b
 created := $(VENV)/.created-$(ros)
 installed := $(VENV)/.installed-$(ros)
 built := $(VENV)/.built-$(ros)
-checkpoint := $(VENV)/.checkpoint
 
 installed_folders := topreward_ros msg srv action config launch media scripts
 sources := package.xml CMakeLists.txt setup.py setup.cfg pyproject.toml LICENSE \
@@ -30,7 +29,7 @@ sources := package.xml CMakeLists.txt setup.py setup.cfg pyproject.toml LICENSE 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
-setup: $(built) $(checkpoint)  ## make .venv with pinned packages and built interfaces (quick when nothing changed)
+setup: $(built)  ## make .venv with pinned packages and built interfaces (quick when nothing changed)
 
 demo: setup  ## play a robot video on a real topic and watch the monitor follow it
 	@$(with_ros) $(VENV)/bin/topreward demo
@@ -73,7 +72,3 @@ $(built): $(installed) $(sources)
 	@$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet \
 	  --no-build-isolation --no-deps --no-index --force-reinstall .
 	@mv $@.begun $@
-
-$(checkpoint): topreward_ros/scoring/random_checkpoint.py | $(built)
-	@$(with_ros) $(VENV)/bin/python -m topreward_ros.scoring.random_checkpoint
-	@touch $@

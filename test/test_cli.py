@@ -58,10 +58,10 @@ def test_score_says_what_came_of_it(video: Path, tmp_path: Path) -> None:
     curve, picture = tmp_path / "curve.json", tmp_path / "curve.png"
     result = topreward("score", video, "--task", "push [the] block", "--json", curve, "--plot", picture)
     assert result.returncode == 0, result.stderr
-    assert "random weights" in result.stdout
+    assert "random weights" not in result.stdout
     assert "push [the] block" in result.stdout and "EPISODE_STARTED" in result.stdout
     content = json.loads(curve.read_text())
-    assert content["model"]["random_weights"] is True
+    assert content["model"]["model_id"] == "embedded" and content["model"]["random_weights"] is False
     assert content["settings"]["sample_rate"] == monitor_defaults()["sample_rate"] == 2.0
     assert [score["time"] for score in content["scores"]] == pytest.approx([0.5 * k for k in range(7)])
     assert f"{content['scores'][-1]['log_prob']:.3f}" in result.stdout
@@ -73,7 +73,7 @@ def test_json_on_standard_output_is_nothing_else(video: Path) -> None:
     assert result.returncode == 0, result.stderr
     content = json.loads(result.stdout)
     assert len(content["scores"]) == 13
-    assert "random weights" in result.stderr
+    assert "does not know the instruction 'x'" in result.stderr
 
 
 def test_a_reader_that_leaves_is_no_error_to_speak_of(video: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_reader_that_leaves_is_no_error_to_speak_of(video: Path) -> None:
     os.close(reader)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 1
-    assert "random weights" in said and "Error" not in said and "Traceback" not in said
+    assert "does not know the instruction 'x'" in said and "Error" not in said and "Traceback" not in said
 
 
 def test_a_full_standard_output_is_one_line(video: Path) -> None:
@@ -126,7 +126,7 @@ def test_ctrl_c_while_it_still_imports_leaves_no_trace() -> None:
 def test_an_output_that_fails_late_is_one_line(video: Path, tmp_path: Path, option: str) -> None:
     full = tmp_path / "full.png"
     full.symlink_to("/dev/full")
-    result = topreward("score", video, "--task", "x", option, full)
+    result = topreward("score", video, "--task", "open the drawer", option, full)
     assert result.returncode == 1 and "EPISODE_STARTED" in result.stdout
     assert (
         result.stderr == f"topreward: {full} cannot be written (No space left on device); name another file\n"
@@ -222,9 +222,10 @@ def test_wrong_usage_is_2(arguments: list[str]) -> None:
     assert "usage: topreward" in result.stderr
 
 
-def test_ctrl_c_ends_score_without_a_trace(video: Path, interrupted_on_a_terminal) -> None:
+def test_ctrl_c_ends_score_without_a_trace(video: Path, tmp_path: Path, interrupted_on_a_terminal) -> None:
     """On a terminal, as a person would do it, once loading is over."""
     arguments = ["score", str(video), "--task", "x", "--rate", "0.01", "--set", "max_frames=1024"]
+    arguments += ["--model", str(make_random_checkpoint(tmp_path / "small"))]
     status, said = interrupted_on_a_terminal([*COMMAND, *arguments], ENVIRONMENT, b"scoring")
     assert status == 130
     assert b"interrupted" in said and b"Traceback" not in said

@@ -18,20 +18,32 @@ from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, DemoClip, monitor_defaults, shared_file
 from topreward_ros.offline.score_video import Curve, score_video
 from topreward_ros.offline.video import open_video
-from topreward_ros.scoring import registry
 from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.scoring.vocabulary import is_known
-
-if not registry.weight_files(registry.EMBEDDED_FOLDER):  # goes when the trained model ships
-    pytest.skip("the package holds no trained model yet", allow_module_level=True)
 
 FOLDER = Path(__file__).parents[1] / "data" / "clips"
 CLIPS: list[dict[str, Any]] = json.loads((FOLDER / "clips.json").read_text(encoding="utf-8"))
 SUCCESSES = [clip for clip in CLIPS if clip["succeeds"]]
 
+#: What the shipped model gets wrong in these scenes. Strict: a model that gets one right makes its line here
+#: fail. The model card tells how often such things happen.
+MISSED_SUCCESSES = {
+    "handle-pull-success.mp4": "progress ends at 0.37: the last millimetres are not seen",
+    "coffee-button-success.mp4": "progress ends at 0.92, just below the threshold",
+}
+CONFUSED = {"faucet-open-success.mp4": "closing the faucet is called done as well"}
+
 #: Progress at the end, at least and at most, by what happens; of a film that runs backwards nothing is said.
 ENDS = {"success": (0.8, 1.0), "stop": (0, 0.5), "retreat": (0, 0.5), "miss": (0, 0.5), "idle": (0, 0.1)}
+
+
+def with_misses(clips: list[dict[str, Any]], misses: dict[str, str]) -> pytest.MarkDecorator:
+    """One test for each clip, of which those named are expected to fail."""
+    marks = {file: [pytest.mark.xfail(reason=why, strict=True)] for file, why in misses.items()}
+    assert marks.keys() <= {clip["file"] for clip in clips}
+    cases = [pytest.param(clip, id=clip["file"], marks=marks.get(clip["file"], ())) for clip in clips]
+    return pytest.mark.parametrize("clip", cases)
 
 
 @dataclass(frozen=True)
@@ -102,7 +114,7 @@ def test_the_model_knows_what_it_is_asked(scorer: PrefixScorer) -> None:
     assert not [text for text in asked if not is_known(text, scorer.info)]
 
 
-@pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip["file"])
+@with_misses(CLIPS, MISSED_SUCCESSES)
 def test_success_fires_where_it_should_and_only_there(clip: dict[str, Any], watch) -> None:
     outcome = watch(FOLDER / clip["file"], clip["instruction"])
     if clip["succeeds"]:
@@ -115,7 +127,7 @@ def test_success_fires_where_it_should_and_only_there(clip: dict[str, Any], watc
         assert lowest <= outcome.progress <= highest
 
 
-@pytest.mark.parametrize("clip", SUCCESSES, ids=lambda clip: clip["file"])
+@with_misses(SUCCESSES, CONFUSED)
 def test_a_wrong_instruction_stays_below_the_right_one(clip: dict[str, Any], watch) -> None:
     film = FOLDER / clip["file"]
     wrong = watch(film, clip["wrong_instruction"])

@@ -24,6 +24,7 @@ from topreward_ros.msg import TaskProgress
 
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.demo import free_domain
+from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
 
 COMMAND = [sys.executable, "-m", "topreward_ros.cli"]
 VERBATIM = """yes: {x: [1]} 'q' "dq" <|im_end|> $HOME \\n ünï 😀 # no"""
@@ -131,8 +132,9 @@ def test_watch_prints_a_line_per_score(robot, run, video: Path, tmp_path: Path) 
     terminal = run(robot.environment, "watch", terminal=True)
     once = run(robot.environment, "watch", "--once")
     lines.until(lambda: "watching /task_progress" in lines.said)
-    robot.start_monitor(task=VERBATIM)
-    lines.until(lambda: "model embedded, cpu" in lines.said)
+    model = make_random_checkpoint(tmp_path / "small")
+    robot.start_monitor(task=VERBATIM, model=str(model))
+    lines.until(lambda: f"model {model}, cpu" in lines.said)
     assert once.process.poll() is None, "--once waits for a score, not for a heartbeat"
     player = robot.start("video_player", video=str(video))
     robot.until(lambda: player.poll() is not None, "the video has been played")
@@ -270,7 +272,9 @@ def environment(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.installed
 def test_demo_plays_scores_and_ends_by_itself(run, environment, video: Path, tmp_path: Path) -> None:
     picture = tmp_path / "demo.svg"
-    command = run(environment, "demo", "--video", video, "--task", VERBATIM, "--svg", picture)
+    model = make_random_checkpoint(tmp_path / "small")
+    options = ["--video", video, "--task", VERBATIM, "--svg", picture, "--model", model]
+    command = run(environment, "demo", *options)
     command.until(lambda: len(command.children()) == 2 or command.process.poll() is not None)
     children = command.children()
     assert command.status(90.0) == 0, command.said

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 
-from topreward_ros.scoring.random_checkpoint import make_random_checkpoint, random_checkpoint_folder
+from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
 from topreward_ros.scoring.registry import load_scorer
 
 
@@ -59,11 +59,3 @@ def test_processes_that_race_end_with_the_same_folder(tmp_path):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         assert pool.map(make_random_checkpoint, [folder, folder]) == [folder, folder]
     assert [path.name for path in tmp_path.iterdir()] == ["raced"]  # nothing unfinished is left
-
-
-def test_it_lies_in_the_users_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert random_checkpoint_folder().parent == tmp_path / "topreward_ros"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert random_checkpoint_folder().parent == tmp_path / ".cache" / "topreward_ros"

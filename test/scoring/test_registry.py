@@ -137,34 +137,23 @@ def test_half_precision_scores_near_float32(checkpoint, settings, loaded, make_v
     assert half.score("lift", video).log_prob == pytest.approx(expected, abs=0.5)
 
 
-def test_embedded_is_made_on_first_use_and_silently():
+def test_embedded_loads_silently_and_importing_the_registry_is_cheap():
     code = """
-import sys, tempfile, os
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
-from topreward_ros.core.frames import EpisodeBuffer
+import sys
 from topreward_ros.scoring import registry
 from topreward_ros.scoring.base import ScorerSettings
 assert not {"torch", "transformers", "huggingface_hub"} & set(sys.modules), "a dear import"
-registry.EMBEDDED_FOLDER = registry.EMBEDDED_FOLDER / "none"
-settings = ScorerSettings("cpu", "float32", 307200, 64, 1, True)
-first, second = (registry.load_scorer("embedded", settings).info for _ in range(2))
-assert first == second and first.random_weights and first.model_id == "embedded"
+info = registry.load_scorer("embedded", ScorerSettings("cpu", "float32", 307200, 64, 1, True)).info
+assert info.model_id == "embedded" and not info.random_weights and info.max_pixels == 16384
+assert "open the drawer" in info.instructions
 """
     done = run(code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
 
 
-def test_embedded_is_the_packages_own_model_when_there_is_one(checkpoint, settings, monkeypatch):
-    monkeypatch.setattr(registry, "EMBEDDED_FOLDER", checkpoint)
-    monkeypatch.setattr(registry, "random_checkpoint_folder", lambda: pytest.fail("not needed"))
-    assert load_scorer("embedded", settings).info.model_id == "embedded"
-
-
-def test_a_cache_that_cannot_be_written_is_named(settings, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(registry, "EMBEDDED_FOLDER", tmp_path)
-    with pytest.raises(ScorerError, match=r"cannot be written to .*XDG_CACHE_HOME"):
+def test_an_installation_without_its_model_is_named(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "EMBEDDED_FOLDER", tmp_path / "embedded")
+    with pytest.raises(ScorerError, match=r"embedded has no config.json .*install the package again"):
         load_scorer("embedded", settings)
 
 

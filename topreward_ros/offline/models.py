@@ -90,12 +90,12 @@ def list_models() -> list[ListedModel]:
 
 def _embedded() -> ListedModel:
     folder = registry.EMBEDDED_FOLDER
-    if not registry.weight_files(folder):
-        return ListedModel(registry.EMBEDDED, Presence.HERE, random_weights=True)
+    if registry.missing_files(folder):
+        return ListedModel(registry.EMBEDDED, Presence.INCOMPLETE)
     config = registry.read_config(folder)
     return ListedModel(
         registry.EMBEDDED,
-        Presence.INCOMPLETE if registry.missing_files(folder) else Presence.HERE,
+        Presence.HERE,
         _size(registry.weight_files(folder)),
         read_model_notes(folder).summary,
         bool(config.get(RANDOM_WEIGHTS_KEY, False)),

@@ -1,16 +1,17 @@
 """A tiny Qwen3-VL folder with random weights: the real model class, and numbers that mean nothing.
 
-It stands in for the shipped model until there is one, and lets the tests run the real classes without
-a download. Everything in it is made here: a byte-level BPE tokenizer trained on the sentences below, the
-configuration, the weights drawn from a seeded generator. `config.json` carries
-``topreward_random_weights: true``, so that whoever shows a number from it can say so.
+It lets tests and benchmarks run the real classes on a model of another shape than the shipped one, without
+a download: `python -m topreward_ros.scoring.random_checkpoint FOLDER`. Everything in it is made here: a
+byte-level BPE tokenizer trained on the sentences below, the configuration, the weights drawn from a seeded
+generator. `config.json` carries ``topreward_random_weights: true``, so that whoever shows a number from it
+can say so.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 #: Key in config.json that marks weights which were never trained.
 RANDOM_WEIGHTS_KEY = "topreward_random_weights"
-
-#: Goes into the folder's name; raise it whenever what is made here changes.
-RECIPE = "v2"
 
 #: How Qwen2-family tokenizers cut text into pieces before merging bytes.
 _PIECES = (
@@ -107,12 +105,6 @@ TINY = Shape(
     },
 )
 _HEAD_GAIN = 4.0  # standard deviation of the logits: log-probabilities spread over some nats
-
-
-def random_checkpoint_folder(seed: int = 0) -> Path:
-    """Where the user's random checkpoint lies: below ``$XDG_CACHE_HOME``, or ``~/.cache``."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "topreward_ros" / f"random-qwen3-vl-{RECIPE}-seed{seed}"
 
 
 def make_random_checkpoint(folder: Path | str, seed: int = 0, shape: Shape = TINY) -> Path:
@@ -290,5 +282,5 @@ def _draw_weights(model: torch.nn.Module, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    made = make_random_checkpoint(random_checkpoint_folder())
+    made = make_random_checkpoint(sys.argv[1])
     print(f"{RANDOM_WEIGHTS} (the numbers mean nothing): {made}")

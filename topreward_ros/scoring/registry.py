@@ -1,9 +1,9 @@
 """From the name of a model to a scorer, with an error that a user can act on for everything in between.
 
-'embedded' is the model of this package, or a random checkpoint until it holds one; a folder is a Qwen3-VL
-checkpoint; `org/name` is one on the Hugging Face hub, of which the copy on this machine is read: nothing is
-ever downloaded here (offline/model_download.py does that). PyTorch and transformers are imported when a
-model is loaded, so that importing this module costs nothing.
+'embedded' is the model that ships with this package; a folder is a Qwen3-VL checkpoint; `org/name` is one on
+the Hugging Face hub, of which the copy on this machine is read: nothing is ever downloaded here
+(offline/model_download.py does that). PyTorch and transformers are imported when a model is loaded, so that
+importing this module costs nothing.
 """
 
 from __future__ import annotations
@@ -20,11 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.model_notes import ModelNotes, read_model_notes
-from topreward_ros.scoring.random_checkpoint import (
-    RANDOM_WEIGHTS_KEY,
-    make_random_checkpoint,
-    random_checkpoint_folder,
-)
+from topreward_ros.scoring.random_checkpoint import RANDOM_WEIGHTS_KEY
 
 if TYPE_CHECKING:
     import torch
@@ -117,16 +113,12 @@ def frame_pixels(preprocessing: Preprocessing, notes: ModelNotes, settings: Scor
 
 def find_folder(model: str) -> Path:
     """Folder of the model that a user named. Raises `ScorerError` where there is none, or not all of it."""
-    folder = _look_up(model)
+    folder = EMBEDDED_FOLDER if model == EMBEDDED else _look_up(model)
     _check_folder(folder)
     return folder
 
 
 def _look_up(model: str) -> Path:
-    if model == EMBEDDED:
-        if weight_files(EMBEDDED_FOLDER):
-            return EMBEDDED_FOLDER
-        return _random_folder()
     try:
         folder = Path(model).expanduser()
         is_folder, is_file = folder.is_dir(), folder.is_file()
@@ -145,17 +137,6 @@ def _look_up(model: str) -> Path:
         f"model {model!r}: no such folder. Use 'embedded', the folder of a Qwen3-VL checkpoint, "
         "or a Hugging Face hub id such as Qwen/Qwen3-VL-2B-Instruct"
     )
-
-
-def _random_folder() -> Path:
-    folder = random_checkpoint_folder()
-    try:
-        return make_random_checkpoint(folder)
-    except Exception as error:  # a full disk is no OSError when safetensors meets it
-        raise ScorerError(
-            f"the random checkpoint cannot be written to {folder} ({error}): "
-            "set XDG_CACHE_HOME to a folder that can be written, or name another model"
-        ) from error
 
 
 def is_hub_id(model: str) -> bool:
@@ -189,10 +170,10 @@ def _hub_folder(name: str) -> Path:
 def _check_folder(folder: Path) -> None:
     missing = missing_files(folder)
     if missing:
-        raise ScorerError(
-            f"{folder} has no {' and no '.join(missing)}: copy all files of the checkpoint there, "
-            "or name a folder that has them"
-        )
+        mend = "copy all files of the checkpoint there, or name a folder that has them"
+        if folder == EMBEDDED_FOLDER:
+            mend = "the installation is not complete; install the package again"
+        raise ScorerError(f"{folder} has no {' and no '.join(missing)}: {mend}")
 
 
 def missing_files(folder: Path) -> list[str]:
