@@ -22,7 +22,7 @@ from topreward_ros.core.episode import (
     TaskMonitor,
 )
 from topreward_ros.core.events import EventType, SuccessSettings
-from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.frames import NS_PER_S, Frame, Window
 from topreward_ros.core.progress import PrefixScore, ProgressMode
 from topreward_ros.core.rewards import RewardSettings, RewardType
 
@@ -30,6 +30,7 @@ PIXEL = np.zeros((1, 1, 3), np.uint8)
 SETTINGS = MonitorSettings(
     sample_rate=2.0,
     max_frames=16,
+    window=Window.EPISODE,
     progress_mode=ProgressMode.STATIC_BASELINE,
     reward=RewardSettings(RewardType.PROGRESS_DELTA, 2.0, 2.0),
     success=SuccessSettings(threshold=-0.22, hysteresis=0.5, dwell=1.0, min_scores=2, smoothing=1),

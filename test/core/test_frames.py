@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame, FrameSchedule
+from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame, FrameSchedule, Window
 
 MS = 1_000_000
 PIXEL = np.zeros((1, 1, 3), np.uint8)
@@ -122,3 +122,33 @@ def test_a_full_buffer_uses_its_budget() -> None:
 def test_budget_must_be_even_and_at_least_four(budget: int) -> None:
     with pytest.raises(ValueError, match=f"max_frames {budget}"):
         EpisodeBuffer(budget)
+
+
+@given(st.integers(1, 70), st.sampled_from([4, 6, 16]), st.sampled_from(Window))
+def test_what_is_forecast_comes_to_pass(held: int, max_frames: int, window: Window) -> None:
+    """Of a camera that keeps time; and looking ahead changes nothing."""
+    buffer = EpisodeBuffer(max_frames, window)
+    for k in range(held):
+        buffer.append(Frame(k * NS_PER_S // 2, PIXEL))
+    before = buffer.prefix()
+    forecast = list(buffer.forecast(2.0, 20))
+    assert buffer.prefix() == before
+    for k, (stride, prefix) in enumerate(forecast, start=held):
+        buffer.append(Frame(k * NS_PER_S // 2, PIXEL))
+        now = buffer.prefix()
+        assert buffer.stride == stride
+        assert [frame.stamp_ns for frame in now] == [frame.stamp_ns for frame in prefix]
+        known = [frame for frame in prefix if frame.image.size]
+        assert known == [frame for frame in now if frame in before]
+
+
+@given(st.integers(1, 70), st.sampled_from([4, 6, 16]))
+def test_a_sliding_window_holds_the_newest_pairs(frames: int, max_frames: int) -> None:
+    buffer = EpisodeBuffer(max_frames, Window.SLIDING)
+    for k in range(frames):
+        buffer.append(Frame(k, PIXEL))
+    stamps = [frame.stamp_ns for frame in buffer.prefix()]
+    assert len(stamps) <= max_frames
+    assert stamps == list(range(stamps[0], frames))
+    assert stamps[0] % 2 == 0 and len(stamps) >= min(frames, max_frames - 1)
+    assert buffer.stride == 1

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from topreward_ros.core.frames import EpisodeBuffer, Frame
+from topreward_ros.core.frames import EpisodeBuffer, Frame, Window
 from topreward_ros.scoring.base import PrefixScore, ScorerError
 from topreward_ros.scoring.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
@@ -291,19 +291,25 @@ def test_each_patch_goes_once_through_vision_and_once_through_language(new_score
 MANY = 40
 
 
-@pytest.fixture(scope="module")
-def ticks(make_video) -> list[EpisodeBuffer]:
+def ticks_of(video: list[Frame], window: Window) -> list[EpisodeBuffer]:
     """A buffer of eight frames as it stands after each frame of a jittery camera, with a gap."""
-    buffer, after = EpisodeBuffer(8), []
-    for number, frame in enumerate(make_video(MANY + 1, 32, 32)):
+    buffer, after = EpisodeBuffer(8, window), []
+    for number, frame in enumerate(video):
         if number != 21:
             buffer.append(frame)
             after.append(buffer.copy())
     return after
 
 
-def test_work_ahead_changes_no_score(new_scorer, ticks, checkpoint):
+@pytest.fixture(scope="module")
+def ticks(make_video) -> list[EpisodeBuffer]:
+    return ticks_of(make_video(MANY + 1, 32, 32), Window.EPISODE)
+
+
+@pytest.mark.parametrize("window", Window)
+def test_work_ahead_changes_no_score(new_scorer, make_video, window):
     """Done all, done a step, not done: thinned prefixes, gap and all."""
+    ticks = ticks_of(make_video(MANY + 1, 32, 32), window)
     patient, hasty, idle = (new_scorer(max_frames=8, sample_rate=2.0) for _ in range(3))
     plain = FullPasses(idle._model, idle._tokens, idle._preprocessing, idle.info, 2.0)
     for buffer in ticks:

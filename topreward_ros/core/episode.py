@@ -19,7 +19,7 @@ from math import nan
 from typing import Any
 
 from topreward_ros.core.events import EventType, SuccessDetector, SuccessSettings
-from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame, FrameSchedule
+from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame, FrameSchedule, Window
 from topreward_ros.core.progress import (
     NO_SCORE,
     PrefixScore,
@@ -52,6 +52,7 @@ class MonitorSettings:
 
     sample_rate: float  #: [Hz]
     max_frames: int  #: frame budget of a prefix, even and >= 4
+    window: Window  #: what goes when the budget is full
     progress_mode: ProgressMode
     reward: RewardSettings
     success: SuccessSettings
@@ -65,6 +66,7 @@ class MonitorSettings:
         return cls(
             sample_rate=parameters["sample_rate"],
             max_frames=parameters["max_frames"],
+            window=Window(parameters["window"]),
             progress_mode=ProgressMode(parameters["progress_mode"]),
             reward=RewardSettings(
                 type=RewardType[parameters["reward_type"].upper()],
@@ -150,7 +152,7 @@ class _Episode:
         self.episode_id = episode_id
         self.instruction = instruction
         self.schedule = FrameSchedule(settings.sample_rate)
-        self.buffer = EpisodeBuffer(settings.max_frames)
+        self.buffer = EpisodeBuffer(settings.max_frames, settings.window)
         self.success = SuccessDetector(settings.success)
         self.rewards = RewardStream(settings.reward)
         self.first_frame: Frame | None = None

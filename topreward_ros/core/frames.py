@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 
@@ -77,13 +78,21 @@ class FrameSchedule:
         self._next_slot = self._slot + 1
 
 
+class Window(Enum):
+    """What a prefix is, once an episode has more frames than fit."""
+
+    EPISODE = "episode"  #: all of the episode, thinned
+    SLIDING = "sliding"  #: its newest part; the start, which the question needs, is lost
+
+
 class EpisodeBuffer:
     """The frames of an episode from its start until now, thinned so that they never exceed a budget.
 
     Frames are held in consecutive pairs, because a video model merges two frames into one temporal
     patch and features of a patch stay valid only while both its frames stay. When the budget is
     full the stride doubles: every second pair goes, the first stays, the newest always stays, and
-    every frame keeps its true stamp. Memory is bounded whatever the episode's length.
+    every frame keeps its true stamp. Memory is bounded whatever the episode's length. With
+    `Window.SLIDING` the oldest pair goes instead.
 
     >>> buffer = EpisodeBuffer(max_frames=6)
     >>> for k in range(9):
@@ -92,11 +101,12 @@ class EpisodeBuffer:
     [0, 1, 4, 5, 8]
     """
 
-    def __init__(self, max_frames: int) -> None:
+    def __init__(self, max_frames: int, window: Window = Window.EPISODE) -> None:
         """``max_frames``: frames held at most, even and >= 4."""
         if max_frames < 4 or max_frames % 2:
             raise ValueError(f"max_frames {max_frames}: must be even and at least 4")
         self.max_frames = max_frames
+        self.window = window
         self.stride = 1  #: every stride-th pair is kept
         self._pairs: dict[int, tuple[Frame, ...]] = {}  # index of the pair in the episode -> its frames
         self._count = 0
@@ -110,8 +120,11 @@ class EpisodeBuffer:
             return
         self._drop_off_stride()  # the pair that was newest until now may be off the stride
         while len(self._pairs) >= self.max_frames // 2:
-            self.stride *= 2
-            self._drop_off_stride()
+            if self.window is Window.SLIDING:
+                del self._pairs[next(iter(self._pairs))]
+            else:
+                self.stride *= 2
+                self._drop_off_stride()
         self._pairs[newest] = (frame,)
 
     def prefix(self) -> tuple[Frame, ...]:
@@ -120,7 +133,7 @@ class EpisodeBuffer:
 
     def copy(self) -> EpisodeBuffer:
         """Another buffer with the same frames, which goes its own way from here."""
-        other = EpisodeBuffer(self.max_frames)
+        other = EpisodeBuffer(self.max_frames, self.window)
         other.stride, other._pairs, other._count = self.stride, dict(self._pairs), self._count
         return other
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from topreward_ros.core.frames import Window
 from topreward_ros.core.progress import ProgressMode
 from topreward_ros.core.rewards import RewardType
 
@@ -99,7 +100,13 @@ MONITOR_PARAMETERS = (
         "Score True against False alone, log p(True) - log p(False) as a log-probability; not advised",
     ),
     Parameter("sample_rate", "Frames taken per second of stamp time [Hz]", 0.01, 60.0),
-    Parameter("max_frames", "Frame budget of a prefix, even; beyond it every second pair goes", 4, 4096),
+    Parameter("max_frames", "Frame budget of a prefix, even", 4, 4096),
+    Parameter(
+        "window",
+        "Beyond the budget: episode thins it, every second pair goes; sliding drops the oldest pair, loses "
+        "the start, and costs a pass over the whole window every other frame",
+        choices=tuple(window.value for window in Window),
+    ),
     Parameter(
         "progress_mode",
         "How a score becomes progress: static_baseline (1 - r / r_static) or raw_probability (exp r)",

@@ -114,6 +114,8 @@ class Qwen3VLScorer(PrefixScorer):
             yield
         stride = buffer.stride
         for ticks, (next_stride, prefix) in enumerate(buffer.forecast(rate, max_frames)):
+            if not self._prefix or prefix[0] is not self._prefix[0]:
+                return  # memory ran out, or the window slides: nothing of what is known will hold
             if next_stride != stride:
                 stride = next_stride
                 if ticks <= max_frames // _LEAD:
