@@ -2,7 +2,7 @@
 
 What was committed for the last prefix is compared with the patches of this one: the common beginning is
 kept, the rest is rolled back, and what is new runs together with all prompts in one pass. The prompts are
-written behind the committed length and never committed, so that rolling them back costs nothing.
+written behind the video and never committed: the next call begins with moving the length back, no more.
 """
 
 from __future__ import annotations
@@ -140,9 +140,8 @@ class VideoMemory:
         ``see`` gives the features of what is new in it.
         """
         new = self._begin(video, see, prompts)
-        video_tokens = len(new.ids)
         ends = self._append_prompts(new, prompts)
-        hidden = self._run(new, video_tokens)
+        hidden = self._run(new)
         logits = self._model.lm_head(hidden[0, ends])  # (prompts, vocabulary)
         log_probs = torch.log_softmax(logits.float(), dim=-1)
         return log_probs[:, [self._tokens.answer_true, self._tokens.answer_false]]
@@ -192,8 +191,8 @@ class VideoMemory:
     def _length(self) -> int:
         return self._committed[-1].length if self._committed else 0
 
-    def _run(self, new: _Pass, video_tokens: int | None = None) -> torch.Tensor:
-        """Last hidden states (1, tokens, hidden) of what follows the cache; its video stays there."""
+    def _run(self, new: _Pass) -> torch.Tensor:
+        """Last hidden states (1, tokens, hidden) of what follows the cache, which is longer by it then."""
         tokens, length = len(new.ids), self._cache.length
         self._cache.reserve(length + tokens)
         device = self._model.device
@@ -215,7 +214,7 @@ class VideoMemory:
             visual_pos_masks=is_pad,
             deepstack_visual_embeds=deepstack,
         ).last_hidden_state
-        self._cache.length += tokens if video_tokens is None else video_tokens
+        self._cache.length += tokens
         return hidden
 
 
