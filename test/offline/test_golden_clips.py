@@ -26,23 +26,16 @@ FOLDER = Path(__file__).parents[1] / "data" / "clips"
 CLIPS: list[dict[str, Any]] = json.loads((FOLDER / "clips.json").read_text(encoding="utf-8"))
 SUCCESSES = [clip for clip in CLIPS if clip["succeeds"]]
 
-#: What the shipped model gets wrong in these scenes. Strict: a model that gets one right makes its line here
-#: fail. The model card tells how often such things happen.
-MISSED_SUCCESSES = {
-    "handle-pull-success.mp4": "progress ends at 0.37: the last millimetres are not seen",
-    "coffee-button-success.mp4": "progress ends at 0.92, just below the threshold",
-}
-CONFUSED = {"faucet-open-success.mp4": "closing the faucet is called done as well"}
-
 #: Progress at the end, at least and at most, by what happens; of a film that runs backwards nothing is said.
 ENDS = {"success": (0.8, 1.0), "stop": (0, 0.5), "retreat": (0, 0.5), "miss": (0, 0.5), "idle": (0, 0.1)}
 
 
-def with_misses(clips: list[dict[str, Any]], misses: dict[str, str]) -> pytest.MarkDecorator:
-    """One test for each clip, of which those named are expected to fail."""
+def with_misses(clips: list[dict[str, Any]], kind: str) -> pytest.MarkDecorator:
+    """One test for each clip; those that misses.json names are expected to fail."""
+    misses = json.loads((FOLDER / "misses.json").read_text(encoding="utf-8"))[kind]
     marks = {file: [pytest.mark.xfail(reason=why, strict=True)] for file, why in misses.items()}
-    assert marks.keys() <= {clip["file"] for clip in clips}
-    cases = [pytest.param(clip, id=clip["file"], marks=marks.get(clip["file"], ())) for clip in clips]
+    cases = [pytest.param(clip, id=clip["file"], marks=marks.pop(clip["file"], ())) for clip in clips]
+    assert not marks, f"there is no clip {sorted(marks)}"
     return pytest.mark.parametrize("clip", cases)
 
 
@@ -114,7 +107,7 @@ def test_the_model_knows_what_it_is_asked(scorer: PrefixScorer) -> None:
     assert not [text for text in asked if not is_known(text, scorer.info)]
 
 
-@with_misses(CLIPS, MISSED_SUCCESSES)
+@with_misses(CLIPS, "success")
 def test_success_fires_where_it_should_and_only_there(clip: dict[str, Any], watch) -> None:
     outcome = watch(FOLDER / clip["file"], clip["instruction"])
     if clip["succeeds"]:
@@ -127,7 +120,7 @@ def test_success_fires_where_it_should_and_only_there(clip: dict[str, Any], watc
         assert lowest <= outcome.progress <= highest
 
 
-@with_misses(SUCCESSES, CONFUSED)
+@with_misses(SUCCESSES, "wrong instruction")
 def test_a_wrong_instruction_stays_below_the_right_one(clip: dict[str, Any], watch) -> None:
     film = FOLDER / clip["file"]
     wrong = watch(film, clip["wrong_instruction"])
