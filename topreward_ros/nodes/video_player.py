@@ -178,6 +178,11 @@ class VideoPlayer(Node):
                 "name another, or leave reset_service empty to play all the same"
             )
 
+    def close(self) -> None:
+        """Give back what rclpy holds, while its context still lives; later it would complain on stderr."""
+        self._executor.shutdown(timeout_sec=0.5)
+        self.destroy_node()
+
     def _wait_until(self, due_ns: int, stopped: Callable[[], bool]) -> None:
         while not stopped() and (left := due_ns - self._now_ns()) > 0:
             self._executor.spin_once(timeout_sec=min(_LONGEST_WAIT, left * 1e-9))
@@ -214,13 +219,17 @@ def main(args: list[str] | None = None) -> int:
     signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: signals.append(received))
+    player = None
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-        VideoPlayer().play(stopped=lambda: bool(signals))
+        player = VideoPlayer()
+        player.play(stopped=lambda: bool(signals))
     except (ParameterError, VideoError, ResetError) as error:
         get_logger("video_player").error(str(error))
         return 1
     finally:
+        if player is not None:
+            player.close()
         try_shutdown()
     return 0
 
