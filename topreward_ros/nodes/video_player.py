@@ -111,17 +111,19 @@ class VideoPlayer(Node):
         )
         count = 0
         start_ns = 0
-        for video_ns, read in _repeated(self._video, self._settings["loop"]):
-            message = self._message(read())  # before the wait, so that decoding makes no frame late
-            start_ns = start_ns or self._now_ns()
-            self._wait_until(start_ns + video_ns, stopped)
-            if stopped():
-                break
-            message.header.stamp = Time(nanoseconds=start_ns + video_ns).to_msg()
-            message.header.frame_id = self._settings["frame_id"]
-            self._publisher.publish(message)
-            count += 1
-        self._publisher.wait_for_all_acked(_LAST_FRAMES)
+        try:
+            for video_ns, read in _repeated(self._video, self._settings["loop"]):
+                message = self._message(read())  # before the wait, so that decoding makes no frame late
+                start_ns = start_ns or self._now_ns()
+                self._wait_until(start_ns + video_ns, stopped)
+                if stopped():
+                    break
+                message.header.stamp = Time(nanoseconds=start_ns + video_ns).to_msg()
+                message.header.frame_id = self._settings["frame_id"]
+                self._publisher.publish(message)
+                count += 1
+        finally:  # also when a frame is damaged: those before it are on their way
+            self._publisher.wait_for_all_acked(_LAST_FRAMES)
         self.get_logger().info(f"published {count} frames")
 
     def _now_ns(self) -> int:
@@ -179,9 +181,8 @@ class VideoPlayer(Node):
             )
 
     def close(self) -> None:
-        """Give back what rclpy holds, while its context still lives; later it would complain on stderr."""
+        """End the executor while rclpy's context still lives; later it would complain on stderr."""
         self._executor.shutdown(timeout_sec=0.5)
-        self.destroy_node()
 
     def _wait_until(self, due_ns: int, stopped: Callable[[], bool]) -> None:
         while not stopped() and (left := due_ns - self._now_ns()) > 0:
