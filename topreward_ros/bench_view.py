@@ -19,7 +19,7 @@ _COLOURS = {OURS: "#1769aa", CACHE: "#f9a825", PLAIN: "#757575"}
 
 def bench_table(rows: Sequence[Row], machine: dict[str, Any]) -> RenderableType:
     """What `topreward bench` prints: times of the incremental scorer, and how many times the others take."""
-    table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left")
+    table = Table(box=None, padding=(0, 1, 0, 0))
     for name in (
         "model",
         "frames",
@@ -32,7 +32,7 @@ def bench_table(rows: Sequence[Row], machine: dict[str, Any]) -> RenderableType:
         "cache",
     ):
         table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
-    table.add_column("largest difference", justify="right", no_wrap=True)
+    table.add_column("differs", justify="right", no_wrap=True)
     for row in rows:
         ours = row.ways[OURS]
         table.add_row(
@@ -43,11 +43,12 @@ def bench_table(rows: Sequence[Row], machine: dict[str, Any]) -> RenderableType:
             *(_times(row.speed_up(way, "episode")) for way in (PLAIN, CACHE)),
             number(1e3 * ours.last_tick, 1, "ms"),
             *(_times(row.speed_up(way, "last_tick")) for way in (PLAIN, CACHE)),
-            f"{row.difference:.1e} nat" if row.difference == row.difference else "-",
+            f"{row.difference:.0e}" if row.difference == row.difference else "-",
         )
     legend = (
         "plain: a whole forward pass per prefix and prompt; cache: keys and values of complete patches kept, "
-        "a pass per prompt; both as many times slower as it says."
+        "a pass per prompt; how many times slower they are, for an episode and for its last frame alone. "
+        "differs: largest distance of log p(True) from plain [nat]."
     )
     return Group(table, Text(legend, style="dim"), Text(_machine_line(machine), style="dim"))
 
@@ -73,7 +74,7 @@ def plot_bench(rows: Sequence[Row], machine: dict[str, Any], picture: Path) -> N
     axes.set_xlabel("seconds for 15 prefixes of an episode (logarithmic)")
     axes.set_title(f"The same numbers, three ways\n{_machine_line(machine)}", fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="upper right", frameon=False)
     figure.savefig(picture)
 
 
