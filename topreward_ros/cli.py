@@ -179,10 +179,7 @@ def _score(options: argparse.Namespace) -> int:
     from topreward_ros.scoring.base import ScorerError
 
     parameters = _with_overrides(monitor_defaults(), options.overrides)
-    _check_output(options.json)
-    _check_output(options.plot)
-    if options.plot and options.plot.suffix.lower() not in _PICTURES:
-        raise CommandError(f"--plot {options.plot}: its name must end in one of {', '.join(_PICTURES)}")
+    _check_outputs(options)
     if not options.task.strip():
         raise CommandError("--task is empty; say what the robot is to do")
     try:
@@ -233,11 +230,7 @@ def _show_and_write(options: argparse.Namespace, curve: Curve) -> None:
 
     # What is for people goes to stderr when the JSON goes to stdout.
     Console(stderr=options.json == "-", highlight=False).print(terminal.curve_summary(curve))
-    if options.json == "-":
-        sys.stdout.write(curve.to_json())
-    elif options.json:
-        with _writing(options.json):
-            Path(options.json).write_text(curve.to_json(), encoding="utf-8")
+    _write_json(options.json, curve.to_json)
     if options.plot:
         from topreward_ros.offline.curve_plot import plot_curve
 
@@ -252,6 +245,23 @@ def _writing(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CommandError(f"{path} cannot be written ({error.strerror}); name another file") from error
+
+
+def _write_json(name: str | None, make: Callable[[], str]) -> None:
+    """Write what ``make`` gives to the file that ``--json`` names, or to standard output."""
+    if name == "-":
+        sys.stdout.write(make())
+    elif name:
+        with _writing(name):
+            Path(name).write_text(make(), encoding="utf-8")
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Say before the work that ``--json`` or ``--plot`` could not be written."""
+    _check_output(options.json)
+    _check_output(options.plot)
+    if options.plot and options.plot.suffix.lower() not in _PICTURES:
+        raise CommandError(f"--plot {options.plot}: its name must end in one of {', '.join(_PICTURES)}")
 
 
 def _check_output(name: str | Path | None) -> None:
@@ -518,10 +528,7 @@ def _bench(options: argparse.Namespace) -> int:
     from topreward_ros.scoring.base import ScorerError
     from topreward_ros.scoring.random_checkpoint import make_fifty_million
 
-    _check_output(options.json)
-    _check_output(options.plot)
-    if options.plot and options.plot.suffix.lower() not in _PICTURES:
-        raise CommandError(f"--plot {options.plot}: its name must end in one of {', '.join(_PICTURES)}")
+    _check_outputs(options)
     cases = engine_bench.FULL if options.full else engine_bench.QUICK
     console = Console(stderr=True)
     columns = (
@@ -544,12 +551,7 @@ def _bench(options: argparse.Namespace) -> int:
             raise CommandError(str(error)) from error
     content = engine_bench.to_json(rows)
     Console(stderr=options.json == "-", highlight=False).print(bench_table(rows, content["machine"]))
-    text = json.dumps(content, indent=2) + "\n"
-    if options.json == "-":
-        sys.stdout.write(text)
-    elif options.json:
-        with _writing(options.json):
-            Path(options.json).write_text(text, encoding="utf-8")
+    _write_json(options.json, lambda: json.dumps(content, indent=2) + "\n")
     if options.plot:
         with _writing(options.plot):
             plot_bench(rows, content["machine"], options.plot)

@@ -396,6 +396,26 @@ def test_memory_that_runs_out_costs_half_the_frames_and_not_the_score(new_scorer
             scorer.score(TASK, video)
 
 
+def test_memory_that_runs_out_in_work_ahead_harms_no_score(new_scorer, make_video, plain, caplog):
+    def no_room(*_):
+        raise MemoryError("out of memory")
+
+    video = make_video(16, 32, 32)
+    scorer = new_scorer(max_frames=16, sample_rate=2.0)
+    buffer = EpisodeBuffer(16)
+    for frame in video[:14]:
+        buffer.append(frame)
+    scorer.score(TASK, buffer.prefix())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VideoMemory, "commit", no_room)
+        for _ in scorer.ahead(TASK, buffer):
+            pass
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert "out of memory on cpu with 14 frames" in warning and "at most 6 are scored" in warning
+    exact = [Frame(video[0].stamp_ns + k * 500_000_000, frame.image) for k, frame in enumerate(video[:6])]
+    assert scorer.score(TASK, exact).log_prob == pytest.approx(plain(exact, 32, 32)[0], abs=1e-4)
+
+
 # ---- what cannot be scored ----
 
 

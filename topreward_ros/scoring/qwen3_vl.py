@@ -121,7 +121,7 @@ class Qwen3VLScorer(PrefixScorer):
                 if ticks <= max_frames // _LEAD:
                     kept = [frame for frame in prefix if frame.image.size]
                     yield from self._prefill(kept, self._prompts(instruction))
-            if self._settings.static_baseline:
+            if self._settings.static_baseline and self._prefix:
                 times = [patch.seconds for patch in self._pair_up(prefix)]
                 if (instruction, *times) not in self._static_scores:
                     self._step(self._score_static, instruction, prefix[0], times)
@@ -237,17 +237,18 @@ class Qwen3VLScorer(PrefixScorer):
     # ---- between the ticks --------------------------------------------------------------------------
 
     def _step(self, work: Callable[..., object], *arguments: Any) -> None:
-        """Do a piece of work that a later score will need."""
+        """Do a piece of work that a later score will need. Without memory for it, all is forgotten."""
+        prefix = self._prefix  # forgotten with the rest when memory runs out
         try:
-            with self._errors_named(self._prefix), torch.inference_mode():
+            with self._errors_named(prefix), torch.inference_mode():
                 work(*arguments)
         except _OutOfMemory:
-            self._lower_budget(self._prefix)
+            self._lower_budget(prefix)
 
     def _prefill(self, prefix: list[Frame], prompts: PromptTree) -> Iterator[None]:
         """Bring the other cache to where the next thinning will leave the video, some patches a step."""
         video = [patch for patch in self._pair_up(prefix) if patch.first is not patch.second]
-        while (known := self._next_video.known(video)) < len(video):
+        while self._prefix and (known := self._next_video.known(video)) < len(video):
             self._step(self._next_video.commit, video[: known + _PREFILLED_AT_ONCE], self._see, prompts)
             yield
 

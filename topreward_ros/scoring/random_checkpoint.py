@@ -282,5 +282,7 @@ def _draw_weights(model: torch.nn.Module, seed: int) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m topreward_ros.scoring.random_checkpoint FOLDER")
     made = make_random_checkpoint(sys.argv[1])
     print(f"{RANDOM_WEIGHTS} (the numbers mean nothing): {made}")

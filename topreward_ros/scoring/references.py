@@ -7,6 +7,7 @@ runs odd tail and prompt behind them, once per prompt, as the method's authors d
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from math import nan
 from statistics import fmean, stdev
@@ -61,8 +62,9 @@ class _Reference(PrefixScorer):
         """See `PrefixScorer.close`."""
         del self._model
 
+    @abstractmethod
     def _answer(self, video: list[Patch], size: tuple[int, int], prompt: list[int]) -> tuple[float, float]:
-        raise NotImplementedError
+        """Log-probabilities of true and false after ``video``, seen at ``size``, and ``prompt``."""
 
     def _pixels(self, patch: Patch, size: tuple[int, int]) -> torch.Tensor:
         first, second = (patches.resize(frame.image, size) for frame in (patch.first, patch.second))
