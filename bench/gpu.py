@@ -25,7 +25,6 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.scoring import prompts
-from topreward_ros.scoring.attention import attention_for
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompts import PromptTokens
@@ -94,7 +93,6 @@ def make_model(of: Shape, device: torch.device, dtype: torch.dtype) -> tuple[Any
             model = Qwen3VLForConditionalGeneration(config).eval().requires_grad_(False)
     finally:
         torch.set_default_dtype(before)
-    model.model.language_model.config._attn_implementation = attention_for(device)
     return model, PromptTokens(tokenizer, templates)
 
 

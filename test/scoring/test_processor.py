@@ -77,8 +77,8 @@ def test_pixels_are_the_processors(case, arrays):
 def test_positions_are_the_models(case, arrays, new_scorer):
     scorer = scorer_for(case, new_scorer)
     given = []
-    hook = scorer._model.model.language_model.register_forward_pre_hook(
-        lambda _module, _args, kwargs: given.append(kwargs["position_ids"][:, 0]), with_kwargs=True
+    hook = scorer._model.model.language_model.rotary_emb.register_forward_pre_hook(
+        lambda _module, args: given.append(args[1][:, 0])
     )
     try:
         scorer.score(case["instruction"], frames_of(case, arrays))

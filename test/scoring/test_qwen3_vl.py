@@ -6,6 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from topreward_ros.core.frames import EpisodeBuffer, Frame, Window
+from topreward_ros.scoring import video_memory
 from topreward_ros.scoring.base import PrefixScore, ScorerError
 from topreward_ros.scoring.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
@@ -156,7 +158,7 @@ def test_without_baseline_it_is_nan_and_the_rest_is_the_same(new_scorer, make_vi
     video = make_video(5, 64, 64)
     score, full = new_scorer(static_baseline=False).score(TASK, video), new_scorer().score(TASK, video)
     assert math.isnan(score.log_prob_static)
-    assert (score.log_prob, score.log_prob_false) == (full.log_prob, full.log_prob_false)
+    assert_same(replace(full, log_prob_static=math.nan), score)
 
 
 def test_a_new_size_in_mid_episode_is_seen_at_the_size_of_the_first_frame(new_scorer, make_video, plain):
@@ -219,7 +221,7 @@ def test_any_order_of_calls_equals_a_fresh_scorer(new_scorer, videos, fresh_scor
 def assert_same(one: PrefixScore, other: PrefixScore) -> None:
     """To rounding: what was scored before decides how the same sums are grouped."""
     for value, expected in zip(values_of(one), values_of(other), strict=True):
-        assert value == pytest.approx(expected, abs=2e-5)
+        assert value == pytest.approx(expected, abs=2e-5, nan_ok=True)
 
 
 def values_of(score: PrefixScore) -> tuple[float, float, float]:
@@ -247,6 +249,60 @@ def test_any_prompts_and_steps_equal_the_references(new_scorer, videos, checkpoi
             assert score.log_prob_std == pytest.approx(expected.log_prob_std, abs=1e-4, nan_ok=True)
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(1, 12), st.integers(0, 1)), min_size=VIDEOS, max_size=VIDEOS),
+        min_size=1,
+        max_size=4,
+    ),
+    st.permutations(range(VIDEOS)),
+    st.booleans(),
+)
+def test_episodes_scored_together_score_as_each_alone(
+    new_scorer, videos, fresh_scores, rounds, order, static
+):
+    """Of two sizes, in step or not, with steps back, and with one that ends early."""
+    scorer = new_scorer(static_baseline=static)
+    for number, counts in enumerate(rounds):
+        chosen = order[: max(1, VIDEOS - number)]
+        tasks = [TASK if video else "open it" for video in chosen]
+        calls = [(task, video, *counts[video]) for task, video in zip(tasks, chosen, strict=True)]
+        scores = scorer.score_all([(task, prefix_of(videos, *what)) for task, *what in calls])
+        for score, call in zip(scores, calls, strict=True):
+            expected = fresh_scores(*call)
+            assert_same(score, expected if static else replace(expected, log_prob_static=math.nan))
+
+
+def test_episodes_scored_together_share_each_pass(new_scorer, videos):
+    scorer = new_scorer()
+    tokens: list[int] = []
+    language = scorer._model.model.language_model.layers[0].mlp.register_forward_hook(
+        lambda _module, _inputs, output: tokens.append(output.shape[1])
+    )
+    try:
+        for count in range(1, 9):
+            scorer.score_all([(TASK, video[:count]) for video in videos])
+    finally:
+        language.remove()
+    assert len(tokens) == 8
+
+
+def test_one_bad_episode_among_several_is_the_one_that_is_named(new_scorer, videos, fresh_scores):
+    scorer = new_scorer()
+    flat = [Frame(0, np.zeros((1, 60_000, 3), np.uint8))]
+    with pytest.raises(ScorerError, match="60000 x 1 pixels"):
+        scorer.score_all([(TASK, videos[0][:4]), (TASK, flat)])
+    (score,) = scorer.score_all([(TASK, videos[0][:4])])
+    assert_same(score, fresh_scores(TASK, 0, 4, 0))
+
+
+def test_a_long_video_at_once_is_taken_in_by_parts(new_scorer, make_video, plain, monkeypatch):
+    monkeypatch.setattr(video_memory, "_LONGEST_PASS", 30)
+    video = make_video(20, 64, 64)
+    assert new_scorer().score(TASK, video).log_prob == pytest.approx(plain(video, 64, 64)[0], abs=1e-4)
+
+
 def test_equal_frames_in_other_objects_are_another_episode(new_scorer, make_video):
     scorer = new_scorer()
     before = scorer.score(TASK, make_video(6, 32, 32, seed=4))
@@ -261,8 +317,8 @@ def test_each_patch_goes_once_through_vision_and_once_through_language(new_score
     video = make_video(9, 32, 32)
     scorer = new_scorer()
     seen, tokens = [], []
-    vision = scorer._model.model.visual.register_forward_hook(lambda *_: seen.append(1))
-    language = scorer._model.model.language_model.layers[0].register_forward_hook(
+    vision = scorer._model.model.visual.merger.register_forward_hook(lambda *_: seen.append(1))
+    language = scorer._model.model.language_model.layers[0].mlp.register_forward_hook(
         lambda _module, _inputs, output: tokens.append(output.shape[1])
     )
     try:
@@ -273,7 +329,7 @@ def test_each_patch_goes_once_through_vision_and_once_through_language(new_score
         tokens.clear()
         scorer.score(TASK, video[:9])
         assert len(seen) == 9
-        assert len(tokens) == 2, "patch and prompt run together"
+        assert len(tokens) == 1, "patch, baseline and both prompts run together"
         per_patch = sum(tokens) - 2 * prompt
         assert 0 < per_patch < 2 * 20  # one patch in the video, one in the baseline
         tokens.clear()
@@ -328,7 +384,7 @@ def test_what_was_done_ahead_is_not_done_again(new_scorer, ticks, caplog):
     scorer = new_scorer(max_frames=8, sample_rate=2.0)
     prompt = len(scorer._tokens.after_video(TASK)[0])
     tokens: list[int] = []
-    language = scorer._model.model.language_model.layers[0].register_forward_hook(
+    language = scorer._model.model.language_model.layers[0].mlp.register_forward_hook(
         lambda _module, _inputs, output: tokens.append(output.shape[1])
     )
     thinned = []
@@ -372,15 +428,15 @@ def test_the_step_at_a_switch_is_that_of_the_two_layouts(new_scorer, ticks, capl
 def test_memory_that_runs_out_costs_half_the_frames_and_not_the_score(new_scorer, make_video, plain, caplog):
     video = make_video(16, 32, 32)
     scorer = new_scorer(max_frames=16)
-    real, room = scorer._video._run.__func__, [12]
+    real, room = VideoMemory._take_in, [12]
 
-    def run(memory, new, *arguments):
-        if len(memory._committed) > room[0] // 2:
+    def take_in(memory, video, *arguments):
+        if len(video) > room[0] // 2:
             raise torch.OutOfMemoryError("out of memory")
-        return real(memory, new, *arguments)
+        return real(memory, video, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VideoMemory, "_run", run)
+        patch.setattr(VideoMemory, "_take_in", take_in)
         scores = [scorer.score(TASK, video[:count]) for count in range(1, 17)]
         warnings = [record.getMessage() for record in caplog.records]
         assert len(warnings) == 1

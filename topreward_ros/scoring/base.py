@@ -87,6 +87,14 @@ class PrefixScorer(ABC):
         the scorer reuse what it computed for them. Raises `ScorerError`.
         """
 
+    def score_all(self, requests: Sequence[tuple[str, Sequence[Frame]]]) -> list[PrefixScore]:
+        """`score` for several episodes at once, which is faster where the model can share the work.
+
+        ``requests``: an instruction and a prefix of each; no two are of one episode. An episode goes on with
+        the next call that has a prefix with the same first frame. Raises `ScorerError`.
+        """
+        return [self.score(instruction, prefix) for instruction, prefix in requests]
+
     def ahead(self, instruction: str, buffer: EpisodeBuffer) -> Iterator[None]:
         """Work that later scores will need, in small steps: each ``next`` does one.
 

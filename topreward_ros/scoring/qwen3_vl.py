@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from math import isfinite, nan
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,10 +38,12 @@ from topreward_ros.core.frames import EpisodeBuffer, Frame
 from topreward_ros.core.progress import NO_SCORE
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.language import Pass, PatchFeatures
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompt_tree import PromptTree, make_prompt_tree
 from topreward_ros.scoring.prompts import PromptTokens, told_time
-from topreward_ros.scoring.video_memory import Patch, PatchFeatures, VideoMemory
+from topreward_ros.scoring.video_memory import Patch, VideoMemory, answers_of
+from topreward_ros.scoring.vision import VisionModel
 
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration
@@ -69,6 +71,7 @@ class Qwen3VLScorer(PrefixScorer):
     ) -> None:
         self.info = info
         self._model = model
+        self._vision = VisionModel(model.model.visual)
         self._tokens = tokens
         self._preprocessing = preprocessing
         self._settings = settings
@@ -76,6 +79,7 @@ class Qwen3VLScorer(PrefixScorer):
         self._patch: int = vision.patch_size  # [pixels], side of what the vision model takes as one input
         self._merge: int = vision.spatial_merge_size  # side of the block of patches that makes one token
         self._budget = settings.max_frames  # less after memory has run out
+        self._lanes: list[Qwen3VLScorer] = []  # one per episode, where several are scored together
         self._forget()
 
     def _forget(self) -> None:
@@ -87,7 +91,7 @@ class Qwen3VLScorer(PrefixScorer):
         self._next_video = VideoMemory(self._model, self._tokens, self._settings.max_frames)
         self._static_video = VideoMemory(self._model, self._tokens, self._settings.max_frames)
         self._static_start: Frame | None = None  # that the scores below are about
-        self._static_scores: dict[tuple[str | float, ...], float] = {}  # by instruction and times
+        self._static_scores: dict[_Layout, float] = {}
         self._prompt_trees: dict[str, PromptTree] = {}  # of the newest instruction
         self._prefix: Sequence[Frame] = ()  # that was scored last
         self._newest_score = NO_SCORE
@@ -100,9 +104,34 @@ class Qwen3VLScorer(PrefixScorer):
             kept = self._within_budget(prefix)
             try:
                 with self._errors_named(kept), torch.inference_mode():
-                    return self._score(instruction, kept)
+                    return score_together([self], [(instruction, kept)])[0]
             except _OutOfMemory:
                 self._lower_budget(kept)
+
+    def score_all(self, requests: Sequence[tuple[str, Sequence[Frame]]]) -> list[PrefixScore]:
+        """See `PrefixScorer.score_all`: every episode has a memory of its own, and all share each pass."""
+        for _, prefix in requests:
+            check_frames(prefix)
+        known = {lane._prefix[0]: lane for lane in self._lanes if lane._prefix}
+        free = [lane for lane in self._lanes if not lane._prefix]
+        lanes = [known.pop(prefix[0], None) for _, prefix in requests]
+        free += known.values()  # their episodes are over
+        self._lanes = [lane or (free.pop() if free else self._beside()) for lane in lanes]
+        kept = [
+            (task, lane._within_budget(prefix))
+            for lane, (task, prefix) in zip(self._lanes, requests, strict=True)
+        ]
+        try:
+            with torch.inference_mode():
+                return score_together(self._lanes, kept)
+        except Exception:  # of one of them: it will say which, and the others go on
+            for lane in self._lanes:
+                lane._forget()
+            return [lane.score(*request) for lane, request in zip(self._lanes, requests, strict=True)]
+
+    def _beside(self) -> Qwen3VLScorer:
+        """Another scorer on the same model, for another episode."""
+        return Qwen3VLScorer(self._model, self._tokens, self._preprocessing, self._settings, self.info)
 
     def ahead(self, instruction: str, buffer: EpisodeBuffer) -> Iterator[None]:
         """See `PrefixScorer.ahead`: the baseline to come, and the cache behind the next thinning."""
@@ -122,31 +151,54 @@ class Qwen3VLScorer(PrefixScorer):
                     kept = [frame for frame in prefix if frame.image.size]
                     yield from self._prefill(kept, self._prompts(instruction))
             if self._settings.static_baseline and self._prefix:
-                times = [patch.seconds for patch in self._pair_up(prefix)]
-                if (instruction, *times) not in self._static_scores:
-                    self._step(self._score_static, instruction, prefix[0], times)
+                layout: _Layout = (instruction, *(patch.seconds for patch in self._pair_up(prefix)))
+                if not self._knows_static(prefix[0], layout):
+                    self._step(self._score_static, instruction, prefix[0], layout)
                     yield
 
     def close(self) -> None:
         """See `PrefixScorer.close`."""
         device = self._model.device
         self._forget()
-        del self._video, self._next_video, self._static_video, self._model
+        self._lanes.clear()
+        del self._video, self._next_video, self._static_video, self._vision, self._model
         _free(device)
 
     # ---- the hot path, from frames to numbers -------------------------------------------------------
 
-    def _score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
+    def _take_up(self, prefix: Sequence[Frame]) -> list[Patch]:
+        """The patches of a prefix that is to be scored next."""
         self._use_size_of(prefix[0])
         video = self._pair_up(prefix)
         if self._next_video.known(video) > self._video.known(video):  # thinned, and prepared for
             self._video, self._next_video = self._next_video, self._video
             self._left_behind = [*self._prefix, prefix[-1]]
-        score = self._read(self._video.answer(video, self._see, self._prompts(instruction)), len(video))
+        return video
+
+    def _unseen(self, video: list[Patch]) -> list[tuple[Frame, Frame]]:
+        """Pairs of frames of which features will be wanted, and are not known."""
+        new = dict.fromkeys((patch.first, patch.second) for patch in video[self._video.known(video) :])
         if self._settings.static_baseline:
-            static = self._score_static(instruction, prefix[0], [patch.seconds for patch in video])
-            score = replace(score, log_prob_static=static)
-        self._keep_features_of(video)
+            new[video[0].first, video[0].first] = None
+        return [frames for frames in new if frames not in self._features]
+
+    def _ask(self, instruction: str, video: list[Patch]) -> _Question:
+        """What is to be run for the score of ``video``."""
+        layout: _Layout = (instruction, *(patch.seconds for patch in video))
+        passes = [self._video.ask(video, self._see, self._prompts(instruction))]
+        if self._settings.static_baseline and not self._knows_static(video[0].first, layout):
+            passes.append(self._ask_static(instruction, video[0].first, layout))
+        return _Question(video, layout, passes)
+
+    def _conclude(
+        self, question: _Question, answers: Sequence[torch.Tensor], prefix: Sequence[Frame]
+    ) -> PrefixScore:
+        score = self._read(answers[0], len(question.video))
+        if len(answers) > 1:
+            self._keep_static(question.layout, answers[1])
+        if self._settings.static_baseline:
+            score = replace(score, log_prob_static=self._static_scores[question.layout])
+        self._keep_features_of(question.video)
         self._prefix, self._newest_score = prefix, score
         return score
 
@@ -164,19 +216,21 @@ class Qwen3VLScorer(PrefixScorer):
         true, false = zip(*pairs, strict=True)
         return PrefixScore(fmean(true), fmean(false), log_prob_std=stdev(true) if len(true) > 1 else nan)
 
-    def _score_static(self, instruction: str, start: Frame, times: list[float]) -> float:
-        """log p(" True") of a video in which nothing moves: ``start``, repeated at ``times`` [s]."""
+    def _knows_static(self, start: Frame, layout: _Layout) -> bool:
+        """Whether it is known what a video would score in which nothing moves: ``start``, repeated."""
         if start is not self._static_start:  # another episode
             self._static_scores.clear()
             self._static_start = start
-        layout: tuple[str | float, ...] = (instruction, *times)
-        if layout not in self._static_scores:
-            if len(self._static_scores) >= _MOST_STATIC_SCORES:
-                del self._static_scores[next(iter(self._static_scores))]
-            still = [Patch(start, start, seconds) for seconds in times]
-            answers = self._static_video.answer(still, self._see, self._prompts(instruction))
-            self._static_scores[layout] = self._read(answers, len(still)).log_prob
-        return self._static_scores[layout]
+        return layout in self._static_scores
+
+    def _ask_static(self, instruction: str, start: Frame, layout: _Layout) -> Pass:
+        still = [Patch(start, start, float(seconds)) for seconds in layout[1:]]
+        return self._static_video.ask(still, self._see, self._prompts(instruction))
+
+    def _keep_static(self, layout: _Layout, answers: torch.Tensor) -> None:
+        if len(self._static_scores) >= _MOST_STATIC_SCORES:
+            del self._static_scores[next(iter(self._static_scores))]
+        self._static_scores[layout] = self._read(answers, len(layout) - 1).log_prob
 
     def _prompts(self, instruction: str) -> PromptTree:
         if instruction not in self._prompt_trees:
@@ -208,31 +262,16 @@ class Qwen3VLScorer(PrefixScorer):
     def _see(self, video: list[Patch]) -> list[PatchFeatures]:
         """Features of every patch, computed when it is first seen. Patches do not look at each other."""
         new = dict.fromkeys((patch.first, patch.second) for patch in video)
-        unseen = [frames for frames in new if frames not in self._features]
-        for start in range(0, len(unseen), _SEEN_AT_ONCE):
-            self._see_new(unseen[start : start + _SEEN_AT_ONCE])
+        see_together([(self, [frames for frames in new if frames not in self._features])])
         return [self._features[patch.first, patch.second] for patch in video]
 
-    def _see_new(self, pairs: list[tuple[Frame, Frame]]) -> None:
-        cut = []
-        for pair in pairs:
-            for frame in pair:
-                if frame not in self._resized:
-                    self._resized[frame] = patches.resize(frame.image, self._size)
-            first, second = (self._resized[frame] for frame in pair)
-            # (rows * columns, 3 * 2 * patch * patch)
-            cut.append(patches.cut(first, second, self._preprocessing, self._patch, self._merge))
-        rows, columns = self._size[0] // self._patch, self._size[1] // self._patch
-        device, dtype = self._model.device, self._model.dtype
-        grid = torch.tensor([[1, rows, columns]] * len(pairs), device=device)
-        seen = self._model.model.visual(torch.cat(cut).to(device, dtype), grid_thw=grid)
-        rows, columns = rows // self._merge, columns // self._merge
-        embeddings = seen.pooler_output.split(rows * columns)
-        deepstack = [layer.split(rows * columns) for layer in seen.deepstack_features]
-        for number, pair in enumerate(pairs):
-            # Copies, so that one pair that is kept does not keep the memory of all.
-            layers = [layer[number].clone() for layer in deepstack]
-            self._features[pair] = PatchFeatures(rows, columns, embeddings[number].clone(), layers)
+    def _cut(self, frames: tuple[Frame, Frame]) -> torch.Tensor:
+        """The vision model's input for a patch, (rows * columns, 3 * 2 * patch * patch) float32."""
+        for frame in frames:
+            if frame not in self._resized:
+                self._resized[frame] = patches.resize(frame.image, self._size)
+        first, second = (self._resized[frame] for frame in frames)
+        return patches.cut(first, second, self._preprocessing, self._patch, self._merge)
 
     # ---- between the ticks --------------------------------------------------------------------------
 
@@ -245,6 +284,10 @@ class Qwen3VLScorer(PrefixScorer):
         except _OutOfMemory:
             self._lower_budget(prefix)
 
+    def _score_static(self, instruction: str, start: Frame, layout: _Layout) -> None:
+        (answers,) = answers_of(self._model, self._tokens, [self._ask_static(instruction, start, layout)])
+        self._keep_static(layout, answers)
+
     def _prefill(self, prefix: list[Frame], prompts: PromptTree) -> Iterator[None]:
         """Bring the other cache to where the next thinning will leave the video, some patches a step."""
         video = [patch for patch in self._pair_up(prefix) if patch.first is not patch.second]
@@ -255,7 +298,8 @@ class Qwen3VLScorer(PrefixScorer):
     def _compare_layouts(self, instruction: str) -> None:
         """Say how far the score stepped because the prefix was thinned: the same moment, seen both ways."""
         video = self._pair_up(self._left_behind)
-        before = self._read(self._next_video.answer(video, self._see, self._prompts(instruction)), len(video))
+        asked = self._next_video.ask(video, self._see, self._prompts(instruction))
+        before = self._read(answers_of(self._model, self._tokens, [asked])[0], len(video))
         _log.info(
             "prefix thinned from %d to %d frames: log p(True) is %.3f instead of %.3f nat at the same moment",
             len(self._left_behind),
@@ -311,6 +355,61 @@ class Qwen3VLScorer(PrefixScorer):
 
 class _OutOfMemory(Exception):
     pass
+
+
+_Layout = tuple[str | float, ...]  # an instruction and the times [s] of the patches, which decide a baseline
+
+
+class _Question(NamedTuple):
+    """What is to be run for one score."""
+
+    video: list[Patch]
+    layout: _Layout
+    passes: list[Pass]  #: the video's, and the still one's where its answer is not known
+
+
+def score_together(
+    scorers: Sequence[Qwen3VLScorer], requests: Sequence[tuple[str, Sequence[Frame]]]
+) -> list[PrefixScore]:
+    """Scores of one prefix each, by scorers on one model: the hot path, from frames to numbers.
+
+    One pass of the vision model over what is new, one pass of the language model over that and all prompts,
+    one wait for the device.
+    """
+    videos = [scorer._take_up(prefix) for scorer, (_, prefix) in zip(scorers, requests, strict=True)]
+    see_together([(scorer, scorer._unseen(video)) for scorer, video in zip(scorers, videos, strict=True)])
+    questions = [
+        scorer._ask(instruction, video)
+        for scorer, (instruction, _), video in zip(scorers, requests, videos, strict=True)
+    ]
+    first = scorers[0]
+    passes = [one for question in questions for one in question.passes]
+    answers = iter(answers_of(first._model, first._tokens, passes))
+    return [
+        scorer._conclude(question, [next(answers) for _ in question.passes], prefix)
+        for scorer, question, (_, prefix) in zip(scorers, questions, requests, strict=True)
+    ]
+
+
+def see_together(wanted: Sequence[tuple[Qwen3VLScorer, Sequence[tuple[Frame, Frame]]]]) -> None:
+    """Let the vision model see pairs of frames, for scorers on one model, and keep the features there."""
+    by_size: dict[tuple[int, int], list[tuple[Qwen3VLScorer, tuple[Frame, Frame]]]] = {}
+    for scorer, pairs in wanted:
+        by_size.setdefault(scorer._size, []).extend((scorer, frames) for frames in pairs)
+    for (height, width), unseen in by_size.items():
+        for start in range(0, len(unseen), _SEEN_AT_ONCE):
+            some = unseen[start : start + _SEEN_AT_ONCE]
+            one = some[0][0]
+            pixels = torch.stack([scorer._cut(frames) for scorer, frames in some])
+            pixels = pixels.to(one._model.device, one._model.dtype)
+            rows, columns = height // one._patch, width // one._patch
+            seen = one._vision(pixels, rows, columns)
+            for number, (scorer, frames) in enumerate(some):
+                # Copies, so that one patch that is kept does not keep the memory of all.
+                layers = [layer[number].clone() for layer in seen.deepstack]
+                scorer._features[frames] = PatchFeatures(
+                    rows // one._merge, columns // one._merge, seen.embeddings[number].clone(), layers
+                )
 
 
 def check_frames(prefix: Sequence[Frame]) -> None:

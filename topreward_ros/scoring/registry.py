@@ -315,7 +315,7 @@ def _use_threads(threads: int) -> None:
 def _load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Qwen3VLForConditionalGeneration:
     from transformers import Qwen3VLForConditionalGeneration
 
-    from topreward_ros.scoring.attention import attention_for
+    from topreward_ros.scoring.attention import kernels_of
     from topreward_ros.scoring.qwen3_vl import is_out_of_memory
 
     try:
@@ -324,7 +324,7 @@ def _load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Qwen3
                 folder,
                 dtype=dtype,
                 local_files_only=True,
-                attn_implementation="sdpa",  # takes the scorer's boolean mask
+                attn_implementation="sdpa",
                 output_loading_info=True,
             )
         model: Qwen3VLForConditionalGeneration = loaded[0].to(device).eval()
@@ -343,9 +343,7 @@ def _load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Qwen3
             "the checkpoint is not complete; copy it again"
         )
     model.requires_grad_(False)
-    chosen = attention_for(device)
-    model.model.language_model.config._attn_implementation = chosen
-    _log.info("attention of the language model on %s in %s: %s", device, dtype, chosen)
+    _log.info("attention of the language model on %s in %s: %s", device, dtype, kernels_of(device, dtype))
     return model
 
 
