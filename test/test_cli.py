@@ -68,6 +68,22 @@ def test_score_says_what_came_of_it(video: Path, tmp_path: Path) -> None:
     assert cv2.imread(str(picture)).shape[1] == 1200
 
 
+def test_several_videos_have_a_line_each_and_one_that_fails_is_named(video: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no film")
+    json_file, picture = tmp_path / "curves.json", tmp_path / "curves.png"
+    outputs = ("--prefixes", "5", "--json", json_file, "--plot", picture)
+    done = topreward("score", video, bad, video, "--task", "open the drawer", *outputs)
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["video", video.name, video.name]
+    said = [line for line in done.stderr.splitlines() if line.startswith("topreward: ")]
+    assert len(said) == 1 and "bad.mp4" in said[0]
+    curves = json.loads(json_file.read_text())["curves"]
+    assert [len(curve.get("scores", ())) for curve in curves] == [5, 0, 5]
+    assert picture.stat().st_size > 10_000
+
+
 def test_json_on_standard_output_is_nothing_else(video: Path) -> None:
     result = topreward("score", video, "--task", "x", "--json", "-", "--set", "sample_rate=4")
     assert result.returncode == 0, result.stderr

@@ -28,7 +28,9 @@ except KeyboardInterrupt:  # a person who is quicker than these imports wants no
     sys.exit(130)
 
 if TYPE_CHECKING:
-    from topreward_ros.offline.score_video import Curve
+    from rich.console import Console
+
+    from topreward_ros.offline.score_video import Curve, Outcome
     from topreward_ros.scoring.base import ScorerInfo
 
 _INTERRUPTED = 130
@@ -138,12 +140,18 @@ def _version() -> str:
 def _add_score(commands: Any) -> None:
     parser = commands.add_parser(
         "score",
-        help="score a video file: curve, events, picture (needs no ROS 2)",
-        description="Score a video as the live monitor would, frame by frame, and show the progress curve. "
+        help="score video files: curve, events, picture (needs no ROS 2)",
+        description="Score videos as the live monitor would, frame by frame, and show the progress curves. "
         "Every due frame is scored; after the end of the episode (SUCCESS, timeout) nothing is, as live.",
-        epilog="Example: topreward score run.mp4 --task 'open the drawer' --plot run.png --set sample_rate=4",
+        epilog="Examples: topreward score run.mp4 --task 'open the drawer' --plot run.png; "
+        "topreward score runs/*.mp4 --task 'open the drawer' --json runs.json",
     )
-    parser.add_argument("video", metavar="VIDEO", help="video file, or folder of images (then give --rate)")
+    parser.add_argument(
+        "videos",
+        nargs="+",
+        metavar="VIDEO",
+        help="video file, or folder of images (then give --rate); several are scored side by side",
+    )
     parser.add_argument("--task", required=True, metavar="T", help="the instruction, in natural language")
     _add_model(parser)
     parser.add_argument("--json", metavar="FILE", help="write the curve as JSON; '-': to standard output")
@@ -152,6 +160,14 @@ def _add_score(commands: Any) -> None:
     )
     parser.add_argument(
         "--rate", type=float, default=0.0, metavar="HZ", help="frames per second, instead of the file's own"
+    )
+    parser.add_argument(
+        "--prefixes",
+        type=int,
+        default=0,
+        metavar="K",
+        help="score K evenly spaced prefixes of the whole video, as the paper does with 15, and no other; "
+        "success does not end the episode then",
     )
     parser.add_argument(
         "--set",
@@ -182,34 +198,57 @@ def _score(options: argparse.Namespace) -> int:
     _check_outputs(options)
     if not options.task.strip():
         raise CommandError("--task is empty; say what the robot is to do")
+    if options.prefixes < 0:
+        raise CommandError(f"--prefixes {options.prefixes}: must be at least 1, or be left out for all")
+    if options.prefixes:
+        parameters["end_episode_on_success"] = False
     try:
-        _show_and_write(options, _compute_curve(options, parameters))
+        outcomes = _score_videos(options, parameters)
     except (VideoError, ScorerError) as error:
         raise CommandError(str(error)) from error
+    if len(outcomes) > 1:
+        return _show_and_write_several(options, outcomes)
+    if isinstance(outcomes[0], Exception):
+        raise CommandError(str(outcomes[0])) from outcomes[0]
+    _show_and_write(options, outcomes[0])
     return 0
 
 
-def _compute_curve(options: argparse.Namespace, parameters: dict[str, Any]) -> Curve:
-    """Score the video, with a progress bar on stderr."""
+def _score_videos(options: argparse.Namespace, parameters: dict[str, Any]) -> list[Outcome]:
+    """Score the videos, with a progress bar on stderr."""
     from rich.console import Console
 
     from topreward_ros import terminal
-    from topreward_ros.offline.score_video import score_video
-    from topreward_ros.offline.video import open_video
+    from topreward_ros.offline.score_video import score_videos
+    from topreward_ros.offline.video import VideoError, open_video
     from topreward_ros.scoring.registry import load_scorer
 
     settings, scorer_settings = _settings(parameters)
-    info = open_video(options.video, options.rate).info  # before the model is loaded, which takes longer
+    scores = []
+    for video in options.videos:  # before the model is loaded, which takes longer
+        try:
+            info = open_video(video, options.rate).info
+            scores.append(round(info.frame_count / info.rate * settings.sample_rate))
+        except VideoError:
+            if len(options.videos) == 1:
+                raise
     console = Console(stderr=True)
     with terminal.working(console, f"loading model {options.model} ..."):
         scorer = load_scorer(options.model, scorer_settings)
     _warn_of_unknown(options.task, scorer.info)
     random_weights = scorer.info.random_weights
-    expected = round(info.frame_count / info.rate * settings.sample_rate)
+    expected = sum(min(number, options.prefixes or number) for number in scores)
     try:
         with terminal.score_progress(console, expected, random_weights) as on_score:
-            return score_video(
-                options.video, options.task, scorer, settings, rate=options.rate, on_score=on_score
+            return score_videos(
+                options.videos,
+                options.task,
+                scorer,
+                settings,
+                rate=options.rate,
+                prefixes=options.prefixes,
+                at_once=scorer.episodes_at_once(),
+                on_score=on_score,
             )
     finally:
         scorer.close()
@@ -224,18 +263,41 @@ def _warn_of_unknown(instruction: str, info: ScorerInfo) -> None:
 
 
 def _show_and_write(options: argparse.Namespace, curve: Curve) -> None:
-    from rich.console import Console
-
     from topreward_ros import terminal
 
-    # What is for people goes to stderr when the JSON goes to stdout.
-    Console(stderr=options.json == "-", highlight=False).print(terminal.curve_summary(curve))
+    _results_console(options).print(terminal.curve_summary(curve))
     _write_json(options.json, curve.to_json)
     if options.plot:
         from topreward_ros.offline.curve_plot import plot_curve
 
         with _writing(options.plot):
             plot_curve(curve, options.plot, rate=options.rate)
+
+
+def _show_and_write_several(options: argparse.Namespace, outcomes: list[Outcome]) -> int:
+    """1 when one of them has no curve."""
+    from topreward_ros import terminal
+    from topreward_ros.offline.score_video import Curve, outcomes_to_json
+
+    curves = [outcome for outcome in outcomes if isinstance(outcome, Curve)]
+    _results_console(options).print(terminal.curves_table(curves))
+    _write_json(options.json, lambda: outcomes_to_json(options.videos, outcomes))
+    if options.plot and curves:
+        from topreward_ros.offline.curve_plot import plot_curves
+
+        with _writing(options.plot):
+            plot_curves(curves, options.plot)
+    errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    for error in errors:
+        print(f"topreward: {error}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _results_console(options: argparse.Namespace) -> Console:
+    """What is for people goes to stderr when the JSON goes to stdout."""
+    from rich.console import Console
+
+    return Console(stderr=options.json == "-", highlight=False)
 
 
 @contextmanager

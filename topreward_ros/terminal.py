@@ -6,9 +6,10 @@ produced says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from math import isfinite
+from math import isfinite, nan
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
@@ -60,6 +61,35 @@ def score_progress(
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("scoring", total=expected or None, progress="-")
         yield lambda point: bar.update(task, advance=1, progress=number(point.progress, 2))
+
+
+def curves_table(curves: Sequence[Curve]) -> RenderableType:
+    """A line for each of several videos that were scored with one model for one task."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("video", overflow="fold")
+    for name in ("length", "scores", "progress", "highest", "log p", "state"):
+        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+    folder = os.path.commonpath([os.path.dirname(curve.video) for curve in curves]) if curves else ""
+    for curve in curves:
+        last = curve.points[-1] if curve.points else None
+        finite = [point.progress for point in curve.points if isfinite(point.progress)]
+        table.add_row(
+            Text(printable(os.path.relpath(curve.video, folder or "."))),
+            number(curve.duration_s, 1, "s"),
+            str(len(curve.points)),
+            f"[bold]{number(last.progress) if last else '-'}[/bold]",
+            number(max(finite, default=nan)),
+            number(last.score.log_prob) if last else "-",
+            curve.state.name,
+        )
+    if not curves:
+        return table
+    model = curves[0].model
+    about = f"task: {curves[0].instruction}; model {model.model_id} ({model.revision}), {model.device}"
+    parts: list[RenderableType] = [table, Text(printable(about, 400), style="dim")]
+    if model.random_weights:
+        parts.append(Text(RANDOM_WARNING, style="bold red"))
+    return Group(*parts)
 
 
 def curve_summary(curve: Curve) -> RenderableType:

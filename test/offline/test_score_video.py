@@ -17,10 +17,17 @@ from topreward_ros.core.events import SuccessSettings
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.defaults import monitor_defaults
-from topreward_ros.offline.curve_plot import plot_curve
-from topreward_ros.offline.score_video import Curve, due_times, score_video
+from topreward_ros.offline.curve_plot import plot_curve, plot_curves
+from topreward_ros.offline.score_video import (
+    Curve,
+    due_times,
+    outcomes_to_json,
+    score_video,
+    score_videos,
+)
 from topreward_ros.offline.video import VideoError
-from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo
+from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.registry import load_scorer
 
 RATE = 10.0
 FRAMES = 61
@@ -184,3 +191,68 @@ def test_the_picture_of_a_start_that_looks_finished(video: Path, tmp_path: Path)
     assert all(math.isnan(point.progress) for point in curve.points)
     assert json.loads(curve.to_json())["scores"][0]["progress"] is None
     assert shown(curve, tmp_path / "curve.png").shape[1] == 1200
+
+
+# ---- several, and the prefixes of the paper ----
+
+
+def test_several_at_once_give_the_curves_of_each(video: Path, tmp_path: Path) -> None:
+    """With the model that ships, films of two lengths, more of them than are scored side by side."""
+    films = [clip("drawer-open-success.mp4"), video, clip("drawer-open-failure.mp4"), video]
+    settings = MonitorSettings.from_parameters(monitor_defaults())
+    scorer = load_scorer("embedded", ScorerSettings.from_parameters(monitor_defaults()))
+    together = score_videos(films, "open the drawer", scorer, settings, at_once=3)
+    for film, curve in zip(films, together, strict=True):
+        assert isinstance(curve, Curve)
+        alone = score_video(film, "open the drawer", scorer, settings)
+        assert curve.video == str(film)
+        assert [point.time_s for point in curve.points] == [point.time_s for point in alone.points]
+        for point, other in zip(curve.points, alone.points, strict=True):
+            assert point.score.log_prob == pytest.approx(other.score.log_prob, abs=2e-5)
+            assert point.progress == pytest.approx(other.progress, abs=2e-5)
+        assert [event.type for event in curve.events] == [event.type for event in alone.events]
+    assert [curve.state for curve in together if isinstance(curve, Curve)][:1] == [State.SUCCEEDED]
+    plot_curves([curve for curve in together if isinstance(curve, Curve)], tmp_path / "several.png")
+    assert cv2.imread(str(tmp_path / "several.png")).std() > 10
+
+
+def test_one_that_fails_does_not_harm_the_others(video: Path, tmp_path: Path) -> None:
+    class NotTwice(Brightness):
+        """Fails on the frames of 40 pixels."""
+
+        def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
+            if prefix[0].image.shape[0] == 40:
+                raise ScorerError("no 40")
+            return super().score(instruction, prefix)
+
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no film")
+    small = tmp_path / "small.mp4"
+    writer = cv2.VideoWriter(str(small), cv2.VideoWriter_fourcc(*"mp4v"), RATE, (40, 40))
+    for _ in range(30):
+        writer.write(np.zeros((40, 40, 3), np.uint8))
+    writer.release()
+    films = [bad, video, small, video]
+    outcomes = score_videos(films, "x", NotTwice(), never_ends(), at_once=2)
+    assert isinstance(outcomes[0], VideoError) and "bad.mp4" in str(outcomes[0])
+    assert isinstance(outcomes[2], ScorerError) and str(outcomes[2]) == "no 40"
+    alone = score_video(video, "x", Brightness(), never_ends())
+    assert outcomes[1] == outcomes[3] == alone
+    content = json.loads(outcomes_to_json([str(film) for film in films], outcomes))
+    assert content["format"] == "topreward_curves/1"
+    assert content["curves"][2] == {"video": str(small), "error": "no 40"}
+    assert content["curves"][1] == json.loads(alone.to_json())
+
+
+@pytest.mark.parametrize(("prefixes", "counts"), [(4, [1, 5, 9, 13]), (50, list(range(1, 14)))])
+def test_the_prefixes_of_the_paper_are_evenly_spaced(video: Path, prefixes: int, counts: list[int]) -> None:
+    scorer = Brightness()
+    curve = score_video(video, "x", scorer, never_ends(), prefixes=prefixes)
+    assert [len(prefix) for _, prefix in scorer.asked] == counts
+    whole = score_video(video, "x", Brightness(), never_ends())
+    assert [point.score for point in curve.points] == [whole.points[k - 1].score for k in counts]
+    assert curve.points[-1].time_s == whole.points[-1].time_s
+
+
+def clip(name: str) -> Path:
+    return Path(__file__).parents[1] / "data" / "clips" / name

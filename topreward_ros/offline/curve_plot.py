@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
+from topreward_ros.core.episode import State
 from topreward_ros.offline.score_video import Curve, CurveEvent
 from topreward_ros.offline.video import open_video
 from topreward_ros.terminal import RANDOM_WARNING, printable
@@ -21,6 +22,7 @@ _LEFT, _RIGHT = 0.065, 0.985  # edges of the panels, share of the width
 _STRIP_HEIGHT_PX = 92
 _PROGRESS_COLOUR, _TRUE_COLOUR, _FALSE_COLOUR, _STATIC_COLOUR = "#1769aa", "#2e7d32", "#c62828", "#757575"
 _EVENT_COLOURS = {"SUCCESS": "#2e7d32", "FAILURE": "#c62828", "TIMEOUT": "#c62828", "ABORTED": "#c62828"}
+_STATE_COLOURS = {State.SUCCEEDED: "#2e7d32", State.FAILED: "#c62828"}
 
 
 def plot_curve(curve: Curve, picture: str | Path, *, rate: float = 0.0) -> None:
@@ -40,7 +42,7 @@ def plot_curve(curve: Curve, picture: str | Path, *, rate: float = 0.0) -> None:
     margin_s = 0.02 * max(end_s, 0.5)
     progress.set_xlim(-margin_s, max(end_s, 0.5) + margin_s)
 
-    _draw_title(figure, curve)
+    _draw_title(figure, curve, Path(curve.video).name)
     _draw_progress(progress, curve)
     _draw_log_prob(log_prob, curve)
     _draw_strip(strip, curve, rate, end_s)
@@ -54,13 +56,45 @@ def plot_curve(curve: Curve, picture: str | Path, *, rate: float = 0.0) -> None:
         figure.savefig(picture)
 
 
-def _draw_title(figure: Figure, curve: Curve) -> None:
+def plot_curves(curves: Sequence[Curve], picture: str | Path) -> None:
+    """Write the progress of several videos over one time axis. Raises `OSError`, `ValueError` as above."""
+    figure = Figure(figsize=(_WIDTH_PX / _DPI, 5.4), dpi=_DPI, facecolor="white")
+    axes = figure.add_axes((_LEFT, 0.11, 0.66, 0.73))
+    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(curves)))
+    for curve, colour in zip(curves, colours, strict=True):
+        times = [point.time_s for point in curve.points]
+        values = [point.progress for point in curve.points]
+        # matplotlib leaves names out that begin with an underscore
+        label = printable(Path(curve.video).name, 34).lstrip("_")
+        axes.plot(times, values, "-", color=colour, linewidth=1.6, label=label)
+        if times and curve.state in _STATE_COLOURS:
+            axes.plot(times[-1], values[-1], "o", color=_STATE_COLOURS[curve.state], markersize=6)
+    axes.set_ylim(-0.03, 1.09)
+    axes.set_ylabel("progress")
+    axes.set_xlabel("time [s]")
+    axes.grid(color="0.9", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    legend = axes.legend(
+        loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False,
+        ncols=1 + (len(curves) > 28),
+    )  # fmt: skip
+    axes.set_title(
+        "a dot where it ended: green for success, red for failure", fontsize=9, loc="right", color="0.35"
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    _draw_title(figure, curves[0], f"{len(curves)} videos")
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(picture)
+
+
+def _draw_title(figure: Figure, curve: Curve, name: str) -> None:
     # parse_math off: an instruction may hold a dollar sign
     figure.text(
         _LEFT, 0.955, f"“{printable(curve.instruction, 90)}”",
         fontsize=15, weight="bold", parse_math=False,
     )  # fmt: skip
-    model = f"{Path(curve.video).name}   ·   model {printable(curve.model.model_id, 60)}"
+    model = f"{name}   ·   model {printable(curve.model.model_id, 60)}"
     figure.text(_LEFT, 0.92, model, fontsize=10, color="0.35", parse_math=False)
     if curve.model.random_weights:
         figure.text(

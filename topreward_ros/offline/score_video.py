@@ -1,14 +1,15 @@
 """The progress curve of a video, by the same state machine that the live monitor runs.
 
 Frames go through `TaskMonitor` exactly as the node feeds it, so the live and the offline curve of one
-video are equal by construction. Offline every due frame is scored, however long a score takes; live a
-newer frame may replace one that still waits. As live, nothing is scored once the episode has ended.
+video are equal by construction. Offline every due frame is scored, however long a score takes, or only K
+evenly spaced ones as in the paper; live a newer frame may replace one that still waits. As live, nothing is
+scored once the episode has ended. Several videos are scored side by side, so that the model can share work.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from math import isfinite
@@ -17,13 +18,22 @@ from typing import Any
 
 import numpy as np
 
-from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, Reward, State, TaskMonitor
+from topreward_ros.core.episode import (
+    Event,
+    MonitorSettings,
+    ProgressReport,
+    Reward,
+    ScoreRequest,
+    State,
+    TaskMonitor,
+)
 from topreward_ros.core.frames import NS_PER_S, Frame, FrameSchedule
 from topreward_ros.core.progress import PrefixScore, episode_minmax
-from topreward_ros.offline.video import open_video
-from topreward_ros.scoring.base import PrefixScorer, ScorerInfo
+from topreward_ros.offline.video import VideoError, open_video
+from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo
 
 JSON_FORMAT = "topreward_curve/1"  #: raise the number when a field changes its meaning or goes
+JSON_FORMAT_OF_SEVERAL = "topreward_curves/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +75,8 @@ class Curve:
         """The paper's progress (TOPReward eq. 2), which looks ahead: (K,) in [0, 1], or all NaN."""
         return episode_minmax(np.array([point.score.log_prob for point in self.points]))
 
-    def to_json(self) -> str:
-        """The curve as JSON text; NaN is written as null.
+    def to_plain(self) -> dict[str, Any]:
+        """The curve as plain data for JSON; NaN is None.
 
         ``format``: ``topreward_curve/1``; ``video``, ``duration`` [s], ``instruction``, ``state``,
         ``ended_early``; ``model``: the fields of `ScorerInfo` but ``instructions``; ``settings``: those of
@@ -102,7 +112,26 @@ class Curve:
             "scores": scores,
             "events": events,
         }
-        return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        plain: dict[str, Any] = _plain(content)
+        return plain
+
+    def to_json(self) -> str:
+        """The curve as JSON text, see `to_plain`."""
+        return _to_text(self.to_plain())
+
+
+#: What came of a video: its curve, or what went wrong.
+Outcome = Curve | VideoError | ScorerError
+
+
+def outcomes_to_json(videos: Sequence[str], outcomes: Sequence[Outcome]) -> str:
+    """Several as JSON text: ``format``: ``topreward_curves/1``; ``curves``: of each what `Curve.to_plain`
+    gives, or ``video`` and ``error`` where there is none."""
+    curves = [
+        outcome.to_plain() if isinstance(outcome, Curve) else {"video": video, "error": str(outcome)}
+        for video, outcome in zip(videos, outcomes, strict=True)
+    ]
+    return _to_text({"format": JSON_FORMAT_OF_SEVERAL, "curves": curves})
 
 
 def score_video(
@@ -112,38 +141,128 @@ def score_video(
     settings: MonitorSettings,
     *,
     rate: float = 0.0,
+    prefixes: int = 0,
     on_score: Callable[[CurvePoint], None] | None = None,
 ) -> Curve:
     """Score every due frame of the video at ``path`` until its episode or the video ends.
 
-    ``rate`` [Hz] replaces the frame rate of the file; a folder of images needs it. ``on_score`` is called
-    after every score. Raises `VideoError`, `ScorerError`, and `ValueError` for an empty instruction.
+    ``rate`` [Hz] replaces the frame rate of the file; a folder of images needs it. ``prefixes``: score so
+    many evenly spaced prefixes only, the whole video last (TOPReward, section 4: 15); 0: all. ``on_score``
+    is called after every score. Raises `VideoError`, `ScorerError`; `ValueError` for an empty instruction.
     """
-    frames = open_video(path, rate)
-    return score_frames(str(path), frames, instruction, scorer, settings, on_score=on_score)
+    (outcome,) = score_videos(
+        [path], instruction, scorer, settings, rate=rate, prefixes=prefixes, on_score=on_score
+    )
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
-def score_frames(
-    name: str,
-    frames: Iterable[tuple[int, Callable[[], np.ndarray]]],
+def score_videos(
+    paths: Sequence[str | Path],
     instruction: str,
     scorer: PrefixScorer,
     settings: MonitorSettings,
     *,
+    rate: float = 0.0,
+    prefixes: int = 0,
+    at_once: int = 1,
     on_score: Callable[[CurvePoint], None] | None = None,
-) -> Curve:
-    """`score_video` for frames from anywhere; ``name`` stands for the video in the curve.
+) -> list[Outcome]:
+    """`score_video` for several, ``at_once`` of them side by side: the curve of each, or what went wrong.
 
-    ``frames``: stamps [ns] from 0 on, each with what reads its (H, W, 3) uint8 RGB image.
+    One that fails does not harm the others. Raises `ValueError` for an empty instruction.
     """
     if not instruction.strip():
         raise ValueError("the instruction is empty; say what the robot is to do")
+    outcomes: dict[int, Outcome] = {}
+    running: dict[int, tuple[_Episode, ScoreRequest]] = {}
+    waiting = list(enumerate(paths))
+
+    def go_on(number: int, episode: _Episode, score: PrefixScore | None) -> None:
+        try:
+            running[number] = episode, episode.send(score)
+        except StopIteration as end:
+            running.pop(number, None)
+            outcomes[number] = end.value
+        except VideoError as error:
+            running.pop(number, None)
+            outcomes[number] = error
+
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            number, path = waiting.pop(0)
+            go_on(
+                number,
+                _video_episode(path, instruction, scorer.info, settings, rate, prefixes, on_score),
+                None,
+            )
+        if not running:
+            continue
+        requests = [(request.instruction, request.prefix) for _, request in running.values()]
+        try:
+            scores: list[PrefixScore | ScorerError] = [*scorer.score_all(requests)]
+        except ScorerError:
+            scores = [_score_alone(scorer, *request) for request in requests]
+        for (number, (episode, _)), score in zip([*running.items()], scores, strict=True):
+            if isinstance(score, ScorerError):
+                del running[number]
+                outcomes[number] = score
+            else:
+                go_on(number, episode, score)
+    return [outcomes[number] for number in range(len(paths))]
+
+
+def _score_alone(
+    scorer: PrefixScorer, instruction: str, prefix: Sequence[Frame]
+) -> PrefixScore | ScorerError:
+    try:
+        return scorer.score(instruction, prefix)
+    except ScorerError as error:
+        return error
+
+
+#: Gives what is to be scored next, takes its score, and returns the curve.
+_Episode = Generator[ScoreRequest, PrefixScore | None, "Curve"]
+
+
+def _video_episode(
+    path: str | Path,
+    instruction: str,
+    info: ScorerInfo,
+    settings: MonitorSettings,
+    rate: float,
+    prefixes: int,
+    on_score: Callable[[CurvePoint], None] | None,
+) -> _Episode:
+    frames = open_video(path, rate)
+    chosen = None
+    if prefixes:
+        due = len(due_times(path, settings.sample_rate, rate))
+        chosen = {round(end) for end in np.linspace(1, due, prefixes)}
+    return (yield from _episode(str(path), frames, instruction, info, settings, chosen, on_score))
+
+
+def _episode(
+    name: str,
+    frames: Iterable[tuple[int, Callable[[], np.ndarray]]],
+    instruction: str,
+    info: ScorerInfo,
+    settings: MonitorSettings,
+    chosen: Collection[int] | None,
+    on_score: Callable[[CurvePoint], None] | None,
+) -> _Episode:
+    """``frames``: stamps [ns] from 0 on, each with what reads its (H, W, 3) uint8 RGB image.
+
+    ``chosen``: which of the due frames are scored, counted from 1; None: all.
+    """
     monitor = TaskMonitor(settings, lambda: Path(name).stem)
     monitor.set_task(instruction)
     points: list[CurvePoint] = []
     events: list[CurveEvent] = []
     ended_early = False
     last_ns = 0
+    count = 0
     for stamp_ns, read in frames:
         if _has_ended(events):
             ended_early = True
@@ -152,12 +271,16 @@ def score_frames(
         due, outputs = monitor.observe(stamp_ns, arrival_ns=stamp_ns)
         if not due:
             continue
+        count += 1
         request, more = monitor.add_frame(Frame(stamp_ns, read()))
         outputs += more
-        if request is not None:
-            outputs += monitor.add_score(request, scorer.score(request.instruction, request.prefix))
+        is_scored = request is not None and (chosen is None or count in chosen)
+        if request is not None and is_scored:
+            score = yield request
+            assert score is not None
+            outputs += monitor.add_score(request, score)
         events += [_event(output) for output in outputs if isinstance(output, Event)]
-        if request is not None:
+        if is_scored:
             points.append(_point(outputs))
             if on_score is not None:
                 on_score(points[-1])
@@ -165,7 +288,7 @@ def score_frames(
         name,
         last_ns / NS_PER_S,
         instruction.strip(),
-        scorer.info,
+        info,
         settings,
         monitor.report.state,
         tuple(points),
@@ -200,6 +323,10 @@ def _point(outputs: list[Any]) -> CurvePoint:
 
 def _event(event: Event) -> CurveEvent:
     return CurveEvent(event.stamp_ns / NS_PER_S, event.type.name, event.threshold, event.message)
+
+
+def _to_text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:

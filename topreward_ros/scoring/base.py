@@ -95,6 +95,10 @@ class PrefixScorer(ABC):
         """
         return [self.score(instruction, prefix) for instruction, prefix in requests]
 
+    def episodes_at_once(self) -> int:
+        """How many episodes `score_all` can hold, and is the faster for."""
+        return 1
+
     def ahead(self, instruction: str, buffer: EpisodeBuffer) -> Iterator[None]:
         """Work that later scores will need, in small steps: each ``next`` does one.
 

@@ -42,7 +42,7 @@ from topreward_ros.scoring.language import Pass, PatchFeatures
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompt_tree import PromptTree, make_prompt_tree
 from topreward_ros.scoring.prompts import PromptTokens, told_time
-from topreward_ros.scoring.video_memory import Patch, VideoMemory, answers_of
+from topreward_ros.scoring.video_memory import Patch, VideoMemory, answers_of, free_memory, memory_need
 from topreward_ros.scoring.vision import VisionModel
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ _log = logging.getLogger(__name__)
 #: Patches in one pass of the vision model at most, so that catching up on a long video needs bounded memory.
 _SEEN_AT_ONCE = 8
 _PREFILLED_AT_ONCE = 4  # patches per step between two ticks; a tick waits for one step at most
+_MOST_AT_ONCE = 8  # episodes; a pass of more tokens is no faster
 _LEAD = 4  # the cache behind the next thinning is begun when this part of the budget is still to come
 _MOST_STATIC_SCORES = 4096
 _FEWEST_FRAMES = 4
@@ -128,6 +129,12 @@ class Qwen3VLScorer(PrefixScorer):
             for lane in self._lanes:
                 lane._forget()
             return [lane.score(*request) for lane, request in zip(self._lanes, requests, strict=True)]
+
+    def episodes_at_once(self) -> int:
+        """See `PrefixScorer.episodes_at_once`."""
+        model = self._model
+        need = memory_need(model.config, self._settings, self.info.max_pixels, model.dtype.itemsize)
+        return max(1, min(_MOST_AT_ONCE, free_memory(model.device) // need.total))
 
     def _beside(self) -> Qwen3VLScorer:
         """Another scorer on the same model, for another episode."""

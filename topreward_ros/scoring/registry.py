@@ -280,7 +280,7 @@ def _check_limits(settings: ScorerSettings) -> None:
 
 def _check_memory(model: Qwen3VLForConditionalGeneration, settings: ScorerSettings, pixels: int) -> None:
     """Refuse before the first frame what would fail in mid-episode."""
-    from topreward_ros.scoring.video_memory import memory_need
+    from topreward_ros.scoring.video_memory import free_memory, memory_need
 
     need = memory_need(model.config, settings, pixels, model.dtype.itemsize)
     free = free_memory(model.device)
@@ -293,16 +293,6 @@ def _check_memory(model: Qwen3VLForConditionalGeneration, settings: ScorerSettin
         f"{need.features / 1e9:.2f} GB of features), and {free / 1e9:.2f} GB are free on {model.device}: "
         f"set max_frames to {fitting}, or a smaller max_pixels, or another device"
     )
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be taken on ``device``."""
-    if device.type == "cuda":
-        import torch
-
-        return int(torch.cuda.mem_get_info(device)[0])
-    with open("/proc/meminfo") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
 def _use_threads(threads: int) -> None:

@@ -87,6 +87,14 @@ def memory_need(config: Any, settings: ScorerSettings, frame_pixels: int, size: 
     )
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be taken on ``device``."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    with open("/proc/meminfo") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+
+
 class _Committed(NamedTuple):
     """A patch in the cache, and where the stream stands after it."""
 
