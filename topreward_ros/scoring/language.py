@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
 from topreward_ros.scoring.attention import attend
@@ -87,12 +88,12 @@ class Pass:
 
     def bias(self, dtype: torch.dtype) -> torch.Tensor:
         """0 where a token of the pass (rows) sees another (columns), -inf elsewhere: (tokens, tokens)."""
-        bias = torch.full((len(self.ids), len(self.ids)), float("-inf"), dtype=dtype)
+        sees = np.zeros((len(self.ids), len(self.ids)), bool)
         for span, seen in self._spans:
             for other in seen:
-                bias[span, other] = 0
-            bias[span, span] = torch.full((len(self.ids[span]),) * 2, float("-inf"), dtype=dtype).triu(1)
-        return bias
+                sees[span, other] = True
+            sees[span, span] = np.tri(span.stop - span.start, dtype=bool)
+        return torch.from_numpy(np.where(sees, np.float32(0), np.float32(-np.inf))).to(dtype)
 
 
 def run_passes(model: Qwen3VLForConditionalGeneration, passes: Sequence[Pass]) -> torch.Tensor:
