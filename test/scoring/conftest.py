@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.patches import Preprocessing
-from topreward_ros.scoring.prompts import PromptTokens
+from topreward_ros.scoring.prompts import Framing, PromptTokens
 from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
 from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
 from topreward_ros.scoring.registry import load_scorer
@@ -53,9 +53,9 @@ def new_scorer(loaded: Qwen3VLScorer, checkpoint: Path) -> Callable[..., Qwen3VL
         pixels = preprocessing.frame_pixels(changed.max_pixels, changed.max_frames)
         info = replace(loaded.info, max_pixels=pixels)
         tokens = loaded._tokens
-        if changed.prompts:
+        if changed.prompts or changed.layout != SETTINGS.layout:
             tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-            tokens = PromptTokens(tokenizer, read_templates(changed.prompts))
+            tokens = PromptTokens(tokenizer, read_templates(changed.prompts), Framing(changed.layout))
         return Qwen3VLScorer(loaded._model, tokens, preprocessing, changed, info)
 
     return make

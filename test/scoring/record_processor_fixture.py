@@ -1,8 +1,8 @@
 """Records what the transformers processor and model make of a few small videos, for test_processor.py.
 
-Run it by hand, in an environment of its own, when the pinned layout is to be recorded again:
+Run it by hand, in an environment of its own, when a layout of the token stream is to be recorded again:
 
-    pip install torch==2.13.0 torchvision==0.28.0 transformers==4.57.1
+    pip install torch==2.13.0 torchvision==0.28.0 transformers==4.57.1    # 5.23.0 for the layout v5
     PYTHONPATH=. python test/scoring/record_processor_fixture.py FOLDER
 
 `python -m topreward_ros.scoring.random_checkpoint FOLDER` makes the FOLDER (it needs transformers 5).
@@ -33,8 +33,14 @@ from transformers import (
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
 )
-from transformers.models.qwen2_vl import Qwen2VLImageProcessorFast
 from transformers.video_utils import VideoMetadata
+
+if transformers.__version__.startswith("4."):
+    LAYOUT, SUFFIX = "v4.57", ""
+    from transformers.models.qwen2_vl import Qwen2VLImageProcessorFast as ImageProcessor
+else:
+    LAYOUT, SUFFIX = "v5", "_v5"
+    from transformers.models.qwen2_vl import Qwen2VLImageProcessor as ImageProcessor
 
 DATA = Path(__file__).parent / "data"
 FRAMING = "<|im_start|>user\n<|vision_start|><|video_pad|><|vision_end|>"
@@ -87,7 +93,9 @@ def make_frames(case: dict, rng: np.random.Generator) -> np.ndarray:
 
 
 def load_model(folder: Path) -> Qwen3VLForConditionalGeneration:
-    """The checkpoint under the names that 4.57 uses for the rotary settings."""
+    """The checkpoint; for 4.57 under its own names of the rotary settings."""
+    if LAYOUT == "v5":
+        return Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     config = json.loads((folder / "config.json").read_text())
     rope = config["text_config"].pop("rope_parameters")
     config["text_config"]["rope_theta"] = rope.pop("rope_theta")
@@ -108,7 +116,7 @@ def main(folder: Path) -> None:
         video_processor = Qwen3VLVideoProcessor(
             size={"shortest_edge": 4096, "longest_edge": case["longest_edge"]}
         )
-        processor = Qwen3VLProcessor(Qwen2VLImageProcessorFast(), tokenizer, video_processor)
+        processor = Qwen3VLProcessor(ImageProcessor(), tokenizer, video_processor)
         frames = make_frames(case, rng)
         metadata = VideoMetadata(
             total_num_frames=case["indices"][-1] + 1,
@@ -126,16 +134,18 @@ def main(folder: Path) -> None:
         )
         with torch.inference_mode():
             logits = model(**made).logits[0, -1].float()
+            kinds = {name: value for name, value in made.items() if name == "mm_token_type_ids"}
             positions, _ = model.model.get_rope_index(
-                made["input_ids"], video_grid_thw=made["video_grid_thw"]
+                made["input_ids"], video_grid_thw=made["video_grid_thw"], **kinds
             )
         log_probs = torch.log_softmax(logits, -1)
-        arrays[f"{case['name']}_frames"] = frames
         arrays[f"{case['name']}_ids"] = made["input_ids"][0].numpy().astype(np.int32)
-        pixels = made["pixel_values_videos"].numpy()
-        values, index = np.unique(pixels, return_inverse=True)  # at most 256 numbers: smaller, nothing lost
-        arrays[f"{case['name']}_pixel_values"] = values
-        arrays[f"{case['name']}_pixel_index"] = index.reshape(pixels.shape).astype(np.uint8)
+        if LAYOUT == "v4.57":  # the same for both
+            arrays[f"{case['name']}_frames"] = frames
+            pixels = made["pixel_values_videos"].numpy()
+            values, index = np.unique(pixels, return_inverse=True)  # 256 numbers: smaller, nothing lost
+            arrays[f"{case['name']}_pixel_values"] = values
+            arrays[f"{case['name']}_pixel_index"] = index.reshape(pixels.shape).astype(np.uint8)
         arrays[f"{case['name']}_positions"] = positions[:, 0].numpy().astype(np.int32)
         records.append(
             {
@@ -148,8 +158,9 @@ def main(folder: Path) -> None:
         )
     DATA.mkdir(exist_ok=True)
     (DATA / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
-    np.savez_compressed(DATA / "processor.npz", **arrays)
+    np.savez_compressed(DATA / f"processor{SUFFIX}.npz", **arrays)
     record = {
+        "layout": LAYOUT,
         "recorded_with": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -161,7 +172,7 @@ def main(folder: Path) -> None:
         "weights_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
         "cases": records,
     }
-    (DATA / "processor.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    (DATA / f"processor{SUFFIX}.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Our ids, pixels, positions and log-probabilities against a record of transformers 4.57.1, which the
-method's authors pinned. `record_processor_fixture.py` made it; `data/processor.json` says with what."""
+"""Our ids, pixels, positions and log-probabilities against records of transformers: of 4.57.1, which the
+method's authors pinned, and of 5.23.0, which lays the stream out in another way.
+`record_processor_fixture.py` made them; `data/processor*.json` says with what."""
 
 from __future__ import annotations
 
@@ -15,18 +16,33 @@ from tokenizers import Tokenizer
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.patches import Preprocessing
-from topreward_ros.scoring.prompts import PromptTokens
+from topreward_ros.scoring.prompts import Framing, PromptTokens
 from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
 
 DATA = Path(__file__).parent / "data"
-RECORD = json.loads((DATA / "processor.json").read_text())
-CASES = pytest.mark.parametrize("case", RECORD["cases"], ids=lambda case: case["name"])
+RECORDS = {name: json.loads((DATA / f"{name}.json").read_text()) for name in ("processor", "processor_v5")}
+CASES = pytest.mark.parametrize(
+    ("record", "case"),
+    [
+        pytest.param(name, case, id=f"{record['layout']}-{case['name']}")
+        for name, record in RECORDS.items()
+        for case in record["cases"]
+    ],
+)
 
 
-@pytest.fixture(scope="module")
-def arrays():
-    with np.load(DATA / "processor.npz") as stored:
-        return dict(stored)
+def arrays_of(record: str) -> dict[str, np.ndarray]:
+    """What was recorded; frames and pixels are the same for all layouts and stand in one file."""
+    arrays: dict[str, np.ndarray] = {}
+    for name in ("processor", record):
+        with np.load(DATA / f"{name}.npz") as stored:
+            arrays |= dict(stored)
+    return arrays
+
+
+@pytest.fixture
+def arrays(record: str) -> dict[str, np.ndarray]:
+    return arrays_of(record)
 
 
 def frames_of(case: dict, arrays: dict) -> list[Frame]:
@@ -35,16 +51,18 @@ def frames_of(case: dict, arrays: dict) -> list[Frame]:
     return [Frame(stamp, image) for stamp, image in zip(stamps, images, strict=True)]
 
 
-def scorer_for(case: dict, new_scorer) -> Qwen3VLScorer:
+def scorer_for(record: str, case: dict, new_scorer) -> Qwen3VLScorer:
     """One whose frames have the size that the processor chose for this video."""
     preprocessing = Preprocessing(video_pixels=case["longest_edge"])
     frames = len(case["indices"])
-    return new_scorer(preprocessing, max_frames=frames, max_pixels=10**9)
+    layout = RECORDS[record]["layout"]
+    return new_scorer(preprocessing, max_frames=frames, max_pixels=10**9, layout=layout)
 
 
 @CASES
-def test_ids_are_the_processors(case, arrays):
-    tokens = PromptTokens(Tokenizer.from_file(str(DATA / "tokenizer.json")))
+def test_ids_are_the_processors(record, case, arrays):
+    framing = Framing(RECORDS[record]["layout"])
+    tokens = PromptTokens(Tokenizer.from_file(str(DATA / "tokenizer.json")), framing=framing)
     steps, rows, columns = case["grid_thw"]
     seconds = [index / case["fps"] for index in case["indices"]]
     if len(seconds) % 2:
@@ -58,7 +76,7 @@ def test_ids_are_the_processors(case, arrays):
 
 
 @CASES
-def test_pixels_are_the_processors(case, arrays):
+def test_pixels_are_the_processors(record, case, arrays):
     steps, rows, columns = case["grid_thw"]
     budget = case["longest_edge"] // len(case["indices"])
     size = patches.frame_size(case["height"], case["width"], 32, budget)
@@ -74,8 +92,8 @@ def test_pixels_are_the_processors(case, arrays):
 
 
 @CASES
-def test_positions_are_the_models(case, arrays, new_scorer):
-    scorer = scorer_for(case, new_scorer)
+def test_positions_are_the_models(record, case, arrays, new_scorer):
+    scorer = scorer_for(record, case, new_scorer)
     given = []
     hook = scorer._model.model.language_model.rotary_emb.register_forward_pre_hook(
         lambda _module, args: given.append(args[1][:, 0])
@@ -90,9 +108,17 @@ def test_positions_are_the_models(case, arrays, new_scorer):
 
 
 @CASES
-def test_log_probabilities_are_those_of_the_pinned_version(case, arrays, checkpoint, new_scorer):
+def test_log_probabilities_are_those_of_that_version(record, case, arrays, checkpoint, new_scorer):
     weights = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
-    assert weights == RECORD["weights_sha256"], "the random checkpoint has changed: record the fixture again"
-    score = scorer_for(case, new_scorer).score(case["instruction"], frames_of(case, arrays))
+    assert weights == RECORDS[record]["weights_sha256"], "the random checkpoint has changed: record again"
+    score = scorer_for(record, case, new_scorer).score(case["instruction"], frames_of(case, arrays))
     assert score.log_prob == pytest.approx(case["log_prob"], abs=1e-4)
     assert score.log_prob_false == pytest.approx(case["log_prob_false"], abs=1e-4)
+
+
+def test_the_layouts_differ():
+    """So that each is compared with its own."""
+    one, other = (arrays_of(name)["odd_ids"] for name in RECORDS)
+    assert len(other) == len(one) + 2
+    scores = [record["cases"][0]["log_prob"] for record in RECORDS.values()]
+    assert abs(scores[0] - scores[1]) > 0.01
