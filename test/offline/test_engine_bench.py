@@ -18,7 +18,12 @@ from topreward_ros.offline import engine_bench
 from topreward_ros.offline.engine_bench import CACHE, OURS, PLAIN, Case, Row
 from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
 
-CASES = (Case("50M", 9, 2), Case("50M", 6, 1, (CACHE,)), Case("50M", 5, 1, (PLAIN,), episode=False))
+CASES = (
+    Case("50M", 9, 2),
+    Case("50M", 6, 1, (CACHE,)),
+    Case("50M", 5, 1, (PLAIN,), episode=False),
+    Case("50M", 5, 3, ()),
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +71,8 @@ def test_table_and_picture_show_every_case(rows, tmp_path: Path):
     lines = said.getvalue().splitlines()
     assert f"{rows[0].speed_up(PLAIN, 'episode'):.1f}x" in lines[1]
     assert lines[2].split()[0:3] == ["50M", "6", "1"]
+    estimate = 3 * rows[2].ways[PLAIN].last_tick / rows[3].ways[OURS].last_tick
+    assert f"~{estimate:.1f}x" in lines[4] and "~" not in lines[1] + lines[2] + lines[3]
     assert "torch" in lines[-1]
     picture = tmp_path / "bench.svg"
     plot_bench(rows[:2], engine_bench.machine(), picture)
