@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,21 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def waits(scorer: Any, video: list[Frame], device: torch.device) -> int:
+    """How often a tick waits for the device; the read of the answers is one."""
+    if device.type != "cuda":
+        return 0
+    scorer.score(TASK, video[:-2])
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            scorer.score(TASK, video)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in said)
+
+
 def ticks(scorer: Any, video: list[Frame], number: int, device: torch.device) -> list[float]:
     """Milliseconds of ``number`` last ticks, each with the newest patch not seen before."""
     context, new = video[: -2 * number], video[-2 * number :]
@@ -153,15 +169,25 @@ def main() -> None:
             PlainForward(*parts, info).score(TASK, video[: given.frames])
             plain = 1e3 * (time.perf_counter() - begun)
             quantiles = np.quantile(times, [0.5, 0.95, 0.99]).tolist()
-            rows.append({"shape": key, "prompts": count, "p50_p95_p99_ms": quantiles, "plain_ms": plain})
+            waited = waits(Qwen3VLScorer(*parts, settings, info), video[: given.frames], device)
+            rows.append(
+                {
+                    "shape": key,
+                    "prompts": count,
+                    "p50_p95_p99_ms": quantiles,
+                    "plain_ms": plain,
+                    "waits": waited,
+                }
+            )
         del model
     table = Table(
         title=f"{name}, {dtype}, {width}x{height}, {given.frames} frames, torch {torch.__version__}"
     )
-    for column in ("shape", "prompts", "p50 [ms]", "p95", "p99", "plain forward [ms]"):
+    for column in ("shape", "prompts", "p50 [ms]", "p95", "p99", "waits", "plain forward [ms]"):
         table.add_column(column, justify="right")
     for row in rows:
-        numbers = [f"{value:.1f}" for value in (*row["p50_p95_p99_ms"], row["plain_ms"])]
+        numbers = [f"{value:.1f}" for value in row["p50_p95_p99_ms"]]
+        numbers += [str(row["waits"]), f"{row['plain_ms']:.1f}"]
         table.add_row(row["shape"], str(row["prompts"]), *numbers)
     Console().print(table)
     if given.json:

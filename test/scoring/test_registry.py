@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from topreward_ros.core.frames import EpisodeBuffer
-from topreward_ros.scoring import registry, video_memory
+from topreward_ros.scoring import device, registry
 from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.model_notes import NOTES_FILE, ModelNotes, read_model_notes
 from topreward_ros.scoring.prompts import prompt_hash
@@ -81,7 +81,7 @@ def test_the_pixel_budget_in_force_is_the_checkpoints_where_that_is_smaller(chec
 
 
 def test_more_frames_than_memory_are_refused_with_the_arithmetic(checkpoint, settings, monkeypatch):
-    monkeypatch.setattr(video_memory, "free_memory", lambda device: 1_000_000)
+    monkeypatch.setattr(device, "free_memory", lambda device: 1_000_000)
     with pytest.raises(ScorerError) as error:
         load_scorer(str(checkpoint), settings)
     said = str(error.value)

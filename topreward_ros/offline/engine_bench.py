@@ -169,9 +169,9 @@ def _last_tick(scorer: PrefixScorer, video: list[Frame], warm: bool) -> float:
     return time.perf_counter() - begun
 
 
-def make_video(frames: int, height: int, width: int) -> list[Frame]:
+def make_video(frames: int, height: int, width: int, seed: int = 0) -> list[Frame]:
     """Noise over a moving gradient: no two frames are alike."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:height, 0:width]
     made = []
     for k in range(frames):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from topreward_ros.scoring.attention import attend
+from topreward_ros.scoring.device import send
 
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration
@@ -105,9 +106,9 @@ def run_passes(model: Qwen3VLForConditionalGeneration, passes: Sequence[Pass]) -
     device = model.device
     streams = _streams(passes, model.dtype, device)
     ids = [token for one in passes for token in one.ids]
-    hidden = language.embed_tokens(torch.tensor([ids], device=device))  # (1, tokens, hidden)
+    hidden = language.embed_tokens(send(torch.tensor([ids]), device))  # (1, tokens, hidden)
     positions = torch.cat([place for one in passes for place in one.positions], dim=1)
-    turn = language.rotary_emb(hidden, positions[:, None].to(device))
+    turn = language.rotary_emb(hidden, send(positions[:, None], device))
     for stream, one in zip(streams, passes, strict=True):
         for pads, features in _pads(stream, one):
             hidden[0, pads] = features.embeddings.to(hidden.dtype)
@@ -145,8 +146,8 @@ def _streams(passes: Sequence[Pass], dtype: torch.dtype, device: torch.device) -
         tokens = slice(start, start + len(one.ids))
         start = tokens.stop
         one.memory.reserve(one.memory.length + len(one.ids))
-        ends = torch.tensor(one.ends, dtype=torch.long, device=device)
-        streams.append(_Stream(one.memory, tokens, one.bias(dtype).to(device), ends))
+        ends = send(torch.tensor(one.ends, dtype=torch.long), device)
+        streams.append(_Stream(one.memory, tokens, send(one.bias(dtype), device), ends))
     return streams
 
 

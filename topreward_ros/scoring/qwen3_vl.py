@@ -38,11 +38,12 @@ from topreward_ros.core.frames import EpisodeBuffer, Frame
 from topreward_ros.core.progress import NO_SCORE
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.device import free_memory, give_back, send
 from topreward_ros.scoring.language import Pass, PatchFeatures
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompt_tree import PromptTree, make_prompt_tree
 from topreward_ros.scoring.prompts import PromptTokens, told_time
-from topreward_ros.scoring.video_memory import Patch, VideoMemory, answers_of, free_memory, memory_need
+from topreward_ros.scoring.video_memory import Patch, VideoMemory, answers_of, memory_need
 from topreward_ros.scoring.vision import VisionModel
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class Qwen3VLScorer(PrefixScorer):
         self._forget()
         self._lanes.clear()
         del self._video, self._next_video, self._static_video, self._vision, self._model
-        _free(device)
+        give_back(device)
 
     # ---- the hot path, from frames to numbers -------------------------------------------------------
 
@@ -335,7 +336,7 @@ class Qwen3VLScorer(PrefixScorer):
 
     def _lower_budget(self, prefix: Sequence[Frame]) -> None:
         """Go on with half the frames after memory ran out. Raises `ScorerError` where that is too few."""
-        _free(self._model.device)
+        give_back(self._model.device)
         budget = len(prefix) // 4 * 2
         said = (
             f"out of memory on {self.info.device} with {len(prefix)} frames of up to "
@@ -408,7 +409,7 @@ def see_together(wanted: Sequence[tuple[Qwen3VLScorer, Sequence[tuple[Frame, Fra
             some = unseen[start : start + _SEEN_AT_ONCE]
             one = some[0][0]
             pixels = torch.stack([scorer._cut(frames) for scorer, frames in some])
-            pixels = pixels.to(one._model.device, one._model.dtype)
+            pixels = send(pixels, one._model.device).to(one._model.dtype)
             rows, columns = height // one._patch, width // one._patch
             seen = one._vision(pixels, rows, columns)
             for number, (scorer, frames) in enumerate(some):
@@ -455,8 +456,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
         sign in said for sign in ("allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
     )
-
-
-def _free(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -280,7 +280,8 @@ def _check_limits(settings: ScorerSettings) -> None:
 
 def _check_memory(model: Qwen3VLForConditionalGeneration, settings: ScorerSettings, pixels: int) -> None:
     """Refuse before the first frame what would fail in mid-episode."""
-    from topreward_ros.scoring.video_memory import free_memory, memory_need
+    from topreward_ros.scoring.device import free_memory
+    from topreward_ros.scoring.video_memory import memory_need
 
     need = memory_need(model.config, settings, pixels, model.dtype.itemsize)
     free = free_memory(model.device)

@@ -87,14 +87,6 @@ def memory_need(config: Any, settings: ScorerSettings, frame_pixels: int, size: 
     )
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be taken on ``device``."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    with open("/proc/meminfo") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-
-
 class _Committed(NamedTuple):
     """A patch in the cache, and where the stream stands after it."""
 
@@ -190,5 +182,5 @@ def answers_of(
     """
     logits = model.lm_head(run_passes(model, passes))  # (prompts of all, vocabulary)
     log_probs = torch.log_softmax(logits.float(), dim=-1)
-    answers = log_probs[:, [tokens.answer_true, tokens.answer_false]]
+    answers = torch.stack([log_probs[:, tokens.answer_true], log_probs[:, tokens.answer_false]], dim=1)
     return list(torch.split(answers, [len(one.ends) for one in passes]))

@@ -1,0 +1,107 @@
+"""Several episodes at once against one after the other: the work of `topreward score` on a folder of videos.
+
+All ways score the same frames of the same episodes, tick by tick in turns, so that a busy machine is busy for
+all of them. Prints ticks per second and the largest distance from scores one by one.
+
+    .venv/bin/python bench/episodes.py
+    .venv/bin/python bench/episodes.py --model 50M --episodes 8 --frames 8 --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from topreward_ros.bench_view import machine_line
+from topreward_ros.offline.engine_bench import RATE, SIZES, TASK, machine, make_video
+from topreward_ros.scoring.base import PrefixScore, ScorerSettings
+from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
+from topreward_ros.scoring.random_checkpoint import make_fifty_million
+from topreward_ros.scoring.registry import load_model
+
+
+def measure(options: argparse.Namespace, folder: str) -> tuple[dict[int, float], dict[int, float]]:
+    """By how many at once: seconds for all ticks, and the largest distance from one by one [nat]."""
+    height, width = SIZES[options.model]
+    settings = ScorerSettings("cpu", "float32", height * width, 64, options.threads, True, sample_rate=RATE)
+    model, tokens, preprocessing, info = load_model(folder, settings)
+    scorers = {
+        number: [
+            Qwen3VLScorer(model, tokens, preprocessing, settings, info)
+            for _ in range(0, options.episodes, number)
+        ]
+        for number in options.at_once
+    }
+    videos = [make_video(options.frames, height, width, seed) for seed in range(options.episodes)]
+    seconds = dict.fromkeys(scorers, 0.0)
+    distance = dict.fromkeys(scorers, 0.0)
+    for tick in track(range(1, options.frames + 1), "ticks", console=Console(stderr=True)):
+        expected: list[PrefixScore] = []
+        for number, together in scorers.items():
+            scores: list[PrefixScore] = []
+            begun = time.perf_counter()
+            for place, scorer in enumerate(together):
+                some = videos[place * number : (place + 1) * number]
+                scores += scorer.score_all([(TASK, video[:tick]) for video in some])
+            seconds[number] += time.perf_counter() - begun
+            expected = expected or scores
+            pairs = zip(scores, expected, strict=True)
+            largest = max(abs(score.log_prob - one.log_prob) for score, one in pairs)
+            distance[number] = max(distance[number], largest)
+    return seconds, distance
+
+
+def plot(speeds: dict[int, float], title: str, picture: Path) -> None:
+    figure = Figure(figsize=(7, 3.6), dpi=110, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    bars = axes.bar([str(number) for number in speeds], list(speeds.values()), color="#1769aa", width=0.6)
+    axes.bar_label(bars, fmt="%.0f")
+    axes.set_xlabel("episodes at once")
+    axes.set_ylabel("scores per second")
+    axes.set_title(title, fontsize=8, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(picture)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", choices=SIZES, default="embedded", help="(%(default)s)")
+    parser.add_argument("--episodes", type=int, default=16, help="(%(default)s)")
+    parser.add_argument("--frames", type=int, default=24, help="of each (%(default)s)")
+    parser.add_argument("--at-once", type=int, nargs="+", default=[1, 2, 4, 8, 16], metavar="N")
+    parser.add_argument("--threads", type=int, default=0, help="of the scorer; 0: all cores but one")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    options.at_once = sorted({1, *(number for number in options.at_once if number <= options.episodes)})
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = "embedded" if options.model == "embedded" else make_fifty_million(Path(scratch, "50M"))
+        seconds, distance = measure(options, str(folder))
+    about = machine()
+    ticks = options.episodes * options.frames
+    speeds = {number: ticks / value for number, value in seconds.items()}
+    title = f"{options.model}, {options.episodes} episodes of {options.frames} frames, with static baseline"
+    table = Table(title=title)
+    for column in ("at once", "scores per second", "against one by one", "differs [nat]"):
+        table.add_column(column, justify="right")
+    for number, speed in speeds.items():
+        table.add_row(str(number), f"{speed:.1f}", f"{speed / speeds[1]:.2f}x", f"{distance[number]:.0e}")
+    Console().print(table)
+    Console().print(machine_line(about))
+    if options.json:
+        content = {"machine": about, "title": title, "scores_per_second": speeds, "difference": distance}
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
+    if options.plot:
+        plot(speeds, f"{title}\n{machine_line(about)}", options.plot)
+
+
+if __name__ == "__main__":
+    main()
