@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from topreward_ros.core.frames import EpisodeBuffer, Frame, Window
-from topreward_ros.scoring import video_memory
+from topreward_ros.scoring import qwen3_vl, video_memory
 from topreward_ros.scoring.base import PrefixScore, ScorerError
 from topreward_ros.scoring.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
 from topreward_ros.scoring.references import PlainForward as FullPasses
 from topreward_ros.scoring.references import PrefixCache
 from topreward_ros.scoring.templates import fill, read_templates
-from topreward_ros.scoring.video_memory import VideoMemory
+from topreward_ros.scoring.video_memory import VideoMemory, memory_need
 
 TASK = "put the cup into the drawer"
 PROMPT = (
@@ -274,18 +274,36 @@ def test_episodes_scored_together_score_as_each_alone(
             assert_same(score, expected if static else replace(expected, log_prob_static=math.nan))
 
 
-def test_episodes_scored_together_share_each_pass(new_scorer, videos):
+def test_episodes_scored_together_share_each_pass_and_keep_what_they_know(new_scorer, videos):
+    """In whatever order they are named."""
     scorer = new_scorer()
+    prompt = len(scorer._tokens.after_video(TASK)[0])
     tokens: list[int] = []
+    seen: list[int] = []
     language = scorer._model.model.language_model.layers[0].mlp.register_forward_hook(
         lambda _module, _inputs, output: tokens.append(output.shape[1])
     )
+    vision = scorer._model.model.visual.merger.register_forward_hook(lambda *_: seen.append(1))
     try:
         for count in range(1, 9):
-            scorer.score_all([(TASK, video[:count]) for video in videos])
+            tokens.clear()
+            seen.clear()
+            order = videos[count % 3 :] + videos[: count % 3]
+            scorer.score_all([(TASK, video[:count]) for video in order])
+            assert len(tokens) == 1
+            assert tokens[0] <= 2 * VIDEOS * (prompt + 20), "a patch and a prompt each, and the baseline's"
+            assert len(seen) == 2, "two sizes"
     finally:
         language.remove()
-    assert len(tokens) == 8
+        vision.remove()
+
+
+def test_as_many_episodes_at_once_as_memory_holds(new_scorer, monkeypatch):
+    scorer = new_scorer()
+    need = memory_need(scorer._model.config, scorer._settings, scorer.info.max_pixels, 4).total
+    for room, most in ((0, 1), (3.5, 3), (1000, 8)):
+        monkeypatch.setattr(qwen3_vl, "free_memory", lambda _device, room=room: int(room * need))
+        assert scorer.episodes_at_once() == most
 
 
 def test_one_bad_episode_among_several_is_the_one_that_is_named(new_scorer, videos, fresh_scores):
