@@ -215,7 +215,7 @@ class Qwen3VLScorer(PrefixScorer):
         if self._settings.contrastive:
             difference = answers[:, 0] - answers[:, 1]
             answers = torch.nn.functional.logsigmoid(torch.stack([difference, -difference], dim=1))
-        pairs = answers.tolist()  # the only wait for the device
+        pairs = answers.tolist()
         if not all(isfinite(value) for pair in pairs for value in pair):
             raise ScorerError(
                 f"log p(True), log p(False) are {', '.join(map(str, pairs))} after {seen} patches in "

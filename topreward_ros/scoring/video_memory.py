@@ -176,11 +176,11 @@ class VideoMemory:
 def answers_of(
     model: Qwen3VLForConditionalGeneration, tokens: PromptTokens, passes: Sequence[Pass]
 ) -> list[torch.Tensor]:
-    """Run what `VideoMemory.ask` gave, of one video each.
+    """Run what `VideoMemory.ask` gave, of one video each, and wait for the device: the only time in a tick.
 
     Returns for each the log-probabilities (prompts, 2) float32 of the true and the false answer.
     """
     logits = model.lm_head(run_passes(model, passes))  # (prompts of all, vocabulary)
     log_probs = torch.log_softmax(logits.float(), dim=-1)
-    answers = torch.stack([log_probs[:, tokens.answer_true], log_probs[:, tokens.answer_false]], dim=1)
+    answers = torch.stack([log_probs[:, tokens.answer_true], log_probs[:, tokens.answer_false]], dim=1).cpu()
     return list(torch.split(answers, [len(one.ends) for one in passes]))
