@@ -50,7 +50,7 @@ def bench_table(rows: Sequence[Row], machine: dict[str, Any]) -> RenderableType:
         "a pass per prompt; how many times slower they are, for an episode and for its last frame alone. "
         "differs: largest distance of log p(True) from plain [nat]."
     )
-    return Group(table, Text(legend, style="dim"), Text(_machine_line(machine), style="dim"))
+    return Group(table, Text(legend, style="dim"), Text(machine_line(machine), style="dim"))
 
 
 def plot_bench(rows: Sequence[Row], machine: dict[str, Any], picture: Path) -> None:
@@ -72,7 +72,7 @@ def plot_bench(rows: Sequence[Row], machine: dict[str, Any], picture: Path) -> N
     axes.set_xscale("log")
     axes.margins(x=0.15)
     axes.set_xlabel("seconds for 15 prefixes of an episode (logarithmic)")
-    axes.set_title(f"The same numbers, three ways\n{_machine_line(machine)}", fontsize=9, loc="left")
+    axes.set_title(f"The same numbers, three ways\n{machine_line(machine)}", fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper right", frameon=False)
     figure.savefig(picture)
@@ -87,7 +87,8 @@ def _times(value: float) -> str:
     return f"{value:.1f}x" if value == value else "-"
 
 
-def _machine_line(machine: dict[str, Any]) -> str:
+def machine_line(machine: dict[str, Any]) -> str:
+    """What `engine_bench.machine` says, for a person."""
     return (
         f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores, load average "
         f"{machine['load_average']}, torch {machine['torch']}, {machine['date']}"
