@@ -193,7 +193,7 @@ def main() -> None:
         if row.camera_speed < TOO_SLOW:
             Console().print(
                 f"[bold red]{row.rate:g} Hz, {row.prompts} prompts: measure again.[/] The camera came to "
-                f"{row.camera_speed:.0%} of its rate: the machine was busy, which says nothing of the monitor."
+                f"{row.camera_speed:.0%} of its rate: the machine was busy, so this is no number of ours."
             )
     if given.json:
         content = {"machine": machine, "quantiles": QUANTILES}

@@ -119,7 +119,7 @@ def _settings(case: Case, threads: int) -> ScorerSettings:
 
 def measure(case: Case, loaded: LoadedModel, settings: ScorerSettings) -> Row:
     """One case, each way with nothing computed before but what it keeps itself."""
-    video = _video(case.frames, *SIZES[case.model])
+    video = make_video(case.frames, *SIZES[case.model])
     ends = np.unique(np.rint(np.linspace(1, case.frames, PREFIXES)).astype(int)).tolist()
     row = Row(case)
     scores: dict[str, list[PrefixScore]] = {}
@@ -169,7 +169,7 @@ def _last_tick(scorer: PrefixScorer, video: list[Frame], warm: bool) -> float:
     return time.perf_counter() - begun
 
 
-def _video(frames: int, height: int, width: int) -> list[Frame]:
+def make_video(frames: int, height: int, width: int) -> list[Frame]:
     """Noise over a moving gradient: no two frames are alike."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[0:height, 0:width]
