@@ -13,34 +13,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
 
-import cv2
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from topreward_ros.nodes.demo import Child, free_domain, stop
+from playing import SETTLING_S, machine_around, playing
+from topreward_ros.bench_view import machine_line
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-SETTLING_S = 5.0  # after the first score: caches are warm, discovery is over
-
-
-def make_video(path: Path, width: int, height: int, rate: float) -> None:
-    """Ten seconds of a moving square on noise, so that no compression or repetition helps."""
-    noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), rate, (width, height))
-    for k in range(int(10 * rate)):
-        picture = noise.copy()
-        x = k * (width - width // 8) // int(10 * rate)
-        picture[height // 3 : height // 3 + width // 8, x : x + width // 8] = (30, 30, 220)
-        writer.write(picture)
-    writer.release()
 
 
 def thread_seconds(pid: int) -> dict[str, float]:
@@ -54,50 +38,20 @@ def thread_seconds(pid: int) -> dict[str, float]:
     return seconds
 
 
-def wait_for(text: str, child: Child) -> None:
-    end = time.monotonic() + 120
-    while text not in child.log.read_text():
-        if child.status() is not None or time.monotonic() > end:
-            raise SystemExit(f"the {child.name} said no '{text}':\n{child.last_lines()}")
-        time.sleep(0.1)
-
-
 def measure(arguments: argparse.Namespace, console: Console) -> dict[str, object]:
-    environment = {
-        **os.environ,
-        "ROS_DOMAIN_ID": str(free_domain()),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-    }
-    children: list[Child] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make_video(folder / "video.avi", arguments.width, arguments.height, arguments.rate)
-        try:
-            monitor = Child("monitor", {"task": "push the square"}, folder, environment)
-            children.append(monitor)
-            wait_for("watching", monitor)
-            video = {"video": str(folder / "video.avi"), "loop": True}
-            children.append(Child("video_player", video, folder, environment))
-            wait_for("EPISODE_STARTED", monitor)
-            time.sleep(SETTLING_S)
-            before, begun = thread_seconds(monitor.pid), time.monotonic()
-            for _ in track(range(arguments.seconds), "measuring", console=console, transient=True):
-                time.sleep(1.0)
-            after, seconds = thread_seconds(monitor.pid), time.monotonic() - begun
-        finally:
-            stop(children)
+    with playing({}, (arguments.width, arguments.height), arguments.rate) as monitor:
+        time.sleep(SETTLING_S)
+        before, begun = thread_seconds(monitor.pid), time.monotonic()
+        for _ in track(range(arguments.seconds), "measuring", console=console, transient=True):
+            time.sleep(1.0)
+        after, seconds = thread_seconds(monitor.pid), time.monotonic() - begun
     return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_processor()}",
+        "machine": machine_around(),
         "image": f"{arguments.width}x{arguments.height} rgb8",
         "rate": arguments.rate,
         "seconds": round(seconds, 1),
         "core_percent": {kind: round(100 * (after[kind] - before[kind]) / seconds, 2) for kind in after},
     }
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "?")
 
 
 def main() -> None:
@@ -112,9 +66,8 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console()
     result = measure(arguments, console)
-    table = Table(
-        title=f"monitor at {result['image']}, {result['rate']:g} Hz", caption=str(result["machine"])
-    )
+    title = f"monitor at {result['image']}, {result['rate']:g} Hz"
+    table = Table(title=title, caption=machine_line(result["machine"]))
     table.add_column("threads")
     table.add_column("share of one core", justify="right")
     roles = {"executor": "executor (main thread)", "dds": "Fast DDS", "other": "scoring and the rest"}

@@ -104,6 +104,7 @@ def _times(value: float) -> str:
 
 
 def machine_line(machine: dict[str, Any]) -> str:
+    """What `engine_bench.machine` says, for a person."""
     return (
         f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores, load average "
         f"{machine['load_average']}, torch {machine['torch']}, {machine['date']}"

@@ -85,6 +85,11 @@ MONITOR_PARAMETERS = (
         choices=("auto", "float32", "bfloat16", "float16"),
     ),
     Parameter(
+        "quantization",
+        "int8 keeps the language model's weights in 8 bits, by torchao: less memory, slower, less exact",
+        choices=("none", "int8"),
+    ),
+    Parameter(
         "max_pixels", "Pixels of one frame as the model sees it; larger ones are shrunk", 1024, 16777216
     ),
     Parameter("scorer_threads", "CPU threads of the scorer; 0: all cores but one", 0, 1024),

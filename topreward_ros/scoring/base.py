@@ -33,7 +33,7 @@ class ScorerInfo:
     revision: str  #: hub revision, or the SHA-256 of the weights
     random_weights: bool  #: True when the weights were never trained: the numbers mean nothing
     device: str  #: torch device, e.g. 'cpu' or 'cuda:0'
-    dtype: str  #: 'float32', 'bfloat16' or 'float16'
+    dtype: str  #: 'float32', 'bfloat16' or 'float16', and ', int8 weights' behind it where they are
     prompt_hash: str  #: SHA-256 over prompt templates and layout, first 16 hex digits
     max_pixels: int  #: pixels of one frame as the model sees it, at most
     instructions: tuple[str, ...] = ()  #: all that the model understands, see vocabulary.py; empty: any
@@ -54,6 +54,7 @@ class ScorerSettings:
     layout: str = "v4.57"  #: of the token stream, see `prompts.Framing`
     chat_template: bool = False  #: see `prompts.Framing`
     sample_rate: float = 0.0  #: [Hz] at which frames come, so that times can be told as due; 0: as they are
+    quantization: str = "none"  #: of the language model's weights: 'none' or 'int8', see `quantization`
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> ScorerSettings:
@@ -70,6 +71,7 @@ class ScorerSettings:
             layout=parameters["layout"],
             chat_template=parameters["chat_template"],
             sample_rate=parameters["sample_rate"],
+            quantization=parameters["quantization"],
         )
 
 

@@ -62,6 +62,7 @@ def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
     folder = find_folder(model)
     from topreward_ros.scoring.patches import read_preprocessing
     from topreward_ros.scoring.prompts import LAYOUTS, Framing, prompt_hash
+    from topreward_ros.scoring.quantization import check_quantization, described
     from topreward_ros.scoring.templates import read_templates
     from topreward_ros.scoring.vocabulary import TrainedPromptTokens
 
@@ -69,6 +70,7 @@ def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
     notes = read_model_notes(folder)
     device = _choose_device(settings.device)
     dtype = _choose_dtype(settings.dtype, device)
+    check_quantization(settings.quantization, dtype)
     _check_limits(settings)
     if settings.layout not in LAYOUTS:
         raise ScorerError(f"layout {settings.layout!r} is not known: use {' or '.join(LAYOUTS)}")
@@ -89,7 +91,7 @@ def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
         )
     preprocessing = read_preprocessing(folder)
     _use_threads(settings.threads)
-    loaded = _load_model(folder, device, dtype)
+    loaded = _load_model(folder, device, dtype, settings.quantization)
     pixels = frame_pixels(preprocessing, notes, settings)
     _check_memory(loaded, settings, pixels)
     info = ScorerInfo(
@@ -97,7 +99,7 @@ def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
         revision=revision(folder),
         random_weights=bool(config.get(RANDOM_WEIGHTS_KEY, False)),
         device=str(loaded.device),
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=described(str(dtype).removeprefix("torch."), settings.quantization),
         prompt_hash=prompt_hash(templates, framing),
         max_pixels=pixels,
         instructions=notes.wordings,
@@ -303,10 +305,13 @@ def _use_threads(threads: int) -> None:
     torch.set_num_threads(threads or max(1, cores - 1))
 
 
-def _load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Qwen3VLForConditionalGeneration:
+def _load_model(
+    folder: Path, device: torch.device, dtype: torch.dtype, quantization: str
+) -> Qwen3VLForConditionalGeneration:
     from transformers import Qwen3VLForConditionalGeneration
 
     from topreward_ros.scoring.attention import kernels_of
+    from topreward_ros.scoring.quantization import quantize
     from topreward_ros.scoring.qwen3_vl import is_out_of_memory
 
     try:
@@ -318,6 +323,7 @@ def _load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Qwen3
                 attn_implementation="sdpa",
                 output_loading_info=True,
             )
+        quantize(loaded[0], quantization)  # before the device, which may have no room for more
         model: Qwen3VLForConditionalGeneration = loaded[0].to(device).eval()
     except Exception as error:
         if is_out_of_memory(error):

@@ -1,0 +1,226 @@
+"""How far log p(True) moves when the model computes in fewer bits, on the CPU.
+
+All prefixes of an episode are scored in every precision, by the incremental scorer and by a plain forward
+pass. The truth is the plain forward pass in float32. The shipped model sees the demonstration of a success, a
+model of 50 million random weights sees noise. Where torchao is installed, int8 weights are measured, too.
+
+    .venv/bin/python bench/precision.py
+    .venv/bin/python bench/precision.py --json precision.json --plot precision.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from math import isnan, nan
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from topreward_ros.bench_view import machine_line
+from topreward_ros.core.episode import MonitorSettings
+from topreward_ros.core.frames import Frame, FrameSchedule
+from topreward_ros.core.progress import PrefixScore, live_progress
+from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
+from topreward_ros.offline.engine_bench import SIZES, machine, make_video
+from topreward_ros.offline.video import open_video
+from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
+from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
+from topreward_ros.scoring.random_checkpoint import make_fifty_million
+from topreward_ros.scoring.references import PlainForward
+from topreward_ros.scoring.registry import load_model
+
+NOISE_FRAMES = 8
+PRECISIONS = (("float32", "none"), ("bfloat16", "none"), ("float16", "none"))
+QUANTIZED = (("float32", "int8"), ("bfloat16", "int8"))
+COLOURS = {"plain": "#757575", "incremental": "#1769aa"}
+
+
+class Subject(NamedTuple):
+    """A model and what it looks at."""
+
+    name: str
+    model: str  #: as `load_model` takes it
+    max_pixels: int
+    video: list[Frame]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model in one precision, beside the plain forward pass in float32."""
+
+    model: str
+    precision: str
+    weights: int  #: [bytes]
+    prefixes: int
+    plain: list[float]  #: |difference of log p(True)| of a plain forward pass [nat], by prefix
+    incremental: list[float]  #: the same of the incremental scorer
+    progress: float  #: difference of progress after the last prefix; NaN where progress means nothing
+
+
+class Scores(NamedTuple):
+    """Of one model in one precision."""
+
+    precision: str
+    weights: int
+    plain: list[PrefixScore]
+    incremental: list[PrefixScore]
+
+
+def subjects(folder: Path) -> list[Subject]:
+    """The two models; ``folder`` is where the random one lies, or will."""
+    defaults = monitor_defaults()
+    schedule, demonstration = FrameSchedule(defaults["sample_rate"]), []
+    for stamp_ns, read in open_video(shared_file(DEMO_VIDEO)):
+        if schedule.observe(stamp_ns):
+            schedule.take()
+            demonstration.append(Frame(stamp_ns, read()))
+    height, width = SIZES["50M"]
+    noise = make_video(NOISE_FRAMES, height, width)
+    return [
+        Subject("embedded", "embedded", defaults["max_pixels"], demonstration),
+        Subject("50M", str(make_fifty_million(folder)), height * width, noise),
+    ]
+
+
+def score(subject: Subject, dtype: str, quantization: str, threads: int) -> Scores:
+    changes = {"device": "cpu", "dtype": dtype, "quantization": quantization, "scorer_threads": threads}
+    settings = ScorerSettings.from_parameters(
+        monitor_defaults() | changes | {"max_pixels": subject.max_pixels}
+    )
+    loaded = load_model(subject.model, settings)
+
+    def episode(scorer: PrefixScorer) -> list[PrefixScore]:
+        ends = range(1, len(subject.video) + 1)
+        return [scorer.score(DEMO_TASK, subject.video[:end]) for end in ends]
+
+    return Scores(
+        loaded.info.dtype,
+        weight_bytes(loaded.model),
+        episode(PlainForward(*loaded, settings.sample_rate)),
+        episode(Qwen3VLScorer(*loaded[:3], settings, loaded.info)),
+    )
+
+
+def weight_bytes(model: torch.nn.Module) -> int:
+    """Memory of the weights; a quantized one is made of several tensors."""
+    tensors: list[torch.Tensor] = []
+    for weight in model.parameters():
+        parts = weight.__tensor_flatten__()[0] if hasattr(weight, "__tensor_flatten__") else []
+        tensors += [getattr(weight, part) for part in parts] or [weight]
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def compare(subject: Subject, scores: Scores, truth: Scores) -> Row:
+    def distances(measured: list[PrefixScore]) -> list[float]:
+        pairs = zip(measured, truth.plain, strict=True)
+        return [abs(score.log_prob - true.log_prob) for score, true in pairs]
+
+    return Row(
+        subject.name,
+        scores.precision,
+        scores.weights,
+        len(subject.video),
+        distances(scores.plain),
+        distances(scores.incremental),
+        # The weights of the other model are random: its progress means nothing.
+        progress_at_end(scores) - progress_at_end(truth) if subject.model == "embedded" else nan,
+    )
+
+
+def progress_at_end(scores: Scores) -> float:
+    settings = MonitorSettings.from_parameters(monitor_defaults())
+    return live_progress(scores.incremental[-1], settings.progress_mode, settings.success.threshold)
+
+
+def table_of(rows: Sequence[Row], about: dict[str, Any]) -> Table:
+    """The largest distance and the mean, of a plain forward pass and of the incremental scorer."""
+    table = Table(
+        title="distance of log p(True) from a plain forward pass in float32 [nat]",
+        caption=machine_line(about),
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("model", no_wrap=True)
+    table.add_column("precision", no_wrap=True)
+    for name in ("MB", "plain", "mean", "ours", "mean", "progress"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        distances = [brief(of(values)) for values in (row.plain, row.incremental) for of in (max, np.mean)]
+        progress = "-" if isnan(row.progress) else f"{row.progress:+.4f}"
+        table.add_row(row.model, row.precision, f"{row.weights / 1e6:.1f}", *distances, progress)
+    return table
+
+
+def brief(value: float) -> str:
+    """A small number in few letters, as 9.4e-3."""
+    return f"{value:.1e}".replace("e-0", "e-") if value else "0"
+
+
+def plot(rows: Sequence[Row], about: dict[str, Any], picture: Path) -> None:
+    """The largest distance as a bar, each prefix as a dot, by model and precision."""
+    figure = Figure(figsize=(9, 1.4 + 0.5 * len(rows)), dpi=110, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    for place, row in enumerate(rows):
+        for side, way in ((-0.2, "plain"), (0.2, "incremental")):
+            distances = np.maximum(getattr(row, way), 1e-8)  # none at all has no place on this axis
+            y = place + side
+            label = way if place == 0 else None
+            axes.barh(y, max(distances), 0.36, color=COLOURS[way], alpha=0.3)
+            axes.plot(distances, [y] * len(distances), ".", color=COLOURS[way], markersize=5, label=label)
+    labels = [f"{row.model}\n{row.precision}" for row in rows]
+    axes.set_yticks(range(len(rows)), labels)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("distance of log p(True) from a plain forward pass in float32 [nat]; bars: the largest")
+    axes.set_title(f"Fewer bits, every prefix of an episode\n{machine_line(about)}", fontsize=9, loc="left")
+    axes.grid(axis="x", color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, ncols=2)
+    figure.savefig(picture)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores but one")
+    parser.add_argument("--folder", type=Path, help="of the random model; made there unless it is there")
+    parser.add_argument("--json", type=Path, help="write every number here, too")
+    parser.add_argument("--plot", type=Path, help="write a picture: .png, .svg or .pdf")
+    given = parser.parse_args()
+    precisions = PRECISIONS + (QUANTIZED if find_spec("torchao") else ())
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for subject in subjects(given.folder or Path(temporary) / "50M"):
+            truth: Scores | None = None
+            for precision in track(precisions, subject.name, console=Console(stderr=True), transient=True):
+                scores = score(subject, *precision, given.threads)
+                truth = truth or scores  # the first is float32
+                rows.append(compare(subject, scores, truth))
+                gc.collect()
+    about = machine()
+    Console().print(table_of(rows, about))
+    if given.json:
+        content = {"machine": about, "rows": [asdict(row) for row in rows]}
+        for row in content["rows"]:
+            row["progress"] = None if isnan(row["progress"]) else row["progress"]
+        given.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if given.plot:
+        plot(rows, about, given.plot)
+
+
+if __name__ == "__main__":
+    main()

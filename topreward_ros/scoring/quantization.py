@@ -1,0 +1,75 @@
+"""Weights in 8 bits, for models that would not fit into the memory of a small GPU otherwise.
+
+Those of the language model's linear layers are kept as int8 with one scale per row, by torchao; all else
+stays as it is: vision model, embeddings, norms, the last layer. Each is widened again when it is used, so
+this saves memory, costs time, and moves the numbers (bench/precision.py says how far). torchao is optional.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from topreward_ros.scoring.base import ScorerError
+
+if TYPE_CHECKING:
+    import torch
+
+NONE, INT8 = "none", "int8"
+QUANTIZATIONS = (NONE, INT8)
+
+
+def check_quantization(name: str, dtype: torch.dtype) -> None:
+    """Raises `ScorerError` for what `quantize` cannot do, before anything is loaded."""
+    import torch
+
+    if name not in QUANTIZATIONS:
+        raise ScorerError(f"quantization {name!r} is not known: use {' or '.join(QUANTIZATIONS)}")
+    if name == NONE:
+        return
+    if dtype is torch.float16:  # products are summed before they are scaled, and 65504 is its largest number
+        raise ScorerError("quantization int8 overflows in dtype float16: use dtype bfloat16 or float32")
+    _torchao()
+
+
+def quantize(model: Any, name: str) -> None:
+    """Quantize a `Qwen3VLForConditionalGeneration` in place, on the device where it is."""
+    if name == NONE:
+        return
+    torchao = _torchao()
+    # Its settings for the compiler would change the precision of all float32 products of this process.
+    config = torchao.Int8WeightOnlyConfig(set_inductor_config=False)
+    torchao.quantize_(model.model.language_model, config)
+
+
+def described(dtype: str, name: str) -> str:
+    """The precision of a model as `ScorerInfo` has it."""
+    return dtype if name == NONE else f"{dtype}, {name} weights"
+
+
+def _torchao() -> Any:
+    """The library. Raises `ScorerError` where it is not installed, or is not the one that is needed."""
+    try:
+        with _no_warnings():
+            import torchao.quantization as library
+
+        library.Int8WeightOnlyConfig(set_inductor_config=False)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ScorerError(
+            f"quantization int8 needs torchao, which cannot be used here ({error}): "
+            "pip install 'torchao>=0.18', or use quantization none"
+        ) from error
+    return library
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Hide what torchao logs on import about kernels for other machines, of which none is needed."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)
