@@ -103,6 +103,21 @@ def qwen2_5_vl(tokenizer: Tokenizer, vocabulary: int) -> Any:
     )
 
 
+def qwen2_vl(tokenizer: Tokenizer, vocabulary: int) -> Any:
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+    return transformers.Qwen2VLForConditionalGeneration(
+        transformers.Qwen2VLConfig(
+            text_config=TEXT | {"vocab_size": vocabulary, "rope_parameters": rope},
+            vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2},
+            image_token_id=tokenizer.token_to_id("<|image_pad|>"),
+            video_token_id=tokenizer.token_to_id("<|video_pad|>"),
+            vision_start_token_id=tokenizer.token_to_id("<|vision_start|>"),
+            vision_end_token_id=tokenizer.token_to_id("<|vision_end|>"),
+            tie_word_embeddings=False,
+        )
+    )
+
+
 def internvl(tokenizer: Tokenizer, vocabulary: int) -> Any:
     return transformers.InternVLForConditionalGeneration(
         transformers.InternVLConfig(
@@ -196,6 +211,46 @@ def llava(tokenizer: Tokenizer, vocabulary: int) -> Any:
     )
 
 
+def gemma3(tokenizer: Tokenizer, vocabulary: int) -> Any:
+    return transformers.Gemma3ForConditionalGeneration(
+        transformers.Gemma3Config(
+            text_config=TEXT | {"head_dim": 16, "vocab_size": vocabulary},
+            vision_config={
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "image_size": SIDE,
+                "patch_size": 7,
+            },
+            mm_tokens_per_image=4,
+            image_token_index=tokenizer.token_to_id("<image_soft_token>"),
+            boi_token_index=tokenizer.token_to_id("<start_of_image>"),
+            eoi_token_index=tokenizer.token_to_id("<end_of_image>"),
+        )
+    )
+
+
+def gemma3_processor(tokenizer: Tokenizer) -> Any:
+    images = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+    return transformers.Gemma3Processor(
+        transformers.Gemma3ImageProcessorPil(size={"height": SIDE, "width": SIDE}),
+        transformers.PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            bos_token="<bos>",
+            pad_token="<|endoftext|>",
+            extra_special_tokens=images | {"image_token": "<image_soft_token>"},
+        ),
+        image_seq_length=4,
+        chat_template=(
+            "{{ bos_token }}{% for message in messages %}<start_of_turn>{{ message['role'] }}\n"
+            "{% for part in message['content'] %}{% if part['type'] == 'image' %}<start_of_image>"
+            "{% else %}{{ part['text'] | trim }}{% endif %}{% endfor %}<end_of_turn>\n{% endfor %}"
+            "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+        ),
+    )
+
+
 def llava_processor(tokenizer: Tokenizer) -> Any:
     size = {"height": SIDE, "width": SIDE}
     return transformers.LlavaProcessor(
@@ -218,6 +273,7 @@ def llava_processor(tokenizer: Tokenizer) -> Any:
 COLOURS = {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28]}
 FAMILIES: dict[str, tuple[Callable[[Tokenizer, int], Any], list[str]]] = {
     "qwen2_5_vl": (qwen2_5_vl, []),
+    "qwen2_vl": (qwen2_vl, []),
     "internvl": (internvl, ["<img>", "</img>", "<IMG_CONTEXT>", "<video>"]),
     "smolvlm": (smolvlm, ["<image>", "<end_of_utterance>", "<fake_token_around_image>", "<global-img>"]),
     "molmo2": (
@@ -225,7 +281,19 @@ FAMILIES: dict[str, tuple[Callable[[Tokenizer, int], Any], list[str]]] = {
         ["<im_start>", "<im_end>", "<im_patch>", "<frame_start>", "<frame_end>", "<im_col>", "<im_low>"],
     ),
     "llava": (llava, []),
+    "gemma3": (
+        gemma3,
+        [
+            "<bos>",
+            "<start_of_image>",
+            "<end_of_image>",
+            "<image_soft_token>",
+            "<start_of_turn>",
+            "<end_of_turn>",
+        ],
+    ),
 }
+PROCESSORS = {"llava": llava_processor, "gemma3": gemma3_processor}  # of those that are served by their own
 
 
 def make_checkpoint(folder: Path, family: str, tokenizer: Tokenizer | None = None) -> Path:
@@ -237,8 +305,8 @@ def make_checkpoint(folder: Path, family: str, tokenizer: Tokenizer | None = Non
     _draw_weights(model, seed=1)
     setattr(model.config, RANDOM_WEIGHTS_KEY, True)
     model.save_pretrained(folder)
-    if family == "llava":
-        llava_processor(tokenizer).save_pretrained(folder)
+    if family in PROCESSORS:
+        PROCESSORS[family](tokenizer).save_pretrained(folder)
     else:
         write(folder / "preprocessor_config.json", COLOURS)
         write(folder / "tokenizer_config.json", {"bos_token": None, "eos_token": {"content": "<|im_end|>"}})
@@ -312,7 +380,7 @@ def by_hand(
     text, inputs = BY_HAND[family](folder, [frame.image for frame in frames], question)
     if text:
         inputs["input_ids"] = torch.tensor([tokenizer.encode(text, add_special_tokens=False).ids])
-    if family == "qwen2_5_vl":
+    if family.startswith("qwen2"):
         inputs["mm_token_type_ids"] = 2 * (inputs["input_ids"] == model.config.video_token_id).int()
     if family == "molmo2":
         own = ["<im_start>", "<im_end>", "<im_patch>", "<frame_start>", "<frame_end>", "<im_col>", "<im_low>"]
@@ -332,6 +400,11 @@ def by_hand(
 
 
 def qwen2_5_vl_by_hand(folder: Path, images: list[np.ndarray], question: str) -> tuple[str, dict[str, Any]]:
+    text, inputs = qwen2_vl_by_hand(folder, images, question)
+    return text, inputs | {"second_per_grid_ts": [1.0]}
+
+
+def qwen2_vl_by_hand(folder: Path, images: list[np.ndarray], question: str) -> tuple[str, dict[str, Any]]:
     images = images + images[-1:] * (len(images) % 2)
     processor = transformers.Qwen2VLImageProcessorPil(min_pixels=28 * 28, **COLOURS)
     seen = [processor([image], return_tensors="pt") for image in images]
@@ -344,7 +417,6 @@ def qwen2_5_vl_by_hand(folder: Path, images: list[np.ndarray], question: str) ->
     return f"<|im_start|>user\n<|vision_start|>{pads}<|vision_end|>{question}", {
         "pixel_values_videos": torch.cat(pairs).flatten(1),
         "video_grid_thw": grid,
-        "second_per_grid_ts": [1.0],
     }
 
 
@@ -404,8 +476,16 @@ def llava_by_hand(folder: Path, images: list[np.ndarray], question: str) -> tupl
     return "", dict(processor(text=text, images=images, return_tensors="pt"))
 
 
+def gemma3_by_hand(folder: Path, images: list[np.ndarray], question: str) -> tuple[str, dict[str, Any]]:
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    text = "<bos><start_of_turn>user\n" + "<start_of_image>" * len(images) + question
+    return "", dict(processor(text=text, images=[images], return_tensors="pt"))
+
+
 BY_HAND = {
+    "gemma3": gemma3_by_hand,
     "qwen2_5_vl": qwen2_5_vl_by_hand,
+    "qwen2_vl": qwen2_vl_by_hand,
     "internvl": internvl_by_hand,
     "smolvlm": smolvlm_by_hand,
     "molmo2": molmo2_by_hand,
@@ -467,7 +547,10 @@ def test_the_chat_template_closes_the_users_turn(family, folders, settings, tmp_
         tokenizer.add_special_tokens(FAMILIES[family][1])
         folder, answers = make_checkpoint(tmp_path / family, family, tokenizer), ("True", "False")
     scorer = load_scorer(str(folder), replace(settings, chat_template=True, sample_rate=2.0))
-    question = fill(PAPER, TASK) + closing.get(family, "<|im_end|>\n<|im_start|>assistant\n")
+    standard = {"gemma3": "<end_of_turn>\n<start_of_turn>model\n"}.get(
+        family, "<|im_end|>\n<|im_start|>assistant\n"
+    )
+    question = fill(PAPER, TASK) + closing.get(family, standard)
     true, false = by_hand(family, folder, scorer._model, video[:2], question, answers)
     score = scorer.score(TASK, video[:2])
     assert (score.log_prob, score.log_prob_false) == pytest.approx((true, false), abs=1e-4)
@@ -490,7 +573,7 @@ def test_a_baseline_of_a_known_layout_is_not_computed_again(family, load, video,
     assert len(passes) == 4, "another task, and another episode"
 
 
-TIMELESS = ("internvl", "llava")
+TIMELESS = ("internvl", "llava", "gemma3")
 
 
 @every_family
@@ -512,6 +595,8 @@ def test_frames_of_any_size_are_scored_in_half_precision_too(family, load, make_
     half = load(family, dtype="bfloat16", max_pixels=32 * 32, static_baseline=False)
     assert half.info.dtype == "bfloat16"
     assert half.score(TASK, wide).log_prob == pytest.approx(score.log_prob, abs=0.5)
+    for height, width in ((1, 1), (3, 40), (40, 3)):
+        assert scorers(family).score(TASK, make_video(2, height, width)).log_prob < 0
 
 
 @every_family
@@ -527,6 +612,16 @@ def test_an_idle_camera_scores_the_baseline(scorers, video):
         idle = [Frame(frame.stamp_ns, video[0].image.copy()) for frame in video]
         score = scorers(family).score(TASK, idle)
         assert score.log_prob == pytest.approx(score.log_prob_static, abs=1e-5)
+
+
+def test_frames_are_shrunk_as_the_processor_does_it(scorers, make_video):
+    """But for the rounding of another library."""
+    image = make_video(1, 90, 160)[0].image
+    seen = scorers("internvl")._family.resize(torch.from_numpy(image).permute(2, 0, 1))
+    size = {"height": SIDE, "width": SIDE}
+    processor = transformers.GotOcr2ImageProcessorPil(size=size, do_rescale=False, do_normalize=False)
+    own = processor([image], return_tensors="pt")["pixel_values"][0]
+    assert seen.shape == own.shape and (seen.float() - own.float()).abs().max() <= 2
 
 
 def test_numbers_in_words():

@@ -417,12 +417,7 @@ class AnyFamily(Family):
         return closing
 
     def inputs(self, video: Video, questions: Sequence[str]) -> Iterator[Inputs]:
-        from PIL import Image
-
-        images = [
-            Image.fromarray(self.resize(planes).permute(1, 2, 0).numpy())
-            for planes in map(_planes, video.frames)
-        ]
+        images = [self.resize(planes).permute(1, 2, 0).numpy() for planes in map(_planes, video.frames)]
         before = self.before(video.seconds, 1)
         begin = getattr(self._processor.tokenizer, "bos_token", None)
         for question in questions:
@@ -431,6 +426,7 @@ class AnyFamily(Family):
                 text=[text],
                 images=[images],
                 return_tensors="pt",
+                input_data_format="channels_last",  # else it guesses, wrongly for an image of three rows
                 add_special_tokens=not (begin and text.startswith(begin)),
             )
             inputs = {name: value for name, value in made.items() if isinstance(value, torch.Tensor)}
