@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +27,6 @@ from transformers.models.smolvlm import processing_smolvlm
 from topreward_ros.core.frames import Frame
 from topreward_ros.offline.models import check_model, describe_model
 from topreward_ros.scoring.base import PrefixScore, ScorerError
-from topreward_ros.scoring.families import in_words
 from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
 from topreward_ros.scoring.random_checkpoint import (
     RANDOM_WEIGHTS_KEY,
@@ -38,6 +38,7 @@ from topreward_ros.scoring.references import PlainForward
 from topreward_ros.scoring.registry import load_model, load_scorer
 from topreward_ros.scoring.templates import PAPER, fill, read_templates
 from topreward_ros.scoring.transformers_vlm import TransformersVlmScorer
+from topreward_ros.scoring.video_families import in_words
 
 TASK = "open the drawer"
 TEN = read_templates("ten_prompts.txt")
@@ -669,12 +670,13 @@ def test_a_chat_whose_answer_is_several_tokens_is_refused(load):
         load("internvl", chat_template=True)
 
 
-@pytest.mark.parametrize("kind", ["bert", "nothing of the kind", None])
+@pytest.mark.parametrize("kind", ["bert", "nothing of the kind", None, [3]])
 def test_a_type_that_transformers_does_not_know_is_refused(folders, settings, tmp_path, kind):
     folder = copy_of(folders("internvl"), tmp_path)
     edit(folder / "config.json", model_type=kind)
     with pytest.raises(
-        ScorerError, match=rf"of type {kind!r}, which transformers .* does not know .*use Qwen3-VL"
+        ScorerError,
+        match=rf"of type {re.escape(repr(kind))}, which transformers .* does not know .*use Qwen3-VL",
     ):
         load_scorer(str(folder), settings)
 

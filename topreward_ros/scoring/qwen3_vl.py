@@ -58,7 +58,10 @@ _FEWEST_FRAMES = 4
 
 
 class Qwen3VLScorer(PrefixScorer):
-    """Scores prefixes with a loaded `Qwen3VLForConditionalGeneration`; `registry` loads one."""
+    """Scores prefixes with a loaded `Qwen3VLForConditionalGeneration`; `registry` loads one.
+
+    A `Qwen3VLMoeForConditionalGeneration` has the same parts, and is scored with in the same way.
+    """
 
     def __init__(
         self,

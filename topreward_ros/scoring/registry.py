@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import Qwen3VLForConditionalGeneration
 
-    from topreward_ros.scoring.families import Family
+    from topreward_ros.scoring.family import Family
     from topreward_ros.scoring.patches import Preprocessing
     from topreward_ros.scoring.prompts import PromptTokens
 
@@ -139,7 +139,8 @@ def read_family(folder: Path, settings: ScorerSettings) -> Family:
     """
     from transformers import AutoConfig
 
-    from topreward_ros.scoring.families import make_family
+    from topreward_ros.scoring.image_family import ImageFamily
+    from topreward_ros.scoring.video_families import FAMILIES
 
     notes = read_model_notes(folder)
     try:
@@ -156,7 +157,7 @@ def read_family(folder: Path, settings: ScorerSettings) -> Family:
         )
     pixels = min(settings.max_pixels, notes.frame_pixels or settings.max_pixels)
     with _quiet_transformers():
-        return make_family(folder, config, _read_tokenizer(folder), pixels)
+        return FAMILIES.get(config.model_type, ImageFamily)(folder, config, _read_tokenizer(folder), pixels)
 
 
 def _check_settings(settings: ScorerSettings) -> tuple[torch.device, torch.dtype]:
@@ -172,10 +173,9 @@ def _check_settings(settings: ScorerSettings) -> tuple[torch.device, torch.dtype
 
 
 def _check_vocabulary(folder: Path, config: Mapping[str, Any], tokenizer: Tokenizer) -> None:
-    text = config.get("text_config") or {}
-    vocabulary = text.get("vocab_size")
-    if not isinstance(vocabulary, int):
-        return
+    text = config.get("text_config")
+    if not isinstance(text, dict) or not isinstance(vocabulary := text.get("vocab_size"), int):
+        return  # as the model type has it
     more = text.get("additional_vocab_size", 128 if config["model_type"] == "molmo2" else 0)  # of the video
     if tokenizer.get_vocab_size() > vocabulary + more:
         raise ScorerError(
@@ -327,7 +327,7 @@ def _check_type(folder: Path, model_type: Any) -> None:
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
 
-    if model_type in KNOWN:
+    if isinstance(model_type, str) and model_type in KNOWN:
         return
     mend = (
         "use Qwen3-VL ('qwen3_vl', 'qwen3_vl_moe'), or another model of images and text that it knows, such "

@@ -1,6 +1,6 @@
 """Scoring with any image-text-to-text model of transformers: one whole forward pass per prefix and prompt.
 
-The question is that of `qwen3_vl`, put to a model of another family (`families` says how each wants it); the
+The question is that of `qwen3_vl`, put to a model of another family (`family` says how each wants it); the
 numbers mean the same: mean of log p(" True") over the prompts, log p(" False") beside it, and the baseline of
 the first frame repeated. Nothing of one pass is used in the next but the resized frames and the baselines, so
 the cost of a score grows with the length of the episode. `qwen3_vl` is the fast way, for Qwen3-VL alone.
@@ -19,7 +19,7 @@ import torch
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.answers import read_answers
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
-from topreward_ros.scoring.families import Family, Video
+from topreward_ros.scoring.family import Family, Video
 from topreward_ros.scoring.prompts import InstructionReader, told_time
 from topreward_ros.scoring.qwen3_vl import check_frames, is_out_of_memory, seconds_of
 from topreward_ros.scoring.templates import fill
@@ -41,7 +41,7 @@ class TransformersVlmScorer(PrefixScorer):
         self._templates = tuple(templates)
         self._settings = settings
         self._answers = family.answers(templates, settings.chat_template)
-        self._closing = family.chat_closing() if settings.chat_template else ""
+        self._closing = family.closing() if settings.chat_template else ""
         self._reader = InstructionReader()
         known = inspect.signature(model.forward).parameters
         self._options = {"logits_to_keep": 1} if "logits_to_keep" in known else {}

@@ -1,75 +1,47 @@
-"""How families of models want to be shown a video and asked about it: from frames and questions to inputs.
+"""Families of which the stream and the pixels of a video are made here, with PyTorch alone.
 
-A family is chosen by the model type in config.json. Four have a class here, which does with PyTorch alone
-what their processors in transformers do, because the video processors there need torchvision (and SmolVLM's
-num2words): `Qwen2Family` (Qwen2-VL and Qwen2.5-VL), `InternVLFamily`, `SmolVLMFamily`, `Molmo2Family`. Any
-other is served by its own processor, with an image for every frame: `AnyFamily`.
-
-The stream is that of the method: the opened turn of the user, the video, the question, and nothing behind
-it; with ``chat_template`` the turn is closed and the assistant's opened. Nothing the instruction says is ever
-read as structure: see `Family.plain`. Running the model is the business of transformers_vlm.py.
+It is what their processors in transformers do, whose video processors need torchvision (and SmolVLM's
+num2words): the same text, and the same resizing as on tensors there.
 """
 
 from __future__ import annotations
 
-import hashlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch.nn.functional import interpolate
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring import patches
-from topreward_ros.scoring.answers import answer_token
-from topreward_ros.scoring.base import ScorerError, in_a_line
+from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.family import Family, Inputs, Video, planes_of
 from topreward_ros.scoring.patches import Preprocessing, read_preprocessing
-from topreward_ros.scoring.prompts import ANSWERS, CHAT_ANSWERS, MAX_INSTRUCTION, encodable
-from topreward_ros.scoring.templates import PLACE, fill
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Inputs = dict[str, torch.Tensor]  #: keyword arguments of a model's forward pass, for one stream
 
+class VideoFamily(Family):
+    """What these have in common. ``placeholder``: the token whose places the features of the video take."""
 
-class Video(NamedTuple):
-    """Frames in order, and when each was taken."""
-
-    frames: tuple[Frame, ...]
-    seconds: tuple[float, ...]  #: since the first frame, as they are told
-
-    def still(self) -> Video:
-        """A video as long in which nothing moves."""
-        return Video(self.frames[:1] * len(self.frames), self.seconds)
-
-
-class Family(ABC):
-    """What all have in common. ``tokens``: those that the stream is made of."""
-
-    tells_times: ClassVar[bool] = True  #: whether what the model reads depends on the times
-    closing = ""  #: what follows the question in a chat, up to the answer
-    placeholder = ""  #: the token that features of the video take the place of
-    tokens: ClassVar[tuple[str, ...]] = ()
+    placeholder: ClassVar[str]
+    tokens: ClassVar[tuple[str, ...]]  #: that the rest of the stream is made of
+    chat_closing = "<|im_end|>\n<|im_start|>assistant\n"
 
     def __init__(self, folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> None:
-        self.model_type: str = config.model_type
-        self.max_pixels = max_pixels  #: of one frame as the model sees it
+        super().__init__(config.model_type, tokenizer, max_pixels)
         self._tokenizer = tokenizer
         self._preprocessing = read_preprocessing(folder, required=True)
         self._resized: dict[Frame, torch.Tensor] = {}  # of the newest video, (3, height, width) uint8 each
-        self._added = _added_tokens(tokenizer)
         for token in (*self.tokens, self.placeholder):
             if tokenizer.token_to_id(token) is None:
                 raise ScorerError(
                     f"{folder}: the tokenizer has no token {token!r}, with which a model of type "
                     f"{self.model_type!r} reads a video: restore the checkpoint's own tokenizer.json"
                 )
-
-    # ---- of each family -----------------------------------------------------------------------------
 
     @abstractmethod
     def before(self, seconds: Sequence[float], pads: int) -> str:
@@ -91,10 +63,8 @@ class Family(ABC):
         """What else the model wants to know of the token ids (1, tokens)."""
         return {}
 
-    # ---- of all -------------------------------------------------------------------------------------
-
     def inputs(self, video: Video, questions: Sequence[str]) -> Iterator[Inputs]:
-        """What the model is given for each of ``questions``, on the CPU."""
+        """See `Family.inputs`."""
         seen = self.see(video)
         before = self.before(video.seconds, self.pads(video.frames[0]))
         for question in questions:
@@ -102,45 +72,19 @@ class Family(ABC):
             yield {"input_ids": ids, **seen, **self.of_ids(ids)}
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of ``text`` with all its structure."""
+        """See `Family.encode`."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def plain(self, instruction: str) -> str:
-        """``instruction`` with a space in every token of the model's own that it has in it."""
-        text = encodable(instruction)
-        for token in self._added:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
+    def sketch(self) -> str:
+        """See `Family.sketch`."""
+        return self.before((0.0, 0.5), 1)
 
-    def answers(self, templates: Sequence[str], chat_template: bool) -> tuple[int, int]:
-        """The tokens of the true and the false answer. Raises `ScorerError` for a tokenizer without them."""
-        closing = self.chat_closing() if chat_template else ""
-        questions = [fill(template, "lift") + closing for template in templates]
-        # Behind a line break or a space there is no space.
-        true, false = (
-            answer_token(self.encode, questions, answer)
-            for answer in (CHAT_ANSWERS if closing[-1:].isspace() else ANSWERS)
-        )
-        if true == false:
-            raise ScorerError(
-                f"the tokenizer has the same token {true} for {ANSWERS[0]!r} and {ANSWERS[1]!r}, so it knows "
-                "neither: use a model with another tokenizer, such as Qwen's"
-            )
-        return true, false
-
-    def chat_closing(self) -> str:
-        """What follows the question when it is asked as a chat."""
-        return self.closing
-
-    def prompt_hash(self, templates: Sequence[str], chat_template: bool) -> str:
-        """First 16 hex digits of a SHA-256 over everything that fixes the token stream but the input."""
-        closing = self.chat_closing() if chat_template else ""
-        questions = [fill(template, PLACE) + closing for template in templates]
-        layout = [self.model_type, self.before((0.0, 0.5), 1), *questions, *ANSWERS, str(MAX_INSTRUCTION)]
-        return hashlib.sha256("\0".join(layout).encode()).hexdigest()[:16]
+    def closing(self) -> str:
+        """See `Family.closing`."""
+        return self.chat_closing
 
     def forget(self) -> None:
-        """Give back what is kept of the newest video."""
+        """See `Family.forget`."""
         self._resized.clear()
 
     def _id(self, token: str) -> int:
@@ -159,7 +103,7 @@ class Family(ABC):
         for frame in video.frames:
             if frame not in kept:
                 known = self._resized.get(frame)
-                kept[frame] = known if known is not None else self.resize(_planes(frame))
+                kept[frame] = known if known is not None else self.resize(planes_of(frame))
         if len(kept) > 1:  # else a still video, between two of which the frames are wanted again
             self._resized = kept
         return torch.stack([kept[frame] for frame in video.frames])
@@ -168,11 +112,10 @@ class Family(ABC):
         return _normalized(pixels, self._preprocessing)
 
 
-class Qwen2Family(Family):
+class Qwen2Family(VideoFamily):
     """Qwen2-VL and Qwen2.5-VL: two frames are one step of a video, at the size that suits the camera."""
 
     placeholder = "<|video_pad|>"
-    closing = "<|im_end|>\n<|im_start|>assistant\n"
     tokens = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
 
     def __init__(self, folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> None:
@@ -186,7 +129,7 @@ class Qwen2Family(Family):
         self._size = (0, 0)  # (height, width) of the frames as the model sees them
 
     def before(self, seconds: Sequence[float], pads: int) -> str:
-        """See `Family.before`; a part is two frames."""
+        """See `VideoFamily.before`; a part is two frames."""
         video = self.placeholder * (pads * ((len(seconds) + 1) // 2))
         return f"<|im_start|>user\n<|vision_start|>{video}<|vision_end|>"
 
@@ -195,7 +138,7 @@ class Qwen2Family(Family):
         return height * width // (self._patch * self._merge) ** 2
 
     def see(self, video: Video) -> Inputs:
-        """See `Family.see`; an odd last frame is repeated."""
+        """See `VideoFamily.see`; an odd last frame is repeated."""
         size = self._size_for(video.frames[0])
         if size != self._size:
             self.forget()
@@ -226,7 +169,7 @@ class Qwen2Family(Family):
         return patches.frame_size(height, width, self._patch * self._merge, self.max_pixels)
 
 
-class _SquareFamily(Family):
+class _SquareFamily(VideoFamily):
     """One size for all frames, a square: where it has more than ``max_pixels``, frames are shrunk before."""
 
     _side = 0  # [pixels]
@@ -252,7 +195,6 @@ class InternVLFamily(_SquareFamily):
 
     tells_times = False
     placeholder = "<IMG_CONTEXT>"
-    closing = "<|im_end|>\n<|im_start|>assistant\n"
     tokens = ("<|im_start|>", "<|im_end|>", "<img>", "</img>")
 
     def __init__(self, folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> None:
@@ -280,7 +222,7 @@ class SmolVLMFamily(_SquareFamily):
     """SmolVLM2: frames with their minute and second, and how many they are in words."""
 
     placeholder = "<image>"
-    closing = "<end_of_utterance>\nAssistant:"
+    chat_closing = "<end_of_utterance>\nAssistant:"
     tokens = ("<|im_start|>", "<end_of_utterance>", "<fake_token_around_image>", "<global-img>")
 
     def __init__(self, folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> None:
@@ -320,7 +262,6 @@ class Molmo2Family(_SquareFamily):
     """Molmo2: the video, each frame with its time, stands before the user's turn."""
 
     placeholder = "<im_patch>"
-    closing = "<|im_end|>\n<|im_start|>assistant\n"
     tokens = ("<|im_start|>", "<|im_end|>", "<im_start>", "<im_end>", "<frame_start>", "<frame_end>")
     _pooling = 3  # side of the block of patches that makes one token of a video
 
@@ -383,118 +324,14 @@ class Molmo2Family(_SquareFamily):
         return blocks.transpose(1, 2).reshape(self._blocks**2, self._pooling**2)
 
 
-_MARK = "THE-QUESTION"  # stands for it in a chat
-
-
-class AnyFamily(Family):
-    """Any other: its own processor, every frame an image, and the chat template cut behind the question.
-
-    The processor runs anew for every question.
-    """
-
-    tells_times = False
-
-    def __init__(self, folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> None:
-        self.model_type = config.model_type
-        self.max_pixels = max_pixels
-        self._processor = _read_processor(folder, self.model_type)
-        self._tokenizer = tokenizer
-        self._added = _added_tokens(tokenizer)
-        self._resized = {}
-        self._render = lru_cache(maxsize=256)(self._make_render)
-
-    def before(self, seconds: Sequence[float], pads: int) -> str:
-        """As it is before the processor spells out the images."""
-        return self._render(len(seconds))[0]
-
-    def chat_closing(self) -> str:
-        closing = self._render(2)[1]
-        if not closing:
-            raise ScorerError(
-                f"chat_template is true, and the model of type {self.model_type!r} has no chat template: set "
-                "it to false, or put the checkpoint's chat_template.jinja into its folder"
-            )
-        return closing
-
-    def inputs(self, video: Video, questions: Sequence[str]) -> Iterator[Inputs]:
-        images = [self.resize(planes).permute(1, 2, 0).numpy() for planes in map(_planes, video.frames)]
-        before = self.before(video.seconds, 1)
-        begin = getattr(self._processor.tokenizer, "bos_token", None)
-        for question in questions:
-            text = before + question
-            made = self._processor(
-                text=[text],
-                images=[images],
-                return_tensors="pt",
-                input_data_format="channels_last",  # else it guesses, wrongly for an image of three rows
-                add_special_tokens=not (begin and text.startswith(begin)),
-            )
-            inputs = {name: value for name, value in made.items() if isinstance(value, torch.Tensor)}
-            if inputs["input_ids"][0, -1] != self.encode(question)[-1]:
-                raise ScorerError(
-                    f"the processor of the model of type {self.model_type!r} writes on behind the question, "
-                    "where the answer must stand: models of this type cannot be scored with"
-                )
-            yield inputs
-
-    def encode(self, text: str) -> list[int]:
-        """See `Family.encode`; the processor's tokenizer need not be that of tokenizer.json in all."""
-        return list(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def resize(self, planes: torch.Tensor) -> torch.Tensor:
-        """No more than ``max_pixels``; the rest is the processor's."""
-        height, width = planes.shape[1:]
-        if height * width <= self.max_pixels:
-            return planes
-        return patches.resized(planes, patches.frame_size(height, width, 1, self.max_pixels))
-
-    def pads(self, frame: Frame) -> int:
-        raise NotImplementedError  # the processor's business, as is what follows
-
-    def see(self, video: Video) -> Inputs:
-        raise NotImplementedError
-
-    def _make_render(self, count: int) -> tuple[str, str]:
-        """What stands before and behind the question when it is asked about ``count`` images as a chat."""
-        image, processor = {"type": "image"}, self._processor
-        if not getattr(processor, "chat_template", None):
-            token = getattr(processor, "image_token", None)
-            if not token:
-                raise ScorerError(
-                    f"the processor of the model of type {self.model_type!r} has neither a chat template nor "
-                    "an image token, which tell how to show it a video: such models cannot be scored with"
-                )
-            return token * count, ""
-        chat = [{"role": "user", "content": [*[image] * count, {"type": "text", "text": _MARK}]}]
-        try:
-            text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # of whoever wrote the template
-            raise ScorerError(
-                f"the chat template of the model of type {self.model_type!r} fails on several images "
-                f"({in_a_line(error)}): models of this type cannot be scored with"
-            ) from error
-        before, found, after = text.partition(_MARK)
-        if not found:
-            raise ScorerError(
-                f"the chat template of the model of type {self.model_type!r} leaves out the question: "
-                "restore it from the checkpoint"
-            )
-        return before, after
-
-
 #: By the model type in config.json.
-FAMILIES: dict[str, type[Family]] = {
+FAMILIES: dict[str, type[VideoFamily]] = {
     "qwen2_vl": Qwen2Family,
     "qwen2_5_vl": Qwen2Family,
     "internvl": InternVLFamily,
     "smolvlm": SmolVLMFamily,
     "molmo2": Molmo2Family,
 }
-
-
-def make_family(folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> Family:
-    """The family of the model in ``folder``; ``config`` is transformers' own. Raises `ScorerError`."""
-    return FAMILIES.get(config.model_type, AnyFamily)(folder, config, tokenizer, max_pixels)
 
 
 _BELOW_TWENTY = (
@@ -521,22 +358,11 @@ def in_words(number: int) -> str:
     return str(number)
 
 
-def _planes(frame: Frame) -> torch.Tensor:
-    """(3, height, width) uint8, a copy."""
-    return torch.from_numpy(frame.image.transpose(2, 0, 1).copy(order="C"))
-
-
 def _normalized(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     """(frames, 3, height, width), from uint8 to what the vision model was trained on, float32."""
     mean = torch.tensor(preprocessing.mean).mul(1 / preprocessing.rescale)
     std = torch.tensor(preprocessing.std).mul(1 / preprocessing.rescale)
     return (pixels.float() - mean[:, None, None]) / std[:, None, None]
-
-
-def _added_tokens(tokenizer: Tokenizer) -> list[str]:
-    """Tokens that are found in a text before it is cut into words, the longest first."""
-    added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
-    return sorted((token for token in added if len(token) > 1 and not token.isspace()), key=len, reverse=True)
 
 
 def _beginning(folder: Path) -> str:
@@ -548,23 +374,3 @@ def _beginning(folder: Path) -> str:
         if token:
             return str(token)
     return ""
-
-
-def _read_processor(folder: Path, model_type: str) -> Any:
-    from transformers import AutoProcessor
-
-    library: Any = AutoProcessor  # without type hints of its own
-    try:
-        made = library.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        raise ScorerError(
-            f"the processor of {folder}, a model of type {model_type!r}, cannot be made "
-            f"({in_a_line(error)}): install the Python package that it names, or restore the checkpoint's "
-            f"processor files; models of type {', '.join(FAMILIES)} and qwen3_vl need no processor"
-        ) from error
-    if not hasattr(made, "image_processor") or not hasattr(made, "tokenizer"):
-        raise ScorerError(
-            f"{folder}, a model of type {model_type!r}, has no processor for text and images: copy all files "
-            "of the checkpoint there, preprocessor_config.json among them"
-        )
-    return made
