@@ -37,7 +37,7 @@ AFTER_THE_VIDEO = 3.0  # [s] for the last scores
 ARGUMENTS = (
     ("video", "video file or folder of images, together with task; not given: the three shipped ones"),
     ("task", "what the robot was told to do; given alone, it is asked of the first shipped video"),
-    ("model", "'embedded', a Hugging Face hub id, or the folder of a Qwen3-VL checkpoint"),
+    ("model", "'embedded', a Hugging Face hub id, or the folder of a checkpoint"),
 )
 
 

@@ -23,7 +23,7 @@ ARGUMENTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("image_topic", "topic of the camera; for several cameras set image_topics in params_file", ()),
     ("image_transport", "how images come: sensor_msgs/Image or CompressedImage", ("raw", "compressed")),
     ("task", "the task to watch, in natural language; the monitor idles until it has one", ()),
-    ("model", "'embedded', a Hugging Face hub id, or the folder of a Qwen3-VL checkpoint", ()),
+    ("model", "'embedded', a Hugging Face hub id, or the folder of a checkpoint", ()),
     ("device", "torch device of the model: auto, cpu, cuda, cuda:1 ...", ()),
     ("namespace", "ROS namespace of the monitor and of its relative topics", ()),
     (

@@ -243,7 +243,7 @@ def test_list_tells_what_is_here_what_is_incomplete_and_what_can_be_got(folder: 
     (cached(tmp_path / "home") / "refs" / "main").write_text(COMMIT)
     (snapshot / WEIGHTS).unlink()
     assert listed(tmp_path / "home")[NAME].startswith("incomplete")
-    (snapshot / "config.json").write_text('{"model_type": "llava"}')
+    (snapshot / "config.json").write_text('{"model_type": "bert"}')
     assert NAME not in listed(tmp_path / "home"), "a model of another kind is none of ours"
 
 
@@ -423,8 +423,8 @@ def test_two_downloads_at_once_do_not_mix(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_another_kind_of_model_is_refused_before_its_weights(hub: Hub, tmp_path: Path) -> None:
-    (hub.folder / "config.json").write_text('{"model_type": "llava"}')
-    assert "of type 'llava': only 'qwen3_vl'" in refused(download(hub, tmp_path))
+    (hub.folder / "config.json").write_text('{"model_type": "bert"}')
+    assert "of type 'bert', which transformers" in refused(download(hub, tmp_path))
     assert [name for name, _ in hub.sent] == ["config.json"]
     (hub.folder / "config.json").unlink()
     assert f"{NAME} has no config.json" in refused(download(hub, tmp_path))

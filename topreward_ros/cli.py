@@ -186,7 +186,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--model",
         default=monitor_defaults()["model"],
         metavar="M",
-        help="'embedded', a hub id, or the folder of a Qwen3-VL checkpoint (default: %(default)s)",
+        help="'embedded', a hub id, or the folder of a checkpoint (default: %(default)s)",
     )
 
 
@@ -477,7 +477,7 @@ def _add_models(commands: Any) -> None:
         epilog="Example: topreward models download Qwen/Qwen3-VL-8B-Instruct",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    about_list = "the embedded model, Qwen3-VL models in the local hub cache, and others that can be got"
+    about_list = "the embedded model, those in the local hub cache, and others that can be got"
     actions.add_parser("list", help=about_list, description=about_list).set_defaults(run=_models_list)
     for name, run, about in (
         ("info", _models_info, "what is in a model: size, hash, frame size, instructions it understands"),

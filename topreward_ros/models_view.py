@@ -63,6 +63,8 @@ def facts_view(facts: ModelFacts) -> RenderableType:
     table.add_row("weights", f"{size_text(facts.size)}{files}")
     table.add_row("prompt", facts.prompt_hash)
     table.add_row("frame", f"at most {facts.frame_pixels} pixels, with the shipped settings")
+    ways = ("a full forward pass per prefix: slower", "incremental: only what is new is computed")
+    table.add_row("scoring", ways[facts.incremental])
     table.add_row("model card", Text(str(facts.card or "-")))
     if not facts.notes.instructions:
         table.add_row("instructions", "any")

@@ -77,7 +77,7 @@ MONITOR_PARAMETERS = (
         "With several cameras: primary scores the first only, tile puts them side by side in one frame",
         choices=("primary", "tile"),
     ),
-    Parameter("model", "'embedded', a Hugging Face hub id, or the folder of a Qwen3-VL checkpoint"),
+    Parameter("model", "'embedded', a Hugging Face hub id, or the folder of a checkpoint"),
     Parameter("device", "Torch device of the scorer: auto, cpu, cuda, cuda:1 ..."),
     Parameter(
         "dtype",

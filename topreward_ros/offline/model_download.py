@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from topreward_ros.scoring import registry
-from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.base import ScorerError, in_a_line
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 _HUB_TIMEOUT = 10.0  # [s] until a hub that does not answer is given up
 _BLOCK = 1 << 20  # [bytes] written and read at once
-_SMALL_FILES = ("*.json", "README.md", "LICENSE*")
+_SMALL_FILES = ("*.json", "*.jinja", "README.md", "LICENSE*")
 
 
 class DownloadError(RuntimeError):
@@ -82,7 +82,7 @@ def download_model(name: str, progress: DownloadProgress) -> Path:
         about = huggingface_hub.HfApi().model_info(name, timeout=_HUB_TIMEOUT, files_metadata=True)
     commit, files = str(about.sha), _needed(about.siblings or [])
     if "config.json" not in [file.name for file in files]:
-        raise DownloadError(f"{name} has no config.json: it is no checkpoint of Qwen3-VL; choose another")
+        raise DownloadError(f"{name} has no config.json: it is no checkpoint; choose another")
     with _hub_call(name):
         config = Path(huggingface_hub.hf_hub_download(name, "config.json", revision=commit))
     registry.read_config(config.parent)
@@ -240,7 +240,7 @@ def _hub_call(name: str) -> Iterator[None]:
         else:
             mend = "check the network"
         raise DownloadError(
-            f"{name} cannot be downloaded ({registry.in_a_line(error)}): {mend}, then run the same command "
+            f"{name} cannot be downloaded ({in_a_line(error)}): {mend}, then run the same command "
             "again; what has arrived is kept"
         ) from error
     finally:

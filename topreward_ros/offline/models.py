@@ -20,10 +20,11 @@ from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline.score_video import Curve, score_video
 from topreward_ros.scoring import registry
-from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings, in_a_line
 from topreward_ros.scoring.model_notes import ModelNotes, read_model_notes
 from topreward_ros.scoring.prompts import prompt_hash
 from topreward_ros.scoring.random_checkpoint import RANDOM_WEIGHTS_KEY
+from topreward_ros.scoring.templates import PAPER
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo
@@ -63,6 +64,7 @@ class ModelFacts:
     parameters: int | None  #: None where the format does not tell
     dtypes: tuple[str, ...]  #: as the file names them, such as F16
     random_weights: bool
+    incremental: bool  #: scored with by what is new; else by a full forward pass per prefix
     frame_pixels: int  #: at most, with the shipped settings
     prompt_hash: str
     notes: ModelNotes
@@ -128,13 +130,11 @@ def _cached_model(repository: CachedRepoInfo) -> ListedModel | None:
 def describe_model(name: str) -> ModelFacts:
     """Read what is in the folder of a model, without loading it. Raises `ScorerError`."""
     folder = registry.find_folder(name)
-    from topreward_ros.scoring.patches import read_preprocessing
-
     config = registry.read_config(folder)
     notes = read_model_notes(folder)
     weights = registry.weight_files(folder)
     parameters, dtypes = _count_parameters(weights)
-    settings = ScorerSettings.from_parameters(monitor_defaults())
+    stream, pixels = _shown(folder, incremental := registry.is_incremental(config), notes)
     card = folder / "README.md"
     return ModelFacts(
         name=name,
@@ -145,12 +145,24 @@ def describe_model(name: str) -> ModelFacts:
         parameters=parameters,
         dtypes=dtypes,
         random_weights=bool(config.get(RANDOM_WEIGHTS_KEY, False)),
-        frame_pixels=registry.frame_pixels(read_preprocessing(folder), notes, settings),
-        prompt_hash=prompt_hash(),
+        incremental=incremental,
+        frame_pixels=pixels,
+        prompt_hash=stream,
         notes=notes,
         hash_matches=_hash_matches(folder, notes),
         card=card if card.is_file() else None,
     )
+
+
+def _shown(folder: Path, incremental: bool, notes: ModelNotes) -> tuple[str, int]:
+    """Hash of the prompt and pixels of a frame, with the shipped settings."""
+    from topreward_ros.scoring.patches import read_preprocessing
+
+    settings = ScorerSettings.from_parameters(monitor_defaults())
+    if incremental:
+        return prompt_hash(), registry.frame_pixels(read_preprocessing(folder), notes, settings)
+    family = registry.read_family(folder, settings)
+    return family.prompt_hash([PAPER], chat_template=False), family.max_pixels
 
 
 def _hash_matches(folder: Path, notes: ModelNotes) -> bool | None:
@@ -176,9 +188,7 @@ def _count_parameters(weights: list[Path]) -> tuple[int | None, tuple[str, ...]]
                     count += prod(tensor.get_shape())
                     dtypes.add(tensor.get_dtype())
         except (SafetensorError, OSError) as error:
-            raise ScorerError(
-                f"{file} cannot be read ({registry.in_a_line(error)}): get the model again"
-            ) from error
+            raise ScorerError(f"{file} cannot be read ({in_a_line(error)}): get the model again") from error
     return count, tuple(sorted(dtypes))
 
 

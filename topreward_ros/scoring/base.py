@@ -15,7 +15,15 @@ from typing import Any
 from topreward_ros.core.frames import EpisodeBuffer, Frame
 from topreward_ros.core.progress import PrefixScore, ProgressMode
 
-__all__ = ["RANDOM_WEIGHTS", "PrefixScore", "PrefixScorer", "ScorerError", "ScorerInfo", "ScorerSettings"]
+__all__ = [
+    "RANDOM_WEIGHTS",
+    "PrefixScore",
+    "PrefixScorer",
+    "ScorerError",
+    "ScorerInfo",
+    "ScorerSettings",
+    "in_a_line",
+]
 
 
 RANDOM_WEIGHTS = "random weights"  #: said wherever a person reads a number that they produced
@@ -23,6 +31,12 @@ RANDOM_WEIGHTS = "random weights"  #: said wherever a person reads a number that
 
 class ScorerError(RuntimeError):
     """A score could not be computed, or a scorer not be made. The text names thing, value and mend."""
+
+
+def in_a_line(error: BaseException) -> str:
+    """Kind and first line of an error of somebody else's, to be quoted in ours."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +64,7 @@ class ScorerSettings:
     threads: int  #: CPU threads; 0: all cores but one
     static_baseline: bool  #: also score the first frame repeated
     prompts: str = ""  #: file of templates, see `templates.read_templates`; empty: the paper's alone
-    contrastive: bool = False  #: score True against False alone, see `qwen3_vl`
+    contrastive: bool = False  #: score True against False alone, see `answers`
     layout: str = "v4.57"  #: of the token stream, see `prompts.Framing`
     chat_template: bool = False  #: see `prompts.Framing`
     sample_rate: float = 0.0  #: [Hz] at which frames come, so that times can be told as due; 0: as they are

@@ -38,15 +38,17 @@ class Preprocessing:
         return max(1, min(max_pixels, self.video_pixels // max_frames))
 
 
-def read_preprocessing(folder: Path) -> Preprocessing:
+def read_preprocessing(folder: Path, required: bool = False) -> Preprocessing:
     """Read the checkpoint's own preprocessor file. Raises `ScorerError` for one that makes no sense.
 
-    A file for images only gives mean and deviation: its pixel budget is that of a single image.
+    A file for images only gives mean and deviation: its pixel budget is that of a single image. Without any
+    file the defaults hold, unless one is ``required``.
     """
     for name, is_video in (
         ("video_preprocessor_config.json", True),
         ("processor_config.json", True),
         ("preprocessor_config.json", False),
+        ("processor_config.json", False),
     ):
         path = folder / name
         if not path.is_file():
@@ -54,13 +56,18 @@ def read_preprocessing(folder: Path) -> Preprocessing:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if name == "processor_config.json":
-                content = content.get("video_processor")
+                content = content.get("video_processor" if is_video else "image_processor")
             if content is not None:
                 return _preprocessing(content, is_video)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ScorerError(
                 f"{path} cannot be used ({type(error).__name__}: {error}): restore it from the checkpoint"
             ) from error
+    if required:
+        raise ScorerError(
+            f"{folder} has no preprocessor_config.json, which tells what colours the model was trained on: "
+            "copy all files of the checkpoint there"
+        )
     _log.warning("%s has no preprocessor file: using the values of the released Qwen3-VL checkpoints", folder)
     return Preprocessing()
 
@@ -79,6 +86,19 @@ def _preprocessing(content: dict[str, Any], is_video: bool) -> Preprocessing:
     if len(made.mean) != 3 or len(made.std) != 3 or min(made.std) <= 0 or made.video_pixels <= 0:
         raise ValueError(f"mean, std or size out of range: {made}")
     return made
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; an empty one where there is no file. Raises `ScorerError` for a damaged one."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return dict(content)
+    except (OSError, ValueError, TypeError) as error:
+        raise ScorerError(
+            f"{path} cannot be read ({type(error).__name__}: {error}): restore it from the checkpoint"
+        ) from error
 
 
 def frame_size(height: int, width: int, unit: int, max_pixels: int) -> tuple[int, int]:
@@ -115,7 +135,11 @@ def frame_size(height: int, width: int, unit: int, max_pixels: int) -> tuple[int
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
     """``image`` (H, W, 3) uint8 as a uint8 tensor (3, height, width), bicubic with antialiasing."""
-    planes = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))  # a copy, (H, W, 3) -> (3, H, W)
+    return resized(torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")), size)  # a copy
+
+
+def resized(planes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """As `resize`, from (3, H, W) uint8."""
     if planes.shape[1:] == size:
         return planes
     # On uint8, as the processor does it: the result is rounded and clamped to 0..255.

@@ -95,6 +95,28 @@ def told_time(seconds: float) -> float:
     return float(f"{seconds:.1f}")
 
 
+def encodable(text: str) -> str:
+    """``text`` as a tokenizer takes it: a lone surrogate is not text."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+class InstructionReader:
+    """Cuts an instruction that is too long, and says so once."""
+
+    def __init__(self) -> None:
+        self._cut = ""  # the last one that was too long
+
+    def cut(self, instruction: str) -> str:
+        if len(instruction) <= MAX_INSTRUCTION:
+            return instruction
+        if instruction != self._cut:  # said once, not with every frame
+            _log.warning(
+                "instruction of %d characters: only the first %d are read", len(instruction), MAX_INSTRUCTION
+            )
+        self._cut = instruction
+        return instruction[:MAX_INSTRUCTION]
+
+
 class PromptTokens:
     """Token ids of everything that is not pixels. Raises `ScorerError` for a tokenizer that cannot serve."""
 
@@ -111,7 +133,7 @@ class PromptTokens:
             self._plain.pre_tokenizer = tokenizer.pre_tokenizer
         self._templates = tuple(templates)
         self._framing = framing
-        self._cut_instruction = ""  # the last one that was too long
+        self._reader = InstructionReader()
 
         self.turn_start = _structural_token(tokenizer, TURN_START)
         self.vision_start = _structural_token(tokenizer, VISION_START)
@@ -128,8 +150,7 @@ class PromptTokens:
 
     def text(self, text: str) -> list[int]:
         """Ids of ``text`` as plain text: no id of an added token is among them."""
-        encodable = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate is not text
-        return list(self._plain.encode(encodable, add_special_tokens=False).ids)
+        return list(self._plain.encode(encodable(text), add_special_tokens=False).ids)
 
     def before_patch(self, seconds: float, first: bool) -> list[int]:
         """Ids from the end of the last patch (or the very start) to the first pad of the next."""
@@ -142,15 +163,7 @@ class PromptTokens:
 
     def after_video(self, instruction: str) -> list[list[int]]:
         """Ids after the last patch, for every template; the model's next token is the answer."""
-        if len(instruction) > MAX_INSTRUCTION:
-            if instruction != self._cut_instruction:  # said once, not with every frame
-                _log.warning(
-                    "instruction of %d characters: only the first %d are read",
-                    len(instruction),
-                    MAX_INSTRUCTION,
-                )
-            self._cut_instruction = instruction
-            instruction = instruction[:MAX_INSTRUCTION]
+        instruction = self._reader.cut(instruction)
         before = [self.vision_end] if self._framing.layout == "v5" else []
         after: list[int] = []
         if self._framing.chat_template:

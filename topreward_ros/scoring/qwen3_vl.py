@@ -27,8 +27,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from math import isfinite, nan
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -37,6 +35,7 @@ import torch
 from topreward_ros.core.frames import EpisodeBuffer, Frame
 from topreward_ros.core.progress import NO_SCORE
 from topreward_ros.scoring import patches
+from topreward_ros.scoring.answers import read_answers
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.device import free_memory, give_back, send
 from topreward_ros.scoring.language import Pass, PatchFeatures
@@ -61,7 +60,10 @@ _FEWEST_FRAMES = 4
 
 
 class Qwen3VLScorer(PrefixScorer):
-    """Scores prefixes with a loaded `Qwen3VLForConditionalGeneration`; `registry` loads one."""
+    """Scores prefixes with a loaded `Qwen3VLForConditionalGeneration`; `registry` loads one.
+
+    A `Qwen3VLMoeForConditionalGeneration` has the same parts, and is scored with in the same way.
+    """
 
     def __init__(
         self,
@@ -212,17 +214,7 @@ class Qwen3VLScorer(PrefixScorer):
 
     def _read(self, answers: torch.Tensor, seen: int) -> PrefixScore:
         """From log-probabilities (prompts, 2) of the true and the false answer after ``seen`` patches."""
-        if self._settings.contrastive:
-            difference = answers[:, 0] - answers[:, 1]
-            answers = torch.nn.functional.logsigmoid(torch.stack([difference, -difference], dim=1))
-        pairs = answers.tolist()
-        if not all(isfinite(value) for pair in pairs for value in pair):
-            raise ScorerError(
-                f"log p(True), log p(False) are {', '.join(map(str, pairs))} after {seen} patches in "
-                f"{self._model.dtype}: try dtype float32, or check the weights"
-            )
-        true, false = zip(*pairs, strict=True)
-        return PrefixScore(fmean(true), fmean(false), log_prob_std=stdev(true) if len(true) > 1 else nan)
+        return read_answers(answers, self._settings.contrastive, f"{seen} patches", self._model.dtype)
 
     def _knows_static(self, start: Frame, layout: _Layout) -> bool:
         """Whether it is known what a video would score in which nothing moves: ``start``, repeated."""
@@ -430,8 +422,8 @@ def check_frames(prefix: Sequence[Frame]) -> None:
             raise ScorerError(f"a frame is {dtype} of shape {shape}: pass uint8 of shape (height, width, 3)")
 
 
-def pair_up(prefix: Sequence[Frame], sample_rate: float = 0.0) -> list[Patch]:
-    """The temporal patches of a prefix; an odd last frame, or one alone, is repeated.
+def seconds_of(prefix: Sequence[Frame], sample_rate: float = 0.0) -> list[float]:
+    """Times [s] since the first frame, as they are told to a model.
 
     A frame that was taken within a quarter of a period of when it was due, at ``sample_rate`` [Hz], is told
     with the time when it was due, as the authors' code does for videos. So the jitter of a camera does not
@@ -442,6 +434,12 @@ def pair_up(prefix: Sequence[Frame], sample_rate: float = 0.0) -> list[Patch]:
     if sample_rate > 0:
         due = [round(time * sample_rate) / sample_rate for time in seconds]
         seconds = [d if abs(d - t) <= 0.25 / sample_rate else t for d, t in zip(due, seconds, strict=True)]
+    return seconds
+
+
+def pair_up(prefix: Sequence[Frame], sample_rate: float = 0.0) -> list[Patch]:
+    """The temporal patches of a prefix; an odd last frame, or one alone, is repeated."""
+    seconds = seconds_of(prefix, sample_rate)
     last = len(prefix) - 1
     return [
         Patch(prefix[i], prefix[j], told_time((seconds[i] + seconds[j]) / 2))

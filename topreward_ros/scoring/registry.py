@@ -1,9 +1,11 @@
 """From the name of a model to a scorer, with an error that a user can act on for everything in between.
 
-'embedded' is the model that ships with this package; a folder is a Qwen3-VL checkpoint; `org/name` is one on
-the Hugging Face hub, of which the copy on this machine is read: nothing is ever downloaded here
-(offline/model_download.py does that). PyTorch and transformers are imported when a model is loaded, so that
-importing this module costs nothing.
+'embedded' is the model that ships with this package; a folder is a checkpoint; `org/name` is one on the
+Hugging Face hub, of which the copy on this machine is read: nothing is ever downloaded here
+(offline/model_download.py does that). Qwen3-VL, dense or of experts, is scored with incrementally
+(qwen3_vl.py), any other model of images and text that transformers knows by whole forward passes
+(transformers_vlm.py). PyTorch and transformers are imported when a model is loaded, so that importing this
+module costs nothing.
 """
 
 from __future__ import annotations
@@ -13,12 +15,12 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings, in_a_line
 from topreward_ros.scoring.model_notes import ModelNotes, read_model_notes
 from topreward_ros.scoring.random_checkpoint import RANDOM_WEIGHTS_KEY
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import Qwen3VLForConditionalGeneration
 
+    from topreward_ros.scoring.family import Family
     from topreward_ros.scoring.patches import Preprocessing
     from topreward_ros.scoring.prompts import PromptTokens
 
@@ -35,15 +38,19 @@ _log = logging.getLogger(__name__)
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "models" / "embedded"
 
+#: Model types in config.json of which every prefix is scored incrementally.
+INCREMENTAL = ("qwen3_vl", "qwen3_vl_moe")
+QUANTIZABLE = ("qwen3_vl",)  #: those whose weights may be kept in 8 bits; a mixture's experts could not
+
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  #: names of files of weights, the better format first
 _WHOLE = ("model.safetensors", "pytorch_model.bin")  # a model in one file; in several, the index has its name
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 class LoadedModel(NamedTuple):
-    """What every way of scoring with a checkpoint needs."""
+    """What every way of scoring with a Qwen3-VL checkpoint needs."""
 
-    model: Qwen3VLForConditionalGeneration
+    model: Qwen3VLForConditionalGeneration  #: or Qwen3VLMoeForConditionalGeneration, which has the same parts
     tokens: PromptTokens
     preprocessing: Preprocessing
     info: ScorerInfo
@@ -51,29 +58,36 @@ class LoadedModel(NamedTuple):
 
 def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
     """Load ``model``: 'embedded', a folder, or a hub id. Raises `ScorerError` and leaves nothing behind."""
+    if not is_incremental(read_config(find_folder(model))):
+        return _load_any(model, settings)
     loaded = load_model(model, settings)
     from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
 
     return Qwen3VLScorer(loaded.model, loaded.tokens, loaded.preprocessing, settings, loaded.info)
 
 
+def is_incremental(config: Mapping[str, Any]) -> bool:
+    """Whether a model with this config.json is scored with incrementally, not by whole forward passes."""
+    return config["model_type"] in INCREMENTAL
+
+
 def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
-    """What a scorer is made of; arguments and errors as `load_scorer`."""
+    """What the scorer of a Qwen3-VL is made of; arguments and errors as `load_scorer`."""
     folder = find_folder(model)
+    from topreward_ros.scoring.attention import kernels_of
     from topreward_ros.scoring.patches import read_preprocessing
-    from topreward_ros.scoring.prompts import LAYOUTS, Framing, prompt_hash
-    from topreward_ros.scoring.quantization import check_quantization, described
+    from topreward_ros.scoring.prompts import Framing, prompt_hash
     from topreward_ros.scoring.templates import read_templates
     from topreward_ros.scoring.vocabulary import TrainedPromptTokens
 
     config = read_config(folder)
+    if not is_incremental(config):
+        raise ScorerError(
+            f"{folder} holds a model of type {config['model_type']!r}: only {' and '.join(INCREMENTAL)} can "
+            "be scored with incrementally"
+        )
     notes = read_model_notes(folder)
-    device = _choose_device(settings.device)
-    dtype = _choose_dtype(settings.dtype, device)
-    check_quantization(settings.quantization, dtype)
-    _check_limits(settings)
-    if settings.layout not in LAYOUTS:
-        raise ScorerError(f"layout {settings.layout!r} is not known: use {' or '.join(LAYOUTS)}")
+    device, dtype = _check_settings(settings, config)
     templates = read_templates(settings.prompts)
     framing = Framing(settings.layout, settings.chat_template)
     tokenizer = _read_tokenizer(folder)
@@ -83,28 +97,122 @@ def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
             f"{folder}: config.json has video_token_id {config['video_token_id']}, the tokenizer has "
             f"{tokens.video_pad}: they belong to different models"
         )
-    vocabulary = config.get("text_config", {}).get("vocab_size")
-    if isinstance(vocabulary, int) and tokenizer.get_vocab_size() > vocabulary:
+    _check_vocabulary(folder, config, tokenizer)
+    preprocessing = read_preprocessing(folder)
+    _use_threads(settings.threads)
+    loaded = _load_model(folder, device, dtype, settings.quantization, attn_implementation="sdpa")
+    _log.info("attention of the language model on %s in %s: %s", device, dtype, kernels_of(device, dtype))
+    pixels = frame_pixels(preprocessing, notes, settings)
+    _check_memory(loaded, settings, pixels)
+    info = _info(model, folder, config, loaded, settings, prompt_hash(templates, framing), pixels)
+    return LoadedModel(loaded, tokens, preprocessing, info)
+
+
+def _load_any(model: str, settings: ScorerSettings) -> PrefixScorer:
+    """`load_scorer` for a model that is not scored with incrementally."""
+    folder = find_folder(model)
+    from topreward_ros.scoring.templates import read_templates
+    from topreward_ros.scoring.transformers_vlm import TransformersVlmScorer
+
+    config = read_config(folder)
+    device, dtype = _check_settings(settings, config)
+    templates = read_templates(settings.prompts)
+    family = read_family(folder, settings)
+    family.answers(templates, settings.chat_template)  # before the weights, which take long
+    _check_vocabulary(folder, config, _read_tokenizer(folder))
+    _use_threads(settings.threads)
+    loaded: Any = _load_model(folder, device, dtype, settings.quantization)
+    prompt_hash = family.prompt_hash(templates, settings.chat_template)
+    info = _info(model, folder, config, loaded, settings, prompt_hash, family.max_pixels)
+    _log.warning(
+        "%s is a model of type %r, for which every score is a full forward pass over the whole prefix: "
+        "slower than with Qwen3-VL, and the more so the longer the episode",
+        model,
+        config["model_type"],
+    )
+    return TransformersVlmScorer(loaded, family, templates, settings, info)
+
+
+def read_family(folder: Path, settings: ScorerSettings) -> Family:
+    """How the model in ``folder`` wants to be asked, for one that is not scored with incrementally.
+
+    Reads no weights. Raises `ScorerError`.
+    """
+    from transformers import AutoConfig
+
+    from topreward_ros.scoring.image_family import ImageFamily
+    from topreward_ros.scoring.video_families import FAMILIES
+
+    notes = read_model_notes(folder)
+    try:
+        with _quiet_transformers():
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise ScorerError(
+            f"{folder / 'config.json'} cannot be used ({in_a_line(error)}): restore it from the checkpoint"
+        ) from error
+    if getattr(config, "is_encoder_decoder", False):
+        raise ScorerError(
+            f"{folder} holds a model of type {config.model_type!r}, which reads with an encoder and has no "
+            "next word after the question: use a decoder, such as Qwen3-VL"
+        )
+    pixels = min(settings.max_pixels, notes.frame_pixels or settings.max_pixels)
+    with _quiet_transformers():
+        return FAMILIES.get(config.model_type, ImageFamily)(folder, config, _read_tokenizer(folder), pixels)
+
+
+def _check_settings(settings: ScorerSettings, config: Mapping[str, Any]) -> tuple[torch.device, torch.dtype]:
+    """Device and type of numbers. Raises `ScorerError` for a setting that cannot be."""
+    from topreward_ros.scoring.prompts import LAYOUTS
+    from topreward_ros.scoring.quantization import NONE, check_quantization
+
+    device = _choose_device(settings.device)
+    dtype = _choose_dtype(settings.dtype, device)
+    check_quantization(settings.quantization, dtype)
+    if settings.quantization != NONE and config["model_type"] not in QUANTIZABLE:
+        raise ScorerError(
+            f"quantization {settings.quantization!r} is for dense Qwen3-VL models, this one is of type "
+            f"{config['model_type']!r}: use quantization none"
+        )
+    _check_limits(settings)
+    if settings.layout not in LAYOUTS:
+        raise ScorerError(f"layout {settings.layout!r} is not known: use {' or '.join(LAYOUTS)}")
+    return device, dtype
+
+
+def _check_vocabulary(folder: Path, config: Mapping[str, Any], tokenizer: Tokenizer) -> None:
+    text = config.get("text_config")
+    if not isinstance(text, dict) or not isinstance(vocabulary := text.get("vocab_size"), int):
+        return  # as the model type has it
+    more = text.get("additional_vocab_size", 128 if config["model_type"] == "molmo2" else 0)  # of the video
+    if tokenizer.get_vocab_size() > vocabulary + more:
         raise ScorerError(
             f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} tokens, config.json has vocab_size "
             f"{vocabulary}: they belong to different models"
         )
-    preprocessing = read_preprocessing(folder)
-    _use_threads(settings.threads)
-    loaded = _load_model(folder, device, dtype, settings.quantization)
-    pixels = frame_pixels(preprocessing, notes, settings)
-    _check_memory(loaded, settings, pixels)
-    info = ScorerInfo(
+
+
+def _info(
+    model: str,
+    folder: Path,
+    config: Mapping[str, Any],
+    loaded: Any,
+    settings: ScorerSettings,
+    prompt_hash: str,
+    pixels: int,
+) -> ScorerInfo:
+    from topreward_ros.scoring.quantization import described
+
+    return ScorerInfo(
         model_id=model,
         revision=revision(folder),
         random_weights=bool(config.get(RANDOM_WEIGHTS_KEY, False)),
         device=str(loaded.device),
-        dtype=described(str(dtype).removeprefix("torch."), settings.quantization),
-        prompt_hash=prompt_hash(templates, framing),
+        dtype=described(str(loaded.dtype).removeprefix("torch."), settings.quantization),
+        prompt_hash=prompt_hash,
         max_pixels=pixels,
-        instructions=notes.wordings,
+        instructions=read_model_notes(folder).wordings,
     )
-    return LoadedModel(loaded, tokens, preprocessing, info)
 
 
 def frame_pixels(preprocessing: Preprocessing, notes: ModelNotes, settings: ScorerSettings) -> int:
@@ -136,7 +244,7 @@ def _look_up(model: str) -> Path:
     if is_hub_id(model):
         return _hub_folder(model)
     raise ScorerError(
-        f"model {model!r}: no such folder. Use 'embedded', the folder of a Qwen3-VL checkpoint, "
+        f"model {model!r}: no such folder. Use 'embedded', the folder of a checkpoint, "
         "or a Hugging Face hub id such as Qwen/Qwen3-VL-2B-Instruct"
     )
 
@@ -210,17 +318,16 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a Qwen3-VL checkpoint. Raises `ScorerError` for that of any other model."""
+    """config.json of a model that can be scored with. Raises `ScorerError` for that of any other."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         model_type = config.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise ScorerError(f"{path} cannot be read ({in_a_line(error)}): restore it") from error
-    if model_type != "qwen3_vl":
-        raise ScorerError(
-            f"{folder} holds a model of type {model_type!r}: only 'qwen3_vl' can be scored with"
-        )
+    if model_type not in INCREMENTAL:
+        _check_type(folder, model_type)
+        return dict(config)
     for part in ("text_config", "vision_config"):
         if not isinstance(config.get(part, {}), dict):
             raise ScorerError(
@@ -229,6 +336,25 @@ def read_config(folder: Path) -> dict[str, Any]:
     if config.get("vision_config", {}).get("temporal_patch_size", 2) != 2:
         raise ScorerError(f"{path}: temporal_patch_size must be 2, as in every released Qwen3-VL")
     return dict(config)
+
+
+def _check_type(folder: Path, model_type: Any) -> None:
+    """Raises `ScorerError` for a type that transformers does not know as a model of images and text."""
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
+
+    if isinstance(model_type, str) and model_type in KNOWN:
+        return
+    mend = (
+        "use Qwen3-VL ('qwen3_vl', 'qwen3_vl_moe'), or another model of images and text that it knows, such "
+        "as Qwen2.5-VL, InternVL3, SmolVLM2 or Molmo2"
+    )
+    if model_type == "internvl_chat":
+        mend = "get the same model in the layout of transformers, whose name on the hub ends in -hf"
+    raise ScorerError(
+        f"{folder} holds a model of type {model_type!r}, which transformers {transformers.__version__} does "
+        f"not know as one that reads images and text: {mend}"
+    )
 
 
 def _read_tokenizer(folder: Path) -> Tokenizer:
@@ -306,22 +432,22 @@ def _use_threads(threads: int) -> None:
 
 
 def _load_model(
-    folder: Path, device: torch.device, dtype: torch.dtype, quantization: str
+    folder: Path, device: torch.device, dtype: torch.dtype, quantization: str, **options: Any
 ) -> Qwen3VLForConditionalGeneration:
-    from transformers import Qwen3VLForConditionalGeneration
+    from transformers import AutoModelForImageTextToText
 
-    from topreward_ros.scoring.attention import kernels_of
     from topreward_ros.scoring.quantization import quantize
     from topreward_ros.scoring.qwen3_vl import is_out_of_memory
 
     try:
         with _quiet_transformers():
-            loaded: Any = Qwen3VLForConditionalGeneration.from_pretrained(
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 folder,
                 dtype=dtype,
                 local_files_only=True,
-                attn_implementation="sdpa",
+                trust_remote_code=False,
                 output_loading_info=True,
+                **options,
             )
         quantize(loaded[0], quantization)  # before the device, which may have no room for more
         model: Qwen3VLForConditionalGeneration = loaded[0].to(device).eval()
@@ -340,7 +466,6 @@ def _load_model(
             "the checkpoint is not complete; copy it again"
         )
     model.requires_grad_(False)
-    _log.info("attention of the language model on %s in %s: %s", device, dtype, kernels_of(device, dtype))
     return model
 
 
@@ -376,9 +501,3 @@ def weights_hash(folder: Path) -> str:
             while block := weights.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def in_a_line(error: BaseException) -> str:
-    """Kind and first line of an error of somebody else's, to be quoted in ours."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"

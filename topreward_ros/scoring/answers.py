@@ -1,0 +1,58 @@
+"""The answer to a question: which token it is, and what its log-probabilities make of a score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import isfinite, nan
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+from topreward_ros.core.progress import PrefixScore
+from topreward_ros.scoring.base import ScorerError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def read_answers(answers: torch.Tensor, contrastive: bool, seen: str, dtype: torch.dtype) -> PrefixScore:
+    """From log-probabilities (prompts, 2) of the true and the false answer to a score without baseline.
+
+    ``contrastive``: only the two are possible. ``seen`` says in an error what the model saw: '3 frames'.
+    Raises `ScorerError` for a value that is no number.
+    """
+    import torch
+
+    if contrastive:
+        difference = answers[:, 0] - answers[:, 1]
+        answers = torch.nn.functional.logsigmoid(torch.stack([difference, -difference], dim=1))
+    pairs = answers.tolist()  # the only wait for the device
+    if not all(isfinite(value) for pair in pairs for value in pair):
+        raise ScorerError(
+            f"log p(True), log p(False) are {', '.join(map(str, pairs))} after {seen} in "
+            f"{dtype}: try dtype float32, or check the weights"
+        )
+    true, false = zip(*pairs, strict=True)
+    return PrefixScore(fmean(true), fmean(false), log_prob_std=stdev(true) if len(true) > 1 else nan)
+
+
+def answer_token(encode: Callable[[str], list[int]], questions: Sequence[str], answer: str) -> int:
+    """The one token that ``answer`` adds behind each of ``questions``. Raises `ScorerError` for more of them.
+
+    Looked for in its place, because there are tokenizers that cut the same word otherwise where it stands
+    alone: SentencePiece marks a space that is not there.
+    """
+    found: dict[int, str] = {}
+    for question in questions:
+        before, after = encode(question), encode(question + answer)
+        added = after[len(before) :]
+        if after[: len(before)] != before or len(added) != 1:
+            raise ScorerError(
+                f"the answer {answer!r} is {len(added)} tokens {added} behind {question[-20:]!r} in this "
+                "model's tokenizer, and must be exactly one: use a model with a tokenizer such as Qwen's"
+            )
+        found[added[0]] = question
+    if len(found) != 1:
+        raise ScorerError(
+            f"the answer {answer!r} is another token behind each template, {sorted(found)}: end them alike"
+        )
+    return next(iter(found))

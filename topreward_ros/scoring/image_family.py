@@ -1,0 +1,129 @@
+"""The family of all models that none else is made for: every frame is an image, read by their own processor.
+
+Where the checkpoint's processor needs a package that is not installed, torchvision above all, its error says
+so. The processor runs anew for every question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from topreward_ros.scoring import patches
+from topreward_ros.scoring.base import ScorerError, in_a_line
+from topreward_ros.scoring.family import Family, Inputs, Video, planes_of
+from topreward_ros.scoring.video_families import FAMILIES
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_MARK = "THE-QUESTION"  # stands for it in a chat
+
+
+class ImageFamily(Family):
+    """Asks as the processor's chat template does, cut behind the question."""
+
+    tells_times = False
+
+    def __init__(self, folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> None:
+        super().__init__(config.model_type, tokenizer, max_pixels)
+        self._processor = _read_processor(folder, self.model_type)
+        self._render = lru_cache(maxsize=256)(self._make_render)
+
+    def sketch(self) -> str:
+        """See `Family.sketch`; as it is before the processor spells out the images."""
+        return self._render(2)[0]
+
+    def closing(self) -> str:
+        """See `Family.closing`."""
+        closing = self._render(2)[1]
+        if not closing:
+            raise ScorerError(
+                f"chat_template is true, and the model of type {self.model_type!r} has no chat template: set "
+                "it to false, or put the checkpoint's chat_template.jinja into its folder"
+            )
+        return closing
+
+    def encode(self, text: str) -> list[int]:
+        """See `Family.encode`; the processor's tokenizer need not be that of tokenizer.json in all."""
+        return list(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def inputs(self, video: Video, questions: Sequence[str]) -> Iterator[Inputs]:
+        """See `Family.inputs`."""
+        images = [self._bounded(planes).permute(1, 2, 0).numpy() for planes in map(planes_of, video.frames)]
+        before, _ = self._render(len(video.frames))
+        begin = getattr(self._processor.tokenizer, "bos_token", None)
+        for question in questions:
+            text = before + question
+            made = self._processor(
+                text=[text],
+                images=[images],
+                return_tensors="pt",
+                input_data_format="channels_last",  # else it guesses, wrongly for an image of three rows
+                add_special_tokens=not (begin and text.startswith(begin)),
+            )
+            inputs = {name: value for name, value in made.items() if isinstance(value, torch.Tensor)}
+            if inputs["input_ids"][0, -1] != self.encode(question)[-1]:
+                raise ScorerError(
+                    f"the processor of the model of type {self.model_type!r} writes on behind the question, "
+                    "where the answer must stand: models of this type cannot be scored with"
+                )
+            yield inputs
+
+    def _bounded(self, planes: torch.Tensor) -> torch.Tensor:
+        """No more than ``max_pixels``; the rest is the processor's."""
+        height, width = planes.shape[1:]
+        if height * width <= self.max_pixels:
+            return planes
+        return patches.resized(planes, patches.frame_size(height, width, 1, self.max_pixels))
+
+    def _make_render(self, count: int) -> tuple[str, str]:
+        """What stands before and behind the question when it is asked about ``count`` images as a chat."""
+        image, processor = {"type": "image"}, self._processor
+        if not getattr(processor, "chat_template", None):
+            token = getattr(processor, "image_token", None)
+            if not token:
+                raise ScorerError(
+                    f"the processor of the model of type {self.model_type!r} has neither a chat template nor "
+                    "an image token, which tell how to show it a video: such models cannot be scored with"
+                )
+            return token * count, ""
+        chat = [{"role": "user", "content": [*[image] * count, {"type": "text", "text": _MARK}]}]
+        try:
+            text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # of whoever wrote the template
+            raise ScorerError(
+                f"the chat template of the model of type {self.model_type!r} fails on several images "
+                f"({in_a_line(error)}): models of this type cannot be scored with"
+            ) from error
+        before, found, after = text.partition(_MARK)
+        if not found:
+            raise ScorerError(
+                f"the chat template of the model of type {self.model_type!r} leaves out the question: "
+                "restore it from the checkpoint"
+            )
+        return before, after
+
+
+def _read_processor(folder: Path, model_type: str) -> Any:
+    from transformers import AutoProcessor
+
+    library: Any = AutoProcessor  # without type hints of its own
+    try:
+        made = library.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise ScorerError(
+            f"the processor of {folder}, a model of type {model_type!r}, cannot be made "
+            f"({in_a_line(error)}): install the Python package that it names, or restore the checkpoint's "
+            f"processor files; models of type {', '.join(FAMILIES)} and qwen3_vl need no processor"
+        ) from error
+    if not hasattr(made, "image_processor") or not hasattr(made, "tokenizer"):
+        raise ScorerError(
+            f"{folder}, a model of type {model_type!r}, has no processor for text and images: copy all files "
+            "of the checkpoint there, preprocessor_config.json among them"
+        )
+    return made

@@ -1,0 +1,127 @@
+"""Scoring with any image-text-to-text model of transformers: one whole forward pass per prefix and prompt.
+
+The question is that of `qwen3_vl`, put to a model of another family (`family` says how each wants it); the
+numbers mean the same: mean of log p(" True") over the prompts, log p(" False") beside it, and the baseline of
+the first frame repeated. Nothing of one pass is used in the next but the resized frames and the baselines, so
+the cost of a score grows with the length of the episode. `qwen3_vl` is the fast way, for Qwen3-VL alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from topreward_ros.core.frames import Frame
+from topreward_ros.scoring.answers import read_answers
+from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.family import Family, Video
+from topreward_ros.scoring.prompts import InstructionReader, told_time
+from topreward_ros.scoring.qwen3_vl import check_frames, is_out_of_memory, seconds_of
+from topreward_ros.scoring.templates import fill
+
+_MOST_STATIC_SCORES = 4096
+
+_Layout = tuple[str | float, ...]  # an instruction, the number of frames, and their times where they are told
+
+
+class TransformersVlmScorer(PrefixScorer):
+    """Scores prefixes with a loaded model of the kind `AutoModelForImageTextToText`; `registry` loads one."""
+
+    def __init__(
+        self, model: Any, family: Family, templates: Sequence[str], settings: ScorerSettings, info: ScorerInfo
+    ) -> None:
+        self.info = info
+        self._model = model
+        self._family = family
+        self._templates = tuple(templates)
+        self._settings = settings
+        self._answers = family.answers(templates, settings.chat_template)
+        self._closing = family.closing() if settings.chat_template else ""
+        self._reader = InstructionReader()
+        known = inspect.signature(model.forward).parameters
+        self._options = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._family.forget()
+        self._static_start: Frame | None = None  # that the scores below are about
+        self._static_scores: dict[_Layout, float] = {}
+
+    def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
+        """See `PrefixScorer.score`."""
+        check_frames(prefix)
+        times = seconds_of(prefix, self._settings.sample_rate)
+        video = Video(tuple(prefix), tuple(map(told_time, times)))
+        with self._errors_named(len(prefix)), torch.inference_mode():
+            score = self._ask(instruction, video)
+            if self._settings.static_baseline:
+                score = replace(score, log_prob_static=self._static(instruction, video))
+        return score
+
+    def close(self) -> None:
+        """See `PrefixScorer.close`."""
+        self._forget()
+        del self._model
+        self._free()
+
+    def _ask(self, instruction: str, video: Video) -> PrefixScore:
+        """The score of ``video`` without a baseline."""
+        text = self._family.plain(self._reader.cut(instruction))
+        questions = [fill(template, text) + self._closing for template in self._templates]
+        answers = torch.stack([self._run(inputs) for inputs in self._family.inputs(video, questions)])
+        seen = f"{len(video.frames)} frames"
+        return read_answers(answers, self._settings.contrastive, seen, self._model.dtype)
+
+    def _run(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Log-probabilities (2,) of the true and the false answer behind a stream."""
+        device, dtype = self._model.device, self._model.dtype
+        given = {
+            name: value.to(device, dtype if value.dtype is torch.float32 else None)
+            for name, value in inputs.items()
+        }
+        logits = self._model(**given, **self._options, use_cache=False).logits  # (1, tokens, vocabulary)
+        log_probs: torch.Tensor = logits[0, -1].float().log_softmax(-1)
+        return log_probs[list(self._answers)]
+
+    def _static(self, instruction: str, video: Video) -> float:
+        """What ``video`` would score if nothing moved in it."""
+        if video.frames[0] is not self._static_start:  # another episode
+            self._static_scores.clear()
+            self._static_start = video.frames[0]
+        times = video.seconds if self._family.tells_times else ()
+        layout: _Layout = (instruction, len(video.frames), *times)
+        if layout not in self._static_scores:
+            if len(self._static_scores) >= _MOST_STATIC_SCORES:
+                del self._static_scores[next(iter(self._static_scores))]
+            self._static_scores[layout] = self._ask(instruction, video.still()).log_prob
+        return self._static_scores[layout]
+
+    @contextmanager
+    def _errors_named(self, frames: int) -> Iterator[None]:
+        """Whatever fails, nothing half-done is kept, and the error says what it was."""
+        try:
+            yield
+            return
+        except ScorerError:
+            self._forget()
+            raise
+        except Exception as error:
+            self._forget()
+            if not is_out_of_memory(error):
+                raise ScorerError(f"the model failed on {frames} frames: {error}") from error
+        # Not from the error, which would hold on to what filled the memory.
+        self._free()
+        raise ScorerError(
+            f"out of memory on {self.info.device} with {frames} frames of up to {self.info.max_pixels} "
+            f"pixels: set a smaller max_pixels (now {self._settings.max_pixels}) or max_frames "
+            f"(now {self._settings.max_frames}), or another device"
+        )
+
+    def _free(self) -> None:
+        if self.info.device.startswith("cuda"):
+            torch.cuda.empty_cache()

@@ -1,0 +1,376 @@
+"""Families of which the stream and the pixels of a video are made here, with PyTorch alone.
+
+It is what their processors in transformers do, whose video processors need torchvision (and SmolVLM's
+num2words): the same text, and the same resizing as on tensors there.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch.nn.functional import interpolate
+
+from topreward_ros.core.frames import Frame
+from topreward_ros.scoring import patches
+from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.family import Family, Inputs, Video, planes_of
+from topreward_ros.scoring.patches import Preprocessing, read_preprocessing
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class VideoFamily(Family):
+    """What these have in common. ``placeholder``: the token whose places the features of the video take."""
+
+    placeholder: ClassVar[str]
+    tokens: ClassVar[tuple[str, ...]]  #: that the rest of the stream is made of
+    chat_closing = "<|im_end|>\n<|im_start|>assistant\n"
+
+    def __init__(self, folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> None:
+        super().__init__(config.model_type, tokenizer, max_pixels)
+        self._tokenizer = tokenizer
+        self._preprocessing = read_preprocessing(folder, required=True)
+        self._resized: dict[Frame, torch.Tensor] = {}  # of the newest video, (3, height, width) uint8 each
+        for token in (*self.tokens, self.placeholder):
+            if tokenizer.token_to_id(token) is None:
+                raise ScorerError(
+                    f"{folder}: the tokenizer has no token {token!r}, with which a model of type "
+                    f"{self.model_type!r} reads a video: restore the checkpoint's own tokenizer.json"
+                )
+
+    @abstractmethod
+    def before(self, seconds: Sequence[float], pads: int) -> str:
+        """All that stands before the question, with ``pads`` placeholders for each part of the video."""
+
+    @abstractmethod
+    def pads(self, frame: Frame) -> int:
+        """Placeholders for each part of a video that begins with ``frame``."""
+
+    @abstractmethod
+    def see(self, video: Video) -> Inputs:
+        """What the model sees of ``video``."""
+
+    @abstractmethod
+    def resize(self, planes: torch.Tensor) -> torch.Tensor:
+        """From (3, height, width) uint8 to the size at which the model sees a frame."""
+
+    def of_ids(self, ids: torch.Tensor) -> Inputs:
+        """What else the model wants to know of the token ids (1, tokens)."""
+        return {}
+
+    def inputs(self, video: Video, questions: Sequence[str]) -> Iterator[Inputs]:
+        """See `Family.inputs`."""
+        seen = self.see(video)
+        before = self.before(video.seconds, self.pads(video.frames[0]))
+        for question in questions:
+            ids = torch.tensor([self.encode(before + question)])
+            yield {"input_ids": ids, **seen, **self.of_ids(ids)}
+
+    def encode(self, text: str) -> list[int]:
+        """See `Family.encode`."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def sketch(self) -> str:
+        """See `Family.sketch`."""
+        return self.before((0.0, 0.5), 1)
+
+    def closing(self) -> str:
+        """See `Family.closing`."""
+        return self.chat_closing
+
+    def forget(self) -> None:
+        """See `Family.forget`."""
+        self._resized.clear()
+
+    def _id(self, token: str) -> int:
+        return self._tokenizer.token_to_id(token) or 0  # that it is there was seen at the start
+
+    def _check_placeholder(self, folder: Path, configured: int) -> None:
+        if self._id(self.placeholder) != configured:
+            raise ScorerError(
+                f"{folder}: config.json has {configured} for the token of the video, the tokenizer has "
+                f"{self._id(self.placeholder)} for {self.placeholder!r}: they belong to different models"
+            )
+
+    def _pixels_of(self, video: Video) -> torch.Tensor:
+        """All frames as the model sees them, (frames, 3, height, width) uint8."""
+        kept = {}
+        for frame in video.frames:
+            if frame not in kept:
+                known = self._resized.get(frame)
+                kept[frame] = known if known is not None else self.resize(planes_of(frame))
+        if len(kept) > 1:  # else a still video, between two of which the frames are wanted again
+            self._resized = kept
+        return torch.stack([kept[frame] for frame in video.frames])
+
+    def _normalized(self, pixels: torch.Tensor) -> torch.Tensor:
+        return _normalized(pixels, self._preprocessing)
+
+
+class Qwen2Family(VideoFamily):
+    """Qwen2-VL and Qwen2.5-VL: two frames are one step of a video, at the size that suits the camera."""
+
+    placeholder = "<|video_pad|>"
+    tokens = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
+
+    def __init__(self, folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> None:
+        super().__init__(folder, config, tokenizer, max_pixels)
+        self._check_placeholder(folder, config.video_token_id)
+        vision = config.vision_config
+        self._patch, self._merge = int(vision.patch_size), int(vision.spatial_merge_size)
+        if vision.temporal_patch_size != 2:
+            raise ScorerError(f"{folder}: temporal_patch_size must be 2, as in every released Qwen2.5-VL")
+        self._has_speed = hasattr(vision, "tokens_per_second")  # of Qwen2.5-VL
+        self._size = (0, 0)  # (height, width) of the frames as the model sees them
+
+    def before(self, seconds: Sequence[float], pads: int) -> str:
+        """See `VideoFamily.before`; a part is two frames."""
+        video = self.placeholder * (pads * ((len(seconds) + 1) // 2))
+        return f"<|im_start|>user\n<|vision_start|>{video}<|vision_end|>"
+
+    def pads(self, frame: Frame) -> int:
+        height, width = self._size_for(frame)
+        return height * width // (self._patch * self._merge) ** 2
+
+    def see(self, video: Video) -> Inputs:
+        """See `VideoFamily.see`; an odd last frame is repeated."""
+        size = self._size_for(video.frames[0])
+        if size != self._size:
+            self.forget()
+            self._size = size
+        pixels = self._pixels_of(video)
+        if len(pixels) % 2:
+            pixels = torch.cat([pixels, pixels[-1:]])
+        rows = [
+            patches.cut(first, second, self._preprocessing, self._patch, self._merge)
+            for first, second in zip(pixels[::2], pixels[1::2], strict=True)
+        ]
+        grid = [[len(rows), size[0] // self._patch, size[1] // self._patch]]
+        seen = {"pixel_values_videos": torch.cat(rows), "video_grid_thw": torch.tensor(grid)}
+        if self._has_speed:
+            steps = max(1, len(video.seconds) - 1)
+            seen["second_per_grid_ts"] = torch.tensor([2 * video.seconds[-1] / steps], dtype=torch.float64)
+        return seen
+
+    def resize(self, planes: torch.Tensor) -> torch.Tensor:
+        return patches.resized(planes, self._size)
+
+    def of_ids(self, ids: torch.Tensor) -> Inputs:
+        """Two marks a video."""
+        return {"mm_token_type_ids": 2 * (ids == self._id(self.placeholder)).int()}
+
+    def _size_for(self, frame: Frame) -> tuple[int, int]:
+        height, width = frame.image.shape[:2]
+        return patches.frame_size(height, width, self._patch * self._merge, self.max_pixels)
+
+
+class _SquareFamily(VideoFamily):
+    """One size for all frames, a square: where it has more than ``max_pixels``, frames are shrunk before."""
+
+    _side = 0  # [pixels]
+
+    def _use_side(self, side: int) -> None:
+        self._side = side
+        self._finest = self.max_pixels if side * side > self.max_pixels else 0
+        self.max_pixels = min(self.max_pixels, side * side)
+
+    def resize(self, planes: torch.Tensor) -> torch.Tensor:
+        height, width = planes.shape[1:]
+        if self._finest and height * width > self._finest:
+            planes = patches.resized(planes, patches.frame_size(height, width, 1, self._finest))
+        return self.square(planes)
+
+    def square(self, planes: torch.Tensor) -> torch.Tensor:
+        """From (3, height, width) uint8 to (3, side, side)."""
+        return patches.resized(planes, (self._side, self._side))
+
+
+class InternVLFamily(_SquareFamily):
+    """InternVL 2.5 to 3.5, in the layout of transformers (``-hf`` on the hub): frames are numbered."""
+
+    tells_times = False
+    placeholder = "<IMG_CONTEXT>"
+    tokens = ("<|im_start|>", "<|im_end|>", "<img>", "</img>")
+
+    def __init__(self, folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> None:
+        super().__init__(folder, config, tokenizer, max_pixels)
+        self._check_placeholder(folder, config.image_token_id)
+        height, width = config.vision_config.image_size
+        if height != width:
+            raise ScorerError(f"{folder}: image_size is {height} x {width}, and only squares are read")
+        self._use_side(height)
+        self._pads = int(config.image_seq_length)
+
+    def before(self, seconds: Sequence[float], pads: int) -> str:
+        image = f"<img>{self.placeholder * pads}</img>"
+        frames = "\n".join(f"Frame{number}: {image}" for number in range(1, len(seconds) + 1))
+        return f"<|im_start|>user\n{frames}\n"
+
+    def pads(self, frame: Frame) -> int:
+        return self._pads
+
+    def see(self, video: Video) -> Inputs:
+        return {"pixel_values": self._normalized(self._pixels_of(video))}
+
+
+class SmolVLMFamily(_SquareFamily):
+    """SmolVLM2: frames with their minute and second, and how many they are in words."""
+
+    placeholder = "<image>"
+    chat_closing = "<end_of_utterance>\nAssistant:"
+    tokens = ("<|im_start|>", "<end_of_utterance>", "<fake_token_around_image>", "<global-img>")
+
+    def __init__(self, folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> None:
+        super().__init__(folder, config, tokenizer, max_pixels)
+        self._check_placeholder(folder, config.image_token_id)
+        vision = config.vision_config
+        self._use_side(int(vision.image_size))
+        self._pads = int((vision.image_size // vision.patch_size) ** 2 // config.scale_factor**2)
+
+    def before(self, seconds: Sequence[float], pads: int) -> str:
+        around = "<fake_token_around_image>"
+        image = f"{around}<global-img>{self.placeholder * pads}{around}"
+        frames = "".join(f"\nFrame from {int(s) // 60:02d}:{int(s) % 60:02d}:{image}" for s in seconds)
+        length = int(seconds[-1])
+        lasting = f"{length // 3600}:{length // 60 % 60:02d}:{length % 60:02d}"
+        return (
+            f"<|im_start|>User: You are provided the following series of {in_words(len(seconds))} frames "
+            f"from a {lasting} [H:MM:SS] video.\n{frames}\n\n"
+        )
+
+    def pads(self, frame: Frame) -> int:
+        return self._pads
+
+    def see(self, video: Video) -> Inputs:
+        return {"pixel_values": self._normalized(self._pixels_of(video))[None]}
+
+    def square(self, planes: torch.Tensor) -> torch.Tensor:
+        """In two steps, as the processor does it: the longer side, then the other."""
+        height, width = planes.shape[1:]
+        shorter = int(min(height, width) * self._side / max(height, width))
+        shorter = max(1, shorter + shorter % 2)
+        size = (shorter, self._side) if width >= height else (self._side, shorter)
+        return super().square(patches.resized(planes, size))
+
+
+class Molmo2Family(_SquareFamily):
+    """Molmo2: the video, each frame with its time, stands before the user's turn."""
+
+    placeholder = "<im_patch>"
+    tokens = ("<|im_start|>", "<|im_end|>", "<im_start>", "<im_end>", "<frame_start>", "<frame_end>")
+    _pooling = 3  # side of the block of patches that makes one token of a video
+
+    def __init__(self, folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> None:
+        super().__init__(folder, config, tokenizer, max_pixels)
+        self._check_placeholder(folder, config.image_patch_id)
+        vision = config.vision_config
+        self._use_side(int(vision.image_size[0]))
+        self._patch = int(vision.patch_size)
+        self._rows = self._side // self._patch  # of patches
+        self._visual = torch.tensor([self._id(t) for t in (*self.tokens[2:], self.placeholder)])
+        self._begin = _beginning(folder)
+        own_marks = patches.read_json(folder / "processor_config.json").get("use_frame_special_tokens", True)
+        self._marks = ("<frame_start>", "<frame_end>") if own_marks else ("<im_start>", "<im_end>")
+
+    def before(self, seconds: Sequence[float], pads: int) -> str:
+        start, end = self._marks
+        image = f"{start}{self.placeholder * pads}{end}"
+        return self._begin + " ".join(f"{s:.1f} {image}" for s in seconds) + "<|im_start|>user\n"
+
+    def pads(self, frame: Frame) -> int:
+        return int(self._blocks**2)
+
+    def see(self, video: Video) -> Inputs:
+        pixels = self._normalized(self._pixels_of(video))  # (frames, 3, side, side)
+        count, patch = len(pixels), self._patch
+        cut = pixels.view(count, 3, self._rows, patch, self._rows, patch)
+        # (frame, channel, row, y, column, x) -> (frame, row, column, y, x, channel)
+        cut = cut.permute(0, 2, 4, 3, 5, 1).reshape(count, self._rows**2, patch * patch * 3)
+        pooled = self._blocks_of_patches()
+        offsets = self._rows**2 * torch.arange(count)[:, None, None]
+        return {
+            "pixel_values_videos": cut,
+            "video_token_pooling": torch.where(pooled < 0, pooled, pooled + offsets).flatten(0, 1),
+            "video_grids": torch.tensor([[count, self._blocks, self._blocks]]),
+        }
+
+    def square(self, planes: torch.Tensor) -> torch.Tensor:
+        """Bilinear without antialiasing, as the processor does it."""
+        size = (self._side, self._side)
+        return interpolate(planes[None].float(), size, mode="bilinear")[0].round().clamp(0, 255).byte()
+
+    def of_ids(self, ids: torch.Tensor) -> Inputs:
+        """All tokens of the video are one block, whose tokens see each other."""
+        return {"mm_token_type_ids": torch.isin(ids, self._visual).int()}
+
+    @property
+    def _blocks(self) -> int:
+        """In a row of a frame; the outer ones may reach over its edge."""
+        return -(-self._rows // self._pooling)
+
+    def _blocks_of_patches(self) -> torch.Tensor:
+        """Numbers of the patches in each block of a frame, (blocks, patches), -1 beyond the edge."""
+        side = self._blocks * self._pooling
+        start = (side - self._rows) // 2
+        grid = torch.full((side, side), -1)
+        inner = slice(start, start + self._rows)
+        grid[inner, inner] = torch.arange(self._rows**2).view(self._rows, self._rows)
+        blocks = grid.view(self._blocks, self._pooling, self._blocks, self._pooling)
+        return blocks.transpose(1, 2).reshape(self._blocks**2, self._pooling**2)
+
+
+#: By the model type in config.json.
+FAMILIES: dict[str, type[VideoFamily]] = {
+    "qwen2_vl": Qwen2Family,
+    "qwen2_5_vl": Qwen2Family,
+    "internvl": InternVLFamily,
+    "smolvlm": SmolVLMFamily,
+    "molmo2": Molmo2Family,
+}
+
+
+_BELOW_TWENTY = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"),
+    *("twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+
+
+def in_words(number: int) -> str:
+    """A number in English words, as num2words writes it; from a thousand on in digits.
+
+    >>> [in_words(number) for number in (8, 64, 128, 200)]
+    ['eight', 'sixty-four', 'one hundred and twenty-eight', 'two hundred']
+    """
+    if number < 20:
+        return _BELOW_TWENTY[number]
+    if number < 100:
+        tens, ones = divmod(number, 10)
+        return _TENS[tens] + (f"-{_BELOW_TWENTY[ones]}" if ones else "")
+    if number < 1000:
+        hundreds, rest = divmod(number, 100)
+        return f"{_BELOW_TWENTY[hundreds]} hundred" + (f" and {in_words(rest)}" if rest else "")
+    return str(number)
+
+
+def _normalized(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """(frames, 3, height, width), from uint8 to what the vision model was trained on, float32."""
+    mean = torch.tensor(preprocessing.mean).mul(1 / preprocessing.rescale)
+    std = torch.tensor(preprocessing.std).mul(1 / preprocessing.rescale)
+    return (pixels.float() - mean[:, None, None]) / std[:, None, None]
+
+
+def _beginning(folder: Path) -> str:
+    """The token that a stream begins with, by the names that tokenizers have for it."""
+    said = patches.read_json(folder / "tokenizer_config.json")
+    for name in ("bos_token", "eos_token"):
+        token = said.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        if token:
+            return str(token)
+    return ""
