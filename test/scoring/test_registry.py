@@ -80,6 +80,18 @@ def test_the_pixel_budget_in_force_is_the_checkpoints_where_that_is_smaller(chec
     assert info.max_pixels == 128 * 128 // 2  # the checkpoint has 128 x 128 for each of 64 frames
 
 
+def test_other_wordings_than_a_model_was_trained_on_are_warned_of(settings, checkpoint, caplog):
+    load_scorer("embedded", replace(settings, prompts="ten_prompts.txt"))
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert warning.startswith(
+        "embedded was trained on the paper's question alone, and prompts 'ten_prompts.txt'"
+    )
+    caplog.clear()
+    load_scorer("embedded", settings)
+    load_scorer(str(checkpoint), replace(settings, prompts="ten_prompts.txt"))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
 def test_more_frames_than_memory_are_refused_with_the_arithmetic(checkpoint, settings, monkeypatch):
     monkeypatch.setattr(device, "free_memory", lambda device: 1_000_000)
     with pytest.raises(ScorerError) as error:

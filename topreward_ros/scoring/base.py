@@ -6,8 +6,10 @@ the same numbers, whatever was scored before. Episodes, thinning and clocks are 
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import sysconf
 from typing import Any
@@ -135,3 +137,14 @@ class PrefixScorer(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give back memory (device memory above all). The scorer is unusable afterwards."""
+
+
+@contextmanager
+def no_warnings() -> Iterator[None]:
+    """Hide what libraries log while they are imported; torchao names all kernels that it has for others."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -7,12 +7,9 @@ this saves memory, costs time, and moves the numbers (bench/precision.py says ho
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.base import ScorerError, no_warnings
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +49,7 @@ def described(dtype: str, name: str) -> str:
 def _torchao() -> Any:
     """The library. Raises `ScorerError` where it is not installed, or is not the one that is needed."""
     try:
-        with _no_warnings():
+        with no_warnings():
             import torchao.quantization as library
 
         library.Int8WeightOnlyConfig(set_inductor_config=False)
@@ -62,14 +59,3 @@ def _torchao() -> Any:
             "pip install 'torchao>=0.18', or use quantization none"
         ) from error
     return library
-
-
-@contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Hide what torchao logs on import about kernels for other machines, of which none is needed."""
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -7,7 +7,7 @@ thinned prefix and a step back are all this one case. So is an odd last frame: i
 which the completed patch replaces.
 
 The numbers are those of one plain forward pass per prompt over the whole stream, to rounding: what was scored
-before decides only how the same sums are grouped (below 1e-5 nat in float32).
+before decides only how the same sums are grouped (about 1e-5 nat in float32).
 
 With several prompts the score is the mean of their log-probabilities. The contrastive score, log p(" True") -
 log p(" False"), is given as the log-probability of True where only the two are possible, log sigmoid of that

@@ -20,7 +20,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings, in_a_line
+from topreward_ros.scoring.base import (
+    PrefixScorer,
+    ScorerError,
+    ScorerInfo,
+    ScorerSettings,
+    in_a_line,
+    no_warnings,
+)
 from topreward_ros.scoring.model_notes import ModelNotes, read_model_notes
 from topreward_ros.scoring.random_checkpoint import RANDOM_WEIGHTS_KEY
 
@@ -77,7 +84,7 @@ def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
     from topreward_ros.scoring.attention import kernels_of
     from topreward_ros.scoring.patches import read_preprocessing
     from topreward_ros.scoring.prompts import Framing, prompt_hash
-    from topreward_ros.scoring.templates import read_templates
+    from topreward_ros.scoring.templates import PAPER, read_templates
     from topreward_ros.scoring.vocabulary import TrainedPromptTokens
 
     config = read_config(folder)
@@ -89,6 +96,13 @@ def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
     notes = read_model_notes(folder)
     device, dtype = _check_settings(settings, config)
     templates = read_templates(settings.prompts)
+    if notes.wordings and templates != (PAPER,):
+        _log.warning(
+            "%s was trained on the paper's question alone, and prompts %r asks in other words: its numbers "
+            "mean less then; leave prompts empty with this model",
+            model,
+            settings.prompts,
+        )
     framing = Framing(settings.layout, settings.chat_template)
     tokenizer = _read_tokenizer(folder)
     tokens = TrainedPromptTokens(tokenizer, notes.wordings, templates, framing)
@@ -434,7 +448,8 @@ def _use_threads(threads: int) -> None:
 def _load_model(
     folder: Path, device: torch.device, dtype: torch.dtype, quantization: str, **options: Any
 ) -> Qwen3VLForConditionalGeneration:
-    from transformers import AutoModelForImageTextToText
+    with no_warnings():
+        from transformers import AutoModelForImageTextToText
 
     from topreward_ros.scoring.quantization import quantize
     from topreward_ros.scoring.qwen3_vl import is_out_of_memory
@@ -479,7 +494,8 @@ def _quiet_transformers() -> Iterator[None]:
     library.set_verbosity_error()
     library.disable_progress_bar()
     try:
-        yield
+        with no_warnings():
+            yield
     finally:
         library.set_verbosity(verbosity)
         if bars:

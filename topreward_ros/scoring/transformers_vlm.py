@@ -19,6 +19,7 @@ import torch
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.answers import read_answers
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.device import give_back
 from topreward_ros.scoring.family import Family, Video
 from topreward_ros.scoring.prompts import InstructionReader, told_time
 from topreward_ros.scoring.qwen3_vl import check_frames, is_out_of_memory, seconds_of
@@ -66,8 +67,9 @@ class TransformersVlmScorer(PrefixScorer):
     def close(self) -> None:
         """See `PrefixScorer.close`."""
         self._forget()
+        device = self._model.device
         del self._model
-        self._free()
+        give_back(device)
 
     def _ask(self, instruction: str, video: Video) -> PrefixScore:
         """The score of ``video`` without a baseline."""
@@ -115,13 +117,9 @@ class TransformersVlmScorer(PrefixScorer):
             if not is_out_of_memory(error):
                 raise ScorerError(f"the model failed on {frames} frames: {error}") from error
         # Not from the error, which would hold on to what filled the memory.
-        self._free()
+        give_back(self._model.device)
         raise ScorerError(
             f"out of memory on {self.info.device} with {frames} frames of up to {self.info.max_pixels} "
             f"pixels: set a smaller max_pixels (now {self._settings.max_pixels}) or max_frames "
             f"(now {self._settings.max_frames}), or another device"
         )
-
-    def _free(self) -> None:
-        if self.info.device.startswith("cuda"):
-            torch.cuda.empty_cache()
