@@ -69,18 +69,22 @@ def test_score_says_what_came_of_it(video: Path, tmp_path: Path) -> None:
 
 
 def test_several_videos_have_a_line_each_and_one_that_fails_is_named(video: Path, tmp_path: Path) -> None:
-    bad = tmp_path / "bad.mp4"
+    bad, flat = tmp_path / "bad.mp4", tmp_path / "flat"
     bad.write_bytes(b"no film")
+    flat.mkdir()
+    cv2.imwrite(str(flat / "0.png"), np.zeros((2, 804, 3), np.uint8))
     json_file, picture = tmp_path / "curves.json", tmp_path / "curves.png"
-    outputs = ("--prefixes", "5", "--json", json_file, "--plot", picture)
-    done = topreward("score", video, bad, video, "--task", "open the drawer", *outputs)
+    outputs = ("--prefixes", "5", "--json", json_file, "--plot", picture, "--rate", "10")
+    films = (video, bad, os.path.relpath(video), flat)
+    done = topreward("score", *films, "--task", "open the drawer", *outputs)
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["video", video.name, video.name]
     said = [line for line in done.stderr.splitlines() if line.startswith("topreward: ")]
-    assert len(said) == 1 and "bad.mp4" in said[0]
+    assert len(said) == 2 and "bad.mp4" in said[0]
+    assert f"{flat}: " in said[1] and "804 x 2 pixels" in said[1]
     curves = json.loads(json_file.read_text())["curves"]
-    assert [len(curve.get("scores", ())) for curve in curves] == [5, 0, 5]
+    assert [len(curve.get("scores", ())) for curve in curves] == [5, 0, 5, 0]
     assert picture.stat().st_size > 10_000
 
 

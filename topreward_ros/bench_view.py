@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from topreward_ros.offline.engine_bench import CACHE, OURS, PLAIN, Row
+from topreward_ros.offline.engine_bench import CACHE, OURS, PLAIN, PREFIXES, Row
 from topreward_ros.terminal import number
 
 _COLOURS = {OURS: "#1769aa", CACHE: "#f9a825", PLAIN: "#757575"}
@@ -24,7 +24,7 @@ def bench_table(rows: Sequence[Row], machine: dict[str, Any]) -> RenderableType:
         "model",
         "frames",
         "prompts",
-        "15 prefixes",
+        f"{PREFIXES} prefixes",
         "plain",
         "cache",
         "last tick",
@@ -32,7 +32,7 @@ def bench_table(rows: Sequence[Row], machine: dict[str, Any]) -> RenderableType:
         "cache",
     ):
         table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
-    table.add_column("differs", justify="right", no_wrap=True)
+    table.add_column("diff", justify="right", no_wrap=True)
     for row in rows:
         ours = row.ways[OURS]
         plain = [_times(row.speed_up(PLAIN, of)) for of in ("episode", "last_tick")]
@@ -55,7 +55,7 @@ def bench_table(rows: Sequence[Row], machine: dict[str, Any]) -> RenderableType:
         "plain: a whole forward pass per prefix and prompt; cache: keys and values of complete patches kept, "
         "a pass per prompt; how many times slower they are, for an episode and for its last frame alone "
         "(~: that of one prompt, times the prompts). "
-        "differs: largest distance of log p(True) from plain [nat]."
+        "diff: largest distance of log p(True) from plain [nat]."
     )
     return Group(table, Text(legend, style="dim"), Text(machine_line(machine), style="dim"))
 
@@ -87,7 +87,7 @@ def plot_bench(rows: Sequence[Row], machine: dict[str, Any], picture: Path) -> N
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.margins(x=0.15)
-    axes.set_xlabel("seconds for 15 prefixes of an episode (logarithmic)")
+    axes.set_xlabel(f"seconds for {PREFIXES} prefixes of an episode (logarithmic)")
     axes.set_title(f"The same numbers, three ways\n{machine_line(machine)}", fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper right", frameon=False)

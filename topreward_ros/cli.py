@@ -167,7 +167,7 @@ def _add_score(commands: Any) -> None:
         default=0,
         metavar="K",
         help="score K evenly spaced prefixes of the whole video, as the paper does with 15, and no other; "
-        "success does not end the episode then",
+        "nothing ends the episode before then",
     )
     parser.add_argument(
         "--set",
@@ -202,6 +202,7 @@ def _score(options: argparse.Namespace) -> int:
         raise CommandError(f"--prefixes {options.prefixes}: must be at least 1, or be left out for all")
     if options.prefixes:
         parameters["end_episode_on_success"] = False
+        parameters["episode_timeout"] = 0.0
     try:
         outcomes = _score_videos(options, parameters)
     except (VideoError, ScorerError) as error:
@@ -287,9 +288,14 @@ def _show_and_write_several(options: argparse.Namespace, outcomes: list[Outcome]
 
         with _writing(options.plot):
             plot_curves(curves, options.plot)
-    errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-    for error in errors:
-        print(f"topreward: {error}", file=sys.stderr)
+    errors = [
+        (video, outcome)
+        for video, outcome in zip(options.videos, outcomes, strict=True)
+        if isinstance(outcome, Exception)
+    ]
+    for video, error in errors:
+        name = "" if video in str(error) else f"{video}: "
+        print(f"topreward: {name}{error}", file=sys.stderr)
     return 1 if errors else 0
 
 

@@ -1,6 +1,6 @@
 """What the command line shows in a terminal: pure functions from data to what rich can print.
 
-No ROS 2, no clock and no output here; the callers own these. Every view of a number that random weights
+No ROS 2 here, and no output but the signs of work that goes on. Every view of a number that random weights
 produced says so.
 """
 
@@ -69,12 +69,13 @@ def curves_table(curves: Sequence[Curve]) -> RenderableType:
     table.add_column("video", overflow="fold")
     for name in ("length", "scores", "progress", "highest", "log p", "state"):
         table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
-    folder = os.path.commonpath([os.path.dirname(curve.video) for curve in curves]) if curves else ""
-    for curve in curves:
+    paths = [os.path.abspath(curve.video) for curve in curves]
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    for curve, path in zip(curves, paths, strict=True):
         last = curve.points[-1] if curve.points else None
         finite = [point.progress for point in curve.points if isfinite(point.progress)]
         table.add_row(
-            Text(printable(os.path.relpath(curve.video, folder or "."))),
+            Text(printable(os.path.relpath(path, folder))),
             number(curve.duration_s, 1, "s"),
             str(len(curve.points)),
             f"[bold]{number(last.progress) if last else '-'}[/bold]",

@@ -244,7 +244,7 @@ def test_one_that_fails_does_not_harm_the_others(video: Path, tmp_path: Path) ->
     assert content["curves"][1] == json.loads(alone.to_json())
 
 
-@pytest.mark.parametrize(("prefixes", "counts"), [(4, [1, 5, 9, 13]), (50, list(range(1, 14)))])
+@pytest.mark.parametrize(("prefixes", "counts"), [(1, [13]), (4, [1, 5, 9, 13]), (50, list(range(1, 14)))])
 def test_the_prefixes_of_the_paper_are_evenly_spaced(video: Path, prefixes: int, counts: list[int]) -> None:
     scorer = Brightness()
     curve = score_video(video, "x", scorer, never_ends(), prefixes=prefixes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from tokenizers import Tokenizer
 from topreward_ros.core.frames import EpisodeBuffer, Frame, Window
 from topreward_ros.scoring import qwen3_vl, video_memory
 from topreward_ros.scoring.base import PrefixScore, ScorerError
+from topreward_ros.scoring.language import KeysAndValues
 from topreward_ros.scoring.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
 from topreward_ros.scoring.references import PlainForward as FullPasses
@@ -303,16 +305,91 @@ def test_as_many_episodes_at_once_as_memory_holds(new_scorer, monkeypatch):
     need = memory_need(scorer._model.config, scorer._settings, scorer.info.max_pixels, 4).total
     for room, most in ((0, 1), (3.5, 3), (1000, 8)):
         monkeypatch.setattr(qwen3_vl, "free_memory", lambda _device, room=room: int(room * need))
-        assert scorer.episodes_at_once() == most
+        assert new_scorer().episodes_at_once() == most
 
 
 def test_one_bad_episode_among_several_is_the_one_that_is_named(new_scorer, videos, fresh_scores):
     scorer = new_scorer()
     flat = [Frame(0, np.zeros((1, 60_000, 3), np.uint8))]
-    with pytest.raises(ScorerError, match="60000 x 1 pixels"):
-        scorer.score_all([(TASK, videos[0][:4]), (TASK, flat)])
-    (score,) = scorer.score_all([(TASK, videos[0][:4])])
-    assert_same(score, fresh_scores(TASK, 0, 4, 0))
+    good, bad = scorer.score_all([(TASK, videos[0][:4]), (TASK, flat)])
+    assert isinstance(bad, ScorerError) and "60000 x 1 pixels" in str(bad)
+    assert_same(good, fresh_scores(TASK, 0, 4, 0))
+    (score,) = scorer.score_all([(TASK, videos[0][:5])])
+    assert_same(score, fresh_scores(TASK, 0, 5, 0))
+
+
+def test_a_fault_of_the_shared_pass_is_told_and_costs_no_score(
+    new_scorer, videos, fresh_scores, monkeypatch, caplog
+):
+    def broken(*_):
+        raise TypeError("a mistake of ours")
+
+    scorer = new_scorer()
+    with monkeypatch.context() as patch:
+        patch.setattr(Qwen3VLScorer, "_score_side_by_side", broken)
+        scores = scorer.score_all([(TASK, video[:4]) for video in videos])
+    for number, score in enumerate(scores):
+        assert_same(score, fresh_scores(TASK, number, 4, 0))
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert warning.startswith("3 episodes could not be scored together (TypeError: a mistake of ours)")
+
+
+@pytest.mark.parametrize(("room", "at_once"), [(1.5, 1), (2.5, 1), (3.5, 3)])
+def test_memory_for_fewer_episodes_than_asked_for_thins_none_of_them(
+    new_scorer, videos, fresh_scores, monkeypatch, caplog, room, at_once
+):
+    """Memory counts what is alive, so what an error still holds on to counts, too."""
+    scorer = new_scorer(static_baseline=False)
+    alive: weakref.WeakSet[KeysAndValues] = weakref.WeakSet()
+    made, reserve = KeysAndValues.__init__, KeysAndValues.reserve
+
+    def counted(memory):
+        made(memory)
+        alive.add(memory)
+
+    def reserve_if_there_is_room(memory, tokens):
+        reserve(memory, tokens)
+        if sum(other._capacity > 0 for other in alive) > room:
+            raise torch.OutOfMemoryError("out of memory")
+
+    expected = {
+        (number, count): replace(fresh_scores(TASK, number, count, 0), log_prob_static=math.nan)
+        for number in range(VIDEOS)
+        for count in (4, 5)
+    }
+    monkeypatch.setattr(KeysAndValues, "__init__", counted)
+    monkeypatch.setattr(KeysAndValues, "reserve", reserve_if_there_is_room)
+    for count in (4, 5):
+        requests = [(TASK, video[:count]) for video in videos[: scorer.episodes_at_once()]]
+        for number, score in enumerate(scorer.score_all(requests)):
+            assert isinstance(score, PrefixScore)
+            assert_same(score, expected[number, count])
+    assert scorer.episodes_at_once() == (at_once if at_once < 3 else 8)
+    assert sum("could not be scored together" in record.getMessage() for record in caplog.records) == (
+        at_once < 3
+    )
+    assert not any("from now on" in record.getMessage() for record in caplog.records)
+
+
+def test_what_filled_the_memory_is_free_when_it_is_given_back(new_scorer, make_video, monkeypatch):
+    """An error's frames hold on to all that they had."""
+
+    class Large:
+        pass
+
+    def fills_the_memory(*_):
+        large = Large()
+        held.append(weakref.ref(large))
+        raise MemoryError("out of memory")
+
+    held: list[weakref.ref[Large]] = []
+    free: list[bool] = []
+    scorer = new_scorer(max_frames=16)
+    monkeypatch.setattr(VideoMemory, "_take_in", fills_the_memory)
+    monkeypatch.setattr(qwen3_vl, "give_back", lambda _device: free.append(held[-1]() is None))
+    with pytest.raises(ScorerError, match="out of memory"):
+        scorer.score(TASK, make_video(16, 32, 32))
+    assert free and all(free)
 
 
 def test_a_long_video_at_once_is_taken_in_by_parts(new_scorer, make_video, plain, monkeypatch):

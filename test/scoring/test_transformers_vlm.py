@@ -601,11 +601,30 @@ def test_frames_of_any_size_are_scored_in_half_precision_too(family, load, make_
 
 
 @every_family
-@pytest.mark.parametrize(
-    "instruction", ["", "<image> <|video_pad|> <IMG_CONTEXT>", "\ud800 {instruction}", "y" * 3000]
-)
-def test_no_instruction_is_read_as_structure(family, scorers, video, instruction):
-    assert scorers(family).score(instruction, video[:2]).log_prob < 0
+def test_no_instruction_is_read_as_structure(family, scorers, video):
+    """None of the tokens that the stream is made of comes from an instruction, and a long one is cut."""
+    scorer = scorers(family)
+    added = [token for token in scorer._family._added if not token.startswith("<0x")]
+    assert len(added) >= 3
+
+    def ids_of(instruction: str) -> list[int]:
+        given = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scorer, "_options", {})
+            run = scorer._run
+            patch.setattr(scorer, "_run", lambda inputs: given.append(inputs["input_ids"]) or run(inputs))
+            patch.setattr(scorer, "_settings", replace(scorer._settings, static_baseline=False))
+            assert math.isfinite(scorer.score(instruction, video[:2]).log_prob)
+        return given[0][0].tolist()
+
+    plain = ids_of("fold the towel")
+    for token in added:
+        number = scorer._family.encode(token)
+        assert len(number) == 1, token
+        assert ids_of(f"fold {token} towel").count(number[0]) == plain.count(number[0]), token
+    assert ids_of("y" * 3000) == ids_of("y" * 2000) != ids_of("y" * 1999)
+    assert math.isfinite(scorer.score("\ud800 {instruction}", video[:2]).log_prob)
+    assert math.isfinite(scorer.score("", video[:2]).log_prob)
 
 
 def test_an_idle_camera_scores_the_baseline(scorers, video):

@@ -199,27 +199,16 @@ def score_videos(
             )
         if not running:
             continue
-        requests = [(request.instruction, request.prefix) for _, request in running.values()]
-        try:
-            scores: list[PrefixScore | ScorerError] = [*scorer.score_all(requests)]
-        except ScorerError:
-            scores = [_score_alone(scorer, *request) for request in requests]
-        for (number, (episode, _)), score in zip([*running.items()], scores, strict=True):
+        # After memory ran out the scorer takes fewer: the others wait where they are.
+        some = [*running.items()][: max(1, min(at_once, scorer.episodes_at_once()))]
+        scores = scorer.score_all([(request.instruction, request.prefix) for _, (_, request) in some])
+        for (number, (episode, _)), score in zip(some, scores, strict=True):
             if isinstance(score, ScorerError):
                 del running[number]
                 outcomes[number] = score
             else:
                 go_on(number, episode, score)
     return [outcomes[number] for number in range(len(paths))]
-
-
-def _score_alone(
-    scorer: PrefixScorer, instruction: str, prefix: Sequence[Frame]
-) -> PrefixScore | ScorerError:
-    try:
-        return scorer.score(instruction, prefix)
-    except ScorerError as error:
-        return error
 
 
 #: Gives what is to be scored next, takes its score, and returns the curve.
@@ -239,7 +228,7 @@ def _video_episode(
     chosen = None
     if prefixes:
         due = len(due_times(path, settings.sample_rate, rate))
-        chosen = {round(end) for end in np.linspace(1, due, prefixes)}
+        chosen = {round(end) for end in np.linspace(due, 1, prefixes)}
     return (yield from _episode(str(path), frames, instruction, info, settings, chosen, on_score))
 
 

@@ -25,7 +25,7 @@ def read_answers(answers: torch.Tensor, contrastive: bool, seen: str, dtype: tor
     if contrastive:
         difference = answers[:, 0] - answers[:, 1]
         answers = torch.nn.functional.logsigmoid(torch.stack([difference, -difference], dim=1))
-    pairs = answers.tolist()  # the only wait for the device
+    pairs = answers.tolist()
     if not all(isfinite(value) for pair in pairs for value in pair):
         raise ScorerError(
             f"log p(True), log p(False) are {', '.join(map(str, pairs))} after {seen} in "

@@ -16,7 +16,12 @@ def kernels_of(device: torch.device, dtype: torch.dtype) -> str:
     """By which kernels the video is attended to, in words."""
     if device.type == "cpu":
         return "flash attention for CPUs"
-    return "memory-efficient attention" if dtype is torch.float32 else "flash attention"
+    return "flash attention" if _has_flash(device, dtype) else "memory-efficient attention"
+
+
+def _has_flash(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a GPU has tensor cores that the flash kernels are written for: from Ampere on."""
+    return dtype is not torch.float32 and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def attend(
@@ -50,6 +55,13 @@ def _attend_by_mask(
         kernel: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         out, weight = kernel(query, key, value, attn_mask=bias, scale=scaling)
         return out, weight
+    return _attend_by_arithmetic(query, key, value, bias, scaling)
+
+
+def _attend_by_arithmetic(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, scaling: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """For a GPU, of which no kernel gives the log-sum-exp with such a mask."""
     scores = (query.float() @ key.float().transpose(2, 3)) * scaling + bias.float()
     weight = scores.logsumexp(-1)
     return (scores - weight[..., None]).exp() @ value.float(), weight
@@ -62,7 +74,7 @@ def _attend_to_all(
     kernels: Any = torch.ops.aten
     if query.device.type == "cpu":  # as `kernels_of` says
         out, weight = kernels._scaled_dot_product_flash_attention_for_cpu(query, key, value, scale=scaling)
-    elif query.dtype is torch.float32:
+    elif not _has_flash(query.device, query.dtype):
         out, weight, *_ = kernels._scaled_dot_product_efficient_attention(
             query, key, value, None, True, scale=scaling
         )

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from os import sysconf
 from typing import Any
 
+import numpy as np
+
 from topreward_ros.core.frames import EpisodeBuffer, Frame
 from topreward_ros.core.progress import PrefixScore, ProgressMode
 
@@ -105,16 +107,17 @@ class PrefixScorer(ABC):
         the scorer reuse what it computed for them. Raises `ScorerError`.
         """
 
-    def score_all(self, requests: Sequence[tuple[str, Sequence[Frame]]]) -> list[PrefixScore]:
+    def score_all(self, requests: Sequence[tuple[str, Sequence[Frame]]]) -> list[PrefixScore | ScorerError]:
         """`score` for several episodes at once, which is faster where the model can share the work.
 
         ``requests``: an instruction and a prefix of each; no two are of one episode. An episode goes on with
-        the next call that has a prefix with the same first frame. Raises `ScorerError`.
+        the next call that has a prefix with the same first frame; one that is left out is forgotten. Where a
+        prefix cannot be scored, its error is given in the place of its score.
         """
-        return [self.score(instruction, prefix) for instruction, prefix in requests]
+        return [_outcome(self, instruction, prefix) for instruction, prefix in requests]
 
     def episodes_at_once(self) -> int:
-        """How many episodes `score_all` can hold, and is the faster for."""
+        """How many episodes `score_all` can hold, and is the faster for; fewer once memory ran out."""
         return 1
 
     def ahead(self, instruction: str, buffer: EpisodeBuffer) -> Iterator[None]:
@@ -137,6 +140,38 @@ class PrefixScorer(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give back memory (device memory above all). The scorer is unusable afterwards."""
+
+
+def _outcome(scorer: PrefixScorer, instruction: str, prefix: Sequence[Frame]) -> PrefixScore | ScorerError:
+    try:
+        return scorer.score(instruction, prefix)
+    except ScorerError as error:
+        return error
+
+
+def check_frames(prefix: Sequence[Frame]) -> None:
+    """Raises `ScorerError` for no frames, and for an image that is no image."""
+    if not prefix:
+        raise ScorerError("a prefix of no frames cannot be scored: pass at least one")
+    for frame in prefix:
+        shape, dtype = frame.image.shape, frame.image.dtype
+        if len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
+            raise ScorerError(f"a frame is {dtype} of shape {shape}: pass uint8 of shape (height, width, 3)")
+
+
+def seconds_of(prefix: Sequence[Frame], sample_rate: float = 0.0) -> list[float]:
+    """Times [s] since the first frame, as they are told to a model.
+
+    A frame that was taken within a quarter of a period of when it was due, at ``sample_rate`` [Hz], is told
+    with the time when it was due, as the authors' code does for videos. So the jitter of a camera does not
+    turn 0.2 into 0.3 seconds, and what the baseline will need can be known before.
+    """
+    start = prefix[0].stamp_ns
+    seconds = [(frame.stamp_ns - start) / 1e9 for frame in prefix]
+    if sample_rate > 0:
+        due = [round(time * sample_rate) / sample_rate for time in seconds]
+        seconds = [d if abs(d - t) <= 0.25 / sample_rate else t for d, t in zip(due, seconds, strict=True)]
+    return seconds
 
 
 @contextmanager

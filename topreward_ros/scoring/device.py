@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -16,11 +20,33 @@ def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be taken on ``device``."""
+    """Bytes that can still be taken on ``device``; of a CPU's, those of this container."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     with open("/proc/meminfo") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    return min(free, _left_to_the_container(free))
+
+
+def _left_to_the_container(most: int) -> int:
+    """Bytes under the limit of the control group (cgroup v2), ``most`` where there is none."""
+    try:
+        limit = (_CONTROL_GROUP / "memory.max").read_text().strip()
+        return most if limit == "max" else int(limit) - int((_CONTROL_GROUP / "memory.current").read_text())
+    except (OSError, ValueError):
+        return most
+
+
+class OutOfMemory(Exception):
+    """Memory ran out in a piece of work. Raised in its place, so that the error's frames can be let go of."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch or Python gave up for want of memory, on any device."""
+    said = str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        sign in said for sign in ("allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+    )
 
 
 def give_back(device: torch.device) -> None:

@@ -67,6 +67,11 @@ class ImageFamily(Family):
                 add_special_tokens=not (begin and text.startswith(begin)),
             )
             inputs = {name: value for name, value in made.items() if isinstance(value, torch.Tensor)}
+            if lists := [name for name in made if name.startswith("pixel") and name not in inputs]:
+                raise ScorerError(
+                    f"the processor of the model of type {self.model_type!r} gives {lists[0]} as no tensor: "
+                    "models of this type cannot be scored with"
+                )
             if inputs["input_ids"][0, -1] != self.encode(question)[-1]:
                 raise ScorerError(
                     f"the processor of the model of type {self.model_type!r} writes on behind the question, "

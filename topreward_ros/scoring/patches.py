@@ -146,6 +146,14 @@ def resized(planes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return torch.nn.functional.interpolate(planes[None], size, mode="bicubic", antialias=True)[0]
 
 
+def normalized(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """(frames, 3, height, width), from uint8 to what a vision model was trained on, float32."""
+    # mean and std in units of uint8, for one operation per pixel, as the processors do it
+    mean = torch.tensor(preprocessing.mean).mul(1 / preprocessing.rescale)
+    std = torch.tensor(preprocessing.std).mul(1 / preprocessing.rescale)
+    return (pixels.float() - mean[:, None, None]) / std[:, None, None]
+
+
 def cut(
     first: torch.Tensor, second: torch.Tensor, preprocessing: Preprocessing, patch: int, merge: int
 ) -> torch.Tensor:
@@ -154,11 +162,7 @@ def cut(
     Rows go by blocks of ``merge`` x ``merge`` patches, so that the patches merged into one token are
     neighbours; each holds one patch as (channel, frame, row, column).
     """
-    # mean and std in units of uint8, for one operation per pixel, as the processor does it
-    mean = torch.tensor(preprocessing.mean).mul(1 / preprocessing.rescale)
-    std = torch.tensor(preprocessing.std).mul(1 / preprocessing.rescale)
-    pixels = torch.stack([first, second]).float()  # (2, 3, height, width)
-    pixels = (pixels - mean[:, None, None]) / std[:, None, None]
+    pixels = normalized(torch.stack([first, second]), preprocessing)  # (2, 3, height, width)
     _, _, height, width = pixels.shape
     rows, columns = height // patch, width // patch
     blocks = pixels.view(2, 3, rows // merge, merge, patch, columns // merge, merge, patch)

@@ -25,19 +25,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 
 from topreward_ros.core.frames import EpisodeBuffer, Frame
 from topreward_ros.core.progress import NO_SCORE
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.answers import read_answers
-from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
-from topreward_ros.scoring.device import free_memory, give_back, send
+from topreward_ros.scoring.base import (
+    PrefixScore,
+    PrefixScorer,
+    ScorerError,
+    ScorerInfo,
+    ScorerSettings,
+    check_frames,
+    in_a_line,
+    seconds_of,
+)
+from topreward_ros.scoring.device import OutOfMemory, free_memory, give_back, is_out_of_memory, send
 from topreward_ros.scoring.language import Pass, PatchFeatures
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompt_tree import PromptTree, make_prompt_tree
@@ -83,7 +91,8 @@ class Qwen3VLScorer(PrefixScorer):
         self._patch: int = vision.patch_size  # [pixels], side of what the vision model takes as one input
         self._merge: int = vision.spatial_merge_size  # side of the block of patches that makes one token
         self._budget = settings.max_frames  # less after memory has run out
-        self._lanes: list[Qwen3VLScorer] = []  # one per episode, where several are scored together
+        self._lanes: dict[Frame, Qwen3VLScorer] = {}  # one per episode, where several are scored together
+        self._most_at_once = 0  # of these; 0: not looked at yet
         self._forget()
 
     def _forget(self) -> None:
@@ -106,38 +115,50 @@ class Qwen3VLScorer(PrefixScorer):
         check_frames(prefix)
         while True:
             kept = self._within_budget(prefix)
-            try:
-                with self._errors_named(kept), torch.inference_mode():
-                    return score_together([self], [(instruction, kept)])[0]
-            except _OutOfMemory:
-                self._lower_budget(kept)
+            with suppress(OutOfMemory), self._errors_named(kept), torch.inference_mode():
+                return score_together([self], [(instruction, kept)])[0]
+            self._lower_budget(kept)
 
-    def score_all(self, requests: Sequence[tuple[str, Sequence[Frame]]]) -> list[PrefixScore]:
+    def score_all(self, requests: Sequence[tuple[str, Sequence[Frame]]]) -> list[PrefixScore | ScorerError]:
         """See `PrefixScorer.score_all`: every episode has a memory of its own, and all share each pass."""
+        if len(requests) > 1:
+            try:
+                with torch.inference_mode():
+                    return [*self._score_side_by_side(requests)]
+            except ScorerError:
+                pass  # of one of them, which will say so again
+            except Exception as error:
+                if is_out_of_memory(error):
+                    self._most_at_once = max(1, len(requests) // 2)
+                _log.warning(
+                    "%d episodes could not be scored together (%s): now one by one, and later at most %d",
+                    *(len(requests), in_a_line(error), self.episodes_at_once()),
+                )
+        if self._lanes:  # only here is the error gone, and what its frames held on to
+            self._lanes.clear()
+            give_back(self._model.device)
+        outcomes = super().score_all(requests)
+        if len(requests) > 1:
+            self._forget()
+        return outcomes
+
+    def _score_side_by_side(self, requests: Sequence[tuple[str, Sequence[Frame]]]) -> list[PrefixScore]:
         for _, prefix in requests:
             check_frames(prefix)
-        known = {lane._prefix[0]: lane for lane in self._lanes if lane._prefix}
-        free = [lane for lane in self._lanes if not lane._prefix]
-        lanes = [known.pop(prefix[0], None) for _, prefix in requests]
-        free += known.values()  # their episodes are over
-        self._lanes = [lane or (free.pop() if free else self._beside()) for lane in lanes]
-        kept = [
-            (task, lane._within_budget(prefix))
-            for lane, (task, prefix) in zip(self._lanes, requests, strict=True)
-        ]
-        try:
-            with torch.inference_mode():
-                return score_together(self._lanes, kept)
-        except Exception:  # of one of them: it will say which, and the others go on
-            for lane in self._lanes:
-                lane._forget()
-            return [lane.score(*request) for lane, request in zip(self._lanes, requests, strict=True)]
+        known = self._lanes
+        self._lanes = {prefix[0]: known.get(prefix[0]) or self._beside() for _, prefix in requests}
+        known.clear()  # the memory of episodes that are over
+        lanes = list(self._lanes.values())
+        pairs = zip(lanes, requests, strict=True)
+        return score_together(lanes, [(task, lane._within_budget(prefix)) for lane, (task, prefix) in pairs])
 
     def episodes_at_once(self) -> int:
         """See `PrefixScorer.episodes_at_once`."""
-        model = self._model
-        need = memory_need(model.config, self._settings, self.info.max_pixels, model.dtype.itemsize)
-        return max(1, min(_MOST_AT_ONCE, free_memory(model.device) // need.total))
+        if not self._most_at_once:
+            model = self._model
+            need = memory_need(model.config, self._settings, self.info.max_pixels, model.dtype.itemsize)
+            self._most_at_once = max(1, min(_MOST_AT_ONCE, free_memory(model.device) // need.total))
+        return self._most_at_once
 
     def _beside(self) -> Qwen3VLScorer:
         """Another scorer on the same model, for another episode."""
@@ -162,7 +183,7 @@ class Qwen3VLScorer(PrefixScorer):
                     yield from self._prefill(kept, self._prompts(instruction))
             if self._settings.static_baseline and self._prefix:
                 layout: _Layout = (instruction, *(patch.seconds for patch in self._pair_up(prefix)))
-                if not self._knows_static(prefix[0], layout):
+                if layout not in self._static_scores:  # of this start, as the prefix begins with it
                     self._step(self._score_static, instruction, prefix[0], layout)
                     yield
 
@@ -183,6 +204,8 @@ class Qwen3VLScorer(PrefixScorer):
         if self._next_video.known(video) > self._video.known(video):  # thinned, and prepared for
             self._video, self._next_video = self._next_video, self._video
             self._left_behind = [*self._prefix, prefix[-1]]
+        else:
+            self._left_behind = ()  # too late to compare: the moment has gone
         return video
 
     def _unseen(self, video: list[Patch]) -> list[tuple[Frame, Frame]]:
@@ -196,7 +219,8 @@ class Qwen3VLScorer(PrefixScorer):
         """What is to be run for the score of ``video``."""
         layout: _Layout = (instruction, *(patch.seconds for patch in video))
         passes = [self._video.ask(video, self._see, self._prompts(instruction))]
-        if self._settings.static_baseline and not self._knows_static(video[0].first, layout):
+        self._use_static_start(video[0].first)
+        if self._settings.static_baseline and layout not in self._static_scores:
             passes.append(self._ask_static(instruction, video[0].first, layout))
         return _Question(video, layout, passes)
 
@@ -216,12 +240,11 @@ class Qwen3VLScorer(PrefixScorer):
         """From log-probabilities (prompts, 2) of the true and the false answer after ``seen`` patches."""
         return read_answers(answers, self._settings.contrastive, f"{seen} patches", self._model.dtype)
 
-    def _knows_static(self, start: Frame, layout: _Layout) -> bool:
-        """Whether it is known what a video would score in which nothing moves: ``start``, repeated."""
+    def _use_static_start(self, start: Frame) -> None:
+        """The baseline is what a video would score in which nothing moves: ``start``, repeated."""
         if start is not self._static_start:  # another episode
             self._static_scores.clear()
             self._static_start = start
-        return layout in self._static_scores
 
     def _ask_static(self, instruction: str, start: Frame, layout: _Layout) -> Pass:
         still = [Patch(start, start, float(seconds)) for seconds in layout[1:]]
@@ -278,11 +301,10 @@ class Qwen3VLScorer(PrefixScorer):
     def _step(self, work: Callable[..., object], *arguments: Any) -> None:
         """Do a piece of work that a later score will need. Without memory for it, all is forgotten."""
         prefix = self._prefix  # forgotten with the rest when memory runs out
-        try:
-            with self._errors_named(prefix), torch.inference_mode():
-                work(*arguments)
-        except _OutOfMemory:
-            self._lower_budget(prefix)
+        with suppress(OutOfMemory), self._errors_named(prefix), torch.inference_mode():
+            work(*arguments)
+            return
+        self._lower_budget(prefix)
 
     def _score_static(self, instruction: str, start: Frame, layout: _Layout) -> None:
         (answers,) = answers_of(self._model, self._tokens, [self._ask_static(instruction, start, layout)])
@@ -323,8 +345,7 @@ class Qwen3VLScorer(PrefixScorer):
             self._forget()
             if not is_out_of_memory(error):
                 raise ScorerError(f"the model failed on {len(prefix)} frames: {error}") from error
-            # Not from the error, which would hold on to what filled the memory.
-            raise _OutOfMemory from None
+            raise OutOfMemory from error  # memory is free when this, with the error's frames, is let go of
 
     def _lower_budget(self, prefix: Sequence[Frame]) -> None:
         """Go on with half the frames after memory ran out. Raises `ScorerError` where that is too few."""
@@ -351,10 +372,6 @@ class Qwen3VLScorer(PrefixScorer):
         for frame in prefix:
             buffer.append(frame)
         return buffer.prefix()
-
-
-class _OutOfMemory(Exception):
-    pass
 
 
 _Layout = tuple[str | float, ...]  # an instruction and the times [s] of the patches, which decide a baseline
@@ -412,31 +429,6 @@ def see_together(wanted: Sequence[tuple[Qwen3VLScorer, Sequence[tuple[Frame, Fra
                 )
 
 
-def check_frames(prefix: Sequence[Frame]) -> None:
-    """Raises `ScorerError` for no frames, and for an image that is no image."""
-    if not prefix:
-        raise ScorerError("a prefix of no frames cannot be scored: pass at least one")
-    for frame in prefix:
-        shape, dtype = frame.image.shape, frame.image.dtype
-        if len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
-            raise ScorerError(f"a frame is {dtype} of shape {shape}: pass uint8 of shape (height, width, 3)")
-
-
-def seconds_of(prefix: Sequence[Frame], sample_rate: float = 0.0) -> list[float]:
-    """Times [s] since the first frame, as they are told to a model.
-
-    A frame that was taken within a quarter of a period of when it was due, at ``sample_rate`` [Hz], is told
-    with the time when it was due, as the authors' code does for videos. So the jitter of a camera does not
-    turn 0.2 into 0.3 seconds, and what the baseline will need can be known before.
-    """
-    start = prefix[0].stamp_ns
-    seconds = [(frame.stamp_ns - start) / 1e9 for frame in prefix]
-    if sample_rate > 0:
-        due = [round(time * sample_rate) / sample_rate for time in seconds]
-        seconds = [d if abs(d - t) <= 0.25 / sample_rate else t for d, t in zip(due, seconds, strict=True)]
-    return seconds
-
-
 def pair_up(prefix: Sequence[Frame], sample_rate: float = 0.0) -> list[Patch]:
     """The temporal patches of a prefix; an odd last frame, or one alone, is repeated."""
     seconds = seconds_of(prefix, sample_rate)
@@ -446,11 +438,3 @@ def pair_up(prefix: Sequence[Frame], sample_rate: float = 0.0) -> list[Patch]:
         for i in range(0, len(prefix), 2)
         for j in [min(i + 1, last)]
     ]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch or Python gave up for want of memory, on any device."""
-    said = str(error)
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
-        sign in said for sign in ("allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
-    )

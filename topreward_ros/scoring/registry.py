@@ -404,7 +404,11 @@ def _choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+        if device.type != "cuda":
+            return torch.float32
+        # What older GPUs do in bfloat16 is emulated, and slow.
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bfloat16 else torch.float16
     if name not in known:
         raise ScorerError(f"dtype {name!r} is not known: use auto, {', '.join(known)}")
     return known[name]
@@ -429,12 +433,13 @@ def _check_memory(model: Qwen3VLForConditionalGeneration, settings: ScorerSettin
     free = free_memory(model.device)
     if need.total <= free:
         return
-    fitting = max(4, int(settings.max_frames * free / need.total) // 2 * 2)
+    fitting = int(settings.max_frames * free / need.total) // 2 * 2
+    fewer = f"max_frames to {fitting}, or a smaller max_pixels" if fitting >= 4 else "a smaller max_pixels"
     raise ScorerError(
         f"{settings.max_frames} frames of up to {pixels} pixels need {need.total / 1e9:.2f} GB beside the "
         f"weights ({need.videos} times {need.keys_and_values / 1e9:.2f} GB of keys and values, "
         f"{need.features / 1e9:.2f} GB of features), and {free / 1e9:.2f} GB are free on {model.device}: "
-        f"set max_frames to {fitting}, or a smaller max_pixels, or another device"
+        f"set {fewer}, or another device"
     )
 
 
@@ -451,8 +456,8 @@ def _load_model(
     with no_warnings():
         from transformers import AutoModelForImageTextToText
 
+    from topreward_ros.scoring.device import is_out_of_memory
     from topreward_ros.scoring.quantization import quantize
-    from topreward_ros.scoring.qwen3_vl import is_out_of_memory
 
     try:
         with _quiet_transformers():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,11 +18,18 @@ import torch
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.answers import read_answers
-from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
-from topreward_ros.scoring.device import give_back
+from topreward_ros.scoring.base import (
+    PrefixScore,
+    PrefixScorer,
+    ScorerError,
+    ScorerInfo,
+    ScorerSettings,
+    check_frames,
+    seconds_of,
+)
+from topreward_ros.scoring.device import OutOfMemory, give_back, is_out_of_memory
 from topreward_ros.scoring.family import Family, Video
 from topreward_ros.scoring.prompts import InstructionReader, told_time
-from topreward_ros.scoring.qwen3_vl import check_frames, is_out_of_memory, seconds_of
 from topreward_ros.scoring.templates import fill
 
 _MOST_STATIC_SCORES = 4096
@@ -58,11 +65,17 @@ class TransformersVlmScorer(PrefixScorer):
         check_frames(prefix)
         times = seconds_of(prefix, self._settings.sample_rate)
         video = Video(tuple(prefix), tuple(map(told_time, times)))
-        with self._errors_named(len(prefix)), torch.inference_mode():
+        with suppress(OutOfMemory), self._errors_named(len(prefix)), torch.inference_mode():
             score = self._ask(instruction, video)
             if self._settings.static_baseline:
                 score = replace(score, log_prob_static=self._static(instruction, video))
-        return score
+            return score
+        give_back(self._model.device)
+        raise ScorerError(
+            f"out of memory on {self.info.device} with {len(prefix)} frames of up to {self.info.max_pixels} "
+            f"pixels: set a smaller max_pixels (now {self._settings.max_pixels}) or max_frames "
+            f"(now {self._settings.max_frames}), or another device"
+        )
 
     def close(self) -> None:
         """See `PrefixScorer.close`."""
@@ -108,7 +121,6 @@ class TransformersVlmScorer(PrefixScorer):
         """Whatever fails, nothing half-done is kept, and the error says what it was."""
         try:
             yield
-            return
         except ScorerError:
             self._forget()
             raise
@@ -116,10 +128,4 @@ class TransformersVlmScorer(PrefixScorer):
             self._forget()
             if not is_out_of_memory(error):
                 raise ScorerError(f"the model failed on {frames} frames: {error}") from error
-        # Not from the error, which would hold on to what filled the memory.
-        give_back(self._model.device)
-        raise ScorerError(
-            f"out of memory on {self.info.device} with {frames} frames of up to {self.info.max_pixels} "
-            f"pixels: set a smaller max_pixels (now {self._settings.max_pixels}) or max_frames "
-            f"(now {self._settings.max_frames}), or another device"
-        )
+            raise OutOfMemory from error  # memory is free when this, with the error's frames, is let go of

@@ -18,7 +18,7 @@ from topreward_ros.core.frames import Frame
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.family import Family, Inputs, Video, planes_of
-from topreward_ros.scoring.patches import Preprocessing, read_preprocessing
+from topreward_ros.scoring.patches import read_preprocessing
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -109,7 +109,7 @@ class VideoFamily(Family):
         return torch.stack([kept[frame] for frame in video.frames])
 
     def _normalized(self, pixels: torch.Tensor) -> torch.Tensor:
-        return _normalized(pixels, self._preprocessing)
+        return patches.normalized(pixels, self._preprocessing)
 
 
 class Qwen2Family(VideoFamily):
@@ -356,13 +356,6 @@ def in_words(number: int) -> str:
         hundreds, rest = divmod(number, 100)
         return f"{_BELOW_TWENTY[hundreds]} hundred" + (f" and {in_words(rest)}" if rest else "")
     return str(number)
-
-
-def _normalized(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """(frames, 3, height, width), from uint8 to what the vision model was trained on, float32."""
-    mean = torch.tensor(preprocessing.mean).mul(1 / preprocessing.rescale)
-    std = torch.tensor(preprocessing.std).mul(1 / preprocessing.rescale)
-    return (pixels.float() - mean[:, None, None]) / std[:, None, None]
 
 
 def _beginning(folder: Path) -> str:

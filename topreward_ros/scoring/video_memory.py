@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 #: Room for the tokens of a patch that are not pads: its time, and where vision starts and ends.
 _TEXT_PER_PATCH = 16
-#: New tokens of the video in one pass at most, so that catching up on a long one needs bounded memory.
-_LONGEST_PASS = 2048
+#: A pass ends with the patch that brings it to so many tokens, so that catching up needs bounded memory.
+_LONGEST_PASS = 1024
 
 
 class Patch(NamedTuple):
