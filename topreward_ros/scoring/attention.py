@@ -47,6 +47,18 @@ def attend(
     return out.to(query.dtype).reshape(1, heads, asking, size)
 
 
+def rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+    """Rotary positions (Su et al. 2021) of (..., tokens, size), whose first half pairs with the second.
+
+    ``cosine`` and ``sine`` of the angles fit ``heads`` and have the same two halves.
+    """
+    half = heads.shape[-1] // 2
+    rotated = heads * cosine
+    rotated[..., :half].addcmul_(heads[..., half:], sine[..., :half], value=-1)
+    rotated[..., half:].addcmul_(heads[..., :half], sine[..., half:])
+    return rotated
+
+
 def _attend_by_mask(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, scaling: float
 ) -> tuple[torch.Tensor, torch.Tensor]:

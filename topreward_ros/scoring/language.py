@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from topreward_ros.scoring.attention import attend
+from topreward_ros.scoring.attention import attend, rotate
 from topreward_ros.scoring.device import send
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def run_passes(model: Qwen3VLForConditionalGeneration, passes: Sequence[Pass]) -
     ids = [token for one in passes for token in one.ids]
     hidden = language.embed_tokens(send(torch.tensor([ids]), device))  # (1, tokens, hidden)
     positions = torch.cat([place for one in passes for place in one.positions], dim=1)
-    turn = language.rotary_emb(hidden, send(positions[:, None], device))
+    cosine, sine = language.rotary_emb(hidden, send(positions[:, None], device))
+    turn = (cosine[:, None], sine[:, None])  # (1, 1, tokens, head size), for all heads
     for stream, one in zip(streams, passes, strict=True):
         for pads, features in _pads(stream, one):
             hidden[0, pads] = features.embeddings.to(hidden.dtype)
@@ -169,15 +170,15 @@ def _run_layer(
     heads = (-1, attention.head_dim)
     normed = layer.input_layernorm(hidden)
     keys = attention.k_norm(attention.k_proj(normed).unflatten(-1, heads)).transpose(1, 2)
-    keys = _turn(keys, *turn)
+    keys = rotate(keys, *turn)
     values = attention.v_proj(normed).unflatten(-1, heads).transpose(1, 2)
     chosen = None
     if streams[0].asking is not None:
         chosen = torch.cat([stream.asking for stream in streams if stream.asking is not None])
         hidden, normed = hidden[:, chosen], normed[:, chosen]
-        turn = (turn[0][:, chosen], turn[1][:, chosen])
+        turn = (turn[0][..., chosen, :], turn[1][..., chosen, :])
     queries = attention.q_norm(attention.q_proj(normed).unflatten(-1, heads)).transpose(1, 2)
-    queries = _turn(queries, *turn)
+    queries = rotate(queries, *turn)
     outcomes, start = [], 0
     for stream in streams:
         rows = slice(start, start + len(stream.bias))
@@ -189,12 +190,6 @@ def _run_layer(
     if not start:  # taken into memory, nothing asked
         return hidden
     attended = torch.cat(outcomes, dim=2) if len(outcomes) > 1 else outcomes[0]
-    hidden = hidden + attention.o_proj(attended.transpose(1, 2).flatten(2))
-    made: torch.Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-    return made
-
-
-def _turn(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
-    """Rotary positions of (1, heads, tokens, size)."""
-    first, second = heads.chunk(2, dim=-1)
-    return heads * cosine[:, None] + torch.cat([-second, first], dim=-1) * sine[:, None]
+    hidden += attention.o_proj(attended.transpose(1, 2).flatten(2))
+    hidden += layer.mlp(layer.post_attention_layernorm(hidden))
+    return hidden

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 
+from topreward_ros.scoring.attention import rotate
+
 
 class Features(NamedTuple):
     """Of a number of patches; a token stands for a block of merged pixel patches."""
@@ -37,8 +39,8 @@ class VisionModel:
         count, size = len(pixels), hidden.shape[-1]
         deepstack = []
         for number, block in enumerate(visual.blocks):
-            hidden = hidden + _attend(block.attn, block.norm1(hidden), turn)
-            hidden = hidden + block.mlp(block.norm2(hidden))
+            hidden += _attend(block.attn, block.norm1(hidden), turn)
+            hidden += block.mlp(block.norm2(hidden))
             if number in visual.deepstack_visual_indexes:
                 merger = visual.deepstack_merger_list[visual.deepstack_visual_indexes.index(number)]
                 deepstack.append(merger(hidden.reshape(-1, size)).unflatten(0, (count, -1)))
@@ -89,15 +91,8 @@ def _attend(attention: Any, hidden: torch.Tensor, turn: torch.Tensor) -> torch.T
     """Attention of every patch (patches, tokens, hidden) to itself."""
     split = attention.qkv(hidden).unflatten(-1, (3, attention.num_heads, -1))
     query, key, value = split.permute(2, 0, 3, 1, 4)  # (patches, heads, tokens, head size) each
-    cosine, sine = turn
-    query, key = (_turn(each, cosine, sine) for each in (query, key))
+    # In float32, as the model does it here.
+    query, key = (rotate(each.float(), *turn).to(each.dtype) for each in (query, key))
     seen = scaled_dot_product_attention(query, key, value, scale=attention.scaling)
     made: torch.Tensor = attention.proj(seen.transpose(1, 2).flatten(2))
     return made
-
-
-def _turn(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
-    """Rotary positions, in float32 as the model does it here."""
-    exact = heads.float()
-    first, second = exact.chunk(2, dim=-1)
-    return (exact * cosine + torch.cat([-second, first], dim=-1) * sine).to(heads.dtype)
