@@ -205,13 +205,14 @@ def _score(options: argparse.Namespace) -> int:
         parameters["episode_timeout"] = 0.0
     try:
         outcomes = _score_videos(options, parameters)
+        if len(outcomes) > 1:
+            return _show_and_write_several(options, outcomes)
+        (outcome,) = outcomes
+        if isinstance(outcome, Exception):
+            raise outcome
+        _show_and_write(options, outcome)
     except (VideoError, ScorerError) as error:
         raise CommandError(str(error)) from error
-    if len(outcomes) > 1:
-        return _show_and_write_several(options, outcomes)
-    if isinstance(outcomes[0], Exception):
-        raise CommandError(str(outcomes[0])) from outcomes[0]
-    _show_and_write(options, outcomes[0])
     return 0
 
 
