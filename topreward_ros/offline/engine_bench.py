@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.offline.plain_data import plain
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerSettings
 from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
 from topreward_ros.scoring.references import PlainForward, PrefixCache
@@ -185,13 +186,7 @@ def make_video(frames: int, height: int, width: int, seed: int = 0) -> list[Fram
 
 def to_json(rows: Sequence[Row]) -> dict[str, Any]:
     """Plain data; seconds, and nats for ``difference``; what was not measured is null."""
-    return {"format": JSON_FORMAT, "machine": machine(), "rows": [_plain(asdict(row)) for row in rows]}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return None if isinstance(value, float) and value != value else value
+    return {"format": JSON_FORMAT, "machine": machine(), "rows": plain([asdict(row) for row in rows])}
 
 
 def _lines(path: str) -> list[str]:

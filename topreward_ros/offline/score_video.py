@@ -11,8 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from enum import Enum
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from topreward_ros.core.episode import (
 )
 from topreward_ros.core.frames import NS_PER_S, Frame, FrameSchedule
 from topreward_ros.core.progress import PrefixScore, episode_minmax
+from topreward_ros.offline.plain_data import plain
 from topreward_ros.offline.video import VideoError, open_video
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo
 
@@ -112,8 +111,8 @@ class Curve:
             "scores": scores,
             "events": events,
         }
-        plain: dict[str, Any] = _plain(content)
-        return plain
+        made: dict[str, Any] = plain(content)
+        return made
 
     def to_json(self) -> str:
         """The curve as JSON text, see `to_plain`."""
@@ -316,16 +315,3 @@ def _event(event: Event) -> CurveEvent:
 
 def _to_text(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """Replace what JSON does not know: an enum by its name in lower case, NaN and infinity by null."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Enum):
-        return value.name.lower()
-    if isinstance(value, float) and not isfinite(value):
-        return None
-    return value

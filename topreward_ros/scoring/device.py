@@ -1,10 +1,14 @@
-"""What is done differently on a CPU and on a GPU."""
+"""What hangs on the device: copies to it, its memory, and what to do when that runs out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+
+from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings
 
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 
@@ -35,6 +39,34 @@ def _left_to_the_container(most: int) -> int:
         return most if limit == "max" else int(limit) - int((_CONTROL_GROUP / "memory.current").read_text())
     except (OSError, ValueError):
         return most
+
+
+@contextmanager
+def errors_named(frames: int, forget: Callable[[], None]) -> Iterator[None]:
+    """Whatever fails in scoring ``frames`` frames, ``forget`` drops what is half-done.
+
+    Raises `ScorerError` that says what it was, and `OutOfMemory`.
+    """
+    try:
+        yield
+    except ScorerError:
+        forget()
+        raise
+    except Exception as error:
+        forget()
+        if not is_out_of_memory(error):
+            raise ScorerError(f"the model failed on {frames} frames: {error}") from error
+        raise OutOfMemory from error  # memory is free when this, with the error's frames, is let go of
+
+
+def out_of_memory(frames: int, info: ScorerInfo, settings: ScorerSettings) -> tuple[str, str]:
+    """What to say when memory ran out with ``frames`` frames, and what to do against it."""
+    said = f"out of memory on {info.device} with {frames} frames of up to {info.max_pixels} pixels"
+    mend = (
+        f"set a smaller max_pixels (now {settings.max_pixels}) or max_frames (now {settings.max_frames}), "
+        "or another device"
+    )
+    return said, mend
 
 
 class OutOfMemory(Exception):

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,11 +45,20 @@ from topreward_ros.scoring.base import (
     in_a_line,
     seconds_of,
 )
-from topreward_ros.scoring.device import OutOfMemory, free_memory, give_back, is_out_of_memory, send
+from topreward_ros.scoring.device import (
+    OutOfMemory,
+    errors_named,
+    free_memory,
+    give_back,
+    is_out_of_memory,
+    out_of_memory,
+    send,
+)
 from topreward_ros.scoring.language import Pass, PatchFeatures
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompt_tree import PromptTree, make_prompt_tree
 from topreward_ros.scoring.prompts import PromptTokens, told_time
+from topreward_ros.scoring.static_scores import Layout, StaticScores
 from topreward_ros.scoring.video_memory import Patch, VideoMemory, answers_of, memory_need
 from topreward_ros.scoring.vision import VisionModel
 
@@ -63,7 +72,6 @@ _SEEN_AT_ONCE = 8
 _PREFILLED_AT_ONCE = 4  # patches per step between two ticks; a tick waits for one step at most
 _MOST_AT_ONCE = 8  # episodes; a pass of more tokens is no faster
 _LEAD = 4  # the cache behind the next thinning is begun when this part of the budget is still to come
-_MOST_STATIC_SCORES = 4096
 _FEWEST_FRAMES = 4
 
 
@@ -103,8 +111,7 @@ class Qwen3VLScorer(PrefixScorer):
         self._video = VideoMemory(self._model, self._tokens, self._settings.max_frames)
         self._next_video = VideoMemory(self._model, self._tokens, self._settings.max_frames)
         self._static_video = VideoMemory(self._model, self._tokens, self._settings.max_frames)
-        self._static_start: Frame | None = None  # that the scores below are about
-        self._static_scores: dict[_Layout, float] = {}
+        self._static_scores = StaticScores()
         self._prompt_trees: dict[str, PromptTree] = {}  # of the newest instruction
         self._prefix: Sequence[Frame] = ()  # that was scored last
         self._newest_score = NO_SCORE
@@ -115,7 +122,7 @@ class Qwen3VLScorer(PrefixScorer):
         check_frames(prefix)
         while True:
             kept = self._within_budget(prefix)
-            with suppress(OutOfMemory), self._errors_named(kept), torch.inference_mode():
+            with suppress(OutOfMemory), errors_named(len(kept), self._forget), torch.inference_mode():
                 return score_together([self], [(instruction, kept)])[0]
             self._lower_budget(kept)
 
@@ -162,7 +169,9 @@ class Qwen3VLScorer(PrefixScorer):
 
     def _beside(self) -> Qwen3VLScorer:
         """Another scorer on the same model, for another episode."""
-        return Qwen3VLScorer(self._model, self._tokens, self._preprocessing, self._settings, self.info)
+        other = Qwen3VLScorer(self._model, self._tokens, self._preprocessing, self._settings, self.info)
+        other._vision = self._vision  # which knows the positions of this size
+        return other
 
     def ahead(self, instruction: str, buffer: EpisodeBuffer) -> Iterator[None]:
         """See `PrefixScorer.ahead`: the baseline to come, and the cache behind the next thinning."""
@@ -182,7 +191,7 @@ class Qwen3VLScorer(PrefixScorer):
                     kept = [frame for frame in prefix if frame.image.size]
                     yield from self._prefill(kept, self._prompts(instruction))
             if self._settings.static_baseline and self._prefix:
-                layout: _Layout = (instruction, *(patch.seconds for patch in self._pair_up(prefix)))
+                layout: Layout = (instruction, *(patch.seconds for patch in self._pair_up(prefix)))
                 if layout not in self._static_scores:  # of this start, as the prefix begins with it
                     self._step(self._score_static, instruction, prefix[0], layout)
                     yield
@@ -217,9 +226,9 @@ class Qwen3VLScorer(PrefixScorer):
 
     def _ask(self, instruction: str, video: list[Patch]) -> _Question:
         """What is to be run for the score of ``video``."""
-        layout: _Layout = (instruction, *(patch.seconds for patch in video))
+        layout: Layout = (instruction, *(patch.seconds for patch in video))
         passes = [self._video.ask(video, self._see, self._prompts(instruction))]
-        self._use_static_start(video[0].first)
+        self._static_scores.use_start(video[0].first)
         if self._settings.static_baseline and layout not in self._static_scores:
             passes.append(self._ask_static(instruction, video[0].first, layout))
         return _Question(video, layout, passes)
@@ -240,19 +249,11 @@ class Qwen3VLScorer(PrefixScorer):
         """From log-probabilities (prompts, 2) of the true and the false answer after ``seen`` patches."""
         return read_answers(answers, self._settings.contrastive, f"{seen} patches", self._model.dtype)
 
-    def _use_static_start(self, start: Frame) -> None:
-        """The baseline is what a video would score in which nothing moves: ``start``, repeated."""
-        if start is not self._static_start:  # another episode
-            self._static_scores.clear()
-            self._static_start = start
-
-    def _ask_static(self, instruction: str, start: Frame, layout: _Layout) -> Pass:
+    def _ask_static(self, instruction: str, start: Frame, layout: Layout) -> Pass:
         still = [Patch(start, start, float(seconds)) for seconds in layout[1:]]
         return self._static_video.ask(still, self._see, self._prompts(instruction))
 
-    def _keep_static(self, layout: _Layout, answers: torch.Tensor) -> None:
-        if len(self._static_scores) >= _MOST_STATIC_SCORES:
-            del self._static_scores[next(iter(self._static_scores))]
+    def _keep_static(self, layout: Layout, answers: torch.Tensor) -> None:
         self._static_scores[layout] = self._read(answers, len(layout) - 1).log_prob
 
     def _prompts(self, instruction: str) -> PromptTree:
@@ -301,12 +302,12 @@ class Qwen3VLScorer(PrefixScorer):
     def _step(self, work: Callable[..., object], *arguments: Any) -> None:
         """Do a piece of work that a later score will need. Without memory for it, all is forgotten."""
         prefix = self._prefix  # forgotten with the rest when memory runs out
-        with suppress(OutOfMemory), self._errors_named(prefix), torch.inference_mode():
+        with suppress(OutOfMemory), errors_named(len(prefix), self._forget), torch.inference_mode():
             work(*arguments)
             return
         self._lower_budget(prefix)
 
-    def _score_static(self, instruction: str, start: Frame, layout: _Layout) -> None:
+    def _score_static(self, instruction: str, start: Frame, layout: Layout) -> None:
         (answers,) = answers_of(self._model, self._tokens, [self._ask_static(instruction, start, layout)])
         self._keep_static(layout, answers)
 
@@ -333,32 +334,11 @@ class Qwen3VLScorer(PrefixScorer):
 
     # ---- when something fails -----------------------------------------------------------------------
 
-    @contextmanager
-    def _errors_named(self, prefix: Sequence[Frame]) -> Iterator[None]:
-        """Whatever fails, nothing half-done is kept, and the error says what it was."""
-        try:
-            yield
-        except ScorerError:
-            self._forget()
-            raise
-        except Exception as error:
-            self._forget()
-            if not is_out_of_memory(error):
-                raise ScorerError(f"the model failed on {len(prefix)} frames: {error}") from error
-            raise OutOfMemory from error  # memory is free when this, with the error's frames, is let go of
-
     def _lower_budget(self, prefix: Sequence[Frame]) -> None:
         """Go on with half the frames after memory ran out. Raises `ScorerError` where that is too few."""
         give_back(self._model.device)
         budget = len(prefix) // 4 * 2
-        said = (
-            f"out of memory on {self.info.device} with {len(prefix)} frames of up to "
-            f"{self.info.max_pixels} pixels"
-        )
-        mend = (
-            f"set a smaller max_pixels (now {self._settings.max_pixels}) or max_frames "
-            f"(now {self._settings.max_frames}), or another device"
-        )
+        said, mend = out_of_memory(len(prefix), self.info, self._settings)
         if budget < _FEWEST_FRAMES:
             raise ScorerError(f"{said}: {mend}")
         self._budget = budget
@@ -374,14 +354,11 @@ class Qwen3VLScorer(PrefixScorer):
         return buffer.prefix()
 
 
-_Layout = tuple[str | float, ...]  # an instruction and the times [s] of the patches, which decide a baseline
-
-
 class _Question(NamedTuple):
     """What is to be run for one score."""
 
     video: list[Patch]
-    layout: _Layout
+    layout: Layout
     passes: list[Pass]  #: the video's, and the still one's where its answer is not known
 
 

@@ -9,8 +9,8 @@ the cost of a score grows with the length of the episode. `qwen3_vl` is the fast
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -27,14 +27,11 @@ from topreward_ros.scoring.base import (
     check_frames,
     seconds_of,
 )
-from topreward_ros.scoring.device import OutOfMemory, give_back, is_out_of_memory
+from topreward_ros.scoring.device import OutOfMemory, errors_named, give_back, out_of_memory
 from topreward_ros.scoring.family import Family, Video
 from topreward_ros.scoring.prompts import InstructionReader, told_time
+from topreward_ros.scoring.static_scores import Layout, StaticScores
 from topreward_ros.scoring.templates import fill
-
-_MOST_STATIC_SCORES = 4096
-
-_Layout = tuple[str | float, ...]  # an instruction, the number of frames, and their times where they are told
 
 
 class TransformersVlmScorer(PrefixScorer):
@@ -57,25 +54,20 @@ class TransformersVlmScorer(PrefixScorer):
 
     def _forget(self) -> None:
         self._family.forget()
-        self._static_start: Frame | None = None  # that the scores below are about
-        self._static_scores: dict[_Layout, float] = {}
+        self._static_scores = StaticScores()
 
     def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
         """See `PrefixScorer.score`."""
         check_frames(prefix)
         times = seconds_of(prefix, self._settings.sample_rate)
         video = Video(tuple(prefix), tuple(map(told_time, times)))
-        with suppress(OutOfMemory), self._errors_named(len(prefix)), torch.inference_mode():
+        with suppress(OutOfMemory), errors_named(len(prefix), self._forget), torch.inference_mode():
             score = self._ask(instruction, video)
             if self._settings.static_baseline:
                 score = replace(score, log_prob_static=self._static(instruction, video))
             return score
         give_back(self._model.device)
-        raise ScorerError(
-            f"out of memory on {self.info.device} with {len(prefix)} frames of up to {self.info.max_pixels} "
-            f"pixels: set a smaller max_pixels (now {self._settings.max_pixels}) or max_frames "
-            f"(now {self._settings.max_frames}), or another device"
-        )
+        raise ScorerError(": ".join(out_of_memory(len(prefix), self.info, self._settings)))
 
     def close(self) -> None:
         """See `PrefixScorer.close`."""
@@ -105,27 +97,9 @@ class TransformersVlmScorer(PrefixScorer):
 
     def _static(self, instruction: str, video: Video) -> float:
         """What ``video`` would score if nothing moved in it."""
-        if video.frames[0] is not self._static_start:  # another episode
-            self._static_scores.clear()
-            self._static_start = video.frames[0]
+        self._static_scores.use_start(video.frames[0])
         times = video.seconds if self._family.tells_times else ()
-        layout: _Layout = (instruction, len(video.frames), *times)
+        layout: Layout = (instruction, len(video.frames), *times)
         if layout not in self._static_scores:
-            if len(self._static_scores) >= _MOST_STATIC_SCORES:
-                del self._static_scores[next(iter(self._static_scores))]
             self._static_scores[layout] = self._ask(instruction, video.still()).log_prob
         return self._static_scores[layout]
-
-    @contextmanager
-    def _errors_named(self, frames: int) -> Iterator[None]:
-        """Whatever fails, nothing half-done is kept, and the error says what it was."""
-        try:
-            yield
-        except ScorerError:
-            self._forget()
-            raise
-        except Exception as error:
-            self._forget()
-            if not is_out_of_memory(error):
-                raise ScorerError(f"the model failed on {frames} frames: {error}") from error
-            raise OutOfMemory from error  # memory is free when this, with the error's frames, is let go of

@@ -1,0 +1,29 @@
+"""What is known of the static baseline: the score of a video in which nothing moves, by its layout."""
+
+from __future__ import annotations
+
+from topreward_ros.core.frames import Frame
+
+#: What decides a baseline beside its start: the instruction, and the times [s] or the number of the frames.
+Layout = tuple[str | float, ...]
+
+_MOST = 4096
+
+
+class StaticScores(dict[Layout, float]):
+    """Baselines of one episode, log p(" True") [nat] each; the oldest goes when there are too many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._start: Frame | None = None
+
+    def use_start(self, start: Frame) -> None:
+        """``start`` is what stands still; those of another episode are void."""
+        if start is not self._start:
+            self.clear()
+            self._start = start
+
+    def __setitem__(self, layout: Layout, log_prob: float) -> None:
+        if len(self) >= _MOST:
+            del self[next(iter(self))]
+        super().__setitem__(layout, log_prob)
