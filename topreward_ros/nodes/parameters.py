@@ -81,7 +81,7 @@ MONITOR_PARAMETERS = (
     Parameter("device", "Torch device of the scorer: auto, cpu, cuda, cuda:1 ..."),
     Parameter(
         "dtype",
-        "Precision of the weights; auto: bfloat16 on a GPU, float32 on a CPU",
+        "Precision of the weights; auto: bfloat16 on a GPU (float16 on one without it), float32 on a CPU",
         choices=("auto", "float32", "bfloat16", "float16"),
     ),
     Parameter(
