@@ -19,6 +19,7 @@ from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompts import Framing, PromptTokens
 from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
 from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
+from topreward_ros.scoring.recording import Recorder
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.scoring.templates import read_templates
 
@@ -48,7 +49,11 @@ def loaded(checkpoint: Path) -> Qwen3VLScorer:
 def new_scorer(loaded: Qwen3VLScorer, checkpoint: Path) -> Callable[..., Qwen3VLScorer]:
     """Scorers that have seen nothing, on the same weights; settings by keyword."""
 
-    def make(preprocessing: Preprocessing = loaded._preprocessing, **changes: object) -> Qwen3VLScorer:
+    def make(
+        preprocessing: Preprocessing = loaded._preprocessing,
+        recorder: Recorder | None = None,
+        **changes: object,
+    ) -> Qwen3VLScorer:
         changed = replace(SETTINGS, **changes)  # type: ignore[arg-type]
         pixels = preprocessing.frame_pixels(changed.max_pixels, changed.max_frames)
         info = replace(loaded.info, max_pixels=pixels)
@@ -56,7 +61,7 @@ def new_scorer(loaded: Qwen3VLScorer, checkpoint: Path) -> Callable[..., Qwen3VL
         if changed.prompts or changed.layout != SETTINGS.layout:
             tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
             tokens = PromptTokens(tokenizer, read_templates(changed.prompts), Framing(changed.layout))
-        return Qwen3VLScorer(loaded._model, tokens, preprocessing, changed, info)
+        return Qwen3VLScorer(loaded._model, tokens, preprocessing, changed, info, recorder)
 
     return make
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topreward_ros.scoring import attention
-from topreward_ros.scoring.attention import attend, kernels_of
+from topreward_ros.scoring.attention import Older, attend, first_of, kernels_of
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -33,22 +33,37 @@ def bias_of(sees: torch.Tensor) -> torch.Tensor:
     return torch.zeros(sees.shape).masked_fill(~sees, float("-inf"))
 
 
+def split_attention(query, key, value, sees, more: int = 0):
+    """``more`` than nothing: as many tokens lie behind the older ones that are not there."""
+    tokens, length = len(sees), key.shape[2] - len(sees)
+    older, filled = (key[:, :, :length], value[:, :, :length]), None
+    if more:
+        rest = torch.full((*key.shape[:2], more, key.shape[3]), 1e4, dtype=key.dtype, device=key.device)
+        older = tuple(torch.cat([each, rest], dim=2) for each in older)
+        filled = first_of(torch.tensor([length], device=key.device), length + more, key.dtype)
+    bias = torch.zeros(sees.shape).masked_fill(~sees, float("-inf")).to(key.device, key.dtype)
+    bias = bias.repeat(query.shape[1] // key.shape[1], 1)
+    new = (key[:, :, -tokens:], value[:, :, -tokens:])
+    return attend(query, *new, bias, Older(*older, filled), 0.3)
+
+
 @pytest.mark.parametrize("by_arithmetic", [False, True])
 @settings(max_examples=30, deadline=None)
 @given(
     st.integers(0, 40),
     st.integers(1, 20),
     st.sampled_from([(1, 1), (4, 2), (6, 2), (4, 4)]),
+    st.sampled_from([0, 0, 1, 30]),
     st.integers(0, 99),
 )
-def test_it_is_attention_with_one_mask(by_arithmetic, length, tokens, heads, seed):
+def test_it_is_attention_with_one_mask(by_arithmetic, length, tokens, heads, more, seed):
     """With the kernel of a CPU, and with what a GPU does in its place."""
     torch.manual_seed(seed)
     given = inputs(length, tokens, heads)
     with pytest.MonkeyPatch.context() as patch:
         if by_arithmetic:
             patch.setattr(attention, "_attend_by_mask", attention._attend_by_arithmetic)
-        made = attend(*given[:3], bias_of(given[3]), 0.3)
+        made = split_attention(*given, more if length else 0)
     torch.testing.assert_close(made, with_one_mask(*given), atol=2e-6, rtol=2e-5)
 
 
@@ -57,12 +72,14 @@ def test_it_is_attention_with_one_mask(by_arithmetic, length, tokens, heads, see
     ("dtype", "near"), [(torch.float32, 1e-4), (torch.float16, 5e-3), (torch.bfloat16, 4e-2)]
 )
 @pytest.mark.parametrize("length", [0, 1, 33, 1000])
-def test_every_device_and_type_of_number(device, dtype, near, length):
+@pytest.mark.parametrize("tokens", [45, 48])  # a GPU has kernels for masks of some widths only
+@pytest.mark.parametrize("more", [0, 24])
+def test_every_device_and_type_of_number(device, dtype, near, length, tokens, more):
     torch.manual_seed(0)
-    given = inputs(length, 45, (8, 2), size=128)
-    query, key, value = (tensor.to(device, dtype) for tensor in given[:3])
-    made = attend(query, key, value, bias_of(given[3]).to(device, dtype), 0.3)
+    *given, sees = inputs(length, tokens, (8, 2), size=128)
+    query, key, value = (tensor.to(device, dtype) for tensor in given)
+    made = split_attention(query, key, value, sees, more if length else 0)
     assert made.dtype == dtype
-    exact = with_one_mask(*(tensor.to(dtype).float() for tensor in given[:3]), given[3])
+    exact = with_one_mask(*(tensor.to(dtype).float() for tensor in given), sees)
     torch.testing.assert_close(made.float().cpu(), exact, atol=near, rtol=near)
     assert "attention" in kernels_of(torch.device(device), dtype)

@@ -282,10 +282,10 @@ def test_episodes_scored_together_share_each_pass_and_keep_what_they_know(new_sc
     prompt = len(scorer._tokens.after_video(TASK)[0])
     tokens: list[int] = []
     seen: list[int] = []
-    language = scorer._model.model.language_model.layers[0].mlp.register_forward_hook(
+    language = scorer._model.model.language_model.layers[0].post_attention_layernorm.register_forward_hook(
         lambda _module, _inputs, output: tokens.append(output.shape[1])
     )
-    vision = scorer._model.model.visual.merger.register_forward_hook(lambda *_: seen.append(1))
+    vision = scorer._model.model.visual.merger.norm.register_forward_hook(lambda *_: seen.append(1))
     try:
         for count in range(1, 9):
             tokens.clear()
@@ -349,7 +349,7 @@ def test_memory_for_fewer_episodes_than_asked_for_thins_none_of_them(
 
     def reserve_if_there_is_room(memory, tokens):
         reserve(memory, tokens)
-        if sum(other._capacity > 0 for other in alive) > room:
+        if sum(other.capacity > 0 for other in alive) > room:
             raise torch.OutOfMemoryError("out of memory")
 
     expected = {
@@ -412,8 +412,8 @@ def test_each_patch_goes_once_through_vision_and_once_through_language(new_score
     video = make_video(9, 32, 32)
     scorer = new_scorer()
     seen, tokens = [], []
-    vision = scorer._model.model.visual.merger.register_forward_hook(lambda *_: seen.append(1))
-    language = scorer._model.model.language_model.layers[0].mlp.register_forward_hook(
+    vision = scorer._model.model.visual.merger.norm.register_forward_hook(lambda *_: seen.append(1))
+    language = scorer._model.model.language_model.layers[0].post_attention_layernorm.register_forward_hook(
         lambda _module, _inputs, output: tokens.append(output.shape[1])
     )
     try:
@@ -479,7 +479,7 @@ def test_what_was_done_ahead_is_not_done_again(new_scorer, ticks, caplog):
     scorer = new_scorer(max_frames=8, sample_rate=2.0)
     prompt = len(scorer._tokens.after_video(TASK)[0])
     tokens: list[int] = []
-    language = scorer._model.model.language_model.layers[0].mlp.register_forward_hook(
+    language = scorer._model.model.language_model.layers[0].post_attention_layernorm.register_forward_hook(
         lambda _module, _inputs, output: tokens.append(output.shape[1])
     )
     thinned = []

@@ -97,11 +97,13 @@ def test_more_frames_than_memory_are_refused_with_the_arithmetic(checkpoint, set
     with pytest.raises(ScorerError) as error:
         load_scorer(str(checkpoint), settings)
     said = str(error.value)
-    # 17 patches of 6 + 16 tokens, 4 layers with keys and values of 2 heads of 32 numbers of 4 bytes, 3 videos
-    total = 3 * 17 * (6 + 16) * 4 * 2 * 2 * 32 * 4 + 19 * 6 * 128 * 4 * 4
+    # 17 patches of 6 + 16 tokens, and 16 more; 4 layers of keys and values of 2 heads of 32 numbers; 3 videos
+    total = 3 * (17 * (6 + 16) + 16) * 4 * 2 * 2 * 32 * 4 + 19 * 6 * 128 * 4 * 4
     assert f"need {total / 1e9:.2f} GB beside the weights (3 times 0.00 GB of keys and values" in said
-    assert "0.00 GB are free on cpu: set max_frames to 12, or a smaller max_pixels" in said
-    load_scorer(str(checkpoint), replace(settings, max_frames=12))
+    assert "0.00 GB are free on cpu: set max_frames to 10, or a smaller max_pixels" in said
+    load_scorer(str(checkpoint), replace(settings, max_frames=10))
+    with pytest.raises(ScorerError):
+        load_scorer(str(checkpoint), replace(settings, max_frames=12))
 
 
 def test_what_is_stated_is_never_passed(new_scorer, make_video, settings):

@@ -90,6 +90,10 @@ MONITOR_PARAMETERS = (
         choices=("none", "int8"),
     ),
     Parameter(
+        "cuda_graphs",
+        "On a GPU, record a tick of Qwen3-VL and repeat it as one launch; false: kernel by kernel, slower",
+    ),
+    Parameter(
         "max_pixels", "Pixels of one frame as the model sees it; larger ones are shrunk", 1024, 16777216
     ),
     Parameter("scorer_threads", "CPU threads of the scorer; 0: all cores but one", 0, 1024),

@@ -73,6 +73,7 @@ class ScorerSettings:
     chat_template: bool = False  #: see `prompts.Framing`
     sample_rate: float = 0.0  #: [Hz] at which frames come, so that times can be told as due; 0: as they are
     quantization: str = "none"  #: of the language model's weights: 'none' or 'int8', see `quantization`
+    cuda_graphs: bool = True  #: record ticks on a GPU, see `recording`
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> ScorerSettings:
@@ -90,6 +91,7 @@ class ScorerSettings:
             chat_template=parameters["chat_template"],
             sample_rate=parameters["sample_rate"],
             quantization=parameters["quantization"],
+            cuda_graphs=parameters["cuda_graphs"],
         )
 
 

@@ -54,10 +54,11 @@ from topreward_ros.scoring.device import (
     out_of_memory,
     send,
 )
-from topreward_ros.scoring.language import Pass, PatchFeatures
+from topreward_ros.scoring.language import LanguageModel, Pass, PatchFeatures
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompt_tree import PromptTree, make_prompt_tree
 from topreward_ros.scoring.prompts import PromptTokens, told_time
+from topreward_ros.scoring.recording import Recorder
 from topreward_ros.scoring.static_scores import Layout, StaticScores
 from topreward_ros.scoring.video_memory import Patch, VideoMemory, answers_of, memory_need
 from topreward_ros.scoring.vision import VisionModel
@@ -88,10 +89,16 @@ class Qwen3VLScorer(PrefixScorer):
         preprocessing: Preprocessing,
         settings: ScorerSettings,
         info: ScorerInfo,
+        recorder: Recorder | None = None,
+        parts: _Parts | None = None,
     ) -> None:
+        """``recorder``: where ticks may be recorded, of the device; ``parts``: to share, of ``model``."""
         self.info = info
         self._model = model
-        self._vision = VisionModel(model.model.visual)
+        self._parts = parts or _Parts(
+            VisionModel(model.model.visual, recorder), LanguageModel(model, recorder)
+        )
+        self._recorder = recorder
         self._tokens = tokens
         self._preprocessing = preprocessing
         self._settings = settings
@@ -108,14 +115,17 @@ class Qwen3VLScorer(PrefixScorer):
         self._size = (0, 0)  # (height, width) of the frames as the model sees them
         self._resized: dict[Frame, torch.Tensor] = {}  # the newest frames, each (3, height, width) uint8
         self._features: dict[tuple[Frame, Frame], PatchFeatures] = {}
-        self._video = VideoMemory(self._model, self._tokens, self._settings.max_frames)
-        self._next_video = VideoMemory(self._model, self._tokens, self._settings.max_frames)
-        self._static_video = VideoMemory(self._model, self._tokens, self._settings.max_frames)
+        self._video = self._new_memory()
+        self._next_video = self._new_memory()
+        self._static_video = self._new_memory()
         self._static_scores = StaticScores()
         self._prompt_trees: dict[str, PromptTree] = {}  # of the newest instruction
         self._prefix: Sequence[Frame] = ()  # that was scored last
         self._newest_score = NO_SCORE
         self._left_behind: Sequence[Frame] = ()  # the newest prefix as it would be had it not been thinned
+
+    def _new_memory(self) -> VideoMemory:
+        return VideoMemory(self._parts.language, self._tokens, self._settings.max_frames)
 
     def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
         """See `PrefixScorer.score`."""
@@ -169,12 +179,14 @@ class Qwen3VLScorer(PrefixScorer):
 
     def _beside(self) -> Qwen3VLScorer:
         """Another scorer on the same model, for another episode."""
-        other = Qwen3VLScorer(self._model, self._tokens, self._preprocessing, self._settings, self.info)
-        other._vision = self._vision  # which knows the positions of this size
-        return other
+        known = (self._model, self._tokens, self._preprocessing, self._settings, self.info)
+        return Qwen3VLScorer(*known, self._recorder, self._parts)
 
     def ahead(self, instruction: str, buffer: EpisodeBuffer) -> Iterator[None]:
-        """See `PrefixScorer.ahead`: the baseline to come, and the cache behind the next thinning."""
+        """See `PrefixScorer.ahead`: recordings, the baseline to come, the cache behind the next thinning."""
+        if self._recorder is not None and self._recorder.has_missed:
+            self._step(self._recorder.record_missed)
+            yield
         rate, max_frames = self._settings.sample_rate, self._settings.max_frames
         if rate <= 0 or self._budget < max_frames:  # what comes next is known of a whole budget only
             return
@@ -201,7 +213,7 @@ class Qwen3VLScorer(PrefixScorer):
         device = self._model.device
         self._forget()
         self._lanes.clear()
-        del self._video, self._next_video, self._static_video, self._vision, self._model
+        del self._video, self._next_video, self._static_video, self._parts, self._model
         give_back(device)
 
     # ---- the hot path, from frames to numbers -------------------------------------------------------
@@ -308,7 +320,9 @@ class Qwen3VLScorer(PrefixScorer):
         self._lower_budget(prefix)
 
     def _score_static(self, instruction: str, start: Frame, layout: Layout) -> None:
-        (answers,) = answers_of(self._model, self._tokens, [self._ask_static(instruction, start, layout)])
+        (answers,) = answers_of(
+            self._parts.language, self._tokens, [self._ask_static(instruction, start, layout)]
+        )
         self._keep_static(layout, answers)
 
     def _prefill(self, prefix: list[Frame], prompts: PromptTree) -> Iterator[None]:
@@ -322,7 +336,7 @@ class Qwen3VLScorer(PrefixScorer):
         """Say how far the score stepped because the prefix was thinned: the same moment, seen both ways."""
         video = self._pair_up(self._left_behind)
         asked = self._next_video.ask(video, self._see, self._prompts(instruction))
-        before = self._read(answers_of(self._model, self._tokens, [asked])[0], len(video))
+        before = self._read(answers_of(self._parts.language, self._tokens, [asked])[0], len(video))
         _log.info(
             "prefix thinned from %d to %d frames: log p(True) is %.3f instead of %.3f nat at the same moment",
             len(self._left_behind),
@@ -354,6 +368,13 @@ class Qwen3VLScorer(PrefixScorer):
         return buffer.prefix()
 
 
+class _Parts(NamedTuple):
+    """What runs the two halves of a model; scorers of several episodes share them."""
+
+    vision: VisionModel
+    language: LanguageModel
+
+
 class _Question(NamedTuple):
     """What is to be run for one score."""
 
@@ -378,7 +399,7 @@ def score_together(
     ]
     first = scorers[0]
     passes = [one for question in questions for one in question.passes]
-    answers = iter(answers_of(first._model, first._tokens, passes))
+    answers = iter(answers_of(first._parts.language, first._tokens, passes))
     return [
         scorer._conclude(question, [next(answers) for _ in question.passes], prefix)
         for scorer, question, (_, prefix) in zip(scorers, questions, requests, strict=True)
@@ -397,7 +418,7 @@ def see_together(wanted: Sequence[tuple[Qwen3VLScorer, Sequence[tuple[Frame, Fra
             pixels = torch.stack([scorer._cut(frames) for scorer, frames in some])
             pixels = send(pixels, one._model.device).to(one._model.dtype)
             rows, columns = height // one._patch, width // one._patch
-            seen = one._vision(pixels, rows, columns)
+            seen = one._parts.vision(pixels, rows, columns)
             for number, (scorer, frames) in enumerate(some):
                 # Copies, so that one patch that is kept does not keep the memory of all.
                 layers = [layer[number].clone() for layer in seen.deepstack]

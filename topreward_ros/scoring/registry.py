@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from topreward_ros.scoring.family import Family
     from topreward_ros.scoring.patches import Preprocessing
     from topreward_ros.scoring.prompts import PromptTokens
+    from topreward_ros.scoring.recording import Recorder
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "models" / "embedded"
 #: Model types in config.json of which every prefix is scored incrementally.
 INCREMENTAL = ("qwen3_vl", "qwen3_vl_moe")
 QUANTIZABLE = ("qwen3_vl",)  #: those whose weights may be kept in 8 bits; a mixture's experts could not
+RECORDABLE = ("qwen3_vl",)  #: those of which ticks can be recorded as CUDA graphs
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  #: names of files of weights, the better format first
 _WHOLE = ("model.safetensors", "pytorch_model.bin")  # a model in one file; in several, the index has its name
@@ -70,7 +73,17 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
     loaded = load_model(model, settings)
     from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
 
-    return Qwen3VLScorer(loaded.model, loaded.tokens, loaded.preprocessing, settings, loaded.info)
+    recorder = recorder_for(loaded.model, settings)
+    return Qwen3VLScorer(loaded.model, loaded.tokens, loaded.preprocessing, settings, loaded.info, recorder)
+
+
+def recorder_for(model: Qwen3VLForConditionalGeneration, settings: ScorerSettings) -> Recorder | None:
+    """What records ticks as CUDA graphs; None where that cannot be, or is not wanted."""
+    from topreward_ros.scoring.recording import Recorder
+
+    # Which experts a mixture uses hangs on numbers, and a recording can hang on none.
+    fits = model.device.type == "cuda" and model.config.model_type in RECORDABLE
+    return Recorder(model.device) if settings.cuda_graphs and fits else None
 
 
 def is_incremental(config: Mapping[str, Any]) -> bool:
@@ -433,7 +446,9 @@ def _check_memory(model: Qwen3VLForConditionalGeneration, settings: ScorerSettin
     free = free_memory(model.device)
     if need.total <= free:
         return
-    fitting = int(settings.max_frames * free / need.total) // 2 * 2
+    less = (replace(settings, max_frames=frames) for frames in range(settings.max_frames // 2 * 2, 0, -2))
+    needs = ((one.max_frames, memory_need(model.config, one, pixels, model.dtype.itemsize)) for one in less)
+    fitting = next((frames for frames, lesser in needs if lesser.total <= free), 0)
     fewer = f"max_frames to {fitting}, or a smaller max_pixels" if fitting >= 4 else "a smaller max_pixels"
     raise ScorerError(
         f"{settings.max_frames} frames of up to {pixels} pixels need {need.total / 1e9:.2f} GB beside the "

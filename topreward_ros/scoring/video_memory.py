@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from topreward_ros.core.frames import Frame
-from topreward_ros.scoring.language import KeysAndValues, Pass, PatchFeatures, run_passes
+from topreward_ros.scoring.language import (
+    TOKENS_AT_A_TIME,
+    KeysAndValues,
+    LanguageModel,
+    Pass,
+    PatchFeatures,
+)
 from topreward_ros.scoring.prompt_tree import PromptTree
 from topreward_ros.scoring.prompts import PromptTokens
 
 if TYPE_CHECKING:
-    from transformers import Qwen3VLForConditionalGeneration
-
     from topreward_ros.scoring.base import ScorerSettings
 
 #: Room for the tokens of a patch that are not pads: its time, and where vision starts and ends.
@@ -81,7 +85,7 @@ def memory_need(config: Any, settings: ScorerSettings, frame_pixels: int, size: 
     per_token = text.num_hidden_layers * 2 * text.num_key_value_heads * head_size * size
     layers = 1 + len(vision.deepstack_visual_indexes)
     return MemoryNeed(
-        patches * (pads + _TEXT_PER_PATCH) * per_token,
+        (patches * (pads + _TEXT_PER_PATCH) + TOKENS_AT_A_TIME) * per_token,
         2 + settings.static_baseline,
         (patches + 2) * pads * text.hidden_size * layers * size,  # one more still, and one that is replaced
     )
@@ -98,7 +102,7 @@ class _Committed(NamedTuple):
 class VideoMemory:
     """Keys and values, and the patches committed to them."""
 
-    def __init__(self, model: Qwen3VLForConditionalGeneration, tokens: PromptTokens, max_frames: int) -> None:
+    def __init__(self, model: LanguageModel, tokens: PromptTokens, max_frames: int) -> None:
         self._model = model
         self._tokens = tokens
         self._max_patches = (max_frames + 1) // 2
@@ -120,7 +124,7 @@ class VideoMemory:
         """Take in ``video``, and ask nothing yet."""
         new = self._take_in(video, see, prompts)
         if new.ids:
-            run_passes(self._model, [new])
+            self._model.run([new])
 
     def ask(self, video: list[Patch], see: See, prompts: PromptTree) -> Pass:
         """What is to be run for the answers after ``video``, see `answers_of`; it counts as committed then.
@@ -146,11 +150,12 @@ class VideoMemory:
         self._memory.length = self._length()
         if not known:  # room for the whole episode: too little memory shows now, not in the middle of it
             pads = features[0].rows * features[0].columns
-            self._memory.reserve(self._max_patches * (pads + _TEXT_PER_PATCH) + prompts.tokens)
+            tokens = self._max_patches * (pads + _TEXT_PER_PATCH) + prompts.tokens
+            self._memory.reserve(tokens + TOKENS_AT_A_TIME)
         new = Pass(self._memory)
         for patch, seen in zip(video[known:], features, strict=True):
             if len(new.ids) > _LONGEST_PASS:
-                run_passes(self._model, [new])
+                self._model.run([new])
                 new = Pass(self._memory)
             self._append(new, patch, seen)
         return new
@@ -173,14 +178,12 @@ class VideoMemory:
         return self._committed[-1].length if self._committed else 0
 
 
-def answers_of(
-    model: Qwen3VLForConditionalGeneration, tokens: PromptTokens, passes: Sequence[Pass]
-) -> list[torch.Tensor]:
+def answers_of(model: LanguageModel, tokens: PromptTokens, passes: Sequence[Pass]) -> list[torch.Tensor]:
     """Run what `VideoMemory.ask` gave, of one video each, and wait for the device: the only time in a tick.
 
     Returns for each the log-probabilities (prompts, 2) float32 of the true and the false answer.
     """
-    logits = model.lm_head(run_passes(model, passes))  # (prompts of all, vocabulary)
+    logits = model.head(model.run(passes))  # (prompts of all, vocabulary)
     log_probs = torch.log_softmax(logits.float(), dim=-1)
     answers = torch.stack([log_probs[:, tokens.answer_true], log_probs[:, tokens.answer_false]], dim=1).cpu()
     return list(torch.split(answers, [len(one.ends) for one in passes]))

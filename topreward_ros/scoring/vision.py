@@ -11,9 +11,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from topreward_ros.scoring.attention import rotate
+from topreward_ros.scoring.linear import Packer
+from topreward_ros.scoring.recording import Recorder, Recordings, Work
 
 
 class Features(NamedTuple):
@@ -24,27 +27,46 @@ class Features(NamedTuple):
 
 
 class VisionModel:
-    """Runs a loaded vision model."""
+    """Runs a loaded vision model. Its weights count as they are when this is made."""
 
-    def __init__(self, visual: Any) -> None:
+    def __init__(self, visual: Any, recorder: Recorder | None = None) -> None:
         self._visual = visual
         self._places = lru_cache(maxsize=4)(self._find_places)  # by rows and columns of pixel patches
+        self._recorder = recorder
+        self._recordings = Recordings()
+        packer = Packer(visual)
+        activation = visual.config.hidden_act
+        self._blocks = [_Block(block, activation, packer) for block in visual.blocks]
+        self._mergers = [_Merger(merger, packer) for merger in (visual.merger, *visual.deepstack_merger_list)]
+        self._taps: list[int] = list(visual.deepstack_visual_indexes)  # after which blocks
 
     def __call__(self, pixels: torch.Tensor, rows: int, columns: int) -> Features:
         """``pixels``: (patches, rows * columns, values of a pixel patch), in the order of `patches.cut`."""
-        visual = self._visual
-        project = visual.patch_embed.proj  # a convolution whose steps do not overlap is a matrix product
-        position, turn = self._places(rows, columns)
+        place = self._places(rows, columns)
+        if self._recorder is None:
+            embeddings, *deepstack = self.run(pixels, *place)
+        else:
+            embeddings, *deepstack = self._recorder.run(
+                self,
+                self._recordings,
+                _Shape(len(pixels), rows, columns),
+                pixels,
+                lambda: _RecordedVision(self, pixels, place),
+                lambda: self.run(pixels, *place),
+            )
+        return Features(embeddings, deepstack)
+
+    def run(self, pixels: torch.Tensor, position: torch.Tensor, turn: torch.Tensor) -> list[torch.Tensor]:
+        """Embeddings, and what is added to the first language layers, (patches, tokens, hidden) each."""
+        project = self._visual.patch_embed.proj  # a convolution whose steps do not overlap: a matrix product
         hidden = linear(pixels, project.weight.flatten(1), project.bias) + position
-        count, size = len(pixels), hidden.shape[-1]
+        merge, *deepstack_merges = self._mergers
         deepstack = []
-        for number, block in enumerate(visual.blocks):
-            hidden += _attend(block.attn, block.norm1(hidden), turn)
-            hidden += block.mlp(block.norm2(hidden))
-            if number in visual.deepstack_visual_indexes:
-                merger = visual.deepstack_merger_list[visual.deepstack_visual_indexes.index(number)]
-                deepstack.append(merger(hidden.reshape(-1, size)).unflatten(0, (count, -1)))
-        return Features(visual.merger(hidden.reshape(-1, size)).unflatten(0, (count, -1)), deepstack)
+        for number, block in enumerate(self._blocks):
+            hidden = block(hidden, turn)
+            if number in self._taps:
+                deepstack.append(deepstack_merges[self._taps.index(number)](hidden))
+        return [merge(hidden), *deepstack]
 
     def _find_places(self, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Position embeddings (rows * columns, hidden), and by what queries and keys are turned.
@@ -87,12 +109,77 @@ def _by_blocks(grid: torch.Tensor, merge: int) -> torch.Tensor:
     return blocks.reshape(rows * columns, size)
 
 
-def _attend(attention: Any, hidden: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
-    """Attention of every patch (patches, tokens, hidden) to itself."""
-    split = attention.qkv(hidden).unflatten(-1, (3, attention.num_heads, -1))
-    query, key, value = split.permute(2, 0, 3, 1, 4)  # (patches, heads, tokens, head size) each
-    # In float32, as the model does it here.
-    query, key = (rotate(each.float(), *turn).to(each.dtype) for each in (query, key))
-    seen = scaled_dot_product_attention(query, key, value, scale=attention.scaling)
-    made: torch.Tensor = attention.proj(seen.transpose(1, 2).flatten(2))
-    return made
+class _Block:
+    """A layer of the vision model."""
+
+    def __init__(self, block: Any, activation: str, packer: Packer) -> None:
+        attention, mlp = block.attn, block.mlp
+        self._norm, self._mlp_norm = block.norm1, block.norm2
+        self._heads, self._scaling = attention.num_heads, attention.scaling
+        self._in, self._out = packer.linear(attention.qkv), packer.linear(attention.proj)
+        self._up = packer.linear(mlp.linear_fc1, mlp.act_fn, activation)
+        self._down = packer.linear(mlp.linear_fc2)
+
+    def __call__(self, hidden: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+        """On (patches, tokens, hidden), each patch by itself."""
+        hidden = hidden + self._attend(self._norm(hidden), turn)
+        hidden += self._down(self._up(self._mlp_norm(hidden)))
+        return hidden
+
+    def _attend(self, hidden: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+        split = self._in(hidden).view(*hidden.shape[:2], 3, self._heads, -1)
+        query, key, value = split.permute(2, 0, 3, 1, 4)  # (patches, heads, tokens, head size) each
+        # In float32, as the model does it here.
+        query, key = (rotate(each.float(), *turn).to(each.dtype) for each in (query, key))
+        seen = scaled_dot_product_attention(query, key, value, scale=self._scaling)
+        return self._out(seen.transpose(1, 2).flatten(2))
+
+
+class _Merger:
+    """Makes one token of a block of pixel patches."""
+
+    def __init__(self, merger: Any, packer: Packer) -> None:
+        self._norm = merger.norm
+        self._size: int = merger.hidden_size  # of a block
+        self._norm_comes_first = not merger.use_postshuffle_norm
+        name = "gelu" if isinstance(merger.act_fn, nn.GELU) and merger.act_fn.approximate == "none" else ""
+        self._up = packer.linear(merger.linear_fc1, merger.act_fn, name)
+        self._down = packer.linear(merger.linear_fc2)
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """From (patches, pixel patches, size) to (patches, tokens, hidden)."""
+        if self._norm_comes_first:
+            hidden = self._norm(hidden)
+        hidden = hidden.reshape(len(hidden), -1, self._size)
+        if not self._norm_comes_first:
+            hidden = self._norm(hidden)
+        return self._down(self._up(hidden))
+
+
+class _Shape(NamedTuple):
+    """What is fixed in a recording of the vision model."""
+
+    patches: int
+    rows: int
+    columns: int
+
+    def __str__(self) -> str:
+        return f"the vision model on {self.patches} patches of {self.rows} x {self.columns}"
+
+
+class _RecordedVision(Work):
+    """The vision model on a number of patches of one size."""
+
+    def __init__(
+        self, model: VisionModel, pixels: torch.Tensor, place: tuple[torch.Tensor, torch.Tensor]
+    ) -> None:
+        self._model, self._place = model, place
+        self._pixels = torch.zeros_like(pixels)
+
+    def fill(self, given: torch.Tensor) -> None:
+        """See `Work.fill`."""
+        self._pixels.copy_(given)
+
+    def run(self) -> list[torch.Tensor]:
+        """See `Work.run`."""
+        return self._model.run(self._pixels, *self._place)

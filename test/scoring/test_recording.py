@@ -1,0 +1,274 @@
+"""Recorded ticks against the same ticks without recording.
+
+Without a GPU the recorder is a tape: it notes the operations of PyTorch that ran, on which tensors, and runs
+those again and nothing else. That is what a CUDA graph does: whatever Python decided meanwhile, lengths and
+places too, is as it was when it was recorded. What a CUDA graph cannot hold, a tape refuses as well.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from topreward_ros.core.frames import EpisodeBuffer
+from topreward_ros.scoring import language, recording
+from topreward_ros.scoring.language import KeysAndValues
+from topreward_ros.scoring.recording import Recorder, Recordings, Work
+from topreward_ros.scoring.references import PlainForward
+from topreward_ros.scoring.registry import load_scorer
+
+TASK = "put the cup into the drawer"
+ops = torch.ops.aten
+#: Operations that wait for the device, or bring something to it from memory that may be gone later.
+NOT_IN_A_GRAPH = {
+    *(ops._local_scalar_dense, ops.item, ops.is_nonzero, ops.equal),
+    *(ops.nonzero, ops.masked_select, ops.lift_fresh, ops._pin_memory),
+}
+
+
+class Tape(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[tuple] = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if operation.overloadpacket in NOT_IN_A_GRAPH:
+            raise RuntimeError(f"{operation} is not permitted when a stream is capturing")
+        outcome = operation(*args, **(kwargs or {}))
+        self.steps.append((operation, args, kwargs or {}, outcome))
+        return outcome
+
+    def repeat(self, outcome: Sequence[torch.Tensor]) -> None:
+        """Run it all again, and leave what comes of it where it was the first time."""
+        new: dict[int, torch.Tensor] = {}
+
+        def now(leaf):
+            return new.get(id(leaf), leaf) if isinstance(leaf, torch.Tensor) else leaf
+
+        for operation, args, kwargs, before in self.steps:
+            after = operation(*tree_map(now, args), **tree_map(now, kwargs))
+            for one, other in zip(tree_leaves(before), tree_leaves(after), strict=True):
+                if isinstance(one, torch.Tensor):
+                    new[id(one)] = other
+        for tensor in outcome:
+            tensor.copy_(now(tensor))
+
+
+class TapeRecorder(Recorder):
+    def __init__(self) -> None:
+        self.works = True
+        self._missed = {}
+        self.captured: list[str] = []
+        self.repeated = 0
+
+    def capture(self, work: Work) -> tuple[Callable[[], None], Sequence[torch.Tensor]]:
+        self.captured.append(type(work).__name__)
+        with Tape() as tape:
+            outcome = work.run()
+        assert len(tape.steps) > 50
+
+        def repeat():
+            self.repeated += 1
+            tape.repeat(outcome)
+
+        return repeat, outcome
+
+
+def work_ahead(scorer, buffer=None) -> None:
+    for _ in scorer.ahead(TASK, EpisodeBuffer(4) if buffer is None else buffer):
+        pass
+
+
+@pytest.fixture(scope="module")
+def video(make_video):
+    return make_video(41, 32, 64)
+
+
+@pytest.mark.parametrize("prompts", ["", "ten_prompts.txt"])
+def test_recorded_ticks_equal_plain_forward_passes(new_scorer, video, prompts):
+    """From the first frame to the last, over thinned prefixes, with times of three and of four digits."""
+    recorder = TapeRecorder()
+    scorer = new_scorer(recorder=recorder, max_frames=16, sample_rate=2.0, prompts=prompts)
+    plain = PlainForward(scorer._model, scorer._tokens, scorer._preprocessing, scorer.info, 2.0)
+    unrecorded = new_scorer(max_frames=16, sample_rate=2.0, prompts=prompts)
+    buffer = EpisodeBuffer(16)
+    for number, frame in enumerate(video):
+        buffer.append(frame)
+        score, expected = (each.score(TASK, buffer.prefix()) for each in (scorer, unrecorded))
+        assert score.log_prob == pytest.approx(expected.log_prob, abs=2e-5)
+        assert score.log_prob_static == pytest.approx(expected.log_prob_static, abs=2e-5)
+        assert score.log_prob_std == pytest.approx(expected.log_prob_std, abs=2e-5, nan_ok=True)
+        if number % 4 == 3:
+            assert score.log_prob == pytest.approx(plain.score(TASK, buffer.prefix()).log_prob, abs=1e-4)
+        work_ahead(scorer, buffer)
+    assert recorder.works
+    assert set(recorder.captured) == {"_RecordedPass", "_RecordedVision"}
+    assert len(recorder.captured) <= 8, "a few shapes are all there are"
+    assert recorder.repeated > 2 * 41, "passes of vision and of language"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 41), st.booleans(), st.booleans()), min_size=2, max_size=14),
+    st.integers(1, 3),
+)
+def test_any_steps_recorded_equal_the_same_unrecorded(new_scorer, video, steps, patience):
+    """Prefixes that grow by any number, shrink, or begin with the next frame; recorded early or late."""
+    recorder = TapeRecorder()
+    scorer = new_scorer(recorder=recorder, static_baseline=False, max_frames=42)
+    unrecorded = new_scorer(static_baseline=False, max_frames=42)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recording, "_PATIENCE", patience)
+        for count, later, ahead in steps:
+            prefix = video[later:count] or video[:1]
+            score, expected = scorer.score(TASK, prefix), unrecorded.score(TASK, prefix)
+            assert score.log_prob == pytest.approx(expected.log_prob, abs=2e-5)
+            assert score.log_prob_false == pytest.approx(expected.log_prob_false, abs=2e-5)
+            if ahead:
+                work_ahead(scorer)
+    assert recorder.works
+
+
+def test_nothing_is_recorded_in_a_tick_until_it_was_wanted_often(new_scorer, video):
+    recorder = TapeRecorder()
+    scorer = new_scorer(recorder=recorder, static_baseline=False)
+    for count in range(2, 2 + 2 * recording._PATIENCE, 2):
+        assert not recorder.captured
+        scorer.score(TASK, video[:count])
+    scorer.score(TASK, video[: count + 2])
+    assert sorted(recorder.captured) == ["_RecordedPass", "_RecordedVision"]
+    work_ahead(scorer)
+    assert len(recorder.captured) == 2
+
+
+def test_several_episodes_at_once_run_unrecorded(new_scorer, make_video):
+    recorder = TapeRecorder()
+    scorer, unrecorded = new_scorer(recorder=recorder), new_scorer()
+    videos = [make_video(8, 32, 32, seed=seed) for seed in (1, 2)]
+    for count in range(1, 9):
+        requests = [(TASK, video[:count]) for video in videos]
+        for score, expected in zip(scorer.score_all(requests), unrecorded.score_all(requests), strict=True):
+            assert score.log_prob == pytest.approx(expected.log_prob, abs=2e-5)
+    assert "_RecordedPass" not in recorder.captured
+
+
+def test_memory_that_moves_drops_what_was_recorded_in_it(new_scorer, video):
+    recorder = TapeRecorder()
+    scorer, unrecorded = (
+        new_scorer(recorder=each, max_frames=2, static_baseline=False) for each in (recorder, None)
+    )
+    for count in range(2, 42, 2):
+        score = scorer.score(TASK, video[:count])
+        assert score.log_prob == pytest.approx(unrecorded.score(TASK, video[:count]).log_prob, abs=2e-5)
+        work_ahead(scorer)
+    assert recorder.captured.count("_RecordedPass") > 2
+    assert recorder.repeated > 20
+
+
+def test_a_place_in_memory_that_is_not_a_number_harms_nothing(new_scorer, video):
+    """What was rolled back stays where it was, and a mask only multiplies it by 0."""
+    recorder = TapeRecorder()
+    scorer = new_scorer(recorder=recorder, static_baseline=False)
+    memory = scorer._video._memory
+    for count in (2, 4, 6, 8):
+        scorer.score(TASK, video[:count])
+        work_ahead(scorer)
+        assert all(store.isfinite().all() for store in memory.stores)
+    assert recorder.repeated
+
+
+# ---- what cannot be recorded ----
+
+
+def assert_goes_on(scorer, new_scorer, video, caplog, said: str) -> None:
+    unrecorded = new_scorer(static_baseline=False)
+    with caplog.at_level(logging.WARNING):
+        for count in (2, 4, 6, 8, 11):
+            score = scorer.score(TASK, video[:count])
+            assert score.log_prob == pytest.approx(unrecorded.score(TASK, video[:count]).log_prob, abs=2e-5)
+            work_ahead(scorer)
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert "CUDA graphs are not used from now on" in warning and "cuda_graphs: false" in warning
+    assert said in warning
+    assert not scorer._recorder.works and not scorer._recorder.has_missed
+
+
+def test_work_that_reads_from_the_device_is_not_recorded(new_scorer, video, caplog, monkeypatch):
+    real = language.first_of
+
+    def reads(number, tokens, dtype):
+        number.item()
+        return real(number, tokens, dtype)
+
+    monkeypatch.setattr(language, "first_of", reads)
+    scorer = new_scorer(recorder=TapeRecorder(), static_baseline=False)
+    assert_goes_on(scorer, new_scorer, video, caplog, "not permitted when a stream is capturing")
+
+
+def test_a_recording_with_other_numbers_is_not_used_and_what_it_wrote_is_mended(new_scorer, video, caplog):
+    class Wrong(TapeRecorder):
+        def capture(self, work):
+            repeat, outcome = super().capture(work)
+            if isinstance(work, language._RecordedPass):
+
+                def repeat():
+                    for store in work._stores:
+                        store[:, :, :, work._places] = 7.0
+                    outcome[0].fill_(1.0)
+
+            return repeat, outcome
+
+    scorer = new_scorer(recorder=Wrong(), static_baseline=False)
+    assert_goes_on(scorer, new_scorer, video, caplog, "of their size away from those without")
+
+
+def test_no_memory_for_a_recording_is_no_error(new_scorer, video, caplog):
+    class Full(TapeRecorder):
+        def capture(self, work):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    scorer = new_scorer(recorder=Full(), static_baseline=False)
+    assert_goes_on(scorer, new_scorer, video, caplog, "OutOfMemoryError: CUDA out of memory")
+
+
+def test_only_the_newest_shapes_are_kept():
+    recordings = Recordings()
+    for number in range(20):
+        recordings.add(number, None)
+    assert [number for number in range(20) if number in recordings._by_shape] == list(range(12, 20))
+
+
+def test_memory_begins_with_numbers():
+    """A recording multiplies what is not there yet by 0, and that is a number only where it is one."""
+    memory = KeysAndValues()
+    for length in (8, 40):
+        memory.reserve(length)
+        memory.write(0, memory.length, *torch.ones(2, 1, 2, 4, 16))
+        assert (memory.stores[0][:, :, :, 4:] == 0).all()
+
+
+# ---- on a GPU ----
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-4), ("bfloat16", 0.3), ("float16", 0.05)])
+def test_cuda_graphs_give_the_numbers_of_kernel_by_kernel(checkpoint, video, settings, dtype, near, caplog):
+    from dataclasses import replace
+
+    gpu = replace(settings, device="cuda", dtype=dtype, static_baseline=False)
+    scorer = load_scorer(str(checkpoint), gpu)
+    unrecorded = load_scorer(str(checkpoint), replace(gpu, cuda_graphs=False))
+    with caplog.at_level(logging.INFO):
+        for count in range(1, 34):
+            score, expected = scorer.score(TASK, video[:count]), unrecorded.score(TASK, video[:count])
+            assert score.log_prob == pytest.approx(expected.log_prob, abs=near)
+            work_ahead(scorer)
+    assert scorer._recorder.works
+    assert sum("recorded a pass" in record.getMessage() for record in caplog.records) >= 1

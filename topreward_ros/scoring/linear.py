@@ -1,0 +1,58 @@
+"""Linear layers on a CPU, with their weights laid out beforehand as oneDNN multiplies them.
+
+PyTorch multiplies float32 with MKL, which lays the weights out anew in every call; with the few tokens of a
+tick that counts. The activation behind a layer is computed while its outcome is still in the cache. These
+are the operations that PyTorch's own compiler uses on CPUs. On other devices, in other precisions, and where
+memory is short, a layer runs as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from topreward_ros.scoring.device import free_memory
+
+Layer = Callable[[torch.Tensor], torch.Tensor]
+
+_SHARE = 4  # the second copy of the weights may take this part of the free memory
+
+
+class Packer:
+    """Decides for a model once, and lays out the weights of its layers as they are at that time."""
+
+    def __init__(self, model: nn.Module) -> None:
+        parameters = list(model.parameters())
+        size = sum(parameter.numel() * parameter.itemsize for parameter in parameters)
+        as_stored = all(type(each) is nn.Parameter and each.dtype is torch.float32 for each in parameters)
+        plain = as_stored and all(each.device.type == "cpu" for each in parameters)
+        self._packs = plain and _has_operations() and size * _SHARE <= free_memory(torch.device("cpu"))
+
+    def linear(self, layer: nn.Linear, activation: nn.Module | None = None, name: str = "") -> Layer:
+        """``layer`` and, behind it, ``activation``, which transformers has under ``name``."""
+        if not self._packs:
+            return layer if activation is None else nn.Sequential(layer, activation)
+        kernels: Any = torch.ops.mkldnn
+        packed, bias = kernels._reorder_linear_weight(layer.weight.detach()), layer.bias
+        kind, variant = _FUSED.get(name, ("none", ""))
+
+        def run(hidden: torch.Tensor) -> torch.Tensor:
+            made: torch.Tensor = kernels._linear_pointwise(hidden, packed, bias, kind, [], variant)
+            return made
+
+        if activation is None or name in _FUSED:
+            return run
+        return lambda hidden: activation(run(hidden))
+
+
+#: What oneDNN calls an activation, and which variant of it.
+_FUSED = {"gelu": ("gelu", "none"), "gelu_pytorch_tanh": ("gelu", "tanh"), "silu": ("swish", "")}
+
+
+def _has_operations() -> bool:
+    library: Any = torch
+    names = ("_linear_pointwise", "_reorder_linear_weight")
+    return library.backends.mkldnn.is_available() and all(hasattr(library.ops.mkldnn, name) for name in names)

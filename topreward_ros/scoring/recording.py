@@ -1,0 +1,186 @@
+"""Work on a GPU that is recorded once and then repeated as one launch: CUDA graphs.
+
+A tick starts more than a thousand small kernels, and starting one takes the CPU longer than many of them run.
+What is recorded has a fixed shape and fixed places in memory, and each repetition fills those places anew.
+A recording is used only where it gave what the same work gave without it. Where it cannot be made, or gave
+something else, one warning says so, and from then on everything runs kernel by kernel.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+
+from topreward_ros.scoring.base import in_a_line
+
+_log = logging.getLogger(__name__)
+
+_MOST_SHAPES = 8  # of one kind of work that are kept recorded
+_PATIENCE = 4  # how often a shape is wanted until it is recorded at once; between two ticks, once is enough
+#: How far the outcome may be from that without recording, as a part of its size. Kernels for other shapes
+#: round otherwise; a recording that went wrong is wrong altogether.
+_NEAR, _NEAR_IN_HALF_PRECISION = 1e-3, 0.1
+
+
+class Work(ABC):
+    """Something to do for one shape, with tensors that stay where they are."""
+
+    @abstractmethod
+    def fill(self, given: Any) -> None:
+        """Put what is given this time where `run` reads it."""
+
+    @abstractmethod
+    def run(self) -> Sequence[torch.Tensor]:
+        """Do it with what is there. Doing it twice does no harm; no step of it hangs on a number's value."""
+
+
+class Recording(NamedTuple):
+    """Work that can be repeated."""
+
+    work: Work  # keeps the places alive
+    repeat: Callable[[], None]
+    outcome: Sequence[torch.Tensor]  #: after ``repeat``, until anything else that is recorded is repeated
+
+    def __call__(self, given: Any) -> list[torch.Tensor]:
+        self.work.fill(given)
+        self.repeat()
+        return [tensor.clone() for tensor in self.outcome]
+
+
+class Recordings:
+    """Of one kind of work, by shape."""
+
+    def __init__(self) -> None:
+        self._by_shape: dict[Hashable, Recording] = {}
+        self._wanted: dict[Hashable, int] = {}
+
+    def get(self, shape: Hashable) -> Recording | None:
+        return self._by_shape.get(shape)
+
+    def add(self, shape: Hashable, recording: Recording) -> None:
+        while len(self._by_shape) >= _MOST_SHAPES:
+            del self._by_shape[next(iter(self._by_shape))]
+        self._by_shape[shape] = recording
+        self._wanted.clear()  # of shapes that come once each there may be many
+
+    def is_due(self, shape: Hashable) -> bool:
+        """Whether ``shape``, which is not recorded, is wanted again and again."""
+        self._wanted[shape] = self._wanted.get(shape, 0) + 1
+        return self._wanted[shape] >= _PATIENCE
+
+    def clear(self) -> None:
+        self._by_shape.clear()
+        self._wanted.clear()
+
+
+class Recorder:
+    """Runs work by recordings, and makes these: at best between two ticks, where nobody waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.works = True
+        self._device = device
+        self._missed: dict[object, Callable[[], None]] = {}  # what to record, by who ran it
+        cuda: Any = torch.cuda
+        with cuda.device(device):
+            self._stream = cuda.Stream()
+            self._pool = cuda.graph_pool_handle()  # one for all: no two run at the same time
+
+    def run(
+        self,
+        owner: object,
+        recordings: Recordings,
+        shape: Hashable,
+        given: Any,
+        make_work: Callable[[], Work],
+        run_unrecorded: Callable[[], Sequence[torch.Tensor]],
+    ) -> Sequence[torch.Tensor]:
+        """The outcome of ``run_unrecorded``, which may be called again; by a recording where there is one."""
+        self.forget(owner)
+        if not self.works:
+            return run_unrecorded()
+        recording = recordings.get(shape)
+        if recording is not None:
+            return recording(given)
+        outcome = run_unrecorded()
+        record = partial(self._record, recordings, shape, given, make_work, run_unrecorded, outcome)
+        if recordings.is_due(shape):
+            record()
+        else:
+            self._missed[owner] = record
+        return outcome
+
+    @property
+    def has_missed(self) -> bool:
+        """Whether the newest runs would have been faster with a recording that can be made now."""
+        return self.works and bool(self._missed)
+
+    def record_missed(self) -> None:
+        """Make what `has_missed` speaks of."""
+        while self._missed:
+            _, record = self._missed.popitem()
+            if self.works:
+                record()
+
+    def forget(self, owner: object) -> None:
+        """What ``owner`` ran last cannot be run again."""
+        self._missed.pop(owner, None)
+
+    def _record(
+        self,
+        recordings: Recordings,
+        shape: Hashable,
+        given: Any,
+        make_work: Callable[[], Work],
+        run_unrecorded: Callable[[], Sequence[torch.Tensor]],
+        expected: Sequence[torch.Tensor],
+    ) -> None:
+        begun = time.perf_counter()
+        try:
+            work = make_work()
+            work.fill(given)
+            recording = Recording(work, *self.capture(work))
+            problem = _difference(recording(given), expected)
+        except Exception as error:  # by the driver, a library, or for want of memory: none is needed to score
+            problem = in_a_line(error)
+        if not problem:
+            recordings.add(shape, recording)
+            _log.info("recorded %s in %.2f s", shape, time.perf_counter() - begun)
+            return
+        self.works = False
+        recordings.clear()
+        run_unrecorded()  # what it left in memory is right again
+        _log.warning(
+            "CUDA graphs are not used from now on, which makes scoring slower: %s does not work recorded "
+            "(%s); cuda_graphs: false does without this attempt",
+            *(shape, problem),
+        )
+
+    def capture(self, work: Work) -> tuple[Callable[[], None], Sequence[torch.Tensor]]:
+        """Record ``work``, filled, as a CUDA graph: what repeats it, and where its outcome is then."""
+        stream = self._stream
+        with torch.cuda.device(self._device):
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                work.run()  # libraries choose kernels and take memory with the first run, not in a recording
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads of this process may use the GPU for something else meanwhile.
+            with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+                outcome = work.run()
+        return graph.replay, outcome
+
+
+def _difference(made: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> str:
+    """What is wrong with ``made``; '' where nothing is."""
+    for one, other in zip(made, expected, strict=True):
+        near = _NEAR if one.dtype is torch.float32 else _NEAR_IN_HALF_PRECISION
+        distance = float((one.float() - other.float()).norm() / other.float().norm())
+        if not distance <= near:  # nor where it is no number
+            return f"its numbers are {distance:.1%} of their size away from those without"
+    return ""
