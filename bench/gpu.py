@@ -1,8 +1,9 @@
 """One tick on a GPU: the newest frame of a full context, for models of the size of the released ones.
 
 The weights are random, drawn on the device, so that nothing is downloaded: time does not depend on them.
-Prints p50, p95 and p99 of a tick (two new frames make a patch; vision, language and all prompts), and what a
-plain forward pass of the same prefix takes.
+Prints p50, p95 and p99 of a tick (two new frames make a patch; vision, language and all prompts), recorded as
+CUDA graphs and kernel by kernel, in turns; how far the two are apart; and what a plain forward pass of the
+same prefix takes.
 
     .venv/bin/python bench/gpu.py                          # 2B and 8B, 640x480, 64 frames, 1 and 10 prompts
     .venv/bin/python bench/gpu.py --shapes tiny --device cpu --size 96 96 --frames 16    # tries the script
@@ -20,11 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from topreward_ros.core.frames import Frame
+from topreward_ros.core.frames import EpisodeBuffer, Frame
 from topreward_ros.offline.engine_bench import TASK, make_video
 from topreward_ros.scoring import prompts
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
@@ -33,7 +35,11 @@ from topreward_ros.scoring.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
 from topreward_ros.scoring.random_checkpoint import TINY, Shape, rope, train_tokenizer
 from topreward_ros.scoring.references import PlainForward
+from topreward_ros.scoring.registry import recorder_for
 from topreward_ros.scoring.templates import fill, read_templates
+
+GRAPHS, KERNELS = "graphs", "kernels"
+WARM_UP = 3  # ticks that are not counted: kernels are chosen, graphs recorded
 
 
 def shape(hidden: int, layers: int, heads: int, inner: int, vision: dict[str, Any], tied: bool) -> Shape:
@@ -100,33 +106,57 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def waits(scorer: Any, video: list[Frame], device: torch.device) -> int:
+def waits(scorer: Qwen3VLScorer, frames: list[Frame], device: torch.device) -> int:
     """How often a tick waits for the device; the read of the answers is one."""
     if device.type != "cuda":
         return 0
-    scorer.score(TASK, video[:-2])
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            scorer.score(TASK, video)
+            scorer.score(TASK, frames)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return sum("synchroniz" in str(warning.message) for warning in said)
 
 
-def ticks(scorer: Any, video: list[Frame], number: int, device: torch.device) -> list[float]:
-    """Milliseconds of ``number`` last ticks, each with the newest patch not seen before."""
-    context, new = video[: -2 * number], video[-2 * number :]
-    scorer.score(TASK, context)
-    times = []
-    for k in range(number):
-        frames = [*context[:-2], *new[2 * k : 2 * k + 2]]
+class Way:
+    """A scorer, and what was measured of it."""
+
+    def __init__(self, scorer: Qwen3VLScorer) -> None:
+        self.scorer = scorer
+        self.times: list[float] = []  # [ms]
+        self.scores: list[float] = []
+        self.waits = 0
+
+    def tick(self, frames: list[Frame], device: torch.device) -> None:
         wait_for(device)
         begun = time.perf_counter()
-        scorer.score(TASK, frames)
-        times.append(1e3 * (time.perf_counter() - begun))
-    return times[3:]  # the first ones choose kernels
+        self.scores.append(self.scorer.score(TASK, frames).log_prob)
+        self.times.append(1e3 * (time.perf_counter() - begun))
+        for _ in self.scorer.ahead(TASK, EpisodeBuffer(4)):  # records what was missed, as between two ticks
+            pass
+
+
+def measure(ways: dict[str, Way], video: list[Frame], number: int, device: torch.device) -> None:
+    """``number`` ticks of each way behind the same context, each with the newest patch not seen before."""
+    context, new = video[: -2 * number], video[-2 * number :]
+    for way in ways.values():
+        way.scorer.score(TASK, context)
+    for k in range(number):
+        for way in ways.values():
+            way.tick([*context[:-2], *new[2 * k : 2 * k + 2]], device)
+    for way in ways.values():
+        way.scorer.score(TASK, context)
+        way.waits = waits(way.scorer, [*context[:-2], *new[:2]], device)
+
+
+def plain_pass(parts: tuple[Any, ...], info: ScorerInfo, frames: list[Frame]) -> float:
+    """Milliseconds; the read of the answer waits for the device."""
+    PlainForward(*parts, info).score(TASK, frames)  # chooses kernels
+    begun = time.perf_counter()
+    PlainForward(*parts, info).score(TASK, frames)
+    return 1e3 * (time.perf_counter() - begun)
 
 
 def main() -> None:
@@ -143,7 +173,7 @@ def main() -> None:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("PyTorch sees no CUDA device: run it on a machine with one, or give --device cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     height, width = given.size
     video = make_video(given.frames + 2 * given.ticks, height, width)
     rows = []
@@ -156,35 +186,46 @@ def main() -> None:
             )
             info = ScorerInfo(key, "", True, given.device, str(dtype)[6:], "", height * width)
             parts = (model, tokens, Preprocessing())
-            times = ticks(Qwen3VLScorer(*parts, settings, info), video, given.ticks, device)
-            PlainForward(*parts, info).score(TASK, video[: given.frames])  # chooses kernels
-            begun = time.perf_counter()
-            PlainForward(*parts, info).score(TASK, video[: given.frames])
-            plain = 1e3 * (time.perf_counter() - begun)
-            quantiles = np.quantile(times, [0.5, 0.95, 0.99]).tolist()
-            waited = waits(Qwen3VLScorer(*parts, settings, info), video[: given.frames], device)
-            rows.append(
-                {
-                    "shape": key,
-                    "prompts": count,
-                    "p50_p95_p99_ms": quantiles,
-                    "plain_ms": plain,
-                    "waits": waited,
-                }
-            )
+            recorders = {GRAPHS: recorder_for(model, settings), KERNELS: None}
+            ways = {
+                way: Way(Qwen3VLScorer(*parts, settings, info, recorder))
+                for way, recorder in recorders.items()
+                if recorder is not None or way == KERNELS
+            }
+            measure(ways, video, given.ticks, device)
+            plain = plain_pass(parts, info, video[: given.frames])
+            for name, way in ways.items():
+                pairs = zip(way.scores, ways[KERNELS].scores, strict=True)
+                rows.append(
+                    {
+                        "shape": key,
+                        "prompts": count,
+                        "way": name,
+                        "recorded": bool(recorders[name] and recorders[name].works),
+                        "p50_p95_p99_ms": np.quantile(way.times[WARM_UP:], [0.5, 0.95, 0.99]).tolist(),
+                        "waits": way.waits,
+                        "differs_nat": max(abs(one - other) for one, other in pairs),
+                        "plain_ms": plain,
+                    }
+                )
+            del ways, recorders
         del model, parts
     table = Table(
-        title=f"{name}, {dtype}, {width}x{height}, {given.frames} frames, torch {torch.__version__}"
+        title=f"{machine}, {dtype}, {width}x{height}, {given.frames} frames, torch {torch.__version__}"
     )
-    for column in ("shape", "prompts", "p50 [ms]", "p95", "p99", "waits", "plain forward [ms]"):
-        table.add_column(column, justify="right")
+    columns = ("shape", "prompts", "ticks", "p50 [ms]", "p95", "p99", "waits", "differs [nat]", "plain [ms]")
+    for column in columns:
+        table.add_column(escape(column), justify="right")
     for row in rows:
+        way = (
+            row["way"] if row["recorded"] or row["way"] == KERNELS else f"{row['way']}: refused, see the log"
+        )
         numbers = [f"{value:.1f}" for value in row["p50_p95_p99_ms"]]
-        numbers += [str(row["waits"]), f"{row['plain_ms']:.1f}"]
-        table.add_row(row["shape"], str(row["prompts"]), *numbers)
+        numbers += [str(row["waits"]), f"{row['differs_nat']:.1e}", f"{row['plain_ms']:.1f}"]
+        table.add_row(row["shape"], str(row["prompts"]), way, *numbers)
     Console().print(table)
     if given.json:
-        given.json.write_text(json.dumps({"device": name, "rows": rows}, indent=2) + "\n")
+        given.json.write_text(json.dumps({"device": machine, "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

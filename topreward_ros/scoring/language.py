@@ -357,5 +357,4 @@ class _RecordedPass(Work):
         filled = first_of(self._start, reach, self._model.dtype)
         memory = _Anywhere(self._stores, self._places, reach, filled)
         stream = _Stream(memory, slice(0, self._shape.tokens), self._bias, self._ends)
-        hidden = self._hidden.clone()
-        return [self._model.run_layers(hidden, self._deepstack, self._positions, [stream])]
+        return [self._model.run_layers(self._hidden, self._deepstack, self._positions, [stream])]

@@ -37,7 +37,7 @@ class Work(ABC):
 
     @abstractmethod
     def run(self) -> Sequence[torch.Tensor]:
-        """Do it with what is there. Doing it twice does no harm; no step of it hangs on a number's value."""
+        """Do it with what is there, which may be lost by it; no step of it hangs on the value of a number."""
 
 
 class Recording(NamedTuple):
