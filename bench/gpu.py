@@ -1,12 +1,13 @@
-"""One tick on a GPU: the newest frame of a full context, for models of the size of the released ones.
+"""Ticks and episodes on a GPU, for models of the size of the released ones.
 
 The weights are random, drawn on the device, so that nothing is downloaded: time does not depend on them.
-Prints p50, p95 and p99 of a tick (two new frames make a patch; vision, language and all prompts), recorded as
-CUDA graphs and kernel by kernel, in turns; how far the two are apart; and what a plain forward pass of the
-same prefix takes.
+Prints p50, p95 and p99 of a tick behind a full context (two new frames make a patch; vision, language and all
+prompts), recorded as CUDA graphs and kernel by kernel, in turns, and how far the two are apart. Then, as
+`topreward bench` does on a CPU, the 15 prefixes of an episode beside plain forward passes and the authors'
+scheme.
 
-    .venv/bin/python bench/gpu.py                          # 2B and 8B, 640x480, 64 frames, 1 and 10 prompts
-    .venv/bin/python bench/gpu.py --shapes tiny --device cpu --size 96 96 --frames 16    # tries the script
+    .venv/bin/python bench/gpu.py --json gpu.json      # 2B and 8B, 640x480, 1, 3 and 10 prompts; and a trial:
+    .venv/bin/python bench/gpu.py --shapes tiny --device cpu --size 96 96 --frames 16 --episodes 16
 """
 
 from __future__ import annotations
@@ -26,16 +27,18 @@ from rich.progress import track
 from rich.table import Table
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from topreward_ros.core.frames import EpisodeBuffer, Frame
-from topreward_ros.offline.engine_bench import TASK, make_video
+from topreward_ros.bench_view import bench_table
+from topreward_ros.core.frames import Frame
+from topreward_ros.offline import engine_bench
+from topreward_ros.offline.engine_bench import RATE, TASK, Case, Row, make_video, measure
 from topreward_ros.scoring import prompts
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
 from topreward_ros.scoring.random_checkpoint import TINY, Shape, rope, train_tokenizer
-from topreward_ros.scoring.references import PlainForward
-from topreward_ros.scoring.registry import recorder_for
+from topreward_ros.scoring.recording import Recorder
+from topreward_ros.scoring.registry import LoadedModel, recorder_for
 from topreward_ros.scoring.templates import fill, read_templates
 
 GRAPHS, KERNELS = "graphs", "kernels"
@@ -123,8 +126,9 @@ def waits(scorer: Qwen3VLScorer, frames: list[Frame], device: torch.device) -> i
 class Way:
     """A scorer, and what was measured of it."""
 
-    def __init__(self, scorer: Qwen3VLScorer) -> None:
+    def __init__(self, scorer: Qwen3VLScorer, recorder: Recorder | None) -> None:
         self.scorer = scorer
+        self.recorder = recorder
         self.times: list[float] = []  # [ms]
         self.scores: list[float] = []
         self.waits = 0
@@ -134,11 +138,12 @@ class Way:
         begun = time.perf_counter()
         self.scores.append(self.scorer.score(TASK, frames).log_prob)
         self.times.append(1e3 * (time.perf_counter() - begun))
-        for _ in self.scorer.ahead(TASK, EpisodeBuffer(4)):  # records what was missed, as between two ticks
-            pass
+        if self.recorder is not None:
+            with torch.inference_mode():
+                self.recorder.record_missed()  # as between two ticks
 
 
-def measure(ways: dict[str, Way], video: list[Frame], number: int, device: torch.device) -> None:
+def measure_ticks(ways: dict[str, Way], video: list[Frame], number: int, device: torch.device) -> None:
     """``number`` ticks of each way behind the same context, each with the newest patch not seen before."""
     context, new = video[: -2 * number], video[-2 * number :]
     for way in ways.values():
@@ -151,12 +156,44 @@ def measure(ways: dict[str, Way], video: list[Frame], number: int, device: torch
         way.waits = waits(way.scorer, [*context[:-2], *new[:2]], device)
 
 
-def plain_pass(parts: tuple[Any, ...], info: ScorerInfo, frames: list[Frame]) -> float:
-    """Milliseconds; the read of the answer waits for the device."""
-    PlainForward(*parts, info).score(TASK, frames)  # chooses kernels
-    begun = time.perf_counter()
-    PlainForward(*parts, info).score(TASK, frames)
-    return 1e3 * (time.perf_counter() - begun)
+def tick_rows(
+    loaded: LoadedModel, settings: ScorerSettings, video: list[Frame], number: int, prompts: int
+) -> list[dict[str, Any]]:
+    """What ``number`` ticks behind the frames of a full context take, one row for each way."""
+    parts, device = loaded[:3], loaded.model.device
+    recorders = {GRAPHS: recorder_for(loaded.model, settings), KERNELS: None}
+    ways = {
+        way: Way(Qwen3VLScorer(*parts, settings, loaded.info, recorder), recorder)
+        for way, recorder in recorders.items()
+        if recorder is not None or way == KERNELS
+    }
+    measure_ticks(ways, video, number, device)
+    rows = []
+    for name, way in ways.items():
+        recorder = way.recorder
+        pairs = zip(way.scores, ways[KERNELS].scores, strict=True)
+        rows.append(
+            {
+                "shape": loaded.info.model_id,
+                "prompts": prompts,
+                "way": name if recorder is None or recorder.works else f"{name}: refused, see the warning",
+                "p50_p95_p99_ms": np.quantile(way.times[WARM_UP:], [0.5, 0.95, 0.99]).tolist(),
+                "waits": way.waits,
+                "differs_nat": max(abs(one - other) for one, other in pairs),
+            }
+        )
+    return rows
+
+
+def tick_table(rows: list[dict[str, Any]], title: str) -> Table:
+    table = Table(title=title)
+    for column in ("shape", "prompts", "ticks", "p50 [ms]", "p95", "p99", "waits", "differs [nat]"):
+        table.add_column(escape(column), justify="right")
+    for row in rows:
+        numbers = [f"{value:.1f}" for value in row["p50_p95_p99_ms"]]
+        numbers += [str(row["waits"]), f"{row['differs_nat']:.1e}"]
+        table.add_row(row["shape"], str(row["prompts"]), row["way"], *numbers)
+    return table
 
 
 def main() -> None:
@@ -164,68 +201,45 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["2B", "8B"])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--size", nargs=2, type=int, default=(480, 640), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--frames", type=int, default=64, help="of the context (%(default)s)")
+    parser.add_argument("--frames", type=int, default=64, help="of a tick's context (%(default)s)")
     parser.add_argument("--ticks", type=int, default=33, help="(%(default)s)")
-    parser.add_argument("--prompts", nargs="+", type=int, default=[1, 10])
+    parser.add_argument("--prompts", nargs="+", type=int, default=[1, 3, 10])
+    parser.add_argument("--episodes", nargs="*", type=int, default=[64, 128, 256], metavar="FRAMES")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     device = torch.device(given.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("PyTorch sees no CUDA device: run it on a machine with one, or give --device cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    machine = engine_bench.machine()
+    if device.type == "cuda":
+        machine["processor"] = f"{torch.cuda.get_device_name(device)}, {machine['processor']}"
     height, width = given.size
+    frames = max(given.frames, *given.episodes) if given.episodes else given.frames
+    settings = ScorerSettings(
+        given.device, str(dtype)[6:], height * width, frames, 0, static_baseline=False, sample_rate=RATE
+    )
     video = make_video(given.frames + 2 * given.ticks, height, width)
-    rows = []
+    ticks: list[dict[str, Any]] = []
+    episodes: list[Row] = []
     for key in track(given.shapes, "shapes", console=Console(stderr=True)):
         model, all_tokens = make_model(SHAPES[key], device, dtype)
+        info = ScorerInfo(key, "", True, given.device, settings.dtype, "", height * width)
+        loaded = LoadedModel(model, all_tokens, Preprocessing(), info)
         for count in given.prompts:
             tokens = all_tokens.with_templates(read_templates("ten_prompts.txt")[:count])
-            settings = ScorerSettings(
-                given.device, str(dtype)[6:], height * width, given.frames, 0, static_baseline=False
-            )
-            info = ScorerInfo(key, "", True, given.device, str(dtype)[6:], "", height * width)
-            parts = (model, tokens, Preprocessing())
-            recorders = {GRAPHS: recorder_for(model, settings), KERNELS: None}
-            ways = {
-                way: Way(Qwen3VLScorer(*parts, settings, info, recorder))
-                for way, recorder in recorders.items()
-                if recorder is not None or way == KERNELS
-            }
-            measure(ways, video, given.ticks, device)
-            plain = plain_pass(parts, info, video[: given.frames])
-            for name, way in ways.items():
-                pairs = zip(way.scores, ways[KERNELS].scores, strict=True)
-                rows.append(
-                    {
-                        "shape": key,
-                        "prompts": count,
-                        "way": name,
-                        "recorded": bool(recorders[name] and recorders[name].works),
-                        "p50_p95_p99_ms": np.quantile(way.times[WARM_UP:], [0.5, 0.95, 0.99]).tolist(),
-                        "waits": way.waits,
-                        "differs_nat": max(abs(one - other) for one, other in pairs),
-                        "plain_ms": plain,
-                    }
-                )
-            del ways, recorders
-        del model, parts
-    table = Table(
-        title=f"{machine}, {dtype}, {width}x{height}, {given.frames} frames, torch {torch.__version__}"
-    )
-    columns = ("shape", "prompts", "ticks", "p50 [ms]", "p95", "p99", "waits", "differs [nat]", "plain [ms]")
-    for column in columns:
-        table.add_column(escape(column), justify="right")
-    for row in rows:
-        way = (
-            row["way"] if row["recorded"] or row["way"] == KERNELS else f"{row['way']}: refused, see the log"
-        )
-        numbers = [f"{value:.1f}" for value in row["p50_p95_p99_ms"]]
-        numbers += [str(row["waits"]), f"{row['differs_nat']:.1e}", f"{row['plain_ms']:.1f}"]
-        table.add_row(row["shape"], str(row["prompts"]), way, *numbers)
-    Console().print(table)
+            ticks += tick_rows(loaded._replace(tokens=tokens), settings, video, given.ticks, count)
+        for length in given.episodes:
+            for count in given.prompts:
+                episodes.append(measure(Case(key, length, count), loaded, settings, (height, width)))
+        del model, loaded
+    title = f"{machine['processor']}, {dtype}, {width}x{height}, {given.frames} frames"
+    Console().print(tick_table(ticks, title))
+    if episodes:
+        Console().print(bench_table(episodes, machine))
     if given.json:
-        given.json.write_text(json.dumps({"device": machine, "rows": rows}, indent=2) + "\n")
+        content = {**engine_bench.to_json(episodes), "machine": machine, "ticks": ticks}
+        given.json.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

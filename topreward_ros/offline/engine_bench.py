@@ -25,7 +25,7 @@ from topreward_ros.offline.plain_data import plain
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerSettings
 from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
 from topreward_ros.scoring.references import PlainForward, PrefixCache
-from topreward_ros.scoring.registry import LoadedModel, load_model
+from topreward_ros.scoring.registry import LoadedModel, load_model, recorder_for
 from topreward_ros.scoring.templates import read_templates
 
 JSON_FORMAT = "topreward_bench/1"
@@ -41,7 +41,7 @@ OURS, PLAIN, CACHE = "incremental", "plain forward", "prefix cache"
 class Case:
     """What is measured; ``ways`` beside the incremental one."""
 
-    model: str  #: a key of `SIZES`
+    model: str  #: its name, a key of `SIZES` where `run` loads it
     frames: int
     prompts: int
     ways: tuple[str, ...] = (PLAIN, CACHE)
@@ -118,9 +118,14 @@ def _settings(case: Case, threads: int) -> ScorerSettings:
     )
 
 
-def measure(case: Case, loaded: LoadedModel, settings: ScorerSettings) -> Row:
-    """One case, each way with nothing computed before but what it keeps itself."""
-    video = make_video(case.frames, *SIZES[case.model])
+def measure(
+    case: Case, loaded: LoadedModel, settings: ScorerSettings, size: tuple[int, int] | None = None
+) -> Row:
+    """One case, each way with nothing computed before but what it keeps itself.
+
+    ``size``: (height, width) of the frames, of a model that is not in `SIZES`.
+    """
+    video = make_video(case.frames, *(size or SIZES[case.model]))
     ends = np.unique(np.rint(np.linspace(1, case.frames, PREFIXES)).astype(int)).tolist()
     row = Row(case)
     scores: dict[str, list[PrefixScore]] = {}
@@ -143,7 +148,9 @@ def measure(case: Case, loaded: LoadedModel, settings: ScorerSettings) -> Row:
 def _maker(way: str, loaded: LoadedModel, settings: ScorerSettings) -> Callable[[], PrefixScorer]:
     model, tokens, preprocessing, info = loaded
     if way == OURS:
-        return lambda: Qwen3VLScorer(model, tokens, preprocessing, settings, info)
+        return lambda: Qwen3VLScorer(
+            model, tokens, preprocessing, settings, info, recorder_for(model, settings)
+        )
     reference = {PLAIN: PlainForward, CACHE: PrefixCache}[way]
     return lambda: reference(model, tokens, preprocessing, info, RATE)
 
