@@ -50,14 +50,14 @@ def new_scorer(loaded: Qwen3VLScorer, checkpoint: Path) -> Callable[..., Qwen3VL
     """Scorers that have seen nothing, on the same weights; settings by keyword."""
 
     def make(
-        preprocessing: Preprocessing = loaded._preprocessing,
+        preprocessing: Preprocessing = loaded._engine.preprocessing,
         recorder: Recorder | None = None,
         **changes: object,
     ) -> Qwen3VLScorer:
         changed = replace(SETTINGS, **changes)  # type: ignore[arg-type]
         pixels = preprocessing.frame_pixels(changed.max_pixels, changed.max_frames)
         info = replace(loaded.info, max_pixels=pixels)
-        tokens = loaded._tokens
+        tokens = loaded._engine.tokens
         if changed.prompts or changed.layout != SETTINGS.layout:
             tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
             tokens = PromptTokens(tokenizer, read_templates(changed.prompts), Framing(changed.layout))

@@ -19,13 +19,13 @@ SETTINGS = ScorerSettings(
 
 def held(scorer: Qwen3VLScorer) -> dict[str, int]:
     """What the scorer keeps, counted."""
-    videos = (scorer._video, scorer._next_video, scorer._static_video)
+    videos = (scorer._episode._video, scorer._episode._next_video, scorer._episode._static_video)
     return {
         "bytes of keys and values": sum(video.bytes for video in videos),
-        "patches with features": len(scorer._features),
-        "resized frames": len(scorer._resized),
-        "static scores": len(scorer._static_scores),
-        "prompts": len(scorer._prompt_trees),
+        "patches with features": len(scorer._episode._features),
+        "resized frames": len(scorer._episode._resized),
+        "static scores": len(scorer._episode._static_scores),
+        "prompts": len(scorer._episode._prompt_trees),
     }
 
 

@@ -239,8 +239,10 @@ def test_any_prompts_and_steps_equal_the_references(new_scorer, videos, checkpoi
     """Frames come in any number per tick, prefixes grow, shrink and are thinned."""
     tokens = PromptTokens(Tokenizer.from_file(str(checkpoint / "tokenizer.json")), templates)
     one = new_scorer(static_baseline=False)
-    scorer = Qwen3VLScorer(one._model, tokens, one._preprocessing, one._settings, one.info)
-    references = [way(one._model, tokens, one._preprocessing, one.info) for way in (FullPasses, PrefixCache)]
+    scorer = Qwen3VLScorer(one._model, tokens, one._engine.preprocessing, one._settings, one.info)
+    references = [
+        way(one._model, tokens, one._engine.preprocessing, one.info) for way in (FullPasses, PrefixCache)
+    ]
     for count, thinned in calls:
         prefix = prefix_of(videos, 0, count, thinned)
         score = scorer.score(TASK, prefix)
@@ -279,7 +281,7 @@ def test_episodes_scored_together_score_as_each_alone(
 def test_episodes_scored_together_share_each_pass_and_keep_what_they_know(new_scorer, videos):
     """In whatever order they are named."""
     scorer = new_scorer()
-    prompt = len(scorer._tokens.after_video(TASK)[0])
+    prompt = len(scorer._engine.tokens.after_video(TASK)[0])
     tokens: list[int] = []
     seen: list[int] = []
     language = scorer._model.model.language_model.layers[0].post_attention_layernorm.register_forward_hook(
@@ -420,7 +422,7 @@ def test_each_patch_goes_once_through_vision_and_once_through_language(new_score
         for count in range(1, 9):
             scorer.score(TASK, video[:count])
         assert len(seen) == 8  # the four tails and the four patches that replaced them
-        prompt = len(scorer._tokens.after_video(TASK)[0])
+        prompt = len(scorer._engine.tokens.after_video(TASK)[0])
         tokens.clear()
         scorer.score(TASK, video[:9])
         assert len(seen) == 9
@@ -431,7 +433,7 @@ def test_each_patch_goes_once_through_vision_and_once_through_language(new_score
         scorer.score(TASK, video[:9])
         assert tokens == [prompt]
         assert len(seen) == 9
-        assert len(scorer._features) == 6  # five patches and the still one; no tail of old
+        assert len(scorer._episode._features) == 6  # five patches and the still one; no tail of old
     finally:
         vision.remove()
         language.remove()
@@ -462,7 +464,7 @@ def test_work_ahead_changes_no_score(new_scorer, make_video, window):
     """Done all, done a step, not done: thinned prefixes, gap and all."""
     ticks = ticks_of(make_video(MANY + 1, 32, 32), window)
     patient, hasty, idle = (new_scorer(max_frames=8, sample_rate=2.0) for _ in range(3))
-    plain = FullPasses(idle._model, idle._tokens, idle._preprocessing, idle.info, 2.0)
+    plain = FullPasses(idle._model, idle._engine.tokens, idle._engine.preprocessing, idle.info, 2.0)
     for buffer in ticks:
         prefix = buffer.prefix()
         expected = idle.score(TASK, prefix)
@@ -477,7 +479,7 @@ def test_work_ahead_changes_no_score(new_scorer, make_video, window):
 def test_what_was_done_ahead_is_not_done_again(new_scorer, ticks, caplog):
     """No tick pays for the baseline or for a thinned prefix, but where a frame did not come."""
     scorer = new_scorer(max_frames=8, sample_rate=2.0)
-    prompt = len(scorer._tokens.after_video(TASK)[0])
+    prompt = len(scorer._engine.tokens.after_video(TASK)[0])
     tokens: list[int] = []
     language = scorer._model.model.language_model.layers[0].post_attention_layernorm.register_forward_hook(
         lambda _module, _inputs, output: tokens.append(output.shape[1])
@@ -506,7 +508,7 @@ def test_what_was_done_ahead_is_not_done_again(new_scorer, ticks, caplog):
 
 def test_the_step_at_a_switch_is_that_of_the_two_layouts(new_scorer, ticks, caplog):
     scorer = new_scorer(max_frames=8, sample_rate=2.0)
-    plain = FullPasses(scorer._model, scorer._tokens, scorer._preprocessing, scorer.info, 2.0)
+    plain = FullPasses(scorer._model, scorer._engine.tokens, scorer._engine.preprocessing, scorer.info, 2.0)
     with caplog.at_level(logging.INFO):
         for buffer in ticks[:9]:
             scorer.score(TASK, buffer.prefix())

@@ -96,7 +96,7 @@ def test_recorded_ticks_equal_plain_forward_passes(new_scorer, video, prompts):
     """From the first frame to the last, over thinned prefixes, with times of three and of four digits."""
     recorder = TapeRecorder()
     scorer = new_scorer(recorder=recorder, max_frames=16, sample_rate=2.0, prompts=prompts)
-    plain = PlainForward(scorer._model, scorer._tokens, scorer._preprocessing, scorer.info, 2.0)
+    plain = PlainForward(scorer._model, scorer._engine.tokens, scorer._engine.preprocessing, scorer.info, 2.0)
     unrecorded = new_scorer(max_frames=16, sample_rate=2.0, prompts=prompts)
     buffer = EpisodeBuffer(16)
     for number, frame in enumerate(video):
@@ -204,7 +204,7 @@ def test_a_place_in_memory_that_is_not_a_number_harms_nothing(new_scorer, video)
     """What was rolled back stays where it was, and a mask only multiplies it by 0."""
     recorder = TapeRecorder()
     scorer = new_scorer(recorder=recorder, static_baseline=False)
-    memory = scorer._video._memory
+    memory = scorer._episode._video._memory
     for count in (2, 4, 6, 8):
         scorer.score(TASK, video[:count])
         work_ahead(scorer)

@@ -116,12 +116,16 @@ def test_what_is_stated_is_never_passed(new_scorer, make_video, settings):
         scorer.score("open the drawer", buffer.prefix())
         for _ in scorer.ahead("open the drawer", buffer):
             pass
-        videos = (scorer._video, scorer._next_video, scorer._static_video)
-        prompts = scorer._prompts("open the drawer").tokens
+        videos = (scorer._episode._video, scorer._episode._next_video, scorer._episode._static_video)
+        prompts = scorer._episode.prompts("open the drawer").tokens
         per_token = 4 * 2 * 2 * 32 * 4
         for video in videos:
             assert video.bytes <= need.keys_and_values + prompts * per_token
-        seen = [tensor for seen in scorer._features.values() for tensor in (seen.embeddings, *seen.deepstack)]
+        seen = [
+            tensor
+            for seen in scorer._episode._features.values()
+            for tensor in (seen.embeddings, *seen.deepstack)
+        ]
         assert sum(tensor.untyped_storage().nbytes() for tensor in seen) <= need.features
     assert len(buffer.prefix()) > 6
 

@@ -119,8 +119,10 @@ class LanguageModel:
         self.device, self.dtype = model.device, model.dtype
         self.embed = language.embed_tokens
         self.deepstack = len(vision.deepstack_visual_indexes)  #: layers after which features are added
+        config = language.config
+        self.groups: int = config.num_attention_heads // config.num_key_value_heads  #: heads that share keys
         self._rotary, self._norm = language.rotary_emb, language.norm
-        self._layers = [_Layer(layer, language.config.hidden_act, packer) for layer in language.layers]
+        self._layers = [_Layer(layer, config.hidden_act, packer) for layer in language.layers]
         self._recorder = recorder
 
     def run(self, passes: Sequence[Pass]) -> torch.Tensor:
@@ -128,23 +130,30 @@ class LanguageModel:
 
         The passes have different memories, and one token each at least.
         """
-        if self._recorder is not None:
-            self._recorder.forget(self)
-        one = passes[0]
-        if self._recorder is not None and len(passes) == 1 and one.ends and one.start:
-            shape = self._shape_of(one)
-            (hidden,) = self._recorder.run(
-                self,
-                one.memory.recordings,
-                shape,
-                one,
-                lambda: _RecordedPass(self, one.memory, shape),
-                lambda: [self._run_as_is(passes)],
-            )
+        if self._recorder is None:
+            hidden = self._run_as_is(passes)
+        elif len(passes) == 1 and passes[0].ends and passes[0].start:
+            hidden = self._run_recorded(passes[0], self._recorder)
         else:
+            self._recorder.forget(self)
             hidden = self._run_as_is(passes)
         for one in passes:
             one.memory.length = one.start + len(one.ids)
+        return hidden
+
+    def _run_recorded(self, one: Pass, recorder: Recorder) -> torch.Tensor:
+        """By a recording where there is one, of this shape and behind this memory."""
+        tokens = -(-len(one.ids) // TOKENS_AT_A_TIME) * TOKENS_AT_A_TIME
+        one.memory.reserve(one.start + tokens)
+        reach = one.memory.capacity
+        if not has_flash(self.device, self.dtype):
+            reach = min(reach, -(-one.start // _REACH) * _REACH)
+        shape = _Shape(tokens, len(one.ends), reach)
+        (hidden,) = recorder.run(
+            *(self, one.memory.recordings, shape, one),
+            make_work=lambda: _RecordedPass(self, one.memory, shape),
+            run_unrecorded=lambda: [self._run_as_is([one])],
+        )
         return hidden
 
     def _run_as_is(self, passes: Sequence[Pass]) -> torch.Tensor:
@@ -155,6 +164,7 @@ class LanguageModel:
             start = tokens.stop
             ends = send(torch.tensor(one.ends, dtype=torch.long), self.device)
             bias = send(one.bias(self.dtype, len(one.ids)), self.device)
+            bias = bias.repeat(self.groups, 1, 1)
             streams.append(_Stream(_Behind(one.memory, one.start), tokens, bias, ends))
         ids = torch.tensor([[token for one in passes for token in one.ids]])
         hidden = self.embed(send(ids, self.device))  # (1, tokens, hidden)
@@ -184,15 +194,6 @@ class LanguageModel:
         hidden = last(len(layers), hidden, turn, [stream.answering() for stream in streams])
         normed: torch.Tensor = self._norm(hidden)
         return normed[0]
-
-    def _shape_of(self, one: Pass) -> _Shape:
-        """Of the recording for a pass; makes room for it."""
-        tokens = -(-len(one.ids) // TOKENS_AT_A_TIME) * TOKENS_AT_A_TIME
-        one.memory.reserve(one.start + tokens)
-        reach = one.memory.capacity
-        if not has_flash(self.device, self.dtype):
-            reach = min(reach, -(-one.start // _REACH) * _REACH)
-        return _Shape(tokens, len(one.ends), reach)
 
 
 def put_features(one: Pass, hidden: torch.Tensor, deepstack: torch.Tensor) -> None:
@@ -242,13 +243,13 @@ class _Stream(NamedTuple):
 
     memory: _Memory
     tokens: slice
-    bias: torch.Tensor  #: (asking tokens, tokens), see `Pass.bias`
+    bias: torch.Tensor  #: (heads that share keys, asking tokens, tokens), see `Pass.bias`
     ends: torch.Tensor  #: among ``tokens``
     asking: torch.Tensor | None = None  #: the tokens whose outcome matters, among all; None: all
 
     def answering(self) -> _Stream:
         """The same, where nothing matters but what stands at the ends."""
-        return self._replace(bias=self.bias[self.ends], asking=self.ends + self.tokens.start)
+        return self._replace(bias=self.bias[:, self.ends], asking=self.ends + self.tokens.start)
 
 
 class _Layer:
@@ -285,15 +286,14 @@ class _Layer:
             hidden, normed = hidden[:, asking], normed[:, asking]
             turn = (turn[0][..., asking, :], turn[1][..., asking, :])
         queries = rotate(self._query_norm(self._by_heads(self._query(normed))).transpose(1, 2), *turn)
-        groups = queries.shape[1] // keys.shape[1]
         outcomes, start = [], 0
         for stream in streams:
-            rows = slice(start, start + len(stream.bias))
+            rows = slice(start, start + stream.bias.shape[1])
             start = rows.stop
             new = (keys[:, :, stream.tokens], values[:, :, stream.tokens])
             older = stream.memory.write(number, *new)
-            if len(stream.bias):
-                bias = stream.bias.repeat(groups, 1)
+            if stream.bias.shape[1]:
+                bias = stream.bias.flatten(0, 1)
                 outcomes.append(attend(queries[:, :, rows], *new, bias, older, self._scaling))
         if not start:  # taken into memory, nothing asked
             return hidden
@@ -356,5 +356,6 @@ class _RecordedPass(Work):
         reach = self._shape.reach
         filled = first_of(self._start, reach, self._model.dtype)
         memory = _Anywhere(self._stores, self._places, reach, filled)
-        stream = _Stream(memory, slice(0, self._shape.tokens), self._bias, self._ends)
+        bias = self._bias.repeat(self._model.groups, 1, 1)
+        stream = _Stream(memory, slice(0, self._shape.tokens), bias, self._ends)
         return [self._model.run_layers(self._hidden, self._deepstack, self._positions, [stream])]

@@ -131,6 +131,10 @@ class Recorder:
         """What ``owner`` ran last cannot be run again."""
         self._missed.pop(owner, None)
 
+    def forget_all(self) -> None:
+        """What was run last cannot be run again, and its memory is wanted."""
+        self._missed.clear()
+
     def _record(
         self,
         recordings: Recordings,

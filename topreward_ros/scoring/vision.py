@@ -47,12 +47,9 @@ class VisionModel:
             embeddings, *deepstack = self.run(pixels, *place)
         else:
             embeddings, *deepstack = self._recorder.run(
-                self,
-                self._recordings,
-                _Shape(len(pixels), rows, columns),
-                pixels,
-                lambda: _RecordedVision(self, pixels, place),
-                lambda: self.run(pixels, *place),
+                *(self, self._recordings, _Shape(len(pixels), rows, columns), pixels),
+                make_work=lambda: _RecordedVision(self, pixels, place),
+                run_unrecorded=lambda: self.run(pixels, *place),
             )
         return Features(embeddings, deepstack)
 
