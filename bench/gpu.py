@@ -140,7 +140,8 @@ class Way:
         self.times.append(1e3 * (time.perf_counter() - begun))
         if self.recorder is not None:
             with torch.inference_mode():
-                self.recorder.record_missed()  # as between two ticks
+                while self.recorder.has_missed:  # as between two ticks
+                    self.recorder.record_missed()
 
 
 def measure_ticks(ways: dict[str, Way], video: list[Frame], number: int, device: torch.device) -> None:

@@ -270,7 +270,8 @@ def test_only_the_newest_shapes_are_kept():
     recordings = Recordings()
     for number in range(20):
         recordings.add(number, None)
-    assert [number for number in range(20) if number in recordings._by_shape] == list(range(12, 20))
+        assert number in recordings._by_shape
+    assert list(recordings._by_shape) == list(range(20 - recording._MOST_SHAPES, 20))
 
 
 def test_memory_begins_with_numbers():

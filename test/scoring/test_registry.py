@@ -11,13 +11,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from topreward_ros.core.frames import EpisodeBuffer
-from topreward_ros.scoring import device, registry
+from topreward_ros.scoring import device, recording, registry
 from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.model_notes import NOTES_FILE, ModelNotes, read_model_notes
 from topreward_ros.scoring.prompts import prompt_hash
@@ -454,3 +455,21 @@ def test_a_local_copy_that_is_not_complete_is_named(copy, tmp_path, hub):
 def test_a_name_that_the_hub_does_not_allow_is_not_here(settings, tmp_path):
     with pytest.raises(ScorerError, match="'a--b/c' is no folder and is not on this machine"):
         load_scorer("a--b/c", settings)
+
+
+@pytest.mark.parametrize(
+    ("device_type", "model_type", "wanted", "recorded"),
+    [
+        ("cuda", "qwen3_vl", True, True),
+        ("cuda", "qwen3_vl", False, False),
+        ("cuda", "qwen3_vl_moe", True, False),
+        ("cpu", "qwen3_vl", True, False),
+    ],
+)
+def test_ticks_are_recorded_where_that_can_be(
+    settings, monkeypatch, device_type, model_type, wanted, recorded
+):
+    monkeypatch.setattr(recording, "Recorder", lambda device: f"records on {device}")
+    model = SimpleNamespace(device=torch.device(device_type), config=SimpleNamespace(model_type=model_type))
+    made = registry.recorder_for(model, replace(settings, cuda_graphs=wanted))
+    assert made == (f"records on {device_type}" if recorded else None)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: A recorded pass has a multiple of so many tokens, and times of more digits need no recording of their own.
 #: Filled up are at most one less.
 TOKENS_AT_A_TIME = 16
-_REACH = 1024  # tokens; a recording that attends by a mask reads a multiple of so many older ones
+_REACH = 2048  # tokens; a recording that attends by a mask reads a multiple of so many older ones
 
 
 class PatchFeatures(NamedTuple):

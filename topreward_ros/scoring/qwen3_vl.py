@@ -166,7 +166,7 @@ class Qwen3VLScorer(PrefixScorer):
 
     def ahead(self, instruction: str, buffer: EpisodeBuffer) -> Iterator[None]:
         """See `PrefixScorer.ahead`: recordings, the baseline to come, the cache behind the next thinning."""
-        if self._recorder is not None and self._recorder.has_missed:
+        while self._recorder is not None and self._recorder.has_missed:
             self._step(self._recorder.record_missed)
             yield
         episode, settings = self._episode, self._settings

@@ -21,7 +21,7 @@ from topreward_ros.scoring.base import in_a_line
 
 _log = logging.getLogger(__name__)
 
-_MOST_SHAPES = 8  # of one kind of work that are kept recorded
+_MOST_SHAPES = 16  # of one kind of work that are kept recorded
 _PATIENCE = 4  # how often a shape is wanted until it is recorded at once; between two ticks, once is enough
 #: How far the outcome may be from that without recording, as a part of its size. Kernels for other shapes
 #: round otherwise; a recording that went wrong is wrong altogether.
@@ -121,11 +121,9 @@ class Recorder:
         return self.works and bool(self._missed)
 
     def record_missed(self) -> None:
-        """Make what `has_missed` speaks of."""
-        while self._missed:
-            _, record = self._missed.popitem()
-            if self.works:
-                record()
+        """Make one of what `has_missed` speaks of."""
+        _, record = self._missed.popitem()
+        record()
 
     def forget(self, owner: object) -> None:
         """What ``owner`` ran last cannot be run again."""
@@ -157,6 +155,7 @@ class Recorder:
             _log.info("recorded %s in %.2f s", shape, time.perf_counter() - begun)
             return
         self.works = False
+        self.forget_all()
         recordings.clear()
         run_unrecorded()  # what it left in memory is right again
         _log.warning(
