@@ -269,11 +269,20 @@ def test_disable_and_enable() -> None:
 
 def test_scorer_error_is_an_event_and_the_episode_goes_on() -> None:
     rig = watching()
-    rig.image(100.0)
-    rig.take(rig.monitor.scorer_failed("out of memory"))
-    assert rig.event_types[-1] is EventType.SCORER_ERROR and rig.events[-1].message == "out of memory"
-    rig.image(100.5, -4.0)
-    assert rig.monitor.report.num_frames == 2 and rig.monitor.report.state is State.RUNNING
+    rig.image(100.0, -4.0)
+    failing = rig.image(100.5)
+    rig.image(101.0)  # came while that was tried
+    before = rig.monitor.report
+    assert failing is not None
+    rig.take(rig.monitor.scorer_failed(failing, "out of memory"))
+    event = rig.events[-1]
+    assert event.type is EventType.SCORER_ERROR
+    assert event.stamp_ns == 100_500_000_000, "the tick that failed"
+    assert event.message == "0.5 s into the episode, 2 frames: out of memory"
+    assert event.log_prob == -4.0, "of the last score that there is"
+    assert rig.monitor.report == before
+    rig.image(101.5, -4.0)
+    assert rig.monitor.report.num_frames == 4 and rig.monitor.report.state is State.RUNNING
 
 
 def test_an_unreadable_frame_is_replaced_by_the_next() -> None:
@@ -347,7 +356,11 @@ def test_whatever_happens_the_record_makes_sense(
         elif kind in ("enable", "disable"):
             rig.take(rig.monitor.set_enabled(kind == "enable"))
         elif kind == "error":
-            rig.take(rig.monitor.scorer_failed("broken"))
+            rig.take(
+                rig.monitor.scorer_failed(
+                    ScoreRequest("it", (Frame(round(now * NS_PER_S), PIXEL),)), "broken"
+                )
+            )
         else:
             rig.take(rig.monitor.set_task("close the drawer" if kind == "task" else ""))
 

@@ -310,3 +310,35 @@ def test_configure_fails_on_a_bad_model_or_topic_and_nothing_is_half_started(rob
         assert robot.camera.get_subscription_count() == 0
         show(robot, 0, expect_score=False)
         assert robot.stop(process) < 3.0 and process.returncode == 0, robot.said(process)
+
+
+def test_a_model_that_gives_no_numbers_is_an_error_per_tick_and_never_progress(robot) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
+
+    folder = make_random_checkpoint(robot.folder / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.language_model.norm.weight"].fill_(math.nan)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    robot.start_monitor(model=str(folder), task="open the drawer", sample_rate=2.0, heartbeat_rate=5.0)
+    for second in (0, 1, 3):
+        message = Image(width=64, height=48, step=192, encoding="rgb8", data=bytes(64 * 48 * 3))
+        message.header.stamp = Time(sec=START + second)
+        before = robot.event_types().count(TaskEvent.SCORER_ERROR)
+        robot.camera.publish(message)
+        robot.until(
+            lambda before=before: robot.event_types().count(TaskEvent.SCORER_ERROR) > before,
+            "the error is told",
+        )
+        error = robot.events[-1]
+        assert error.header.stamp.sec == START + second
+        assert error.message.startswith(f"{second:.1f} s into the episode, ")
+        assert "nan" in error.message and "check the weights" in error.message
+        assert math.isnan(error.log_prob) and math.isnan(error.progress)
+    robot.spin(0.5)
+    assert robot.progress, "the heartbeat goes on"
+    assert not robot.scored() and not robot.rewards
+    assert all(math.isnan(message.progress) and math.isnan(message.log_prob) for message in robot.progress)
+    assert all(math.isnan(message.data) for message in robot.progress_values)
+    assert robot.call(GetProgress, "monitor/get_progress").progress.state == TaskProgress.RUNNING

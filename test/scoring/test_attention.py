@@ -83,3 +83,15 @@ def test_every_device_and_type_of_number(device, dtype, near, length, tokens, mo
     exact = with_one_mask(*(tensor.to(dtype).float() for tensor in given), sees)
     torch.testing.assert_close(made.float().cpu(), exact, atol=near, rtol=near)
     assert "attention" in kernels_of(torch.device(device), dtype)
+
+
+@pytest.mark.parametrize("flash", [False, True])
+@pytest.mark.parametrize("tokens", [45, 48])
+@pytest.mark.parametrize("more", [0, 24])
+def test_what_is_asked_of_a_gpu_fits_its_kernels(monkeypatch, flash, tokens, more):
+    """By their signatures and shapes, which PyTorch knows without a GPU; no numbers come of it."""
+    monkeypatch.setattr(attention, "has_flash", lambda device, dtype: flash)
+    *given, sees = inputs(100, tokens, (8, 2), size=128)
+    query, key, value = (tensor.to("meta", torch.bfloat16) for tensor in given)
+    made = split_attention(query, key, value, sees, more)
+    assert made.is_meta and made.shape == query.shape and made.dtype == torch.bfloat16

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+from transformers import AutoConfig, Qwen3VLForConditionalGeneration
 
 from topreward_ros.core.frames import EpisodeBuffer
-from topreward_ros.scoring import language, recording
-from topreward_ros.scoring.language import KeysAndValues
+from topreward_ros.scoring import attention, language, recording
+from topreward_ros.scoring.language import KeysAndValues, LanguageModel, Pass, PatchFeatures
 from topreward_ros.scoring.recording import Recorder, Recordings, Work
 from topreward_ros.scoring.references import PlainForward
 from topreward_ros.scoring.registry import load_scorer
@@ -284,6 +285,35 @@ def test_memory_begins_with_numbers():
 
 
 # ---- on a GPU ----
+
+
+@pytest.mark.parametrize("flash", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_is_recorded_on_a_gpu_fits_its_operations(checkpoint, monkeypatch, flash, dtype):
+    """By shapes and types alone, which PyTorch knows without a GPU; no numbers come of it."""
+    for module in (attention, language):
+        monkeypatch.setattr(module, "has_flash", lambda device, dtype: flash)
+    config = AutoConfig.from_pretrained(checkpoint)
+    with torch.device("meta"):
+        model = LanguageModel(Qwen3VLForConditionalGeneration(config).to(dtype))
+    seen = torch.empty(6, 128, dtype=dtype, device="meta")
+    patch = PatchFeatures(2, 3, seen, [seen] * 3)
+    memory = KeysAndValues()
+    memory.reserve(100)
+    passes = []
+    for _ in range(2):
+        one = Pass(memory)
+        one.see(4, patch)
+        one.append(list(range(21)), torch.zeros(3, 21, dtype=torch.long), [])
+        one.ends = [15, 20]
+        passes.append(one)
+        hidden = model.run([one])
+        assert hidden.is_meta and hidden.shape == (2, 128) and hidden.dtype == dtype
+    shape = language._Shape(32, 2, memory.capacity)
+    work = language._RecordedPass(model, memory, shape)
+    work.fill(passes[1])
+    (outcome,) = work.run()
+    assert outcome.is_meta and outcome.shape == hidden.shape and outcome.dtype == dtype
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

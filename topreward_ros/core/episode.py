@@ -138,7 +138,7 @@ Output = ProgressReport | Reward | Event
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """A prefix to be scored. Its answer goes back with `TaskMonitor.add_score`."""
+    """A prefix to be scored. Its answer goes back with `TaskMonitor.add_score` or `scorer_failed`."""
 
     instruction: str
     prefix: tuple[Frame, ...]
@@ -302,11 +302,14 @@ class TaskMonitor:
             outputs += self._end("success", newest)
         return outputs
 
-    def scorer_failed(self, message: str) -> list[Output]:
+    def scorer_failed(self, request: ScoreRequest, message: str) -> list[Output]:
         """Report that a prefix could not be scored; the episode goes on with the next frame."""
         if self._episode is None or self._episode.ended:
             return []
-        return [self._event(EventType.SCORER_ERROR, message)]
+        newest = request.prefix[-1]
+        elapsed = (newest.stamp_ns - request.prefix[0].stamp_ns) / NS_PER_S
+        tick = f"{elapsed:.1f} s into the episode, {len(request.prefix)} frames"
+        return [self._event(EventType.SCORER_ERROR, f"{tick}: {message}", frame=newest)]
 
     def tick(self, now_ns: int) -> list[Output]:
         """Look at the clock (the one of ``arrival_ns``): have images stopped?"""

@@ -295,7 +295,7 @@ class MonitorNode(LifecycleNode):
             if result.score is not None:
                 self._publish(self._monitor.add_score(result.request, result.score))
             else:
-                self._publish(self._monitor.scorer_failed(result.error))
+                self._publish(self._monitor.scorer_failed(result.request, result.error))
 
     def _publish(self, outputs: list[Output]) -> None:
         for output in outputs:
