@@ -45,7 +45,6 @@ class Case:
     frames: int
     prompts: int
     ways: tuple[str, ...] = (PLAIN, CACHE)
-    episode: bool = True  #: also the whole episode, not the last tick alone
 
 
 @dataclass(slots=True)
@@ -128,15 +127,13 @@ def measure(
     video = make_video(case.frames, *(size or SIZES[case.model]))
     ends = np.unique(np.rint(np.linspace(1, case.frames, PREFIXES)).astype(int)).tolist()
     row = Row(case)
-    scores: dict[str, list[PrefixScore]] = {}
     templates = read_templates("ten_prompts.txt")[: case.prompts]
     loaded = loaded._replace(tokens=loaded.tokens.with_templates(templates))
     new = {way: _maker(way, loaded, settings) for way in (OURS, *case.ways)}
     row.ways = {way: Measured() for way in new}
     for make in new.values():
         make().score(TASK, video[:2])  # libraries choose kernels and start threads with the first pass
-    if case.episode:
-        scores = _episode({way: make() for way, make in new.items()}, video, ends, row.ways)
+    scores = _episode({way: make() for way, make in new.items()}, video, ends, row.ways)
     for way, make in new.items():
         row.ways[way].last_tick = _last_tick(make(), video, warm=way != PLAIN)
     if PLAIN in scores:
