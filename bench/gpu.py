@@ -4,7 +4,7 @@ The weights are random, drawn on the device, so that nothing is downloaded: time
 Prints p50, p95 and p99 of a tick behind a full context (two new frames make a patch; vision, language and all
 prompts), recorded as CUDA graphs and kernel by kernel, in turns, and how far the two are apart. Then, as
 `topreward bench` does on a CPU, the 15 prefixes of an episode beside plain forward passes and the authors'
-scheme.
+scheme. These may take half an hour in all; `--shapes 2B` and `--episodes` with nothing behind it are parts.
 
     .venv/bin/python bench/gpu.py --json gpu.json      # 2B and 8B, 640x480, 1, 3 and 10 prompts; and a trial:
     .venv/bin/python bench/gpu.py --shapes tiny --device cpu --size 96 96 --frames 16 --episodes 16
@@ -13,6 +13,7 @@ scheme.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import time
 import warnings
@@ -33,6 +34,7 @@ from topreward_ros.offline import engine_bench
 from topreward_ros.offline.engine_bench import RATE, TASK, Case, Row, make_video, measure
 from topreward_ros.scoring import prompts
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
+from topreward_ros.scoring.device import give_back
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
@@ -171,6 +173,7 @@ def tick_rows(
     measure_ticks(ways, video, number, device)
     rows = []
     for name, way in ways.items():
+        way.scorer.close()
         recorder = way.recorder
         pairs = zip(way.scores, ways[KERNELS].scores, strict=True)
         rows.append(
@@ -234,6 +237,8 @@ def main() -> None:
             for count in given.prompts:
                 episodes.append(measure(Case(key, length, count), loaded, settings, (height, width)))
         del model, loaded
+        gc.collect()
+        give_back(device)
     title = f"{machine['processor']}, {dtype}, {width}x{height}, {given.frames} frames"
     Console().print(tick_table(ticks, title))
     if episodes:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topreward_ros.scoring import attention
-from topreward_ros.scoring.attention import Older, attend, first_of, kernels_of
+from topreward_ros.scoring.attention import Filled, Older, attend, kernels_of
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -40,7 +40,7 @@ def split_attention(query, key, value, sees, more: int = 0):
     if more:
         rest = torch.full((*key.shape[:2], more, key.shape[3]), 1e4, dtype=key.dtype, device=key.device)
         older = tuple(torch.cat([each, rest], dim=2) for each in older)
-        filled = first_of(torch.tensor([length], device=key.device), length + more, key.dtype)
+        filled = Filled(torch.tensor([length], device=key.device), length + more, key.dtype)
     bias = torch.zeros(sees.shape).masked_fill(~sees, float("-inf")).to(key.device, key.dtype)
     bias = bias.repeat(query.shape[1] // key.shape[1], 1)
     new = (key[:, :, -tokens:], value[:, :, -tokens:])
@@ -95,3 +95,35 @@ def test_what_is_asked_of_a_gpu_fits_its_kernels(monkeypatch, flash, tokens, mor
     query, key, value = (tensor.to("meta", torch.bfloat16) for tensor in given)
     made = split_attention(query, key, value, sees, more)
     assert made.is_meta and made.shape == query.shape and made.dtype == torch.bfloat16
+
+
+def sequence_by_sequence(query, keys, values, query_bounds, key_bounds, rows, scaling):
+    """What the flash kernel of a GPU does, in plain words; of nothing it makes nothing that is of use."""
+    outs, weights = [], []
+    for i in range(len(key_bounds) - 1):
+        one = query[query_bounds[i] : query_bounds[i + 1]].transpose(0, 1)
+        key, value = (each[key_bounds[i] : key_bounds[i + 1]].transpose(0, 1) for each in (keys, values))
+        assert one.shape[1] == rows and key.shape[1] > 0
+        scores = one @ key.transpose(1, 2) * scaling
+        outs.append((scores.softmax(-1) @ value).transpose(0, 1))
+        weights.append(scores.logsumexp(-1))
+    return torch.cat(outs), torch.cat(weights, dim=1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(attention.MOST_PARTS, 90), st.integers(0, 20), st.integers(1, 300), st.sampled_from([1, 8])
+)
+def test_what_is_older_may_be_attended_to_in_parts(length, more, rows, heads):
+    """As many as keep a GPU busy; of a length that stands on the device."""
+    torch.manual_seed(length)
+    query = torch.randn(1, heads, rows, 16) * 3
+    keys, values = torch.randn(2, 1, heads, length + more, 16)
+    keys[:, :, length:], values[:, :, length:] = 1e4, 1e4
+    filled = Filled(torch.tensor([length]), length + more, torch.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "_flash_by_sequences", sequence_by_sequence)
+        made, weight = attention._attend_in_parts(query, keys, values, filled, 0.3)
+    scores = query @ keys[:, :, :length].transpose(2, 3) * 0.3
+    torch.testing.assert_close(made, scores.softmax(-1) @ values[:, :, :length], atol=2e-6, rtol=2e-5)
+    torch.testing.assert_close(weight, scores.logsumexp(-1), atol=2e-5, rtol=2e-5)

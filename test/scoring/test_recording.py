@@ -7,7 +7,9 @@ places too, is as it was when it was recorded. What a CUDA graph cannot hold, a 
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -140,10 +142,9 @@ def test_any_steps_recorded_equal_the_same_unrecorded(new_scorer, video, steps, 
 def test_nothing_is_recorded_in_a_tick_until_it_was_wanted_often(new_scorer, video):
     recorder = TapeRecorder()
     scorer = new_scorer(recorder=recorder, static_baseline=False)
-    for count in range(2, 2 + 2 * recording._PATIENCE, 2):
-        assert not recorder.captured
-        scorer.score(TASK, video[:count])
-    scorer.score(TASK, video[: count + 2])
+    for tick in range(1, recording._PATIENCE + 3):
+        scorer.score(TASK, video[: 2 * tick])
+        assert not recorder.captured or tick >= recording._PATIENCE
     assert sorted(recorder.captured) == ["_RecordedPass", "_RecordedVision"]
     work_ahead(scorer)
     assert len(recorder.captured) == 2
@@ -230,13 +231,13 @@ def assert_goes_on(scorer, new_scorer, video, caplog, said: str) -> None:
 
 
 def test_work_that_reads_from_the_device_is_not_recorded(new_scorer, video, caplog, monkeypatch):
-    real = language.first_of
+    real = language.Filled
 
     def reads(number, tokens, dtype):
         number.item()
         return real(number, tokens, dtype)
 
-    monkeypatch.setattr(language, "first_of", reads)
+    monkeypatch.setattr(language, "Filled", reads)
     scorer = new_scorer(recorder=TapeRecorder(), static_baseline=False)
     assert_goes_on(scorer, new_scorer, video, caplog, "not permitted when a stream is capturing")
 
@@ -265,6 +266,44 @@ def test_no_memory_for_a_recording_is_no_error(new_scorer, video, caplog):
 
     scorer = new_scorer(recorder=Full(), static_baseline=False)
     assert_goes_on(scorer, new_scorer, video, caplog, "OutOfMemoryError: CUDA out of memory")
+
+
+def test_the_first_cause_is_told(new_scorer, video, caplog):
+    """Once a recording is given up, what follows fails, too."""
+
+    class GivenUp(TapeRecorder):
+        def capture(self, work):
+            try:
+                raise RuntimeError("the cause")
+            finally:
+                raise RuntimeError("previous error during capture")
+
+    scorer = new_scorer(recorder=GivenUp(), static_baseline=False)
+    assert_goes_on(scorer, new_scorer, video, caplog, "RuntimeError: the cause")
+
+
+def test_what_is_closed_is_gone_at_once(new_scorer, video):
+    """Without a collection of garbage, which does not know how much memory of a GPU is held."""
+    scorer = new_scorer(recorder=TapeRecorder())
+    for count in range(1, 9):
+        scorer.score(TASK, video[:count])
+        if count < 8:  # something is left to record
+            work_ahead(scorer)
+    engine, memory = scorer._engine, scorer._episode._video._memory
+    held = [weakref.ref(each) for each in (engine.vision, engine.language, memory)]
+    del engine, memory
+    gc.disable()
+    try:
+        scorer.close()
+        assert [ref() for ref in held] == [None] * 3
+    finally:
+        gc.enable()
+
+
+def test_catching_up_is_not_recorded_by_the_vision_model(new_scorer, video):
+    recorder = TapeRecorder()
+    new_scorer(recorder=recorder, static_baseline=False, max_frames=42).score(TASK, video)
+    assert not recorder.captured and not recorder._missed
 
 
 def test_only_the_newest_shapes_are_kept():
@@ -321,7 +360,7 @@ def test_what_is_recorded_on_a_gpu_fits_its_operations(checkpoint, monkeypatch, 
 def test_cuda_graphs_give_the_numbers_of_kernel_by_kernel(checkpoint, video, settings, dtype, near, caplog):
     from dataclasses import replace
 
-    gpu = replace(settings, device="cuda", dtype=dtype, static_baseline=False)
+    gpu = replace(settings, device="cuda", dtype=dtype, static_baseline=False, max_frames=42)
     scorer = load_scorer(str(checkpoint), gpu)
     unrecorded = load_scorer(str(checkpoint), replace(gpu, cuda_graphs=False))
     with caplog.at_level(logging.INFO):
@@ -331,3 +370,12 @@ def test_cuda_graphs_give_the_numbers_of_kernel_by_kernel(checkpoint, video, set
             work_ahead(scorer)
     assert scorer._recorder.works
     assert sum("recorded a pass" in record.getMessage() for record in caplog.records) >= 1
+    # What libraries work in is shared by all recordings, and outlives each of them.
+    scorer._episode._video._memory.recordings.clear()
+    torch.cuda.empty_cache()
+    others = torch.full((2**28,), 7.0, device="cuda")
+    for count in range(34, 42):
+        score, expected = scorer.score(TASK, video[:count]), unrecorded.score(TASK, video[:count])
+        assert score.log_prob == pytest.approx(expected.log_prob, abs=near)
+        work_ahead(scorer)
+    assert (others == 7.0).all()

@@ -11,12 +11,29 @@ from typing import Any, NamedTuple
 
 import torch
 
+ALIGNED = 8  #: CUDA kernels take masks of which rows lie a multiple of so many numbers apart
+MOST_PARTS = 16  #: in which what is older is attended to by a recording; none may be empty
+_ROWS_PER_BLOCK = 128  # of queries that flash attention gives to one multiprocessor
+_ENOUGH_BLOCKS = 512  # to keep all multiprocessors of a large GPU busy, some times over
 
-class Filled(NamedTuple):
+
+class Filled:
     """How many of some tokens are there, kept on the device: recorded work reads it anew every time."""
 
-    bias: torch.Tensor  #: (1, 1, 1, tokens), of the type of the keys: 0 for those, -inf for the others
-    bounds: torch.Tensor  #: (2,) int32, 0 and their number: how kernels for sequences of any length want it
+    def __init__(self, number: torch.Tensor, tokens: int, dtype: torch.dtype) -> None:
+        """The first ``number`` (1,) of ``tokens``, at least `MOST_PARTS`; ``dtype``: of the keys."""
+        there = torch.arange(tokens, device=number.device) < number
+        bias = torch.zeros(tokens, dtype=dtype, device=number.device).masked_fill_(~there, float("-inf"))
+        self.bias = bias.view(1, 1, 1, -1)  #: 0 for those that are there, -inf for the others
+        self._number = number
+        self._bounds: dict[int, torch.Tensor] = {}
+
+    def bounds(self, parts: int) -> torch.Tensor:
+        """(parts + 1,) int32: where each of ``parts`` equal parts of those that are there begins and ends."""
+        if parts not in self._bounds:  # once, not in every layer
+            steps = torch.arange(parts + 1, device=self._number.device)
+            self._bounds[parts] = torch.div(steps * self._number, parts, rounding_mode="floor").int()
+        return self._bounds[parts]
 
 
 class Older(NamedTuple):
@@ -25,13 +42,6 @@ class Older(NamedTuple):
     keys: torch.Tensor
     values: torch.Tensor
     filled: Filled | None = None  #: None: all tokens are there
-
-
-def first_of(number: torch.Tensor, tokens: int, dtype: torch.dtype) -> Filled:
-    """The first ``number`` (1,) of ``tokens``."""
-    there = torch.arange(tokens, device=number.device) < number
-    bias = torch.zeros(tokens, dtype=dtype, device=number.device).masked_fill_(~there, float("-inf"))
-    return Filled(bias.view(1, 1, 1, -1), torch.nn.functional.pad(number, (1, 0)).int())
 
 
 def kernels_of(device: torch.device, dtype: torch.dtype) -> str:
@@ -95,12 +105,9 @@ def _attend_by_mask(
             query, keys, values, attn_mask=bias, scale=scaling
         )
         return out, weight
-    if bias.shape[-1] % _ALIGNED:
+    if bias.stride(-2) % ALIGNED:
         return _attend_by_arithmetic(query, keys, values, bias, scaling)
     return _attend_efficiently(query, keys, values, bias, scaling)
-
-
-_ALIGNED = 8  # CUDA kernels take masks of which each row begins at a multiple of 16 bytes
 
 
 def _attend_by_arithmetic(
@@ -138,13 +145,47 @@ def _attend_to_older(query: torch.Tensor, older: Older, scaling: float) -> tuple
         out, weight = _attend_efficiently(query, keys, values, bias, scaling)
     elif filled is None:
         out, weight, *_ = kernels._scaled_dot_product_flash_attention(query, keys, values, scale=scaling)
-        weight = weight[..., : query.shape[2]]
-    else:  # a batch of one sequence, whose length the kernel reads where it runs
-        rows, reach = query.shape[2], keys.shape[2]
-        all_rows = torch.arange(0, rows + 1, rows, dtype=torch.int32, device=query.device)
-        one, other, third = (tensor[0].transpose(0, 1) for tensor in (query, keys, values))
-        out, weight, *_ = kernels._flash_attention_forward(
-            one, other, third, all_rows, filled.bounds, rows, reach, 0.0, False, False, scale=scaling
-        )
-        out, weight = out.transpose(0, 1)[None], weight[None]
+        weight = weight[..., : query.shape[2]]  # some versions fill rows up
+    else:
+        return _attend_in_parts(query, keys, values, filled, scaling)
     return out, weight.float()
+
+
+def _attend_in_parts(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, filled: Filled, scaling: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """By the flash kernel for sequences whose lengths it reads where it runs.
+
+    It gives each sequence to few multiprocessors, however long it is. So what is older is cut into as many
+    sequences as keep the GPU busy, and their outcomes are merged (flash decoding, Dao et al. 2023).
+    """
+    heads, rows, size = query.shape[1:]
+    blocks = heads * -(-rows // _ROWS_PER_BLOCK)
+    parts = max(1, min(MOST_PARTS, _ENOUGH_BLOCKS // blocks))
+    queries = query[0].transpose(0, 1).repeat(parts, 1, 1)
+    starts = torch.arange(0, parts * rows + 1, rows, dtype=torch.int32, device=query.device)
+    memory = (keys[0].transpose(0, 1), values[0].transpose(0, 1))
+    out, weight = _flash_by_sequences(queries, *memory, starts, filled.bounds(parts), rows, scaling)
+    out = out.reshape(parts, rows, heads, size).transpose(1, 2)
+    weight = weight.reshape(heads, parts, rows).transpose(0, 1)  # float32
+    if parts == 1:
+        return out, weight
+    share = torch.softmax(weight, dim=0)[..., None]
+    return (out * share).sum(0, keepdim=True), weight.logsumexp(0, keepdim=True)
+
+
+def _flash_by_sequences(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    query_bounds: torch.Tensor,
+    key_bounds: torch.Tensor,
+    rows: int,
+    scaling: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of (tokens, heads, size) each; sequences lie one behind the other. Returns it, and (heads, tokens)."""
+    kernels: Any = torch.ops.aten
+    out, weight, *_ = kernels._flash_attention_forward(
+        *(query, keys, values, query_bounds, key_bounds, rows, len(keys), 0.0, False, False), scale=scaling
+    )
+    return out, weight

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from topreward_ros.scoring.attention import Filled, Older, attend, first_of, has_flash, rotate
+from topreward_ros.scoring.attention import (
+    ALIGNED,
+    MOST_PARTS,
+    Filled,
+    Older,
+    attend,
+    has_flash,
+    rotate,
+)
 from topreward_ros.scoring.device import send
 from topreward_ros.scoring.linear import Packer
 from topreward_ros.scoring.recording import Recorder, Recordings, Work
@@ -132,7 +140,7 @@ class LanguageModel:
         """
         if self._recorder is None:
             hidden = self._run_as_is(passes)
-        elif len(passes) == 1 and passes[0].ends and passes[0].start:
+        elif len(passes) == 1 and passes[0].ends and passes[0].start >= MOST_PARTS:
             hidden = self._run_recorded(passes[0], self._recorder)
         else:
             self._recorder.forget(self)
@@ -163,8 +171,10 @@ class LanguageModel:
             tokens = slice(start, start + len(one.ids))
             start = tokens.stop
             ends = send(torch.tensor(one.ends, dtype=torch.long), self.device)
-            bias = send(one.bias(self.dtype, len(one.ids)), self.device)
-            bias = bias.repeat(self.groups, 1, 1)
+            # CUDA kernels take masks with rows that begin at certain places.
+            width = len(one.ids) if self.device.type == "cpu" else -(-len(one.ids) // ALIGNED) * ALIGNED
+            bias = send(one.bias(self.dtype, width)[: len(one.ids)], self.device)
+            bias = bias.repeat(self.groups, 1, 1)[..., : len(one.ids)]
             streams.append(_Stream(_Behind(one.memory, one.start), tokens, bias, ends))
         ids = torch.tensor([[token for one in passes for token in one.ids]])
         hidden = self.embed(send(ids, self.device))  # (1, tokens, hidden)
@@ -354,7 +364,7 @@ class _RecordedPass(Work):
     def run(self) -> list[torch.Tensor]:
         """See `Work.run`."""
         reach = self._shape.reach
-        filled = first_of(self._start, reach, self._model.dtype)
+        filled = Filled(self._start, reach, self._model.dtype)
         memory = _Anywhere(self._stores, self._places, reach, filled)
         bias = self._bias.repeat(self._model.groups, 1, 1)
         stream = _Stream(memory, slice(0, self._shape.tokens), bias, self._ends)

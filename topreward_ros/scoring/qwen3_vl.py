@@ -159,6 +159,7 @@ class Qwen3VLScorer(PrefixScorer):
         device = self._model.device
         self._forget()
         self._side_by_side.clear()
+        self._engine.vision.drop_recordings()
         del self._episode, self._engine, self._model
         give_back(device)
 
@@ -166,9 +167,7 @@ class Qwen3VLScorer(PrefixScorer):
 
     def ahead(self, instruction: str, buffer: EpisodeBuffer) -> Iterator[None]:
         """See `PrefixScorer.ahead`: recordings, the baseline to come, the cache behind the next thinning."""
-        while self._recorder is not None and self._recorder.has_missed:
-            self._step(self._recorder.record_missed)
-            yield
+        yield from self.record_ahead()
         episode, settings = self._episode, self._settings
         rate, max_frames = settings.sample_rate, settings.max_frames
         if rate <= 0 or self._budget < max_frames:  # what comes next is known of a whole budget only
@@ -189,6 +188,12 @@ class Qwen3VLScorer(PrefixScorer):
                 if not episode.knows_static(layout):  # of this start, as the prefix begins with it
                     self._step(episode.score_static, instruction, prefix[0], layout)
                     yield
+
+    def record_ahead(self) -> Iterator[None]:
+        """The part of `ahead` that makes recordings, one per step."""
+        while self._recorder is not None and self._recorder.has_missed:
+            self._step(self._recorder.record_missed)
+            yield
 
     def _step(self, work: Callable[..., object], *arguments: Any) -> None:
         """Do a piece of work that a later score will need. Without memory for it, all is forgotten."""
@@ -226,6 +231,7 @@ class Qwen3VLScorer(PrefixScorer):
 
     def _lower_budget(self, prefix: Sequence[Frame]) -> None:
         """Go on with half the frames after memory ran out. Raises `ScorerError` where that is too few."""
+        self._engine.vision.drop_recordings()  # with the last recording goes the memory they share
         give_back(self._model.device)
         budget = len(prefix) // 4 * 2
         said, mend = out_of_memory(len(prefix), self.info, self._settings)

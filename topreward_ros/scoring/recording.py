@@ -143,15 +143,8 @@ class Recorder:
         expected: Sequence[torch.Tensor],
     ) -> None:
         begun = time.perf_counter()
-        try:
-            work = make_work()
-            work.fill(given)
-            recording = Recording(work, *self.capture(work))
-            problem = _difference(recording(given), expected)
-        except Exception as error:  # by the driver, a library, or for want of memory: none is needed to score
-            problem = in_a_line(error)
+        problem = self._try(recordings, shape, given, make_work, expected)
         if not problem:
-            recordings.add(shape, recording)
             _log.info("recorded %s in %.2f s", shape, time.perf_counter() - begun)
             return
         self.works = False
@@ -164,19 +157,59 @@ class Recorder:
             *(shape, problem),
         )
 
+    def _try(
+        self,
+        recordings: Recordings,
+        shape: Hashable,
+        given: Any,
+        make_work: Callable[[], Work],
+        expected: Sequence[torch.Tensor],
+    ) -> str:
+        """Record, compare, and keep what is right; says what is wrong, and holds on to nothing then."""
+        try:
+            work = make_work()
+            work.fill(given)
+            recording = Recording(work, *self.capture(work))
+            problem = _difference(recording(given), expected)
+        except Exception as error:  # by the driver, a library, or for want of memory: none is needed to score
+            return in_a_line(_first_cause(error))
+        if not problem:
+            recordings.add(shape, recording)
+        return problem
+
     def capture(self, work: Work) -> tuple[Callable[[], None], Sequence[torch.Tensor]]:
         """Record ``work``, filled, as a CUDA graph: what repeats it, and where its outcome is then."""
         stream = self._stream
         with torch.cuda.device(self._device):
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                work.run()  # libraries choose kernels and take memory with the first run, not in a recording
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            # Other threads of this process may use the GPU for something else meanwhile.
-            with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
-                outcome = work.run()
+            here = torch.cuda.current_stream()
+            with torch.cuda.stream(here):  # comes back to it even where a recording fails half-way
+                stream.wait_stream(here)
+                with torch.cuda.stream(stream):
+                    work.run()  # libraries choose kernels and take memory with the first run
+                here.wait_stream(stream)
+                graph = torch.cuda.CUDAGraph()
+                # What cuBLAS works in belongs to the stream, and is freed with any graph of it (pytorch issue
+                # 193402). Cleared before, it is taken from the pool of the graphs, and lives as long as they.
+                _clear_cublas()
+                try:
+                    # Other threads of this process may use the GPU for something else meanwhile.
+                    with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"):
+                        outcome = work.run()
+                finally:
+                    _clear_cublas()
         return graph.replay, outcome
+
+
+def _clear_cublas() -> None:
+    library: Any = torch._C
+    library._cuda_clearCublasWorkspaces()
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """What went wrong first; while a recording is given up, more does."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _difference(made: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> str:

@@ -7,7 +7,6 @@ found once, and nothing waits for the device.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +16,9 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from topreward_ros.scoring.attention import rotate
 from topreward_ros.scoring.linear import Packer
 from topreward_ros.scoring.recording import Recorder, Recordings, Work
+
+_MOST_SIZES = 4  # of frames, of which positions are kept
+_MOST_RECORDED = 2  # patches in a recording: what a tick brings; catching up is rare, and busy enough
 
 
 class Features(NamedTuple):
@@ -31,7 +33,7 @@ class VisionModel:
 
     def __init__(self, visual: Any, recorder: Recorder | None = None) -> None:
         self._visual = visual
-        self._places = lru_cache(maxsize=4)(self._find_places)  # by rows and columns of pixel patches
+        self._places: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}  # of the newest sizes
         self._recorder = recorder
         self._recordings = Recordings()
         packer = Packer(visual)
@@ -42,8 +44,12 @@ class VisionModel:
 
     def __call__(self, pixels: torch.Tensor, rows: int, columns: int) -> Features:
         """``pixels``: (patches, rows * columns, values of a pixel patch), in the order of `patches.cut`."""
-        place = self._places(rows, columns)
-        if self._recorder is None:
+        if (rows, columns) not in self._places:
+            while len(self._places) >= _MOST_SIZES:
+                del self._places[next(iter(self._places))]
+            self._places[rows, columns] = self._find_places(rows, columns)
+        place = self._places[rows, columns]
+        if self._recorder is None or len(pixels) > _MOST_RECORDED:
             embeddings, *deepstack = self.run(pixels, *place)
         else:
             embeddings, *deepstack = self._recorder.run(
@@ -52,6 +58,10 @@ class VisionModel:
                 run_unrecorded=lambda: self.run(pixels, *place),
             )
         return Features(embeddings, deepstack)
+
+    def drop_recordings(self) -> None:
+        """Give back their memory; they are made anew where they are wanted."""
+        self._recordings.clear()
 
     def run(self, pixels: torch.Tensor, position: torch.Tensor, turn: torch.Tensor) -> list[torch.Tensor]:
         """Embeddings, and what is added to the first language layers, (patches, tokens, hidden) each."""
