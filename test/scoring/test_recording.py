@@ -11,6 +11,7 @@ import gc
 import logging
 import weakref
 from collections.abc import Callable, Sequence
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from transformers import AutoConfig, Qwen3VLForConditionalGeneration
 
 from topreward_ros.core.frames import EpisodeBuffer
-from topreward_ros.scoring import attention, language, recording
+from topreward_ros.scoring import attention, language, qwen3_vl, recording
 from topreward_ros.scoring.language import KeysAndValues, LanguageModel, Pass, PatchFeatures
 from topreward_ros.scoring.recording import Recorder, Recordings, Work
 from topreward_ros.scoring.references import PlainForward
@@ -68,6 +69,7 @@ class TapeRecorder(Recorder):
     def __init__(self) -> None:
         self.works = True
         self._missed = {}
+        self._made = WeakSet()
         self.captured: list[str] = []
         self.repeated = 0
 
@@ -228,6 +230,7 @@ def assert_goes_on(scorer, new_scorer, video, caplog, said: str) -> None:
     assert "CUDA graphs are not used from now on" in warning and "cuda_graphs: false" in warning
     assert said in warning
     assert not scorer._recorder.works and not scorer._recorder.has_missed
+    assert not any(recordings._by_shape for recordings in scorer._recorder._made), "of no use any more"
 
 
 def test_work_that_reads_from_the_device_is_not_recorded(new_scorer, video, caplog, monkeypatch):
@@ -298,6 +301,37 @@ def test_what_is_closed_is_gone_at_once(new_scorer, video):
         assert [ref() for ref in held] == [None] * 3
     finally:
         gc.enable()
+
+
+def test_memory_that_runs_out_takes_the_recordings_with_it(new_scorer, video, monkeypatch, caplog):
+    """They hold memory that all of them share, until the last one goes."""
+    recorder = TapeRecorder()
+    scorer = new_scorer(recorder=recorder, static_baseline=False, max_frames=20)
+    for count in range(1, 13):
+        scorer.score(TASK, video[:count])
+        work_ahead(scorer)
+    assert sum(len(recordings._by_shape) for recordings in recorder._made) >= 2
+    monkeypatch.setattr(Recorder, "run", raises_once(Recorder.run, torch.OutOfMemoryError("out of memory")))
+    held: list[int] = []
+    monkeypatch.setattr(
+        qwen3_vl,
+        "give_back",
+        lambda _device: held.append(sum(len(recordings._by_shape) for recordings in recorder._made)),
+    )
+    scorer.score(TASK, video[:13])
+    assert held == [0]
+    assert "out of memory" in caplog.records[0].getMessage()
+
+
+def raises_once(function, error):
+    left = [error]
+
+    def wrapped(*arguments, **named):
+        if left:
+            raise left.pop()
+        return function(*arguments, **named)
+
+    return wrapped
 
 
 def test_catching_up_is_not_recorded_by_the_vision_model(new_scorer, video):

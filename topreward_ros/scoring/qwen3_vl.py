@@ -159,7 +159,8 @@ class Qwen3VLScorer(PrefixScorer):
         device = self._model.device
         self._forget()
         self._side_by_side.clear()
-        self._engine.vision.drop_recordings()
+        if self._recorder is not None:
+            self._recorder.drop()
         del self._episode, self._engine, self._model
         give_back(device)
 
@@ -231,7 +232,8 @@ class Qwen3VLScorer(PrefixScorer):
 
     def _lower_budget(self, prefix: Sequence[Frame]) -> None:
         """Go on with half the frames after memory ran out. Raises `ScorerError` where that is too few."""
-        self._engine.vision.drop_recordings()  # with the last recording goes the memory they share
+        if self._recorder is not None:
+            self._recorder.drop()
         give_back(self._model.device)
         budget = len(prefix) // 4 * 2
         said, mend = out_of_memory(len(prefix), self.info, self._settings)

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import torch
 
@@ -86,6 +87,7 @@ class Recorder:
         self.works = True
         self._device = device
         self._missed: dict[object, Callable[[], None]] = {}  # what to record, by who ran it
+        self._made: WeakSet[Recordings] = WeakSet()
         cuda: Any = torch.cuda
         with cuda.device(device):
             self._stream = cuda.Stream()
@@ -133,6 +135,12 @@ class Recorder:
         """What was run last cannot be run again, and its memory is wanted."""
         self._missed.clear()
 
+    def drop(self) -> None:
+        """Let go of everything recorded, and of the memory that goes with the last of it."""
+        self.forget_all()
+        for recordings in self._made:
+            recordings.clear()
+
     def _record(
         self,
         recordings: Recordings,
@@ -148,8 +156,7 @@ class Recorder:
             _log.info("recorded %s in %.2f s", shape, time.perf_counter() - begun)
             return
         self.works = False
-        self.forget_all()
-        recordings.clear()
+        self.drop()
         run_unrecorded()  # what it left in memory is right again
         _log.warning(
             "CUDA graphs are not used from now on, which makes scoring slower: %s does not work recorded "
@@ -175,6 +182,7 @@ class Recorder:
             return in_a_line(_first_cause(error))
         if not problem:
             recordings.add(shape, recording)
+            self._made.add(recordings)
         return problem
 
     def capture(self, work: Work) -> tuple[Callable[[], None], Sequence[torch.Tensor]]:

@@ -59,10 +59,6 @@ class VisionModel:
             )
         return Features(embeddings, deepstack)
 
-    def drop_recordings(self) -> None:
-        """Give back their memory; they are made anew where they are wanted."""
-        self._recordings.clear()
-
     def run(self, pixels: torch.Tensor, position: torch.Tensor, turn: torch.Tensor) -> list[torch.Tensor]:
         """Embeddings, and what is added to the first language layers, (patches, tokens, hidden) each."""
         project = self._visual.patch_embed.proj  # a convolution whose steps do not overlap: a matrix product
