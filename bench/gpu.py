@@ -31,7 +31,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from topreward_ros.bench_view import bench_table
 from topreward_ros.core.frames import Frame
 from topreward_ros.offline import engine_bench
-from topreward_ros.offline.engine_bench import RATE, TASK, Case, Row, make_video, measure
+from topreward_ros.offline.engine_bench import RATE, TASK, Case, Row, make_video, measure, record_ahead
 from topreward_ros.scoring import prompts
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
 from topreward_ros.scoring.device import give_back
@@ -140,10 +140,7 @@ class Way:
         begun = time.perf_counter()
         self.scores.append(self.scorer.score(TASK, frames).log_prob)
         self.times.append(1e3 * (time.perf_counter() - begun))
-        if self.recorder is not None:
-            with torch.inference_mode():
-                while self.recorder.has_missed:  # as between two ticks
-                    self.recorder.record_missed()
+        record_ahead(self.scorer)
 
 
 def measure_ticks(ways: dict[str, Way], video: list[Frame], number: int, device: torch.device) -> None:

@@ -170,7 +170,7 @@ def _episode(
             begun = time.perf_counter()
             scores[way].append(scorer.score(TASK, video[:end]))
             measured[way].episode += time.perf_counter() - begun
-            _record(scorer)
+            record_ahead(scorer)
     return scores
 
 
@@ -179,13 +179,13 @@ def _last_tick(scorer: PrefixScorer, video: list[Frame], warm: bool) -> float:
     for ahead in (3, 2, 1) if warm else ():
         if len(video) > ahead:
             scorer.score(TASK, video[:-ahead])
-            _record(scorer)
+            record_ahead(scorer)
     begun = time.perf_counter()
     scorer.score(TASK, video)
     return time.perf_counter() - begun
 
 
-def _record(scorer: PrefixScorer) -> None:
+def record_ahead(scorer: PrefixScorer) -> None:
     """Let a scorer on a GPU record what the next score will need, as it does between two ticks."""
     if isinstance(scorer, Qwen3VLScorer):
         for _ in scorer.record_ahead():

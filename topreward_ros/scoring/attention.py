@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-ALIGNED = 8  #: CUDA kernels take masks of which rows lie a multiple of so many numbers apart
+_ALIGNED = 8  # CUDA kernels take masks of which rows lie a multiple of so many numbers apart
 MOST_PARTS = 16  #: in which what is older is attended to by a recording; none may be empty
 _ROWS_PER_BLOCK = 128  # of queries that flash attention gives to one multiprocessor
 _ENOUGH_BLOCKS = 512  # to keep all multiprocessors of a large GPU busy, some times over
@@ -42,6 +42,20 @@ class Older(NamedTuple):
     keys: torch.Tensor
     values: torch.Tensor
     filled: Filled | None = None  #: None: all tokens are there
+
+
+def mask_width(tokens: int, device: torch.device) -> int:
+    """How many numbers a row of a mask over ``tokens`` is to take, so that the fast kernels can read it."""
+    return tokens if device.type == "cpu" else rounded_up(tokens, _ALIGNED)
+
+
+def rounded_up(number: int, step: int) -> int:
+    """The next multiple of ``step``.
+
+    >>> [rounded_up(number, 16) for number in (0, 1, 16, 17)]
+    [0, 16, 16, 32]
+    """
+    return -(-number // step) * step
 
 
 def kernels_of(device: torch.device, dtype: torch.dtype) -> str:
@@ -105,7 +119,7 @@ def _attend_by_mask(
             query, keys, values, attn_mask=bias, scale=scaling
         )
         return out, weight
-    if bias.stride(-2) % ALIGNED:
+    if bias.stride(-2) % _ALIGNED:
         return _attend_by_arithmetic(query, keys, values, bias, scaling)
     return _attend_efficiently(query, keys, values, bias, scaling)
 
@@ -160,7 +174,7 @@ def _attend_in_parts(
     sequences as keep the GPU busy, and their outcomes are merged (flash decoding, Dao et al. 2023).
     """
     heads, rows, size = query.shape[1:]
-    blocks = heads * -(-rows // _ROWS_PER_BLOCK)
+    blocks = heads * rounded_up(rows, _ROWS_PER_BLOCK) // _ROWS_PER_BLOCK
     parts = max(1, min(MOST_PARTS, _ENOUGH_BLOCKS // blocks))
     queries = query[0].transpose(0, 1).repeat(parts, 1, 1)
     starts = torch.arange(0, parts * rows + 1, rows, dtype=torch.int32, device=query.device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -26,9 +26,6 @@ from topreward_ros.scoring.prompts import PromptTokens, told_time
 from topreward_ros.scoring.static_scores import Layout, StaticScores
 from topreward_ros.scoring.video_memory import Patch, VideoMemory, answers_of
 from topreward_ros.scoring.vision import VisionModel
-
-if TYPE_CHECKING:
-    pass
 
 #: Patches in one pass of the vision model at most, so that catching up on a long video needs bounded memory.
 _SEEN_AT_ONCE = 8

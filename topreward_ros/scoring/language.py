@@ -15,13 +15,14 @@ import numpy as np
 import torch
 
 from topreward_ros.scoring.attention import (
-    ALIGNED,
     MOST_PARTS,
     Filled,
     Older,
     attend,
     has_flash,
+    mask_width,
     rotate,
+    rounded_up,
 )
 from topreward_ros.scoring.device import send
 from topreward_ros.scoring.linear import Packer
@@ -30,8 +31,8 @@ from topreward_ros.scoring.recording import Recorder, Recordings, Work
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration
 
-#: A recorded pass has a multiple of so many tokens, and times of more digits need no recording of their own.
-#: Filled up are at most one less.
+#: A recorded pass is filled up to a multiple of so many tokens, so that a time of one more digit needs no
+#: recording of its own.
 TOKENS_AT_A_TIME = 16
 _REACH = 2048  # tokens; a recording that attends by a mask reads a multiple of so many older ones
 
@@ -151,11 +152,11 @@ class LanguageModel:
 
     def _run_recorded(self, one: Pass, recorder: Recorder) -> torch.Tensor:
         """By a recording where there is one, of this shape and behind this memory."""
-        tokens = -(-len(one.ids) // TOKENS_AT_A_TIME) * TOKENS_AT_A_TIME
+        tokens = rounded_up(len(one.ids), TOKENS_AT_A_TIME)
         one.memory.reserve(one.start + tokens)
         reach = one.memory.capacity
         if not has_flash(self.device, self.dtype):
-            reach = min(reach, -(-one.start // _REACH) * _REACH)
+            reach = min(reach, rounded_up(one.start, _REACH))
         shape = _Shape(tokens, len(one.ends), reach)
         (hidden,) = recorder.run(
             *(self, one.memory.recordings, shape, one),
@@ -171,8 +172,7 @@ class LanguageModel:
             tokens = slice(start, start + len(one.ids))
             start = tokens.stop
             ends = send(torch.tensor(one.ends, dtype=torch.long), self.device)
-            # CUDA kernels take masks with rows that begin at certain places.
-            width = len(one.ids) if self.device.type == "cpu" else -(-len(one.ids) // ALIGNED) * ALIGNED
+            width = mask_width(len(one.ids), self.device)
             bias = send(one.bias(self.dtype, width)[: len(one.ids)], self.device)
             bias = bias.repeat(self.groups, 1, 1)[..., : len(one.ids)]
             streams.append(_Stream(_Behind(one.memory, one.start), tokens, bias, ends))
