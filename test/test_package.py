@@ -163,6 +163,13 @@ def test_examples_in_core_are_true(path: Path) -> None:
     assert doctest.testmod(module).failed == 0
 
 
+@pytest.mark.parametrize("name", ["attention", "prompt_tree"])
+def test_examples_in_scoring_are_true(name: str) -> None:
+    pytest.importorskip("torch")
+    examples = doctest.testmod(importlib.import_module(f"topreward_ros.scoring.{name}"))
+    assert examples.attempted and not examples.failed
+
+
 def test_every_module_says_what_it_is_for() -> None:
     for path in [*MODULES, *(ROOT / "launch").glob("*.py")]:
         if path.name != "__init__.py":
