@@ -115,6 +115,20 @@ def scores_in(said: str) -> list[tuple[float, float]]:
     ]
 
 
+def check_times(times: list[float]) -> None:
+    """That they are those of the frames due in ``video``, as far as best effort goes.
+
+    Only the newest image waits for the monitor. Where a busy machine held it up, the frame of a slot is
+    gone and the next one takes its place; the slots themselves stay where they are, every 0.5 s.
+    """
+    slots = [int((t + 0.05) // 0.5) for t in times]
+    assert slots == sorted(set(slots)), f"two frames of one slot, or out of order: {times}"
+    assert len(set(slots) & set(range(7))) >= 6, f"more than one of seven slots without a frame: {times}"
+    assert [round(t, 1) for t in times] == pytest.approx(times) and times[0] == 0.0 and times[-1] <= 3.0
+    on_time = [t for t, slot in zip(times, slots, strict=True) if t == pytest.approx(0.5 * slot)]
+    assert len(on_time) >= 5, f"few of the due frames themselves: {times}"
+
+
 def is_running(pid: int) -> bool:
     """Whether it is there and more than a name that nobody has collected yet."""
     try:
@@ -138,12 +152,14 @@ def test_watch_prints_a_line_per_score(robot, run, video: Path, tmp_path: Path) 
     assert once.process.poll() is None, "--once waits for a score, not for a heartbeat"
     player = robot.start("video_player", video=str(video))
     robot.until(lambda: player.poll() is not None, "the video has been played")
-    robot.until(lambda: len(robot.scored()) == 7, "every due frame is scored")
-    lines.until(lambda: len(scores_in(lines.said)) == 7)
-    terminal.until(lambda: "3.0 s" in terminal.said)
-
+    robot.spin(1.5)  # the last score is on its way
     scored = robot.scored()
-    assert [t for t, _ in scores_in(lines.said)] == pytest.approx([0.5 * k for k in range(7)])
+    times = [m.elapsed.sec + 1e-9 * m.elapsed.nanosec for m in scored]
+    check_times(times)
+    lines.until(lambda: len(scores_in(lines.said)) == len(scored))
+    terminal.until(lambda: f"{times[-1]:.1f} s" in terminal.said)
+
+    assert [t for t, _ in scores_in(lines.said)] == pytest.approx(times, abs=1e-6)
     assert [r for _, r in scores_in(lines.said)] == pytest.approx([m.log_prob for m in scored], abs=1e-3)
     assert f"EPISODE_STARTED: watching for: {VERBATIM}" in lines.said
     assert lines.said.count("random weights") >= 8
@@ -278,10 +294,11 @@ def test_demo_plays_scores_and_ends_by_itself(run, environment, video: Path, tmp
     command.until(lambda: len(command.children()) == 2 or command.process.poll() is not None)
     children = command.children()
     assert command.status(90.0) == 0, command.said
-    assert [t for t, _ in scores_in(command.said)] == pytest.approx([0.5 * k for k in range(7)])
+    times = [t for t, _ in scores_in(command.said)]
+    check_times(times)
     assert f"EPISODE_STARTED: watching for: {VERBATIM}" in command.said
-    summary = command.said.splitlines()[-1]
-    assert summary.startswith("demo: 7 scores of 7 due frames, final progress ")
+    summary = next(line for line in command.said.splitlines() if line.startswith("demo: "))
+    assert summary.startswith(f"demo: {len(times)} scores of 7 due frames, final progress ")
     assert "median latency" in summary and "random weights" in summary
     assert "block.mp4" in picture.read_text() and "random" in picture.read_text()
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
