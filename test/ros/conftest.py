@@ -21,6 +21,7 @@ pytest.importorskip("rclpy")
 import rclpy
 from rclpy.client import Client
 from rclpy.context import Context
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
@@ -160,6 +161,7 @@ class Robot:
         publisher = self.node.create_publisher(String, "task_instruction", qos.instruction_volatile())
         self.until(lambda: publisher.get_subscription_count() >= 1, "the monitor takes instructions")
         publisher.publish(String(data=instruction))
+        assert publisher.wait_for_all_acked(Duration(seconds=20)), "the instruction has not arrived"
         self.spin(0.3)
         self.node.destroy_publisher(publisher)
 
