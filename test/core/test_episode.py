@@ -117,6 +117,14 @@ def test_a_success_from_start_to_end() -> None:
     assert [r.step for r in rig.rewards] == list(range(5))
 
 
+def test_a_score_of_fewer_frames_than_there_were_says_so() -> None:
+    rig = watching()
+    requests = [rig.image(float(second)) for second in range(4)]
+    assert requests[-1] is not None
+    rig.take(rig.monitor.add_score(requests[-1], PrefixScore(-2.0, -1.0, -8.0, num_frames=2)))
+    assert rig.monitor.report.num_frames == 2 and rig.monitor.report.elapsed_ns == 3 * NS_PER_S
+
+
 def test_stamps_elapsed_and_camera_are_those_of_the_newest_frame() -> None:
     rig = watching()
     rig.images([-8.0, -4.0])

@@ -544,6 +544,7 @@ def test_memory_that_runs_out_costs_half_the_frames_and_not_the_score(new_scorer
             thinned.append(frame)
         expected = plain(list(thinned.prefix()), 32, 32)
         assert scores[-1].log_prob == pytest.approx(expected[0], abs=1e-4)
+        assert [score.num_frames for score in scores] == [*range(1, 13), 5, 6, 5, 6]
         room[0] = 0
         with pytest.raises(ScorerError, match="out of memory on cpu with 6 frames"):
             scorer.score(TASK, video)

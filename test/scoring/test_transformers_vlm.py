@@ -24,7 +24,7 @@ from transformers.models.molmo2.video_processing_molmo2 import arange_for_poolin
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.smolvlm import processing_smolvlm
 
-from topreward_ros.core.frames import Frame
+from topreward_ros.core.frames import EpisodeBuffer, Frame
 from topreward_ros.offline.models import check_model, describe_model
 from topreward_ros.scoring.base import PrefixScore, ScorerError
 from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
@@ -769,14 +769,33 @@ def test_a_result_that_is_no_number_is_an_error_and_the_next_call_works(load, vi
     assert scorer.score(TASK, video) == before
 
 
-def test_out_of_memory_names_what_to_make_smaller(load, video, monkeypatch):
-    def no_room(*_: object) -> None:
-        raise torch.OutOfMemoryError("out of memory")
+def test_memory_that_runs_out_costs_half_the_frames_and_not_the_score(load, monkeypatch, caplog):
+    """As with Qwen3-VL."""
+    frames = [
+        Frame(k * 500_000_000, np.random.default_rng(k).integers(0, 255, (SIDE, SIDE, 3), np.uint8))
+        for k in range(12)
+    ]
+    scorer, room = load("internvl"), [8]
+    caplog.clear()  # that it is slow
+    real = type(scorer)._run
 
-    scorer = load("internvl")
-    monkeypatch.setattr(type(scorer), "_run", no_room)
-    with pytest.raises(ScorerError, match=r"out of memory on cpu with 5 frames.*max_pixels.*max_frames"):
-        scorer.score(TASK, video)
+    def run(scorer: Any, inputs: Any) -> Any:
+        if len(inputs["pixel_values"]) > room[0]:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(scorer, inputs)
+
+    monkeypatch.setattr(type(scorer), "_run", run)
+    scores = [scorer.score(TASK, frames[:count]) for count in range(1, 13)]
+    assert [score.num_frames for score in scores] == [*range(1, 9), 3, 4, 3, 4]
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert "out of memory on cpu with 9 frames" in warning and "at most 4 are scored" in warning
+    thinned = EpisodeBuffer(4)
+    for frame in frames:
+        thinned.append(frame)
+    assert scores[-1] == load("internvl").score(TASK, thinned.prefix())
+    room[0] = 3
+    with pytest.raises(ScorerError, match=r"out of memory on cpu with 4 frames.*max_pixels.*max_frames"):
+        scorer.score(TASK, frames)
 
 
 def test_a_bad_frame_is_named_and_closing_lets_go_of_the_model(load):

@@ -1,4 +1,4 @@
-"""What hangs on the device: copies to it, its memory, and what to do when that runs out."""
+"""What hangs on the device: copies to it, its memory, and how it says that there is none left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.base import ScorerError
 
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 
@@ -57,16 +57,6 @@ def errors_named(frames: int, forget: Callable[[], None]) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise ScorerError(f"the model failed on {frames} frames: {error}") from error
         raise OutOfMemory from error  # memory is free when this, with the error's frames, is let go of
-
-
-def out_of_memory(frames: int, info: ScorerInfo, settings: ScorerSettings) -> tuple[str, str]:
-    """What to say when memory ran out with ``frames`` frames, and what to do against it."""
-    said = f"out of memory on {info.device} with {frames} frames of up to {info.max_pixels} pixels"
-    mend = (
-        f"set a smaller max_pixels (now {settings.max_pixels}) or max_frames (now {settings.max_frames}), "
-        "or another device"
-    )
-    return said, mend
 
 
 class OutOfMemory(Exception):

@@ -144,7 +144,7 @@ class EpisodeMemory:
         self, question: Question, answers: Sequence[torch.Tensor], prefix: Sequence[Frame]
     ) -> PrefixScore:
         """The score of ``prefix`` from the answers of the passes; drops what no later score will need."""
-        score = self._engine.read(answers[0], len(question.video))
+        score = replace(self._engine.read(answers[0], len(question.video)), num_frames=len(prefix))
         if len(answers) > 1:
             self._static_scores[question.layout] = self._engine.read(answers[1], len(question.video)).log_prob
         if self._engine.settings.static_baseline:

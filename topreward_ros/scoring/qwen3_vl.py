@@ -40,15 +40,9 @@ from topreward_ros.scoring.base import (
     check_frames,
     in_a_line,
 )
-from topreward_ros.scoring.device import (
-    OutOfMemory,
-    errors_named,
-    free_memory,
-    give_back,
-    is_out_of_memory,
-    out_of_memory,
-)
+from topreward_ros.scoring.device import OutOfMemory, errors_named, free_memory, give_back, is_out_of_memory
 from topreward_ros.scoring.episode_memory import Engine, EpisodeMemory, layout_of, score_together
+from topreward_ros.scoring.frame_budget import FrameBudget
 from topreward_ros.scoring.language import LanguageModel
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompts import PromptTokens
@@ -64,7 +58,6 @@ _log = logging.getLogger(__name__)
 _PREFILLED_AT_ONCE = 4  # patches per step between two ticks; a tick waits for one step at most
 _MOST_AT_ONCE = 8  # episodes; a pass of more tokens is no faster
 _LEAD = 4  # the cache behind the next thinning is begun when this part of the budget is still to come
-_FEWEST_FRAMES = 4
 
 
 class Qwen3VLScorer(PrefixScorer):
@@ -101,16 +94,16 @@ class Qwen3VLScorer(PrefixScorer):
         self._episode = EpisodeMemory(self._engine)
         self._side_by_side: dict[Frame, EpisodeMemory] = {}  # by first frame, if several at once
         self._most_at_once = 0  # of these; 0: not looked at yet
-        self._budget = settings.max_frames  # less after memory has run out
+        self._budget = FrameBudget(info, settings)
 
     def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
         """See `PrefixScorer.score`."""
         check_frames(prefix)
         while True:
-            kept = self._within_budget(prefix)
+            kept = self._budget.within(prefix)
             with suppress(OutOfMemory), errors_named(len(kept), self._forget), torch.inference_mode():
                 return score_together(self._engine, [self._episode], [(instruction, kept)])[0]
-            self._lower_budget(kept)
+            self._lower_budget(len(kept))
 
     def score_all(self, requests: Sequence[tuple[str, Sequence[Frame]]]) -> list[PrefixScore | ScorerError]:
         """See `PrefixScorer.score_all`: every episode has a memory of its own, and all share each pass."""
@@ -143,7 +136,7 @@ class Qwen3VLScorer(PrefixScorer):
             prefix[0]: known.get(prefix[0]) or EpisodeMemory(self._engine) for _, prefix in requests
         }
         known.clear()  # the memory of episodes that are over
-        kept = [(instruction, self._within_budget(prefix)) for instruction, prefix in requests]
+        kept = [(instruction, self._budget.within(prefix)) for instruction, prefix in requests]
         return score_together(self._engine, list(self._side_by_side.values()), kept)
 
     def episodes_at_once(self) -> int:
@@ -171,7 +164,7 @@ class Qwen3VLScorer(PrefixScorer):
         yield from self.record_ahead()
         episode, settings = self._episode, self._settings
         rate, max_frames = settings.sample_rate, settings.max_frames
-        if rate <= 0 or self._budget < max_frames:  # what comes next is known of a whole budget only
+        if rate <= 0 or self._budget.is_lowered:  # what comes next is known of a whole budget only
             return
         if episode.left_behind:
             self._step(self._compare_layouts, instruction)
@@ -202,7 +195,7 @@ class Qwen3VLScorer(PrefixScorer):
         with suppress(OutOfMemory), errors_named(len(prefix), self._forget), torch.inference_mode():
             work(*arguments)
             return
-        self._lower_budget(prefix)
+        self._lower_budget(len(prefix))
 
     def _prefill(self, instruction: str, prefix: list[Frame]) -> Iterator[None]:
         """Bring the other cache to where the next thinning will leave the video, some patches a step."""
@@ -230,23 +223,9 @@ class Qwen3VLScorer(PrefixScorer):
         if self._recorder is not None:
             self._recorder.forget_all()
 
-    def _lower_budget(self, prefix: Sequence[Frame]) -> None:
-        """Go on with half the frames after memory ran out. Raises `ScorerError` where that is too few."""
+    def _lower_budget(self, frames: int) -> None:
+        """Go on with half of ``frames``, after memory ran out with them."""
         if self._recorder is not None:
             self._recorder.drop()
         give_back(self._model.device)
-        budget = len(prefix) // 4 * 2
-        said, mend = out_of_memory(len(prefix), self.info, self._settings)
-        if budget < _FEWEST_FRAMES:
-            raise ScorerError(f"{said}: {mend}")
-        self._budget = budget
-        _log.warning("%s: from now on at most %d are scored, every second pair goes; %s", said, budget, mend)
-
-    def _within_budget(self, prefix: Sequence[Frame]) -> Sequence[Frame]:
-        """All frames, until memory ran out once: then thinned as the episode's buffer would do it."""
-        if len(prefix) <= self._budget or self._budget >= self._settings.max_frames:
-            return prefix
-        buffer = EpisodeBuffer(self._budget)
-        for frame in prefix:
-            buffer.append(frame)
-        return buffer.prefix()
+        self._budget.lower(frames)

@@ -21,14 +21,14 @@ from topreward_ros.scoring.answers import read_answers
 from topreward_ros.scoring.base import (
     PrefixScore,
     PrefixScorer,
-    ScorerError,
     ScorerInfo,
     ScorerSettings,
     check_frames,
     seconds_of,
 )
-from topreward_ros.scoring.device import OutOfMemory, errors_named, give_back, out_of_memory
+from topreward_ros.scoring.device import OutOfMemory, errors_named, give_back
 from topreward_ros.scoring.family import Family, Video
+from topreward_ros.scoring.frame_budget import FrameBudget
 from topreward_ros.scoring.prompts import InstructionReader, told_time
 from topreward_ros.scoring.static_scores import Layout, StaticScores
 from topreward_ros.scoring.templates import fill
@@ -48,6 +48,7 @@ class TransformersVlmScorer(PrefixScorer):
         self._answers = family.answers(templates, settings.chat_template)
         self._closing = family.closing() if settings.chat_template else ""
         self._reader = InstructionReader()
+        self._budget = FrameBudget(info, settings)
         known = inspect.signature(model.forward).parameters
         self._options = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
         self._forget()
@@ -59,15 +60,12 @@ class TransformersVlmScorer(PrefixScorer):
     def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
         """See `PrefixScorer.score`."""
         check_frames(prefix)
-        times = seconds_of(prefix, self._settings.sample_rate)
-        video = Video(tuple(prefix), tuple(map(told_time, times)))
-        with suppress(OutOfMemory), errors_named(len(prefix), self._forget), torch.inference_mode():
-            score = self._ask(instruction, video)
-            if self._settings.static_baseline:
-                score = replace(score, log_prob_static=self._static(instruction, video))
-            return score
-        give_back(self._model.device)
-        raise ScorerError(": ".join(out_of_memory(len(prefix), self.info, self._settings)))
+        while True:
+            kept = self._budget.within(prefix)
+            with suppress(OutOfMemory), errors_named(len(kept), self._forget), torch.inference_mode():
+                return self._score(instruction, kept)
+            give_back(self._model.device)
+            self._budget.lower(len(kept))
 
     def close(self) -> None:
         """See `PrefixScorer.close`."""
@@ -75,6 +73,14 @@ class TransformersVlmScorer(PrefixScorer):
         device = self._model.device
         del self._model
         give_back(device)
+
+    def _score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
+        times = seconds_of(prefix, self._settings.sample_rate)
+        video = Video(tuple(prefix), tuple(map(told_time, times)))
+        score = self._ask(instruction, video)
+        if self._settings.static_baseline:
+            score = replace(score, log_prob_static=self._static(instruction, video))
+        return replace(score, num_frames=len(prefix))
 
     def _ask(self, instruction: str, video: Video) -> PrefixScore:
         """The score of ``video`` without a baseline."""

@@ -1,0 +1,52 @@
+"""How many frames of a prefix are scored: all, until memory runs out; then half as many."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from topreward_ros.core.frames import EpisodeBuffer, Frame
+from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings
+
+_log = logging.getLogger(__name__)
+_FEWEST_FRAMES = 4  # that an `EpisodeBuffer` thins to
+
+
+class FrameBudget:
+    """The frames that fit. Lowered for good: what did not fit once will not fit in the next episode."""
+
+    def __init__(self, info: ScorerInfo, settings: ScorerSettings) -> None:
+        self._info = info
+        self._settings = settings
+        self._frames = settings.max_frames
+
+    @property
+    def is_lowered(self) -> bool:
+        """Whether memory ran out before."""
+        return self._frames < self._settings.max_frames
+
+    def within(self, prefix: Sequence[Frame]) -> Sequence[Frame]:
+        """All frames, until memory ran out once: then thinned as the episode's buffer would do it."""
+        if not self.is_lowered or len(prefix) <= self._frames:
+            return prefix
+        buffer = EpisodeBuffer(self._frames)
+        for frame in prefix:
+            buffer.append(frame)
+        return buffer.prefix()
+
+    def lower(self, frames: int) -> None:
+        """Go on with half of ``frames``, for which there was no memory, and say so.
+
+        Raises `ScorerError` where that is too few.
+        """
+        budget = frames // 4 * 2  # whole pairs
+        info, settings = self._info, self._settings
+        said = f"out of memory on {info.device} with {frames} frames of up to {info.max_pixels} pixels"
+        mend = (
+            f"set a smaller max_pixels (now {settings.max_pixels}) or max_frames (now "
+            f"{settings.max_frames}), or another device"
+        )
+        if budget < _FEWEST_FRAMES:
+            raise ScorerError(f"{said}: {mend}")
+        self._frames = budget
+        _log.warning("%s: from now on at most %d are scored, every second pair goes; %s", said, budget, mend)
