@@ -18,16 +18,17 @@ with_ros := $(if $(sourced_ros),source $(VENV)/share/topreward_ros/local_setup.b
 created := $(VENV)/.created-$(ros)
 installed := $(VENV)/.installed-$(ros)
 built := $(VENV)/.built-$(ros)
+int8 := $(VENV)/int8
 
 installed_folders := topreward_ros msg srv action config launch media scripts
 sources := package.xml CMakeLists.txt setup.py setup.cfg pyproject.toml LICENSE \
   $(shell find $(wildcard $(installed_folders)) -name __pycache__ -prune -o -type f -print)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-int8 lint clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 setup: $(built)  ## make .venv with pinned packages and built interfaces (quick when nothing changed)
 
@@ -36,6 +37,9 @@ demo: setup  ## play a robot video on a real topic and watch the monitor follow 
 
 test: setup  ## run all tests; PYTEST_ARGS="-k word -x" chooses
 	@$(with_ros) $(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+test-int8: setup $(int8)  ## run the tests of weights in 8 bits, with the optional torchao
+	@$(with_ros) PYTHONPATH="$(int8)$${PYTHONPATH:+:$$PYTHONPATH}" $(VENV)/bin/python -m pytest test/scoring/test_precision.py $(PYTEST_ARGS)
 
 lint: setup  ## check style, format and types
 	@$(VENV)/bin/ruff check .
@@ -64,6 +68,11 @@ $(installed): $(created) $(requirements)
 	  $(requirements:%=-r %) | sed -u -n -E \
 	  -e 's#^ *(Downloading|Using cached|Processing) ([^ ]*/)?([^ ]+).*#  \3#p' \
 	  -e 's#^Installing collected.*#Unpacking them (a minute or two)#p'
+	@touch $@
+
+$(int8): $(created) requirements/int8.txt
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --upgrade $(PIP_ARGS) \
+	  --target $@ -r requirements/int8.txt
 	@touch $@
 
 $(built): $(installed) $(sources)
