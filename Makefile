@@ -35,8 +35,8 @@ setup: $(built)  ## make .venv with pinned packages and built interfaces (quick 
 demo: setup  ## play a robot video on a real topic and watch the monitor follow it
 	@$(with_ros) $(VENV)/bin/topreward demo
 
-test: setup  ## run all tests; PYTEST_ARGS="-k word -x" chooses
-	@$(with_ros) $(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+test: setup  ## run all tests; PYTEST_ARGS="-k word -x" chooses, "-n 0 --pdb" looks inside
+	@$(with_ros) $(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 test-int8: setup $(int8)  ## run the tests of weights in 8 bits, with the optional torchao
 	@$(with_ros) PYTHONPATH="$(int8)$${PYTHONPATH:+:$$PYTHONPATH}" $(VENV)/bin/python -m pytest test/scoring/test_precision.py $(PYTEST_ARGS)

@@ -9,20 +9,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+
+_ROBOTS = Path(__file__).parent / "ros"  # tests that start nodes and talk to them
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # Whoever starts us in the background may have Ctrl-C ignored, and our children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "installed: depends on how the package was installed (QUICK_TESTS)")
+    config.addinivalue_line("markers", "xdist_group(name): runs in one process with the others of this name")
 
 
-@pytest.fixture(scope="session")
-def free_dead_shared_memory() -> Callable[[], None] | None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Robots wait more than they work, but not beside each other: `make test` has one process for them and one
+    # for all else.
+    for item in items:
+        if _ROBOTS in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("robots"))
+
+
+def _cleaner() -> Callable[[], None] | None:
     """Removes what killed processes left in /dev/shm, as `fastdds shm clean` does; None without that tool.
 
     /dev/shm is memory. Fast DDS leaves a process's segments there when it is killed, which some tests do
@@ -35,15 +45,22 @@ def free_dead_shared_memory() -> Callable[[], None] | None:
     return lambda: subprocess.run([tool, "shm", "clean"], stdout=subprocess.DEVNULL, timeout=60, check=True)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def no_dead_shared_memory(free_dead_shared_memory: Callable[[], None] | None) -> Iterator[None]:
+def pytest_sessionstart(session: pytest.Session) -> None:
     """Also before the tests: an earlier session may have been killed itself."""
-    if free_dead_shared_memory is None:
-        yield
-        return
-    free_dead_shared_memory()
-    yield
-    free_dead_shared_memory()
+    pytest_sessionfinish(session)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workerinput"):
+        return  # one of xdist's processes: their head does it, once
+    if (free := _cleaner()) is not None:
+        free()
+
+
+@pytest.fixture(scope="session")
+def free_dead_shared_memory() -> Callable[[], None] | None:
+    """See `_cleaner`."""
+    return _cleaner()
 
 
 @pytest.fixture(scope="session")
