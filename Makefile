@@ -18,7 +18,7 @@ with_ros := $(if $(sourced_ros),source $(VENV)/share/topreward_ros/local_setup.b
 created := $(VENV)/.created-$(ros)
 installed := $(VENV)/.installed-$(ros)
 built := $(VENV)/.built-$(ros)
-int8 := $(VENV)/int8
+int8 := $(VENV)/.int8
 
 installed_folders := topreward_ros msg srv action config launch media scripts
 sources := package.xml CMakeLists.txt setup.py setup.cfg pyproject.toml LICENSE \
@@ -39,7 +39,7 @@ test: setup  ## run all tests; PYTEST_ARGS="-k word -x" chooses, "-n 0 --pdb" lo
 	@$(with_ros) $(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 test-int8: setup $(int8)  ## run the tests of weights in 8 bits, with the optional torchao
-	@$(with_ros) PYTHONPATH="$(int8)$${PYTHONPATH:+:$$PYTHONPATH}" $(VENV)/bin/python -m pytest test/scoring/test_precision.py $(PYTEST_ARGS)
+	@$(with_ros) PYTHONPATH="$(VENV)/int8$${PYTHONPATH:+:$$PYTHONPATH}" $(VENV)/bin/python -m pytest test/scoring/test_precision.py $(PYTEST_ARGS)
 
 lint: setup  ## check style, format and types
 	@$(VENV)/bin/ruff check .
@@ -72,7 +72,7 @@ $(installed): $(created) $(requirements)
 
 $(int8): $(created) requirements/int8.txt
 	@$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --upgrade $(PIP_ARGS) \
-	  --target $@ -r requirements/int8.txt
+	  --target $(VENV)/int8 -r requirements/int8.txt
 	@touch $@
 
 $(built): $(installed) $(sources)

@@ -45,16 +45,19 @@ def _cleaner() -> Callable[[], None] | None:
     return lambda: subprocess.run([tool, "shm", "clean"], stdout=subprocess.DEVNULL, timeout=60, check=True)
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Also before the tests: an earlier session may have been killed itself."""
-    pytest_sessionfinish(session)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
+def _free_dead_shared_memory(session: pytest.Session) -> None:
     if hasattr(session.config, "workerinput"):
         return  # one of xdist's processes: their head does it, once
     if (free := _cleaner()) is not None:
         free()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    _free_dead_shared_memory(session)  # an earlier session may have been killed
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    _free_dead_shared_memory(session)
 
 
 @pytest.fixture(scope="session")

@@ -163,7 +163,7 @@ def test_examples_in_core_are_true(path: Path) -> None:
     assert doctest.testmod(module).failed == 0
 
 
-@pytest.mark.parametrize("name", ["attention", "prompt_tree"])
+@pytest.mark.parametrize("name", ["attention", "newest", "prompt_tree"])
 def test_examples_in_scoring_are_true(name: str) -> None:
     pytest.importorskip("torch")
     examples = doctest.testmod(importlib.import_module(f"topreward_ros.scoring.{name}"))

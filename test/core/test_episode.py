@@ -40,6 +40,10 @@ SETTINGS = MonitorSettings(
 )
 
 
+def score_of(request: ScoreRequest, log_prob: float, static: float = -8.0) -> PrefixScore:
+    return PrefixScore(log_prob, -1.0, static, num_frames=len(request.prefix))
+
+
 class Rig:
     """Drives a TaskMonitor as a node does, with every output collected."""
 
@@ -63,7 +67,7 @@ class Rig:
         request, outputs = self.monitor.add_frame(Frame(stamp_ns, PIXEL, "camera"))
         self.take(outputs)
         if request is not None and log_prob is not None:
-            self.take(self.monitor.add_score(request, PrefixScore(log_prob, -1.0, static)))
+            self.take(self.monitor.add_score(request, score_of(request, log_prob, static)))
         return request
 
     def images(self, log_probs: Sequence[float], start_s: float = 100.0) -> None:
@@ -143,7 +147,7 @@ def test_a_late_score_keeps_its_own_stamp() -> None:
     early = rig.image(100.0)
     rig.image(100.5)
     assert early is not None
-    rig.take(rig.monitor.add_score(early, PrefixScore(-2.0, -1.0, -8.0)))
+    rig.take(rig.monitor.add_score(early, score_of(early, -2.0)))
     assert rig.monitor.report.stamp_ns == rig.rewards[-1].stamp_ns == 100 * NS_PER_S
 
 
@@ -355,7 +359,7 @@ def test_whatever_happens_the_record_makes_sense(
                 request, outputs = rig.monitor.add_frame(Frame(stamp_ns, PIXEL))
                 rig.take(outputs)
                 if request is not None:
-                    rig.take(rig.monitor.add_score(request, PrefixScore(log_prob, -1.0, -8.0)))
+                    rig.take(rig.monitor.add_score(request, score_of(request, log_prob)))
         elif kind == "quiet":
             now += step
             rig.take(rig.monitor.tick(round(now * NS_PER_S)))

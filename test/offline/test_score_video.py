@@ -50,7 +50,7 @@ class Brightness(PrefixScorer):
         self.asked.append((instruction, tuple(prefix)))
         brightness = [float(frame.image.mean()) / 255.0 for frame in (prefix[-1], prefix[0])]
         log_prob, static = (-4.0 * (1.0 - value) for value in brightness)
-        return PrefixScore(log_prob, -1.0, static)
+        return PrefixScore(log_prob, -1.0, static, num_frames=len(prefix))
 
     def close(self) -> None:
         self.asked.clear()
@@ -185,7 +185,7 @@ def test_the_picture_shows_the_frames_and_the_warning(video: Path, tmp_path: Pat
 def test_the_picture_of_a_start_that_looks_finished(video: Path, tmp_path: Path) -> None:
     class Certain(Brightness):
         def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
-            return PrefixScore(-0.1, -3.0, -0.1)
+            return PrefixScore(-0.1, -3.0, -0.1, num_frames=len(prefix))
 
     curve = score_video(video, "x", Certain(), SETTINGS)
     assert all(math.isnan(point.progress) for point in curve.points)

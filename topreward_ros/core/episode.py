@@ -97,9 +97,13 @@ class ProgressReport:
     frame_id: str = ""
     progress: float = nan  #: [0, 1] or NaN
     score: PrefixScore = NO_SCORE
-    num_frames: int = 0  #: that were scored
     elapsed_ns: int = 0  #: since the first frame of the episode
     message: str = ""  #: for a human: why progress is NaN, else empty
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that were scored; 0 before the first score."""
+        return self.score.num_frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +289,6 @@ class TaskMonitor:
             newest.frame_id,
             live_progress(score, self._settings.progress_mode, success.threshold),
             score,
-            score.num_frames or len(request.prefix),
             newest.stamp_ns - request.prefix[0].stamp_ns,
             _finished_at_start_message(score, success) if finished_at_start else "",
         )

@@ -85,6 +85,9 @@ class Window(Enum):
     SLIDING = "sliding"  #: its newest part; the start, which the question needs, is lost
 
 
+FEWEST_FRAMES = 4  #: that an `EpisodeBuffer` can be asked to thin to
+
+
 class EpisodeBuffer:
     """The frames of an episode from its start until now, thinned so that they never exceed a budget.
 
@@ -102,9 +105,9 @@ class EpisodeBuffer:
     """
 
     def __init__(self, max_frames: int, window: Window = Window.EPISODE) -> None:
-        """``max_frames``: frames held at most, even and >= 4."""
-        if max_frames < 4 or max_frames % 2:
-            raise ValueError(f"max_frames {max_frames}: must be even and at least 4")
+        """``max_frames``: frames held at most, even and >= `FEWEST_FRAMES`."""
+        if max_frames < FEWEST_FRAMES or max_frames % 2:
+            raise ValueError(f"max_frames {max_frames}: must be even and at least {FEWEST_FRAMES}")
         self.max_frames = max_frames
         self.window = window
         self.stride = 1  #: every stride-th pair is kept

@@ -21,7 +21,7 @@ class PrefixScore:
     log_prob_false: float  #: log p(" False") from the same pass, mean over the prompts
     log_prob_static: float = nan  #: r_static: log p(" True") of the first frame repeated; NaN when off
     log_prob_std: float = nan  #: standard deviation of log p(" True") over prompts; NaN with one
-    num_frames: int = 0  #: that the model saw; fewer than the prefix has once memory ran out; 0: all of them
+    num_frames: int = 0  #: that the model saw: all of the prefix, or fewer once memory ran out
 
 
 NO_SCORE = PrefixScore(nan, nan)  #: what stands for the score before there is one

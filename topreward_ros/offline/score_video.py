@@ -40,10 +40,14 @@ class CurvePoint:
     """One scored prefix."""
 
     time_s: float  #: of its newest frame, since the first frame of the video
-    num_frames: int  #: frames in the prefix
     score: PrefixScore
     progress: float  #: [0, 1] or NaN, as live
     reward: float  #: in the unit of the reward type, or NaN
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that were scored."""
+        return self.score.num_frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,6 @@ class Curve:
         scores = [
             {
                 "time": point.time_s,
-                "num_frames": point.num_frames,
                 **asdict(point.score),
                 "progress": point.progress,
                 "reward": point.reward,
@@ -304,9 +307,7 @@ def _point(outputs: list[Any]) -> CurvePoint:
     """What `add_score` said about its prefix: the last report, and the reward that goes with it."""
     report = next(output for output in reversed(outputs) if isinstance(output, ProgressReport))
     reward = next(output for output in reversed(outputs) if isinstance(output, Reward))
-    return CurvePoint(
-        report.stamp_ns / NS_PER_S, report.num_frames, report.score, report.progress, reward.reward
-    )
+    return CurvePoint(report.stamp_ns / NS_PER_S, report.score, report.progress, reward.reward)
 
 
 def _event(event: Event) -> CurveEvent:

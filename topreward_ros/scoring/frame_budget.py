@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from topreward_ros.core.frames import EpisodeBuffer, Frame
+from topreward_ros.core.frames import FEWEST_FRAMES, EpisodeBuffer, Frame
 from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings
 
 _log = logging.getLogger(__name__)
-_FEWEST_FRAMES = 4  # that an `EpisodeBuffer` thins to
 
 
 class FrameBudget:
@@ -46,7 +45,7 @@ class FrameBudget:
             f"set a smaller max_pixels (now {settings.max_pixels}) or max_frames (now "
             f"{settings.max_frames}), or another device"
         )
-        if budget < _FEWEST_FRAMES:
+        if budget < FEWEST_FRAMES:
             raise ScorerError(f"{said}: {mend}")
         self._frames = budget
         _log.warning("%s: from now on at most %d are scored, every second pair goes; %s", said, budget, mend)

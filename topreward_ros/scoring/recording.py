@@ -19,6 +19,7 @@ from weakref import WeakSet
 import torch
 
 from topreward_ros.scoring.base import in_a_line
+from topreward_ros.scoring.newest import Newest
 
 _log = logging.getLogger(__name__)
 
@@ -58,15 +59,13 @@ class Recordings:
     """Of one kind of work, by shape."""
 
     def __init__(self) -> None:
-        self._by_shape: dict[Hashable, Recording] = {}
+        self._by_shape: Newest[Hashable, Recording] = Newest(_MOST_SHAPES)
         self._wanted: dict[Hashable, int] = {}
 
     def get(self, shape: Hashable) -> Recording | None:
         return self._by_shape.get(shape)
 
     def add(self, shape: Hashable, recording: Recording) -> None:
-        while len(self._by_shape) >= _MOST_SHAPES:
-            del self._by_shape[next(iter(self._by_shape))]
         self._by_shape[shape] = recording
         self._wanted.clear()  # of shapes that come once each there may be many
 

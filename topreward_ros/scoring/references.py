@@ -56,7 +56,8 @@ class _Reference(PrefixScorer):
         with torch.inference_mode():
             answers = [self._answer(video, size, ids) for ids in self._tokens.after_video(instruction)]
         true, false = zip(*answers, strict=True)
-        return PrefixScore(fmean(true), fmean(false), nan, stdev(true) if len(true) > 1 else nan)
+        spread = stdev(true) if len(true) > 1 else nan
+        return PrefixScore(fmean(true), fmean(false), log_prob_std=spread, num_frames=len(prefix))
 
     def close(self) -> None:
         """See `PrefixScorer.close`."""

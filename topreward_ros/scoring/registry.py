@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from topreward_ros.core.frames import FEWEST_FRAMES
 from topreward_ros.scoring.base import (
     PrefixScorer,
     ScorerError,
@@ -449,7 +450,11 @@ def _check_memory(model: Qwen3VLForConditionalGeneration, settings: ScorerSettin
     less = (replace(settings, max_frames=frames) for frames in range(settings.max_frames // 2 * 2, 0, -2))
     needs = ((one.max_frames, memory_need(model.config, one, pixels, model.dtype.itemsize)) for one in less)
     fitting = next((frames for frames, lesser in needs if lesser.total <= free), 0)
-    fewer = f"max_frames to {fitting}, or a smaller max_pixels" if fitting >= 4 else "a smaller max_pixels"
+    fewer = (
+        f"max_frames to {fitting}, or a smaller max_pixels"
+        if fitting >= FEWEST_FRAMES
+        else "a smaller max_pixels"
+    )
     raise ScorerError(
         f"{settings.max_frames} frames of up to {pixels} pixels need {need.total / 1e9:.2f} GB beside the "
         f"weights ({need.videos} times {need.keys_and_values / 1e9:.2f} GB of keys and values, "

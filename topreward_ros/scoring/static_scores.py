@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from topreward_ros.core.frames import Frame
+from topreward_ros.scoring.newest import Newest
 
 #: What decides a baseline beside its start: the instruction, and the times [s] or the number of the frames.
 Layout = tuple[str | float, ...]
@@ -10,11 +11,11 @@ Layout = tuple[str | float, ...]
 _MOST = 4096
 
 
-class StaticScores(dict[Layout, float]):
+class StaticScores(Newest[Layout, float]):
     """Baselines of one episode, log p(" True") [nat] each; the oldest goes when there are too many."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(_MOST)
         self._start: Frame | None = None
 
     def use_start(self, start: Frame) -> None:
@@ -22,8 +23,3 @@ class StaticScores(dict[Layout, float]):
         if start is not self._start:
             self.clear()
             self._start = start
-
-    def __setitem__(self, layout: Layout, log_prob: float) -> None:
-        if len(self) >= _MOST:
-            del self[next(iter(self))]
-        super().__setitem__(layout, log_prob)

@@ -15,6 +15,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from topreward_ros.scoring.attention import rotate
 from topreward_ros.scoring.linear import Packer
+from topreward_ros.scoring.newest import Newest
 from topreward_ros.scoring.recording import Recorder, Recordings, Work
 
 _MOST_SIZES = 4  # of frames, of which positions are kept
@@ -33,7 +34,7 @@ class VisionModel:
 
     def __init__(self, visual: Any, recorder: Recorder | None = None) -> None:
         self._visual = visual
-        self._places: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}  # of the newest sizes
+        self._places: Newest[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = Newest(_MOST_SIZES)
         self._recorder = recorder
         self._recordings = Recordings()
         packer = Packer(visual)
@@ -45,8 +46,6 @@ class VisionModel:
     def __call__(self, pixels: torch.Tensor, rows: int, columns: int) -> Features:
         """``pixels``: (patches, rows * columns, values of a pixel patch), in the order of `patches.cut`."""
         if (rows, columns) not in self._places:
-            while len(self._places) >= _MOST_SIZES:
-                del self._places[next(iter(self._places))]
             self._places[rows, columns] = self._find_places(rows, columns)
         place = self._places[rows, columns]
         if self._recorder is None or len(pixels) > _MOST_RECORDED:
