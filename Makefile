@@ -39,7 +39,7 @@ test: setup  ## run all tests; PYTEST_ARGS="-k word -x" chooses, "-n 0 --pdb" lo
 	@$(with_ros) $(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 test-int8: setup $(int8)  ## run the tests of weights in 8 bits, with the optional torchao
-	@$(with_ros) PYTHONPATH="$(VENV)/int8$${PYTHONPATH:+:$$PYTHONPATH}" $(VENV)/bin/python -m pytest test/scoring/test_precision.py $(PYTEST_ARGS)
+	@$(with_ros) PYTHONPATH="$(VENV)/int8$${PYTHONPATH:+:$$PYTHONPATH}" $(VENV)/bin/python -m pytest test/scoring/qwen3_vl/test_precision.py $(PYTEST_ARGS)
 
 lint: setup  ## check style, format and types
 	@$(VENV)/bin/ruff check .

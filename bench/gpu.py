@@ -37,9 +37,9 @@ from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
 from topreward_ros.scoring.device import give_back
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompts import PromptTokens
-from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
+from topreward_ros.scoring.qwen3_vl.recording import Recorder
+from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.random_checkpoint import TINY, Shape, rope, train_tokenizer
-from topreward_ros.scoring.recording import Recorder
 from topreward_ros.scoring.registry import LoadedModel, recorder_for
 from topreward_ros.scoring.templates import fill, read_templates
 

@@ -27,7 +27,7 @@ from topreward_ros.bench_view import machine_line
 from topreward_ros.core.frames import EpisodeBuffer
 from topreward_ros.offline.engine_bench import RATE, SIZES, TASK, machine, make_video
 from topreward_ros.scoring.base import ScorerSettings
-from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
+from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.random_checkpoint import make_fifty_million
 from topreward_ros.scoring.registry import load_model
 from topreward_ros.scoring.templates import read_templates

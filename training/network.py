@@ -21,9 +21,9 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_
 from topreward_ros.scoring import patches, prompts
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompts import PromptTokens
+from topreward_ros.scoring.qwen3_vl.video_memory import patch_positions
 from topreward_ros.scoring.random_checkpoint import train_tokenizer
 from topreward_ros.scoring.templates import PAPER, fill
-from topreward_ros.scoring.video_memory import patch_positions
 from training.instructions import TASKS
 from training.samples import LOWEST, Glance, Sample
 

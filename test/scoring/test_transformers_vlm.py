@@ -27,14 +27,14 @@ from transformers.models.smolvlm import processing_smolvlm
 from topreward_ros.core.frames import EpisodeBuffer, Frame
 from topreward_ros.offline.models import check_model, describe_model
 from topreward_ros.scoring.base import PrefixScore, ScorerError
-from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
+from topreward_ros.scoring.qwen3_vl.references import PlainForward
+from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.random_checkpoint import (
     RANDOM_WEIGHTS_KEY,
     _draw_weights,
     make_random_checkpoint,
     train_tokenizer,
 )
-from topreward_ros.scoring.references import PlainForward
 from topreward_ros.scoring.registry import load_model, load_scorer
 from topreward_ros.scoring.templates import PAPER, fill, read_templates
 from topreward_ros.scoring.transformers_vlm import TransformersVlmScorer

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from topreward_ros.scoring.family import Family
     from topreward_ros.scoring.patches import Preprocessing
     from topreward_ros.scoring.prompts import PromptTokens
-    from topreward_ros.scoring.recording import Recorder
+    from topreward_ros.scoring.qwen3_vl.recording import Recorder
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
     if not is_incremental(read_config(find_folder(model))):
         return _load_any(model, settings)
     loaded = load_model(model, settings)
-    from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
+    from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 
     recorder = recorder_for(loaded.model, settings)
     return Qwen3VLScorer(loaded.model, loaded.tokens, loaded.preprocessing, settings, loaded.info, recorder)
@@ -80,7 +80,7 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
 
 def recorder_for(model: Qwen3VLForConditionalGeneration, settings: ScorerSettings) -> Recorder | None:
     """What records ticks as CUDA graphs; None where that cannot be, or is not wanted."""
-    from topreward_ros.scoring.recording import Recorder
+    from topreward_ros.scoring.qwen3_vl.recording import Recorder
 
     # Which experts a mixture uses hangs on numbers, and a recording can hang on none.
     fits = model.device.type == "cuda" and model.config.model_type in RECORDABLE
@@ -95,9 +95,9 @@ def is_incremental(config: Mapping[str, Any]) -> bool:
 def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
     """What the scorer of a Qwen3-VL is made of; arguments and errors as `load_scorer`."""
     folder = find_folder(model)
-    from topreward_ros.scoring.attention import kernels_of
     from topreward_ros.scoring.patches import read_preprocessing
     from topreward_ros.scoring.prompts import Framing, prompt_hash
+    from topreward_ros.scoring.qwen3_vl.attention import kernels_of
     from topreward_ros.scoring.templates import PAPER, read_templates
     from topreward_ros.scoring.vocabulary import TrainedPromptTokens
 
@@ -441,7 +441,7 @@ def _check_limits(settings: ScorerSettings) -> None:
 def _check_memory(model: Qwen3VLForConditionalGeneration, settings: ScorerSettings, pixels: int) -> None:
     """Refuse before the first frame what would fail in mid-episode."""
     from topreward_ros.scoring.device import free_memory
-    from topreward_ros.scoring.video_memory import memory_need
+    from topreward_ros.scoring.qwen3_vl.video_memory import memory_need
 
     need = memory_need(model.config, settings, pixels, model.dtype.itemsize)
     free = free_memory(model.device)

@@ -6,7 +6,7 @@ import numpy as np
 
 from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame
 from topreward_ros.scoring.base import ScorerSettings
-from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
+from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import EMBEDDED, load_scorer
 
 FRAMES, EVERY = 10_000, 16  # a busy scorer skips frames; one in sixteen is scored

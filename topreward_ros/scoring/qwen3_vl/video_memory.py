@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from topreward_ros.core.frames import Frame
-from topreward_ros.scoring.language import (
+from topreward_ros.scoring.prompts import PromptTokens
+from topreward_ros.scoring.qwen3_vl.language import (
     TOKENS_AT_A_TIME,
     KeysAndValues,
     LanguageModel,
     Pass,
     PatchFeatures,
 )
-from topreward_ros.scoring.prompt_tree import PromptTree
-from topreward_ros.scoring.prompts import PromptTokens
+from topreward_ros.scoring.qwen3_vl.prompt_tree import PromptTree
 
 if TYPE_CHECKING:
     from topreward_ros.scoring.base import ScorerSettings

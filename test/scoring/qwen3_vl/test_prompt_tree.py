@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topreward_ros.scoring.prompt_tree import PromptTree, make_prompt_tree
+from topreward_ros.scoring.qwen3_vl.prompt_tree import PromptTree, make_prompt_tree
 
 prompts = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=8)
 

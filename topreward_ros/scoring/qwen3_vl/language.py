@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from topreward_ros.scoring.attention import (
+from topreward_ros.scoring.device import send
+from topreward_ros.scoring.qwen3_vl.attention import (
     MOST_PARTS,
     Filled,
     Older,
@@ -24,9 +25,8 @@ from topreward_ros.scoring.attention import (
     rotate,
     rounded_up,
 )
-from topreward_ros.scoring.device import send
-from topreward_ros.scoring.linear import Packer
-from topreward_ros.scoring.recording import Recorder, Recordings, Work
+from topreward_ros.scoring.qwen3_vl.linear import Packer
+from topreward_ros.scoring.qwen3_vl.recording import Recorder, Recordings, Work
 
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration

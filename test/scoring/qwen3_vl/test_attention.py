@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topreward_ros.scoring import attention
-from topreward_ros.scoring.attention import Filled, Older, attend, kernels_of
+from topreward_ros.scoring.qwen3_vl import attention
+from topreward_ros.scoring.qwen3_vl.attention import Filled, Older, attend, kernels_of
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

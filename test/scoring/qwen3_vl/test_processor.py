@@ -17,9 +17,9 @@ from topreward_ros.core.frames import Frame
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompts import Framing, PromptTokens
-from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
+from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent.parent / "data"
 RECORDS = {name: json.loads((DATA / f"{name}.json").read_text()) for name in ("processor", "processor_v5")}
 CASES = pytest.mark.parametrize(
     ("record", "case"),

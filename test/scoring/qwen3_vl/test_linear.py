@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
-from topreward_ros.scoring import linear
-from topreward_ros.scoring.linear import Packer
+from topreward_ros.scoring.qwen3_vl import linear
+from topreward_ros.scoring.qwen3_vl.linear import Packer
 
 ACTIVATIONS = ["", "silu", "gelu", "gelu_pytorch_tanh", "relu"]
 needs_onednn = pytest.mark.skipif(not linear._has_operations(), reason="PyTorch without oneDNN")

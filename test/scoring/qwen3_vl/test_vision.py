@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from topreward_ros.scoring.vision import VisionModel
+from topreward_ros.scoring.qwen3_vl.vision import VisionModel
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(2, 2), (4, 6), (16, 16), (20, 34)])

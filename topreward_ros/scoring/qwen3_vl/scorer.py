@@ -41,14 +41,14 @@ from topreward_ros.scoring.base import (
     in_a_line,
 )
 from topreward_ros.scoring.device import OutOfMemory, errors_named, free_memory, give_back, is_out_of_memory
-from topreward_ros.scoring.episode_memory import Engine, EpisodeMemory, layout_of, score_together
 from topreward_ros.scoring.frame_budget import FrameBudget
-from topreward_ros.scoring.language import LanguageModel
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompts import PromptTokens
-from topreward_ros.scoring.recording import Recorder
-from topreward_ros.scoring.video_memory import memory_need
-from topreward_ros.scoring.vision import VisionModel
+from topreward_ros.scoring.qwen3_vl.episode_memory import Engine, EpisodeMemory, layout_of, score_together
+from topreward_ros.scoring.qwen3_vl.language import LanguageModel
+from topreward_ros.scoring.qwen3_vl.recording import Recorder
+from topreward_ros.scoring.qwen3_vl.video_memory import memory_need
+from topreward_ros.scoring.qwen3_vl.vision import VisionModel
 
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration

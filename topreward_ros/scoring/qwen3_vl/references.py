@@ -19,10 +19,10 @@ from transformers.cache_utils import DynamicCache
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerInfo
-from topreward_ros.scoring.episode_memory import pair_up
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.prompts import PromptTokens
-from topreward_ros.scoring.video_memory import Patch, patch_positions
+from topreward_ros.scoring.qwen3_vl.episode_memory import pair_up
+from topreward_ros.scoring.qwen3_vl.video_memory import Patch, patch_positions
 
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration

@@ -19,13 +19,13 @@ from topreward_ros.scoring import patches
 from topreward_ros.scoring.answers import read_answers
 from topreward_ros.scoring.base import PrefixScore, ScorerSettings, seconds_of
 from topreward_ros.scoring.device import send
-from topreward_ros.scoring.language import LanguageModel, Pass, PatchFeatures
 from topreward_ros.scoring.patches import Preprocessing
-from topreward_ros.scoring.prompt_tree import PromptTree, make_prompt_tree
 from topreward_ros.scoring.prompts import PromptTokens, told_time
+from topreward_ros.scoring.qwen3_vl.language import LanguageModel, Pass, PatchFeatures
+from topreward_ros.scoring.qwen3_vl.prompt_tree import PromptTree, make_prompt_tree
+from topreward_ros.scoring.qwen3_vl.video_memory import Patch, VideoMemory, answers_of
+from topreward_ros.scoring.qwen3_vl.vision import VisionModel
 from topreward_ros.scoring.static_scores import Layout, StaticScores
-from topreward_ros.scoring.video_memory import Patch, VideoMemory, answers_of
-from topreward_ros.scoring.vision import VisionModel
 
 #: Patches in one pass of the vision model at most, so that catching up on a long video needs bounded memory.
 _SEEN_AT_ONCE = 8

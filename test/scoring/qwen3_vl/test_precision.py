@@ -12,8 +12,8 @@ import torch
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.base import ScorerError, ScorerSettings
-from topreward_ros.scoring.qwen3_vl import Qwen3VLScorer
-from topreward_ros.scoring.references import PlainForward
+from topreward_ros.scoring.qwen3_vl.references import PlainForward
+from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import load_model, load_scorer
 
 TASK = "open the drawer"
