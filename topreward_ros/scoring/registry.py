@@ -3,8 +3,8 @@
 'embedded' is the model that ships with this package; a folder is a checkpoint; `org/name` is one on the
 Hugging Face hub, of which the copy on this machine is read: nothing is ever downloaded here
 (offline/model_download.py does that). Qwen3-VL, dense or of experts, is scored with incrementally
-(qwen3_vl.py), any other model of images and text that transformers knows by whole forward passes
-(transformers_vlm.py). PyTorch and transformers are imported when a model is loaded, so that importing this
+(qwen3_vl/), any other model of images and text that transformers knows by whole forward passes
+(any_vlm/). PyTorch and transformers are imported when a model is loaded, so that importing this
 module costs nothing.
 """
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import Qwen3VLForConditionalGeneration
 
-    from topreward_ros.scoring.family import Family
+    from topreward_ros.scoring.any_vlm.family import Family
     from topreward_ros.scoring.patches import Preprocessing
     from topreward_ros.scoring.prompts import PromptTokens
     from topreward_ros.scoring.qwen3_vl.recording import Recorder
@@ -139,8 +139,8 @@ def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
 def _load_any(model: str, settings: ScorerSettings) -> PrefixScorer:
     """`load_scorer` for a model that is not scored with incrementally."""
     folder = find_folder(model)
+    from topreward_ros.scoring.any_vlm.scorer import TransformersVlmScorer
     from topreward_ros.scoring.templates import read_templates
-    from topreward_ros.scoring.transformers_vlm import TransformersVlmScorer
 
     config = read_config(folder)
     device, dtype = _check_settings(settings, config)
@@ -168,8 +168,8 @@ def read_family(folder: Path, settings: ScorerSettings) -> Family:
     """
     from transformers import AutoConfig
 
-    from topreward_ros.scoring.image_family import ImageFamily
-    from topreward_ros.scoring.video_families import FAMILIES
+    from topreward_ros.scoring.any_vlm.image_family import ImageFamily
+    from topreward_ros.scoring.any_vlm.video_families import FAMILIES
 
     notes = read_model_notes(folder)
     try:

@@ -16,8 +16,8 @@ from torch.nn.functional import interpolate
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring import patches
+from topreward_ros.scoring.any_vlm.family import Family, Inputs, Video, planes_of
 from topreward_ros.scoring.base import ScorerError
-from topreward_ros.scoring.family import Family, Inputs, Video, planes_of
 from topreward_ros.scoring.patches import read_preprocessing
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from topreward_ros.scoring import patches
+from topreward_ros.scoring.any_vlm.family import Family, Inputs, Video, planes_of
+from topreward_ros.scoring.any_vlm.video_families import FAMILIES
 from topreward_ros.scoring.base import ScorerError, in_a_line
-from topreward_ros.scoring.family import Family, Inputs, Video, planes_of
-from topreward_ros.scoring.video_families import FAMILIES
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -18,6 +18,7 @@ import torch
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.answers import read_answers
+from topreward_ros.scoring.any_vlm.family import Family, Video
 from topreward_ros.scoring.base import (
     PrefixScore,
     PrefixScorer,
@@ -27,7 +28,6 @@ from topreward_ros.scoring.base import (
     seconds_of,
 )
 from topreward_ros.scoring.device import OutOfMemory, errors_named, give_back
-from topreward_ros.scoring.family import Family, Video
 from topreward_ros.scoring.frame_budget import FrameBudget
 from topreward_ros.scoring.prompts import InstructionReader, told_time
 from topreward_ros.scoring.static_scores import Layout, StaticScores
