@@ -32,16 +32,16 @@ from topreward_ros.bench_view import bench_table
 from topreward_ros.core.frames import Frame
 from topreward_ros.offline import engine_bench
 from topreward_ros.offline.engine_bench import RATE, TASK, Case, Row, make_video, measure, record_ahead
-from topreward_ros.scoring import prompts
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
 from topreward_ros.scoring.device import give_back
 from topreward_ros.scoring.patches import Preprocessing
-from topreward_ros.scoring.prompts import PromptTokens
+from topreward_ros.scoring.question import prompts
+from topreward_ros.scoring.question.prompts import PromptTokens
+from topreward_ros.scoring.question.templates import fill, read_templates
 from topreward_ros.scoring.qwen3_vl.recording import Recorder
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.random_checkpoint import TINY, Shape, rope, train_tokenizer
 from topreward_ros.scoring.registry import LoadedModel, recorder_for
-from topreward_ros.scoring.templates import fill, read_templates
 
 GRAPHS, KERNELS = "graphs", "kernels"
 WARM_UP = 3  # ticks that are not counted: kernels are chosen, graphs recorded

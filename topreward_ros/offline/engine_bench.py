@@ -24,10 +24,10 @@ import torch
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.offline.plain_data import plain
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerSettings
+from topreward_ros.scoring.question.templates import read_templates
 from topreward_ros.scoring.qwen3_vl.references import PlainForward, PrefixCache
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import LoadedModel, load_model, recorder_for
-from topreward_ros.scoring.templates import read_templates
 
 JSON_FORMAT = "topreward_bench/1"
 PREFIXES = 15

@@ -22,9 +22,9 @@ from topreward_ros.offline.score_video import Curve, score_video
 from topreward_ros.scoring import registry
 from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings, in_a_line
 from topreward_ros.scoring.model_notes import ModelNotes, read_model_notes
-from topreward_ros.scoring.prompts import prompt_hash
+from topreward_ros.scoring.question.prompts import prompt_hash
+from topreward_ros.scoring.question.templates import PAPER
 from topreward_ros.scoring.random_checkpoint import RANDOM_WEIGHTS_KEY
-from topreward_ros.scoring.templates import PAPER
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
-from topreward_ros.scoring.templates import fill, read_templates
+from topreward_ros.scoring.question.templates import fill, read_templates
 
 if TYPE_CHECKING:
     import torch

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from topreward_ros.scoring.any_vlm.family import Family
     from topreward_ros.scoring.patches import Preprocessing
-    from topreward_ros.scoring.prompts import PromptTokens
+    from topreward_ros.scoring.question.prompts import PromptTokens
     from topreward_ros.scoring.qwen3_vl.recording import Recorder
 
 _log = logging.getLogger(__name__)
@@ -96,9 +96,9 @@ def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
     """What the scorer of a Qwen3-VL is made of; arguments and errors as `load_scorer`."""
     folder = find_folder(model)
     from topreward_ros.scoring.patches import read_preprocessing
-    from topreward_ros.scoring.prompts import Framing, prompt_hash
+    from topreward_ros.scoring.question.prompts import Framing, prompt_hash
+    from topreward_ros.scoring.question.templates import PAPER, read_templates
     from topreward_ros.scoring.qwen3_vl.attention import kernels_of
-    from topreward_ros.scoring.templates import PAPER, read_templates
     from topreward_ros.scoring.vocabulary import TrainedPromptTokens
 
     config = read_config(folder)
@@ -140,7 +140,7 @@ def _load_any(model: str, settings: ScorerSettings) -> PrefixScorer:
     """`load_scorer` for a model that is not scored with incrementally."""
     folder = find_folder(model)
     from topreward_ros.scoring.any_vlm.scorer import TransformersVlmScorer
-    from topreward_ros.scoring.templates import read_templates
+    from topreward_ros.scoring.question.templates import read_templates
 
     config = read_config(folder)
     device, dtype = _check_settings(settings, config)
@@ -191,8 +191,8 @@ def read_family(folder: Path, settings: ScorerSettings) -> Family:
 
 def _check_settings(settings: ScorerSettings, config: Mapping[str, Any]) -> tuple[torch.device, torch.dtype]:
     """Device and type of numbers. Raises `ScorerError` for a setting that cannot be."""
-    from topreward_ros.scoring.prompts import LAYOUTS
     from topreward_ros.scoring.quantization import NONE, check_quantization
+    from topreward_ros.scoring.question.prompts import LAYOUTS
 
     device = _choose_device(settings.device)
     dtype = _choose_dtype(settings.dtype, device)

@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from topreward_ros.scoring.base import ScorerInfo
-from topreward_ros.scoring.prompts import AUTHORS, Framing, PromptTokens
-from topreward_ros.scoring.templates import PAPER
+from topreward_ros.scoring.question.prompts import AUTHORS, Framing, PromptTokens
+from topreward_ros.scoring.question.templates import PAPER
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

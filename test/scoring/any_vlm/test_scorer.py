@@ -29,6 +29,7 @@ from topreward_ros.offline.models import check_model, describe_model
 from topreward_ros.scoring.any_vlm.scorer import TransformersVlmScorer
 from topreward_ros.scoring.any_vlm.video_families import in_words
 from topreward_ros.scoring.base import PrefixScore, ScorerError
+from topreward_ros.scoring.question.templates import PAPER, fill, read_templates
 from topreward_ros.scoring.qwen3_vl.references import PlainForward
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.random_checkpoint import (
@@ -38,7 +39,6 @@ from topreward_ros.scoring.random_checkpoint import (
     train_tokenizer,
 )
 from topreward_ros.scoring.registry import load_model, load_scorer
-from topreward_ros.scoring.templates import PAPER, fill, read_templates
 
 TASK = "open the drawer"
 TEN = read_templates("ten_prompts.txt")

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.patches import Preprocessing
-from topreward_ros.scoring.prompts import Framing, PromptTokens
+from topreward_ros.scoring.question.prompts import Framing, PromptTokens
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 
 DATA = Path(__file__).parent.parent / "data"

@@ -19,7 +19,8 @@ from tokenizers import Tokenizer
 
 from topreward_ros.core.frames import EpisodeBuffer, Frame, Window
 from topreward_ros.scoring.base import PrefixScore, ScorerError
-from topreward_ros.scoring.prompts import PromptTokens
+from topreward_ros.scoring.question.prompts import PromptTokens
+from topreward_ros.scoring.question.templates import fill, read_templates
 from topreward_ros.scoring.qwen3_vl import scorer as qwen3_vl
 from topreward_ros.scoring.qwen3_vl import video_memory
 from topreward_ros.scoring.qwen3_vl.language import KeysAndValues
@@ -27,7 +28,6 @@ from topreward_ros.scoring.qwen3_vl.references import PlainForward as FullPasses
 from topreward_ros.scoring.qwen3_vl.references import PrefixCache
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.qwen3_vl.video_memory import VideoMemory, memory_need
-from topreward_ros.scoring.templates import fill, read_templates
 
 TASK = "put the cup into the drawer"
 PROMPT = (

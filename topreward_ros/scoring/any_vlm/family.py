@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from topreward_ros.core.frames import Frame
-from topreward_ros.scoring.answers import answer_token
 from topreward_ros.scoring.base import ScorerError
-from topreward_ros.scoring.prompts import ANSWERS, CHAT_ANSWERS, MAX_INSTRUCTION, encodable
-from topreward_ros.scoring.templates import PLACE, fill
+from topreward_ros.scoring.question.answers import answer_token
+from topreward_ros.scoring.question.prompts import ANSWERS, CHAT_ANSWERS, MAX_INSTRUCTION, encodable
+from topreward_ros.scoring.question.templates import PLACE, fill
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

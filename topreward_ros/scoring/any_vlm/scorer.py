@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from topreward_ros.core.frames import Frame
-from topreward_ros.scoring.answers import read_answers
 from topreward_ros.scoring.any_vlm.family import Family, Video
 from topreward_ros.scoring.base import (
     PrefixScore,
@@ -29,9 +28,10 @@ from topreward_ros.scoring.base import (
 )
 from topreward_ros.scoring.device import OutOfMemory, errors_named, give_back
 from topreward_ros.scoring.frame_budget import FrameBudget
-from topreward_ros.scoring.prompts import InstructionReader, told_time
+from topreward_ros.scoring.question.answers import read_answers
+from topreward_ros.scoring.question.prompts import InstructionReader, told_time
+from topreward_ros.scoring.question.templates import fill
 from topreward_ros.scoring.static_scores import Layout, StaticScores
-from topreward_ros.scoring.templates import fill
 
 
 class TransformersVlmScorer(PrefixScorer):

@@ -16,11 +16,11 @@ import torch
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.progress import NO_SCORE
 from topreward_ros.scoring import patches
-from topreward_ros.scoring.answers import read_answers
 from topreward_ros.scoring.base import PrefixScore, ScorerSettings, seconds_of
 from topreward_ros.scoring.device import send
 from topreward_ros.scoring.patches import Preprocessing
-from topreward_ros.scoring.prompts import PromptTokens, told_time
+from topreward_ros.scoring.question.answers import read_answers
+from topreward_ros.scoring.question.prompts import PromptTokens, told_time
 from topreward_ros.scoring.qwen3_vl.language import LanguageModel, Pass, PatchFeatures
 from topreward_ros.scoring.qwen3_vl.prompt_tree import PromptTree, make_prompt_tree
 from topreward_ros.scoring.qwen3_vl.video_memory import Patch, VideoMemory, answers_of

@@ -20,7 +20,7 @@ from topreward_ros.core.frames import Frame
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerInfo
 from topreward_ros.scoring.patches import Preprocessing
-from topreward_ros.scoring.prompts import PromptTokens
+from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl.episode_memory import pair_up
 from topreward_ros.scoring.qwen3_vl.video_memory import Patch, patch_positions
 

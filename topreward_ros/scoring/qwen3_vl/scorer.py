@@ -43,7 +43,7 @@ from topreward_ros.scoring.base import (
 from topreward_ros.scoring.device import OutOfMemory, errors_named, free_memory, give_back, is_out_of_memory
 from topreward_ros.scoring.frame_budget import FrameBudget
 from topreward_ros.scoring.patches import Preprocessing
-from topreward_ros.scoring.prompts import PromptTokens
+from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl.episode_memory import Engine, EpisodeMemory, layout_of, score_together
 from topreward_ros.scoring.qwen3_vl.language import LanguageModel
 from topreward_ros.scoring.qwen3_vl.recording import Recorder

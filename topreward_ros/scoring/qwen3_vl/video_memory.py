@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from topreward_ros.core.frames import Frame
-from topreward_ros.scoring.prompts import PromptTokens
+from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl.language import (
     TOKENS_AT_A_TIME,
     KeysAndValues,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from topreward_ros.scoring.base import ScorerError
-from topreward_ros.scoring.templates import PAPER, fill, read_templates
+from topreward_ros.scoring.question.templates import PAPER, fill, read_templates
 
 GOOD = "Is it done: {instruction}? The answer is:"
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from topreward_ros.scoring.base import ScorerError
-from topreward_ros.scoring.templates import PAPER, PLACE, fill
+from topreward_ros.scoring.question.templates import PAPER, PLACE, fill
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
