@@ -23,8 +23,8 @@ from rich.table import Table
 from topreward_ros.bench_view import machine_line
 from topreward_ros.offline.engine_bench import RATE, SIZES, TASK, machine, make_video
 from topreward_ros.scoring.base import PrefixScore, ScorerSettings
+from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.random_checkpoint import make_fifty_million
 from topreward_ros.scoring.registry import load_model
 
 

@@ -33,6 +33,7 @@ from topreward_ros.core.frames import Frame
 from topreward_ros.offline import engine_bench
 from topreward_ros.offline.engine_bench import RATE, TASK, Case, Row, make_video, measure, record_ahead
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
+from topreward_ros.scoring.checkpoint.random_weights import TINY, Shape, rope, train_tokenizer
 from topreward_ros.scoring.device import give_back
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question import prompts
@@ -40,7 +41,6 @@ from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.question.templates import fill, read_templates
 from topreward_ros.scoring.qwen3_vl.recording import Recorder
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.random_checkpoint import TINY, Shape, rope, train_tokenizer
 from topreward_ros.scoring.registry import LoadedModel, recorder_for
 
 GRAPHS, KERNELS = "graphs", "kernels"

@@ -36,9 +36,9 @@ from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shar
 from topreward_ros.offline.engine_bench import SIZES, machine, make_video
 from topreward_ros.offline.video import open_video
 from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
+from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million
 from topreward_ros.scoring.qwen3_vl.references import PlainForward
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.random_checkpoint import make_fifty_million
 from topreward_ros.scoring.registry import load_model
 
 NOISE_FRAMES = 8

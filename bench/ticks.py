@@ -27,9 +27,9 @@ from topreward_ros.bench_view import machine_line
 from topreward_ros.core.frames import EpisodeBuffer
 from topreward_ros.offline.engine_bench import RATE, SIZES, TASK, machine, make_video
 from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million
 from topreward_ros.scoring.question.templates import read_templates
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.random_checkpoint import make_fifty_million
 from topreward_ros.scoring.registry import load_model
 
 WITHOUT, AHEAD, WHEN_NEEDED = "no baseline", "baseline, worked ahead", "baseline, nothing ahead"

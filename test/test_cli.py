@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from topreward_ros.defaults import monitor_defaults
-from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
+from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
 
 COMMAND = [sys.executable, "-m", "topreward_ros.cli"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}

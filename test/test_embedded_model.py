@@ -14,8 +14,8 @@ import torch
 from tokenizers import Tokenizer
 
 from topreward_ros.scoring import registry
-from topreward_ros.scoring.model_notes import read_model_notes
-from topreward_ros.scoring.random_checkpoint import RANDOM_WEIGHTS_KEY
+from topreward_ros.scoring.checkpoint.notes import read_model_notes
+from topreward_ros.scoring.checkpoint.random_weights import RANDOM_WEIGHTS_KEY
 
 pytestmark = pytest.mark.installed
 

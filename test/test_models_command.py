@@ -20,7 +20,7 @@ import pytest
 
 pytest.importorskip("torch", reason="scoring needs PyTorch")
 
-from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
+from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
 
 COMMAND = [sys.executable, "-m", "topreward_ros.cli"]
 NAME = "some-org/some-model"

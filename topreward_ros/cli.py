@@ -257,7 +257,7 @@ def _score_videos(options: argparse.Namespace, parameters: dict[str, Any]) -> li
 
 
 def _warn_of_unknown(instruction: str, info: ScorerInfo) -> None:
-    from topreward_ros.scoring.vocabulary import unknown_instruction_warning
+    from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
     from topreward_ros.terminal import printable
 
     if warning := unknown_instruction_warning(instruction, info, "--model "):
@@ -595,7 +595,7 @@ def _bench(options: argparse.Namespace) -> int:
     from topreward_ros.bench_view import bench_table, plot_bench
     from topreward_ros.offline import engine_bench
     from topreward_ros.scoring.base import ScorerError
-    from topreward_ros.scoring.random_checkpoint import make_fifty_million
+    from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million
 
     _check_outputs(options)
     cases = engine_bench.FULL if options.full else engine_bench.QUICK

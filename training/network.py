@@ -19,12 +19,12 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
 from topreward_ros.scoring import patches
+from topreward_ros.scoring.checkpoint.random_weights import train_tokenizer
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question import prompts
 from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.question.templates import PAPER, fill
 from topreward_ros.scoring.qwen3_vl.video_memory import patch_positions
-from topreward_ros.scoring.random_checkpoint import train_tokenizer
 from training.instructions import TASKS
 from training.samples import LOWEST, Glance, Sample
 

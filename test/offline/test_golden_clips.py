@@ -19,8 +19,8 @@ from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, DemoClip, monitor_defa
 from topreward_ros.offline.score_video import Curve, score_video
 from topreward_ros.offline.video import open_video
 from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
+from topreward_ros.scoring.checkpoint.vocabulary import is_known
 from topreward_ros.scoring.registry import load_scorer
-from topreward_ros.scoring.vocabulary import is_known
 
 FOLDER = Path(__file__).parents[1] / "data" / "clips"
 CLIPS: list[dict[str, Any]] = json.loads((FOLDER / "clips.json").read_text(encoding="utf-8"))

@@ -315,7 +315,7 @@ def test_configure_fails_on_a_bad_model_or_topic_and_nothing_is_half_started(rob
 def test_a_model_that_gives_no_numbers_is_an_error_per_tick_and_never_progress(robot) -> None:
     from safetensors.torch import load_file, save_file
 
-    from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
+    from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
 
     folder = make_random_checkpoint(robot.folder / "model")
     weights = load_file(folder / "model.safetensors")

@@ -18,8 +18,8 @@ from topreward_ros.core.frames import FrameSchedule
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.score_video import score_video
 from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.scoring.checkpoint.vocabulary import UNKNOWN_INSTRUCTION
 from topreward_ros.scoring.registry import load_scorer
-from topreward_ros.scoring.vocabulary import UNKNOWN_INSTRUCTION
 
 SECOND = 10**9
 REAL_VIDEOS = Path(__file__).parents[3] / "shared" / "data"

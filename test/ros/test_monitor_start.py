@@ -92,7 +92,7 @@ def test_the_model_may_take_forever_to_load(robot) -> None:
     import os
     import shutil
 
-    from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
+    from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
 
     folder = robot.folder / "checkpoint"
     shutil.copytree(make_random_checkpoint(robot.folder / "made"), folder)

@@ -15,8 +15,8 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 from topreward_ros.srv import SetTask
 
-from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
-from topreward_ros.scoring.vocabulary import UNKNOWN_INSTRUCTION
+from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
+from topreward_ros.scoring.checkpoint.vocabulary import UNKNOWN_INSTRUCTION
 
 START = 1_700_000_000
 

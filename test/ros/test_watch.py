@@ -24,7 +24,7 @@ from topreward_ros.msg import TaskProgress
 
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.demo import free_domain
-from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
+from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
 
 COMMAND = [sys.executable, "-m", "topreward_ros.cli"]
 VERBATIM = """yes: {x: [1]} 'q' "dq" <|im_end|> $HOME \\n ünï 😀 # no"""

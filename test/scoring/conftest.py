@@ -15,12 +15,12 @@ from tokenizers import Tokenizer
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question.prompts import Framing, PromptTokens
 from topreward_ros.scoring.question.templates import read_templates
 from topreward_ros.scoring.qwen3_vl.recording import Recorder
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.random_checkpoint import make_random_checkpoint
 from topreward_ros.scoring.registry import load_scorer
 
 SETTINGS = ScorerSettings(

@@ -5,7 +5,7 @@ Run it by hand, in an environment of its own, when a layout of the token stream 
     pip install torch==2.13.0 torchvision==0.28.0 transformers==4.57.1    # 5.23.0 for the layout v5
     PYTHONPATH=. python test/scoring/record_processor_fixture.py FOLDER
 
-`python -m topreward_ros.scoring.random_checkpoint FOLDER` makes the FOLDER (it needs transformers 5).
+`python -m topreward_ros.scoring.checkpoint.random_weights FOLDER` makes the FOLDER (it needs transformers 5).
 Of torchvision only the Python transforms are used. If its compiled operators do not load (a build for
 another PyTorch), its import can be had by declaring `torchvision::nms` and `torchvision::qnms` with
 torch.library beforehand.

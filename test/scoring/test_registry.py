@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from topreward_ros.core.frames import EpisodeBuffer
 from topreward_ros.scoring import device, registry
 from topreward_ros.scoring.base import ScorerError
-from topreward_ros.scoring.model_notes import NOTES_FILE, ModelNotes, read_model_notes
+from topreward_ros.scoring.checkpoint.notes import NOTES_FILE, ModelNotes, read_model_notes
 from topreward_ros.scoring.question.prompts import prompt_hash
 from topreward_ros.scoring.qwen3_vl import recording
 from topreward_ros.scoring.qwen3_vl.video_memory import memory_need

@@ -9,7 +9,7 @@ from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, R
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, ScorerInfo
-from topreward_ros.scoring.vocabulary import UNKNOWN_INSTRUCTION, is_known
+from topreward_ros.scoring.checkpoint.vocabulary import UNKNOWN_INSTRUCTION, is_known
 
 
 def time_message(stamp_ns: int) -> Time:

@@ -57,8 +57,8 @@ from topreward_ros.nodes.diagnostics import (
     hang,
 )
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
 from topreward_ros.scoring.registry import load_scorer
-from topreward_ros.scoring.vocabulary import unknown_instruction_warning
 from topreward_ros.scoring.worker import ScoringWorker
 from topreward_ros.srv import GetProgress, SetTask
 

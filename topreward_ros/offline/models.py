@@ -21,10 +21,10 @@ from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shar
 from topreward_ros.offline.score_video import Curve, score_video
 from topreward_ros.scoring import registry
 from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings, in_a_line
-from topreward_ros.scoring.model_notes import ModelNotes, read_model_notes
+from topreward_ros.scoring.checkpoint.notes import ModelNotes, read_model_notes
+from topreward_ros.scoring.checkpoint.random_weights import RANDOM_WEIGHTS_KEY
 from topreward_ros.scoring.question.prompts import prompt_hash
 from topreward_ros.scoring.question.templates import PAPER
-from topreward_ros.scoring.random_checkpoint import RANDOM_WEIGHTS_KEY
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo

@@ -30,8 +30,8 @@ from topreward_ros.scoring.base import (
     in_a_line,
     no_warnings,
 )
-from topreward_ros.scoring.model_notes import ModelNotes, read_model_notes
-from topreward_ros.scoring.random_checkpoint import RANDOM_WEIGHTS_KEY
+from topreward_ros.scoring.checkpoint.notes import ModelNotes, read_model_notes
+from topreward_ros.scoring.checkpoint.random_weights import RANDOM_WEIGHTS_KEY
 
 if TYPE_CHECKING:
     import torch
@@ -95,11 +95,11 @@ def is_incremental(config: Mapping[str, Any]) -> bool:
 def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
     """What the scorer of a Qwen3-VL is made of; arguments and errors as `load_scorer`."""
     folder = find_folder(model)
+    from topreward_ros.scoring.checkpoint.vocabulary import TrainedPromptTokens
     from topreward_ros.scoring.patches import read_preprocessing
     from topreward_ros.scoring.question.prompts import Framing, prompt_hash
     from topreward_ros.scoring.question.templates import PAPER, read_templates
     from topreward_ros.scoring.qwen3_vl.attention import kernels_of
-    from topreward_ros.scoring.vocabulary import TrainedPromptTokens
 
     config = read_config(folder)
     if not is_incremental(config):
@@ -191,7 +191,7 @@ def read_family(folder: Path, settings: ScorerSettings) -> Family:
 
 def _check_settings(settings: ScorerSettings, config: Mapping[str, Any]) -> tuple[torch.device, torch.dtype]:
     """Device and type of numbers. Raises `ScorerError` for a setting that cannot be."""
-    from topreward_ros.scoring.quantization import NONE, check_quantization
+    from topreward_ros.scoring.checkpoint.quantization import NONE, check_quantization
     from topreward_ros.scoring.question.prompts import LAYOUTS
 
     device = _choose_device(settings.device)
@@ -229,7 +229,7 @@ def _info(
     prompt_hash: str,
     pixels: int,
 ) -> ScorerInfo:
-    from topreward_ros.scoring.quantization import described
+    from topreward_ros.scoring.checkpoint.quantization import described
 
     return ScorerInfo(
         model_id=model,
@@ -476,8 +476,8 @@ def _load_model(
     with no_warnings():
         from transformers import AutoModelForImageTextToText
 
+    from topreward_ros.scoring.checkpoint.quantization import quantize
     from topreward_ros.scoring.device import is_out_of_memory
-    from topreward_ros.scoring.quantization import quantize
 
     try:
         with _quiet_transformers():

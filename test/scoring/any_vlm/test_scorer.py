@@ -29,15 +29,15 @@ from topreward_ros.offline.models import check_model, describe_model
 from topreward_ros.scoring.any_vlm.scorer import TransformersVlmScorer
 from topreward_ros.scoring.any_vlm.video_families import in_words
 from topreward_ros.scoring.base import PrefixScore, ScorerError
-from topreward_ros.scoring.question.templates import PAPER, fill, read_templates
-from topreward_ros.scoring.qwen3_vl.references import PlainForward
-from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.random_checkpoint import (
+from topreward_ros.scoring.checkpoint.random_weights import (
     RANDOM_WEIGHTS_KEY,
     _draw_weights,
     make_random_checkpoint,
     train_tokenizer,
 )
+from topreward_ros.scoring.question.templates import PAPER, fill, read_templates
+from topreward_ros.scoring.qwen3_vl.references import PlainForward
+from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import load_model, load_scorer
 
 TASK = "open the drawer"

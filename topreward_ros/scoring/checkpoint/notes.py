@@ -1,7 +1,7 @@
 """What a model folder says about itself beyond the checkpoint: `topreward.json`, which only ours have.
 
 Reads and checks it. What follows from a note is decided elsewhere: the frame size and the hash in
-registry.py, the instructions in vocabulary.py.
+checkpoint/folder.py, the instructions in vocabulary.py.
 """
 
 from __future__ import annotations

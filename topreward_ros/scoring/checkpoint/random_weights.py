@@ -1,8 +1,8 @@
 """A tiny Qwen3-VL folder with random weights: the real model class, and numbers that mean nothing.
 
 It lets tests and benchmarks run the real classes on a model of another shape than the shipped one, without
-a download: `python -m topreward_ros.scoring.random_checkpoint FOLDER`. Everything in it is made here: a
-byte-level BPE tokenizer trained on the sentences below, the configuration, the weights drawn from a seeded
+a download: `python -m topreward_ros.scoring.checkpoint.random_weights FOLDER`. Everything in it is made here:
+a byte-level BPE tokenizer trained on the sentences below, the configuration, the weights drawn from a seeded
 generator. `config.json` carries ``topreward_random_weights: true``, so that whoever shows a number from it
 can say so.
 """
@@ -283,6 +283,6 @@ def _draw_weights(model: torch.nn.Module, seed: int) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m topreward_ros.scoring.random_checkpoint FOLDER")
+        sys.exit("usage: python -m topreward_ros.scoring.checkpoint.random_weights FOLDER")
     made = make_random_checkpoint(sys.argv[1])
     print(f"{RANDOM_WEIGHTS} (the numbers mean nothing): {made}")

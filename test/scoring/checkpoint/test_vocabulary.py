@@ -6,9 +6,9 @@ import doctest
 
 import pytest
 
-from topreward_ros.scoring import vocabulary
 from topreward_ros.scoring.base import ScorerInfo
-from topreward_ros.scoring.vocabulary import is_known, unknown_instruction_warning
+from topreward_ros.scoring.checkpoint import vocabulary
+from topreward_ros.scoring.checkpoint.vocabulary import is_known, unknown_instruction_warning
 
 WORDINGS = ("open the drawer", "pull the drawer open", "Close the window.")
 INFO = ScorerInfo("embedded", "", False, "cpu", "float32", "", 1, WORDINGS)
