@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from topreward_ros.bench_view import machine_line
 from topreward_ros.offline.engine_bench import RATE, SIZES, TASK, machine, make_video
 from topreward_ros.scoring.base import PrefixScore, ScorerSettings
 from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import load_model
+from topreward_ros.views.bench import machine_line
 
 
 def measure(options: argparse.Namespace, folder: str) -> tuple[dict[int, float], dict[int, float]]:

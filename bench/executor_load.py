@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 from playing import SETTLING_S, machine_around, playing
-from topreward_ros.bench_view import machine_line
+from topreward_ros.views.bench import machine_line
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 

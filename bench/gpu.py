@@ -28,7 +28,6 @@ from rich.progress import track
 from rich.table import Table
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from topreward_ros.bench_view import bench_table
 from topreward_ros.core.frames import Frame
 from topreward_ros.offline import engine_bench
 from topreward_ros.offline.engine_bench import RATE, TASK, Case, Row, make_video, measure, record_ahead
@@ -42,6 +41,7 @@ from topreward_ros.scoring.question.templates import fill, read_templates
 from topreward_ros.scoring.qwen3_vl.recording import Recorder
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import LoadedModel, recorder_for
+from topreward_ros.views.bench import bench_table
 
 GRAPHS, KERNELS = "graphs", "kernels"
 WARM_UP = 3  # ticks that are not counted: kernels are chosen, graphs recorded

@@ -33,9 +33,9 @@ from rich.table import Table
 from topreward_ros.msg import TaskProgress
 
 from playing import SETTLING_S, machine_around, playing
-from topreward_ros.bench_view import machine_line
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.nodes import qos
+from topreward_ros.views.bench import machine_line
 
 SIZE = (640, 480)
 CAMERA_RATE = 30.0  # [Hz]

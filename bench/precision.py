@@ -28,7 +28,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from topreward_ros.bench_view import machine_line
 from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.frames import Frame, FrameSchedule
 from topreward_ros.core.progress import PrefixScore, live_progress
@@ -40,6 +39,7 @@ from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million
 from topreward_ros.scoring.qwen3_vl.references import PlainForward
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import load_model
+from topreward_ros.views.bench import machine_line
 
 NOISE_FRAMES = 8
 PRECISIONS = (("float32", "none"), ("bfloat16", "none"), ("float16", "none"))

@@ -23,7 +23,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from topreward_ros.bench_view import machine_line
 from topreward_ros.core.frames import EpisodeBuffer
 from topreward_ros.offline.engine_bench import RATE, SIZES, TASK, machine, make_video
 from topreward_ros.scoring.base import ScorerSettings
@@ -31,6 +30,7 @@ from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million
 from topreward_ros.scoring.question.templates import read_templates
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import load_model
+from topreward_ros.views.bench import machine_line
 
 WITHOUT, AHEAD, WHEN_NEEDED = "no baseline", "baseline, worked ahead", "baseline, nothing ahead"
 COLOURS = {WITHOUT: "#757575", AHEAD: "#1769aa", WHEN_NEEDED: "#c62828"}

@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 
 from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, DemoClip, monitor_defaults, shared_file
-from topreward_ros.offline.curve_plot import frames_at
 from topreward_ros.offline.score_video import Curve, score_video
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
-from topreward_ros.terminal import RANDOM_WARNING
+from topreward_ros.views.curve_plot import frames_at
+from topreward_ros.views.terminal import RANDOM_WARNING
 
 #: Colour (Okabe and Ito's, which the colour-blind can tell apart), mark and dashes: any of them is enough.
 _STYLES = (("#0072B2", "o", "-"), ("#D55E00", "s", (0, (6, 2))), ("#5F5F5F", "^", (0, (1.5, 1.5))))

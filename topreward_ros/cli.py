@@ -1,7 +1,7 @@
 """The command `topreward`: score a video, watch a monitor, see a demonstration, get models, measure.
 
 Arguments and exit statuses only; what the commands do stands in offline/ and in nodes/watch.py and
-nodes/demo.py, and how it looks in terminal.py and models_view.py. Imports of a command are made when it
+nodes/demo.py, and how it looks in views/. Imports of a command are made when it
 runs, so that `--help` is quick and `score` and `models` work where there is no ROS 2.
 
 Exit status: 0 done, 1 an error that is named on stderr in one line, or (without one) a reader of our output
@@ -220,10 +220,10 @@ def _score_videos(options: argparse.Namespace, parameters: dict[str, Any]) -> li
     """Score the videos, with a progress bar on stderr."""
     from rich.console import Console
 
-    from topreward_ros import terminal
     from topreward_ros.offline.score_video import score_videos
     from topreward_ros.offline.video import VideoError, open_video
     from topreward_ros.scoring.registry import load_scorer
+    from topreward_ros.views import terminal
 
     settings, scorer_settings = _settings(parameters)
     scores = []
@@ -258,19 +258,19 @@ def _score_videos(options: argparse.Namespace, parameters: dict[str, Any]) -> li
 
 def _warn_of_unknown(instruction: str, info: ScorerInfo) -> None:
     from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
-    from topreward_ros.terminal import printable
+    from topreward_ros.views.terminal import printable
 
     if warning := unknown_instruction_warning(instruction, info, "--model "):
         print(f"topreward: {printable(warning)}", file=sys.stderr)
 
 
 def _show_and_write(options: argparse.Namespace, curve: Curve) -> None:
-    from topreward_ros import terminal
+    from topreward_ros.views import terminal
 
     _results_console(options).print(terminal.curve_summary(curve))
     _write_json(options.json, curve.to_json)
     if options.plot:
-        from topreward_ros.offline.curve_plot import plot_curve
+        from topreward_ros.views.curve_plot import plot_curve
 
         with _writing(options.plot):
             plot_curve(curve, options.plot, rate=options.rate)
@@ -278,14 +278,14 @@ def _show_and_write(options: argparse.Namespace, curve: Curve) -> None:
 
 def _show_and_write_several(options: argparse.Namespace, outcomes: list[Outcome]) -> int:
     """1 when one of them has no curve."""
-    from topreward_ros import terminal
     from topreward_ros.offline.score_video import Curve, outcomes_to_json
+    from topreward_ros.views import terminal
 
     curves = [outcome for outcome in outcomes if isinstance(outcome, Curve)]
     _results_console(options).print(terminal.curves_table(curves))
     _write_json(options.json, lambda: outcomes_to_json(options.videos, outcomes))
     if options.plot and curves:
-        from topreward_ros.offline.curve_plot import plot_curves
+        from topreward_ros.views.curve_plot import plot_curves
 
         with _writing(options.plot):
             plot_curves(curves, options.plot)
@@ -501,8 +501,8 @@ def _add_models(commands: Any) -> None:
 
 
 def _models_list(_: argparse.Namespace) -> int:
-    from topreward_ros.models_view import model_table
     from topreward_ros.offline.models import list_models
+    from topreward_ros.views.models import model_table
 
     with _model_errors():
         _print(model_table(list_models()))
@@ -510,8 +510,8 @@ def _models_list(_: argparse.Namespace) -> int:
 
 
 def _models_info(options: argparse.Namespace) -> int:
-    from topreward_ros.models_view import facts_view
     from topreward_ros.offline.models import describe_model
+    from topreward_ros.views.models import facts_view
 
     with _model_errors():
         _print(facts_view(describe_model(options.model)))
@@ -521,8 +521,8 @@ def _models_info(options: argparse.Namespace) -> int:
 def _models_download(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from topreward_ros.models_view import DownloadBar
     from topreward_ros.offline.model_download import download_model, why_nothing_to_download
+    from topreward_ros.views.models import DownloadBar
 
     if reason := why_nothing_to_download(options.model):
         print(reason)
@@ -536,10 +536,10 @@ def _models_download(options: argparse.Namespace) -> int:
 def _models_check(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from topreward_ros import terminal
     from topreward_ros.defaults import DEMO_TASK
-    from topreward_ros.models_view import check_view
     from topreward_ros.offline.models import check_model
+    from topreward_ros.views import terminal
+    from topreward_ros.views.models import check_view
 
     with _model_errors(), terminal.working(Console(stderr=True), f"checking model {options.model} ..."):
         result = check_model(options.model)
@@ -592,10 +592,10 @@ def _bench(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from topreward_ros.bench_view import bench_table, plot_bench
     from topreward_ros.offline import engine_bench
     from topreward_ros.scoring.base import ScorerError
     from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million
+    from topreward_ros.views.bench import bench_table, plot_bench
 
     _check_outputs(options)
     cases = engine_bench.FULL if options.full else engine_bench.QUICK

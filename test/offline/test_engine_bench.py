@@ -13,10 +13,10 @@ from rich.console import Console
 
 pytest.importorskip("torch", reason="scoring needs PyTorch")
 
-from topreward_ros.bench_view import bench_table, plot_bench
 from topreward_ros.offline import engine_bench
 from topreward_ros.offline.engine_bench import CACHE, OURS, PLAIN, Case, Row
 from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
+from topreward_ros.views.bench import bench_table, plot_bench
 
 CASES = (
     Case("50M", 9, 2),

@@ -17,7 +17,6 @@ from topreward_ros.core.events import SuccessSettings
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.defaults import monitor_defaults
-from topreward_ros.offline.curve_plot import plot_curve, plot_curves
 from topreward_ros.offline.score_video import (
     Curve,
     due_times,
@@ -28,6 +27,7 @@ from topreward_ros.offline.score_video import (
 from topreward_ros.offline.video import VideoError
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.views.curve_plot import plot_curve, plot_curves
 
 RATE = 10.0
 FRAMES = 61

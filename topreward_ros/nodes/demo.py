@@ -33,10 +33,10 @@ from topreward_ros.defaults import (
     monitor_defaults,
     shared_file,
 )
-from topreward_ros.demo_view import LAST_SCORE_S, Take, summary, takes_table
 from topreward_ros.offline.score_video import due_times
 from topreward_ros.offline.video import VideoError
-from topreward_ros.watch_view import WatchLog
+from topreward_ros.views.demo import LAST_SCORE_S, Take, summary, takes_table
+from topreward_ros.views.watch import WatchLog
 
 _DOMAINS = range(1, 102)  # those whose ports lie below the ones that Linux hands out
 _WAIT_FOR_MONITOR_S = 3600.0  # of the player; whether the monitor has died is seen here

@@ -33,7 +33,7 @@ from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress
 from topreward_ros.nodes import qos
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
-from topreward_ros.watch_view import Happening, Sample, WatchLog, event_line, sample_line, view
+from topreward_ros.views.watch import Happening, Sample, WatchLog, event_line, sample_line, view
 
 _REDRAW_S = 0.25  # the age of the last message changes even when nothing comes
 _SILENCE_S = 5.0  # without a message, until it is said what to check

@@ -1,7 +1,7 @@
 """What models there are on this machine, what is in one, and whether it works.
 
 Reads files and, to check a model, scores the shipped video with it. Getting a model is the business of
-model_download.py, showing what is found here that of models_view.py.
+model_download.py, showing what is found here that of views/models.py.
 """
 
 from __future__ import annotations

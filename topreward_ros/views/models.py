@@ -12,7 +12,7 @@ from rich.text import Text
 
 from topreward_ros.defaults import DEMO_TASK
 from topreward_ros.offline.models import CheckResult, ListedModel, ModelFacts, Presence
-from topreward_ros.terminal import RANDOM_WARNING, number, printable
+from topreward_ros.views.terminal import RANDOM_WARNING, number, printable
 
 _PRESENCE_STYLES = {Presence.HERE: "green", Presence.INCOMPLETE: "yellow", Presence.NOT_HERE: "dim"}
 

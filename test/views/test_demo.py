@@ -9,8 +9,8 @@ from rich.console import Console
 
 from topreward_ros.core.episode import State
 from topreward_ros.defaults import DEMO_CLIPS, shared_file
-from topreward_ros.demo_view import Take, summary, takes_table, unexpected, why_not_all
-from topreward_ros.watch_view import Happening, Sample, WatchLog
+from topreward_ros.views.demo import Take, summary, takes_table, unexpected, why_not_all
+from topreward_ros.views.watch import Happening, Sample, WatchLog
 
 SECOND = 10**9
 

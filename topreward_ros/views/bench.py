@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from topreward_ros.offline.engine_bench import CACHE, OURS, PLAIN, PREFIXES, Row
-from topreward_ros.terminal import number
+from topreward_ros.views.terminal import number
 
 _COLOURS = {OURS: "#1769aa", CACHE: "#f9a825", PLAIN: "#757575"}
 

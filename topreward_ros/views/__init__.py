@@ -1,0 +1,1 @@
+"""What people look at, in a terminal or in a picture. No ROS, no torch."""
