@@ -353,7 +353,7 @@ def test_a_download_makes_a_model_that_works_without_network(hub: Hub, tmp_path:
 
 
 def test_at_run_time_nothing_is_downloaded(hub: Hub, tmp_path: Path) -> None:
-    video = Path(__file__).parents[1] / "media/demo_success.mp4"
+    video = Path(__file__).parents[2] / "media/demo_success.mp4"
     arguments = ("score", video, "--task", "x", "--model", NAME)
     line = refused(topreward(*arguments, home=tmp_path, endpoint=hub.endpoint))
     assert f"get it with `topreward models download {NAME}`" in line

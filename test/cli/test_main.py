@@ -49,7 +49,7 @@ def test_help_and_version_are_quick_and_need_nothing_heavy() -> None:
         assert topreward(command, "--help").returncode == 0
     assert re.fullmatch(r"topreward \d+\.\d+\.\d+\n", topreward("--version").stdout)
     heavy = "{'torch', 'transformers', 'rclpy', 'matplotlib', 'cv2', 'rich', 'numpy'} & set(sys.modules)"
-    code = f"import sys; from topreward_ros import cli; cli._parser(); print({heavy})"
+    code = f"import sys; from topreward_ros.cli import main; main._parser(); print({heavy})"
     assert topreward(command=[sys.executable, "-c", code]).stdout == "set()\n"
 
 
@@ -135,7 +135,7 @@ def test_ctrl_c_while_it_still_imports_leaves_no_trace() -> None:
         "    def find_spec(self, name, *_):\n"
         "        if name == 'topreward_ros.defaults': os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Finder())\n"
-        "from topreward_ros.cli import main\n"
+        "from topreward_ros.cli.main import main\n"
         "sys.exit(main(['--version']))"
     )
     result = topreward(command=[sys.executable, "-c", code])
@@ -171,7 +171,7 @@ def test_score_needs_no_ros(video: Path) -> None:
         "import sys\n"
         "for name in ('rclpy', 'rcl_interfaces', 'builtin_interfaces', 'sensor_msgs', 'std_msgs'):\n"
         "    sys.modules[name] = None\n"
-        "from topreward_ros.cli import main\n"
+        "from topreward_ros.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     without_ros = [sys.executable, "-c", code]

@@ -1,0 +1,1 @@
+"""The command `topreward`: one file per command."""

@@ -1,0 +1,7 @@
+"""`python -m topreward_ros.cli`: the command line without its script."""
+
+import sys
+
+from topreward_ros.cli.main import main
+
+sys.exit(main())
