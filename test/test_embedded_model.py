@@ -13,13 +13,13 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from topreward_ros.scoring import registry
+from topreward_ros.scoring.checkpoint.folder import EMBEDDED_FOLDER, find_folder
 from topreward_ros.scoring.checkpoint.notes import read_model_notes
 from topreward_ros.scoring.checkpoint.random_weights import RANDOM_WEIGHTS_KEY
 
 pytestmark = pytest.mark.installed
 
-FOLDER = registry.EMBEDDED_FOLDER
+FOLDER = EMBEDDED_FOLDER
 WEIGHTS = "model.safetensors"
 LARGEST = 16_000_000  # [bytes]
 
@@ -39,7 +39,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def test_the_weights_are_those_of_notes_and_card() -> None:
-    assert registry.find_folder("embedded") == FOLDER
+    assert find_folder("embedded") == FOLDER
     assert digest(FOLDER) == read_model_notes(FOLDER).sha256
     assert [WEIGHTS, digest(FOLDER)] in rows(card())
 
@@ -86,7 +86,7 @@ def test_it_loads_as_any_qwen3_vl() -> None:
 
 def test_what_is_installed_is_what_is_here(tmp_path: Path) -> None:
     """pip and colcon install by CMake. Looked for from elsewhere, so that no source tree is in the way."""
-    code = "from topreward_ros.scoring import registry; print(registry.find_folder('embedded'))"
+    code = "from topreward_ros.scoring.checkpoint.folder import find_folder; print(find_folder('embedded'))"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     if "No module named 'topreward_ros" in result.stderr:
         pytest.skip("topreward_ros is not installed")

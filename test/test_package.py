@@ -25,6 +25,12 @@ ROOT = Path(__file__).resolve().parents[1]
 INTERFACES = sorted(path for kind in ("msg", "srv", "action") for path in (ROOT / kind).glob(f"*.{kind}"))
 MODULES = sorted((ROOT / "topreward_ros").rglob("*.py"))
 
+
+def module_name(path: Path) -> str:
+    """Dotted name of a module of the package."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
 #: Import name of a library where it is not the name it is installed by.
 LIBRARY_OF_IMPORT = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow"}
 #: What brings an imported library along, where rosdep or a declared dependency does it.
@@ -148,26 +154,19 @@ def test_every_imported_library_is_declared() -> None:
                 assert key is None or key in in_xml, f"{library}: add {key} to package.xml"
 
 
-def test_scoring_and_core_stay_free_of_ros_and_core_free_of_torch() -> None:
-    forbidden = {"core": {"rclpy", "torch", "transformers"}, "scoring": {"rclpy"}, "offline": {"rclpy"}}
-    for room, names in forbidden.items():
-        for path in (ROOT / "topreward_ros" / room).rglob("*.py"):
-            assert not imported_libraries(path) & names, path
+WITH_EXAMPLES = [path for path in MODULES if re.search(r"^ *>>> ", path.read_text("utf-8"), re.MULTILINE)]
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "topreward_ros" / "core").glob("[!_]*.py")), ids=lambda p: p.stem
-)
-def test_examples_in_core_are_true(path: Path) -> None:
-    module = importlib.import_module(f"topreward_ros.core.{path.stem}")
-    assert doctest.testmod(module).failed == 0
-
-
-@pytest.mark.parametrize("name", ["attention", "newest", "prompt_tree"])
-def test_examples_in_scoring_are_true(name: str) -> None:
-    pytest.importorskip("torch")
-    examples = doctest.testmod(importlib.import_module(f"topreward_ros.scoring.{name}"))
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=module_name)
+def test_examples_in_docstrings_are_true(path: Path) -> None:
+    if path.is_relative_to(ROOT / "topreward_ros" / "scoring"):
+        pytest.importorskip("torch")
+    examples = doctest.testmod(importlib.import_module(module_name(path)))
     assert examples.attempted and not examples.failed
+
+
+def test_examples_are_looked_for_everywhere() -> None:
+    assert len(WITH_EXAMPLES) > 10, "the search finds nothing any more"
 
 
 def test_every_module_says_what_it_is_for() -> None:
@@ -234,7 +233,7 @@ def test_a_missing_file_is_named_with_the_places_searched() -> None:
 
 
 def test_programs_start_the_function_of_their_name() -> None:
-    modules = {"monitor": "nodes.monitor", "topreward": "cli", "video_player": "nodes.video_player"}
+    modules = {"monitor": "nodes.monitor", "topreward": "cli.main", "video_player": "nodes.video_player"}
     programs = {path.name: path for path in (ROOT / "scripts").iterdir() if path.is_file()}
     assert set(programs) == set(modules)
     for name, path in programs.items():

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from topreward_ros.core.frames import EpisodeBuffer
 from topreward_ros.scoring import device, registry
 from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.checkpoint import folder
 from topreward_ros.scoring.checkpoint.notes import NOTES_FILE, ModelNotes, read_model_notes
 from topreward_ros.scoring.question.prompts import prompt_hash
 from topreward_ros.scoring.qwen3_vl import recording
@@ -172,7 +173,7 @@ assert "open the drawer" in info.instructions
 
 
 def test_an_installation_without_its_model_is_named(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "EMBEDDED_FOLDER", tmp_path / "embedded")
+    monkeypatch.setattr(folder, "EMBEDDED_FOLDER", tmp_path / "embedded")
     with pytest.raises(ScorerError, match=r"embedded has no config.json .*install the package again"):
         load_scorer("embedded", settings)
 

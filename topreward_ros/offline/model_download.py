@@ -21,8 +21,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from topreward_ros.scoring import registry
 from topreward_ros.scoring.base import ScorerError, in_a_line
+from topreward_ros.scoring.checkpoint.folder import EMBEDDED, WEIGHTS, is_hub_id, missing_files, read_config
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -57,7 +57,7 @@ class _File:
 
 def why_nothing_to_download(name: str) -> str:
     """For a model that is not on the hub, why it needs no download; else empty."""
-    if name == registry.EMBEDDED:
+    if name == EMBEDDED:
         return f"'{name}' is part of this package: nothing is to be downloaded"
     try:
         is_folder = bool(name) and Path(name).expanduser().is_dir()
@@ -74,7 +74,7 @@ def download_model(name: str, progress: DownloadProgress) -> Path:
     """
     import huggingface_hub
 
-    if not registry.is_hub_id(name):
+    if not is_hub_id(name):
         raise DownloadError(
             f"{name!r} is no model of the hub: those are written ORG/NAME, as Qwen/Qwen3-VL-8B-Instruct"
         )
@@ -85,7 +85,7 @@ def download_model(name: str, progress: DownloadProgress) -> Path:
         raise DownloadError(f"{name} has no config.json: it is no checkpoint; choose another")
     with _hub_call(name):
         config = Path(huggingface_hub.hf_hub_download(name, "config.json", revision=commit))
-    registry.read_config(config.parent)
+    read_config(config.parent)
     repository = config.parent.parent.parent  # of the cache: blobs/, refs/ and snapshots/
     missing = [file for file in files if not _is_here(file, config.parent, repository)]
     size = sum(file.size - _arrived(repository, file) for file in missing)
@@ -98,7 +98,7 @@ def download_model(name: str, progress: DownloadProgress) -> Path:
                 _fetch(name, commit, file, repository, progress.advance)
         # Small files, the links from names to contents, and `main`, which makes the model present.
         folder = huggingface_hub.snapshot_download(name, allow_patterns=[file.name for file in files])
-    if lacking := registry.missing_files(Path(folder)):
+    if lacking := missing_files(Path(folder)):
         raise DownloadError(
             f"{name} has no {' and no '.join(lacking)} on the hub: it is no whole checkpoint; choose another"
         )
@@ -109,7 +109,7 @@ def _needed(siblings: list[RepoSibling]) -> list[_File]:
     """What we want of a repository: weights in one format, and the small files beside them."""
     by_name = {sibling.rfilename: sibling for sibling in siblings if "/" not in sibling.rfilename}
     weights: list[str] = []
-    for pattern in registry.WEIGHTS:
+    for pattern in WEIGHTS:
         weights = weights or [name for name in by_name if fnmatch(name, pattern)]
     small = [name for name in by_name if any(fnmatch(name, pattern) for pattern in _SMALL_FILES)]
     return [

@@ -19,12 +19,23 @@ from typing import TYPE_CHECKING
 from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline.score_video import Curve, score_video
-from topreward_ros.scoring import registry
 from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings, in_a_line
+from topreward_ros.scoring.checkpoint.folder import (
+    EMBEDDED,
+    EMBEDDED_FOLDER,
+    find_folder,
+    is_incremental,
+    missing_files,
+    read_config,
+    revision,
+    weight_files,
+    weights_hash,
+)
 from topreward_ros.scoring.checkpoint.notes import ModelNotes, read_model_notes
 from topreward_ros.scoring.checkpoint.random_weights import RANDOM_WEIGHTS_KEY
 from topreward_ros.scoring.question.prompts import prompt_hash
 from topreward_ros.scoring.question.templates import PAPER
+from topreward_ros.scoring.registry import frame_pixels, load_scorer, read_family
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo
@@ -91,14 +102,14 @@ def list_models() -> list[ListedModel]:
 
 
 def _embedded() -> ListedModel:
-    folder = registry.EMBEDDED_FOLDER
-    if registry.missing_files(folder):
-        return ListedModel(registry.EMBEDDED, Presence.INCOMPLETE)
-    config = registry.read_config(folder)
+    folder = EMBEDDED_FOLDER
+    if missing_files(folder):
+        return ListedModel(EMBEDDED, Presence.INCOMPLETE)
+    config = read_config(folder)
     return ListedModel(
-        registry.EMBEDDED,
+        EMBEDDED,
         Presence.HERE,
-        _size(registry.weight_files(folder)),
+        _size(weight_files(folder)),
         read_model_notes(folder).summary,
         bool(config.get(RANDOM_WEIGHTS_KEY, False)),
     )
@@ -120,26 +131,26 @@ def _cached_model(repository: CachedRepoInfo) -> ListedModel | None:
     presence, is_ours = Presence.INCOMPLETE, False
     for version in repository.revisions:
         with suppress(ScorerError):
-            registry.read_config(version.snapshot_path)
+            read_config(version.snapshot_path)
             is_ours = True
-            if "main" in version.refs and not registry.missing_files(version.snapshot_path):
+            if "main" in version.refs and not missing_files(version.snapshot_path):
                 presence = Presence.HERE
     return ListedModel(repository.repo_id, presence, repository.size_on_disk) if is_ours else None
 
 
 def describe_model(name: str) -> ModelFacts:
     """Read what is in the folder of a model, without loading it. Raises `ScorerError`."""
-    folder = registry.find_folder(name)
-    config = registry.read_config(folder)
+    folder = find_folder(name)
+    config = read_config(folder)
     notes = read_model_notes(folder)
-    weights = registry.weight_files(folder)
+    weights = weight_files(folder)
     parameters, dtypes = _count_parameters(weights)
-    stream, pixels = _shown(folder, incremental := registry.is_incremental(config), notes)
+    stream, pixels = _shown(folder, incremental := is_incremental(config), notes)
     card = folder / "README.md"
     return ModelFacts(
         name=name,
         folder=folder,
-        revision=registry.revision(folder),
+        revision=revision(folder),
         weight_files=len(weights),
         size=_size(weights),
         parameters=parameters,
@@ -160,13 +171,13 @@ def _shown(folder: Path, incremental: bool, notes: ModelNotes) -> tuple[str, int
 
     settings = ScorerSettings.from_parameters(monitor_defaults())
     if incremental:
-        return prompt_hash(), registry.frame_pixels(read_preprocessing(folder), notes, settings)
-    family = registry.read_family(folder, settings)
+        return prompt_hash(), frame_pixels(read_preprocessing(folder), notes, settings)
+    family = read_family(folder, settings)
     return family.prompt_hash([PAPER], chat_template=False), family.max_pixels
 
 
 def _hash_matches(folder: Path, notes: ModelNotes) -> bool | None:
-    return registry.weights_hash(folder) == notes.sha256 if notes.sha256 else None
+    return weights_hash(folder) == notes.sha256 if notes.sha256 else None
 
 
 def _size(files: list[Path]) -> int:
@@ -198,14 +209,14 @@ def check_model(name: str) -> CheckResult:
     Raises `ScorerError` where that fails.
     """
     parameters = monitor_defaults()
-    folder = registry.find_folder(name)
+    folder = find_folder(name)
     if _hash_matches(folder, notes := read_model_notes(folder)) is False:
         raise ScorerError(
-            f"the weights in {folder} have the SHA-256 {registry.weights_hash(folder)}, and its notes say "
+            f"the weights in {folder} have the SHA-256 {weights_hash(folder)}, and its notes say "
             f"{notes.sha256}: they are damaged or of another version; install the model again"
         )
     started = perf_counter()
-    scorer = registry.load_scorer(name, ScorerSettings.from_parameters(parameters))
+    scorer = load_scorer(name, ScorerSettings.from_parameters(parameters))
     times = [perf_counter()]
     load_s = times[0] - started
     settings = replace(MonitorSettings.from_parameters(parameters), end_episode_on_success=False)

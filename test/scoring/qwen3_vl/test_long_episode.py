@@ -6,8 +6,9 @@ import numpy as np
 
 from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame
 from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.scoring.checkpoint.folder import EMBEDDED
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.registry import EMBEDDED, load_scorer
+from topreward_ros.scoring.registry import load_scorer
 
 FRAMES, EVERY = 10_000, 16  # a busy scorer skips frames; one in sixteen is scored
 EARLY = 62 * EVERY  # memory is noted there, and must not grow any more
