@@ -38,7 +38,7 @@ from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question import prompts
 from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.question.templates import fill, read_templates
-from topreward_ros.scoring.qwen3_vl.recording import Recorder
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import Recorder
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import LoadedModel, recorder_for
 from topreward_ros.views.bench import bench_table

@@ -19,7 +19,7 @@ from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoi
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question.prompts import Framing, PromptTokens
 from topreward_ros.scoring.question.templates import read_templates
-from topreward_ros.scoring.qwen3_vl.recording import Recorder
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import Recorder
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import load_scorer
 

@@ -23,8 +23,8 @@ from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.checkpoint import folder
 from topreward_ros.scoring.checkpoint.notes import NOTES_FILE, ModelNotes, read_model_notes
 from topreward_ros.scoring.question.prompts import prompt_hash
-from topreward_ros.scoring.qwen3_vl import recording
-from topreward_ros.scoring.qwen3_vl.video_memory import memory_need
+from topreward_ros.scoring.qwen3_vl import cuda_graphs as recording
+from topreward_ros.scoring.qwen3_vl.video_cache import memory_need
 from topreward_ros.scoring.registry import load_scorer
 
 ROOT = Path(registry.__file__).resolve().parents[2]
@@ -398,7 +398,7 @@ def test_notes_of_a_later_version_are_read_as_far_as_they_are_known(tmp_path):
 COMMIT = "fedcba9876543210fedcba9876543210fedcba98"
 LOAD_FROM_HUB = """
 from topreward_ros.scoring.registry import load_scorer
-from topreward_ros.scoring.qwen3_vl.video_memory import memory_need
+from topreward_ros.scoring.qwen3_vl.video_cache import memory_need
 from topreward_ros.scoring.base import ScorerError, ScorerSettings
 try:
     scorer = load_scorer("some-org/some-model", ScorerSettings("cpu", "float32", 307200, 64, 1, True))

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from topreward_ros.scoring.any_vlm.family import Family
     from topreward_ros.scoring.patches import Preprocessing
     from topreward_ros.scoring.question.prompts import PromptTokens
-    from topreward_ros.scoring.qwen3_vl.recording import Recorder
+    from topreward_ros.scoring.qwen3_vl.cuda_graphs import Recorder
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
 
 def recorder_for(model: Qwen3VLForConditionalGeneration, settings: ScorerSettings) -> Recorder | None:
     """What records ticks as CUDA graphs; None where that cannot be, or is not wanted."""
-    from topreward_ros.scoring.qwen3_vl.recording import Recorder
+    from topreward_ros.scoring.qwen3_vl.cuda_graphs import Recorder
 
     # Which experts a mixture uses hangs on numbers, and a recording can hang on none.
     fits = model.device.type == "cuda" and model.config.model_type in RECORDABLE
@@ -204,7 +204,7 @@ def frame_pixels(preprocessing: Preprocessing, notes: ModelNotes, settings: Scor
 def _check_memory(model: Qwen3VLForConditionalGeneration, settings: ScorerSettings, pixels: int) -> None:
     """Refuse before the first frame what would fail in mid-episode."""
     from topreward_ros.scoring.device import free_memory
-    from topreward_ros.scoring.qwen3_vl.video_memory import memory_need
+    from topreward_ros.scoring.qwen3_vl.video_cache import memory_need
 
     need = memory_need(model.config, settings, pixels, model.dtype.itemsize)
     free = free_memory(model.device)

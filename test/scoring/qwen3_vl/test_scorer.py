@@ -22,12 +22,12 @@ from topreward_ros.scoring.base import PrefixScore, ScorerError
 from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.question.templates import fill, read_templates
 from topreward_ros.scoring.qwen3_vl import scorer as qwen3_vl
-from topreward_ros.scoring.qwen3_vl import video_memory
+from topreward_ros.scoring.qwen3_vl import video_cache as video_memory
 from topreward_ros.scoring.qwen3_vl.language import KeysAndValues
 from topreward_ros.scoring.qwen3_vl.references import PlainForward as FullPasses
 from topreward_ros.scoring.qwen3_vl.references import PrefixCache
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.qwen3_vl.video_memory import VideoMemory, memory_need
+from topreward_ros.scoring.qwen3_vl.video_cache import VideoMemory, memory_need
 
 TASK = "put the cup into the drawer"
 PROMPT = (

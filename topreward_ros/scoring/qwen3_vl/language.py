@@ -25,8 +25,8 @@ from topreward_ros.scoring.qwen3_vl.attention import (
     rotate,
     rounded_up,
 )
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import Recorder, Recordings, Work
 from topreward_ros.scoring.qwen3_vl.linear import Packer
-from topreward_ros.scoring.qwen3_vl.recording import Recorder, Recordings, Work
 
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration

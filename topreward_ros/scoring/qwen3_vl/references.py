@@ -21,8 +21,8 @@ from topreward_ros.scoring import patches
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerInfo
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question.prompts import PromptTokens
-from topreward_ros.scoring.qwen3_vl.episode_memory import pair_up
-from topreward_ros.scoring.qwen3_vl.video_memory import Patch, patch_positions
+from topreward_ros.scoring.qwen3_vl.episode_cache import pair_up
+from topreward_ros.scoring.qwen3_vl.video_cache import Patch, patch_positions
 
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration

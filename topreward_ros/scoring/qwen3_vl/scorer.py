@@ -44,10 +44,10 @@ from topreward_ros.scoring.device import OutOfMemory, errors_named, free_memory,
 from topreward_ros.scoring.frame_budget import FrameBudget
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question.prompts import PromptTokens
-from topreward_ros.scoring.qwen3_vl.episode_memory import Engine, EpisodeMemory, layout_of, score_together
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import Recorder
+from topreward_ros.scoring.qwen3_vl.episode_cache import Engine, EpisodeMemory, layout_of, score_together
 from topreward_ros.scoring.qwen3_vl.language import LanguageModel
-from topreward_ros.scoring.qwen3_vl.recording import Recorder
-from topreward_ros.scoring.qwen3_vl.video_memory import memory_need
+from topreward_ros.scoring.qwen3_vl.video_cache import memory_need
 from topreward_ros.scoring.qwen3_vl.vision import VisionModel
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from topreward_ros.scoring.newest import Newest
 from topreward_ros.scoring.qwen3_vl.attention import rotate
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import Recorder, Recordings, Work
 from topreward_ros.scoring.qwen3_vl.linear import Packer
-from topreward_ros.scoring.qwen3_vl.recording import Recorder, Recordings, Work
 
 _MOST_SIZES = 4  # of frames, of which positions are kept
 _MOST_RECORDED = 2  # patches in a recording: what a tick brings; catching up is rare, and busy enough

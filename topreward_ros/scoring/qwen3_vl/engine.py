@@ -23,7 +23,7 @@ from topreward_ros.scoring.question.answers import read_answers
 from topreward_ros.scoring.question.prompts import PromptTokens, told_time
 from topreward_ros.scoring.qwen3_vl.language import LanguageModel, Pass, PatchFeatures
 from topreward_ros.scoring.qwen3_vl.prompt_tree import PromptTree, make_prompt_tree
-from topreward_ros.scoring.qwen3_vl.video_memory import Patch, VideoMemory, answers_of
+from topreward_ros.scoring.qwen3_vl.video_cache import Patch, VideoMemory, answers_of
 from topreward_ros.scoring.qwen3_vl.vision import VisionModel
 from topreward_ros.scoring.static_scores import Layout, StaticScores
 

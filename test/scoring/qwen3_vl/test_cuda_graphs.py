@@ -22,10 +22,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 from transformers import AutoConfig, Qwen3VLForConditionalGeneration
 
 from topreward_ros.core.frames import EpisodeBuffer
-from topreward_ros.scoring.qwen3_vl import attention, language, recording
+from topreward_ros.scoring.qwen3_vl import attention, language
+from topreward_ros.scoring.qwen3_vl import cuda_graphs as recording
 from topreward_ros.scoring.qwen3_vl import scorer as qwen3_vl
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import Recorder, Recordings, Work
 from topreward_ros.scoring.qwen3_vl.language import KeysAndValues, LanguageModel, Pass, PatchFeatures
-from topreward_ros.scoring.qwen3_vl.recording import Recorder, Recordings, Work
 from topreward_ros.scoring.qwen3_vl.references import PlainForward
 from topreward_ros.scoring.registry import load_scorer
 
