@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.offline.engine_bench import RATE, SIZES, TASK, machine, make_video
 from topreward_ros.scoring.base import PrefixScore, ScorerSettings
 from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million
@@ -50,7 +51,7 @@ def measure(options: argparse.Namespace, folder: str) -> tuple[dict[int, float],
             begun = time.perf_counter()
             for place, scorer in enumerate(together):
                 some = videos[place * number : (place + 1) * number]
-                scores += scorer.score_all([(TASK, video[:tick]) for video in some])
+                scores += scorer.score_all([ScoreRequest.of_frames(TASK, video[:tick]) for video in some])
             seconds[number] += time.perf_counter() - begun
             expected = expected or scores
             pairs = zip(scores, expected, strict=True)

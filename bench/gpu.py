@@ -28,9 +28,10 @@ from rich.progress import track
 from rich.table import Table
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
 from topreward_ros.offline import engine_bench
-from topreward_ros.offline.engine_bench import RATE, TASK, Case, Row, make_video, measure, record_ahead
+from topreward_ros.offline.engine_bench import RATE, TASK, Case, Row, capture_ahead, make_video, measure
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
 from topreward_ros.scoring.checkpoint.random_weights import TINY, Shape, rope, train_tokenizer
 from topreward_ros.scoring.device import give_back
@@ -38,9 +39,9 @@ from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question import prompts
 from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.question.templates import fill, read_templates
-from topreward_ros.scoring.qwen3_vl.cuda_graphs import Recorder
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.registry import LoadedModel, recorder_for
+from topreward_ros.scoring.registry import LoadedModel, graph_runner_for
 from topreward_ros.views.bench import bench_table
 
 GRAPHS, KERNELS = "graphs", "kernels"
@@ -119,7 +120,7 @@ def waits(scorer: Qwen3VLScorer, frames: list[Frame], device: torch.device) -> i
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            scorer.score(TASK, frames)
+            scorer.score(ScoreRequest.of_frames(TASK, frames))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return sum("synchroniz" in str(warning.message) for warning in said)
@@ -128,9 +129,9 @@ def waits(scorer: Qwen3VLScorer, frames: list[Frame], device: torch.device) -> i
 class Way:
     """A scorer, and what was measured of it."""
 
-    def __init__(self, scorer: Qwen3VLScorer, recorder: Recorder | None) -> None:
+    def __init__(self, scorer: Qwen3VLScorer, graphs: GraphRunner | None) -> None:
         self.scorer = scorer
-        self.recorder = recorder
+        self.graphs = graphs
         self.times: list[float] = []  # [ms]
         self.scores: list[float] = []
         self.waits = 0
@@ -138,21 +139,21 @@ class Way:
     def tick(self, frames: list[Frame], device: torch.device) -> None:
         wait_for(device)
         begun = time.perf_counter()
-        self.scores.append(self.scorer.score(TASK, frames).log_prob)
+        self.scores.append(self.scorer.score(ScoreRequest.of_frames(TASK, frames)).log_prob)
         self.times.append(1e3 * (time.perf_counter() - begun))
-        record_ahead(self.scorer)
+        capture_ahead(self.scorer)
 
 
 def measure_ticks(ways: dict[str, Way], video: list[Frame], number: int, device: torch.device) -> None:
     """``number`` ticks of each way behind the same context, each with the newest patch not seen before."""
     context, new = video[: -2 * number], video[-2 * number :]
     for way in ways.values():
-        way.scorer.score(TASK, context)
+        way.scorer.score(ScoreRequest.of_frames(TASK, context))
     for k in range(number):
         for way in ways.values():
             way.tick([*context[:-2], *new[2 * k : 2 * k + 2]], device)
     for way in ways.values():
-        way.scorer.score(TASK, context)
+        way.scorer.score(ScoreRequest.of_frames(TASK, context))
         way.waits = waits(way.scorer, [*context[:-2], *new[:2]], device)
 
 
@@ -161,23 +162,23 @@ def tick_rows(
 ) -> list[dict[str, Any]]:
     """What ``number`` ticks behind the frames of a full context take, one row for each way."""
     parts, device = loaded[:3], loaded.model.device
-    recorders = {GRAPHS: recorder_for(loaded.model, settings), KERNELS: None}
+    runners = {GRAPHS: graph_runner_for(loaded.model, settings), KERNELS: None}
     ways = {
-        way: Way(Qwen3VLScorer(*parts, settings, loaded.info, recorder), recorder)
-        for way, recorder in recorders.items()
-        if recorder is not None or way == KERNELS
+        way: Way(Qwen3VLScorer(*parts, settings, loaded.info, graphs), graphs)
+        for way, graphs in runners.items()
+        if graphs is not None or way == KERNELS
     }
     measure_ticks(ways, video, number, device)
     rows = []
     for name, way in ways.items():
         way.scorer.close()
-        recorder = way.recorder
+        graphs = way.graphs
         pairs = zip(way.scores, ways[KERNELS].scores, strict=True)
         rows.append(
             {
                 "shape": loaded.info.model_id,
                 "prompts": prompts,
-                "way": name if recorder is None or recorder.works else f"{name}: refused, see the warning",
+                "way": name if graphs is None or graphs.works else f"{name}: refused, see the warning",
                 "p50_p95_p99_ms": np.quantile(way.times[WARM_UP:], [0.5, 0.95, 0.99]).tolist(),
                 "waits": way.waits,
                 "differs_nat": max(abs(one - other) for one, other in pairs),

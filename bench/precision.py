@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from topreward_ros.core.episode import MonitorSettings
+from topreward_ros.core.episode import MonitorSettings, ScoreRequest
 from topreward_ros.core.frames import Frame, FrameSchedule
 from topreward_ros.core.progress import PrefixScore, live_progress
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
@@ -103,7 +103,7 @@ def score(subject: Subject, dtype: str, quantization: str, threads: int) -> Scor
 
     def episode(scorer: PrefixScorer) -> list[PrefixScore]:
         ends = range(1, len(subject.video) + 1)
-        return [scorer.score(DEMO_TASK, subject.video[:end]) for end in ends]
+        return [scorer.score(ScoreRequest.of_frames(DEMO_TASK, subject.video[:end])) for end in ends]
 
     return Scores(
         loaded.info.dtype,

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import EpisodeBuffer
 from topreward_ros.offline.engine_bench import RATE, SIZES, TASK, machine, make_video
 from topreward_ros.scoring.base import ScorerSettings
@@ -63,12 +64,12 @@ def measure(options: argparse.Namespace, folder: str) -> Ticks:
             thinned.append(tick)
         for way, scorer in scorers.items():
             begun = time.perf_counter()
-            scorer.score(TASK, buffer.prefix())
+            scorer.score(ScoreRequest(TASK, buffer))
             times[way].append(time.perf_counter() - begun)
-        for _ in scorers[WITHOUT].ahead(TASK, buffer):  # its thinned prefix, but no baseline
+        for _ in scorers[WITHOUT].ahead(ScoreRequest(TASK, buffer)):  # its thinned prefix, but no baseline
             pass
         begun = time.perf_counter()
-        for _ in scorers[AHEAD].ahead(TASK, buffer):
+        for _ in scorers[AHEAD].ahead(ScoreRequest(TASK, buffer)):
             pass
         ahead.append(time.perf_counter() - begun)
     return times, ahead, thinned

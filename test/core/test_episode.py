@@ -370,7 +370,7 @@ def test_whatever_happens_the_record_makes_sense(
         elif kind == "error":
             rig.take(
                 rig.monitor.scorer_failed(
-                    ScoreRequest("it", (Frame(round(now * NS_PER_S), PIXEL),)), "broken"
+                    ScoreRequest.of_frames("it", [Frame(round(now * NS_PER_S), PIXEL)]), "broken"
                 )
             )
         else:

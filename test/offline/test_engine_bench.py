@@ -46,8 +46,8 @@ def test_every_case_is_measured_every_way_and_compared(rows):
 
 def test_a_way_that_says_something_else_is_noticed(rows, monkeypatch, tmp_path_factory):
     class Further(engine_bench.PlainForward):
-        def score(self, *arguments):
-            score = super().score(*arguments)
+        def score_one(self, request):
+            score = super().score_one(request)
             return replace(score, log_prob=score.log_prob - 0.25)
 
     monkeypatch.setattr(engine_bench, "PlainForward", Further)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from topreward_ros.core.episode import MonitorSettings, State
+from topreward_ros.core.episode import MonitorSettings, ScoreRequest, State
 from topreward_ros.core.events import SuccessSettings
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.progress import PrefixScore
@@ -25,7 +24,7 @@ from topreward_ros.offline.score_video import (
     score_videos,
 )
 from topreward_ros.offline.video import VideoError
-from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings, SequentialScorer
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.views.curve_plot import plot_curve, plot_curves
 
@@ -38,7 +37,7 @@ SETTINGS = replace(
 )
 
 
-class Brightness(PrefixScorer):
+class Brightness(SequentialScorer):
     """The brighter the newest frame, the surer: from -4 nat for black to 0 for white."""
 
     info = ScorerInfo("brightness", "1", False, "cpu", "float32", "0" * 16, 4096)
@@ -46,8 +45,9 @@ class Brightness(PrefixScorer):
     def __init__(self) -> None:
         self.asked: list[tuple[str, tuple[Frame, ...]]] = []
 
-    def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
-        self.asked.append((instruction, tuple(prefix)))
+    def score_one(self, request: ScoreRequest) -> PrefixScore:
+        prefix = request.prefix
+        self.asked.append((request.instruction, prefix))
         brightness = [float(frame.image.mean()) / 255.0 for frame in (prefix[-1], prefix[0])]
         log_prob, static = (-4.0 * (1.0 - value) for value in brightness)
         return PrefixScore(log_prob, -1.0, static, num_frames=len(prefix))
@@ -152,7 +152,7 @@ def test_what_cannot_be_scored(video: Path, tmp_path: Path) -> None:
         score_video(tmp_path / "missing.mp4", "x", Brightness(), SETTINGS)
 
     class Broken(Brightness):
-        def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
+        def score_one(self, request: ScoreRequest) -> PrefixScore:
             raise ScorerError("out of memory")
 
     with pytest.raises(ScorerError, match="out of memory"):
@@ -184,8 +184,8 @@ def test_the_picture_shows_the_frames_and_the_warning(video: Path, tmp_path: Pat
 
 def test_the_picture_of_a_start_that_looks_finished(video: Path, tmp_path: Path) -> None:
     class Certain(Brightness):
-        def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
-            return PrefixScore(-0.1, -3.0, -0.1, num_frames=len(prefix))
+        def score_one(self, request: ScoreRequest) -> PrefixScore:
+            return PrefixScore(-0.1, -3.0, -0.1, num_frames=len(request.prefix))
 
     curve = score_video(video, "x", Certain(), SETTINGS)
     assert all(math.isnan(point.progress) for point in curve.points)
@@ -220,10 +220,10 @@ def test_one_that_fails_does_not_harm_the_others(video: Path, tmp_path: Path) ->
     class NotTwice(Brightness):
         """Fails on the frames of 40 pixels."""
 
-        def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
-            if prefix[0].image.shape[0] == 40:
+        def score_one(self, request: ScoreRequest) -> PrefixScore:
+            if request.prefix[0].image.shape[0] == 40:
                 raise ScorerError("no 40")
-            return super().score(instruction, prefix)
+            return super().score_one(request)
 
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no film")

@@ -19,7 +19,7 @@ from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoi
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question.prompts import Framing, PromptTokens
 from topreward_ros.scoring.question.templates import read_templates
-from topreward_ros.scoring.qwen3_vl.cuda_graphs import Recorder
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import load_scorer
 
@@ -51,7 +51,7 @@ def new_scorer(loaded: Qwen3VLScorer, checkpoint: Path) -> Callable[..., Qwen3VL
 
     def make(
         preprocessing: Preprocessing = loaded._engine.preprocessing,
-        recorder: Recorder | None = None,
+        graphs: GraphRunner | None = None,
         **changes: object,
     ) -> Qwen3VLScorer:
         changed = replace(SETTINGS, **changes)  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def new_scorer(loaded: Qwen3VLScorer, checkpoint: Path) -> Callable[..., Qwen3VL
         if changed.prompts or changed.layout != SETTINGS.layout:
             tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
             tokens = PromptTokens(tokenizer, read_templates(changed.prompts), Framing(changed.layout))
-        return Qwen3VLScorer(loaded._model, tokens, preprocessing, changed, info, recorder)
+        return Qwen3VLScorer(loaded._model, tokens, preprocessing, changed, info, graphs)
 
     return make
 

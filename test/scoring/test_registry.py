@@ -17,15 +17,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import EpisodeBuffer
 from topreward_ros.scoring import device, registry
 from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.checkpoint import folder
 from topreward_ros.scoring.checkpoint.notes import NOTES_FILE, ModelNotes, read_model_notes
 from topreward_ros.scoring.question.prompts import prompt_hash
-from topreward_ros.scoring.qwen3_vl import cuda_graphs as recording
-from topreward_ros.scoring.qwen3_vl.video_cache import memory_need
+from topreward_ros.scoring.qwen3_vl import cuda_graphs
+from topreward_ros.scoring.qwen3_vl.memory_need import memory_need
 from topreward_ros.scoring.registry import load_scorer
+
+asked = ScoreRequest.of_frames  # a request for all of some frames
 
 ROOT = Path(registry.__file__).resolve().parents[2]
 
@@ -116,18 +119,17 @@ def test_what_is_stated_is_never_passed(new_scorer, make_video, settings):
     buffer = EpisodeBuffer(12)
     for frame in make_video(60, 64, 96):
         buffer.append(frame)
-        scorer.score("open the drawer", buffer.prefix())
-        for _ in scorer.ahead("open the drawer", buffer):
+        scorer.score(ScoreRequest("open the drawer", buffer))
+        for _ in scorer.ahead(ScoreRequest("open the drawer", buffer)):
             pass
-        videos = (scorer._episode._video, scorer._episode._next_video, scorer._episode._static_video)
-        prompts = scorer._episode.prompts("open the drawer").tokens
+        (episode,) = scorer._episodes.values()
+        videos = (episode._video, episode._next_video, episode._static_video)
+        prompts = episode.prompts("open the drawer").tokens
         per_token = 4 * 2 * 2 * 32 * 4
         for video in videos:
             assert video.bytes <= need.keys_and_values + prompts * per_token
         seen = [
-            tensor
-            for seen in scorer._episode._features.values()
-            for tensor in (seen.embeddings, *seen.deepstack)
+            tensor for seen in episode._features.values() for tensor in (seen.embeddings, *seen.deepstack)
         ]
         assert sum(tensor.untyped_storage().nbytes() for tensor in seen) <= need.features
     assert len(buffer.prefix()) > 6
@@ -154,8 +156,8 @@ def test_half_precision_scores_near_float32(checkpoint, settings, loaded, make_v
     video = make_video(4, 32, 32)
     half = load_scorer(str(checkpoint), replace(settings, dtype="bfloat16"))
     assert half.info.dtype == "bfloat16"
-    expected = loaded.score("lift", video).log_prob
-    assert half.score("lift", video).log_prob == pytest.approx(expected, abs=0.5)
+    expected = loaded.score(asked("lift", video)).log_prob
+    assert half.score(asked("lift", video)).log_prob == pytest.approx(expected, abs=0.5)
 
 
 def test_embedded_loads_silently_and_importing_the_registry_is_cheap():
@@ -257,8 +259,10 @@ def test_a_folder_written_as_the_released_checkpoints_are_scores_the_same(copy, 
     split(copy)
 
     video = make_video(4, 32, 32)
-    expected = loaded.score("lift", video).log_prob
-    assert load_scorer(str(copy), settings).score("lift", video).log_prob == pytest.approx(expected, abs=1e-6)
+    expected = loaded.score(asked("lift", video)).log_prob
+    assert load_scorer(str(copy), settings).score(asked("lift", video)).log_prob == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 def test_shards_that_a_folder_lacks_are_named(copy, settings):
@@ -297,7 +301,7 @@ def test_tied_embeddings_are_no_missing_weights(copy, settings, make_video):
     del weights["lm_head.weight"]
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     scorer = load_scorer(str(copy), settings)
-    assert scorer.score("lift", make_video(2, 32, 32)).log_prob < 0
+    assert scorer.score(asked("lift", make_video(2, 32, 32))).log_prob < 0
     head = scorer._model.lm_head.weight
     assert torch.equal(head, scorer._model.get_input_embeddings().weight)
 
@@ -362,8 +366,8 @@ def test_a_known_instruction_reaches_the_model_as_it_was_trained(copy, settings,
         ("pull the drawer open", "Pull the drawer open"),
         ("fold The towel.", "fold The towel."),  # unknown: as it was said
     ):
-        assert scorer.score(said, video) == loaded.score(trained, video)
-    assert loaded.score("Open the drawer.", video) != loaded.score("open the drawer", video)
+        assert scorer.score(asked(said, video)) == loaded.score(asked(trained, video))
+    assert loaded.score(asked("Open the drawer.", video)) != loaded.score(asked("open the drawer", video))
 
 
 @pytest.mark.parametrize(
@@ -398,7 +402,7 @@ def test_notes_of_a_later_version_are_read_as_far_as_they_are_known(tmp_path):
 COMMIT = "fedcba9876543210fedcba9876543210fedcba98"
 LOAD_FROM_HUB = """
 from topreward_ros.scoring.registry import load_scorer
-from topreward_ros.scoring.qwen3_vl.video_cache import memory_need
+from topreward_ros.scoring.qwen3_vl.memory_need import memory_need
 from topreward_ros.scoring.base import ScorerError, ScorerSettings
 try:
     scorer = load_scorer("some-org/some-model", ScorerSettings("cpu", "float32", 307200, 64, 1, True))
@@ -460,7 +464,7 @@ def test_a_name_that_the_hub_does_not_allow_is_not_here(settings, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("device_type", "model_type", "wanted", "recorded"),
+    ("device_type", "model_type", "wanted", "captured"),
     [
         ("cuda", "qwen3_vl", True, True),
         ("cuda", "qwen3_vl", False, False),
@@ -468,10 +472,10 @@ def test_a_name_that_the_hub_does_not_allow_is_not_here(settings, tmp_path):
         ("cpu", "qwen3_vl", True, False),
     ],
 )
-def test_ticks_are_recorded_where_that_can_be(
-    settings, monkeypatch, device_type, model_type, wanted, recorded
+def test_ticks_are_captured_where_that_can_be(
+    settings, monkeypatch, device_type, model_type, wanted, captured
 ):
-    monkeypatch.setattr(recording, "Recorder", lambda device: f"records on {device}")
+    monkeypatch.setattr(cuda_graphs, "GraphRunner", lambda device: f"captures on {device}")
     model = SimpleNamespace(device=torch.device(device_type), config=SimpleNamespace(model_type=model_type))
-    made = registry.recorder_for(model, replace(settings, cuda_graphs=wanted))
-    assert made == (f"records on {device_type}" if recorded else None)
+    made = registry.graph_runner_for(model, replace(settings, cuda_graphs=wanted))
+    assert made == (f"captures on {device_type}" if captured else None)

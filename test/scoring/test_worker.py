@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,13 +13,13 @@ import pytest
 from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring import worker as worker_module
-from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError, ScorerInfo
+from topreward_ros.scoring.base import PrefixScore, ScorerError, ScorerInfo, SequentialScorer
 from topreward_ros.scoring.worker import ScoreResult, ScoringWorker
 
 PIXEL = np.zeros((1, 1, 3), np.uint8)
 
 
-class GatedScorer(PrefixScorer):
+class GatedScorer(SequentialScorer):
     """A scorer whose calls wait until the test lets them go, and fail when the test says so.
 
     What is under test is the thread around a scorer; a real model would only hide its timing.
@@ -33,7 +33,8 @@ class GatedScorer(PrefixScorer):
         self.error: Exception | None = None
         self.closed = False
 
-    def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
+    def score_one(self, request: ScoreRequest) -> PrefixScore:
+        prefix = request.prefix
         self.seen.append(prefix[-1].stamp_ns)
         self.begun.release()
         self.gate.acquire()
@@ -46,7 +47,7 @@ class GatedScorer(PrefixScorer):
 
 
 def request(stamp_ns: int) -> ScoreRequest:
-    return ScoreRequest("open the drawer", (Frame(stamp_ns, PIXEL),))
+    return ScoreRequest.of_frames("open the drawer", [Frame(stamp_ns, PIXEL)])
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import ScorerSettings
@@ -81,7 +82,7 @@ def test_the_scorer_gives_what_was_trained(tmp_path: Path, height: int, odd: boo
         video = [Frame(stamp, frame) for stamp, frame in zip(stamps, sample.frames, strict=True)]
         video = video[:7] if odd else video
         for place, question in enumerate(QUESTIONS):
-            answer = scorer.score(question.wording, video[: 2 * question.patches])
+            answer = scorer.score(ScoreRequest.of_frames(question.wording, video[: 2 * question.patches]))
             trained = log_probs[number, place]
             assert answer.log_prob == pytest.approx(float(trained[trainee.tokens.answer_true]), abs=1e-4)
             assert answer.log_prob_false == pytest.approx(

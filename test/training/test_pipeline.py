@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import ScorerSettings
@@ -83,7 +84,7 @@ def test_two_steps_of_training_give_the_same_weights_again_and_a_model_that_load
     assert not scorer.info.random_weights
     frames = Clip.load(data / "train/drawer-open/0000-right.npz").frames
     video = [Frame(number * 500_000_000, frame) for number, frame in enumerate(frames)]
-    score = scorer.score("open the drawer", video)
+    score = scorer.score(ScoreRequest.of_frames("open the drawer", video))
     assert score.log_prob < 0 and score.log_prob_static < 0
 
 

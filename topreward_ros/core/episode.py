@@ -12,8 +12,8 @@ After an end nothing is scored until a new task, a reset, or stamps that go back
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from math import nan
 from typing import Any
@@ -145,8 +145,16 @@ class ScoreRequest:
     """A prefix to be scored. Its answer goes back with `TaskMonitor.add_score` or `scorer_failed`."""
 
     instruction: str
-    prefix: tuple[Frame, ...]
-    buffer: EpisodeBuffer | None = None  #: a copy, of which ``prefix`` is the prefix: says what comes next
+    buffer: EpisodeBuffer  #: the episode's frames as of now, not to be added to; says what comes next, too
+    prefix: tuple[Frame, ...] = field(init=False)  #: what is scored: the frames of ``buffer``
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefix", self.buffer.prefix())
+
+    @classmethod
+    def of_frames(cls, instruction: str, frames: Iterable[Frame]) -> ScoreRequest:
+        """A request for all of ``frames``, whatever an episode's buffer would keep of them."""
+        return cls(instruction, EpisodeBuffer.holding(frames))
 
 
 class _Episode:
@@ -266,8 +274,7 @@ class TaskMonitor:
             message = f"no success within episode_timeout = {timeout_s:g} s"
             return None, [*outputs, *self._cut(EventType.TIMEOUT, State.FAILED, message, timeout_s)]
         episode.buffer.append(frame)
-        buffer = episode.buffer.copy()
-        return ScoreRequest(episode.instruction, buffer.prefix(), buffer), outputs
+        return ScoreRequest(episode.instruction, episode.buffer.copy()), outputs
 
     def add_score(self, request: ScoreRequest, score: PrefixScore) -> list[Output]:
         """Take the score of a request of the current episode, in order of stamps.

@@ -6,7 +6,7 @@ camera give the same prefixes. No clock is read here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -113,6 +113,20 @@ class EpisodeBuffer:
         self.stride = 1  #: every stride-th pair is kept
         self._pairs: dict[int, tuple[Frame, ...]] = {}  # index of the pair in the episode -> its frames
         self._count = 0
+
+    @classmethod
+    def holding(cls, frames: Iterable[Frame]) -> EpisodeBuffer:
+        """A buffer with room for all of ``frames``, and these in it.
+
+        >>> frames = [Frame(k, np.zeros((1, 1, 3), np.uint8)) for k in range(7)]
+        >>> EpisodeBuffer.holding(frames).prefix() == tuple(frames)
+        True
+        """
+        held = list(frames)
+        buffer = cls(max(FEWEST_FRAMES, len(held) + len(held) % 2))
+        for frame in held:
+            buffer.append(frame)
+        return buffer
 
     def append(self, frame: Frame) -> None:
         """Add the newest frame, dropping older ones if need be."""

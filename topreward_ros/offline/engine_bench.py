@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.offline.plain_data import plain
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerSettings
 from topreward_ros.scoring.question.templates import read_templates
 from topreward_ros.scoring.qwen3_vl.references import PlainForward, PrefixCache
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.registry import LoadedModel, load_model, recorder_for
+from topreward_ros.scoring.registry import LoadedModel, graph_runner_for, load_model
 
 JSON_FORMAT = "topreward_bench/1"
 PREFIXES = 15
@@ -134,7 +135,9 @@ def measure(
     row.ways = {way: Measured() for way in new}
     for make in new.values():
         with closing(make()) as scorer:
-            scorer.score(TASK, video[:2])  # libraries choose kernels and start threads with the first pass
+            scorer.score(
+                ScoreRequest.of_frames(TASK, video[:2])
+            )  # libraries choose kernels and start threads with the first pass
     scorers = {way: make() for way, make in new.items()}
     scores = _episode(scorers, video, ends, row.ways)
     for scorer in scorers.values():
@@ -152,7 +155,7 @@ def _maker(way: str, loaded: LoadedModel, settings: ScorerSettings) -> Callable[
     model, tokens, preprocessing, info = loaded
     if way == OURS:
         return lambda: Qwen3VLScorer(
-            model, tokens, preprocessing, settings, info, recorder_for(model, settings)
+            model, tokens, preprocessing, settings, info, graph_runner_for(model, settings)
         )
     reference = {PLAIN: PlainForward, CACHE: PrefixCache}[way]
     return lambda: reference(model, tokens, preprocessing, info, RATE)
@@ -166,11 +169,12 @@ def _episode(
     for way in scorers:
         measured[way].episode = 0.0
     for end in ends:
+        request = ScoreRequest.of_frames(TASK, video[:end])
         for way, scorer in scorers.items():
             begun = time.perf_counter()
-            scores[way].append(scorer.score(TASK, video[:end]))
+            scores[way].append(scorer.score(request))
             measured[way].episode += time.perf_counter() - begun
-            record_ahead(scorer)
+            capture_ahead(scorer)
     return scores
 
 
@@ -178,17 +182,18 @@ def _last_tick(scorer: PrefixScorer, video: list[Frame], warm: bool) -> float:
     """Seconds for the last frame when all others were scored already."""
     for ahead in (3, 2, 1) if warm else ():
         if len(video) > ahead:
-            scorer.score(TASK, video[:-ahead])
-            record_ahead(scorer)
+            scorer.score(ScoreRequest.of_frames(TASK, video[:-ahead]))
+            capture_ahead(scorer)
+    request = ScoreRequest.of_frames(TASK, video)
     begun = time.perf_counter()
-    scorer.score(TASK, video)
+    scorer.score(request)
     return time.perf_counter() - begun
 
 
-def record_ahead(scorer: PrefixScorer) -> None:
-    """Let a scorer on a GPU record what the next score will need, as it does between two ticks."""
+def capture_ahead(scorer: PrefixScorer) -> None:
+    """Let a scorer on a GPU capture the CUDA graphs of the next score, as it does between two ticks."""
     if isinstance(scorer, Qwen3VLScorer):
-        for _ in scorer.record_ahead():
+        for _ in scorer.capture_ahead():
             pass
 
 

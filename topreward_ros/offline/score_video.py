@@ -203,7 +203,7 @@ def score_videos(
             continue
         # After memory ran out the scorer takes fewer: the others wait where they are.
         some = [*running.items()][: max(1, min(at_once, scorer.episodes_at_once()))]
-        scores = scorer.score_all([(request.instruction, request.prefix) for _, (_, request) in some])
+        scores = scorer.score_all([request for _, (_, request) in some])
         for (number, (episode, _)), score in zip(some, scores, strict=True):
             if isinstance(score, ScorerError):
                 del running[number]

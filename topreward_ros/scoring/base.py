@@ -1,4 +1,4 @@
-"""What a scorer is: a pure function from (instruction, prefix) to log-probabilities.
+"""What a scorer is: a pure function from a request (instruction and prefix) to log-probabilities.
 
 A scorer may cache whatever it likes between calls, but no caller can tell: the same arguments give
 the same numbers, whatever was scored before. Episodes, thinning and clocks are not its business.
@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from topreward_ros.core.frames import EpisodeBuffer, Frame
+from topreward_ros.core.episode import ScoreRequest
+from topreward_ros.core.frames import Frame
 from topreward_ros.core.progress import PrefixScore, ProgressMode
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ScorerError",
     "ScorerInfo",
     "ScorerSettings",
+    "SequentialScorer",
     "in_a_line",
 ]
 
@@ -73,7 +75,7 @@ class ScorerSettings:
     chat_template: bool = False  #: see `prompts.Framing`
     sample_rate: float = 0.0  #: [Hz] at which frames come, so that times can be told as due; 0: as they are
     quantization: str = "none"  #: of the language model's weights: 'none' or 'int8', see `quantization`
-    cuda_graphs: bool = True  #: record ticks on a GPU, see `recording`
+    cuda_graphs: bool = True  #: capture ticks on a GPU, see `qwen3_vl.cuda_graphs`
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> ScorerSettings:
@@ -101,32 +103,32 @@ class PrefixScorer(ABC):
     info: ScorerInfo
 
     @abstractmethod
-    def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
-        """Log-probability that the trajectory in ``prefix`` completes ``instruction``.
+    def score_all(self, requests: Sequence[ScoreRequest]) -> list[PrefixScore | ScorerError]:
+        """Log-probabilities that the trajectories in the prefixes complete the instructions.
 
-        ``prefix`` holds at least one frame, in order of stamps; its first frame is the episode's
-        first. Frames are told apart by identity (``is``), so passing the same objects again lets
-        the scorer reuse what it computed for them. Raises `ScorerError`.
-        """
-
-    def score_all(self, requests: Sequence[tuple[str, Sequence[Frame]]]) -> list[PrefixScore | ScorerError]:
-        """`score` for several episodes at once, which is faster where the model can share the work.
-
-        ``requests``: an instruction and a prefix of each; no two are of one episode. An episode goes on with
-        the next call that has a prefix with the same first frame; one that is left out is forgotten. Where a
+        The requests are of different episodes, which share the work where the model can. Of each, the prefix
+        holds at least one frame, in order of stamps. Frames are told apart by identity (``is``), so passing
+        the same objects again lets the scorer reuse what it computed for them. An episode goes on with the
+        next call that has a prefix with the same first frame; one that is left out is forgotten. Where a
         prefix cannot be scored, its error is given in the place of its score.
         """
-        return [_outcome(self, instruction, prefix) for instruction, prefix in requests]
+
+    def score(self, request: ScoreRequest) -> PrefixScore:
+        """`score_all` for one request. Raises `ScorerError`."""
+        (outcome,) = self.score_all([request])
+        if isinstance(outcome, ScorerError):
+            raise outcome
+        return outcome
 
     def episodes_at_once(self) -> int:
         """How many episodes `score_all` can hold, and is the faster for; fewer once memory ran out."""
         return 1
 
-    def ahead(self, instruction: str, buffer: EpisodeBuffer) -> Iterator[None]:
-        """Work that later scores will need, in small steps: each ``next`` does one.
+    def ahead(self, request: ScoreRequest) -> Iterator[None]:
+        """Work that later scores of the episode will need, in small steps: each ``next`` does one.
 
-        ``buffer`` has the prefix that was scored last. To be called while there is nothing to score; what
-        was not done in time is done when it is needed. Raises `ScorerError`.
+        ``request``: the one that was scored last. To be called while there is nothing to score; what was not
+        done in time is done when it is needed. Raises `ScorerError`.
         """
         yield from ()
 
@@ -144,11 +146,22 @@ class PrefixScorer(ABC):
         """Give back memory (device memory above all). The scorer is unusable afterwards."""
 
 
-def _outcome(scorer: PrefixScorer, instruction: str, prefix: Sequence[Frame]) -> PrefixScore | ScorerError:
-    try:
-        return scorer.score(instruction, prefix)
-    except ScorerError as error:
-        return error
+class SequentialScorer(PrefixScorer):
+    """A scorer of episodes that share no work: one after the other."""
+
+    @abstractmethod
+    def score_one(self, request: ScoreRequest) -> PrefixScore:
+        """See `PrefixScorer.score`."""
+
+    def score_all(self, requests: Sequence[ScoreRequest]) -> list[PrefixScore | ScorerError]:
+        """See `PrefixScorer.score_all`."""
+        return [self._outcome(request) for request in requests]
+
+    def _outcome(self, request: ScoreRequest) -> PrefixScore | ScorerError:
+        try:
+            return self.score_one(request)
+        except ScorerError as error:
+            return error
 
 
 def check_frames(prefix: Sequence[Frame]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
-from topreward_ros.core.frames import FEWEST_FRAMES, EpisodeBuffer, Frame
+from topreward_ros.core.episode import ScoreRequest
+from topreward_ros.core.frames import FEWEST_FRAMES, EpisodeBuffer
 from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings
 
 _log = logging.getLogger(__name__)
@@ -24,14 +24,14 @@ class FrameBudget:
         """Whether memory ran out before."""
         return self._frames < self._settings.max_frames
 
-    def within(self, prefix: Sequence[Frame]) -> Sequence[Frame]:
-        """All frames, until memory ran out once: then thinned as the episode's buffer would do it."""
-        if not self.is_lowered or len(prefix) <= self._frames:
-            return prefix
+    def within(self, request: ScoreRequest) -> ScoreRequest:
+        """``request`` as it is; once memory ran out, thinned as the episode's buffer would thin it."""
+        if not self.is_lowered or len(request.prefix) <= self._frames:
+            return request
         buffer = EpisodeBuffer(self._frames)
-        for frame in prefix:
+        for frame in request.prefix:
             buffer.append(frame)
-        return buffer.prefix()
+        return ScoreRequest(request.instruction, buffer)
 
     def lower(self, frames: int) -> None:
         """Go on with half of ``frames``, for which there was no memory, and say so.

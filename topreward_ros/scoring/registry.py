@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from topreward_ros.core.frames import FEWEST_FRAMES
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings, in_a_line
 from topreward_ros.scoring.checkpoint.folder import (
+    CAPTURABLE,
     INCREMENTAL,
-    RECORDABLE,
     find_folder,
     is_incremental,
     read_config,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from topreward_ros.scoring.any_vlm.family import Family
     from topreward_ros.scoring.patches import Preprocessing
     from topreward_ros.scoring.question.prompts import PromptTokens
-    from topreward_ros.scoring.qwen3_vl.cuda_graphs import Recorder
+    from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
 
 _log = logging.getLogger(__name__)
 
@@ -62,17 +62,17 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
     loaded = load_model(model, settings)
     from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 
-    recorder = recorder_for(loaded.model, settings)
-    return Qwen3VLScorer(loaded.model, loaded.tokens, loaded.preprocessing, settings, loaded.info, recorder)
+    graphs = graph_runner_for(loaded.model, settings)
+    return Qwen3VLScorer(loaded.model, loaded.tokens, loaded.preprocessing, settings, loaded.info, graphs)
 
 
-def recorder_for(model: Qwen3VLForConditionalGeneration, settings: ScorerSettings) -> Recorder | None:
-    """What records ticks as CUDA graphs; None where that cannot be, or is not wanted."""
-    from topreward_ros.scoring.qwen3_vl.cuda_graphs import Recorder
+def graph_runner_for(model: Qwen3VLForConditionalGeneration, settings: ScorerSettings) -> GraphRunner | None:
+    """What captures ticks as CUDA graphs; None where that cannot be, or is not wanted."""
+    from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
 
-    # Which experts a mixture uses hangs on numbers, and a recording can hang on none.
-    fits = model.device.type == "cuda" and model.config.model_type in RECORDABLE
-    return Recorder(model.device) if settings.cuda_graphs and fits else None
+    # Which experts a mixture runs depends on tensor values; a graph repeats the same kernels always.
+    fits = model.device.type == "cuda" and model.config.model_type in CAPTURABLE
+    return GraphRunner(model.device) if settings.cuda_graphs and fits else None
 
 
 def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
@@ -204,7 +204,7 @@ def frame_pixels(preprocessing: Preprocessing, notes: ModelNotes, settings: Scor
 def _check_memory(model: Qwen3VLForConditionalGeneration, settings: ScorerSettings, pixels: int) -> None:
     """Refuse before the first frame what would fail in mid-episode."""
     from topreward_ros.scoring.device import free_memory
-    from topreward_ros.scoring.qwen3_vl.video_cache import memory_need
+    from topreward_ros.scoring.qwen3_vl.memory_need import memory_need
 
     need = memory_need(model.config, settings, pixels, model.dtype.itemsize)
     free = free_memory(model.device)

@@ -120,10 +120,8 @@ class ScoringWorker:
 
     def _work_ahead(self, request: ScoreRequest) -> None:
         """Let the scorer do what it will need, step by step, until there is something to score."""
-        if request.buffer is None:
-            return
         try:
-            for _ in self.scorer.ahead(request.instruction, request.buffer):
+            for _ in self.scorer.ahead(request):
                 with self._wake:
                     if self._pending is not None or self._stopping:
                         return
@@ -151,7 +149,7 @@ class ScoringWorker:
         begun = time.perf_counter()
         score, error = None, ""
         try:
-            score = self.scorer.score(request.instruction, request.prefix)
+            score = self.scorer.score(request)
         except ScorerError as exc:
             error = str(exc)
         except Exception as exc:  # a scorer must never take the robot's node down

@@ -24,6 +24,7 @@ from transformers.models.molmo2.video_processing_molmo2 import arange_for_poolin
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.smolvlm import processing_smolvlm
 
+from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import EpisodeBuffer, Frame
 from topreward_ros.offline.models import check_model, describe_model
 from topreward_ros.scoring.any_vlm.scorer import TransformersVlmScorer
@@ -39,6 +40,8 @@ from topreward_ros.scoring.question.templates import PAPER, fill, read_templates
 from topreward_ros.scoring.qwen3_vl.references import PlainForward
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import load_model, load_scorer
+
+asked = ScoreRequest.of_frames  # a request for all of some frames
 
 TASK = "open the drawer"
 TEN = read_templates("ten_prompts.txt")
@@ -507,7 +510,7 @@ def test_every_prefix_equals_a_forward_pass_by_hand(family, folders, scorers, vi
     scorer, folder, question = scorers(family), folders(family), fill(PAPER, TASK)
     seen = []
     for count in (1, 2, 5):
-        score = scorer.score(TASK, video[:count])
+        score = scorer.score(asked(TASK, video[:count]))
         true, false = expected(scorer, folder, video[:count], question)
         still, _ = expected(scorer, folder, video[:1] * count, question)
         assert values(score) == pytest.approx((true, false, still), abs=1e-4)
@@ -515,10 +518,10 @@ def test_every_prefix_equals_a_forward_pass_by_hand(family, folders, scorers, vi
         assert -100 < score.log_prob < 0
         seen.append(score.log_prob)
     assert np.ptp(seen) > 0.01
-    assert values(scorer.score(TASK, video[:2]))[0] == seen[1], "the same twice"
-    assert scorer.score("fold the towel", video[:2]).log_prob != pytest.approx(seen[1], abs=1e-3)
+    assert values(scorer.score(asked(TASK, video[:2])))[0] == seen[1], "the same twice"
+    assert scorer.score(asked("fold the towel", video[:2])).log_prob != pytest.approx(seen[1], abs=1e-3)
     moved = [video[0], Frame(video[1].stamp_ns, video[4].image)]
-    assert scorer.score(TASK, moved).log_prob != pytest.approx(seen[1], abs=1e-4)
+    assert scorer.score(asked(TASK, moved)).log_prob != pytest.approx(seen[1], abs=1e-4)
 
 
 @every_family
@@ -527,13 +530,13 @@ def test_prompts_are_averaged_and_scored_against_each_other(family, folders, loa
     scorer = load(family, prompts="ten_prompts.txt", static_baseline=False)
     pairs = [expected(scorer, folders(family), frames, fill(template, TASK)) for template in TEN]
     true, false = np.array(pairs).T
-    score = scorer.score(TASK, frames)
+    score = scorer.score(asked(TASK, frames))
     assert score.log_prob == pytest.approx(true.mean(), abs=1e-4)
     assert score.log_prob_false == pytest.approx(false.mean(), abs=1e-4)
     assert score.log_prob_std == pytest.approx(true.std(ddof=1), abs=1e-4)
     assert math.isnan(score.log_prob_static)
     scorer = load(family, prompts="ten_prompts.txt", contrastive=True)
-    score = scorer.score(TASK, frames)
+    score = scorer.score(asked(TASK, frames))
     assert score.log_prob == pytest.approx(-np.log1p(np.exp(false - true)).mean(), abs=1e-4)
     assert score.log_prob_static < 0
     assert scorer.info.prompt_hash != load(family).info.prompt_hash
@@ -553,7 +556,7 @@ def test_the_chat_template_closes_the_users_turn(family, folders, settings, tmp_
     )
     question = fill(PAPER, TASK) + closing.get(family, standard)
     true, false = by_hand(family, folder, scorer._model, video[:2], question, answers)
-    score = scorer.score(TASK, video[:2])
+    score = scorer.score(asked(TASK, video[:2]))
     assert (score.log_prob, score.log_prob_false) == pytest.approx((true, false), abs=1e-4)
 
 
@@ -565,12 +568,12 @@ def test_a_baseline_of_a_known_layout_is_not_computed_again(family, load, video,
     monkeypatch.setattr(type(scorer), "_run", lambda *arguments: passes.append(1) or real(*arguments))
     for frames, count in ((video[:3], 2), (video[:3], 1), ([*video[:2], video[4]], 2 - (family in TIMELESS))):
         passes.clear()
-        scorer.score(TASK, frames)
+        scorer.score(asked(TASK, frames))
         assert len(passes) == count
     passes.clear()
-    scorer.score("fold the towel", video[:3])
+    scorer.score(asked("fold the towel", video[:3]))
     other = [Frame(frame.stamp_ns, frame.image) for frame in video[:3]]
-    scorer.score("fold the towel", other)
+    scorer.score(asked("fold the towel", other))
     assert len(passes) == 4, "another task, and another episode"
 
 
@@ -591,13 +594,13 @@ def test_a_scorer_says_where_its_numbers_come_from_and_that_it_is_slow(family, f
 @every_family
 def test_frames_of_any_size_are_scored_in_half_precision_too(family, load, make_video, scorers):
     wide = make_video(3, 90, 160)
-    score = load(family, max_pixels=32 * 32).score(TASK, wide)
+    score = load(family, max_pixels=32 * 32).score(asked(TASK, wide))
     assert score.log_prob < 0
     half = load(family, dtype="bfloat16", max_pixels=32 * 32, static_baseline=False)
     assert half.info.dtype == "bfloat16"
-    assert half.score(TASK, wide).log_prob == pytest.approx(score.log_prob, abs=0.5)
+    assert half.score(asked(TASK, wide)).log_prob == pytest.approx(score.log_prob, abs=0.5)
     for height, width in ((1, 1), (3, 40), (40, 3)):
-        assert scorers(family).score(TASK, make_video(2, height, width)).log_prob < 0
+        assert scorers(family).score(asked(TASK, make_video(2, height, width))).log_prob < 0
 
 
 @every_family
@@ -614,7 +617,7 @@ def test_no_instruction_is_read_as_structure(family, scorers, video):
             run = scorer._run
             patch.setattr(scorer, "_run", lambda inputs: given.append(inputs["input_ids"]) or run(inputs))
             patch.setattr(scorer, "_settings", replace(scorer._settings, static_baseline=False))
-            assert math.isfinite(scorer.score(instruction, video[:2]).log_prob)
+            assert math.isfinite(scorer.score(asked(instruction, video[:2])).log_prob)
         return given[0][0].tolist()
 
     plain = ids_of("fold the towel")
@@ -623,14 +626,14 @@ def test_no_instruction_is_read_as_structure(family, scorers, video):
         assert len(number) == 1, token
         assert ids_of(f"fold {token} towel").count(number[0]) == plain.count(number[0]), token
     assert ids_of("y" * 3000) == ids_of("y" * 2000) != ids_of("y" * 1999)
-    assert math.isfinite(scorer.score("\ud800 {instruction}", video[:2]).log_prob)
-    assert math.isfinite(scorer.score("", video[:2]).log_prob)
+    assert math.isfinite(scorer.score(asked("\ud800 {instruction}", video[:2])).log_prob)
+    assert math.isfinite(scorer.score(asked("", video[:2])).log_prob)
 
 
 def test_an_idle_camera_scores_the_baseline(scorers, video):
     for family in FAMILIES:
         idle = [Frame(frame.stamp_ns, video[0].image.copy()) for frame in video]
-        score = scorers(family).score(TASK, idle)
+        score = scorers(family).score(asked(TASK, idle))
         assert score.log_prob == pytest.approx(score.log_prob_static, abs=1e-5)
 
 
@@ -752,21 +755,21 @@ def test_a_chat_without_a_template_is_refused(folders, settings, tmp_path, video
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ScorerError, match=r"chat_template is true, and .* has no chat template"):
         load_scorer(str(folder), replace(settings, chat_template=True))
-    assert load_scorer(str(folder), settings).score(TASK, video[:2]).log_prob < 0
+    assert load_scorer(str(folder), settings).score(asked(TASK, video[:2])).log_prob < 0
 
 
 def test_a_result_that_is_no_number_is_an_error_and_the_next_call_works(load, video):
     scorer = load("internvl")
-    before = scorer.score(TASK, video)
+    before = scorer.score(asked(TASK, video))
     weight = scorer._model.lm_head.weight
     kept = weight.clone()
     weight.fill_(math.nan)
     with pytest.raises(
         ScorerError, match=r"are \[nan, nan\] after 5 frames in torch\.float32: try dtype float32"
     ):
-        scorer.score(TASK, video)
+        scorer.score(asked(TASK, video))
     weight.copy_(kept)
-    assert scorer.score(TASK, video) == before
+    assert scorer.score(asked(TASK, video)) == before
 
 
 def test_memory_that_runs_out_costs_half_the_frames_and_not_the_score(load, monkeypatch, caplog):
@@ -785,25 +788,25 @@ def test_memory_that_runs_out_costs_half_the_frames_and_not_the_score(load, monk
         return real(scorer, inputs)
 
     monkeypatch.setattr(type(scorer), "_run", run)
-    scores = [scorer.score(TASK, frames[:count]) for count in range(1, 13)]
+    scores = [scorer.score(asked(TASK, frames[:count])) for count in range(1, 13)]
     assert [score.num_frames for score in scores] == [*range(1, 9), 3, 4, 3, 4]
     (warning,) = (record.getMessage() for record in caplog.records)
     assert "out of memory on cpu with 9 frames" in warning and "at most 4 are scored" in warning
     thinned = EpisodeBuffer(4)
     for frame in frames:
         thinned.append(frame)
-    assert scores[-1] == load("internvl").score(TASK, thinned.prefix())
+    assert scores[-1] == load("internvl").score(ScoreRequest(TASK, thinned))
     room[0] = 3
     with pytest.raises(ScorerError, match=r"out of memory on cpu with 4 frames.*max_pixels.*max_frames"):
-        scorer.score(TASK, frames)
+        scorer.score(asked(TASK, frames))
 
 
 def test_a_bad_frame_is_named_and_closing_lets_go_of_the_model(load):
     scorer = load("internvl", static_baseline=False)
     with pytest.raises(ScorerError, match="at least one"):
-        scorer.score(TASK, [])
+        scorer.score(asked(TASK, []))
     with pytest.raises(ScorerError, match=r"uint8 of shape \(height, width, 3\)"):
-        scorer.score(TASK, [Frame(0, np.zeros((4, 4), np.uint8))])
+        scorer.score(asked(TASK, [Frame(0, np.zeros((4, 4), np.uint8))]))
     scorer.close()
     assert not hasattr(scorer, "_model")
 
@@ -851,10 +854,15 @@ def test_a_mixture_of_experts_is_scored_incrementally_and_exactly(experts, setti
     still = [Frame(frame.stamp_ns, video[0].image) for frame in video]
     seen = []
     for count in range(1, len(video) + 1):
-        score, expected = scorer.score(TASK, video[:count]), plain.score(TASK, video[:count])
+        score, expected = (
+            scorer.score(asked(TASK, video[:count])),
+            plain.score(asked(TASK, video[:count])),
+        )
         assert score.log_prob == pytest.approx(expected.log_prob, abs=1e-4)
         assert score.log_prob_false == pytest.approx(expected.log_prob_false, abs=1e-4)
         assert score.log_prob_std == pytest.approx(expected.log_prob_std, abs=1e-4)
-        assert score.log_prob_static == pytest.approx(plain.score(TASK, still[:count]).log_prob, abs=1e-4)
+        assert score.log_prob_static == pytest.approx(
+            plain.score(asked(TASK, still[:count])).log_prob, abs=1e-4
+        )
         seen.append(score.log_prob)
     assert np.ptp(seen) > 0.05

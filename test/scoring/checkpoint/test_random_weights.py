@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 
+from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
 from topreward_ros.scoring.registry import load_scorer
 
@@ -39,7 +40,9 @@ def test_it_is_small_and_marked(checkpoint):
 def test_the_numbers_follow_the_video_whatever_the_seed(seed, settings, make_video, tmp_path):
     scorer = load_scorer(str(make_random_checkpoint(tmp_path / "model", seed)), settings)
     video = make_video(8, 64, 64)
-    scores = [scorer.score("open the drawer", video[: i + 1]) for i in range(len(video))]
+    scores = [
+        scorer.score(ScoreRequest.of_frames("open the drawer", video[: i + 1])) for i in range(len(video))
+    ]
     # nats; by chance upwards or downwards
     assert max(abs(score.log_prob - score.log_prob_static) for score in scores) > 0.2
     assert all(-40 < score.log_prob < -0.1 for score in scores)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
+from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.checkpoint.random_weights import train_tokenizer
 from topreward_ros.scoring.question import prompts
@@ -63,7 +64,7 @@ def test_text_without_added_tokens_is_cut_as_by_the_tokenizer_itself(tokens, tok
 
 @pytest.mark.parametrize("instruction", ABUSE)
 def test_every_instruction_is_scored(instruction, new_scorer, make_video):
-    score = new_scorer().score(instruction, make_video(3, 32, 32))
+    score = new_scorer().score(ScoreRequest.of_frames(instruction, make_video(3, 32, 32)))
     assert score.log_prob < 0
 
 

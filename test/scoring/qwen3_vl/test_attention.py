@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topreward_ros.scoring.qwen3_vl import attention
-from topreward_ros.scoring.qwen3_vl.attention import Filled, Older, attend, kernels_of
+from topreward_ros.scoring.qwen3_vl.attention import Context, ValidLength, attend, kernels_of
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -23,9 +23,9 @@ def inputs(length: int, tokens: int, heads: tuple[int, int], size: int = 16) -> 
 
 
 def with_one_mask(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sees: torch.Tensor):
-    older = torch.ones(len(sees), key.shape[2] - len(sees), dtype=torch.bool)
+    context = torch.ones(len(sees), key.shape[2] - len(sees), dtype=torch.bool)
     return torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=torch.cat([older, sees], dim=1), scale=0.3, enable_gqa=True
+        query, key, value, attn_mask=torch.cat([context, sees], dim=1), scale=0.3, enable_gqa=True
     )
 
 
@@ -34,20 +34,20 @@ def bias_of(sees: torch.Tensor) -> torch.Tensor:
 
 
 def split_attention(query, key, value, sees, more: int = 0):
-    """``more`` than nothing: as many tokens lie behind the older ones that are not there."""
+    """``more`` than nothing: as many tokens lie behind the context ones that are not there."""
     tokens, length = len(sees), key.shape[2] - len(sees)
-    older, filled = (key[:, :, :length], value[:, :, :length]), None
+    context, valid = (key[:, :, :length], value[:, :, :length]), None
     if more:
         rest = torch.full((*key.shape[:2], more, key.shape[3]), 1e4, dtype=key.dtype, device=key.device)
-        older = tuple(torch.cat([each, rest], dim=2) for each in older)
-        filled = Filled(torch.tensor([length], device=key.device), length + more, key.dtype)
+        context = tuple(torch.cat([each, rest], dim=2) for each in context)
+        valid = ValidLength(torch.tensor([length], device=key.device), length + more, key.dtype)
     bias = torch.zeros(sees.shape).masked_fill(~sees, float("-inf")).to(key.device, key.dtype)
     bias = bias.repeat(query.shape[1] // key.shape[1], 1)
     new = (key[:, :, -tokens:], value[:, :, -tokens:])
-    return attend(query, *new, bias, Older(*older, filled), 0.3)
+    return attend(query, *new, bias, Context(*context, valid), 0.3)
 
 
-@pytest.mark.parametrize("by_arithmetic", [False, True])
+@pytest.mark.parametrize("by_matmul", [False, True])
 @settings(max_examples=30, deadline=None)
 @given(
     st.integers(0, 40),
@@ -56,13 +56,13 @@ def split_attention(query, key, value, sees, more: int = 0):
     st.sampled_from([0, 0, 1, 30]),
     st.integers(0, 99),
 )
-def test_it_is_attention_with_one_mask(by_arithmetic, length, tokens, heads, more, seed):
+def test_it_is_attention_with_one_mask(by_matmul, length, tokens, heads, more, seed):
     """With the kernel of a CPU, and with what a GPU does in its place."""
     torch.manual_seed(seed)
     given = inputs(length, tokens, heads)
     with pytest.MonkeyPatch.context() as patch:
-        if by_arithmetic:
-            patch.setattr(attention, "_attend_by_mask", attention._attend_by_arithmetic)
+        if by_matmul:
+            patch.setattr(attention, "_attend_by_mask", attention._attend_by_matmul)
         made = split_attention(*given, more if length else 0)
     torch.testing.assert_close(made, with_one_mask(*given), atol=2e-6, rtol=2e-5)
 
@@ -112,7 +112,7 @@ def sequence_by_sequence(query, keys, values, query_bounds, key_bounds, rows, sc
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(attention.MOST_PARTS, 90), st.integers(0, 20), st.integers(1, 300), st.sampled_from([1, 8])
+    st.integers(attention.MAX_SPLITS, 90), st.integers(0, 20), st.integers(1, 300), st.sampled_from([1, 8])
 )
 def test_what_is_older_may_be_attended_to_in_parts(length, more, rows, heads):
     """As many as keep a GPU busy; of a length that stands on the device."""
@@ -120,10 +120,10 @@ def test_what_is_older_may_be_attended_to_in_parts(length, more, rows, heads):
     query = torch.randn(1, heads, rows, 16) * 3
     keys, values = torch.randn(2, 1, heads, length + more, 16)
     keys[:, :, length:], values[:, :, length:] = 1e4, 1e4
-    filled = Filled(torch.tensor([length]), length + more, torch.float32)
+    valid = ValidLength(torch.tensor([length]), length + more, torch.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "_flash_by_sequences", sequence_by_sequence)
-        made, weight = attention._attend_in_parts(query, keys, values, filled, 0.3)
+        made, weight = attention._attend_in_splits(query, keys, values, valid, 0.3)
     scores = query @ keys[:, :, :length].transpose(2, 3) * 0.3
     torch.testing.assert_close(made, scores.softmax(-1) @ values[:, :, :length], atol=2e-6, rtol=2e-5)
     torch.testing.assert_close(weight, scores.logsumexp(-1), atol=2e-5, rtol=2e-5)

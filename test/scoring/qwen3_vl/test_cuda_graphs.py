@@ -1,8 +1,8 @@
-"""Recorded ticks against the same ticks without recording.
+"""Ticks replayed from CUDA graphs against the same ticks run eagerly.
 
-Without a GPU the recorder is a tape: it notes the operations of PyTorch that ran, on which tensors, and runs
-those again and nothing else. That is what a CUDA graph does: whatever Python decided meanwhile, lengths and
-places too, is as it was when it was recorded. What a CUDA graph cannot hold, a tape refuses as well.
+Without a GPU a tape takes the graph's place: it notes the operations of PyTorch that ran, on which tensors,
+and runs those again and nothing else. That is what a CUDA graph does: whatever Python decided meanwhile,
+lengths and places too, is as it was at the capture. What a CUDA graph cannot hold, a tape refuses as well.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from transformers import AutoConfig, Qwen3VLForConditionalGeneration
 
+from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import EpisodeBuffer
-from topreward_ros.scoring.qwen3_vl import attention, language
-from topreward_ros.scoring.qwen3_vl import cuda_graphs as recording
+from topreward_ros.scoring.qwen3_vl import attention, cuda_graphs, language
 from topreward_ros.scoring.qwen3_vl import scorer as qwen3_vl
-from topreward_ros.scoring.qwen3_vl.cuda_graphs import Recorder, Recordings, Work
-from topreward_ros.scoring.qwen3_vl.language import KeysAndValues, LanguageModel, Pass, PatchFeatures
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphCache, GraphRunner, GraphWork
+from topreward_ros.scoring.qwen3_vl.kv_cache import KVCache
+from topreward_ros.scoring.qwen3_vl.language import LanguageModel, Pass, PatchFeatures
 from topreward_ros.scoring.qwen3_vl.references import PlainForward
 from topreward_ros.scoring.registry import load_scorer
+
+asked = ScoreRequest.of_frames  # a request for all of some frames
 
 TASK = "put the cup into the drawer"
 ops = torch.ops.aten
@@ -67,30 +70,36 @@ class Tape(TorchDispatchMode):
             tensor.copy_(now(tensor))
 
 
-class TapeRecorder(Recorder):
+class TapeRunner(GraphRunner):
     def __init__(self) -> None:
         self.works = True
-        self._missed = {}
-        self._made = WeakSet()
+        self._pending = {}
+        self._caches = WeakSet()
         self.captured: list[str] = []
-        self.repeated = 0
+        self.replayed = 0
 
-    def capture(self, work: Work) -> tuple[Callable[[], None], Sequence[torch.Tensor]]:
+    def capture(self, work: GraphWork) -> tuple[Callable[[], None], Sequence[torch.Tensor]]:
         self.captured.append(type(work).__name__)
         with Tape() as tape:
             outcome = work.run()
         assert len(tape.steps) > 50
 
         def repeat():
-            self.repeated += 1
+            self.replayed += 1
             tape.repeat(outcome)
 
         return repeat, outcome
 
 
 def work_ahead(scorer, buffer=None) -> None:
-    for _ in scorer.ahead(TASK, EpisodeBuffer(4) if buffer is None else buffer):
+    for _ in scorer.capture_ahead() if buffer is None else scorer.ahead(ScoreRequest(TASK, buffer)):
         pass
+
+
+def kv_cache_of(scorer) -> KVCache:
+    """The KV cache of the one episode that the scorer has."""
+    (episode,) = scorer._episodes.values()
+    return episode._video._kv
 
 
 @pytest.fixture(scope="module")
@@ -99,26 +108,26 @@ def video(make_video):
 
 
 @pytest.mark.parametrize("prompts", ["", "ten_prompts.txt"])
-def test_recorded_ticks_equal_plain_forward_passes(new_scorer, video, prompts):
+def test_replayed_ticks_equal_plain_forward_passes(new_scorer, video, prompts):
     """From the first frame to the last, over thinned prefixes, with times of three and of four digits."""
-    recorder = TapeRecorder()
-    scorer = new_scorer(recorder=recorder, max_frames=16, sample_rate=2.0, prompts=prompts)
+    graphs = TapeRunner()
+    scorer = new_scorer(graphs=graphs, max_frames=16, sample_rate=2.0, prompts=prompts)
     plain = PlainForward(scorer._model, scorer._engine.tokens, scorer._engine.preprocessing, scorer.info, 2.0)
-    unrecorded = new_scorer(max_frames=16, sample_rate=2.0, prompts=prompts)
+    eager = new_scorer(max_frames=16, sample_rate=2.0, prompts=prompts)
     buffer = EpisodeBuffer(16)
     for number, frame in enumerate(video):
         buffer.append(frame)
-        score, expected = (each.score(TASK, buffer.prefix()) for each in (scorer, unrecorded))
+        score, expected = (each.score(ScoreRequest(TASK, buffer)) for each in (scorer, eager))
         assert score.log_prob == pytest.approx(expected.log_prob, abs=2e-5)
         assert score.log_prob_static == pytest.approx(expected.log_prob_static, abs=2e-5)
         assert score.log_prob_std == pytest.approx(expected.log_prob_std, abs=2e-5, nan_ok=True)
         if number % 4 == 3:
-            assert score.log_prob == pytest.approx(plain.score(TASK, buffer.prefix()).log_prob, abs=1e-4)
+            assert score.log_prob == pytest.approx(plain.score(ScoreRequest(TASK, buffer)).log_prob, abs=1e-4)
         work_ahead(scorer, buffer)
-    assert recorder.works
-    assert set(recorder.captured) == {"_RecordedPass", "_RecordedVision"}
-    assert len(recorder.captured) <= 8, "a few shapes are all there are"
-    assert recorder.repeated > 2 * 41, "passes of vision and of language"
+    assert graphs.works
+    assert set(graphs.captured) == {"_PassWork", "_VisionWork"}
+    assert len(graphs.captured) <= 8, "a few shapes are all there are"
+    assert graphs.replayed > 2 * 41, "passes of vision and of language"
 
 
 @settings(max_examples=25, deadline=None)
@@ -126,177 +135,177 @@ def test_recorded_ticks_equal_plain_forward_passes(new_scorer, video, prompts):
     st.lists(st.tuples(st.integers(1, 41), st.booleans(), st.booleans()), min_size=2, max_size=14),
     st.integers(1, 3),
 )
-def test_any_steps_recorded_equal_the_same_unrecorded(new_scorer, video, steps, patience):
-    """Prefixes that grow by any number, shrink, or begin with the next frame; recorded early or late."""
-    recorder = TapeRecorder()
-    scorer = new_scorer(recorder=recorder, static_baseline=False, max_frames=42)
-    unrecorded = new_scorer(static_baseline=False, max_frames=42)
+def test_any_steps_replayed_equal_the_same_run_eagerly(new_scorer, video, steps, patience):
+    """Prefixes that grow by any number, shrink, or begin with the next frame; captured early or late."""
+    graphs = TapeRunner()
+    scorer = new_scorer(graphs=graphs, static_baseline=False, max_frames=42)
+    eager = new_scorer(static_baseline=False, max_frames=42)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recording, "_PATIENCE", patience)
+        patch.setattr(cuda_graphs, "_PATIENCE", patience)
         for count, later, ahead in steps:
             prefix = video[later:count] or video[:1]
-            score, expected = scorer.score(TASK, prefix), unrecorded.score(TASK, prefix)
+            score, expected = (
+                scorer.score(asked(TASK, prefix)),
+                eager.score(asked(TASK, prefix)),
+            )
             assert score.log_prob == pytest.approx(expected.log_prob, abs=2e-5)
             assert score.log_prob_false == pytest.approx(expected.log_prob_false, abs=2e-5)
             if ahead:
                 work_ahead(scorer)
-    assert recorder.works
+    assert graphs.works
 
 
-def test_nothing_is_recorded_in_a_tick_until_it_was_wanted_often(new_scorer, video):
-    recorder = TapeRecorder()
-    scorer = new_scorer(recorder=recorder, static_baseline=False)
-    for tick in range(1, recording._PATIENCE + 3):
-        scorer.score(TASK, video[: 2 * tick])
-        assert not recorder.captured or tick >= recording._PATIENCE
-    assert sorted(recorder.captured) == ["_RecordedPass", "_RecordedVision"]
+def test_nothing_is_captured_in_a_tick_until_it_was_wanted_often(new_scorer, video):
+    graphs = TapeRunner()
+    scorer = new_scorer(graphs=graphs, static_baseline=False)
+    for tick in range(1, cuda_graphs._PATIENCE + 3):
+        scorer.score(asked(TASK, video[: 2 * tick]))
+        assert not graphs.captured or tick >= cuda_graphs._PATIENCE
+    assert sorted(graphs.captured) == ["_PassWork", "_VisionWork"]
     work_ahead(scorer)
-    assert len(recorder.captured) == 2
+    assert len(graphs.captured) == 2
 
 
-def test_several_episodes_at_once_run_unrecorded(new_scorer, make_video):
-    recorder = TapeRecorder()
-    scorer, unrecorded = new_scorer(recorder=recorder), new_scorer()
+def test_several_episodes_at_once_run_eagerly(new_scorer, make_video):
+    graphs = TapeRunner()
+    scorer, eager = new_scorer(graphs=graphs), new_scorer()
     videos = [make_video(8, 32, 32, seed=seed) for seed in (1, 2)]
     for count in range(1, 9):
-        requests = [(TASK, video[:count]) for video in videos]
-        for score, expected in zip(scorer.score_all(requests), unrecorded.score_all(requests), strict=True):
+        requests = [asked(TASK, video[:count]) for video in videos]
+        for score, expected in zip(scorer.score_all(requests), eager.score_all(requests), strict=True):
             assert score.log_prob == pytest.approx(expected.log_prob, abs=2e-5)
-    assert "_RecordedPass" not in recorder.captured
+    assert "_PassWork" not in graphs.captured
 
 
-def test_what_is_over_is_not_recorded_later(new_scorer, video, make_video):
-    """A pass that could have been recorded, and then another episode in the same memory."""
-    recorder, other = TapeRecorder(), make_video(8, 32, 64, seed=5)
-    scorer, unrecorded = (new_scorer(recorder=each, static_baseline=False) for each in (recorder, None))
+def test_what_is_over_is_not_captured_later(new_scorer, video, make_video):
+    """A pass that could have been captured, and then another episode in the same KV cache."""
+    graphs, other = TapeRunner(), make_video(8, 32, 64, seed=5)
+    scorer, eager = (new_scorer(graphs=each, static_baseline=False) for each in (graphs, None))
     for prefix in (video[:2], video[:6], other[:6], other[:8]):
-        score = scorer.score(TASK, prefix)
-        assert score.log_prob == pytest.approx(unrecorded.score(TASK, prefix).log_prob, abs=2e-5)
+        score = scorer.score(asked(TASK, prefix))
+        assert score.log_prob == pytest.approx(eager.score(asked(TASK, prefix)).log_prob, abs=2e-5)
         if prefix[0] is other[0]:
             work_ahead(scorer)
-    assert recorder.works
+    assert graphs.works
 
 
-def test_what_came_of_it_is_not_written_over():
-    class Double(Work):
+def test_outputs_are_copies():
+    class Double(GraphWork):
         places = torch.zeros(2)
 
-        def fill(self, given):
+        def load(self, given):
             self.places.fill_(given)
 
         def run(self):
             return [self.places]
 
-    recorded = recording.Recording(Double(), lambda: None, Double().run())
+    recorded = cuda_graphs.CapturedGraph(Double(), lambda: None, Double().run())
     one, other = recorded(1.0), recorded(2.0)
     assert one[0].tolist() == [1.0, 1.0] and other[0].tolist() == [2.0, 2.0]
 
 
-def test_memory_that_moves_drops_what_was_recorded_in_it(new_scorer, video, monkeypatch):
-    monkeypatch.setattr(language, "_REACH", 16)  # so that shapes do not tell memory that moved
-    recorder = TapeRecorder()
-    scorer, unrecorded = (
-        new_scorer(recorder=each, max_frames=2, static_baseline=False) for each in (recorder, None)
-    )
+def test_a_kv_cache_that_moves_drops_its_graphs(new_scorer, video, monkeypatch):
+    monkeypatch.setattr(language, "_CONTEXT_STEP", 16)  # so that shapes do not tell memory that moved
+    graphs = TapeRunner()
+    scorer, eager = (new_scorer(graphs=each, max_frames=2, static_baseline=False) for each in (graphs, None))
     for count in range(2, 42, 2):
-        score = scorer.score(TASK, video[:count])
-        assert score.log_prob == pytest.approx(unrecorded.score(TASK, video[:count]).log_prob, abs=2e-5)
+        score = scorer.score(asked(TASK, video[:count]))
+        assert score.log_prob == pytest.approx(eager.score(asked(TASK, video[:count])).log_prob, abs=2e-5)
         work_ahead(scorer)
-    assert recorder.captured.count("_RecordedPass") > 2
-    assert recorder.repeated > 20
+    assert graphs.captured.count("_PassWork") > 2
+    assert graphs.replayed > 20
 
 
 def test_a_place_in_memory_that_is_not_a_number_harms_nothing(new_scorer, video):
     """What was rolled back stays where it was, and a mask only multiplies it by 0."""
-    recorder = TapeRecorder()
-    scorer = new_scorer(recorder=recorder, static_baseline=False)
-    memory = scorer._episode._video._memory
+    graphs = TapeRunner()
+    scorer = new_scorer(graphs=graphs, static_baseline=False)
     for count in (2, 4, 6, 8):
-        scorer.score(TASK, video[:count])
+        scorer.score(asked(TASK, video[:count]))
         work_ahead(scorer)
-        assert all(store.isfinite().all() for store in memory.stores)
-    assert recorder.repeated
+        assert all(layer.isfinite().all() for layer in kv_cache_of(scorer).layers)
+    assert graphs.replayed
 
 
-# ---- what cannot be recorded ----
+# ---- what cannot be captured ----
 
 
 def assert_goes_on(scorer, new_scorer, video, caplog, said: str) -> None:
-    unrecorded = new_scorer(static_baseline=False)
+    eager = new_scorer(static_baseline=False)
     with caplog.at_level(logging.WARNING):
         for count in (2, 4, 6, 8, 11):
-            score = scorer.score(TASK, video[:count])
-            assert score.log_prob == pytest.approx(unrecorded.score(TASK, video[:count]).log_prob, abs=2e-5)
+            score = scorer.score(asked(TASK, video[:count]))
+            assert score.log_prob == pytest.approx(eager.score(asked(TASK, video[:count])).log_prob, abs=2e-5)
             work_ahead(scorer)
     (warning,) = (record.getMessage() for record in caplog.records)
     assert "CUDA graphs are not used from now on" in warning and "cuda_graphs: false" in warning
     assert said in warning
-    assert not scorer._recorder.works and not scorer._recorder.has_missed
-    assert not any(recordings._by_shape for recordings in scorer._recorder._made), "of no use any more"
+    assert not scorer._graphs.works and not scorer._graphs.has_pending
+    assert not any(cache._graphs for cache in scorer._graphs._caches), "of no use any more"
 
 
-def test_work_that_reads_from_the_device_is_not_recorded(new_scorer, video, caplog, monkeypatch):
-    real = language.Filled
+def test_work_that_reads_from_the_device_is_not_captured(new_scorer, video, caplog, monkeypatch):
+    real = language.ValidLength
 
     def reads(number, tokens, dtype):
         number.item()
         return real(number, tokens, dtype)
 
-    monkeypatch.setattr(language, "Filled", reads)
-    scorer = new_scorer(recorder=TapeRecorder(), static_baseline=False)
+    monkeypatch.setattr(language, "ValidLength", reads)
+    scorer = new_scorer(graphs=TapeRunner(), static_baseline=False)
     assert_goes_on(scorer, new_scorer, video, caplog, "not permitted when a stream is capturing")
 
 
-def test_a_recording_with_other_numbers_is_not_used_and_what_it_wrote_is_mended(new_scorer, video, caplog):
-    class Wrong(TapeRecorder):
+def test_a_graph_with_other_numbers_is_not_used_and_what_it_wrote_is_put_right(new_scorer, video, caplog):
+    class Wrong(TapeRunner):
         def capture(self, work):
             repeat, outcome = super().capture(work)
-            if isinstance(work, language._RecordedPass):
+            if isinstance(work, language._PassWork):
 
                 def repeat():
-                    for store in work._stores:
-                        store[:, :, :, work._places] = 7.0
+                    for layer in work._layers:
+                        layer[:, :, :, work._slots] = 7.0
                     outcome[0].fill_(1.0)
 
             return repeat, outcome
 
-    scorer = new_scorer(recorder=Wrong(), static_baseline=False)
+    scorer = new_scorer(graphs=Wrong(), static_baseline=False)
     assert_goes_on(scorer, new_scorer, video, caplog, "of their size away from those without")
 
 
-def test_no_memory_for_a_recording_is_no_error(new_scorer, video, caplog):
-    class Full(TapeRecorder):
+def test_no_memory_for_a_graph_is_no_error(new_scorer, video, caplog):
+    class Full(TapeRunner):
         def capture(self, work):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    scorer = new_scorer(recorder=Full(), static_baseline=False)
+    scorer = new_scorer(graphs=Full(), static_baseline=False)
     assert_goes_on(scorer, new_scorer, video, caplog, "OutOfMemoryError: CUDA out of memory")
 
 
 def test_the_first_cause_is_told(new_scorer, video, caplog):
-    """Once a recording is given up, what follows fails, too."""
+    """Once a capture is given up, what follows fails, too."""
 
-    class GivenUp(TapeRecorder):
+    class GivenUp(TapeRunner):
         def capture(self, work):
             try:
                 raise RuntimeError("the cause")
             finally:
                 raise RuntimeError("previous error during capture")
 
-    scorer = new_scorer(recorder=GivenUp(), static_baseline=False)
+    scorer = new_scorer(graphs=GivenUp(), static_baseline=False)
     assert_goes_on(scorer, new_scorer, video, caplog, "RuntimeError: the cause")
 
 
 def test_what_is_closed_is_gone_at_once(new_scorer, video):
     """Without a collection of garbage, which does not know how much memory of a GPU is held."""
-    scorer = new_scorer(recorder=TapeRecorder())
+    scorer = new_scorer(graphs=TapeRunner())
     for count in range(1, 9):
-        scorer.score(TASK, video[:count])
-        if count < 8:  # something is left to record
+        scorer.score(asked(TASK, video[:count]))
+        if count < 8:  # something is left to capture
             work_ahead(scorer)
-    engine, memory = scorer._engine, scorer._episode._video._memory
-    held = [weakref.ref(each) for each in (engine.vision, engine.language, memory)]
-    del engine, memory
+    engine = scorer._engine
+    held = [weakref.ref(each) for each in (engine.vision, engine.language, kv_cache_of(scorer))]
+    del engine
     gc.disable()
     try:
         scorer.close()
@@ -305,22 +314,24 @@ def test_what_is_closed_is_gone_at_once(new_scorer, video):
         gc.enable()
 
 
-def test_memory_that_runs_out_takes_the_recordings_with_it(new_scorer, video, monkeypatch, caplog):
+def test_memory_that_runs_out_takes_the_graphs_with_it(new_scorer, video, monkeypatch, caplog):
     """They hold memory that all of them share, until the last one goes."""
-    recorder = TapeRecorder()
-    scorer = new_scorer(recorder=recorder, static_baseline=False, max_frames=20)
+    graphs = TapeRunner()
+    scorer = new_scorer(graphs=graphs, static_baseline=False, max_frames=20)
     for count in range(1, 13):
-        scorer.score(TASK, video[:count])
+        scorer.score(asked(TASK, video[:count]))
         work_ahead(scorer)
-    assert sum(len(recordings._by_shape) for recordings in recorder._made) >= 2
-    monkeypatch.setattr(Recorder, "run", raises_once(Recorder.run, torch.OutOfMemoryError("out of memory")))
+    assert sum(len(cache._graphs) for cache in graphs._caches) >= 2
+    monkeypatch.setattr(
+        GraphRunner, "run", raises_once(GraphRunner.run, torch.OutOfMemoryError("out of memory"))
+    )
     held: list[int] = []
     monkeypatch.setattr(
         qwen3_vl,
         "give_back",
-        lambda _device: held.append(sum(len(recordings._by_shape) for recordings in recorder._made)),
+        lambda _device: held.append(sum(len(cache._graphs) for cache in graphs._caches)),
     )
-    scorer.score(TASK, video[:13])
+    scorer.score(asked(TASK, video[:13]))
     assert held == [0]
     assert "out of memory" in caplog.records[0].getMessage()
 
@@ -336,27 +347,27 @@ def raises_once(function, error):
     return wrapped
 
 
-def test_catching_up_is_not_recorded_by_the_vision_model(new_scorer, video):
-    recorder = TapeRecorder()
-    new_scorer(recorder=recorder, static_baseline=False, max_frames=42).score(TASK, video)
-    assert not recorder.captured and not recorder._missed
+def test_catching_up_is_not_captured_by_the_vision_model(new_scorer, video):
+    graphs = TapeRunner()
+    new_scorer(graphs=graphs, static_baseline=False, max_frames=42).score(asked(TASK, video))
+    assert not graphs.captured and not graphs._pending
 
 
 def test_only_the_newest_shapes_are_kept():
-    recordings = Recordings()
+    cache = GraphCache()
     for number in range(20):
-        recordings.add(number, None)
-        assert number in recordings._by_shape
-    assert list(recordings._by_shape) == list(range(20 - recording._MOST_SHAPES, 20))
+        cache.add(number, None)
+        assert number in cache._graphs
+    assert list(cache._graphs) == list(range(20 - cuda_graphs._MOST_GRAPHS, 20))
 
 
-def test_memory_begins_with_numbers():
-    """A recording multiplies what is not there yet by 0, and that is a number only where it is one."""
-    memory = KeysAndValues()
+def test_a_kv_cache_begins_with_zeros():
+    """A graph multiplies stale entries by 0, and that is a number only where they are."""
+    cache = KVCache()
     for length in (8, 40):
-        memory.reserve(length)
-        memory.write(0, memory.length, *torch.ones(2, 1, 2, 4, 16))
-        assert (memory.stores[0][:, :, :, 4:] == 0).all()
+        cache.reserve(length)
+        cache.write(0, cache.length, *torch.ones(2, 1, 2, 4, 16))
+        assert (cache.layers[0][:, :, :, 4:] == 0).all()
 
 
 # ---- on a GPU ----
@@ -364,7 +375,7 @@ def test_memory_begins_with_numbers():
 
 @pytest.mark.parametrize("flash", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_what_is_recorded_on_a_gpu_fits_its_operations(checkpoint, monkeypatch, flash, dtype):
+def test_what_is_captured_on_a_gpu_fits_its_operations(checkpoint, monkeypatch, flash, dtype):
     """By shapes and types alone, which PyTorch knows without a GPU; no numbers come of it."""
     for module in (attention, language):
         monkeypatch.setattr(module, "has_flash", lambda device, dtype: flash)
@@ -373,20 +384,20 @@ def test_what_is_recorded_on_a_gpu_fits_its_operations(checkpoint, monkeypatch, 
         model = LanguageModel(Qwen3VLForConditionalGeneration(config).to(dtype))
     seen = torch.empty(6, 128, dtype=dtype, device="meta")
     patch = PatchFeatures(2, 3, seen, [seen] * 3)
-    memory = KeysAndValues()
-    memory.reserve(100)
+    cache = KVCache()
+    cache.reserve(100)
     passes = []
     for _ in range(2):
-        one = Pass(memory)
-        one.see(4, patch)
+        one = Pass(cache)
+        one.put_features(4, patch)
         one.append(list(range(21)), torch.zeros(3, 21, dtype=torch.long), [])
-        one.ends = [15, 20]
+        one.answers = [15, 20]
         passes.append(one)
         hidden = model.run([one])
         assert hidden.is_meta and hidden.shape == (2, 128) and hidden.dtype == dtype
-    shape = language._Shape(32, 2, memory.capacity)
-    work = language._RecordedPass(model, memory, shape)
-    work.fill(passes[1])
+    shape = language._PassShape(32, 2, cache.capacity)
+    work = language._PassWork(model, cache, shape)
+    work.load(passes[1])
     (outcome,) = work.run()
     assert outcome.is_meta and outcome.shape == hidden.shape and outcome.dtype == dtype
 
@@ -398,20 +409,26 @@ def test_cuda_graphs_give_the_numbers_of_kernel_by_kernel(checkpoint, video, set
 
     gpu = replace(settings, device="cuda", dtype=dtype, static_baseline=False, max_frames=42)
     scorer = load_scorer(str(checkpoint), gpu)
-    unrecorded = load_scorer(str(checkpoint), replace(gpu, cuda_graphs=False))
+    eager = load_scorer(str(checkpoint), replace(gpu, cuda_graphs=False))
     with caplog.at_level(logging.INFO):
         for count in range(1, 34):
-            score, expected = scorer.score(TASK, video[:count]), unrecorded.score(TASK, video[:count])
+            score, expected = (
+                scorer.score(asked(TASK, video[:count])),
+                eager.score(asked(TASK, video[:count])),
+            )
             assert score.log_prob == pytest.approx(expected.log_prob, abs=near)
             work_ahead(scorer)
-    assert scorer._recorder.works
-    assert sum("recorded a pass" in record.getMessage() for record in caplog.records) >= 1
-    # What libraries work in is shared by all recordings, and outlives each of them.
-    scorer._episode._video._memory.recordings.clear()
+    assert scorer._graphs.works
+    assert sum("captured a pass" in record.getMessage() for record in caplog.records) >= 1
+    # What libraries work in is shared by all graphs, and outlives each of them.
+    kv_cache_of(scorer).graphs.clear()
     torch.cuda.empty_cache()
     others = torch.full((2**28,), 7.0, device="cuda")
     for count in range(34, 42):
-        score, expected = scorer.score(TASK, video[:count]), unrecorded.score(TASK, video[:count])
+        score, expected = (
+            scorer.score(asked(TASK, video[:count])),
+            eager.score(asked(TASK, video[:count])),
+        )
         assert score.log_prob == pytest.approx(expected.log_prob, abs=near)
         work_ahead(scorer)
     assert (others == 7.0).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.checkpoint.folder import EMBEDDED
@@ -20,13 +21,13 @@ SETTINGS = ScorerSettings(
 
 def held(scorer: Qwen3VLScorer) -> dict[str, int]:
     """What the scorer keeps, counted."""
-    videos = (scorer._episode._video, scorer._episode._next_video, scorer._episode._static_video)
+    (episode,) = scorer._episodes.values()
+    videos = (episode._video, episode._next_video, episode._static_video)
     return {
         "bytes of keys and values": sum(video.bytes for video in videos),
-        "patches with features": len(scorer._episode._features),
-        "resized frames": len(scorer._episode._resized),
-        "static scores": len(scorer._episode._static_scores),
-        "prompts": len(scorer._episode._prompt_trees),
+        "patches with features": len(episode._features),
+        "resized frames": len(episode._resized),
+        "static scores": len(episode._static_scores),
     }
 
 
@@ -41,8 +42,8 @@ def test_ten_thousand_frames_hold_no_more_memory_than_hundreds():
         buffer.append(Frame(round(number * NS_PER_S / SETTINGS.sample_rate), image))
         if number % EVERY:
             continue
-        scorer.score("open the drawer", buffer.prefix())
-        next(scorer.ahead("open the drawer", buffer.copy()), None)
+        scorer.score(ScoreRequest("open the drawer", buffer))
+        next(scorer.ahead(ScoreRequest("open the drawer", buffer.copy())), None)
         most = {name: max(count, most.get(name, 0)) for name, count in held(scorer).items()}
         if number == EARLY:
             early, memory = dict(most), scorer.memory_bytes()

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.base import ScorerError, ScorerSettings
 from topreward_ros.scoring.qwen3_vl.references import PlainForward
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import load_model, load_scorer
+
+asked = ScoreRequest.of_frames  # a request for all of some frames
 
 TASK = "open the drawer"
 
@@ -62,9 +65,9 @@ def test_scores_are_those_of_a_plain_forward_pass_in_the_same_precision(
     scorer, plain = Qwen3VLScorer(*loaded[:3], changed, loaded.info), PlainForward(*loaded)
     exact = load_scorer(str(checkpoint), settings)
     for count in range(1, 8):
-        score = scorer.score(TASK, video[:count]).log_prob
-        assert score == pytest.approx(plain.score(TASK, video[:count]).log_prob, abs=tolerance)
-        assert score != (true := exact.score(TASK, video[:count]).log_prob)
+        score = scorer.score(asked(TASK, video[:count])).log_prob
+        assert score == pytest.approx(plain.score(asked(TASK, video[:count])).log_prob, abs=tolerance)
+        assert score != (true := exact.score(asked(TASK, video[:count])).log_prob)
         assert score == pytest.approx(true, abs=0.5)
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.patches import Preprocessing
@@ -99,7 +100,7 @@ def test_positions_are_the_models(record, case, arrays, new_scorer):
         lambda _module, args: given.append(args[1][:, 0])
     )
     try:
-        scorer.score(case["instruction"], frames_of(case, arrays))
+        scorer.score(ScoreRequest.of_frames(case["instruction"], frames_of(case, arrays)))
     finally:
         hook.remove()
     expected = arrays[f"{case['name']}_positions"]
@@ -111,7 +112,9 @@ def test_positions_are_the_models(record, case, arrays, new_scorer):
 def test_log_probabilities_are_those_of_that_version(record, case, arrays, checkpoint, new_scorer):
     weights = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
     assert weights == RECORDS[record]["weights_sha256"], "the random checkpoint has changed: record again"
-    score = scorer_for(record, case, new_scorer).score(case["instruction"], frames_of(case, arrays))
+    score = scorer_for(record, case, new_scorer).score(
+        ScoreRequest.of_frames(case["instruction"], frames_of(case, arrays))
+    )
     assert score.log_prob == pytest.approx(case["log_prob"], abs=1e-4)
     assert score.log_prob_false == pytest.approx(case["log_prob_false"], abs=1e-4)
 

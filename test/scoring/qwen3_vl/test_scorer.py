@@ -17,17 +17,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import EpisodeBuffer, Frame, Window
 from topreward_ros.scoring.base import PrefixScore, ScorerError
 from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.question.templates import fill, read_templates
 from topreward_ros.scoring.qwen3_vl import scorer as qwen3_vl
-from topreward_ros.scoring.qwen3_vl import video_cache as video_memory
-from topreward_ros.scoring.qwen3_vl.language import KeysAndValues
+from topreward_ros.scoring.qwen3_vl import video_cache
+from topreward_ros.scoring.qwen3_vl.kv_cache import KVCache
+from topreward_ros.scoring.qwen3_vl.memory_need import memory_need
 from topreward_ros.scoring.qwen3_vl.references import PlainForward as FullPasses
 from topreward_ros.scoring.qwen3_vl.references import PrefixCache
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.qwen3_vl.video_cache import VideoMemory, memory_need
+from topreward_ros.scoring.qwen3_vl.tick import run_tick
+from topreward_ros.scoring.qwen3_vl.video_cache import VideoCache
+
+asked = ScoreRequest.of_frames  # a request for all of some frames
 
 TASK = "put the cup into the drawer"
 PROMPT = (
@@ -106,7 +111,7 @@ def test_every_prefix_equals_one_plain_forward_pass(
     scorer = new_scorer()
     values = []
     for count in range(1, len(video) + 1):
-        score = scorer.score(TASK, video[:count])
+        score = scorer.score(asked(TASK, video[:count]))
         expected = plain(video[:count], seen_height, seen_width)
         still = plain(
             [Frame(frame.stamp_ns, video[0].image) for frame in video[:count]], seen_height, seen_width
@@ -126,7 +131,7 @@ def test_an_idle_camera_scores_the_static_baseline(new_scorer, make_video):
     idle = [Frame(frame.stamp_ns, image.copy()) for frame in make_video(17, 8, 8)]
     scorer = new_scorer()
     for count in range(1, len(idle) + 1):
-        score = scorer.score(TASK, idle[:count])
+        score = scorer.score(asked(TASK, idle[:count]))
         assert score.log_prob == pytest.approx(score.log_prob_static, abs=1e-6)
 
 
@@ -143,14 +148,14 @@ def test_the_mean_over_prompts_is_that_of_plain_forward_passes(new_scorer, make_
         (true, false), (true_still, false_still) = (
             np.array([plain(frames, 64, 64, prompt) for prompt in TEN]).T for frames in (video[:count], still)
         )
-        score = scorer.score(TASK, video[:count])
+        score = scorer.score(asked(TASK, video[:count]))
         assert score.log_prob == pytest.approx(true.mean(), abs=1e-4)
         assert score.log_prob_false == pytest.approx(false.mean(), abs=1e-4)
         assert score.log_prob_static == pytest.approx(true_still.mean(), abs=1e-4)
         assert score.log_prob_std == pytest.approx(true.std(ddof=1), abs=1e-4)
         assert score.log_prob_std > 0.05
 
-        score = contrastive.score(TASK, video[:count])
+        score = contrastive.score(asked(TASK, video[:count]))
         assert score.log_prob == pytest.approx(-np.log1p(np.exp(false - true)).mean(), abs=1e-4)
         assert score.log_prob_false == pytest.approx(-np.log1p(np.exp(true - false)).mean(), abs=1e-4)
         expected = -np.log1p(np.exp(false_still - true_still)).mean()
@@ -159,21 +164,24 @@ def test_the_mean_over_prompts_is_that_of_plain_forward_passes(new_scorer, make_
 
 def test_without_baseline_it_is_nan_and_the_rest_is_the_same(new_scorer, make_video):
     video = make_video(5, 64, 64)
-    score, full = new_scorer(static_baseline=False).score(TASK, video), new_scorer().score(TASK, video)
+    score, full = (
+        new_scorer(static_baseline=False).score(asked(TASK, video)),
+        new_scorer().score(asked(TASK, video)),
+    )
     assert math.isnan(score.log_prob_static)
     assert_same(replace(full, log_prob_static=math.nan), score)
 
 
 def test_a_new_size_in_mid_episode_is_seen_at_the_size_of_the_first_frame(new_scorer, make_video, plain):
     video = make_video(3, 64, 64) + make_video(6, 40, 90)[3:]
-    assert new_scorer().score(TASK, video).log_prob == pytest.approx(plain(video, 64, 64)[0], abs=1e-4)
+    assert new_scorer().score(asked(TASK, video)).log_prob == pytest.approx(plain(video, 64, 64)[0], abs=1e-4)
 
 
 def test_a_prefix_beyond_the_frame_budget_only_grows_the_cache(new_scorer, make_video, plain):
     video = make_video(41, 32, 32)
     scorer = new_scorer(max_frames=2)
-    scorer.score(TASK, video[:1])
-    assert scorer.score(TASK, video).log_prob == pytest.approx(plain(video, 32, 32)[0], abs=1e-4)
+    scorer.score(asked(TASK, video[:1]))
+    assert scorer.score(asked(TASK, video)).log_prob == pytest.approx(plain(video, 32, 32)[0], abs=1e-4)
 
 
 # ---- the same arguments give the same numbers, whatever was scored before ----
@@ -202,7 +210,7 @@ def fresh_scores(new_scorer, videos) -> Callable[..., PrefixScore]:
     def score(task: str, *what: int) -> PrefixScore:
         call = (task, *what)
         if call not in known:
-            known[call] = new_scorer().score(task, prefix_of(videos, *what))
+            known[call] = new_scorer().score(asked(task, prefix_of(videos, *what)))
         return known[call]
 
     return score
@@ -218,7 +226,7 @@ calls = st.tuples(
 def test_any_order_of_calls_equals_a_fresh_scorer(new_scorer, videos, fresh_scores, order):
     scorer = new_scorer()
     for task, *what in order:
-        assert_same(scorer.score(task, prefix_of(videos, *what)), fresh_scores(task, *what))
+        assert_same(scorer.score(asked(task, prefix_of(videos, *what))), fresh_scores(task, *what))
 
 
 def assert_same(one: PrefixScore, other: PrefixScore) -> None:
@@ -246,9 +254,9 @@ def test_any_prompts_and_steps_equal_the_references(new_scorer, videos, checkpoi
     ]
     for count, thinned in calls:
         prefix = prefix_of(videos, 0, count, thinned)
-        score = scorer.score(TASK, prefix)
+        score = scorer.score(asked(TASK, prefix))
         for reference in references:
-            expected = reference.score(TASK, prefix)
+            expected = reference.score(asked(TASK, prefix))
             assert score.log_prob == pytest.approx(expected.log_prob, abs=1e-4)
             assert score.log_prob_false == pytest.approx(expected.log_prob_false, abs=1e-4)
             assert score.log_prob_std == pytest.approx(expected.log_prob_std, abs=1e-4, nan_ok=True)
@@ -273,7 +281,7 @@ def test_episodes_scored_together_score_as_each_alone(
         chosen = order[: max(1, VIDEOS - number)]
         tasks = [TASK if video else "open it" for video in chosen]
         calls = [(task, video, *counts[video]) for task, video in zip(tasks, chosen, strict=True)]
-        scores = scorer.score_all([(task, prefix_of(videos, *what)) for task, *what in calls])
+        scores = scorer.score_all([asked(task, prefix_of(videos, *what)) for task, *what in calls])
         for score, call in zip(scores, calls, strict=True):
             expected = fresh_scores(*call)
             assert_same(score, expected if static else replace(expected, log_prob_static=math.nan))
@@ -294,7 +302,7 @@ def test_episodes_scored_together_share_each_pass_and_keep_what_they_know(new_sc
             tokens.clear()
             seen.clear()
             order = videos[count % 3 :] + videos[: count % 3]
-            scorer.score_all([(TASK, video[:count]) for video in order])
+            scorer.score_all([asked(TASK, video[:count]) for video in order])
             assert len(tokens) == 1
             assert tokens[0] <= 2 * VIDEOS * (prompt + 20), "a patch and a prompt each, and the baseline's"
             assert len(seen) == 2, "two sizes"
@@ -314,23 +322,25 @@ def test_as_many_episodes_at_once_as_memory_holds(new_scorer, monkeypatch):
 def test_one_bad_episode_among_several_is_the_one_that_is_named(new_scorer, videos, fresh_scores):
     scorer = new_scorer()
     flat = [Frame(0, np.zeros((1, 60_000, 3), np.uint8))]
-    good, bad = scorer.score_all([(TASK, videos[0][:4]), (TASK, flat)])
+    good, bad = scorer.score_all([asked(TASK, videos[0][:4]), asked(TASK, flat)])
     assert isinstance(bad, ScorerError) and "60000 x 1 pixels" in str(bad)
     assert_same(good, fresh_scores(TASK, 0, 4, 0))
-    (score,) = scorer.score_all([(TASK, videos[0][:5])])
+    (score,) = scorer.score_all([asked(TASK, videos[0][:5])])
     assert_same(score, fresh_scores(TASK, 0, 5, 0))
 
 
 def test_a_fault_of_the_shared_pass_is_told_and_costs_no_score(
     new_scorer, videos, fresh_scores, monkeypatch, caplog
 ):
-    def broken(*_):
-        raise TypeError("a mistake of ours")
+    def broken(engine, episodes, requests):
+        if len(requests) > 1:
+            raise TypeError("a mistake of ours")
+        return run_tick(engine, episodes, requests)
 
     scorer = new_scorer()
     with monkeypatch.context() as patch:
-        patch.setattr(Qwen3VLScorer, "_score_side_by_side", broken)
-        scores = scorer.score_all([(TASK, video[:4]) for video in videos])
+        patch.setattr(qwen3_vl, "run_tick", broken)
+        scores = scorer.score_all([asked(TASK, video[:4]) for video in videos])
     for number, score in enumerate(scores):
         assert_same(score, fresh_scores(TASK, number, 4, 0))
     (warning,) = (record.getMessage() for record in caplog.records)
@@ -343,15 +353,15 @@ def test_memory_for_fewer_episodes_than_asked_for_thins_none_of_them(
 ):
     """Memory counts what is alive, so what an error still holds on to counts, too."""
     scorer = new_scorer(static_baseline=False)
-    alive: weakref.WeakSet[KeysAndValues] = weakref.WeakSet()
-    made, reserve = KeysAndValues.__init__, KeysAndValues.reserve
+    alive: weakref.WeakSet[KVCache] = weakref.WeakSet()
+    made, reserve = KVCache.__init__, KVCache.reserve
 
-    def counted(memory):
-        made(memory)
-        alive.add(memory)
+    def counted(cache):
+        made(cache)
+        alive.add(cache)
 
-    def reserve_if_there_is_room(memory, tokens):
-        reserve(memory, tokens)
+    def reserve_if_there_is_room(cache, tokens):
+        reserve(cache, tokens)
         if sum(other.capacity > 0 for other in alive) > room:
             raise torch.OutOfMemoryError("out of memory")
 
@@ -360,10 +370,10 @@ def test_memory_for_fewer_episodes_than_asked_for_thins_none_of_them(
         for number in range(VIDEOS)
         for count in (4, 5)
     }
-    monkeypatch.setattr(KeysAndValues, "__init__", counted)
-    monkeypatch.setattr(KeysAndValues, "reserve", reserve_if_there_is_room)
+    monkeypatch.setattr(KVCache, "__init__", counted)
+    monkeypatch.setattr(KVCache, "reserve", reserve_if_there_is_room)
     for count in (4, 5):
-        requests = [(TASK, video[:count]) for video in videos[: scorer.episodes_at_once()]]
+        requests = [asked(TASK, video[:count]) for video in videos[: scorer.episodes_at_once()]]
         for number, score in enumerate(scorer.score_all(requests)):
             assert isinstance(score, PrefixScore)
             assert_same(score, expected[number, count])
@@ -388,24 +398,24 @@ def test_what_filled_the_memory_is_free_when_it_is_given_back(new_scorer, make_v
     held: list[weakref.ref[Large]] = []
     free: list[bool] = []
     scorer = new_scorer(max_frames=16)
-    monkeypatch.setattr(VideoMemory, "_take_in", fills_the_memory)
+    monkeypatch.setattr(VideoCache, "_plan_video", fills_the_memory)
     monkeypatch.setattr(qwen3_vl, "give_back", lambda _device: free.append(held[-1]() is None))
     with pytest.raises(ScorerError, match="out of memory"):
-        scorer.score(TASK, make_video(16, 32, 32))
+        scorer.score(asked(TASK, make_video(16, 32, 32)))
     assert free and all(free)
 
 
 def test_a_long_video_at_once_is_taken_in_by_parts(new_scorer, make_video, plain, monkeypatch):
-    monkeypatch.setattr(video_memory, "_LONGEST_PASS", 30)
+    monkeypatch.setattr(video_cache, "_LONGEST_PASS", 30)
     video = make_video(20, 64, 64)
-    assert new_scorer().score(TASK, video).log_prob == pytest.approx(plain(video, 64, 64)[0], abs=1e-4)
+    assert new_scorer().score(asked(TASK, video)).log_prob == pytest.approx(plain(video, 64, 64)[0], abs=1e-4)
 
 
 def test_equal_frames_in_other_objects_are_another_episode(new_scorer, make_video):
     scorer = new_scorer()
-    before = scorer.score(TASK, make_video(6, 32, 32, seed=4))
-    assert scorer.score(TASK, make_video(6, 32, 32, seed=5)).log_prob != pytest.approx(before.log_prob)
-    assert_same(scorer.score(TASK, make_video(6, 32, 32, seed=4)), before)
+    before = scorer.score(asked(TASK, make_video(6, 32, 32, seed=4)))
+    assert scorer.score(asked(TASK, make_video(6, 32, 32, seed=5))).log_prob != pytest.approx(before.log_prob)
+    assert_same(scorer.score(asked(TASK, make_video(6, 32, 32, seed=4))), before)
 
 
 # ---- nothing is computed twice ----
@@ -421,20 +431,21 @@ def test_each_patch_goes_once_through_vision_and_once_through_language(new_score
     )
     try:
         for count in range(1, 9):
-            scorer.score(TASK, video[:count])
+            scorer.score(asked(TASK, video[:count]))
         assert len(seen) == 8  # the four tails and the four patches that replaced them
         prompt = len(scorer._engine.tokens.after_video(TASK)[0])
         tokens.clear()
-        scorer.score(TASK, video[:9])
+        scorer.score(asked(TASK, video[:9]))
         assert len(seen) == 9
         assert len(tokens) == 1, "patch, baseline and both prompts run together"
         per_patch = sum(tokens) - 2 * prompt
         assert 0 < per_patch < 2 * 20  # one patch in the video, one in the baseline
         tokens.clear()
-        scorer.score(TASK, video[:9])
+        scorer.score(asked(TASK, video[:9]))
         assert tokens == [prompt]
         assert len(seen) == 9
-        assert len(scorer._episode._features) == 6  # five patches and the still one; no tail of old
+        (episode,) = scorer._episodes.values()
+        assert len(episode._features) == 6  # five patches and the static one; no tail of old
     finally:
         vision.remove()
         language.remove()
@@ -468,13 +479,13 @@ def test_work_ahead_changes_no_score(new_scorer, make_video, window):
     plain = FullPasses(idle._model, idle._engine.tokens, idle._engine.preprocessing, idle.info, 2.0)
     for buffer in ticks:
         prefix = buffer.prefix()
-        expected = idle.score(TASK, prefix)
-        assert expected.log_prob == pytest.approx(plain.score(TASK, prefix).log_prob, abs=1e-4)
-        assert_same(patient.score(TASK, prefix), expected)
-        assert_same(hasty.score(TASK, prefix), expected)
-        for _ in patient.ahead(TASK, buffer):
+        expected = idle.score(asked(TASK, prefix))
+        assert expected.log_prob == pytest.approx(plain.score(asked(TASK, prefix)).log_prob, abs=1e-4)
+        assert_same(patient.score(asked(TASK, prefix)), expected)
+        assert_same(hasty.score(asked(TASK, prefix)), expected)
+        for _ in patient.ahead(ScoreRequest(TASK, buffer)):
             pass
-        next(hasty.ahead(TASK, buffer), None)
+        next(hasty.ahead(ScoreRequest(TASK, buffer)), None)
 
 
 def test_what_was_done_ahead_is_not_done_again(new_scorer, ticks, caplog):
@@ -490,13 +501,13 @@ def test_what_was_done_ahead_is_not_done_again(new_scorer, ticks, caplog):
         for number, buffer in enumerate(ticks[:20]):
             tokens.clear()
             with caplog.at_level(logging.INFO):
-                scorer.score(TASK, buffer.prefix())
+                scorer.score(ScoreRequest(TASK, buffer))
                 if number > 0:
                     assert len(tokens) == 1, f"tick {number}: {tokens}"
                     assert tokens[0] <= prompt + 2 * 20, (
                         f"tick {number}: more than two patches and the prompt"
                     )
-                for _ in scorer.ahead(TASK, buffer):
+                for _ in scorer.ahead(ScoreRequest(TASK, buffer)):
                     pass
             thinned.append(len(buffer.prefix()) < len(ticks[max(0, number - 1)].prefix()))
     finally:
@@ -512,11 +523,11 @@ def test_the_step_at_a_switch_is_that_of_the_two_layouts(new_scorer, ticks, capl
     plain = FullPasses(scorer._model, scorer._engine.tokens, scorer._engine.preprocessing, scorer.info, 2.0)
     with caplog.at_level(logging.INFO):
         for buffer in ticks[:9]:
-            scorer.score(TASK, buffer.prefix())
-            for _ in scorer.ahead(TASK, buffer):
+            scorer.score(ScoreRequest(TASK, buffer))
+            for _ in scorer.ahead(ScoreRequest(TASK, buffer)):
                 pass
     before = [*ticks[7].prefix(), ticks[8].prefix()[-1]]
-    values = [plain.score(TASK, prefix).log_prob for prefix in (ticks[8].prefix(), before)]
+    values = [plain.score(asked(TASK, prefix)).log_prob for prefix in (ticks[8].prefix(), before)]
     (said,) = (record.getMessage() for record in caplog.records)
     assert said.startswith("prefix thinned from 9 to 5 frames: log p(True) is ")
     read = [float(number) for number in re.findall(r"-\d+\.\d+", said)]
@@ -526,16 +537,16 @@ def test_the_step_at_a_switch_is_that_of_the_two_layouts(new_scorer, ticks, capl
 def test_memory_that_runs_out_costs_half_the_frames_and_not_the_score(new_scorer, make_video, plain, caplog):
     video = make_video(16, 32, 32)
     scorer = new_scorer(max_frames=16)
-    real, room = VideoMemory._take_in, [12]
+    real, room = VideoCache._plan_video, [12]
 
-    def take_in(memory, video, *arguments):
+    def plan_video(cache, video, *arguments):
         if len(video) > room[0] // 2:
             raise torch.OutOfMemoryError("out of memory")
-        return real(memory, video, *arguments)
+        return real(cache, video, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VideoMemory, "_take_in", take_in)
-        scores = [scorer.score(TASK, video[:count]) for count in range(1, 17)]
+        patch.setattr(VideoCache, "_plan_video", plan_video)
+        scores = [scorer.score(asked(TASK, video[:count])) for count in range(1, 17)]
         warnings = [record.getMessage() for record in caplog.records]
         assert len(warnings) == 1
         assert "out of memory on cpu with 13 frames" in warnings[0]
@@ -548,7 +559,7 @@ def test_memory_that_runs_out_costs_half_the_frames_and_not_the_score(new_scorer
         assert [score.num_frames for score in scores] == [*range(1, 13), 5, 6, 5, 6]
         room[0] = 0
         with pytest.raises(ScorerError, match="out of memory on cpu with 6 frames"):
-            scorer.score(TASK, video)
+            scorer.score(asked(TASK, video))
 
 
 def test_memory_that_runs_out_in_work_ahead_harms_no_score(new_scorer, make_video, plain, caplog):
@@ -560,15 +571,15 @@ def test_memory_that_runs_out_in_work_ahead_harms_no_score(new_scorer, make_vide
     buffer = EpisodeBuffer(16)
     for frame in video[:14]:
         buffer.append(frame)
-    scorer.score(TASK, buffer.prefix())
+    scorer.score(ScoreRequest(TASK, buffer))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VideoMemory, "commit", no_room)
-        for _ in scorer.ahead(TASK, buffer):
+        patch.setattr(VideoCache, "commit", no_room)
+        for _ in scorer.ahead(ScoreRequest(TASK, buffer)):
             pass
     (warning,) = (record.getMessage() for record in caplog.records)
     assert "out of memory on cpu with 14 frames" in warning and "at most 6 are scored" in warning
     exact = [Frame(video[0].stamp_ns + k * 500_000_000, frame.image) for k, frame in enumerate(video[:6])]
-    assert scorer.score(TASK, exact).log_prob == pytest.approx(plain(exact, 32, 32)[0], abs=1e-4)
+    assert scorer.score(asked(TASK, exact)).log_prob == pytest.approx(plain(exact, 32, 32)[0], abs=1e-4)
 
 
 # ---- what cannot be scored ----
@@ -585,52 +596,52 @@ def test_memory_that_runs_out_in_work_ahead_harms_no_score(new_scorer, make_vide
 )
 def test_an_image_of_the_wrong_kind_is_named(new_scorer, image):
     with pytest.raises(ScorerError, match=r"uint8 of shape \(height, width, 3\)"):
-        new_scorer().score(TASK, [Frame(0, image)])
+        new_scorer().score(asked(TASK, [Frame(0, image)]))
 
 
 def test_no_frames_are_refused(new_scorer):
     with pytest.raises(ScorerError, match="at least one"):
-        new_scorer().score(TASK, [])
+        new_scorer().score(asked(TASK, []))
 
 
 def test_read_only_and_extreme_images_are_scored(new_scorer, recwarn):
     for shape in [(1, 1, 3), (1, 200, 3), (200, 1, 3), (33, 31, 3)]:
         image = np.full(shape, 200, np.uint8)
         image.flags.writeable = False
-        assert math.isfinite(new_scorer().score(TASK, [Frame(0, image)]).log_prob)
+        assert math.isfinite(new_scorer().score(asked(TASK, [Frame(0, image)])).log_prob)
     assert not recwarn.list
 
 
 def test_a_shape_that_the_model_does_not_take_is_refused_and_the_next_call_works(new_scorer, make_video):
     scorer = new_scorer()
     with pytest.raises(ScorerError, match="60000 x 1 pixels"):
-        scorer.score(TASK, [Frame(0, np.zeros((1, 60_000, 3), np.uint8))])
-    assert math.isfinite(scorer.score(TASK, make_video(1, 32, 32)).log_prob)
+        scorer.score(asked(TASK, [Frame(0, np.zeros((1, 60_000, 3), np.uint8))]))
+    assert math.isfinite(scorer.score(asked(TASK, make_video(1, 32, 32))).log_prob)
 
 
 def test_a_result_that_is_no_number_is_an_error_and_the_next_call_works(new_scorer, make_video):
     video = make_video(4, 32, 32)
     scorer = new_scorer()
-    expected = scorer.score(TASK, video)
+    expected = scorer.score(asked(TASK, video))
     weight = scorer._model.model.language_model.norm.weight
     kept = weight.clone()
     try:
         weight.fill_(math.nan)
         with pytest.raises(ScorerError, match=r"nan.*float32"):
-            scorer.score(TASK, video)
+            scorer.score(asked(TASK, video))
     finally:
         weight.copy_(kept)
-    assert_same(scorer.score(TASK, video), expected)
+    assert_same(scorer.score(asked(TASK, video)), expected)
 
 
 def test_out_of_memory_names_what_to_make_smaller(new_scorer, make_video):
     scorer = new_scorer(max_frames=10**13)
     with pytest.raises(ScorerError, match=r"out of memory on cpu.*max_pixels.*max_frames"):
-        scorer.score(TASK, make_video(1, 32, 32))
+        scorer.score(asked(TASK, make_video(1, 32, 32)))
 
 
 def test_closing_lets_go_of_the_model(new_scorer, make_video):
     scorer = new_scorer()
-    scorer.score(TASK, make_video(1, 32, 32))
+    scorer.score(asked(TASK, make_video(1, 32, 32)))
     scorer.close()
     assert not hasattr(scorer, "_model")

@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 
+from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.any_vlm.family import Family, Video
 from topreward_ros.scoring.base import (
     PrefixScore,
-    PrefixScorer,
     ScorerInfo,
     ScorerSettings,
+    SequentialScorer,
     check_frames,
     seconds_of,
 )
@@ -34,7 +35,7 @@ from topreward_ros.scoring.question.templates import fill
 from topreward_ros.scoring.static_scores import Layout, StaticScores
 
 
-class TransformersVlmScorer(PrefixScorer):
+class TransformersVlmScorer(SequentialScorer):
     """Scores prefixes with a loaded model of the kind `AutoModelForImageTextToText`; `registry` loads one."""
 
     def __init__(
@@ -57,15 +58,16 @@ class TransformersVlmScorer(PrefixScorer):
         self._family.forget()
         self._static_scores = StaticScores()
 
-    def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
+    def score_one(self, request: ScoreRequest) -> PrefixScore:
         """See `PrefixScorer.score`."""
-        check_frames(prefix)
+        check_frames(request.prefix)
         while True:
-            kept = self._budget.within(prefix)
-            with suppress(OutOfMemory), errors_named(len(kept), self._forget), torch.inference_mode():
-                return self._score(instruction, kept)
+            kept = self._budget.within(request)
+            frames = len(kept.prefix)
+            with suppress(OutOfMemory), errors_named(frames, self._forget), torch.inference_mode():
+                return self._score(kept.instruction, kept.prefix)
             give_back(self._model.device)
-            self._budget.lower(len(kept))
+            self._budget.lower(frames)
 
     def close(self) -> None:
         """See `PrefixScorer.close`."""

@@ -25,7 +25,7 @@ EMBEDDED_FOLDER = Path(__file__).resolve().parents[2] / "models" / "embedded"
 #: Model types in config.json of which every prefix is scored incrementally.
 INCREMENTAL = ("qwen3_vl", "qwen3_vl_moe")
 QUANTIZABLE = ("qwen3_vl",)  #: those whose weights may be kept in 8 bits; a mixture's experts could not
-RECORDABLE = ("qwen3_vl",)  #: those of which ticks can be recorded as CUDA graphs
+CAPTURABLE = ("qwen3_vl",)  #: those whose ticks can be captured as CUDA graphs
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  #: names of files of weights, the better format first
 _WHOLE = ("model.safetensors", "pytorch_model.bin")  # a model in one file; in several, the index has its name

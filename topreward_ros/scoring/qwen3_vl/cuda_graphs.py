@@ -1,9 +1,9 @@
-"""Work on a GPU that is recorded once and then repeated as one launch: CUDA graphs.
+"""Work on a GPU that is captured once as a CUDA graph and then replayed as one launch.
 
 A tick starts more than a thousand small kernels, and starting one takes the CPU longer than many of them run.
-What is recorded has a fixed shape and fixed places in memory, and each repetition fills those places anew.
-A recording is used only where it gave what the same work gave without it. Where it cannot be made, or gave
-something else, one warning says so, and from then on everything runs kernel by kernel.
+A graph has fixed shapes and fixed places in memory; each replay is fed new inputs at these places. A graph is
+used only if its first replay gave what the same work gave without it. Where it cannot be captured, or gave
+something else, one warning says so, and from then on everything runs kernel by kernel ("eagerly").
 """
 
 from __future__ import annotations
@@ -23,70 +23,80 @@ from topreward_ros.scoring.newest import Newest
 
 _log = logging.getLogger(__name__)
 
-_MOST_SHAPES = 16  # of one kind of work that are kept recorded
-_PATIENCE = 4  # how often a shape is wanted until it is recorded at once; between two ticks, once is enough
-#: How far the outcome may be from that without recording, as a part of its size. Kernels for other shapes
-#: round otherwise; a recording that went wrong is wrong altogether.
+_MOST_GRAPHS = 16  # of one kind of work, one per shape
+_PATIENCE = 4  # how often a shape must come to be captured at once; between two ticks, once is enough
+#: How far a replay may be from the eager result, relative to the result's norm. Kernels for other shapes
+#: round differently; a capture that went wrong is wrong altogether.
 _NEAR, _NEAR_IN_HALF_PRECISION = 1e-3, 0.1
 
 
-class Work(ABC):
-    """Something to do for one shape, with tensors that stay where they are."""
+class GraphWork(ABC):
+    """Work of one shape, on tensors that stay where they are."""
 
     @abstractmethod
-    def fill(self, given: Any) -> None:
-        """Put what is given this time where `run` reads it."""
+    def load(self, inputs: Any) -> None:
+        """Copy ``inputs`` to where `run` reads them."""
 
     @abstractmethod
     def run(self) -> Sequence[torch.Tensor]:
-        """Do it with what is there, which may be lost by it; no step of it hangs on the value of a number."""
+        """Compute the outputs from the loaded inputs, which it may overwrite.
+
+        Control flow must not depend on tensor values: a replay repeats the kernels of the capture.
+        """
 
 
-class Recording(NamedTuple):
-    """Work that can be repeated."""
+class CapturedGraph(NamedTuple):
+    """Work that can be replayed."""
 
-    work: Work  # keeps the places alive
-    repeat: Callable[[], None]
-    outcome: Sequence[torch.Tensor]  #: after ``repeat``, until anything else that is recorded is repeated
+    work: GraphWork  # keeps the tensors alive that the graph reads and writes
+    replay: Callable[[], None]
+    outputs: Sequence[torch.Tensor]  #: valid after ``replay``, until any other graph is replayed
 
-    def __call__(self, given: Any) -> list[torch.Tensor]:
-        self.work.fill(given)
-        self.repeat()
-        return [tensor.clone() for tensor in self.outcome]
+    def __call__(self, inputs: Any) -> list[torch.Tensor]:
+        """The outputs for ``inputs``, as copies."""
+        self.work.load(inputs)
+        self.replay()
+        return [tensor.clone() for tensor in self.outputs]
 
 
-class Recordings:
-    """Of one kind of work, by shape."""
+class GraphCache:
+    """The captured graphs of one kind of work, by shape."""
 
     def __init__(self) -> None:
-        self._by_shape: Newest[Hashable, Recording] = Newest(_MOST_SHAPES)
-        self._wanted: dict[Hashable, int] = {}
+        self._graphs: Newest[Hashable, CapturedGraph] = Newest(_MOST_GRAPHS)
+        self._misses: dict[Hashable, int] = {}
 
-    def get(self, shape: Hashable) -> Recording | None:
-        return self._by_shape.get(shape)
+    def get(self, shape: Hashable) -> CapturedGraph | None:
+        """The graph for ``shape``; None where there is none."""
+        return self._graphs.get(shape)
 
-    def add(self, shape: Hashable, recording: Recording) -> None:
-        self._by_shape[shape] = recording
-        self._wanted.clear()  # of shapes that come once each there may be many
+    def add(self, shape: Hashable, graph: CapturedGraph) -> None:
+        """Keep ``graph``; the oldest goes when there are too many."""
+        self._graphs[shape] = graph
+        self._misses.clear()  # there may be many shapes that come once each
 
-    def is_due(self, shape: Hashable) -> bool:
-        """Whether ``shape``, which is not recorded, is wanted again and again."""
-        self._wanted[shape] = self._wanted.get(shape, 0) + 1
-        return self._wanted[shape] >= _PATIENCE
+    def count_miss(self, shape: Hashable) -> bool:
+        """Note that ``shape`` was wanted and is not captured; True once it was wanted often enough."""
+        self._misses[shape] = self._misses.get(shape, 0) + 1
+        return self._misses[shape] >= _PATIENCE
 
     def clear(self) -> None:
-        self._by_shape.clear()
-        self._wanted.clear()
+        """Let go of all graphs."""
+        self._graphs.clear()
+        self._misses.clear()
 
 
-class Recorder:
-    """Runs work by recordings, and makes these: at best between two ticks, where nobody waits."""
+class GraphRunner:
+    """Runs work by its graph where there is one, and captures graphs: at best between two ticks.
+
+    ``owner``, in its methods, is whoever runs work: of each owner only the newest run can be captured later.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.works = True
+        self.works = True  #: False once a capture failed: from then on everything runs eagerly
         self._device = device
-        self._missed: dict[object, Callable[[], None]] = {}  # what to record, by who ran it
-        self._made: WeakSet[Recordings] = WeakSet()
+        self._pending: dict[object, Callable[[], None]] = {}  # captures that were put off, by owner
+        self._caches: WeakSet[GraphCache] = WeakSet()
         cuda: Any = torch.cuda
         with cuda.device(device):
             self._stream = cuda.Stream()
@@ -95,101 +105,105 @@ class Recorder:
     def run(
         self,
         owner: object,
-        recordings: Recordings,
+        cache: GraphCache,
         shape: Hashable,
-        given: Any,
-        make_work: Callable[[], Work],
-        run_unrecorded: Callable[[], Sequence[torch.Tensor]],
+        inputs: Any,
+        make_work: Callable[[], GraphWork],
+        run_eagerly: Callable[[], Sequence[torch.Tensor]],
     ) -> Sequence[torch.Tensor]:
-        """The outcome of ``run_unrecorded``, which may be called again; by a recording where there is one."""
+        """The outputs for ``inputs``: replayed from the graph for ``shape`` in ``cache``, else run eagerly.
+
+        ``run_eagerly`` may be called more than once. ``make_work`` makes what is captured.
+        """
         self.forget(owner)
         if not self.works:
-            return run_unrecorded()
-        recording = recordings.get(shape)
-        if recording is not None:
-            return recording(given)
-        outcome = run_unrecorded()
-        record = partial(self._record, recordings, shape, given, make_work, run_unrecorded, outcome)
-        if recordings.is_due(shape):
-            record()
+            return run_eagerly()
+        graph = cache.get(shape)
+        if graph is not None:
+            return graph(inputs)
+        outputs = run_eagerly()
+        capture = partial(self._capture_checked, cache, shape, inputs, make_work, run_eagerly, outputs)
+        if cache.count_miss(shape):
+            capture()
         else:
-            self._missed[owner] = record
-        return outcome
+            self._pending[owner] = capture
+        return outputs
 
     @property
-    def has_missed(self) -> bool:
-        """Whether the newest runs would have been faster with a recording that can be made now."""
-        return self.works and bool(self._missed)
+    def has_pending(self) -> bool:
+        """Whether `capture_pending` can do something that will make the next runs faster."""
+        return self.works and bool(self._pending)
 
-    def record_missed(self) -> None:
-        """Make one of what `has_missed` speaks of."""
-        _, record = self._missed.popitem()
-        record()
+    def capture_pending(self) -> None:
+        """Capture one graph that a run missed."""
+        _, capture = self._pending.popitem()
+        capture()
 
     def forget(self, owner: object) -> None:
-        """What ``owner`` ran last cannot be run again."""
-        self._missed.pop(owner, None)
+        """Give up the capture that is pending for ``owner``, whose newest run cannot be repeated."""
+        self._pending.pop(owner, None)
 
     def forget_all(self) -> None:
-        """What was run last cannot be run again, and its memory is wanted."""
-        self._missed.clear()
+        """Give up all pending captures: what they would run is gone, or its memory is wanted."""
+        self._pending.clear()
 
     def drop(self) -> None:
-        """Let go of everything recorded, and of the memory that goes with the last of it."""
+        """Let go of all graphs, and of the memory that goes with the last of them."""
         self.forget_all()
-        for recordings in self._made:
-            recordings.clear()
+        for cache in self._caches:
+            cache.clear()
 
-    def _record(
+    def _capture_checked(
         self,
-        recordings: Recordings,
+        cache: GraphCache,
         shape: Hashable,
-        given: Any,
-        make_work: Callable[[], Work],
-        run_unrecorded: Callable[[], Sequence[torch.Tensor]],
+        inputs: Any,
+        make_work: Callable[[], GraphWork],
+        run_eagerly: Callable[[], Sequence[torch.Tensor]],
         expected: Sequence[torch.Tensor],
     ) -> None:
+        """Capture, compare and keep a graph; where that fails, give graphs up for good."""
         begun = time.perf_counter()
-        problem = self._try(recordings, shape, given, make_work, expected)
+        problem = self._try_capture(cache, shape, inputs, make_work, expected)
         if not problem:
-            _log.info("recorded %s in %.2f s", shape, time.perf_counter() - begun)
+            _log.info("captured %s in %.2f s", shape, time.perf_counter() - begun)
             return
         self.works = False
         self.drop()
-        run_unrecorded()  # what it left in memory is right again
+        run_eagerly()  # puts right what the failed capture wrote into the KV cache
         _log.warning(
-            "CUDA graphs are not used from now on, which makes scoring slower: %s does not work recorded "
-            "(%s); cuda_graphs: false does without this attempt",
+            "CUDA graphs are not used from now on, which makes scoring slower: %s cannot be captured as one "
+            "(%s); set cuda_graphs: false to start without the attempt",
             *(shape, problem),
         )
 
-    def _try(
+    def _try_capture(
         self,
-        recordings: Recordings,
+        cache: GraphCache,
         shape: Hashable,
-        given: Any,
-        make_work: Callable[[], Work],
+        inputs: Any,
+        make_work: Callable[[], GraphWork],
         expected: Sequence[torch.Tensor],
     ) -> str:
-        """Record, compare, and keep what is right; says what is wrong, and holds on to nothing then."""
+        """Capture a graph and keep it if it is right; returns what is wrong, and keeps nothing then."""
         try:
             work = make_work()
-            work.fill(given)
-            recording = Recording(work, *self.capture(work))
-            problem = _difference(recording(given), expected)
-        except Exception as error:  # by the driver, a library, or for want of memory: none is needed to score
+            work.load(inputs)
+            graph = CapturedGraph(work, *self.capture(work))
+            problem = _difference(graph(inputs), expected)
+        except Exception as error:  # of the driver, a library, or memory: scoring needs no graph
             return in_a_line(_first_cause(error))
         if not problem:
-            recordings.add(shape, recording)
-            self._made.add(recordings)
+            cache.add(shape, graph)
+            self._caches.add(cache)
         return problem
 
-    def capture(self, work: Work) -> tuple[Callable[[], None], Sequence[torch.Tensor]]:
-        """Record ``work``, filled, as a CUDA graph: what repeats it, and where its outcome is then."""
+    def capture(self, work: GraphWork) -> tuple[Callable[[], None], Sequence[torch.Tensor]]:
+        """Capture ``work``, whose inputs are loaded: what replays it, and the outputs that this fills."""
         stream = self._stream
         with torch.cuda.device(self._device):
             here = torch.cuda.current_stream()
-            with torch.cuda.stream(here):  # comes back to it even where a recording fails half-way
+            with torch.cuda.stream(here):  # comes back to it even where a capture fails half-way
                 stream.wait_stream(here)
                 with torch.cuda.stream(stream):
                     work.run()  # libraries choose kernels and take memory with the first run
@@ -201,10 +215,10 @@ class Recorder:
                 try:
                     # Other threads of this process may use the GPU for something else meanwhile.
                     with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"):
-                        outcome = work.run()
+                        outputs = work.run()
                 finally:
                     _clear_cublas()
-        return graph.replay, outcome
+        return graph.replay, outputs
 
 
 def _clear_cublas() -> None:
@@ -213,17 +227,17 @@ def _clear_cublas() -> None:
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """What went wrong first; while a recording is given up, more does."""
+    """The error that came first; while a capture is given up, more follow."""
     while error.__context__ is not None:
         error = error.__context__
     return error
 
 
-def _difference(made: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> str:
-    """What is wrong with ``made``; '' where nothing is."""
-    for one, other in zip(made, expected, strict=True):
+def _difference(replayed: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> str:
+    """How ``replayed`` differs from ``expected``, in words; '' where it is near enough."""
+    for one, other in zip(replayed, expected, strict=True):
         near = _NEAR if one.dtype is torch.float32 else _NEAR_IN_HALF_PRECISION
         distance = float((one.float() - other.float()).norm() / other.float().norm())
-        if not distance <= near:  # nor where it is no number
+        if not distance <= near:  # also where it is NaN
             return f"its numbers are {distance:.1%} of their size away from those without"
     return ""

@@ -1,9 +1,9 @@
-"""Linear layers on a CPU, with their weights laid out beforehand as oneDNN multiplies them.
+"""Linear layers on a CPU, with weights packed beforehand into the layout that oneDNN multiplies fastest.
 
-PyTorch multiplies float32 with MKL, which lays the weights out anew in every call; with the few tokens of a
-tick that counts. The activation behind a layer is computed while its outcome is still in the cache. These
-are the operations that PyTorch's own compiler uses on CPUs. On other devices, in other precisions, and where
-memory is short, a layer runs as it is.
+PyTorch multiplies float32 with MKL, which packs the weights anew in every call; with the few tokens of a tick
+that takes a notable part of the time. The activation behind a layer is fused into it. These are the
+operations that PyTorch's own compiler uses on CPUs. On other devices, in other precisions, and where memory
+is short, a layer runs unpacked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SHARE = 4  # the second copy of the weights may take this part of the free memo
 
 
 class Packer:
-    """Decides for a model once, and lays out the weights of its layers as they are at that time."""
+    """Packs the weights of one model's layers as they are at that time, or packs none."""
 
     def __init__(self, model: nn.Module) -> None:
         parameters = list(model.parameters())
@@ -32,7 +32,7 @@ class Packer:
         self._packs = plain and _has_operations() and size * _SHARE <= free_memory(torch.device("cpu"))
 
     def linear(self, layer: nn.Linear, activation: nn.Module | None = None, name: str = "") -> Layer:
-        """``layer`` and, behind it, ``activation``, which transformers has under ``name``."""
+        """``layer`` followed by ``activation``, which transformers calls ``name``."""
         if not self._packs:
             return layer if activation is None else nn.Sequential(layer, activation)
         kernels: Any = torch.ops.mkldnn

@@ -1,7 +1,7 @@
-"""Prompts that share their leading tokens, so that what they share is computed once.
+"""Prompts as a tree of their shared beginnings, so that shared tokens are computed once.
 
-The prompts of an ensemble are continuations of one video. Laid out as a tree of runs of tokens, each token
-sees the runs before its own and nothing beside them; that is exactly what it would see alone.
+The prompts of an ensemble all follow the same video. In a tree of runs of tokens each token attends to the
+runs on its own branch and to no other; that is exactly what it would attend to in its prompt alone.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import NamedTuple
 
 
 class Run(NamedTuple):
-    """Tokens that follow one another, for all prompts that have them."""
+    """Tokens in a row that some prompts share."""
 
     ids: list[int]
-    parent: int  #: place of the run before it in `PromptTree.runs`, -1 for the video itself
+    parent: int  #: index in `PromptTree.runs` of the run before it; -1: the video itself
     depth: int  #: tokens between the video and this run
 
 
 @dataclass(frozen=True)
 class PromptTree:
-    """Runs, every one behind its parent in the list, and where each prompt ends."""
+    """Runs, each listed after its parent, and where each prompt ends."""
 
     runs: tuple[Run, ...]
-    ends: tuple[int, ...]  #: for every prompt, in the order given, the run whose last token is its last
+    ends: tuple[int, ...]  #: for every prompt, in the order given, the index of its last run
 
     @property
     def tokens(self) -> int:

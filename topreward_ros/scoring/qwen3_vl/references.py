@@ -1,4 +1,4 @@
-"""Two other ways to the same numbers, to compare with: they are slower, and written to be believed.
+"""Two other ways to the same numbers, to compare with: slower, and simple enough to be believed.
 
 `PlainForward` is one ordinary forward pass of transformers per prefix and prompt, as LeRobot's port of
 TOPReward does it. `PrefixCache` keeps keys and values of the complete patches in transformers' own cache and
@@ -8,7 +8,6 @@ runs odd tail and prompt behind them, once per prompt, as the method's authors d
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from math import nan
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -16,20 +15,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.cache_utils import DynamicCache
 
-from topreward_ros.core.frames import Frame
+from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.scoring import patches
-from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerInfo
+from topreward_ros.scoring.base import PrefixScore, ScorerInfo, SequentialScorer
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question.prompts import PromptTokens
-from topreward_ros.scoring.qwen3_vl.episode_cache import pair_up
-from topreward_ros.scoring.qwen3_vl.video_cache import Patch, patch_positions
+from topreward_ros.scoring.qwen3_vl.patch import Patch, pair_up, patch_positions
 
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration
 
 
-class _Reference(PrefixScorer):
-    """What both have in common: the stream, cut into patches, and the answer tokens."""
+class _Reference(SequentialScorer):
+    """What both ways share: the token stream of a video, patch by patch, and the answer tokens."""
 
     def __init__(
         self,
@@ -48,8 +46,9 @@ class _Reference(PrefixScorer):
         self._patch: int = vision.patch_size
         self._merge: int = vision.spatial_merge_size
 
-    def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
+    def score_one(self, request: ScoreRequest) -> PrefixScore:
         """See `PrefixScorer.score`; without a static baseline."""
+        instruction, prefix = request.instruction, request.prefix
         video = pair_up(prefix, self._sample_rate)
         height, width = prefix[0].image.shape[:2]
         size = patches.frame_size(height, width, self._patch * self._merge, self.info.max_pixels)
@@ -65,7 +64,7 @@ class _Reference(PrefixScorer):
 
     @abstractmethod
     def _answer(self, video: list[Patch], size: tuple[int, int], prompt: list[int]) -> tuple[float, float]:
-        """Log-probabilities of true and false after ``video``, seen at ``size``, and ``prompt``."""
+        """Log-probabilities of true and false after ``video``, resized to ``size``, and ``prompt``."""
 
     def _pixels(self, patch: Patch, size: tuple[int, int]) -> torch.Tensor:
         first, second = (patches.resize(frame.image, size) for frame in (patch.first, patch.second))
@@ -104,7 +103,7 @@ class PlainForward(_Reference):
 
 
 class PrefixCache(_Reference):
-    """Complete patches are kept in a growing cache; tail and prompt run behind it and are cut off again."""
+    """Complete patches stay in a growing KV cache; odd tail and prompt run behind it and are cut off."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -137,14 +136,14 @@ class PrefixCache(_Reference):
         device, dtype = self._model.device, self._model.dtype
         rows, columns = size[0] // self._patch, size[1] // self._patch
         grid = torch.tensor([[1, rows, columns]], device=device)
-        seen = self._model.model.visual(self._pixels(patch, size).to(device, dtype), grid_thw=grid)
+        encoded = self._model.model.visual(self._pixels(patch, size).to(device, dtype), grid_thw=grid)
         embeddings = self._model.get_input_embeddings()(torch.tensor([ids], device=device))
         is_pad = torch.tensor([ids], device=device) == self._tokens.video_pad
-        embeddings = embeddings.masked_scatter(is_pad[..., None], seen.pooler_output.to(embeddings.dtype))
+        embeddings = embeddings.masked_scatter(is_pad[..., None], encoded.pooler_output.to(embeddings.dtype))
         rows, columns = rows // self._merge, columns // self._merge
         start = self._position
         positions, after = patch_positions(start, before, rows, columns)
-        self._run(embeddings, positions, is_pad, seen.deepstack_features)
+        self._run(embeddings, positions, is_pad, encoded.deepstack_features)
         return after
 
     def _run(

@@ -1,9 +1,9 @@
 """Exact incremental scoring with Qwen3-VL: log p(" True") after a video that grows by a frame per call.
 
-Everything is computed once. A prefix is a list of temporal patches, two frames each. What was committed
-for the last prefix is compared with the patches of this one (`video_memory`): the common beginning is kept,
-the rest is rolled back, and what is new runs together with all prompts. A new episode, a skipped tick, a
-thinned prefix and a step back are all this one case. So is an odd last frame: it makes a patch with itself,
+Everything is computed once. A prefix is a list of temporal patches, two frames each. The patches committed to
+the KV cache for the last prefix are compared with those of this one (`video_cache`): the common beginning
+stays, the rest is rolled back, and what is new runs together with all prompts. A new episode, a skipped tick,
+a thinned prefix and a step back are all this one case. So is an odd last frame: it makes a patch with itself,
 which the completed patch replaces.
 
 The numbers are those of one plain forward pass per prompt over the whole stream, to rounding: what was scored
@@ -13,12 +13,13 @@ With several prompts the score is the mean of their log-probabilities. The contr
 log p(" False"), is given as the log-probability of True where only the two are possible, log sigmoid of that
 difference: the same order of values, and nats at most 0 as everywhere.
 
-The stream is that of transformers 4.57, which the method's authors pinned:
+The token stream is that of transformers 4.57, which the method's authors pinned:
 
     <|im_start|>user\\n<0.2 seconds><|vision_start|>N pads<|vision_end|><1.2 seconds>... The above video ...
 
 It is built here, without the processor; positions and attention mask are explicit, so nothing depends on
-a state inside the model. This module does not choose frames, keep time, or interpret a score.
+a state inside the model. This module does not choose frames, keep time, or interpret a score. How a tick runs
+stands in tick.py; here is what surrounds it: episodes, memory that runs out, and work between two ticks.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from topreward_ros.core.frames import EpisodeBuffer, Frame
+from topreward_ros.core.episode import ScoreRequest
+from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.base import (
     PrefixScore,
     PrefixScorer,
@@ -44,10 +46,13 @@ from topreward_ros.scoring.device import OutOfMemory, errors_named, free_memory,
 from topreward_ros.scoring.frame_budget import FrameBudget
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question.prompts import PromptTokens
-from topreward_ros.scoring.qwen3_vl.cuda_graphs import Recorder
-from topreward_ros.scoring.qwen3_vl.episode_cache import Engine, EpisodeMemory, layout_of, score_together
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
+from topreward_ros.scoring.qwen3_vl.engine import Engine
+from topreward_ros.scoring.qwen3_vl.episode_cache import EpisodeCache, baseline_key
 from topreward_ros.scoring.qwen3_vl.language import LanguageModel
-from topreward_ros.scoring.qwen3_vl.video_cache import memory_need
+from topreward_ros.scoring.qwen3_vl.memory_need import memory_need
+from topreward_ros.scoring.qwen3_vl.patch import Patch
+from topreward_ros.scoring.qwen3_vl.tick import encode, run_tick
 from topreward_ros.scoring.qwen3_vl.vision import VisionModel
 
 if TYPE_CHECKING:
@@ -57,13 +62,13 @@ _log = logging.getLogger(__name__)
 
 _PREFILLED_AT_ONCE = 4  # patches per step between two ticks; a tick waits for one step at most
 _MOST_AT_ONCE = 8  # episodes; a pass of more tokens is no faster
-_LEAD = 4  # the cache behind the next thinning is begun when this part of the budget is still to come
+_LEAD = 4  # the KV cache for the next thinning is begun when this part of the budget is still to come
 
 
 class Qwen3VLScorer(PrefixScorer):
     """Scores prefixes with a loaded `Qwen3VLForConditionalGeneration`; `registry` loads one.
 
-    A `Qwen3VLMoeForConditionalGeneration` has the same parts, and is scored with in the same way.
+    A `Qwen3VLMoeForConditionalGeneration` has the same parts and is scored with in the same way.
     """
 
     def __init__(
@@ -73,44 +78,33 @@ class Qwen3VLScorer(PrefixScorer):
         preprocessing: Preprocessing,
         settings: ScorerSettings,
         info: ScorerInfo,
-        recorder: Recorder | None = None,
+        graphs: GraphRunner | None = None,
     ) -> None:
-        """``recorder``: of the model's device, where ticks may be recorded."""
+        """``graphs``: of the model's device, where ticks may run as CUDA graphs."""
         self.info = info
         self._model = model
         self._settings = settings
-        self._recorder = recorder
+        self._graphs = graphs
         vision: Any = model.config.vision_config
         self._engine = Engine(
-            VisionModel(model.model.visual, recorder),
-            LanguageModel(model, recorder),
-            tokens,
-            preprocessing,
-            settings,
-            info.max_pixels,
-            vision.patch_size,
-            vision.spatial_merge_size,
+            vision=VisionModel(model.model.visual, graphs),
+            language=LanguageModel(model, graphs),
+            tokens=tokens,
+            preprocessing=preprocessing,
+            settings=settings,
+            max_pixels=info.max_pixels,
+            patch=vision.patch_size,
+            merge=vision.spatial_merge_size,
         )
-        self._episode = EpisodeMemory(self._engine)
-        self._side_by_side: dict[Frame, EpisodeMemory] = {}  # by first frame, if several at once
+        self._episodes: dict[Frame, EpisodeCache] = {}  # of the last call, by first frame
         self._most_at_once = 0  # of these; 0: not looked at yet
         self._budget = FrameBudget(info, settings)
 
-    def score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
-        """See `PrefixScorer.score`."""
-        check_frames(prefix)
-        while True:
-            kept = self._budget.within(prefix)
-            with suppress(OutOfMemory), errors_named(len(kept), self._forget), torch.inference_mode():
-                return score_together(self._engine, [self._episode], [(instruction, kept)])[0]
-            self._lower_budget(len(kept))
-
-    def score_all(self, requests: Sequence[tuple[str, Sequence[Frame]]]) -> list[PrefixScore | ScorerError]:
-        """See `PrefixScorer.score_all`: every episode has a memory of its own, and all share each pass."""
+    def score_all(self, requests: Sequence[ScoreRequest]) -> list[PrefixScore | ScorerError]:
+        """See `PrefixScorer.score_all`: every episode has its own caches, and all share each pass."""
         if len(requests) > 1:
             try:
-                with torch.inference_mode():
-                    return [*self._score_side_by_side(requests)]
+                return [*self._run_tick([self._budget.within(request) for request in requests])]
             except ScorerError:
                 pass  # of one of them, which will say so again
             except Exception as error:
@@ -120,24 +114,41 @@ class Qwen3VLScorer(PrefixScorer):
                     "%d episodes could not be scored together (%s): now one by one, and later at most %d",
                     *(len(requests), in_a_line(error), self.episodes_at_once()),
                 )
-        if self._side_by_side:  # only here is the error gone, and what its frames held on to
-            self._side_by_side.clear()
+            # Only here is the error gone, and with it what its frames held on to.
+            self._forget()
             give_back(self._model.device)
-        outcomes = super().score_all(requests)
+        outcomes = [self._score_alone(request) for request in requests]
         if len(requests) > 1:
             self._forget()
         return outcomes
 
-    def _score_side_by_side(self, requests: Sequence[tuple[str, Sequence[Frame]]]) -> list[PrefixScore]:
-        for _, prefix in requests:
-            check_frames(prefix)
-        known = self._side_by_side
-        self._side_by_side = {
-            prefix[0]: known.get(prefix[0]) or EpisodeMemory(self._engine) for _, prefix in requests
+    def _score_alone(self, request: ScoreRequest) -> PrefixScore | ScorerError:
+        """The score of one request, of half as many frames where memory runs out, or what went wrong."""
+        try:
+            while True:
+                kept = self._budget.within(request)
+                frames = len(kept.prefix)
+                with suppress(OutOfMemory), errors_named(frames, self._forget):
+                    return self._run_tick([kept])[0]
+                self._lower_budget(frames)
+        except ScorerError as error:
+            return error
+
+    def _run_tick(self, requests: Sequence[ScoreRequest]) -> list[PrefixScore]:
+        for request in requests:
+            check_frames(request.prefix)
+        with torch.inference_mode():
+            return run_tick(self._engine, self._episodes_of(requests), requests)
+
+    def _episodes_of(self, requests: Sequence[ScoreRequest]) -> list[EpisodeCache]:
+        """The caches of the requests' episodes; a new episode takes over those of one that is left out."""
+        starts = [request.prefix[0] for request in requests]
+        left_out = [episode for start, episode in self._episodes.items() if start not in starts]
+        self._episodes = {
+            start: self._episodes.get(start) or (left_out.pop() if left_out else EpisodeCache(self._engine))
+            for start in starts
         }
-        known.clear()  # the memory of episodes that are over
-        kept = [(instruction, self._budget.within(prefix)) for instruction, prefix in requests]
-        return score_together(self._engine, list(self._side_by_side.values()), kept)
+        return [*self._episodes.values()]
 
     def episodes_at_once(self) -> int:
         """See `PrefixScorer.episodes_at_once`."""
@@ -149,83 +160,97 @@ class Qwen3VLScorer(PrefixScorer):
 
     def close(self) -> None:
         """See `PrefixScorer.close`."""
-        device = self._model.device
         self._forget()
-        self._side_by_side.clear()
-        if self._recorder is not None:
-            self._recorder.drop()
-        del self._episode, self._engine, self._model
+        device = self._model.device
+        if self._graphs is not None:
+            self._graphs.drop()
+        del self._episodes, self._engine, self._model
         give_back(device)
 
-    # ---- between the ticks --------------------------------------------------------------------------
+    # ---- between two ticks ----------------------------------------------------------------------------
 
-    def ahead(self, instruction: str, buffer: EpisodeBuffer) -> Iterator[None]:
-        """See `PrefixScorer.ahead`: recordings, the baseline to come, the cache behind the next thinning."""
-        yield from self.record_ahead()
-        episode, settings = self._episode, self._settings
-        rate, max_frames = settings.sample_rate, settings.max_frames
-        if rate <= 0 or self._budget.is_lowered:  # what comes next is known of a whole budget only
+    def ahead(self, request: ScoreRequest) -> Iterator[None]:
+        """See `PrefixScorer.ahead`: CUDA graphs, the baseline to come, the cache for the next thinning."""
+        yield from self.capture_ahead()
+        episode = self._episodes.get(request.prefix[0])
+        rate, max_frames = self._settings.sample_rate, self._settings.max_frames
+        # What comes next is known of one episode, while nothing but its buffer thins it.
+        if episode is None or rate <= 0 or self._budget.is_lowered:
             return
-        if episode.left_behind:
-            self._step(self._compare_layouts, instruction)
+        if episode.unthinned:
+            self._step(self._compare_thinned, episode, request.instruction)
             yield
-        stride = buffer.stride
-        for ticks, (next_stride, prefix) in enumerate(buffer.forecast(rate, max_frames)):
+        stride = request.buffer.stride
+        for ticks, (next_stride, prefix) in enumerate(request.buffer.forecast(rate, max_frames)):
             if not episode.prefix or prefix[0] is not episode.prefix[0]:
                 return  # memory ran out, or the window slides: nothing of what is known will hold
             if next_stride != stride:
                 stride = next_stride
                 if ticks <= max_frames // _LEAD:
-                    yield from self._prefill(instruction, [frame for frame in prefix if frame.image.size])
-            if settings.static_baseline and episode.prefix:
-                layout = layout_of(instruction, episode.pair_up(prefix))
-                if not episode.knows_static(layout):  # of this start, as the prefix begins with it
-                    self._step(episode.score_static, instruction, prefix[0], layout)
+                    known = [frame for frame in prefix if frame.image.size]
+                    yield from self._prefill(episode, request.instruction, known)
+            if self._settings.static_baseline and episode.prefix:
+                video = episode.patches_of(prefix)
+                if not episode.knows_static(baseline_key(request.instruction, video)):
+                    self._step(self._score_static, episode, request.instruction, video)
                     yield
 
-    def record_ahead(self) -> Iterator[None]:
-        """The part of `ahead` that makes recordings, one per step."""
-        while self._recorder is not None and self._recorder.has_missed:
-            self._step(self._recorder.record_missed)
+    def capture_ahead(self) -> Iterator[None]:
+        """The part of `ahead` that captures CUDA graphs, one per step."""
+        while self._graphs is not None and self._graphs.has_pending:
+            self._step(self._graphs.capture_pending)
             yield
 
     def _step(self, work: Callable[..., object], *arguments: Any) -> None:
-        """Do a piece of work that a later score will need. Without memory for it, all is forgotten."""
-        prefix = self._episode.prefix  # forgotten with the rest when memory runs out
-        with suppress(OutOfMemory), errors_named(len(prefix), self._forget), torch.inference_mode():
+        """Do a piece of work that a later score will need. Where memory runs out, all caches are dropped."""
+        frames = max((len(episode.prefix) for episode in self._episodes.values()), default=0)
+        with suppress(OutOfMemory), errors_named(frames, self._forget), torch.inference_mode():
             work(*arguments)
             return
-        self._lower_budget(len(prefix))
+        self._lower_budget(frames)
 
-    def _prefill(self, instruction: str, prefix: list[Frame]) -> Iterator[None]:
-        """Bring the other cache to where the next thinning will leave the video, some patches a step."""
-        episode = self._episode
-        prompts = episode.prompts(instruction)
-        video = [patch for patch in episode.pair_up(prefix) if patch.first is not patch.second]
+    def _prefill(self, episode: EpisodeCache, instruction: str, prefix: list[Frame]) -> Iterator[None]:
+        """Bring the other KV cache to where the next thinning will leave the video, some patches a step."""
+        video = [patch for patch in episode.patches_of(prefix) if patch.is_complete]
         while episode.prefix and (known := episode.prefilled(video)) < len(video):
-            self._step(episode.prefill, video[: known + _PREFILLED_AT_ONCE], prompts)
+            self._step(self._prefill_some, episode, instruction, video[: known + _PREFILLED_AT_ONCE])
             yield
 
-    def _compare_layouts(self, instruction: str) -> None:
-        """Say how far the score stepped because the prefix was thinned: the same moment, seen both ways."""
-        episode = self._episode
-        frames = len(episode.left_behind)
-        before = episode.score_left_behind(instruction)
+    def _prefill_some(self, episode: EpisodeCache, instruction: str, video: list[Patch]) -> None:
+        encode(self._engine, [(episode, episode.not_encoded_next(video))])
+        episode.prefill(instruction, video)
+
+    def _score_static(self, episode: EpisodeCache, instruction: str, video: list[Patch]) -> None:
+        """Compute the baseline that the score of ``video`` will need."""
+        key = baseline_key(instruction, video)
+        (answers,) = self._engine.answer([episode.plan_static_pass(instruction, key)])
+        episode.add_static(key, self._engine.read(answers, len(video)).log_prob)
+
+    def _compare_thinned(self, episode: EpisodeCache, instruction: str) -> None:
+        """Log how far the score stepped because the prefix was thinned: the same moment, seen both ways."""
+        frames = len(episode.unthinned)
+        video = episode.patches_of(episode.unthinned)
+        encode(self._engine, [(episode, episode.not_encoded_next(video))])
+        (answers,) = self._engine.answer([episode.plan_unthinned_pass(instruction, video)])
+        before = self._engine.read(answers, len(video))
         _log.info(
             "prefix thinned from %d to %d frames: log p(True) is %.3f instead of %.3f nat at the same moment",
             *(frames, len(episode.prefix), episode.newest_score.log_prob, before.log_prob),
         )
 
-    # ---- when something fails -----------------------------------------------------------------------
+    # ---- when something fails -------------------------------------------------------------------------
 
     def _forget(self) -> None:
-        self._episode.forget()
-        if self._recorder is not None:
-            self._recorder.forget_all()
+        """Drop all caches, which may be half-done."""
+        for episode in self._episodes.values():
+            episode.forget()
+        self._episodes.clear()
+        if self._graphs is not None:
+            self._graphs.forget_all()
 
     def _lower_budget(self, frames: int) -> None:
         """Go on with half of ``frames``, after memory ran out with them."""
-        if self._recorder is not None:
-            self._recorder.drop()
+        if self._graphs is not None:
+            self._graphs.drop()
         give_back(self._model.device)
         self._budget.lower(frames)

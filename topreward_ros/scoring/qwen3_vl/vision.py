@@ -1,8 +1,8 @@
-"""The vision model on temporal patches of one size, with nothing computed anew that hangs on the size alone.
+"""The vision model on temporal patches of one size; what depends on the size alone is computed once.
 
 It is the model's own arithmetic on the model's own weights (`Qwen3VLVisionModel`), for the one case that
-occurs here: all patches of equal size, none of which looks at another. So they are a batch, positions are
-found once, and nothing waits for the device.
+occurs here: all patches have the same size, and none attends to another. So the patches are a batch, their
+position embeddings are kept, and nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -14,29 +14,37 @@ from torch import nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from topreward_ros.scoring.newest import Newest
-from topreward_ros.scoring.qwen3_vl.attention import rotate
-from topreward_ros.scoring.qwen3_vl.cuda_graphs import Recorder, Recordings, Work
+from topreward_ros.scoring.qwen3_vl.attention import apply_rotary
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphCache, GraphRunner, GraphWork
 from topreward_ros.scoring.qwen3_vl.linear import Packer
 
-_MOST_SIZES = 4  # of frames, of which positions are kept
-_MOST_RECORDED = 2  # patches in a recording: what a tick brings; catching up is rare, and busy enough
+_MOST_SIZES = 4  # of frames, whose position embeddings are kept
+_MOST_CAPTURED = 2  # patches in a CUDA graph: what a tick brings; catching up is rare, and keeps a GPU busy
 
 
 class Features(NamedTuple):
-    """Of a number of patches; a token stands for a block of merged pixel patches."""
+    """Features of a batch of patches; a token stands for a block of merged pixel patches."""
 
     embeddings: torch.Tensor  #: (patches, tokens, hidden)
     deepstack: list[torch.Tensor]  #: (patches, tokens, hidden) each
 
 
-class VisionModel:
-    """Runs a loaded vision model. Its weights count as they are when this is made."""
+class _Positions(NamedTuple):
+    """Where the pixel patches of a grid stand, in the order of `patches.cut`."""
 
-    def __init__(self, visual: Any, recorder: Recorder | None = None) -> None:
+    embeddings: torch.Tensor  #: (rows * columns, hidden), added to the pixels' embeddings
+    rotary: torch.Tensor  #: (2, 1, rows * columns, head size) float32: cos and sin
+
+
+class VisionModel:
+    """Runs a loaded vision model, with its weights as they are when this is made."""
+
+    def __init__(self, visual: Any, graphs: GraphRunner | None = None) -> None:
+        """``graphs``: of the model's device, where the vision model may run as CUDA graphs."""
         self._visual = visual
-        self._places: Newest[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = Newest(_MOST_SIZES)
-        self._recorder = recorder
-        self._recordings = Recordings()
+        self._positions: Newest[tuple[int, int], _Positions] = Newest(_MOST_SIZES)  # by rows and columns
+        self._graphs = graphs
+        self._graph_cache = GraphCache()
         packer = Packer(visual)
         activation = visual.config.hidden_act
         self._blocks = [_Block(block, activation, packer) for block in visual.blocks]
@@ -45,67 +53,65 @@ class VisionModel:
 
     def __call__(self, pixels: torch.Tensor, rows: int, columns: int) -> Features:
         """``pixels``: (patches, rows * columns, values of a pixel patch), in the order of `patches.cut`."""
-        if (rows, columns) not in self._places:
-            self._places[rows, columns] = self._find_places(rows, columns)
-        place = self._places[rows, columns]
-        if self._recorder is None or len(pixels) > _MOST_RECORDED:
-            embeddings, *deepstack = self.run(pixels, *place)
+        if (rows, columns) not in self._positions:
+            self._positions[rows, columns] = self._compute_positions(rows, columns)
+        positions = self._positions[rows, columns]
+        if self._graphs is None or len(pixels) > _MOST_CAPTURED:
+            embeddings, *deepstack = self.run(pixels, positions)
         else:
-            embeddings, *deepstack = self._recorder.run(
-                *(self, self._recordings, _Shape(len(pixels), rows, columns), pixels),
-                make_work=lambda: _RecordedVision(self, pixels, place),
-                run_unrecorded=lambda: self.run(pixels, *place),
+            embeddings, *deepstack = self._graphs.run(
+                owner=self,
+                cache=self._graph_cache,
+                shape=_BatchShape(len(pixels), rows, columns),
+                inputs=pixels,
+                make_work=lambda: _VisionWork(self, pixels, positions),
+                run_eagerly=lambda: self.run(pixels, positions),
             )
         return Features(embeddings, deepstack)
 
-    def run(self, pixels: torch.Tensor, position: torch.Tensor, turn: torch.Tensor) -> list[torch.Tensor]:
-        """Embeddings, and what is added to the first language layers, (patches, tokens, hidden) each."""
+    def run(self, pixels: torch.Tensor, positions: _Positions) -> list[torch.Tensor]:
+        """Embeddings, and what is added after the first language layers, (patches, tokens, hidden) each."""
         project = self._visual.patch_embed.proj  # a convolution whose steps do not overlap: a matrix product
-        hidden = linear(pixels, project.weight.flatten(1), project.bias) + position
+        hidden = linear(pixels, project.weight.flatten(1), project.bias) + positions.embeddings
         merge, *deepstack_merges = self._mergers
         deepstack = []
         for number, block in enumerate(self._blocks):
-            hidden = block(hidden, turn)
+            hidden = block(hidden, positions.rotary)
             if number in self._taps:
                 deepstack.append(deepstack_merges[self._taps.index(number)](hidden))
         return [merge(hidden), *deepstack]
 
-    def _find_places(self, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Position embeddings (rows * columns, hidden), and by what queries and keys are turned.
-
-        The latter are cosine and sine, (2, 1, rows * columns, head size), float32.
-        """
+    def _compute_positions(self, rows: int, columns: int) -> _Positions:
+        """Position embeddings and rotary angles of a grid of pixel patches."""
         visual = self._visual
         merge = visual.spatial_merge_size
         table = visual.pos_embed.weight
         side = round(table.shape[0] ** 0.5)
-        # Learned for a square of places, and read between them where there are more or fewer.
+        # Learned on a square grid, and interpolated bilinearly where there are more or fewer rows or columns.
         y = torch.linspace(0, side - 1, rows, device=table.device)
         x = torch.linspace(0, side - 1, columns, device=table.device)
         embeddings = torch.zeros(rows, columns, table.shape[1], dtype=table.dtype, device=table.device)
         square = table.view(side, side, -1)
-        for down in (0, 1):
-            for right in (0, 1):
-                i, j = ((at.int() + step).clamp(max=side - 1) for at, step in ((y, down), (x, right)))
-                near_y, near_x = (
-                    at.frac() if step else 1 - at.frac() for at, step in ((y, down), (x, right))
-                )
-                weight = (near_y[:, None] * near_x[None, :])[..., None].to(table.dtype)
+        for dy in (0, 1):
+            for dx in (0, 1):
+                i, j = ((at.int() + step).clamp(max=side - 1) for at, step in ((y, dy), (x, dx)))
+                weight_y, weight_x = (at.frac() if step else 1 - at.frac() for at, step in ((y, dy), (x, dx)))
+                weight = (weight_y[:, None] * weight_x[None, :])[..., None].to(table.dtype)
                 embeddings += square[i][:, j] * weight
         attention = visual.blocks[0].attn
         quarter = attention.head_dim // 4  # half of a head turns by the row, half by the column, in pairs
         theta = (getattr(visual.config, "rope_parameters", None) or {}).get("rope_theta", 10000.0)
-        speed = theta ** -(torch.arange(quarter, device=table.device) / quarter)
-        down = torch.arange(rows, device=table.device)[:, None, None] * speed
-        right = torch.arange(columns, device=table.device)[None, :, None] * speed
+        frequencies = theta ** -(torch.arange(quarter, device=table.device) / quarter)
+        row_angles = torch.arange(rows, device=table.device)[:, None, None] * frequencies
+        column_angles = torch.arange(columns, device=table.device)[None, :, None] * frequencies
         shape = (rows, columns, quarter)
-        angles = torch.cat([down.expand(shape), right.expand(shape)] * 2, dim=-1)
+        angles = torch.cat([row_angles.expand(shape), column_angles.expand(shape)] * 2, dim=-1)
         angles = _by_blocks(angles, merge)
-        return _by_blocks(embeddings, merge), torch.stack([angles.cos(), angles.sin()])[:, None]
+        return _Positions(_by_blocks(embeddings, merge), torch.stack([angles.cos(), angles.sin()])[:, None])
 
 
 def _by_blocks(grid: torch.Tensor, merge: int) -> torch.Tensor:
-    """From (rows, columns, size) to (rows * columns, size), the ``merge`` x ``merge`` of a token in a row."""
+    """From (rows, columns, size) to (rows * columns, size), each ``merge`` x ``merge`` block in a row."""
     rows, columns, size = grid.shape
     blocks = grid.view(rows // merge, merge, columns // merge, merge, size).transpose(1, 2)
     return blocks.reshape(rows * columns, size)
@@ -122,23 +128,23 @@ class _Block:
         self._up = packer.linear(mlp.linear_fc1, mlp.act_fn, activation)
         self._down = packer.linear(mlp.linear_fc2)
 
-    def __call__(self, hidden: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
-        """On (patches, tokens, hidden), each patch by itself."""
-        hidden = hidden + self._attend(self._norm(hidden), turn)
+    def __call__(self, hidden: torch.Tensor, rotary: torch.Tensor) -> torch.Tensor:
+        """Apply the layer to (patches, pixel patches, hidden), each patch by itself."""
+        hidden = hidden + self._attend(self._norm(hidden), rotary)
         hidden += self._down(self._up(self._mlp_norm(hidden)))
         return hidden
 
-    def _attend(self, hidden: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+    def _attend(self, hidden: torch.Tensor, rotary: torch.Tensor) -> torch.Tensor:
         split = self._in(hidden).view(*hidden.shape[:2], 3, self._heads, -1)
-        query, key, value = split.permute(2, 0, 3, 1, 4)  # (patches, heads, tokens, head size) each
-        # In float32, as the model does it here.
-        query, key = (rotate(each.float(), *turn).to(each.dtype) for each in (query, key))
-        seen = scaled_dot_product_attention(query, key, value, scale=self._scaling)
-        return self._out(seen.transpose(1, 2).flatten(2))
+        query, key, value = split.permute(2, 0, 3, 1, 4)  # (patches, heads, pixel patches, head size) each
+        # Rotated in float32, as the model's own code does.
+        query, key = (apply_rotary(each.float(), *rotary).to(each.dtype) for each in (query, key))
+        attended = scaled_dot_product_attention(query, key, value, scale=self._scaling)
+        return self._out(attended.transpose(1, 2).flatten(2))
 
 
 class _Merger:
-    """Makes one token of a block of pixel patches."""
+    """Merges each block of pixel patches into one token."""
 
     def __init__(self, merger: Any, packer: Packer) -> None:
         self._norm = merger.norm
@@ -158,8 +164,8 @@ class _Merger:
         return self._down(self._up(hidden))
 
 
-class _Shape(NamedTuple):
-    """What is fixed in a recording of the vision model."""
+class _BatchShape(NamedTuple):
+    """What is fixed in a CUDA graph of the vision model."""
 
     patches: int
     rows: int
@@ -169,19 +175,17 @@ class _Shape(NamedTuple):
         return f"the vision model on {self.patches} patches of {self.rows} x {self.columns}"
 
 
-class _RecordedVision(Work):
+class _VisionWork(GraphWork):
     """The vision model on a number of patches of one size."""
 
-    def __init__(
-        self, model: VisionModel, pixels: torch.Tensor, place: tuple[torch.Tensor, torch.Tensor]
-    ) -> None:
-        self._model, self._place = model, place
+    def __init__(self, model: VisionModel, pixels: torch.Tensor, positions: _Positions) -> None:
+        self._model, self._positions = model, positions
         self._pixels = torch.zeros_like(pixels)
 
-    def fill(self, given: torch.Tensor) -> None:
-        """See `Work.fill`."""
-        self._pixels.copy_(given)
+    def load(self, inputs: torch.Tensor) -> None:
+        """See `GraphWork.load`."""
+        self._pixels.copy_(inputs)
 
     def run(self) -> list[torch.Tensor]:
-        """See `Work.run`."""
-        return self._model.run(self._pixels, *self._place)
+        """See `GraphWork.run`."""
+        return self._model.run(self._pixels, self._positions)
