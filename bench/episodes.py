@@ -22,7 +22,7 @@ from rich.table import Table
 
 from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.offline.engine_bench import RATE, SIZES, TASK, machine, make_video
-from topreward_ros.scoring.base import PrefixScore, ScorerSettings
+from topreward_ros.scoring.base import PrefixScore, ScorerError, ScorerSettings
 from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import load_model
@@ -51,7 +51,11 @@ def measure(options: argparse.Namespace, folder: str) -> tuple[dict[int, float],
             begun = time.perf_counter()
             for place, scorer in enumerate(together):
                 some = videos[place * number : (place + 1) * number]
-                scores += scorer.score_all([ScoreRequest.of_frames(TASK, video[:tick]) for video in some])
+                requests = [ScoreRequest.of_frames(TASK, video[:tick]) for video in some]
+                for score in scorer.score_all(requests):
+                    if isinstance(score, ScorerError):
+                        raise score
+                    scores.append(score)
             seconds[number] += time.perf_counter() - begun
             expected = expected or scores
             pairs = zip(scores, expected, strict=True)

@@ -16,6 +16,7 @@ import os
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -38,7 +39,7 @@ def thread_seconds(pid: int) -> dict[str, float]:
     return seconds
 
 
-def measure(arguments: argparse.Namespace, console: Console) -> dict[str, object]:
+def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     with playing({}, (arguments.width, arguments.height), arguments.rate) as monitor:
         time.sleep(SETTLING_S)
         before, begun = thread_seconds(monitor.pid), time.monotonic()

@@ -85,7 +85,7 @@ def make_model(of: Shape, device: torch.device, dtype: torch.dtype) -> tuple[Any
         prompts.time_text(k / 4) for k in range(400)
     ]
     tokenizer = train_tokenizer(wordings, min(1024, of.vocabulary))
-    ids = {
+    ids: dict[str, Any] = {
         f"{name}_token_id": tokenizer.token_to_id(token)
         for name, token in (
             ("image", "<|image_pad|>"),
@@ -101,10 +101,10 @@ def make_model(of: Shape, device: torch.device, dtype: torch.dtype) -> tuple[Any
     torch.set_default_dtype(dtype)
     try:
         with device:
-            model = Qwen3VLForConditionalGeneration(config).eval().requires_grad_(False)
+            model: Any = Qwen3VLForConditionalGeneration(config)
     finally:
         torch.set_default_dtype(before)
-    return model, PromptTokens(tokenizer, templates)
+    return model.eval().requires_grad_(False), PromptTokens(tokenizer, templates)
 
 
 def wait_for(device: torch.device) -> None:

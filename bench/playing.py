@@ -55,7 +55,7 @@ def make_video(path: Path, size: tuple[int, int], rate: float) -> None:
     """Ten seconds of a moving square on noise, so that no compression or repetition helps."""
     width, height = size
     noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), rate, size)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), rate, size)
     for k in range(int(10 * rate)):
         picture = noise.copy()
         x = k * (width - width // 8) // int(10 * rate)

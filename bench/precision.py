@@ -33,6 +33,7 @@ from topreward_ros.core.frames import Frame, FrameSchedule
 from topreward_ros.core.progress import PrefixScore, live_progress
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline.engine_bench import SIZES, machine, make_video
+from topreward_ros.offline.plain_data import plain
 from topreward_ros.offline.video import open_video
 from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
 from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million
@@ -157,7 +158,11 @@ def table_of(rows: Sequence[Row], about: dict[str, Any]) -> Table:
     for name in ("MB", "plain", "mean", "ours", "mean", "progress"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        distances = [brief(of(values)) for values in (row.plain, row.incremental) for of in (max, np.mean)]
+        distances = [
+            brief(number)
+            for values in (row.plain, row.incremental)
+            for number in (max(values), float(np.mean(values)))
+        ]
         progress = "-" if isnan(row.progress) else f"{row.progress:+.4f}"
         table.add_row(row.model, row.precision, f"{row.weights / 1e6:.1f}", *distances, progress)
     return table
@@ -214,9 +219,7 @@ def main() -> None:
     about = machine()
     Console().print(table_of(rows, about))
     if given.json:
-        content = {"machine": about, "rows": [asdict(row) for row in rows]}
-        for row in content["rows"]:
-            row["progress"] = None if isnan(row["progress"]) else row["progress"]
+        content = {"machine": about, "rows": plain([asdict(row) for row in rows])}
         given.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if given.plot:
         plot(rows, about, given.plot)

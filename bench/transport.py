@@ -86,8 +86,8 @@ def main() -> None:
     parser.add_argument("--reliable", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.images:
-        arrived, rate = count_arrivals(arguments.images, arguments.reliable)
-        print(f"{arrived} of {len(list(arguments.images.iterdir()))} at {rate:.1f} Hz")
+        count, rate = count_arrivals(arguments.images, arguments.reliable)
+        print(f"{count} of {len(list(arguments.images.iterdir()))} at {rate:.1f} Hz")
         return
     print("| size | subscription | profile | arrived |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:

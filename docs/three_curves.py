@@ -26,7 +26,12 @@ from topreward_ros.views.curve_plot import frames_at
 from topreward_ros.views.terminal import RANDOM_WARNING
 
 #: Colour (Okabe and Ito's, which the colour-blind can tell apart), mark and dashes: any of them is enough.
-_STYLES = (("#0072B2", "o", "-"), ("#D55E00", "s", (0, (6, 2))), ("#5F5F5F", "^", (0, (1.5, 1.5))))
+_Style = tuple[str, str, str | tuple[float, tuple[float, float]]]
+_STYLES: tuple[_Style, ...] = (
+    ("#0072B2", "o", "-"),
+    ("#D55E00", "s", (0, (6, 2))),
+    ("#5F5F5F", "^", (0, (1.5, 1.5))),
+)
 _LABELS = ("success: it opens the drawer", "failure: it stops half-way", "idle: it does nothing")
 _KEY_FRAMES = 8
 _FRAME_PX = 200  # width of a key frame
@@ -73,7 +78,7 @@ def draw(curves: list[Curve], picture: Path) -> None:
     figure.savefig(picture)
 
 
-def _draw_curve(axes: Axes, curve: Curve, style: tuple, label: str) -> None:
+def _draw_curve(axes: Axes, curve: Curve, style: _Style, label: str) -> None:
     colour, mark, dashes = style
     times = [point.time_s for point in curve.points]
     values = [point.progress for point in curve.points]

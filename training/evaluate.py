@@ -1,9 +1,9 @@
 """Judge a model on the three evaluation sets: `python -m training.evaluate data MODEL`.
 
-Every clip goes frame by frame through the monitor's own state machine, with the settings that are shipped
-and the scorer that is shipped, as `topreward score` does it. Prints the table of the model card; with
-`--card` it is written there, too. Each number is the mean over the three sets and, where tasks differ, the
-worst task's mean.
+Every clip is scored as `topreward score` scores a video: frame by frame through the monitor's own state
+machine, with the shipped settings. This prints the table of the model card, and `--card` also writes it
+there. Each number is the mean over the three sets; where tasks differ, the mean of the worst task stands
+beside it.
 
 The words of the table:
 
@@ -19,23 +19,24 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from scipy.stats import rankdata, spearmanr
 
 from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.defaults import monitor_defaults
-from topreward_ros.offline.score_video import Curve, score_frames
+from topreward_ros.offline.engine_bench import machine
+from topreward_ros.offline.score_video import score_video
 from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
 from training.clips import RATE, Clip, Listed, Manifest
@@ -51,30 +52,32 @@ _HEIGHT, _WIDTH = 96, 128  # [px] the middle of a clip, 4:3 as most cameras
 
 @dataclass(frozen=True)
 class Job:
-    """One video to be watched. The rest of a clip's facts are in its line of the manifest."""
+    """One video to be scored: a clip, what is asked about it, and how it is shown."""
 
     role: str  #: what the result is for, see `_jobs`
     clip: Listed
     instruction: str
-    fps: float = 2.0
-    change: str = ""  #: reversed, static or noisy
+    fps: float = 2.0  #: [Hz] at which frames are sampled
+    change: str = ""  #: how the clip is changed: reversed, static or noisy; empty: not at all
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the monitor said about it."""
+    """What the monitor said about the video of a job."""
 
     job: Job
-    log_probs: np.ndarray  #: (K,) [nat], one per frame sampled
-    progress: np.ndarray  #: (K,)
-    fired: bool  #: a SUCCESS event
+    log_probs: np.ndarray  #: (K,) [nat], log p(True) of every scored prefix
+    progress: np.ndarray  #: (K,) in [0, 1]; empty where only some prefixes were scored
+    fired: bool  #: whether there was a SUCCESS event
 
     @property
     def set(self) -> str:
+        """Name of the evaluation set that the clip belongs to."""
         return self.job.clip.path.parts[0]
 
     @property
     def score(self) -> float:
+        """Mean of the last three rewards [nat] (TOPReward, section 5.2)."""
         return float(self.log_probs[-3:].mean())
 
     @property
@@ -86,26 +89,36 @@ def value_order_correlation(log_probs: np.ndarray) -> float:
     """VOC of a curve at 15 evenly spread places; 0 for one that does not move."""
     places = _spread(len(log_probs))
     chosen = log_probs[places]
-    return 0.0 if np.ptp(chosen) == 0 else float(spearmanr(chosen, places).statistic)
+    return 0.0 if np.ptp(chosen) == 0 else float(np.corrcoef(ranks(chosen), ranks(places))[0, 1])
 
 
 def roc_auc(successes: Sequence[float], failures: Sequence[float]) -> float:
     """Share of pairs in which the success scores higher; ties count half (Mann-Whitney)."""
-    ranks = rankdata([*successes, *failures])
-    most = len(successes) * (len(successes) + 1) / 2
-    return float((ranks[: len(successes)].sum() - most) / (len(successes) * len(failures)))
+    of_successes = ranks(np.array([*successes, *failures]))[: len(successes)]
+    least = len(successes) * (len(successes) + 1) / 2  # the sum of ranks when every failure scores higher
+    return float((of_successes.sum() - least) / (len(successes) * len(failures)))
 
 
-# ---- watching ---------------------------------------------------------------------------------------
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1 of ``values`` (N,); equal values share the mean of their ranks.
+
+    >>> ranks(np.array([0.3, 0.1, 0.3, 0.2]))
+    array([3.5, 1. , 3.5, 2. ])
+    """
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
+
+
+# ---- scoring ----------------------------------------------------------------------------------------
 
 
 def _jobs(clips: list[Listed]) -> Iterator[Job]:
-    """Everything the table needs of one set."""
+    """All jobs that the table needs of one set."""
     for number, clip in enumerate(clips):
         task = BY_NAME[clip.task]
         rng = np.random.default_rng([clip.seed, number])
         yield Job("main", clip, task.instruction)
-        # What costs most is watched from one side of each attempt only.
+        # Whole curves cost most; for these, one of the two views of each attempt is enough.
         one_side = (clip.seed + (clip.view == "side")) % 2 == 1
         if one_side:
             yield Job("1 fps", clip, task.instruction, fps=1.0)
@@ -123,31 +136,34 @@ def _jobs(clips: list[Listed]) -> Iterator[Job]:
                 yield Job("opposite", clip, BY_NAME[task.opposite].instruction)
 
 
-def _frames(clip: Clip, job: Job) -> Iterable[tuple[int, Callable[[], np.ndarray]]]:
-    pictures = crop(clip.frames, _HEIGHT, _WIDTH)
+def _images(clip: Clip, job: Job) -> np.ndarray:
+    """The images (N, _HEIGHT, _WIDTH, 3) that ``job`` shows of ``clip``, `RATE` per second."""
+    images = crop(clip.frames, _HEIGHT, _WIDTH)
     if job.change == "reversed":
-        pictures = pictures[::-1]
+        images = images[::-1]
     if job.change in ("static", "noisy"):
-        pictures = np.repeat(pictures[:1], int(_STATIC_SECONDS * RATE), axis=0)
+        images = np.repeat(images[:1], int(_STATIC_SECONDS * RATE), axis=0)
     if job.change == "noisy":
         rng = np.random.default_rng(job.clip.seed)
-        noise = rng.normal(0, _NOISE, pictures.shape)
-        pictures = np.clip(np.rint(pictures + noise), 0, 255).astype(np.uint8)
-    for number, picture in enumerate(pictures):
-        yield round(number / RATE * NS_PER_S), lambda picture=picture: np.ascontiguousarray(picture)
+        noise = rng.normal(0, _NOISE, images.shape)
+        images = np.clip(np.rint(images + noise), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(images)
 
 
-def watch(scorer: PrefixScorer, settings: MonitorSettings, clip: Clip, job: Job) -> Result:
-    """Let the monitor watch a clip as ``job`` says; where only some rewards count, score only those."""
+def evaluate_job(scorer: PrefixScorer, settings: MonitorSettings, clip: Clip, job: Job) -> Result:
+    """Score ``clip`` as ``job`` says; where only some rewards count, score only those."""
+    images = _images(clip, job)
     if job.role in _ONLY_THESE:
-        return Result(job, _score_some(scorer, clip, job), np.array([]), fired=False)
-    curve: Curve = score_frames(
-        str(job.clip.path),
-        _frames(clip, job),
-        job.instruction,
-        scorer,
-        replace(settings, sample_rate=job.fps, end_episode_on_success=False),
-    )
+        return Result(job, _score_some(scorer, images, job), np.array([]), fired=False)
+    with tempfile.TemporaryDirectory() as name:
+        _write_images(Path(name), images)
+        curve = score_video(
+            name,
+            job.instruction,
+            scorer,
+            replace(settings, sample_rate=job.fps, end_episode_on_success=False),
+            rate=RATE,
+        )
     return Result(
         job,
         np.array([point.score.log_prob for point in curve.points]),
@@ -156,7 +172,13 @@ def watch(scorer: PrefixScorer, settings: MonitorSettings, clip: Clip, job: Job)
     )
 
 
-#: Which prefixes count, of a curve of that many, where the whole curve is not needed.
+def _write_images(folder: Path, images: np.ndarray) -> None:
+    """Write RGB images as `score_video` reads them from a folder: in a format that loses nothing."""
+    for number, image in enumerate(images):
+        cv2.imwrite(str(folder / f"{number}.bmp"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+
+#: Jobs that do not need the whole curve, by role: from the number of prefixes to the places that are scored.
 _ONLY_THESE: dict[str, Callable[[int], np.ndarray]] = {
     "held out": lambda frames: _spread(frames),
     "wrong object": lambda frames: np.arange(frames)[-3:],
@@ -165,25 +187,27 @@ _ONLY_THESE: dict[str, Callable[[int], np.ndarray]] = {
 
 
 def _spread(frames: int) -> np.ndarray:
+    """At most `PREFIXES` places among ``frames``, evenly spread from the first to the last."""
     return np.unique(np.linspace(0, frames - 1, PREFIXES).round().astype(int))
 
 
-def _score_some(scorer: PrefixScorer, clip: Clip, job: Job) -> np.ndarray:
-    video = [Frame(stamp, read()) for stamp, read in _frames(clip, job)][:: round(RATE / job.fps)]
-    return np.array(
-        [
-            scorer.score(job.instruction, video[: end + 1]).log_prob
-            for end in _ONLY_THESE[job.role](len(video))
-        ]
-    )
+def _score_some(scorer: PrefixScorer, images: np.ndarray, job: Job) -> np.ndarray:
+    frames = [Frame(round(number / RATE * NS_PER_S), image) for number, image in enumerate(images)]
+    sampled = frames[:: round(RATE / job.fps)]
+    ends = _ONLY_THESE[job.role](len(sampled))
+    return np.array([scorer.score(job.instruction, sampled[: end + 1]).log_prob for end in ends])
 
 
-def _watch_all(work: tuple[Path, str, list[Job]]) -> list[Result]:
-    """One clip's jobs, in a process of its own that keeps its scorer."""
+#: All jobs of one clip: the data folder, the model, and the jobs.
+Work = tuple[Path, str, list[Job]]
+
+
+def _evaluate_clip(work: Work) -> list[Result]:
+    """Do the jobs of one clip; runs in a worker process, which keeps its scorer for the next clip."""
     folder, model, jobs = work
     scorer, settings = _loaded(model)
     clip = Clip.load(folder / jobs[0].clip.path)
-    return [watch(scorer, settings, clip, job) for job in jobs]
+    return [evaluate_job(scorer, settings, clip, job) for job in jobs]
 
 
 _scorers: dict[str, tuple[PrefixScorer, MonitorSettings]] = {}
@@ -198,7 +222,7 @@ def _loaded(model: str) -> tuple[PrefixScorer, MonitorSettings]:
 
 
 def tick_milliseconds(model: str, frames: int = 32, ticks: int = 100) -> float:
-    """Median time of one tick on one thread, with ``frames`` in the prefix, static baseline included."""
+    """Median time [ms] of one tick on one thread, with ``frames`` in the prefix and the static baseline."""
     scorer, _ = _loaded(model)
     rng = np.random.default_rng(0)
     times = []
@@ -233,14 +257,19 @@ class Line:
         return "" if not self.goal else "yes" if self.met else "**no**"
 
 
+#: `min` or `max`: which of some values is the worst.
+Worst = Callable[..., str]
+
+
 class Results:
-    """All results, and numbers from them: first within a set, then the mean over sets."""
+    """All results, and means of them: a number is computed within each set, then averaged over the sets."""
 
     def __init__(self, results: list[Result]) -> None:
         self.all = results
         self.sets = sorted({result.set for result in results})
 
     def of(self, *roles: str, succeeded: bool | None = None, kind: str = "", task: str = "") -> list[Result]:
+        """The results for these roles; of clips with this outcome, kind and task, where they are given."""
         return [
             result
             for result in self.all
@@ -251,17 +280,20 @@ class Results:
         ]
 
     def mean(self, results: list[Result], of: Callable[[list[Result]], float]) -> float:
+        """Mean over the sets of what ``of`` makes of the results in each."""
         by_set: dict[str, list[Result]] = defaultdict(list)
         for result in results:
             by_set[result.set].append(result)
         return float(np.mean([of(found) for found in by_set.values()]))
 
-    def by_task(self, of: Callable[[str], float], worst: Callable = min) -> tuple[str, float]:
+    def worst_task(self, of: Callable[[str], float], worst: Worst = min) -> tuple[str, float]:
+        """The task for which ``of`` gives the worst value, and that value."""
         values = {task.name: of(task.name) for task in TASKS if self.of("main", task=task.name)}
         name = worst(values, key=lambda key: values[key])
         return name, values[name]
 
-    def wrong_pairs(self, role: str) -> list[bool]:
+    def right_scores_higher(self, role: str) -> list[bool]:
+        """Whether each clip scores higher with its own instruction than with the one that ``role`` gives."""
         right = {result.job.clip.path: result.score for result in self.of("main")}
         return [right[result.job.clip.path] > result.score for result in self.of(role)]
 
@@ -292,9 +324,15 @@ def table(results: Results, tick_ms: float) -> list[Line]:
         lines.append(Line(name, f"{mean:.3f}{unit}", said, goal, met))
 
     def per_task(
-        role: str, of: Callable[[list[Result]], float], worst: Callable = min, **which
+        role: str,
+        of: Callable[[list[Result]], float],
+        worst: Worst = min,
+        succeeded: bool | None = None,
     ) -> tuple[str, float]:
-        return results.by_task(lambda task: results.mean(results.of(role, task=task, **which), of), worst)
+        def mean(task: str) -> float:
+            return results.mean(results.of(role, task=task, succeeded=succeeded), of)
+
+        return results.worst_task(mean, worst)
 
     voc, worst = (
         results.mean(results.of("main", succeeded=True), _voc),
@@ -345,7 +383,7 @@ def table(results: Results, tick_ms: float) -> list[Line]:
             Line("... largest; share within the goal", f"{ends.max():.3f}; {share[1]:.3f}", "", "", True)
         )
     for role in ("wrong object", "opposite"):
-        right = float(np.mean(results.wrong_pairs(role)))
+        right = float(np.mean(results.right_scores_higher(role)))
         add(f"right instruction scores above {role}", right, ">= 0.98", right >= 0.98)
     held_out = results.mean(results.of("held out"), _voc)
     add("VOC with held-out wordings", held_out, ">= 0.85", held_out >= 0.85, per_task("held out", _voc))
@@ -380,21 +418,36 @@ def markdown(lines: list[Line], results: Results) -> str:
         *(f"| {line.name} | {line.mean} | {line.worst} | {line.goal} | {line.verdict} |" for line in lines),
     ]
     clips = len({result.job.clip.path for result in results.all})
+    about = machine()
     note = (
         f"{clips} clips of held-out scenes, attempts and cameras in {len(results.sets)} sets, scored frame "
         "by frame at the monitor's defaults (2 fps unless said otherwise). Static and noisy clips meet a "
-        f"goal when all of them do. Timed on {_machine()}."
+        f"goal when all of them do. Timed on {about['processor']}, {about['cores']} cores, shared with other "
+        "work."
     )
     return "\n".join([note, "", *rows, "", *by_task_table(results)])
 
 
-def _machine() -> str:
-    found = [
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    return f"{found[0] if found else platform.machine()}, {os.cpu_count()} cores, shared with other work"
+def evaluate(data: Path, model: str, attempts: int, sets: int, processes: int, console: Console) -> Results:
+    """Score the first ``attempts`` of every task in the first ``sets`` sets of ``data`` with ``model``."""
+    listed, _ = Manifest.read(data)
+    work: list[Work] = []
+    for name in EVALUATIONS[:sets]:
+        clips = [clip for clip in listed if clip.path.parts[0] == name]
+        clips = [clip for clip in clips if int(clip.path.stem[:4]) < attempts]
+        jobs: dict[Path, list[Job]] = defaultdict(list)
+        for job in _jobs(clips):
+            jobs[job.clip.path].append(job)
+        work += [(data, model, jobs_of_clip) for jobs_of_clip in jobs.values()]
+    results: list[Result] = []
+    with (
+        Progress(console=console) as progress,
+        multiprocessing.get_context("spawn").Pool(processes) as pool,
+    ):
+        evaluated = pool.imap(_evaluate_clip, work)
+        for results_of_clip in progress.track(evaluated, total=len(work), description="clips"):
+            results += results_of_clip
+    return Results(results)
 
 
 def main() -> None:
@@ -408,24 +461,15 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="(%(default)s)")
     parser.add_argument("--json", type=Path, help="also write every curve here")
     arguments = parser.parse_args()
-    listed, _ = Manifest.read(arguments.data)
-    work = []
-    for name in EVALUATIONS[: arguments.sets]:
-        clips = [clip for clip in listed if clip.path.parts[0] == name]
-        clips = [clip for clip in clips if int(clip.path.stem[:4]) < arguments.attempts]
-        jobs: dict[Path, list[Job]] = defaultdict(list)
-        for job in _jobs(clips):
-            jobs[job.clip.path].append(job)
-        work += [(arguments.data, arguments.model, of_clip) for of_clip in jobs.values()]
-    found: list[Result] = []
     console = Console()
-    with (
-        Progress(console=console) as progress,
-        multiprocessing.get_context("spawn").Pool(arguments.processes) as pool,
-    ):
-        for results in progress.track(pool.imap(_watch_all, work), total=len(work), description="clips"):
-            found += results
-    results = Results(found)
+    results = evaluate(
+        arguments.data,
+        arguments.model,
+        attempts=arguments.attempts,
+        sets=arguments.sets,
+        processes=arguments.processes,
+        console=console,
+    )
     lines = table(results, tick_milliseconds(arguments.model))
     shown = Table("what", "mean", "worst task", "goal", "met")
     for line in lines:
@@ -434,7 +478,7 @@ def main() -> None:
     for row in by_task_table(results):
         console.print(row)
     if arguments.json:
-        arguments.json.write_text(json.dumps([_plain(result) for result in found]))
+        arguments.json.write_text(json.dumps([_to_plain(result) for result in results.all]))
     if arguments.card:
         card = Path(arguments.model) / "README.md"
         before, rest = card.read_text().split(TABLE_START)
@@ -442,7 +486,8 @@ def main() -> None:
         card.write_text(f"{before}{TABLE_START}\n{markdown(lines, results)}\n{TABLE_END}{after}")
 
 
-def _plain(result: Result) -> dict[str, object]:
+def _to_plain(result: Result) -> dict[str, object]:
+    """A result as plain data for JSON."""
     job = result.job
     return {
         "role": job.role,

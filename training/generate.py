@@ -18,13 +18,18 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.queues import Queue
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.progress import Progress
 
 from training.clips import RATE, VIEWS, Clip, Listed, Manifest
 from training.instructions import TASKS
+
+if TYPE_CHECKING:
+    from training.simulation import Simulator
 
 TRAIN, EVALUATIONS = "train", ("eval-0", "eval-1", "eval-2")
 #: What twenty attempts are.
@@ -75,7 +80,7 @@ class Timing:
         return np.clip(share * working, 0, total - 1).astype(int)
 
 
-def film(simulator, attempt: Attempt) -> Iterator[Clip]:
+def film(simulator: Simulator, attempt: Attempt) -> Iterator[Clip]:
     """Simulate an attempt and show it from each view."""
     from training import simulation
 
@@ -99,7 +104,11 @@ def film(simulator, attempt: Attempt) -> Iterator[Clip]:
         )
 
 
-def _work(job: tuple[Path, str, list[Attempt]]) -> Iterator[list[Listed]]:
+#: All attempts at one task: the data folder, the task's name, and the attempts.
+Job = tuple[Path, str, list[Attempt]]
+
+
+def _work(job: Job) -> Iterator[list[Listed]]:
     """All attempts at one task, with one simulator that is made when it is first needed."""
     folder, task, attempts = job
     simulator = None
@@ -122,7 +131,7 @@ def _listed(folder: Path, path: Path, seed: int) -> Listed:
     return Listed(path, clip.task, clip.kind, clip.view, seed, clip.succeeded, clip.digest())
 
 
-def _worker(jobs: multiprocessing.Queue, results: multiprocessing.Queue) -> None:
+def _worker(jobs: Queue[Job | None], results: Queue[list[Listed] | BaseException]) -> None:
     try:
         for job in iter(jobs.get, None):
             for lines in _work(job):
@@ -135,7 +144,8 @@ def _worker(jobs: multiprocessing.Queue, results: multiprocessing.Queue) -> None
 def generate(folder: Path, attempts: list[Attempt], processes: int) -> str:
     """Make what is missing of ``attempts`` in ``folder`` and write the manifest; returns its hash."""
     context = multiprocessing.get_context("spawn")
-    jobs, results = context.Queue(), context.Queue()
+    jobs: Queue[Job | None] = context.Queue()
+    results: Queue[list[Listed] | BaseException] = context.Queue()
     keys = dict.fromkeys((attempt.split, attempt.task) for attempt in attempts)
     for split, task in keys:
         own = [attempt for attempt in attempts if (attempt.split, attempt.task) == (split, task)]

@@ -29,7 +29,7 @@ from training.instructions import TASKS
 from training.samples import LOWEST, Glance, Sample
 
 PATCH, MERGE = 16, 2  # [px] side of a vision patch; patches along the side of a token
-VOCABULARY = 512
+VOCABULARY, HIDDEN = 512, 192
 
 
 def make_tokenizer() -> Tokenizer:
@@ -40,10 +40,16 @@ def make_tokenizer() -> Tokenizer:
 
 def make_config(tokenizer: Tokenizer) -> Qwen3VLConfig:
     """3.2 M parameters, half of them in the vision model."""
+
+    def token(content: str) -> int:
+        number = tokenizer.token_to_id(content)
+        assert number is not None, content
+        return int(number)
+
     return Qwen3VLConfig(
         text_config={
             "vocab_size": VOCABULARY,
-            "hidden_size": 192,
+            "hidden_size": HIDDEN,
             "intermediate_size": 512,
             "num_hidden_layers": 3,
             "num_attention_heads": 4,
@@ -62,14 +68,14 @@ def make_config(tokenizer: Tokenizer) -> Qwen3VLConfig:
             "hidden_size": 128,
             "intermediate_size": 384,
             "num_heads": 4,
-            "out_hidden_size": 192,
+            "out_hidden_size": HIDDEN,
             "num_position_embeddings": 64,
             "deepstack_visual_indexes": [2],
         },
-        image_token_id=tokenizer.token_to_id("<|image_pad|>"),
-        video_token_id=tokenizer.token_to_id(prompts.VIDEO_PAD),
-        vision_start_token_id=tokenizer.token_to_id(prompts.VISION_START),
-        vision_end_token_id=tokenizer.token_to_id(prompts.VISION_END),
+        image_token_id=token("<|image_pad|>"),
+        video_token_id=token(prompts.VIDEO_PAD),
+        vision_start_token_id=token(prompts.VISION_START),
+        vision_end_token_id=token(prompts.VISION_END),
         tie_word_embeddings=False,
         architectures=["Qwen3VLForConditionalGeneration"],
         dtype="float32",
@@ -247,21 +253,20 @@ class Trainee(nn.Module):
         config = make_config(tokenizer)
         config._attn_implementation = "sdpa"
         self.model = Qwen3VLForConditionalGeneration(config)
-        hidden = config.text_config.hidden_size
         tasks = len(TASKS)
         known = {"hand": 3, "moved": tasks, "progress": tasks, "success": tasks, "task": tasks}
         self.heads = nn.ModuleDict(
             {
                 # Behind every patch: what the language model knows of the video so far.
-                **{name: nn.Linear(hidden, outputs) for name, outputs in known.items()},
+                **{name: nn.Linear(HIDDEN, outputs) for name, outputs in known.items()},
                 # Where the answer is given: what is asked for, what is there, and how it stands at the end.
                 # Without these the answers did not follow the video for five hundred steps.
-                **{f"answer_{name}": nn.Linear(hidden, known.get(name, tasks)) for name in _AT_ANSWER},
+                **{f"answer_{name}": nn.Linear(HIDDEN, known.get(name, tasks)) for name in _AT_ANSWER},
                 # What the vision model sees in one patch: all its tokens side by side (12 of a 4:3 picture,
                 # 16 of a square one), which is quickly learnt, and their mean, which attention can fetch.
                 # Without these one scene was not told from another after five thousand videos.
                 **{
-                    f"seen_{name}_{pool}": nn.Linear(width * hidden, known[name])
+                    f"seen_{name}_{pool}": nn.Linear(width * HIDDEN, known[name])
                     for pool, width in (("12", 12), ("16", 16), ("mean", 1))
                     for name in _SEEN
                 },
@@ -349,7 +354,7 @@ class Trainee(nn.Module):
         self, seen: torch.Tensor, hand: torch.Tensor, moved: torch.Tensor, task: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """From what the vision model sees in patches (..., tokens * hidden); targets (...) or (..., 3)."""
-        tokens = seen.unflatten(-1, (-1, self.model.config.text_config.hidden_size))
+        tokens = seen.unflatten(-1, (-1, HIDDEN))
         losses = {}
         for pool, pooled in (("flat", seen), ("mean", tokens.mean(-2))):
             kind = "mean" if pool == "mean" else str(tokens.shape[-2])

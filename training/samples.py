@@ -152,14 +152,14 @@ def _target(clip: Clip, chosen: np.ndarray) -> np.ndarray:
     done = clip.success[chosen]
     since = np.cumsum(done)
     certain = _SURELY_DONE - (_SURELY_DONE - _JUST_DONE) * 0.7 ** np.maximum(since - 1, 0)
-    return np.where(done, certain, clip.progress[chosen])
+    return np.asarray(np.where(done, certain, clip.progress[chosen]))
 
 
 def _ask(task: Task, progress: np.ndarray, shape: Shape, rng: np.random.Generator) -> list[Question]:
     """Right questions about some beginnings and the whole, and wrong ones, whose answer is no progress."""
     wrong = max(1, shape.questions // 4)
-    ends = rng.permutation(np.arange(1, shape.patches))[: shape.questions - wrong - 1]
-    ends = [*sorted(ends.tolist()), shape.patches]
+    beginnings = rng.permutation(np.arange(1, shape.patches))[: shape.questions - wrong - 1]
+    ends = [*sorted(beginnings.tolist()), shape.patches]
     number = TASKS.index(task)
     asked = [Question(end, number, drawn_wording(task, rng), float(progress[end - 1])) for end in ends]
     while len(asked) < shape.questions:
@@ -239,7 +239,7 @@ def _changed(
     grey: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    changed = picture.astype(np.float32) * gain.astype(np.float32) + np.float32(offset)
+    changed: np.ndarray = picture.astype(np.float32) * gain.astype(np.float32) + np.float32(offset)
     if grey:
         changed += np.float32(grey) * (changed.mean(2, keepdims=True) - changed)
     if blur:
@@ -248,7 +248,6 @@ def _changed(
         changed += rng.standard_normal(changed.shape, np.float32) * np.float32(noise)
     shown = np.clip(np.rint(changed), 0, 255).astype(np.uint8)
     if quality:
-        shown = cv2.imdecode(
-            cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR
-        )
-    return shown
+        _, jpeg = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        return np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
+    return np.asarray(shown)

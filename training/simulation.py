@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from zlib import crc32
 
 os.environ.setdefault("MUJOCO_GL", "osmesa")  # read when mujoco is imported
@@ -99,7 +101,7 @@ class Simulator:
     def close(self) -> None:
         self._renderer.close()
 
-    def _scene(self, seed: int):
+    def _scene(self, seed: int) -> Any:
         env = ALL_V3_ENVIRONMENTS[f"{self.task}-v3"]()
         env._set_task_called = True  # how Metaworld's own single-task constructors prepare it
         env._freeze_rand_vec = False
@@ -173,13 +175,13 @@ class _Reference:
 
 def _share_of_way(points: np.ndarray) -> np.ndarray:
     lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-    return lengths / max(lengths[-1], 1e-9)
+    return np.asarray(lengths / max(lengths[-1], 1e-9))
 
 
 class _Run:
     """One attempt in one scene: first the expert at full speed for reference, then what ``kind`` says."""
 
-    def __init__(self, env, expert, kind: str, rng: np.random.Generator) -> None:
+    def __init__(self, env: Any, expert: Any, kind: str, rng: np.random.Generator) -> None:
         self._env, self._expert, self._kind, self._rng = env, expert, kind, rng
 
     def trajectory(self) -> Trajectory | None:
@@ -278,7 +280,9 @@ class _Run:
             self._act(self._rng.normal(0, 0.04, 3) if trembling else np.zeros(3), -1)
             self._record()
 
-    def _follow_expert(self, until, steps: int | None = None, offset: np.ndarray | None = None) -> None:
+    def _follow_expert(
+        self, until: Callable[[], bool], steps: int | None = None, offset: np.ndarray | None = None
+    ) -> None:
         """At most ``steps`` steps; slower than the expert by the pace of this run, and less straight."""
         unsteady = float(self._rng.choice([0.0, 0.1, 0.25]))
         wander = np.zeros(3)
@@ -302,7 +306,7 @@ class _Run:
         self._succeeded = bool(info["success"])
 
     def _observe(self) -> np.ndarray:
-        return self._env._get_obs()
+        return np.asarray(self._env._get_obs())
 
     def _record(self, success: bool | None = None) -> None:
         observation = self._observe()

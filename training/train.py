@@ -57,7 +57,7 @@ _EYES_STILL = 0.22  # share of the steps in which the vision model stays as it i
 _SMALL = ("handle-press", "handle-pull", "button-press-topdown", "coffee-button")
 
 
-class Looks(Dataset):
+class Looks(Dataset[Look]):
     """Pairs of frames for the vision model to learn from alone, drawn by the step's number."""
 
     def __init__(self, folder: Path, clips: list[Listed], stream: Stream, steps: int, seed: int) -> None:
@@ -76,7 +76,7 @@ class Looks(Dataset):
         return self._stream.look(glances)
 
 
-class Steps(Dataset):
+class Steps(Dataset[Batch]):
     """The batch of every step, drawn by the step's number; successes as often as all failures together."""
 
     def __init__(self, folder: Path, clips: list[Listed], stream: Stream, steps: int, seed: int) -> None:
@@ -112,8 +112,12 @@ def learning_rate(step: int, steps: int) -> float:
 
 def total_loss(losses: dict[str, torch.Tensor], done: float) -> torch.Tensor:
     """Weighted sum; ``done`` is the share of all steps that were taken."""
-    answer = sum(losses[name] * weight for name, weight in _WEIGHTS.items())
-    return answer + (1 - 0.8 * done) * sum(losses[name] * weight for name, weight in _HEADS.items())
+
+    def weighted(weights: dict[str, float]) -> torch.Tensor:
+        terms = (losses[name] * weight for name, weight in weights.items())
+        return sum(terms, start=torch.zeros(()))
+
+    return weighted(_WEIGHTS) + (1 - 0.8 * done) * weighted(_HEADS)
 
 
 def learn_to_look(trainee: Trainee, looks: Iterable[Look], steps: int, log: Path) -> None:
@@ -160,9 +164,9 @@ def learn_to_answer(
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
             optimizer.step()
-            row = {
+            row: dict[str, float] = {
                 "step": step,
-                "rate": schedule.get_last_lr()[0],
+                "rate": float(schedule.get_last_lr()[0]),
                 "patches": batch.ends.shape[1],
                 "loss": loss.item(),
                 **{name: value.item() for name, value in losses.items()},
@@ -196,7 +200,7 @@ def train(
     stream = Stream(tokenizer)
     trainee = Trainee(tokenizer, seed).to(device)
 
-    def loaded(drawn: Dataset) -> Iterator[Any]:
+    def loaded(drawn: Dataset[Any]) -> Iterator[Any]:
         ahead = 4 if workers else None
         for batch in DataLoader(drawn, batch_size=None, num_workers=workers, prefetch_factor=ahead):
             yield batch.to(device)
