@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from topreward_ros.core.episode import MonitorSettings
+from topreward_ros.core.episode import MonitorSettings, ScoreRequest
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.engine_bench import machine
@@ -233,7 +233,7 @@ def tick_milliseconds(model: str, frames: int = 32, ticks: int = 100) -> float:
         ]
         for end in range(1, len(video) + 1):
             start = time.perf_counter()
-            scorer.score("open the drawer", video[:end])
+            scorer.score(ScoreRequest.of_frames("open the drawer", video[:end]))
             if abs(end - frames) <= 5:
                 times.append(time.perf_counter() - start)
     return float(np.median(times) * 1e3)
