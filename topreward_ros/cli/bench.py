@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from topreward_ros.cli.output import CommandError, check_outputs, results_console, write_json, writing
+from topreward_ros.cli.output import check_outputs, results_console, write_json, writing
 
 
 def add_parser(commands: Any) -> None:
@@ -34,7 +34,6 @@ def _run(options: argparse.Namespace) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from topreward_ros.offline import engine_bench
-    from topreward_ros.scoring.base import ScorerError
     from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million
     from topreward_ros.views.bench import bench_table, plot_bench
 
@@ -53,12 +52,9 @@ def _run(options: argparse.Namespace) -> int:
             "50M": make_fifty_million(Path(folder) / "50M"),
         }
         bar.update(task, description="measuring")
-        try:
-            for row in engine_bench.run(cases, models, options.threads):
-                rows.append(row)
-                bar.advance(task)
-        except ScorerError as error:
-            raise CommandError(str(error)) from error
+        for row in engine_bench.run(cases, models, options.threads):
+            rows.append(row)
+            bar.advance(task)
     content = engine_bench.to_json(rows)
     results_console(options).print(bench_table(rows, content["machine"]))
     write_json(options.json, lambda: json.dumps(content, indent=2) + "\n")

@@ -34,7 +34,4 @@ def _run(options: argparse.Namespace) -> int:
         raise CommandError("--video without --task: say what the robot in it is to do")
     check_output(options.svg)
     demo = ros_half("demo")
-    try:
-        return int(demo.run(options.video, options.task, options.model, options.svg))
-    except (demo.DemoError, demo.watch.WatchError) as error:
-        raise CommandError(str(error)) from error
+    return int(demo.run(options.video, options.task, options.model, options.svg))

@@ -21,7 +21,7 @@ try:
     from io import TextIOWrapper
 
     from topreward_ros.cli import bench, demo, models, score, watch
-    from topreward_ros.cli.output import CommandError
+    from topreward_ros.core.errors import UserError
 except KeyboardInterrupt:  # a person who is quicker than these imports wants no traceback, either
     sys.exit(130)
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("topreward: interrupted", file=sys.stderr)
         return _INTERRUPTED
-    except CommandError as error:
+    except UserError as error:
         print(f"topreward: {error}", file=sys.stderr)
         return 1
     except OSError as error:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from topreward_ros.cli.output import CommandError, show, warn_of_unknown_instruction
+from topreward_ros.cli.output import show, warn_of_unknown_instruction
 
 
 def add_parser(commands: Any) -> None:
@@ -39,8 +37,7 @@ def _list(_: argparse.Namespace) -> int:
     from topreward_ros.offline.models import list_models
     from topreward_ros.views.models import model_table
 
-    with _model_errors():
-        show(model_table(list_models()))
+    show(model_table(list_models()))
     return 0
 
 
@@ -48,8 +45,7 @@ def _info(options: argparse.Namespace) -> int:
     from topreward_ros.offline.models import describe_model
     from topreward_ros.views.models import facts_view
 
-    with _model_errors():
-        show(facts_view(describe_model(options.model)))
+    show(facts_view(describe_model(options.model)))
     return 0
 
 
@@ -62,7 +58,7 @@ def _download(options: argparse.Namespace) -> int:
     if reason := why_nothing_to_download(options.model):
         print(reason)
         return 0
-    with _model_errors(), DownloadBar(Console(stderr=True, highlight=False), options.model) as bar:
+    with DownloadBar(Console(stderr=True, highlight=False), options.model) as bar:
         folder = download_model(options.model, bar)
     print(f"{options.model} is in {folder}; use it with model:={options.model}, or --model {options.model}")
     return 0
@@ -76,20 +72,8 @@ def _check(options: argparse.Namespace) -> int:
     from topreward_ros.views import terminal
     from topreward_ros.views.models import check_view
 
-    with _model_errors(), terminal.working(Console(stderr=True), f"checking model {options.model} ..."):
+    with terminal.working(Console(stderr=True), f"checking model {options.model} ..."):
         result = check_model(options.model)
     warn_of_unknown_instruction(DEMO_TASK, result.info)
     show(check_view(result))
     return 0
-
-
-@contextmanager
-def _model_errors() -> Iterator[None]:
-    from topreward_ros.offline.model_download import DownloadError
-    from topreward_ros.offline.video import VideoError
-    from topreward_ros.scoring.base import ScorerError
-
-    try:
-        yield
-    except (DownloadError, ScorerError, VideoError) as error:
-        raise CommandError(str(error)) from error

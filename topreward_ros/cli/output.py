@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topreward_ros.core.errors import UserError
 from topreward_ros.defaults import monitor_defaults
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".svg", ".pdf", ".jpg")
 
 
-class CommandError(Exception):
-    """What the user asked for cannot be done. The text names the thing, the value and the mend."""
+class CommandError(UserError):
+    """The arguments cannot be used, or a result cannot be written."""
 
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:

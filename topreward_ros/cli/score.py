@@ -18,6 +18,7 @@ from topreward_ros.cli.output import (
     write_json,
     writing,
 )
+from topreward_ros.core.errors import UserError
 from topreward_ros.defaults import monitor_defaults
 
 if TYPE_CHECKING:
@@ -77,9 +78,6 @@ def add_parser(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from topreward_ros.offline.video import VideoError
-    from topreward_ros.scoring.base import ScorerError
-
     parameters = _with_overrides(monitor_defaults(), options.overrides)
     check_outputs(options)
     if not options.task.strip():
@@ -89,16 +87,13 @@ def _run(options: argparse.Namespace) -> int:
     if options.prefixes:
         parameters["end_episode_on_success"] = False
         parameters["episode_timeout"] = 0.0
-    try:
-        outcomes = _score_videos(options, parameters)
-        if len(outcomes) > 1:
-            return _show_and_write_several(options, outcomes)
-        (outcome,) = outcomes
-        if isinstance(outcome, Exception):
-            raise outcome
-        _show_and_write(options, outcome)
-    except (VideoError, ScorerError) as error:
-        raise CommandError(str(error)) from error
+    outcomes = _score_videos(options, parameters)
+    if len(outcomes) > 1:
+        return _show_and_write_several(options, outcomes)
+    (outcome,) = outcomes
+    if isinstance(outcome, UserError):
+        raise outcome
+    _show_and_write(options, outcome)
     return 0
 
 
@@ -170,7 +165,7 @@ def _show_and_write_several(options: argparse.Namespace, outcomes: list[Outcome]
     errors = [
         (video, outcome)
         for video, outcome in zip(options.videos, outcomes, strict=True)
-        if isinstance(outcome, Exception)
+        if isinstance(outcome, UserError)
     ]
     for video, error in errors:
         name = "" if video in str(error) else f"{video}: "

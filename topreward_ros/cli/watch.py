@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from topreward_ros.cli.output import CommandError, check_output, ros_half
+from topreward_ros.cli.output import check_output, ros_half
 
 
 def add_parser(commands: Any) -> None:
@@ -46,7 +46,4 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:  # Ctrl-C is the way to end it, also while it still starts
         return 0
     ros_arguments = [sys.argv[0], *options.ros_arguments]
-    try:
-        return int(watch.run(options.topic, options.once, options.duration, options.svg, ros_arguments))
-    except watch.WatchError as error:
-        raise CommandError(str(error)) from error
+    return int(watch.run(options.topic, options.once, options.duration, options.svg, ros_arguments))

@@ -24,6 +24,7 @@ import yaml
 from rich.console import Console
 
 import topreward_ros.nodes.watch as watch
+from topreward_ros.core.errors import UserError
 from topreward_ros.defaults import (
     DEMO_CLIPS,
     DEMO_TASK,
@@ -34,7 +35,6 @@ from topreward_ros.defaults import (
     shared_file,
 )
 from topreward_ros.offline.score_video import due_times
-from topreward_ros.offline.video import VideoError
 from topreward_ros.views.demo import LAST_SCORE_S, Take, summary, takes_table
 from topreward_ros.views.watch import WatchLog
 
@@ -44,8 +44,8 @@ _STOP_S = 2.5  # for a child to end after SIGTERM, before it is killed
 _LOG_LINES = 15  # shown of a child that failed
 
 
-class DemoError(RuntimeError):
-    """The demonstration failed. The text names the thing, the value and the mend."""
+class DemoError(UserError):
+    """The demonstration failed."""
 
 
 class Child:
@@ -110,7 +110,7 @@ class Child:
 
 
 def run(video: str | None, task: str | None, model: str, svg: Path | None) -> int:
-    """Run the demonstration to its end and return the exit status. Raises `DemoError` and `WatchError`.
+    """Run the demonstration to its end and return the exit status. Raises `UserError`.
 
     Without ``video`` and ``task`` it plays `DEMO_CLIPS`; with a task alone, the one where the robot succeeds.
     ``svg``: where to save the last view of the first video.
@@ -157,15 +157,12 @@ def run(video: str | None, task: str | None, model: str, svg: Path | None) -> in
 
 
 class _Video:
-    """One to be played. Raises `DemoError` for one that cannot be."""
+    """A video to be played. Raises `VideoError` for one that cannot be read."""
 
     def __init__(self, path: Path, clip: DemoClip | None = None) -> None:
         self.path, self.clip = path, clip
         self.caption = clip.caption if clip else ""
-        try:
-            self.due_s = due_times(path, monitor_defaults()["sample_rate"])
-        except VideoError as error:
-            raise DemoError(str(error)) from error
+        self.due_s = due_times(path, monitor_defaults()["sample_rate"])
 
     @classmethod
     def of(cls, video: str | None) -> _Video:

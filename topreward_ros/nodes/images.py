@@ -22,6 +22,8 @@ from rosbags.image import ImageError as ConversionError
 from rosbags.image import compressed_image_to_cvimage, image_to_cvimage
 from sensor_msgs.msg import CompressedImage, Image
 
+from topreward_ros.core.errors import UserError
+
 MAX_PIXELS = 1 << 26  #: no camera has more; a damaged header that claims so must not fill the memory
 
 #: Bytes per pixel of one row. Of nv12 and nv21 this is the grey plane; half as many rows of colour follow it.
@@ -47,8 +49,8 @@ _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of fram
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
-class ImageError(ValueError):
-    """An image message that cannot be used. The text names the encoding, the sizes and the mend."""
+class ImageError(UserError):
+    """An image message cannot be used. The text names its encoding and its sizes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

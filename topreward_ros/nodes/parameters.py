@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import Window
 from topreward_ros.core.progress import ProgressMode
 from topreward_ros.core.rewards import RewardType
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 
-class ParameterError(ValueError):
-    """A parameter has a value that it cannot have. The text names parameter, value and mend."""
+class ParameterError(UserError):
+    """A parameter has a value that it cannot have."""
 
 
 @dataclass(frozen=True, slots=True)

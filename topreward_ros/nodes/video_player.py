@@ -31,10 +31,11 @@ from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
+from topreward_ros.core.errors import UserError
 from topreward_ros.defaults import config_file
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.parameters import Parameter, ParameterError, declare
-from topreward_ros.offline.video import Video, VideoError, open_video
+from topreward_ros.offline.video import Video, open_video
 
 PARAMETERS = (
     Parameter("video", "Video file or folder of images"),
@@ -67,8 +68,8 @@ _RESET_AGAIN = 1.0  # [s] without an answer: the service did not know us yet whe
 _LAST_FRAMES = Duration(seconds=1)  # for reliable subscribers to get them
 
 
-class ResetError(RuntimeError):
-    """What was to be reset before the first frame was not. The text names the service and the mend."""
+class ResetError(UserError):
+    """The service that was to be called before the first frame did not answer, or refused."""
 
 
 class VideoPlayer(Node):
@@ -225,7 +226,7 @@ def main(args: list[str] | None = None) -> int:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         player = VideoPlayer()
         player.play(stopped=lambda: bool(signals))
-    except (ParameterError, VideoError, ResetError) as error:
+    except UserError as error:
         get_logger("video_player").error(str(error))
         return 1
     finally:

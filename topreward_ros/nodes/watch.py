@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.live import Live
 
 from topreward_ros.core.episode import State
+from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress
@@ -43,8 +44,8 @@ _LOOK_S = 1.0  # between two looks at who publishes
 _MEET_S = 1.5  # for the nodes of this machine to find each other
 
 
-class WatchError(RuntimeError):
-    """Watching is not possible. The text names the thing, the value and the mend."""
+class WatchError(UserError):
+    """Watching is not possible."""
 
 
 class Screen:

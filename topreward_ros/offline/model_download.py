@@ -21,7 +21,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from topreward_ros.scoring.base import ScorerError, in_a_line
+from topreward_ros.core.errors import UserError
+from topreward_ros.scoring.base import in_a_line
 from topreward_ros.scoring.checkpoint.folder import EMBEDDED, WEIGHTS, is_hub_id, missing_files, read_config
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ _BLOCK = 1 << 20  # [bytes] written and read at once
 _SMALL_FILES = ("*.json", "*.jinja", "README.md", "LICENSE*")
 
 
-class DownloadError(RuntimeError):
-    """A model cannot be got. The text names the thing, the value and the mend."""
+class DownloadError(UserError):
+    """A model cannot be downloaded."""
 
 
 class DownloadProgress(Protocol):
@@ -220,7 +221,7 @@ def _hub_call(name: str) -> Iterator[None]:
     library.disable_progress_bars()
     try:
         yield
-    except (DownloadError, ScorerError):
+    except UserError:
         raise
     except errors.OfflineModeIsEnabled as error:
         raise DownloadError(f"{name} cannot be downloaded: HF_HUB_OFFLINE is set; unset it") from error

@@ -25,6 +25,7 @@ from topreward_ros.core.episode import (
     State,
     TaskMonitor,
 )
+from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import NS_PER_S, Frame, FrameSchedule
 from topreward_ros.core.progress import PrefixScore, episode_minmax
 from topreward_ros.offline.plain_data import plain
@@ -123,7 +124,7 @@ class Curve:
 
 
 #: What came of a video: its curve, or what went wrong.
-Outcome = Curve | VideoError | ScorerError
+Outcome = Curve | UserError
 
 
 def outcomes_to_json(videos: Sequence[str], outcomes: Sequence[Outcome]) -> str:
@@ -155,7 +156,7 @@ def score_video(
     (outcome,) = score_videos(
         [path], instruction, scorer, settings, rate=rate, prefixes=prefixes, on_score=on_score
     )
-    if isinstance(outcome, Exception):
+    if isinstance(outcome, UserError):
         raise outcome
     return outcome
 

@@ -21,13 +21,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from topreward_ros.core.errors import UserError
+
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 _log = logging.getLogger(__name__)
 
 
-class VideoError(ValueError):
-    """A video that cannot be read. The text names the path, what is wrong and the mend."""
+class VideoError(UserError):
+    """A video cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)

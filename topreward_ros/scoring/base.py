@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from topreward_ros.core.episode import ScoreRequest
+from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.progress import PrefixScore, ProgressMode
 
@@ -35,8 +36,8 @@ __all__ = [
 RANDOM_WEIGHTS = "random weights"  #: said wherever a person reads a number that they produced
 
 
-class ScorerError(RuntimeError):
-    """A score could not be computed, or a scorer not be made. The text names thing, value and mend."""
+class ScorerError(UserError):
+    """A score could not be computed, or a scorer could not be made."""
 
 
 def in_a_line(error: BaseException) -> str:

@@ -1,0 +1,15 @@
+"""The base of all errors that a user can act on.
+
+A program catches `UserError` once, prints its text in one line and ends with status 1. Any other exception is
+a defect of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something failed that the user can mend: a name, a file, a parameter, the machine, the network.
+
+    Its text says what failed, its value and how to fix it, for example: "device 'gpu' is not known: use auto,
+    cpu, cuda, or cuda:N".
+    """
