@@ -105,7 +105,7 @@ def test_more_frames_than_memory_are_refused_with_the_arithmetic(checkpoint, set
     said = str(error.value)
     # 17 patches of 6 + 16 tokens, and 16 more; 4 layers of keys and values of 2 heads of 32 numbers; 3 videos
     total = 3 * (17 * (6 + 16) + 16) * 4 * 2 * 2 * 32 * 4 + 19 * 6 * 128 * 4 * 4
-    assert f"need {total / 1e9:.2f} GB beside the weights (3 times 0.00 GB of keys and values" in said
+    assert f"need {total / 1e9:.2f} GB beside the weights (3 times 0.00 GB of KV cache" in said
     assert "0.00 GB are free on cpu: set max_frames to 10, or a smaller max_pixels" in said
     load_scorer(str(checkpoint), replace(settings, max_frames=10))
     with pytest.raises(ScorerError):
@@ -127,7 +127,7 @@ def test_what_is_stated_is_never_passed(new_scorer, make_video, settings):
         prompts = episode.prompts("open the drawer").tokens
         per_token = 4 * 2 * 2 * 32 * 4
         for video in videos:
-            assert video.bytes <= need.keys_and_values + prompts * per_token
+            assert video.bytes <= need.kv_cache + prompts * per_token
         seen = [
             tensor for seen in episode._features.values() for tensor in (seen.embeddings, *seen.deepstack)
         ]

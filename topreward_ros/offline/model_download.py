@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.scoring.base import in_a_line
-from topreward_ros.scoring.checkpoint.folder import EMBEDDED, WEIGHTS, is_hub_id, missing_files, read_config
+from topreward_ros.scoring.checkpoint.checkpoint import read_config
+from topreward_ros.scoring.checkpoint.folder import EMBEDDED, WEIGHTS, is_hub_id, missing_files
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling

@@ -20,22 +20,12 @@ from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline.score_video import Curve, score_video
 from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings, in_a_line
-from topreward_ros.scoring.checkpoint.folder import (
-    EMBEDDED,
-    EMBEDDED_FOLDER,
-    find_folder,
-    is_incremental,
-    missing_files,
-    read_config,
-    revision,
-    weight_files,
-    weights_hash,
-)
-from topreward_ros.scoring.checkpoint.notes import ModelNotes, read_model_notes
-from topreward_ros.scoring.checkpoint.random_weights import RANDOM_WEIGHTS_KEY
+from topreward_ros.scoring.checkpoint.checkpoint import Checkpoint, open_checkpoint, read_config
+from topreward_ros.scoring.checkpoint.folder import EMBEDDED, EMBEDDED_FOLDER, missing_files
+from topreward_ros.scoring.checkpoint.notes import ModelNotes
 from topreward_ros.scoring.question.prompts import prompt_hash
 from topreward_ros.scoring.question.templates import PAPER
-from topreward_ros.scoring.registry import frame_pixels, load_scorer, read_family
+from topreward_ros.scoring.registry import read_family, scorer_of
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo
@@ -102,16 +92,15 @@ def list_models() -> list[ListedModel]:
 
 
 def _embedded() -> ListedModel:
-    folder = EMBEDDED_FOLDER
-    if missing_files(folder):
+    if missing_files(EMBEDDED_FOLDER):
         return ListedModel(EMBEDDED, Presence.INCOMPLETE)
-    config = read_config(folder)
+    checkpoint = open_checkpoint(EMBEDDED)
     return ListedModel(
         EMBEDDED,
         Presence.HERE,
-        _size(weight_files(folder)),
-        read_model_notes(folder).summary,
-        bool(config.get(RANDOM_WEIGHTS_KEY, False)),
+        size=_size(checkpoint.weight_files),
+        summary=checkpoint.notes.summary,
+        random_weights=checkpoint.has_random_weights,
     )
 
 
@@ -140,44 +129,36 @@ def _cached_model(repository: CachedRepoInfo) -> ListedModel | None:
 
 def describe_model(name: str) -> ModelFacts:
     """Read what is in the folder of a model, without loading it. Raises `ScorerError`."""
-    folder = find_folder(name)
-    config = read_config(folder)
-    notes = read_model_notes(folder)
-    weights = weight_files(folder)
+    checkpoint = open_checkpoint(name)
+    weights = checkpoint.weight_files
     parameters, dtypes = _count_parameters(weights)
-    stream, pixels = _shown(folder, incremental := is_incremental(config), notes)
-    card = folder / "README.md"
+    stream, pixels = _shown(checkpoint)
+    card = checkpoint.folder / "README.md"
     return ModelFacts(
         name=name,
-        folder=folder,
-        revision=revision(folder),
+        folder=checkpoint.folder,
+        revision=checkpoint.revision,
         weight_files=len(weights),
         size=_size(weights),
         parameters=parameters,
         dtypes=dtypes,
-        random_weights=bool(config.get(RANDOM_WEIGHTS_KEY, False)),
-        incremental=incremental,
+        random_weights=checkpoint.has_random_weights,
+        incremental=checkpoint.is_incremental,
         frame_pixels=pixels,
         prompt_hash=stream,
-        notes=notes,
-        hash_matches=_hash_matches(folder, notes),
+        notes=checkpoint.notes,
+        hash_matches=checkpoint.hash_matches,
         card=card if card.is_file() else None,
     )
 
 
-def _shown(folder: Path, incremental: bool, notes: ModelNotes) -> tuple[str, int]:
+def _shown(checkpoint: Checkpoint) -> tuple[str, int]:
     """Hash of the prompt and pixels of a frame, with the shipped settings."""
-    from topreward_ros.scoring.patches import read_preprocessing
-
     settings = ScorerSettings.from_parameters(monitor_defaults())
-    if incremental:
-        return prompt_hash(), frame_pixels(read_preprocessing(folder), notes, settings)
-    family = read_family(folder, settings)
+    if checkpoint.is_incremental:
+        return prompt_hash(), checkpoint.frame_pixels(settings)
+    family = read_family(checkpoint, settings)
     return family.prompt_hash([PAPER], chat_template=False), family.max_pixels
-
-
-def _hash_matches(folder: Path, notes: ModelNotes) -> bool | None:
-    return weights_hash(folder) == notes.sha256 if notes.sha256 else None
 
 
 def _size(files: list[Path]) -> int:
@@ -209,14 +190,15 @@ def check_model(name: str) -> CheckResult:
     Raises `ScorerError` where that fails.
     """
     parameters = monitor_defaults()
-    folder = find_folder(name)
-    if _hash_matches(folder, notes := read_model_notes(folder)) is False:
+    checkpoint = open_checkpoint(name)
+    if checkpoint.hash_matches is False:
         raise ScorerError(
-            f"the weights in {folder} have the SHA-256 {weights_hash(folder)}, and its notes say "
-            f"{notes.sha256}: they are damaged or of another version; install the model again"
+            f"the weights in {checkpoint.folder} have the SHA-256 {checkpoint.weights_hash}, and its "
+            f"notes say {checkpoint.notes.sha256}: they are damaged or of another version; install the model "
+            "again"
         )
     started = perf_counter()
-    scorer = load_scorer(name, ScorerSettings.from_parameters(parameters))
+    scorer = scorer_of(checkpoint, ScorerSettings.from_parameters(parameters))
     times = [perf_counter()]
     load_s = times[0] - started
     settings = replace(MonitorSettings.from_parameters(parameters), end_episode_on_success=False)

@@ -9,21 +9,14 @@ importing this module costs nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from topreward_ros.core.frames import FEWEST_FRAMES
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings, in_a_line
-from topreward_ros.scoring.checkpoint.folder import (
+from topreward_ros.scoring.checkpoint.checkpoint import (
     CAPTURABLE,
     INCREMENTAL,
-    find_folder,
-    is_incremental,
-    read_config,
-    read_tokenizer,
-    revision,
+    Checkpoint,
+    open_checkpoint,
 )
 from topreward_ros.scoring.checkpoint.load import (
     check_settings,
@@ -32,8 +25,6 @@ from topreward_ros.scoring.checkpoint.load import (
     quiet_transformers,
     use_threads,
 )
-from topreward_ros.scoring.checkpoint.notes import ModelNotes, read_model_notes
-from topreward_ros.scoring.checkpoint.random_weights import RANDOM_WEIGHTS_KEY
 
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration
@@ -57,9 +48,14 @@ class LoadedModel(NamedTuple):
 
 def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
     """Load ``model``: 'embedded', a folder, or a hub id. Raises `ScorerError` and leaves nothing behind."""
-    if not is_incremental(read_config(find_folder(model))):
-        return _load_any(model, settings)
-    loaded = load_model(model, settings)
+    return scorer_of(open_checkpoint(model), settings)
+
+
+def scorer_of(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScorer:
+    """`load_scorer` for a checkpoint that is open already."""
+    if not checkpoint.is_incremental:
+        return _load_any(checkpoint, settings)
+    loaded = _load_incremental(checkpoint, settings)
     from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 
     graphs = graph_runner_for(loaded.model, settings)
@@ -77,75 +73,80 @@ def graph_runner_for(model: Qwen3VLForConditionalGeneration, settings: ScorerSet
 
 def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
     """What the scorer of a Qwen3-VL is made of; arguments and errors as `load_scorer`."""
-    folder = find_folder(model)
+    return _load_incremental(open_checkpoint(model), settings)
+
+
+def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings) -> LoadedModel:
     from topreward_ros.scoring.checkpoint.vocabulary import TrainedPromptTokens
-    from topreward_ros.scoring.patches import read_preprocessing
     from topreward_ros.scoring.question.prompts import Framing, prompt_hash
     from topreward_ros.scoring.question.templates import PAPER, read_templates
     from topreward_ros.scoring.qwen3_vl.attention import kernels_of
+    from topreward_ros.scoring.qwen3_vl.memory_need import check_memory
 
-    config = read_config(folder)
-    if not is_incremental(config):
+    folder, config = checkpoint.folder, checkpoint.config
+    if not checkpoint.is_incremental:
         raise ScorerError(
-            f"{folder} holds a model of type {config['model_type']!r}: only {' and '.join(INCREMENTAL)} can "
+            f"{folder} holds a model of type {checkpoint.model_type!r}: only {' and '.join(INCREMENTAL)} can "
             "be scored with incrementally"
         )
-    notes = read_model_notes(folder)
-    device, dtype = check_settings(settings, config)
+    device, dtype = check_settings(settings, checkpoint)
     templates = read_templates(settings.prompts)
-    if notes.wordings and templates != (PAPER,):
+    if checkpoint.notes.wordings and templates != (PAPER,):
         _log.warning(
             "%s was trained on the paper's question alone, and prompts %r asks in other words: its numbers "
             "mean less then; leave prompts empty with this model",
-            model,
+            checkpoint.name,
             settings.prompts,
         )
     framing = Framing(settings.layout, settings.chat_template)
-    tokenizer = read_tokenizer(folder)
-    tokens = TrainedPromptTokens(tokenizer, notes.wordings, templates, framing)
+    tokens = TrainedPromptTokens(checkpoint.tokenizer, checkpoint.notes.wordings, templates, framing)
     if config.get("video_token_id", tokens.video_pad) != tokens.video_pad:
         raise ScorerError(
             f"{folder}: config.json has video_token_id {config['video_token_id']}, the tokenizer has "
             f"{tokens.video_pad}: they belong to different models"
         )
-    check_vocabulary(folder, config, tokenizer)
-    preprocessing = read_preprocessing(folder)
+    check_vocabulary(checkpoint)
+    pixels = checkpoint.frame_pixels(settings)
     use_threads(settings.threads)
-    loaded = load_weights(folder, device, dtype, settings.quantization, attn_implementation="sdpa")
+    loaded = load_weights(
+        checkpoint, device=device, dtype=dtype, quantization=settings.quantization, attn_implementation="sdpa"
+    )
     _log.info("attention of the language model on %s in %s: %s", device, dtype, kernels_of(device, dtype))
-    pixels = frame_pixels(preprocessing, notes, settings)
-    _check_memory(loaded, settings, pixels)
-    info = _info(model, folder, config, loaded, settings, prompt_hash(templates, framing), pixels)
-    return LoadedModel(loaded, tokens, preprocessing, info)
+    check_memory(loaded, settings, pixels)
+    info = _info(checkpoint, loaded, settings, prompt_hash=prompt_hash(templates, framing), max_pixels=pixels)
+    return LoadedModel(loaded, tokens, checkpoint.preprocessing, info)
 
 
-def _load_any(model: str, settings: ScorerSettings) -> PrefixScorer:
-    """`load_scorer` for a model that is not scored with incrementally."""
-    folder = find_folder(model)
+def _load_any(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScorer:
+    """`scorer_of` for a model that is not scored with incrementally."""
     from topreward_ros.scoring.any_vlm.scorer import TransformersVlmScorer
     from topreward_ros.scoring.question.templates import read_templates
 
-    config = read_config(folder)
-    device, dtype = check_settings(settings, config)
+    device, dtype = check_settings(settings, checkpoint)
     templates = read_templates(settings.prompts)
-    family = read_family(folder, settings)
+    family = read_family(checkpoint, settings)
     family.answers(templates, settings.chat_template)  # before the weights, which take long
-    check_vocabulary(folder, config, read_tokenizer(folder))
+    check_vocabulary(checkpoint)
     use_threads(settings.threads)
-    loaded: Any = load_weights(folder, device, dtype, settings.quantization)
-    prompt_hash = family.prompt_hash(templates, settings.chat_template)
-    info = _info(model, folder, config, loaded, settings, prompt_hash, family.max_pixels)
+    loaded: Any = load_weights(checkpoint, device=device, dtype=dtype, quantization=settings.quantization)
+    info = _info(
+        checkpoint,
+        loaded,
+        settings,
+        prompt_hash=family.prompt_hash(templates, settings.chat_template),
+        max_pixels=family.max_pixels,
+    )
     _log.warning(
         "%s is a model of type %r, for which every score is a full forward pass over the whole prefix: "
         "slower than with Qwen3-VL, and the more so the longer the episode",
-        model,
-        config["model_type"],
+        checkpoint.name,
+        checkpoint.model_type,
     )
     return TransformersVlmScorer(loaded, family, templates, settings, info)
 
 
-def read_family(folder: Path, settings: ScorerSettings) -> Family:
-    """How the model in ``folder`` wants to be asked, for one that is not scored with incrementally.
+def read_family(checkpoint: Checkpoint, settings: ScorerSettings) -> Family:
+    """How to show a video to a model that is not scored with incrementally, and how to ask it.
 
     Reads no weights. Raises `ScorerError`.
     """
@@ -154,7 +155,7 @@ def read_family(folder: Path, settings: ScorerSettings) -> Family:
     from topreward_ros.scoring.any_vlm.image_family import ImageFamily
     from topreward_ros.scoring.any_vlm.video_families import FAMILIES
 
-    notes = read_model_notes(folder)
+    folder = checkpoint.folder
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -167,60 +168,23 @@ def read_family(folder: Path, settings: ScorerSettings) -> Family:
             f"{folder} holds a model of type {config.model_type!r}, which reads with an encoder and has no "
             "next word after the question: use a decoder, such as Qwen3-VL"
         )
-    pixels = min(settings.max_pixels, notes.frame_pixels or settings.max_pixels)
+    family = FAMILIES.get(config.model_type, ImageFamily)
     with quiet_transformers():
-        return FAMILIES.get(config.model_type, ImageFamily)(folder, config, read_tokenizer(folder), pixels)
+        return family(folder, config, checkpoint.tokenizer, checkpoint.frame_pixels(settings))
 
 
 def _info(
-    model: str,
-    folder: Path,
-    config: Mapping[str, Any],
-    loaded: Any,
-    settings: ScorerSettings,
-    prompt_hash: str,
-    pixels: int,
+    checkpoint: Checkpoint, loaded: Any, settings: ScorerSettings, *, prompt_hash: str, max_pixels: int
 ) -> ScorerInfo:
     from topreward_ros.scoring.checkpoint.quantization import described
 
     return ScorerInfo(
-        model_id=model,
-        revision=revision(folder),
-        random_weights=bool(config.get(RANDOM_WEIGHTS_KEY, False)),
+        model_id=checkpoint.name,
+        revision=checkpoint.revision,
+        random_weights=checkpoint.has_random_weights,
         device=str(loaded.device),
         dtype=described(str(loaded.dtype).removeprefix("torch."), settings.quantization),
         prompt_hash=prompt_hash,
-        max_pixels=pixels,
-        instructions=read_model_notes(folder).wordings,
-    )
-
-
-def frame_pixels(preprocessing: Preprocessing, notes: ModelNotes, settings: ScorerSettings) -> int:
-    """Pixels of one frame at most: by the settings, the checkpoint, and what the model was trained to see."""
-    budget = preprocessing.frame_pixels(settings.max_pixels, settings.max_frames)
-    return min(budget, notes.frame_pixels or budget)
-
-
-def _check_memory(model: Qwen3VLForConditionalGeneration, settings: ScorerSettings, pixels: int) -> None:
-    """Refuse before the first frame what would fail in mid-episode."""
-    from topreward_ros.scoring.device import free_memory
-    from topreward_ros.scoring.qwen3_vl.memory_need import memory_need
-
-    need = memory_need(model.config, settings, pixels, model.dtype.itemsize)
-    free = free_memory(model.device)
-    if need.total <= free:
-        return
-    less = (replace(settings, max_frames=frames) for frames in range(settings.max_frames // 2 * 2, 0, -2))
-    needs = ((one.max_frames, memory_need(model.config, one, pixels, model.dtype.itemsize)) for one in less)
-    fitting = next((frames for frames, lesser in needs if lesser.total <= free), 0)
-    fewer = (
-        f"max_frames to {fitting}, or a smaller max_pixels"
-        if fitting >= FEWEST_FRAMES
-        else "a smaller max_pixels"
-    )
-    raise ScorerError(
-        f"{settings.max_frames} frames of up to {pixels} pixels need {need.total / 1e9:.2f} GB beside the "
-        f"weights ({need.videos} times {need.keys_and_values / 1e9:.2f} GB of keys and values, "
-        f"{need.features / 1e9:.2f} GB of features), and {free / 1e9:.2f} GB are free on {model.device}: "
-        f"set {fewer}, or another device"
+        max_pixels=max_pixels,
+        instructions=checkpoint.notes.wordings,
     )

@@ -1,31 +1,20 @@
-"""From the name of a model to its folder, and what lies in it: configuration, tokenizer, files of weights.
+"""From the name of a model to its folder, with all the files that a scorer will need.
 
-'embedded' is the model that ships with this package; a folder is a checkpoint; `org/name` is one on the
-Hugging Face hub, of which the copy on this machine is read: nothing is ever downloaded here
-(offline/model_download.py does that). No weights are loaded here (load.py does that).
+'embedded' is the model that ships with this package; a folder is a checkpoint; `org/name` is a model of the
+Hugging Face hub, of which the copy on this machine is used. Nothing is downloaded here
+(offline/model_download.py does that), and what the files say is read in checkpoint.py.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from topreward_ros.scoring.base import ScorerError, in_a_line
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[2] / "models" / "embedded"
-
-#: Model types in config.json of which every prefix is scored incrementally.
-INCREMENTAL = ("qwen3_vl", "qwen3_vl_moe")
-QUANTIZABLE = ("qwen3_vl",)  #: those whose weights may be kept in 8 bits; a mixture's experts could not
-CAPTURABLE = ("qwen3_vl",)  #: those whose ticks can be captured as CUDA graphs
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  #: names of files of weights, the better format first
 _WHOLE = ("model.safetensors", "pytorch_model.bin")  # a model in one file; in several, the index has its name
@@ -126,76 +115,3 @@ def _shards(index: Path) -> list[str]:
 def weight_files(folder: Path) -> list[Path]:
     """The files of weights in ``folder``, in order of names."""
     return sorted(path for pattern in WEIGHTS for path in folder.glob(pattern) if path.is_file())
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model that can be scored with. Raises `ScorerError` for that of any other."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        model_type = config.get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ScorerError(f"{path} cannot be read ({in_a_line(error)}): restore it") from error
-    if model_type not in INCREMENTAL:
-        _check_type(folder, model_type)
-        return dict(config)
-    for part in ("text_config", "vision_config"):
-        if not isinstance(config.get(part, {}), dict):
-            raise ScorerError(
-                f"{path}: {part} is {config[part]!r} and must be an object: restore it from the checkpoint"
-            )
-    if config.get("vision_config", {}).get("temporal_patch_size", 2) != 2:
-        raise ScorerError(f"{path}: temporal_patch_size must be 2, as in every released Qwen3-VL")
-    return dict(config)
-
-
-def _check_type(folder: Path, model_type: Any) -> None:
-    """Raises `ScorerError` for a type that transformers does not know as a model of images and text."""
-    import transformers
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
-
-    if isinstance(model_type, str) and model_type in KNOWN:
-        return
-    mend = (
-        "use Qwen3-VL ('qwen3_vl', 'qwen3_vl_moe'), or another model of images and text that it knows, such "
-        "as Qwen2.5-VL, InternVL3, SmolVLM2 or Molmo2"
-    )
-    if model_type == "internvl_chat":
-        mend = "get the same model in the layout of transformers, whose name on the hub ends in -hf"
-    raise ScorerError(
-        f"{folder} holds a model of type {model_type!r}, which transformers {transformers.__version__} does "
-        f"not know as one that reads images and text: {mend}"
-    )
-
-
-def is_incremental(config: Mapping[str, Any]) -> bool:
-    """Whether a model with this config.json is scored with incrementally, not by whole forward passes."""
-    return config["model_type"] in INCREMENTAL
-
-
-def read_tokenizer(folder: Path) -> Tokenizer:
-    from tokenizers import Tokenizer
-
-    try:
-        return Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # the library raises nothing narrower
-        raise ScorerError(
-            f"{folder / 'tokenizer.json'} cannot be read ({in_a_line(error)}): restore it"
-        ) from error
-
-
-def revision(folder: Path) -> str:
-    """The hub's commit for a folder of its cache, else the first 16 digits of `weights_hash`."""
-    if folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name):
-        return folder.name
-    return weights_hash(folder)[:16]
-
-
-def weights_hash(folder: Path) -> str:
-    """SHA-256 of the weights in hex, one file after the other where there are several."""
-    digest = hashlib.sha256()
-    for path in weight_files(folder):
-        with path.open("rb") as weights:
-            while block := weights.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()

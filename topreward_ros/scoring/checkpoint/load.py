@@ -1,4 +1,6 @@
-"""A model of transformers from a folder: on which device, in which numbers, checked before and after.
+"""From a checkpoint to a loaded model of transformers: on which device, in which type of numbers.
+
+What can be refused before the weights are read, which takes long, is refused before.
 
 PyTorch and transformers are imported when a model is loaded, so that importing this module costs nothing.
 """
@@ -7,21 +9,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line, no_warnings
-from topreward_ros.scoring.checkpoint.folder import QUANTIZABLE
+from topreward_ros.scoring.checkpoint.checkpoint import QUANTIZABLE, Checkpoint
 
 if TYPE_CHECKING:
     import torch
-    from tokenizers import Tokenizer
     from transformers import Qwen3VLForConditionalGeneration
 
 
-def check_settings(settings: ScorerSettings, config: Mapping[str, Any]) -> tuple[torch.device, torch.dtype]:
+def check_settings(settings: ScorerSettings, checkpoint: Checkpoint) -> tuple[torch.device, torch.dtype]:
     """Device and type of numbers. Raises `ScorerError` for a setting that cannot be."""
     from topreward_ros.scoring.checkpoint.quantization import NONE, check_quantization
     from topreward_ros.scoring.question.prompts import LAYOUTS
@@ -29,10 +29,10 @@ def check_settings(settings: ScorerSettings, config: Mapping[str, Any]) -> tuple
     device = _choose_device(settings.device)
     dtype = _choose_dtype(settings.dtype, device)
     check_quantization(settings.quantization, dtype)
-    if settings.quantization != NONE and config["model_type"] not in QUANTIZABLE:
+    if settings.quantization != NONE and checkpoint.model_type not in QUANTIZABLE:
         raise ScorerError(
             f"quantization {settings.quantization!r} is for dense Qwen3-VL models, this one is of type "
-            f"{config['model_type']!r}: use quantization none"
+            f"{checkpoint.model_type!r}: use quantization none"
         )
     _check_limits(settings)
     if settings.layout not in LAYOUTS:
@@ -82,19 +82,23 @@ def _check_limits(settings: ScorerSettings) -> None:
             raise ScorerError(f"{name} is {value}: it must be at least {least}")
 
 
-def check_vocabulary(folder: Path, config: Mapping[str, Any], tokenizer: Tokenizer) -> None:
-    text = config.get("text_config")
+def check_vocabulary(checkpoint: Checkpoint) -> None:
+    """Refuse a tokenizer with more tokens than the model has embeddings for. Raises `ScorerError`."""
+    text = checkpoint.config.get("text_config")
     if not isinstance(text, dict) or not isinstance(vocabulary := text.get("vocab_size"), int):
-        return  # as the model type has it
-    more = text.get("additional_vocab_size", 128 if config["model_type"] == "molmo2" else 0)  # of the video
-    if tokenizer.get_vocab_size() > vocabulary + more:
+        return  # it has the size that its model type has by default
+    # Molmo2 keeps the embeddings of its video tokens apart.
+    more = text.get("additional_vocab_size", 128 if checkpoint.model_type == "molmo2" else 0)
+    tokens = checkpoint.tokenizer.get_vocab_size()
+    if tokens > vocabulary + more:
         raise ScorerError(
-            f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} tokens, config.json has vocab_size "
+            f"{checkpoint.folder}: the tokenizer has {tokens} tokens, config.json has vocab_size "
             f"{vocabulary}: they belong to different models"
         )
 
 
 def use_threads(threads: int) -> None:
+    """Let PyTorch use so many CPU ``threads``; 0: all cores that this process may use but one."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -102,8 +106,17 @@ def use_threads(threads: int) -> None:
 
 
 def load_weights(
-    folder: Path, device: torch.device, dtype: torch.dtype, quantization: str, **options: Any
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: str,
+    **options: Any,
 ) -> Qwen3VLForConditionalGeneration:
+    """The model of ``checkpoint`` on ``device``, ready to run and without gradients. Raises `ScorerError`.
+
+    It is of the class that transformers has for its type; ``options`` go to `from_pretrained`.
+    """
     with no_warnings():
         from transformers import AutoModelForImageTextToText
 
@@ -113,7 +126,7 @@ def load_weights(
     try:
         with quiet_transformers():
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                folder,
+                checkpoint.folder,
                 dtype=dtype,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -128,12 +141,12 @@ def load_weights(
         else:
             mend = "the checkpoint is damaged or of another architecture; copy it again"
         raise ScorerError(
-            f"{folder} cannot be loaded on {device} in {dtype} ({in_a_line(error)}): {mend}"
+            f"{checkpoint.folder} cannot be loaded on {device} in {dtype} ({in_a_line(error)}): {mend}"
         ) from error
     missing = sorted(loaded[1]["missing_keys"])
     if missing:  # transformers would fill them with random numbers
         raise ScorerError(
-            f"{folder} lacks {len(missing)} weights, first {missing[0]!r}: "
+            f"{checkpoint.folder} lacks {len(missing)} weights, first {missing[0]!r}: "
             "the checkpoint is not complete; copy it again"
         )
     model.requires_grad_(False)

@@ -1,32 +1,42 @@
-"""How much memory an episode takes, so that what cannot fit is refused before the first frame."""
+"""How much memory an episode can take at most, refused before the first frame where there is less.
+
+Everything that grows with an episode is bounded by ``max_frames`` and ``max_pixels``: the KV caches of the
+videos that are held, and the features of their patches. The weights are not counted: they are there already.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from topreward_ros.core.frames import FEWEST_FRAMES
+from topreward_ros.scoring import device
+from topreward_ros.scoring.base import ScorerError, ScorerSettings
 from topreward_ros.scoring.qwen3_vl.language import TOKEN_STEP
 from topreward_ros.scoring.qwen3_vl.video_cache import TEXT_PER_PATCH
 
 if TYPE_CHECKING:
-    from topreward_ros.scoring.base import ScorerSettings
+    from transformers import Qwen3VLForConditionalGeneration
 
 
 class MemoryNeed(NamedTuple):
     """Memory that scoring an episode of any length takes at most, beside the weights."""
 
-    keys_and_values: int  #: [bytes] of one video
+    kv_cache: int  #: [bytes] of one video
     videos: int  #: that are cached: the episode, what the next thinning leaves of it, and the static one
     features: int  #: [bytes] of all patches
 
     @property
     def total(self) -> int:
-        return self.keys_and_values * self.videos + self.features
+        """[bytes] of everything together."""
+        return self.kv_cache * self.videos + self.features
 
 
 def memory_need(config: Any, settings: ScorerSettings, frame_pixels: int, size: int) -> MemoryNeed:
-    """Memory for ``settings.max_frames`` frames of ``frame_pixels`` pixels, in numbers of ``size`` bytes.
+    """The need of ``settings.max_frames`` frames of ``frame_pixels`` pixels each.
 
-    ``config``: of the model, a Qwen3VLConfig. The tokens of the prompts, some hundreds, come on top.
+    ``config`` is the model's Qwen3VLConfig, ``size`` the bytes of one number. The tokens of the prompts, some
+    hundreds, come on top.
     """
     text, vision = config.text_config, config.vision_config
     patches = (settings.max_frames + 1) // 2
@@ -35,11 +45,37 @@ def memory_need(config: Any, settings: ScorerSettings, frame_pixels: int, size: 
     per_token = text.num_hidden_layers * 2 * text.num_key_value_heads * head_size * size
     layers = 1 + len(vision.deepstack_visual_indexes)
     return MemoryNeed(
-        (patches * (pads + TEXT_PER_PATCH) + TOKEN_STEP) * per_token,
-        2 + settings.static_baseline,
-        (patches + 2)
-        * pads
-        * text.hidden_size
-        * layers
-        * size,  # the static one, and one that is being replaced
+        kv_cache=(patches * (pads + TEXT_PER_PATCH) + TOKEN_STEP) * per_token,
+        videos=2 + settings.static_baseline,
+        # Two patches more: that of the still video, and one that is replaced while the old is still there.
+        features=(patches + 2) * pads * text.hidden_size * layers * size,
+    )
+
+
+def check_memory(model: Qwen3VLForConditionalGeneration, settings: ScorerSettings, frame_pixels: int) -> None:
+    """Raise `ScorerError` now for what would run out of memory in the middle of an episode.
+
+    ``model`` is on its device; ``frame_pixels`` is the most that a frame can have.
+    """
+
+    def need_of(frames: int) -> MemoryNeed:
+        changed = replace(settings, max_frames=frames)
+        return memory_need(model.config, changed, frame_pixels, model.dtype.itemsize)
+
+    need = need_of(settings.max_frames)
+    free = device.free_memory(model.device)
+    if need.total <= free:
+        return
+    even = range(settings.max_frames // 2 * 2, 0, -2)  # a model merges two frames into one patch
+    fitting = next((frames for frames in even if need_of(frames).total <= free), 0)
+    fewer = (
+        f"max_frames to {fitting}, or a smaller max_pixels"
+        if fitting >= FEWEST_FRAMES
+        else "a smaller max_pixels"
+    )
+    raise ScorerError(
+        f"{settings.max_frames} frames of up to {frame_pixels} pixels need {need.total / 1e9:.2f} GB beside "
+        f"the weights ({need.videos} times {need.kv_cache / 1e9:.2f} GB of KV cache, "
+        f"{need.features / 1e9:.2f} GB of features), and {free / 1e9:.2f} GB are free on {model.device}: "
+        f"set {fewer}, or another device"
     )

@@ -1,0 +1,158 @@
+"""A checkpoint: the folder of a model, opened once, and what its files say.
+
+`open_checkpoint` goes from the name that a user gave to a `Checkpoint`, which is passed on from there. What
+takes long to read (tokenizer, hash of the weights) is read when it is first asked for, and then kept. No
+weights are loaded here: load.py does that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line
+from topreward_ros.scoring.checkpoint.folder import find_folder, weight_files
+from topreward_ros.scoring.checkpoint.notes import ModelNotes, read_model_notes
+from topreward_ros.scoring.checkpoint.random_weights import RANDOM_WEIGHTS_KEY
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from topreward_ros.scoring.patches import Preprocessing
+
+#: Model types in config.json of which every prefix is scored incrementally.
+INCREMENTAL = ("qwen3_vl", "qwen3_vl_moe")
+QUANTIZABLE = ("qwen3_vl",)  #: those whose weights may be kept in 8 bits; a mixture's experts could not
+CAPTURABLE = ("qwen3_vl",)  #: those whose ticks can be captured as CUDA graphs
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model on disk that can be scored with."""
+
+    name: str  #: as the user named it: 'embedded', a hub id or a folder
+    folder: Path
+    config: Mapping[str, Any]  #: config.json
+    notes: ModelNotes
+
+    @property
+    def model_type(self) -> str:
+        """As config.json has it, for example 'qwen3_vl'."""
+        return str(self.config["model_type"])
+
+    @property
+    def is_incremental(self) -> bool:
+        """Whether a score computes only what is new since the last one, not the whole prefix again."""
+        return self.model_type in INCREMENTAL
+
+    @property
+    def has_random_weights(self) -> bool:
+        """Whether the weights were never trained, so that every number from them means nothing."""
+        return bool(self.config.get(RANDOM_WEIGHTS_KEY, False))
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """The files of weights, in order of names."""
+        return weight_files(self.folder)
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """SHA-256 of the weights in hex, over one file after the other where there are several."""
+        digest = hashlib.sha256()
+        for path in self.weight_files:
+            with path.open("rb") as weights:
+                while block := weights.read(1 << 20):
+                    digest.update(block)
+        return digest.hexdigest()
+
+    @property
+    def hash_matches(self) -> bool | None:
+        """Whether the weights are those that the notes name; None where the notes name none."""
+        return self.weights_hash == self.notes.sha256 if self.notes.sha256 else None
+
+    @property
+    def revision(self) -> str:
+        """The hub's commit for a folder of its cache, else the first 16 digits of `weights_hash`."""
+        if self.folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", self.folder.name):
+            return self.folder.name
+        return self.weights_hash[:16]
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The content of tokenizer.json. Raises `ScorerError` for a damaged one."""
+        from tokenizers import Tokenizer
+
+        path = self.folder / "tokenizer.json"
+        try:
+            return Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise ScorerError(f"{path} cannot be read ({in_a_line(error)}): restore it") from error
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """How frames become pixels, see `patches.read_preprocessing`. Raises `ScorerError`."""
+        from topreward_ros.scoring.patches import read_preprocessing
+
+        return read_preprocessing(self.folder)
+
+    def frame_pixels(self, settings: ScorerSettings) -> int:
+        """Pixels of one frame at most, by the settings, the checkpoint and what the model was trained to see.
+
+        The frames of a video share the pixel budget of the checkpoint where the model is incremental.
+        """
+        budget = settings.max_pixels
+        if self.is_incremental:
+            budget = self.preprocessing.frame_pixels(settings.max_pixels, settings.max_frames)
+        return min(budget, self.notes.frame_pixels or budget)
+
+
+def open_checkpoint(model: str) -> Checkpoint:
+    """Open ``model``: 'embedded', a folder, or a hub id. Raises `ScorerError` where that cannot be."""
+    folder = find_folder(model)
+    return Checkpoint(name=model, folder=folder, config=read_config(folder), notes=read_model_notes(folder))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model that can be scored with. Raises `ScorerError` for that of any other."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        model_type = config.get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ScorerError(f"{path} cannot be read ({in_a_line(error)}): restore it") from error
+    if model_type not in INCREMENTAL:
+        _check_type(folder, model_type)
+        return dict(config)
+    for part in ("text_config", "vision_config"):
+        if not isinstance(config.get(part, {}), dict):
+            raise ScorerError(
+                f"{path}: {part} is {config[part]!r} and must be an object: restore it from the checkpoint"
+            )
+    if config.get("vision_config", {}).get("temporal_patch_size", 2) != 2:
+        raise ScorerError(f"{path}: temporal_patch_size must be 2, as in every released Qwen3-VL")
+    return dict(config)
+
+
+def _check_type(folder: Path, model_type: Any) -> None:
+    """Raises `ScorerError` for a type that transformers does not know as a model of images and text."""
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
+
+    if isinstance(model_type, str) and model_type in KNOWN:
+        return
+    mend = (
+        "use Qwen3-VL ('qwen3_vl', 'qwen3_vl_moe'), or another model of images and text that it knows, such "
+        "as Qwen2.5-VL, InternVL3, SmolVLM2 or Molmo2"
+    )
+    if model_type == "internvl_chat":
+        mend = "get the same model in the layout of transformers, whose name on the hub ends in -hf"
+    raise ScorerError(
+        f"{folder} holds a model of type {model_type!r}, which transformers {transformers.__version__} does "
+        f"not know as one that reads images and text: {mend}"
+    )
