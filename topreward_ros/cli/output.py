@@ -88,8 +88,8 @@ def show(content: Any) -> None:
 
 def warn_of_unknown_instruction(instruction: str, info: ScorerInfo) -> None:
     """Say on stderr that the model does not know ``instruction``; nothing where it does."""
+    from topreward_ros.core.printable import printable
     from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
-    from topreward_ros.views.terminal import printable
 
     if warning := unknown_instruction_warning(instruction, info, "--model "):
         print(f"topreward: {printable(warning)}", file=sys.stderr)

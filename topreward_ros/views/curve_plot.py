@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from topreward_ros.core.episode import State
+from topreward_ros.core.printable import printable
 from topreward_ros.offline.score_video import Curve, CurveEvent
 from topreward_ros.offline.video import open_video
-from topreward_ros.views.terminal import RANDOM_WARNING, printable
+from topreward_ros.views.terminal import RANDOM_WARNING
 
 _WIDTH_PX, _HEIGHT_PX, _DPI = 1200, 780, 100
 _LEFT, _RIGHT = 0.065, 0.985  # edges of the panels, share of the width

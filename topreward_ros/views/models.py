@@ -10,9 +10,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from rich.table import Table
 from rich.text import Text
 
+from topreward_ros.core.printable import printable
 from topreward_ros.defaults import DEMO_TASK
 from topreward_ros.offline.models import CheckResult, ListedModel, ModelFacts, Presence
-from topreward_ros.views.terminal import RANDOM_WARNING, number, printable
+from topreward_ros.views.terminal import RANDOM_WARNING, number
 
 _PRESENCE_STYLES = {Presence.HERE: "green", Presence.INCOMPLETE: "yellow", Presence.NOT_HERE: "dim"}
 

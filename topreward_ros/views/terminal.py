@@ -17,20 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from topreward_ros.core.printable import printable
 from topreward_ros.offline.score_video import Curve, CurvePoint
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
 
 RANDOM_WARNING = f"{RANDOM_WEIGHTS}: the numbers mean nothing"
-
-
-def printable(text: str, longest: int = 10_000) -> str:
-    """Text from outside on one line, without what could command a terminal, and cut where it is too long.
-
-    >>> printable("open\\nthe \\x1b[2J drawer", longest=14)
-    'open the  [...'
-    """
-    line = "".join(character if character.isprintable() else " " for character in text)
-    return line if len(line) <= longest else line[: longest - 3] + "..."
 
 
 def number(value: float, digits: int = 3, unit: str = "") -> str:

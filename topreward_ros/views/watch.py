@@ -21,8 +21,9 @@ from rich.text import Text
 
 from topreward_ros.core.episode import State
 from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
-from topreward_ros.views.terminal import RANDOM_WARNING, number, printable
+from topreward_ros.views.terminal import RANDOM_WARNING, number
 
 _EVENTS_SHOWN = 6
 _LONGEST_TEXT = 200  # characters of an instruction or message in the picture
