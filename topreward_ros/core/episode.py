@@ -182,7 +182,6 @@ class TaskMonitor:
         self._settings = settings
         self._new_episode_id = new_episode_id
         self._episode: _Episode | None = None
-        self._instruction = ""
         self._enabled = True
         self._report = ProgressReport(State.IDLE)
         self._events = 0
@@ -212,19 +211,18 @@ class TaskMonitor:
 
     def set_task(self, instruction: str, episode_id: str = "", why: str = "new task") -> list[Output]:
         """End the episode at hand and wait for the first frame of a new one; empty: go idle."""
-        self._instruction = instruction.strip()
-        return self._begin(episode_id, why)
+        return self._begin(instruction.strip(), episode_id, why)
 
     def reset(self, why: str = "reset") -> list[Output]:
         """End the episode at hand and begin a new one with the same instruction."""
-        return self._begin("", why)
+        return self._begin(self._report.instruction, "", why)
 
     def set_enabled(self, enabled: bool) -> list[Output]:
         """Stop looking at images, or look again, in a new episode. The instruction is kept."""
         if enabled == self._enabled:
             return []
         self._enabled = enabled
-        return self._begin("", "enabled" if enabled else "disabled")
+        return self._begin(self._report.instruction, "", "enabled" if enabled else "disabled")
 
     def observe(self, stamp_ns: int, arrival_ns: int) -> tuple[bool, list[Output]]:
         """Take note of an image of the primary camera before it is decoded.
@@ -336,16 +334,20 @@ class TaskMonitor:
         # A success that was fired stays the state of its episode.
         return [event] if episode.success.fired else [event, *self._enter(State.STALE)]
 
-    def _begin(self, episode_id: str, why: str) -> list[Output]:
+    def _begin(self, instruction: str, episode_id: str, why: str) -> list[Output]:
+        """End the episode at hand, and wait for another where there is an instruction.
+
+        The instruction is kept in the report, which names it whether images are looked at or not.
+        """
         outputs = self._abort(why)
         self._last_arrival_ns = None
-        if self._instruction and self._enabled:
+        if instruction and self._enabled:
             episode_id = episode_id or self._new_episode_id()
-            self._episode = _Episode(episode_id, self._instruction, self._settings)
-            self._report = ProgressReport(State.WAITING_FOR_IMAGES, self._instruction, episode_id)
+            self._episode = _Episode(episode_id, instruction, self._settings)
+            self._report = ProgressReport(State.WAITING_FOR_IMAGES, instruction, episode_id)
         else:
             self._episode = None
-            self._report = ProgressReport(State.IDLE, self._instruction)
+            self._report = ProgressReport(State.IDLE, instruction)
         return [*outputs, self._report]
 
     def _abort(self, why: str) -> list[Output]:

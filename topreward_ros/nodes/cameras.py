@@ -18,6 +18,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.nodes import images, qos
+from topreward_ros.nodes.say_once import SayOnce
 
 RCLError = rclpy_implementation.RCLError
 MESSAGE_TYPES = {"raw": Image, "compressed": CompressedImage}
@@ -45,7 +46,6 @@ class Camera:
         self.lost = 0  #: sent by the publisher, but never handed to us
         self.bad = 0  #: could not be decoded
         self.last_arrival = time.monotonic()  #: [s] of the newest message; at first, of the start
-        self.told_missing = False  #: that nothing arrives has been said
         self._node = node
         self._on_image = on_image
         self._last_sequence: int | None = None
@@ -75,7 +75,7 @@ class Camera:
         """Time since the newest message [s]."""
         return time.monotonic() - self.last_arrival
 
-    def loss(self) -> str:
+    def loss_warning(self) -> str:
         """How many images are lost on the way and what to do about it; empty while that is no problem."""
         sent = self.lost + self.received
         if not self.lost or sent < _MESSAGES_BEFORE_LOSS_IS_JUDGED or self._publisher_count() != 1:
@@ -90,12 +90,12 @@ class Camera:
         )
         return f"{share:.0%} of the images on {self.topic} are lost on the way. {cause}"
 
-    def silence(self) -> str:
-        """How long nothing has come, in words."""
-        return f"no image on {self.topic} for {self.silent_seconds():.0f} s"
+    def silence_warning(self) -> str:
+        """How long no image has come, and what to look at."""
+        return f"no image on {self.topic} for {self.silent_seconds():.0f} s: {self._missing_images_advice()}"
 
-    def rivals(self) -> str:
-        """The publishers of this topic when there are several, whose stamps then do not fit together."""
+    def publishers_warning(self) -> str:
+        """Who publishes on this topic, when several do: their stamps do not fit together. Else empty."""
         if self._publisher_count() < 2:
             return ""
         publishers = self._node.get_publishers_info_by_topic(self.topic)
@@ -104,8 +104,11 @@ class Camera:
             return ""  # discovery has not come that far
         return f"{len(names)} nodes publish on {self.topic}: {', '.join(names)}: remap all but one"
 
-    def missing_images_advice(self) -> str:
-        """What a user should look at when nothing arrives on this topic."""
+    def _publisher_count(self) -> int:
+        count: int = self._node.count_publishers(self.topic)
+        return count
+
+    def _missing_images_advice(self) -> str:
         expected = _TYPE_NAMES[self.message_type]
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         if not publishers:
@@ -129,10 +132,6 @@ class Camera:
             f"(`ros2 topic hz {self.topic}`)? {_LARGE_IMAGES_ADVICE}"
         )
 
-    def _publisher_count(self) -> int:
-        count: int = self._node.count_publishers(self.topic)
-        return count
-
     def _other_image_topics(self) -> str:
         others = [
             f"{name} ({kind})"
@@ -148,7 +147,6 @@ class Camera:
         self.raw = raw
         self.received += 1
         self.last_arrival = time.monotonic()
-        self.told_missing = False
         # The middleware counts what one publisher sent; a number that goes back is another publisher.
         sequence = info["publication_sequence_number"]
         if sequence is not None:
@@ -167,8 +165,8 @@ class CameraRig:
         """``on_primary`` is called with the stamp [ns] of every image of the primary camera."""
         self._node = node
         self._log = node.get_logger()
+        self._say_once = SayOnce(self._log)
         self._on_primary = on_primary
-        self._said_zero_stamp = False
         self.last_stamp_ns = 0  #: of the primary's newest image; 0 before the first
         self.decode_seconds = 0.0  #: what the last frame took
         # Cameras that would not be scored are not subscribed to either.
@@ -190,6 +188,17 @@ class CameraRig:
         """End all subscriptions."""
         for camera in self.cameras:
             camera.destroy()
+
+    def warn(self, stale_timeout: float) -> None:
+        """Log what is wrong with the cameras, each problem once.
+
+        A silence is longer than ``stale_timeout`` [s]; it is warned of again when images came in between.
+        """
+        for camera in self.cameras:
+            if camera.silent_seconds() > stale_timeout:
+                self._say_once.warn(("silence", camera), camera.silence_warning)
+            self._say_once.warn("loss", camera.loss_warning)
+        self._say_once.warn("publishers", self.primary.publishers_warning)
 
     def newest_frame(self, stale_timeout: float) -> Frame | None:
         """Decode the newest image of every camera into one frame.
@@ -223,6 +232,7 @@ class CameraRig:
         return Frame(self.last_stamp_ns, rgb, pictures[0].frame_id)
 
     def _on_image(self, camera: Camera) -> None:
+        self._say_once.forget(("silence", camera))
         if camera is not self.primary:
             return
         try:
@@ -239,12 +249,13 @@ class CameraRig:
         self._on_primary(stamp_ns)
 
     def _arrival_stamp(self, camera: Camera) -> int:
-        if not self._said_zero_stamp:
-            self._said_zero_stamp = True
-            self._log.warning(
+        self._say_once.warn(
+            "zero stamp",
+            lambda: (
                 f"images on {camera.topic} carry no stamp; the time of arrival is used instead, so results "
                 f"depend on transport delays: have the driver fill header.stamp"
-            )
+            ),
+        )
         now: Time = self._node.get_clock().now()
         return int(now.nanoseconds)
 

@@ -65,15 +65,15 @@ class Diagnostics:
         bad = sum(camera.bad for camera in rig.cameras)
         newly_bad, self._last_bad = bad - self._last_bad, bad
         quietest = max(rig.cameras, key=lambda camera: camera.silent_seconds())
-        loss = next(filter(None, (camera.loss() for camera in rig.cameras)), "")
+        loss = next(filter(None, (camera.loss_warning() for camera in rig.cameras)), "")
         level, message = DiagnosticStatus.OK, f"{rate:.1f} images/s on {primary.topic}"
         if quietest.silent_seconds() > stale_timeout_s:
             level = DiagnosticStatus.ERROR
-            message = f"{quietest.silence()}: {quietest.missing_images_advice()}"
+            message = quietest.silence_warning()
         elif newly_bad:
             level = DiagnosticStatus.WARN
             message = f"{newly_bad} images could not be used since the last report, see the log"
-        elif problem := loss or primary.rivals():
+        elif problem := loss or primary.publishers_warning():
             level, message = DiagnosticStatus.WARN, problem
         age_s = (now_ns - rig.last_stamp_ns) / 1e9 if rig.last_stamp_ns else float("nan")
         if problem := self._problem_with_clock(now_ns, age_s):

@@ -1,0 +1,345 @@
+"""What a configured monitor holds: the scoring thread, the cameras, and everything that it offers to others.
+
+The node makes a session on configure and closes it on cleanup. Here an image becomes a frame, a request, a
+score and messages. Which images to take and what follows from a score is decided in core/episode.py, what a
+score is in scoring/. All of it runs in the executor's thread, but for `Session._on_worker_notify`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from std_msgs.msg import Float32, String
+from std_srvs.srv import SetBool, Trigger
+
+from topreward_ros.core.episode import Event, Output, ProgressReport, Reward, State, TaskMonitor
+from topreward_ros.core.events import EventType
+from topreward_ros.core.printable import printable
+from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
+from topreward_ros.nodes import conversions, qos
+from topreward_ros.nodes.cameras import CameraRig
+from topreward_ros.nodes.diagnostics import NO_CLOCK, Diagnostics, ScoringCounts, hang
+from topreward_ros.nodes.say_once import SayOnce
+from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo
+from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
+from topreward_ros.scoring.worker import ScoringWorker
+from topreward_ros.srv import GetProgress, SetTask
+
+_LONGEST_LOG_LINE = 1000
+
+
+class Session:
+    """A monitor from configure to cleanup. It looks at images only while it is `active`."""
+
+    def __init__(
+        self, node: LifecycleNode, parameters: Mapping[str, Any], monitor: TaskMonitor, scorer: PrefixScorer
+    ) -> None:
+        """Start the scoring thread and create every interface; what was begun is undone where that fails.
+
+        ``parameters``: the node's, by name; the node keeps their values up to date.
+        """
+        self.active = False
+        #: The task to watch while active, whoever set it last. It lives here because it lives as long as a
+        #: session: each begins with the parameter, and keeps what it was told since, active or not.
+        self.instruction: str = parameters["task"].strip()
+        self._node = node
+        self._parameters = parameters
+        self._monitor = monitor
+        self._opened = ExitStack()  # undoes what was created here, last thing first
+        self._scoring = ScoringCounts()
+        self._say_once = SayOnce(node.get_logger())
+        self._latched: tuple[State, str, str] | None = None  # state, episode and task on task_state
+        self._last_progress_time = 0.0
+        self._worker = ScoringWorker(scorer, self._on_worker_notify)
+        self._opened.callback(self._stop_worker)
+        try:
+            self._open_publishers()
+            self._open_services()
+            self._open_cameras()
+            self._open_reports()
+        except BaseException:
+            self.close()
+            raise
+        self._tell_model(scorer.info)
+
+    def activate(self) -> None:
+        """Watch the instruction at hand from now on."""
+        self.active = True
+        for camera in self._rig.cameras:
+            camera.last_arrival = time.monotonic()
+        self.publish_info()
+        self._publish(self._monitor.set_enabled(True))
+        self._watch_for(self.instruction, why="activated")
+        if not self.instruction:
+            self._node.get_logger().info(
+                f"no instruction yet: set the parameter task, or call "
+                f"{self._node.get_fully_qualified_name()}/set_task, or publish on "
+                f"{self._node.resolve_topic_name('task_instruction')}"
+            )
+
+    def deactivate(self, why: str) -> None:
+        """End the episode, if there is one, and ignore images from now on; the instruction is kept."""
+        if self.active:
+            self._publish(self._monitor.set_task("", why=why))
+        self.active = False
+
+    def close(self) -> None:
+        """Undo what the session created. May be called twice; returns within 2 s."""
+        self.active = False
+        self._opened.close()
+
+    def look_at_clock(self) -> None:
+        """Notice that images stopped, that a camera needs attention, or that the scorer hangs.
+
+        The node calls this several times a second.
+        """
+        if not self.active:
+            return
+        self._publish(self._monitor.tick(time.monotonic_ns()))
+        if self._now_ns() == 0:
+            self._node.get_logger().warning(NO_CLOCK, throttle_duration_sec=30.0)
+        self._rig.warn(self._parameters["stale_timeout"])
+        if error := hang(self._worker):
+            self._node.get_logger().error(error, throttle_duration_sec=30.0)
+
+    def set_instruction(self, instruction: str, episode_id: str = "", why: str = "new task") -> None:
+        """Take another instruction, and begin an episode with it when active. Empty: go idle."""
+        self.instruction = instruction.strip()
+        if self.active:
+            self._watch_for(self.instruction, episode_id, why)
+
+    def publish_info(self) -> None:
+        """Publish where the numbers come from."""
+        self._pub_info.publish(
+            conversions.info_message(
+                self._worker.scorer.info,
+                self._monitor.settings,
+                camera_names=[camera.name for camera in self._rig.cameras],
+                camera_layout=self._parameters["camera_layout"],
+                now_ns=self._now_ns(),
+            )
+        )
+
+    # ---- opening --------------------------------------------------------------------------------
+
+    def _open_publishers(self) -> None:
+        def publisher(kind: type, topic: str, profile: QoSProfile, **options: Any) -> Any:
+            made = self._node.create_lifecycle_publisher(kind, topic, profile, **options)
+            self._opened.callback(self._node.destroy_lifecycle_publisher, made)
+            return made
+
+        stream = partial(publisher, qos_overriding_options=qos.overrides())
+        self._pub_progress = stream(TaskProgress, "task_progress", qos.progress())
+        self._pub_reward = stream(TaskReward, "task_reward", qos.progress())
+        self._pub_event = stream(TaskEvent, "task_event", qos.events())
+        self._pub_state = publisher(TaskProgress, "task_state", qos.latched())
+        self._pub_info = publisher(MonitorInfo, "~/info", qos.latched())
+        self._pub_progress_value = publisher(Float32, "~/progress", qos.progress())
+        self._pub_reward_value = publisher(Float32, "~/reward", qos.progress())
+
+    def _open_services(self) -> None:
+        for kind, name, callback in (
+            (SetTask, "~/set_task", self._on_set_task),
+            (Trigger, "~/reset", self._on_reset),
+            (SetBool, "~/enable", self._on_enable),
+            (GetProgress, "~/get_progress", self._on_get_progress),
+        ):
+            service = self._node.create_service(kind, name, callback)
+            self._opened.callback(self._node.destroy_service, service)
+        # Two, because a transient-local subscription does not match a volatile publisher.
+        for profile in (qos.instruction_volatile(), qos.instruction_latched()):
+            subscription = self._node.create_subscription(
+                String, "task_instruction", self._on_instruction, profile
+            )
+            self._opened.callback(self._node.destroy_subscription, subscription)
+
+    def _open_cameras(self) -> None:
+        self._rig = CameraRig(
+            self._node,
+            self._parameters["image_topics"],
+            self._parameters["image_transport"],
+            self._parameters["camera_layout"],
+            self._on_primary_image,
+        )
+        self._opened.callback(self._rig.destroy)
+
+    def _open_reports(self) -> None:
+        self._diagnostics = Diagnostics(self._node, self._rig, self._worker, self._scoring)
+        self._opened.callback(self._diagnostics.destroy)
+        for rate, callback in (
+            (self._parameters["heartbeat_rate"], self._on_heartbeat),
+            (self._parameters["diagnostics_rate"], self._on_diagnostics),
+        ):
+            timer = create_steady_timer(self._node, 1.0 / rate, callback)
+            self._opened.callback(self._node.destroy_timer, timer)
+
+    def _stop_worker(self) -> None:
+        if not self._worker.stop():
+            self._node.get_logger().error("the scorer does not answer; its thread is left behind")
+
+    def _tell_model(self, info: ScorerInfo) -> None:
+        topics = ", ".join(camera.topic for camera in self._rig.cameras)
+        self._node.get_logger().info(
+            f"model '{info.model_id}' ({info.revision}) on {info.device} in {info.dtype}; watching {topics}"
+        )
+        if info.random_weights:
+            self._node.get_logger().warning(
+                f"model '{info.model_id}' has {RANDOM_WEIGHTS}: its numbers mean nothing"
+            )
+
+    # ---- image -> frame -> request -> score -> messages -----------------------------------------
+
+    def _on_primary_image(self, stamp_ns: int) -> None:
+        if not self.active:
+            return
+        due, outputs = self._monitor.observe(stamp_ns, time.monotonic_ns())
+        self._publish(outputs)
+        if not due or (frame := self._rig.newest_frame(self._parameters["stale_timeout"])) is None:
+            return
+        request, outputs = self._monitor.add_frame(frame)
+        self._publish(outputs)
+        if request is not None:
+            self._worker.submit(request)
+
+    def _on_worker_notify(self) -> None:
+        """Called in the scorer's thread: let the executor take the results."""
+        executor = self._node.executor
+        if executor is not None:
+            executor.create_task(self._take_results)
+
+    def _take_results(self) -> None:
+        if not self.active:
+            return
+        for result in self._worker.results():
+            self._scoring.seconds = result.seconds
+            self._scoring.last_error = result.error
+            if result.score is not None:
+                self._publish(self._monitor.add_score(result.request, result.score))
+            else:
+                self._publish(self._monitor.scorer_failed(result.request, result.error))
+
+    def _publish(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            if isinstance(output, ProgressReport):
+                self._publish_progress(output)
+            elif isinstance(output, Reward):
+                self._pub_reward.publish(conversions.reward_message(output))
+                self._pub_reward_value.publish(Float32(data=output.reward))
+            else:
+                self._publish_event(output)
+
+    def _publish_progress(self, report: ProgressReport) -> None:
+        message = self._progress_message(report)
+        self._pub_progress.publish(message)
+        self._pub_progress_value.publish(Float32(data=report.progress))
+        self._last_progress_time = time.monotonic()
+        latched = (report.state, report.episode_id, report.instruction)
+        if latched != self._latched:
+            self._latched = latched
+            self._pub_state.publish(message)
+        if report.message:
+            self._node.get_logger().warning(report.message, throttle_duration_sec=10.0)
+
+    def _publish_event(self, event: Event) -> None:
+        if event.type is EventType.EPISODE_ENDED:
+            self._worker.start_generation()  # a score that is still being computed belongs to the past
+        message = conversions.event_message(event, self._worker.scorer.info)
+        self._pub_event.publish(message)
+        text = _for_log(f"{event.type.name} in episode '{event.episode_id}': {message.message}")
+        if event.type is EventType.SCORER_ERROR:
+            self._node.get_logger().error(text)
+        else:
+            self._node.get_logger().info(text)
+
+    def _progress_message(self, report: ProgressReport) -> TaskProgress:
+        return conversions.progress_message(report, self._worker.scorer.info, self._now_ns())
+
+    # ---- timers ---------------------------------------------------------------------------------
+
+    def _on_heartbeat(self) -> None:
+        recent = time.monotonic() - self._last_progress_time < 0.5 / self._parameters["heartbeat_rate"]
+        if self.active and not recent:
+            self._publish_progress(self._monitor.report)
+
+    def _on_diagnostics(self) -> None:
+        if self.active:
+            self._diagnostics.publish(self._monitor.report, self._parameters["stale_timeout"])
+
+    # ---- instruction and services ---------------------------------------------------------------
+
+    def _on_instruction(self, message: String) -> None:
+        # Publishers repeat themselves (`ros2 topic pub` every second, a latched one on both
+        # subscriptions): only another text is another task. `~/reset` starts the same one again.
+        if message.data.strip() != self.instruction:
+            self.set_instruction(message.data, why="new instruction")
+
+    def _watch_for(self, instruction: str, episode_id: str = "", why: str = "") -> None:
+        warning = unknown_instruction_warning(instruction, self._worker.scorer.info, "model:=")
+        self._say_once.warn(warning, lambda: _for_log(warning))
+        self._publish(self._monitor.set_task(instruction, episode_id, why))
+
+    def _on_set_task(self, request: SetTask.Request, response: SetTask.Response) -> SetTask.Response:
+        response.success, response.message = self._takes_tasks()
+        if response.success:
+            self.set_instruction(request.instruction, request.episode_id, why="~/set_task")
+            response.episode_id = self._monitor.report.episode_id
+            response.message = "waiting for images" if response.episode_id else "idle"
+        return response
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = self._takes_tasks()
+        if response.success:
+            self._publish(self._monitor.reset("~/reset"))
+            response.message = f"episode '{self._monitor.report.episode_id}'"
+        return response
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        response.success, response.message = self._is_active()
+        if response.success:
+            self._publish(self._monitor.set_enabled(request.data))
+            response.message = "enabled" if request.data else "disabled"
+        return response
+
+    def _on_get_progress(
+        self, _: GetProgress.Request, response: GetProgress.Response
+    ) -> GetProgress.Response:
+        report = self._monitor.report
+        if not self.active:
+            report = replace(report, state=State.UNKNOWN)
+        response.progress = self._progress_message(report)
+        return response
+
+    def _takes_tasks(self) -> tuple[bool, str]:
+        """Whether a task can be taken now, or why not."""
+        if self.active and not self._monitor.enabled:
+            return False, f"disabled: call {self._node.get_fully_qualified_name()}/enable first"
+        return self._is_active()
+
+    def _is_active(self) -> tuple[bool, str]:
+        """Whether the session is active, or what to do when it is not."""
+        if self.active:
+            return True, ""
+        name = self._node.get_fully_qualified_name()
+        return False, f"the monitor is not active: `ros2 lifecycle set {name} activate`"
+
+    def _now_ns(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
+
+
+def create_steady_timer(node: LifecycleNode, period_s: float, callback: Callable[[], None]) -> Any:
+    """A timer in wall time: heartbeats and the notice that images stopped must come even when /clock
+    stands still."""
+    return node.create_timer(period_s, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+
+def _for_log(text: str) -> str:
+    """An instruction in ``text`` may hold commands to the terminal, or a whole book."""
+    return printable(text, _LONGEST_LOG_LINE, stand_in="\N{REPLACEMENT CHARACTER}")
