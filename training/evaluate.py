@@ -195,7 +195,9 @@ def _score_some(scorer: PrefixScorer, images: np.ndarray, job: Job) -> np.ndarra
     frames = [Frame(round(number / RATE * NS_PER_S), image) for number, image in enumerate(images)]
     sampled = frames[:: round(RATE / job.fps)]
     ends = _ONLY_THESE[job.role](len(sampled))
-    return np.array([scorer.score(job.instruction, sampled[: end + 1]).log_prob for end in ends])
+    return np.array(
+        [scorer.score(ScoreRequest.of_frames(job.instruction, sampled[: end + 1])).log_prob for end in ends]
+    )
 
 
 #: All jobs of one clip: the data folder, the model, and the jobs.

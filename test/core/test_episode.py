@@ -22,7 +22,7 @@ from topreward_ros.core.episode import (
     TaskMonitor,
 )
 from topreward_ros.core.events import EventType, SuccessSettings
-from topreward_ros.core.frames import NS_PER_S, Frame, Window
+from topreward_ros.core.frames import NO_STAMP, NS_PER_S, Frame, Window
 from topreward_ros.core.progress import PrefixScore, ProgressMode
 from topreward_ros.core.rewards import RewardSettings, RewardType
 
@@ -112,7 +112,7 @@ def test_a_success_from_start_to_end() -> None:
     assert rig.event_types == [EventType.EPISODE_STARTED, EventType.SUCCESS, EventType.EPISODE_ENDED]
     assert rig.monitor.report.state is State.SUCCEEDED
     success = rig.events[1]
-    assert success.threshold == -0.22 and success.stamp_ns == round(102.0 * NS_PER_S)
+    assert success.threshold == -0.22 and success.stamp.ns == round(102.0 * NS_PER_S)
     assert success.progress == pytest.approx(1 - 0.1 / 8) and success.log_prob == -0.1
     # nothing is scored after the end
     assert [report.num_frames for report in rig.scored] == [1, 2, 3, 4, 5]
@@ -133,13 +133,13 @@ def test_stamps_elapsed_and_camera_are_those_of_the_newest_frame() -> None:
     rig = watching()
     rig.images([-8.0, -4.0])
     report = rig.monitor.report
-    assert (report.stamp_ns, report.elapsed_ns) == (round(100.5 * NS_PER_S), NS_PER_S // 2)
-    assert (report.frame_id, report.episode_id, report.instruction) == (
+    assert (report.stamp.ns, report.elapsed_ns) == (round(100.5 * NS_PER_S), NS_PER_S // 2)
+    assert (report.stamp.frame_id, report.episode_id, report.instruction) == (
         "camera",
         "episode-1",
         "open the drawer",
     )
-    assert rig.rewards[-1].stamp_ns == report.stamp_ns and rig.rewards[-1].reward == pytest.approx(0.5)
+    assert rig.rewards[-1].stamp == report.stamp and rig.rewards[-1].reward == pytest.approx(0.5)
 
 
 def test_a_late_score_keeps_its_own_stamp() -> None:
@@ -148,7 +148,7 @@ def test_a_late_score_keeps_its_own_stamp() -> None:
     rig.image(100.5)
     assert early is not None
     rig.take(rig.monitor.add_score(early, score_of(early, -2.0)))
-    assert rig.monitor.report.stamp_ns == rig.rewards[-1].stamp_ns == 100 * NS_PER_S
+    assert rig.monitor.report.stamp.ns == rig.rewards[-1].stamp.ns == 100 * NS_PER_S
 
 
 def test_scoring_goes_on_after_success_when_told_to() -> None:
@@ -236,7 +236,7 @@ def test_images_a_little_out_of_order_are_ignored() -> None:
     rig = watching()
     for stamp in (100.0, 100.5, 100.45, 100.55, 101.0, 100.95, 101.5):
         rig.image(stamp, -4.0)
-    assert [report.stamp_ns for report in rig.scored] == [
+    assert [report.stamp.ns for report in rig.scored] == [
         round(s * NS_PER_S) for s in (100, 100.5, 101, 101.5)
     ]
     assert rig.event_types == [EventType.EPISODE_STARTED]
@@ -259,7 +259,7 @@ def test_stale_before_the_first_image() -> None:
     rig = watching()
     rig.take(rig.monitor.tick(0))
     rig.take(rig.monitor.tick(5 * NS_PER_S))
-    assert rig.event_types == [EventType.STALE_IMAGES] and rig.events[0].stamp_ns == 0
+    assert rig.event_types == [EventType.STALE_IMAGES] and rig.events[0].stamp == NO_STAMP
     rig.image(100.0)
     assert rig.monitor.report.state is State.RUNNING
 
@@ -289,7 +289,7 @@ def test_scorer_error_is_an_event_and_the_episode_goes_on() -> None:
     rig.take(rig.monitor.scorer_failed(failing, "out of memory"))
     event = rig.events[-1]
     assert event.type is EventType.SCORER_ERROR
-    assert event.stamp_ns == 100_500_000_000, "the tick that failed"
+    assert event.stamp.ns == 100_500_000_000, "the tick that failed"
     assert event.message == "0.5 s into the episode, 2 frames: out of memory"
     assert event.log_prob == -4.0, "of the last score that there is"
     assert rig.monitor.report == before

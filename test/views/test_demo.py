@@ -10,7 +10,8 @@ from rich.console import Console
 from topreward_ros.core.episode import State
 from topreward_ros.defaults import DEMO_CLIPS, shared_file
 from topreward_ros.views.demo import Take, summary, takes_table, unexpected, why_not_all
-from topreward_ros.views.watch import Happening, Sample, WatchLog
+from topreward_ros.views.messages import Happening, Sample
+from topreward_ros.views.watch import WatchLog
 
 SECOND = 10**9
 
@@ -20,11 +21,21 @@ def take(clip: int, progress: float, success_s: float | None = None, scores: int
     log = WatchLog("/task_progress")
     log.add_event(Happening("e", 100 * SECOND, "EPISODE_STARTED", ""))
     for k in range(scores):
-        now = progress if k == scores - 1 else 0.0
-        stamp_ns = 100 * SECOND + k * SECOND // 2
-        log.add_progress(
-            Sample("e", "x", State.RUNNING, stamp_ns, now, -1, -1, -4, k + 1, k / 2, 0.25, ""), now_s=k
+        sample = Sample(
+            episode_id="e",
+            instruction="x",
+            state=State.RUNNING,
+            stamp_ns=100 * SECOND + k * SECOND // 2,
+            progress=progress if k == scores - 1 else 0.0,
+            log_prob=-1,
+            log_prob_false=-1,
+            log_prob_static=-4,
+            num_frames=k + 1,
+            elapsed_s=k / 2,
+            latency_s=0.25,
+            message="",
         )
+        log.add_progress(sample, now_s=k)
     if success_s is not None:
         log.add_event(Happening("e", 100 * SECOND + round(success_s * SECOND), "SUCCESS", ""))
         log.add_event(Happening("e", 100 * SECOND + round(success_s * SECOND), "EPISODE_ENDED", "success"))

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from topreward_ros.core.episode import State
-from topreward_ros.views.watch import Happening, Sample, WatchLog, event_line, sample_line, view
+from topreward_ros.views.messages import Happening, Sample
+from topreward_ros.views.watch import WatchLog, event_line, sample_line, view
 
 START = 1_700_000_000 * 10**9
 

@@ -19,7 +19,15 @@ from math import nan
 from typing import Any
 
 from topreward_ros.core.events import EventType, SuccessDetector, SuccessSettings
-from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame, FrameSchedule, Window
+from topreward_ros.core.frames import (
+    NO_STAMP,
+    NS_PER_S,
+    EpisodeBuffer,
+    Frame,
+    FrameSchedule,
+    Stamp,
+    Window,
+)
 from topreward_ros.core.progress import (
     NO_SCORE,
     PrefixScore,
@@ -86,15 +94,14 @@ class MonitorSettings:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressReport:
     """The state of affairs as of the newest scored frame: what TaskProgress.msg carries."""
 
     state: State
     instruction: str = ""
     episode_id: str = ""
-    stamp_ns: int = 0  #: of the newest frame in the prefix [ns]; 0 before the first score
-    frame_id: str = ""
+    stamp: Stamp = NO_STAMP  #: of the newest frame in the prefix; `NO_STAMP` before the first score
     progress: float = nan  #: [0, 1] or NaN
     score: PrefixScore = NO_SCORE
     elapsed_ns: int = 0  #: since the first frame of the episode
@@ -106,13 +113,12 @@ class ProgressReport:
         return self.score.num_frames
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reward:
     """The reward of one step: what TaskReward.msg carries."""
 
     episode_id: str
-    stamp_ns: int
-    frame_id: str
+    stamp: Stamp  #: of the newest frame in the prefix
     step: int
     type: RewardType
     reward: float
@@ -121,7 +127,7 @@ class Reward:
     truncated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something that happened once: what TaskEvent.msg carries."""
 
@@ -129,8 +135,7 @@ class Event:
     sequence: int
     episode_id: str
     instruction: str
-    stamp_ns: int
-    frame_id: str
+    stamp: Stamp  #: of the newest frame when it happened
     progress: float
     log_prob: float
     threshold: float
@@ -183,7 +188,7 @@ class TaskMonitor:
         self._new_episode_id = new_episode_id
         self._episode: _Episode | None = None
         self._enabled = True
-        self._report = ProgressReport(State.IDLE)
+        self._report = ProgressReport(state=State.IDLE)
         self._events = 0
         self._last_arrival_ns: int | None = None
 
@@ -287,15 +292,14 @@ class TaskMonitor:
         succeeded = episode.success.add(newest.stamp_ns, score.log_prob)
         finished_at_start = looks_finished_at_start(score, success.threshold)
         self._report = ProgressReport(
-            State.SUCCEEDED if succeeded else self._report.state,
-            episode.instruction,
-            episode.episode_id,
-            newest.stamp_ns,
-            newest.frame_id,
-            live_progress(score, self._settings.progress_mode, success.threshold),
-            score,
-            newest.stamp_ns - request.prefix[0].stamp_ns,
-            _finished_at_start_message(score, success) if finished_at_start else "",
+            state=State.SUCCEEDED if succeeded else self._report.state,
+            instruction=episode.instruction,
+            episode_id=episode.episode_id,
+            stamp=newest.stamp,
+            progress=live_progress(score, self._settings.progress_mode, success.threshold),
+            score=score,
+            elapsed_ns=newest.stamp_ns - request.prefix[0].stamp_ns,
+            message=_finished_at_start_message(score, success) if finished_at_start else "",
         )
         reward = episode.rewards.step(score.log_prob, self._report.progress)
         terminated = succeeded and self._settings.end_episode_on_success
@@ -344,10 +348,12 @@ class TaskMonitor:
         if instruction and self._enabled:
             episode_id = episode_id or self._new_episode_id()
             self._episode = _Episode(episode_id, instruction, self._settings)
-            self._report = ProgressReport(State.WAITING_FOR_IMAGES, instruction, episode_id)
+            self._report = ProgressReport(
+                state=State.WAITING_FOR_IMAGES, instruction=instruction, episode_id=episode_id
+            )
         else:
             self._episode = None
-            self._report = ProgressReport(State.IDLE, instruction)
+            self._report = ProgressReport(state=State.IDLE, instruction=instruction)
         return [*outputs, self._report]
 
     def _abort(self, why: str) -> list[Output]:
@@ -380,14 +386,14 @@ class TaskMonitor:
         """The reward that the episode's stream has just counted."""
         episode = self._current
         return Reward(
-            episode.episode_id,
-            *_stamp_of(frame),
-            episode.rewards.steps - 1,
-            episode.rewards.type,
-            reward,
-            episode.rewards.episode_return,
-            terminated,
-            truncated,
+            episode_id=episode.episode_id,
+            stamp=_stamp_of(frame),
+            step=episode.rewards.steps - 1,
+            type=episode.rewards.type,
+            reward=reward,
+            episode_return=episode.rewards.episode_return,
+            terminated=terminated,
+            truncated=truncated,
         )
 
     def _event(
@@ -397,15 +403,15 @@ class TaskMonitor:
         episode = self._current
         self._events += 1
         return Event(
-            kind,
-            self._events,
-            episode.episode_id,
-            episode.instruction,
-            *_stamp_of(frame or episode.last_frame),
-            self._report.progress,
-            self._report.score.log_prob,
-            threshold,
-            message,
+            type=kind,
+            sequence=self._events,
+            episode_id=episode.episode_id,
+            instruction=episode.instruction,
+            stamp=_stamp_of(frame or episode.last_frame),
+            progress=self._report.progress,
+            log_prob=self._report.score.log_prob,
+            threshold=threshold,
+            message=message,
         )
 
     @property
@@ -414,9 +420,8 @@ class TaskMonitor:
         return self._episode
 
 
-def _stamp_of(frame: Frame | None) -> tuple[int, str]:
-    """Stamp [ns] and camera of a frame; zero and empty before the first one."""
-    return (frame.stamp_ns, frame.frame_id) if frame else (0, "")
+def _stamp_of(frame: Frame | None) -> Stamp:
+    return frame.stamp if frame else NO_STAMP
 
 
 def _finished_at_start_message(score: PrefixScore, success: SuccessSettings) -> str:

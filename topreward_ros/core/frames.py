@@ -14,8 +14,18 @@ import numpy as np
 
 NS_PER_S = 1_000_000_000
 
-
 _NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When a frame was captured, and by which camera: what the header of a message says."""
+
+    ns: int  #: time of capture [ns], any epoch
+    frame_id: str  #: tf frame of the camera
+
+
+NO_STAMP = Stamp(0, "")  #: before the first frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +35,11 @@ class Frame:
     stamp_ns: int  #: time of capture [ns], any epoch
     image: np.ndarray  #: (H, W, 3) uint8, RGB, C-contiguous, never written to again
     frame_id: str = ""  #: tf frame of the camera
+
+    @property
+    def stamp(self) -> Stamp:
+        """When and by which camera it was captured."""
+        return Stamp(self.stamp_ns, self.frame_id)
 
 
 class FrameSchedule:

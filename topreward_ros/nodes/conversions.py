@@ -1,20 +1,22 @@
-"""From what the core returns to ROS messages. No decisions here."""
+"""Conversions between ROS messages and plain data, in both directions. Nothing is decided here."""
 
 from __future__ import annotations
 
 from builtin_interfaces.msg import Duration, Time
 from std_msgs.msg import Header
 
-from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, Reward
-from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, Reward, State
+from topreward_ros.core.events import EventType
+from topreward_ros.core.frames import NS_PER_S, Stamp
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, ScorerInfo
 from topreward_ros.scoring.checkpoint.vocabulary import UNKNOWN_INSTRUCTION, is_known
+from topreward_ros.views.messages import Happening, Sample
 
 
-def time_message(stamp_ns: int) -> Time:
-    """A stamp [ns] as builtin_interfaces/Time."""
-    seconds, nanoseconds = divmod(stamp_ns, NS_PER_S)
+def time_message(time_ns: int) -> Time:
+    """A time [ns] as builtin_interfaces/Time."""
+    seconds, nanoseconds = divmod(time_ns, NS_PER_S)
     return Time(sec=seconds, nanosec=nanoseconds)
 
 
@@ -24,13 +26,22 @@ def duration_message(duration_ns: int) -> Duration:
     return Duration(sec=min(max(seconds, -(2**31)), 2**31 - 1), nanosec=nanoseconds)
 
 
+def nanoseconds(message: Time | Duration) -> int:
+    """A time or duration message in [ns]."""
+    return int(message.sec * NS_PER_S + message.nanosec)
+
+
+def _header(stamp: Stamp) -> Header:
+    return Header(stamp=time_message(stamp.ns), frame_id=stamp.frame_id)
+
+
 def progress_message(report: ProgressReport, info: ScorerInfo, now_ns: int) -> TaskProgress:
     """A report as TaskProgress, published at ``now_ns`` of the clock that the stamps belong to."""
     score = report.score
     notes = [RANDOM_WEIGHTS] if info.random_weights else []
     notes += [] if is_known(report.instruction, info) else [UNKNOWN_INSTRUCTION]
     return TaskProgress(
-        header=Header(stamp=time_message(report.stamp_ns), frame_id=report.frame_id),
+        header=_header(report.stamp),
         episode_id=report.episode_id,
         instruction=report.instruction,
         state=int(report.state),
@@ -41,7 +52,7 @@ def progress_message(report: ProgressReport, info: ScorerInfo, now_ns: int) -> T
         log_prob_static=score.log_prob_static,
         num_frames=report.num_frames,
         elapsed=duration_message(report.elapsed_ns),
-        latency=duration_message(now_ns - report.stamp_ns if report.stamp_ns else 0),
+        latency=duration_message(now_ns - report.stamp.ns if report.stamp.ns else 0),
         calibrated=False,
         message="; ".join([*notes, *filter(None, [report.message])]),
     )
@@ -50,7 +61,7 @@ def progress_message(report: ProgressReport, info: ScorerInfo, now_ns: int) -> T
 def reward_message(reward: Reward) -> TaskReward:
     """A reward as TaskReward."""
     return TaskReward(
-        header=Header(stamp=time_message(reward.stamp_ns), frame_id=reward.frame_id),
+        header=_header(reward.stamp),
         episode_id=reward.episode_id,
         step=reward.step,
         type=int(reward.type),
@@ -64,7 +75,7 @@ def reward_message(reward: Reward) -> TaskReward:
 def event_message(event: Event, info: ScorerInfo) -> TaskEvent:
     """An event as TaskEvent."""
     return TaskEvent(
-        header=Header(stamp=time_message(event.stamp_ns), frame_id=event.frame_id),
+        header=_header(event.stamp),
         sequence=event.sequence,
         episode_id=event.episode_id,
         instruction=event.instruction,
@@ -103,4 +114,32 @@ def info_message(
         episode_timeout=settings.episode_timeout,
         stale_timeout=settings.stale_timeout,
         calibrated=False,
+    )
+
+
+def sample(message: TaskProgress) -> Sample:
+    """What a TaskProgress says."""
+    return Sample(
+        episode_id=message.episode_id,
+        instruction=message.instruction,
+        state=State(message.state),
+        stamp_ns=nanoseconds(message.header.stamp),
+        progress=message.progress,
+        log_prob=message.log_prob,
+        log_prob_false=message.log_prob_false,
+        log_prob_static=message.log_prob_static,
+        num_frames=message.num_frames,
+        elapsed_s=nanoseconds(message.elapsed) / NS_PER_S,
+        latency_s=nanoseconds(message.latency) / NS_PER_S,
+        message=message.message,
+    )
+
+
+def happening(message: TaskEvent) -> Happening:
+    """What a TaskEvent says."""
+    return Happening(
+        episode_id=message.episode_id,
+        stamp_ns=nanoseconds(message.header.stamp),
+        type=EventType(message.type).name,
+        message=message.message,
     )

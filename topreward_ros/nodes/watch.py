@@ -17,7 +17,6 @@ from pathlib import Path
 from types import TracebackType
 
 import rclpy
-from builtin_interfaces.msg import Duration, Time
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -27,14 +26,11 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.live import Live
 
-from topreward_ros.core.episode import State
 from topreward_ros.core.errors import UserError
-from topreward_ros.core.events import EventType
-from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress
-from topreward_ros.nodes import qos
+from topreward_ros.nodes import conversions, qos
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
-from topreward_ros.views.watch import Happening, Sample, WatchLog, event_line, sample_line, view
+from topreward_ros.views.watch import WatchLog, event_line, sample_line, view
 
 _REDRAW_S = 0.25  # the age of the last message changes even when nothing comes
 _SILENCE_S = 5.0  # without a message, until it is said what to check
@@ -216,17 +212,12 @@ class Watcher:
                 self._screen.line(line)
 
     def _on_progress(self, message: TaskProgress) -> None:
-        sample = _sample(message)
+        sample = conversions.sample(message)
         if self.log.add_progress(sample, time.monotonic()):
             self._screen.line(sample_line(sample))
 
     def _on_event(self, message: TaskEvent) -> None:
-        event = Happening(
-            message.episode_id,
-            _nanoseconds(message.header.stamp),
-            EventType(message.type).name,
-            message.message,
-        )
+        event = conversions.happening(message)
         if self.log.add_event(event):
             self._screen.line(event_line(self.log, event))
 
@@ -312,24 +303,3 @@ def save_svg(log: WatchLog, path: Path, title: str) -> None:
         raise WatchError(
             f"the picture {path} cannot be written ({error.strerror}); name another file"
         ) from error
-
-
-def _sample(message: TaskProgress) -> Sample:
-    return Sample(
-        message.episode_id,
-        message.instruction,
-        State(message.state),
-        _nanoseconds(message.header.stamp),
-        message.progress,
-        message.log_prob,
-        message.log_prob_false,
-        message.log_prob_static,
-        message.num_frames,
-        _nanoseconds(message.elapsed) / NS_PER_S,
-        _nanoseconds(message.latency) / NS_PER_S,
-        message.message,
-    )
-
-
-def _nanoseconds(time_or_duration: Time | Duration) -> int:
-    return int(time_or_duration.sec * NS_PER_S + time_or_duration.nanosec)

@@ -277,15 +277,15 @@ def _episode(
             if on_score is not None:
                 on_score(points[-1])
     return Curve(
-        name,
-        last_ns / NS_PER_S,
-        instruction.strip(),
-        info,
-        settings,
-        monitor.report.state,
-        tuple(points),
-        tuple(events),
-        ended_early,
+        video=name,
+        duration_s=last_ns / NS_PER_S,
+        instruction=instruction.strip(),
+        model=info,
+        settings=settings,
+        state=monitor.report.state,
+        points=tuple(points),
+        events=tuple(events),
+        ended_early=ended_early,
     )
 
 
@@ -308,11 +308,11 @@ def _point(outputs: list[Any]) -> CurvePoint:
     """What `add_score` said about its prefix: the last report, and the reward that goes with it."""
     report = next(output for output in reversed(outputs) if isinstance(output, ProgressReport))
     reward = next(output for output in reversed(outputs) if isinstance(output, Reward))
-    return CurvePoint(report.stamp_ns / NS_PER_S, report.score, report.progress, reward.reward)
+    return CurvePoint(report.stamp.ns / NS_PER_S, report.score, report.progress, reward.reward)
 
 
 def _event(event: Event) -> CurveEvent:
-    return CurveEvent(event.stamp_ns / NS_PER_S, event.type.name, event.threshold, event.message)
+    return CurveEvent(event.stamp.ns / NS_PER_S, event.type.name, event.threshold, event.message)
 
 
 def _to_text(content: dict[str, Any]) -> str:

@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from topreward_ros.defaults import DemoClip
+from topreward_ros.views.messages import Happening
 from topreward_ros.views.terminal import RANDOM_WARNING, number
-from topreward_ros.views.watch import Happening, WatchLog, event_line
+from topreward_ros.views.watch import WatchLog, event_line
 
 LAST_SCORE_S = 30.0  #: without a score after a video, until the last one is given up
 

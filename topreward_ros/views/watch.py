@@ -23,6 +23,7 @@ from topreward_ros.core.episode import State
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
+from topreward_ros.views.messages import Happening, Sample
 from topreward_ros.views.terminal import RANDOM_WARNING, number
 
 _EVENTS_SHOWN = 6
@@ -44,34 +45,6 @@ _STATE_STYLES = {
     State.STALLED: "bold black on yellow",
 }
 _EVENT_STYLES = {"SUCCESS": "bold green", "EPISODE_STARTED": "cyan", "EPISODE_ENDED": "cyan"}
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A TaskProgress message without ROS types."""
-
-    episode_id: str
-    instruction: str
-    state: State
-    stamp_ns: int  #: of the newest frame in the prefix
-    progress: float
-    log_prob: float
-    log_prob_false: float
-    log_prob_static: float
-    num_frames: int
-    elapsed_s: float
-    latency_s: float
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """A TaskEvent message without ROS types."""
-
-    episode_id: str
-    stamp_ns: int
-    type: str  #: name of the constant
-    message: str
 
 
 @dataclass(slots=True)
@@ -103,7 +76,14 @@ class WatchLog:
         """An empty log for the next episode of the same monitor."""
         over = self.newest.episode_id if self.newest else self.over
         return WatchLog(
-            self.topic, self.title, waiting, caption, over, self.model, self.random_weights, self.warnings
+            topic=self.topic,
+            title=self.title,
+            waiting=waiting,
+            caption=caption,
+            over=over,
+            model=self.model,
+            random_weights=self.random_weights,
+            warnings=self.warnings,
         )
 
     def add_progress(self, sample: Sample, now_s: float) -> bool:
