@@ -1,11 +1,14 @@
-"""The monitor's parameters: meaning, unit, range, and whether they may change while it runs.
+"""The parameters of our nodes: meaning, unit, range, and whether they may change while the node runs.
 
-Their defaults stand in config/monitor.yaml and nowhere else; a test holds the two lists equal. ROS 2 is
-imported only to declare them, because `topreward score` checks the same ranges where there is none.
+The only place where a meaning stands. `ros2 param describe` shows it, and the comments in config/*.yaml are
+written from it (docs/parameter_comments.py). Defaults stand in config/*.yaml and nowhere else; a test holds
+the lists equal. ROS 2 is imported only to declare parameters, because `topreward score` checks the same
+ranges where there is none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,21 +36,20 @@ class Parameter:
     high: float | None = None  #: largest value, when numeric
     choices: tuple[str, ...] = ()  #: allowed values, when there are few
     live: bool = False  #: may change while the node runs; the others need a restart
+    check: Callable[[Any], str] | None = None  #: what else is wrong with a value; empty: nothing
 
     def problem_with(self, value: Any) -> str:
-        """Why ``value`` cannot be, or an empty string."""
+        """Why the parameter cannot have ``value``; empty when it can."""
         if self.choices and value not in self.choices:
             return f"{self.name} = '{value}': must be one of {', '.join(self.choices)}"
         if self.low is not None and self.high is not None and not self.low <= value <= self.high:
             return f"{self.name} = {value}: must lie between {self.low:g} and {self.high:g}"
-        if self.name == "max_frames" and value % 2:
-            return f"max_frames = {value}: must be even, because a model merges two frames into one patch"
-        if self.name == "image_topics" and (not value or not all(value) or len(set(value)) != len(value)):
-            return f"image_topics = {list(value)}: name at least one topic, none of them empty or twice"
+        if self.check is not None and (problem := self.check(value)):
+            return f"{self.name} = {value}: {problem}"
         return ""
 
     def descriptor(self, default: Any) -> ParameterDescriptor:
-        """The same for ``ros2 param describe`` and for graphical tools."""
+        """Meaning and range for ``ros2 param describe`` and graphical tools; ``default`` tells the type."""
         from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
         descriptor = ParameterDescriptor(description=self.description, read_only=not self.live)
@@ -65,56 +67,84 @@ class Parameter:
         return descriptor
 
 
+def _even(value: int) -> str:
+    return "must be even, because a model merges two frames into one patch" if value % 2 else ""
+
+
+def _distinct_names(value: list[str]) -> str:
+    named = value and all(value) and len(set(value)) == len(value)
+    return "" if named else "name at least one topic, none of them empty or twice"
+
+
+_IMAGE_TRANSPORT = Parameter(
+    "image_transport",
+    "raw: sensor_msgs/Image on TOPIC; compressed: sensor_msgs/CompressedImage on TOPIC/compressed",
+    choices=("raw", "compressed"),
+)
+
 MONITOR_PARAMETERS = (
-    Parameter("task", "Instruction in natural language; empty: idle until one comes", live=True),
-    Parameter("image_topics", "One topic per camera; the first is the primary camera, whose stamps count"),
     Parameter(
-        "image_transport",
-        "raw: sensor_msgs/Image on TOPIC; compressed: sensor_msgs/CompressedImage on TOPIC/compressed",
-        choices=("raw", "compressed"),
+        "task",
+        "Instruction in natural language; empty: idle until one comes by topic or service",
+        live=True,
     ),
     Parameter(
+        "image_topics",
+        "One topic per camera; the first is the primary camera, whose stamps count",
+        check=_distinct_names,
+    ),
+    _IMAGE_TRANSPORT,
+    Parameter(
         "camera_layout",
-        "With several cameras: primary scores the first only, tile puts them side by side in one frame",
+        "With several cameras: primary scores the first one only, tile puts all side by side in one frame",
         choices=("primary", "tile"),
     ),
     Parameter("model", "'embedded', a Hugging Face hub id, or the folder of a checkpoint"),
     Parameter("device", "Torch device of the scorer: auto, cpu, cuda, cuda:1 ..."),
     Parameter(
         "dtype",
-        "Precision of the weights; auto: bfloat16 on a GPU (float16 on one without it), float32 on a CPU",
+        "Precision of the weights: float32, bfloat16, float16, or auto (bfloat16 on a GPU, float16 on a GPU "
+        "without it, float32 on a CPU)",
         choices=("auto", "float32", "bfloat16", "float16"),
     ),
     Parameter(
         "quantization",
-        "int8 keeps the language model's weights in 8 bits, by torchao: less memory, slower, less exact",
+        "none, or int8: the language model's weights in 8 bits, for small GPUs; slower, less exact, needs "
+        "torchao",
         choices=("none", "int8"),
     ),
     Parameter(
         "cuda_graphs",
-        "On a GPU, record a tick of Qwen3-VL and repeat it as one launch; false: kernel by kernel, slower",
+        "On a GPU, capture ticks of Qwen3-VL as CUDA graphs and replay them; false: kernel by kernel, slower",
     ),
     Parameter(
-        "max_pixels", "Pixels of one frame as the model sees it; larger ones are shrunk", 1024, 16777216
+        "max_pixels", "Pixels of one frame as the model sees it; larger frames are shrunk", 1024, 16777216
     ),
     Parameter("scorer_threads", "CPU threads of the scorer; 0: all cores but one", 0, 1024),
     Parameter(
         "prompts",
         "File of templates, a question with {instruction} per line, whose log-probabilities are averaged; "
-        "ten_prompts.txt ships; empty: the paper's alone",
+        "ten_prompts.txt ships; empty: the paper's question alone",
     ),
-    Parameter("layout", "Token stream of transformers v4.57 or v5", choices=("v4.57", "v5")),
-    Parameter("chat_template", "Close the question as a chat, TOPReward's ablation; not advised"),
+    Parameter(
+        "layout",
+        "Token stream as of transformers v4.57, which the method's authors used, or v5",
+        choices=("v4.57", "v5"),
+    ),
+    Parameter(
+        "chat_template", "Close the question as a chat: TOPReward's ablation, far worse there; not advised"
+    ),
     Parameter(
         "contrastive",
-        "Score True against False alone, log p(True) - log p(False) as a log-probability; not advised",
+        "Score True against False alone, log p(True) - log p(False) as a log-probability; it did worse "
+        "wherever it was compared",
     ),
     Parameter("sample_rate", "Frames taken per second of stamp time [Hz]", 0.01, 60.0),
-    Parameter("max_frames", "Frame budget of a prefix, even", 4, 4096),
+    Parameter("max_frames", "Most frames that a prefix may have (its budget), even", 4, 4096, check=_even),
     Parameter(
         "window",
-        "Beyond the budget: episode thins it, every second pair goes; sliding drops the oldest pair, loses "
-        "the start, and costs a pass over the whole window every other frame",
+        "When the budget is full: episode drops every second pair of frames; sliding drops the oldest pair, "
+        "loses the start, and costs a pass over the whole window every other frame",
         choices=tuple(window.value for window in Window),
     ),
     Parameter(
@@ -124,15 +154,16 @@ MONITOR_PARAMETERS = (
     ),
     Parameter(
         "reward_type",
-        "What task_reward carries; a change acts from the next episode on",
+        "What task_reward carries: log_prob, progress, progress_delta or advantage_weight; a change acts "
+        "from the next episode on",
         choices=tuple(kind.name.lower() for kind in RewardType),
         live=True,
     ),
-    Parameter("advantage_tau", "tau of the advantage weight, TOPReward eq. 3", 0.0, 100.0, live=True),
-    Parameter("advantage_max", "delta_max of the advantage weight, TOPReward eq. 3", 0.0, 100.0, live=True),
+    Parameter("advantage_tau", "tau of the advantage weight (TOPReward eq. 3)", 0.0, 100.0, live=True),
+    Parameter("advantage_max", "delta_max of the advantage weight (TOPReward eq. 3)", 0.0, 100.0, live=True),
     Parameter(
         "success_threshold",
-        "Smoothed log-probability that counts as success [nat]; 0 never fires. Depends on task, cameras "
+        "Smoothed log-probability that counts as success [nat]; 0 never fires. It depends on task, cameras "
         "and model: calibrate it",
         -100.0,
         0.0,
@@ -145,10 +176,26 @@ MONITOR_PARAMETERS = (
         100.0,
         live=True,
     ),
-    Parameter("success_dwell", "Time that the score must stay up until SUCCESS [s]", 0.0, 3600.0, live=True),
-    Parameter("success_min_scores", "Scores that must have stayed up until SUCCESS", 1, 1000, live=True),
     Parameter(
-        "success_smoothing", "Span of the exponential moving average over scores; 1: none", 1, 1000, live=True
+        "success_dwell",
+        "Time from reaching the threshold until SUCCESS [s]; broken off below threshold - hysteresis",
+        0.0,
+        3600.0,
+        live=True,
+    ),
+    Parameter(
+        "success_min_scores",
+        "Scores at or above the threshold that SUCCESS needs during this time",
+        1,
+        1000,
+        live=True,
+    ),
+    Parameter(
+        "success_smoothing",
+        "Span of the exponential moving average over scores; 1: none",
+        1,
+        1000,
+        live=True,
     ),
     Parameter(
         "end_episode_on_success",
@@ -164,8 +211,30 @@ MONITOR_PARAMETERS = (
         live=True,
     ),
     Parameter("autostart", "Configure and activate at start, without a lifecycle manager"),
-    Parameter("heartbeat_rate", "Rate of task_progress when nothing new came [Hz]", 0.01, 100.0),
+    Parameter(
+        "heartbeat_rate", "Rate at which task_progress is repeated when nothing new came [Hz]", 0.01, 100.0
+    ),
     Parameter("diagnostics_rate", "Rate of /diagnostics [Hz]", 0.01, 100.0),
+)
+
+VIDEO_PLAYER_PARAMETERS = (
+    Parameter("video", "Video file or folder of images"),
+    Parameter("rate", "Frames per second [Hz]; 0: the file's own (a folder has none)", 0.0, 1000.0),
+    Parameter("loop", "Start again after the last frame; false: exit with status 0"),
+    _IMAGE_TRANSPORT,
+    Parameter("jpeg_quality", "Quality of the JPEG images of image_transport compressed", 1, 100),
+    Parameter("frame_id", "header.frame_id of every image"),
+    Parameter(
+        "wait_for_subscriber",
+        "Longest time that the first frame waits for a subscriber [s]; 0: it does not wait",
+        0.0,
+        3600.0,
+    ),
+    Parameter(
+        "reset_service",
+        "std_srvs/Trigger that is called before the first frame, so that a monitor begins a new episode "
+        "(monitor/reset); empty: none",
+    ),
 )
 
 

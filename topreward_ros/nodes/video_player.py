@@ -34,32 +34,8 @@ from std_srvs.srv import Trigger
 from topreward_ros.core.errors import UserError
 from topreward_ros.defaults import config_file
 from topreward_ros.nodes import qos
-from topreward_ros.nodes.parameters import Parameter, ParameterError, declare
+from topreward_ros.nodes.parameters import VIDEO_PLAYER_PARAMETERS, ParameterError, declare
 from topreward_ros.offline.video import Video, open_video
-
-PARAMETERS = (
-    Parameter("video", "Video file or folder of images"),
-    Parameter("rate", "Frames per second [Hz]; 0: the file's own (a folder has none)", 0.0, 1000.0),
-    Parameter("loop", "Start again after the last frame; false: exit with status 0"),
-    Parameter(
-        "image_transport",
-        "raw: sensor_msgs/Image on TOPIC; compressed: sensor_msgs/CompressedImage on TOPIC/compressed",
-        choices=("raw", "compressed"),
-    ),
-    Parameter("jpeg_quality", "Quality of image_transport compressed", 1, 100),
-    Parameter("frame_id", "header.frame_id of every image"),
-    Parameter(
-        "wait_for_subscriber",
-        "Longest time that the first frame waits for a subscriber [s]; 0: it does not wait",
-        0.0,
-        3600.0,
-    ),
-    Parameter(
-        "reset_service",
-        "std_srvs/Trigger that is called before the first frame, so that a monitor begins a new episode "
-        "(monitor/reset); empty: none",
-    ),
-)
 
 _LONGEST_WAIT = 0.1  # [s] between two looks at whether to stop
 _SETTLING = 0.5  # [s] we see a subscriber before it sees us, and frames sent in between would be lost
@@ -78,7 +54,9 @@ class VideoPlayer(Node):
     def __init__(self) -> None:
         super().__init__("video_player")
         defaults = yaml.safe_load(config_file("video_player.yaml").read_text(encoding="utf-8"))
-        self._settings: dict[str, Any] = declare(self, PARAMETERS, defaults["/**"]["ros__parameters"])
+        self._settings: dict[str, Any] = declare(
+            self, VIDEO_PLAYER_PARAMETERS, defaults["/**"]["ros__parameters"]
+        )
         if not self._settings["video"]:
             raise ParameterError("parameter video is empty: name a video file or a folder of images")
         self._video = open_video(self._settings["video"], self._settings["rate"])

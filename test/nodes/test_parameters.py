@@ -1,0 +1,69 @@
+"""Each parameter has one meaning, one default and a check that says how to fix a wrong value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from docs.parameter_comments import CONFIG, FILES, with_comments
+from topreward_ros.nodes.parameters import MONITOR_PARAMETERS, Parameter
+
+OF_NAME = {parameter.name: parameter for parameter in MONITOR_PARAMETERS}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_has_every_default_and_the_descriptions_as_comments(name: str) -> None:
+    text = (CONFIG / name).read_text(encoding="utf-8")
+    defaults = yaml.safe_load(text)["/**"]["ros__parameters"]
+    assert list(defaults) == [parameter.name for parameter in FILES[name]]
+    for parameter in FILES[name]:
+        assert parameter.problem_with(defaults[parameter.name]) == ""
+    assert with_comments(text, FILES[name]) == text, "run .venv/bin/python -m docs.parameter_comments"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_description_names_every_choice(name: str) -> None:
+    for parameter in FILES[name]:
+        assert all(choice in parameter.description for choice in parameter.choices), parameter.name
+
+
+def test_comments_are_written_anew_and_nothing_else() -> None:
+    parameters = (
+        Parameter("task", "What to do, " + "said at length, " * 10),
+        Parameter("topics", "One per camera"),
+    )
+    text = """# A heading
+/**:
+  ros__parameters:
+    # What to watch
+    task: "a # b"  # an old comment
+                                        # that goes on
+    topics: ["image", "wrist"]
+"""
+    commented = with_comments(text, parameters)
+    assert with_comments(commented, parameters) == commented
+    assert yaml.safe_load(commented) == yaml.safe_load(text)
+    assert "old comment" not in commented and "goes on" not in commented
+    assert "# A heading\n" in commented and "    # What to watch\n" in commented
+    assert '    topics: ["image", "wrist"]          # One per camera\n' in commented
+    assert commented.count("said ") == 10 and max(map(len, commented.splitlines())) <= 118
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("max_frames", 7, "max_frames = 7: must be even, because a model merges two frames into one patch"),
+        ("max_frames", 2, "max_frames = 2: must lie between 4 and 4096"),
+        ("image_topics", [], "image_topics = []: name at least one topic, none of them empty or twice"),
+        ("image_topics", ["a", ""], "image_topics = ['a', '']: name at least one topic"),
+        ("image_topics", ["a", "a"], "image_topics = ['a', 'a']: name at least one topic"),
+        ("window", "round", "window = 'round': must be one of episode, sliding"),
+        ("image_topics", ["a", "b"], ""),
+        ("max_frames", 4, ""),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_the_way_out(name: str, value: Any, problem: str) -> None:
+    said = OF_NAME[name].problem_with(value)
+    assert said.startswith(problem) and bool(said) == bool(problem)
