@@ -2,8 +2,8 @@
 
 ``ros2 launch topreward_ros demo.launch.py``, and from another terminal ``ros2 topic echo /task_progress``
 or ``topreward watch``. A robot that does its task, one that fails and one that does nothing, or a video of
-your own. Ends by itself: a few seconds after the last video, so that the last scores arrive, or as soon as
-the monitor ends.
+your own. The launch ends by itself: a few seconds after the last video, so that the last scores arrive, or
+as soon as the monitor ends.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, DEMO_VIDEO, large_imag
 
 NOT_GIVEN = ""
 
-WAIT_FOR_MONITOR = 120.0  # [s] it loads its model before it subscribes
-AFTER_THE_VIDEO = 3.0  # [s] for the last scores
+WAIT_FOR_MONITOR = 120.0  # [s] the monitor loads its model before it subscribes
+AFTER_THE_VIDEO = 3.0  # [s] until the last scores have come
 
 ARGUMENTS = (
     ("video", "video file or folder of images, together with task; not given: the three shipped ones"),
@@ -70,7 +70,7 @@ def _demonstration(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def _play(films: list[tuple[str, str]], environment: dict[str, str]) -> list[LaunchDescriptionEntity]:
-    """A player for the first of ``films`` (video, what to look at); when it has ended, one for the next."""
+    """Start a player for the first of ``films`` (video, caption), and when it has ended one for the next."""
     (video, caption), *rest = films
     player = Node(
         package="topreward_ros",

@@ -18,7 +18,7 @@ from topreward_ros.defaults import large_image_environment
 
 NOT_GIVEN = ""
 
-# Name, description and, where there are few, the values that may be given.
+# Name, description, and the values that may be given; none listed: any.
 ARGUMENTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("image_topic", "topic of the camera; for several cameras set image_topics in params_file", ()),
     ("image_transport", "how images come: sensor_msgs/Image or CompressedImage", ("raw", "compressed")),
@@ -38,7 +38,7 @@ ARGUMENTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Return the arguments and the monitor that is started with those which were given."""
+    """Return the arguments, and the monitor, which is started with those that were given."""
     return LaunchDescription([*map(_declare, ARGUMENTS), OpaqueFunction(function=_monitor)])
 
 
@@ -80,7 +80,7 @@ def _params_file(given: dict[str, str]) -> list[str]:
 
 
 def _parameters(given: dict[str, str]) -> list[dict[str, ParameterValue]]:
-    """Parameters of the arguments; text stays text, also when it reads like YAML (``yes``, ``{}``)."""
+    """The node's parameters from the arguments. Text stays text, even where it is YAML (``yes``, ``{}``)."""
     parameters: dict[str, ParameterValue] = {}
     for name in ("image_transport", "task", "model", "device"):
         if name in given:

@@ -60,7 +60,7 @@ class MonitorSettings:
 
     sample_rate: float  #: [Hz]
     max_frames: int  #: frame budget of a prefix, even and >= 4
-    window: Window  #: what goes when the budget is full
+    window: Window  #: which frames go when the budget is full
     progress_mode: ProgressMode
     reward: RewardSettings
     success: SuccessSettings
@@ -163,7 +163,7 @@ class ScoreRequest:
 
 
 class _Episode:
-    """What belongs to one episode and is forgotten with it."""
+    """The state of one episode; the next one gets a new object."""
 
     def __init__(self, episode_id: str, instruction: str, settings: MonitorSettings) -> None:
         self.episode_id = episode_id
@@ -357,14 +357,14 @@ class TaskMonitor:
         return [*outputs, self._report]
 
     def _abort(self, why: str) -> list[Output]:
-        """Cut an episode that has begun and not ended; nothing else leaves a trace."""
+        """Cut the episode at hand if it has begun and not ended; otherwise publish nothing."""
         episode = self._episode
         if episode is None or episode.ended or episode.first_frame is None:
             return []
         return self._cut(EventType.ABORTED, State.IDLE, why)
 
     def _cut(self, cause: EventType, state: State, message: str, threshold: float = nan) -> list[Output]:
-        """End an episode before its task did: the cause, a last reward that is truncated, the end."""
+        """End an episode early: publish the cause, a last reward marked truncated, and EPISODE_ENDED."""
         episode = self._current
         # A success that was fired stays the state of its episode, however the episode ends.
         report = self._enter(State.SUCCEEDED if episode.success.fired else state)
@@ -383,7 +383,7 @@ class TaskMonitor:
     def _reward(
         self, reward: float, frame: Frame | None, *, terminated: bool = False, truncated: bool = False
     ) -> Reward:
-        """The reward that the episode's stream has just counted."""
+        """Make the output for the reward that the episode's stream has just counted."""
         episode = self._current
         return Reward(
             episode_id=episode.episode_id,
@@ -399,7 +399,7 @@ class TaskMonitor:
     def _event(
         self, kind: EventType, message: str, threshold: float = nan, frame: Frame | None = None
     ) -> Event:
-        """The next event, as of ``frame`` or else of the newest frame of the episode."""
+        """Make the next event, with the stamp of ``frame`` or else of the newest frame of the episode."""
         episode = self._current
         self._events += 1
         return Event(

@@ -32,11 +32,11 @@ class EventType(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SuccessSettings:
-    """When to believe in success."""
+    """When a task counts as done."""
 
     threshold: float  #: [nat], <= 0, on the smoothed log-probability; 0 never fires
-    hysteresis: float  #: [nat], >= 0: armed, and the dwell broken off, below threshold - hysteresis
-    dwell: float  #: [s], >= 0, that the smoothed score must stay up
+    hysteresis: float  #: [nat], >= 0: see `lower_threshold`
+    dwell: float  #: [s], >= 0: how long the smoothed score must stay up
     min_scores: int  #: >= 1 scores that must have come while it stayed up
     smoothing: int  #: span of the exponential moving average in scores; 1: none
 

@@ -1,4 +1,4 @@
-"""Frames, which of them to keep, and a bounded memory of an episode.
+"""Frames, which of them to take, and a bounded buffer of an episode.
 
 Sampling goes by the stamp of capture alone, so a bag played at any rate, simulated time and a live
 camera give the same prefixes. No clock is read here.
@@ -43,7 +43,7 @@ class Frame:
 
 
 class FrameSchedule:
-    """Says which frames of a stream to take, at a fixed rate of stamp time.
+    """Decides which frames of a stream to take, at a fixed rate of stamp time.
 
     Slot k lies at ``first + k / rate``; per slot the nearest frame is taken, as far as that can be
     told without waiting for the next one: the first frame at or after the slot, or one before it by
@@ -68,10 +68,10 @@ class FrameSchedule:
         if not rate > 0:
             raise ValueError(f"sample rate {rate} Hz: must be above 0")
         self._period_ns = NS_PER_S / rate
-        self._first_ns: int | None = None  # of the first frame taken: where slot 0 lies
+        self._first_ns: int | None = None  # stamp of the first frame taken: where slot 0 lies
         self._last_ns: int | None = None
         self._shortest_interval_ns = float("inf")
-        self._slot = 0  # that the last observed frame would take
+        self._slot = 0  # the slot that the last observed frame would take
         self._next_slot = 0
 
     def observe(self, stamp_ns: int) -> bool:
@@ -100,7 +100,7 @@ class Window(Enum):
     SLIDING = "sliding"  #: its newest part; the start, which the question needs, is lost
 
 
-FEWEST_FRAMES = 4  #: that an `EpisodeBuffer` can be asked to thin to
+FEWEST_FRAMES = 4  #: the smallest budget of an `EpisodeBuffer`
 
 
 class EpisodeBuffer:
@@ -164,7 +164,7 @@ class EpisodeBuffer:
         return tuple(frame for pair in self._pairs.values() for frame in pair)
 
     def copy(self) -> EpisodeBuffer:
-        """Another buffer with the same frames, which goes its own way from here."""
+        """An independent buffer with the same frames; the frames themselves are shared."""
         other = EpisodeBuffer(self.max_frames, self.window)
         other.stride, other._pairs, other._count = self.stride, dict(self._pairs), self._count
         return other

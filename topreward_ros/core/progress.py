@@ -21,7 +21,7 @@ class PrefixScore:
     log_prob_false: float  #: log p(" False") from the same pass, mean over the prompts
     log_prob_static: float = nan  #: r_static: log p(" True") of the first frame repeated; NaN when off
     log_prob_std: float = nan  #: standard deviation of log p(" True") over prompts; NaN with one
-    num_frames: int = 0  #: that the model saw: all of the prefix, or fewer once memory ran out
+    num_frames: int = 0  #: frames that the model saw: all of the prefix, or fewer once memory ran out
 
 
 NO_SCORE = PrefixScore(nan, nan)  #: what stands for the score before there is one
@@ -30,7 +30,7 @@ NO_SCORE = PrefixScore(nan, nan)  #: what stands for the score before there is o
 class ProgressMode(Enum):
     """How a live score becomes progress."""
 
-    STATIC_BASELINE = "static_baseline"  #: 1 - r / r_static: the share of the gap to certainty that is closed
+    STATIC_BASELINE = "static_baseline"  #: 1 - r / r_static: 0 for a robot that does nothing, 1 at certainty
     RAW_PROBABILITY = "raw_probability"  #: exp(r): the probability itself, length bias and all
 
 

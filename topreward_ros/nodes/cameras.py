@@ -30,7 +30,7 @@ _LARGE_IMAGES_ADVICE = (
     "Large images overflow the default shared-memory segment of Fast DDS: start the camera's node with "
     "FASTRTPS_DEFAULT_PROFILES_FILE set to config/fastdds_large_images.xml of this package"
 )
-# A warning of each kind at most this often; rclpy tells kinds apart by the place of the call.
+# How often a warning may be repeated; rclpy tells warnings apart by the line that logs them.
 _THROTTLED = {"throttle_duration_sec": 10.0}
 
 
@@ -42,10 +42,10 @@ class Camera:
         self.name = topic
         self.message_type = MESSAGE_TYPES[transport]
         self.raw = b""  #: the newest message, serialised; empty before the first
-        self.received = 0
-        self.lost = 0  #: sent by the publisher, but never handed to us
-        self.bad = 0  #: could not be decoded
-        self.last_arrival = time.monotonic()  #: [s] of the newest message; at first, of the start
+        self.received = 0  #: messages
+        self.lost = 0  #: messages that the publisher sent and that did not come
+        self.bad = 0  #: messages that could not be decoded
+        self.last_arrival = time.monotonic()  #: [s] when the newest message came; at first, when we started
         self._node = node
         self._on_image = on_image
         self._last_sequence: int | None = None
@@ -64,7 +64,7 @@ class Camera:
         self._node.destroy_subscription(self.subscription)
 
     def decode(self) -> images.DecodedImage:
-        """The newest message as an RGB array. Raises `images.ImageError`, and counts it."""
+        """Decode the newest message. Raises `images.ImageError`, and counts it in `bad`."""
         try:
             return images.decode(self.raw, self.message_type)
         except images.ImageError:
@@ -76,10 +76,10 @@ class Camera:
         return time.monotonic() - self.last_arrival
 
     def loss_warning(self) -> str:
-        """How many images are lost on the way and what to do about it; empty while that is no problem."""
+        """How many images are lost on the way and what to do about it; empty while they are few."""
         sent = self.lost + self.received
         if not self.lost or sent < _MESSAGES_BEFORE_LOSS_IS_JUDGED or self._publisher_count() != 1:
-            return ""  # with several publishers nobody can tell
+            return ""  # with several publishers it cannot be told whose messages are missing
         share = self.lost / sent
         if share <= _LOST_SHARE_WORTH_A_WARNING:
             return ""
@@ -101,7 +101,7 @@ class Camera:
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         names = sorted(_node_name(publisher) for publisher in publishers)
         if any("UNKNOWN" in name for name in names):
-            return ""  # discovery has not come that far
+            return ""  # not all of their names have been discovered yet
         return f"{len(names)} nodes publish on {self.topic}: {', '.join(names)}: remap all but one"
 
     def _publisher_count(self) -> int:
@@ -157,7 +157,7 @@ class Camera:
 
 
 class CameraRig:
-    """All cameras of a monitor, as one stream of frames at the stamps of the primary."""
+    """All cameras of a monitor as one stream of frames, stamped as the images of the primary camera."""
 
     def __init__(
         self, node: Node, topics: list[str], transport: str, layout: str, on_primary: Callable[[int], None]
@@ -167,8 +167,8 @@ class CameraRig:
         self._log = node.get_logger()
         self._say_once = SayOnce(self._log)
         self._on_primary = on_primary
-        self.last_stamp_ns = 0  #: of the primary's newest image; 0 before the first
-        self.decode_seconds = 0.0  #: what the last frame took
+        self.last_stamp_ns = 0  #: stamp of the primary camera's newest image; 0 before the first
+        self.decode_seconds = 0.0  #: how long decoding the last frame took
         # Cameras that would not be scored are not subscribed to either.
         used = topics if layout == "tile" else topics[:1]
         self.cameras: list[Camera] = []
@@ -203,8 +203,8 @@ class CameraRig:
     def newest_frame(self, stale_timeout: float) -> Frame | None:
         """Decode the newest image of every camera into one frame.
 
-        None, with a warning, when an image is bad, or a camera has been silent for ``stale_timeout`` [s]:
-        a frozen picture beside a living one would be scored as if it were true.
+        Returns None, with a warning, when an image is bad, or when a camera other than the primary has been
+        silent for ``stale_timeout`` [s]: an old picture beside a new one would be scored as if it were true.
         """
         begun = time.perf_counter()
         for camera in self.cameras[1:]:
@@ -261,9 +261,9 @@ class CameraRig:
 
 
 def topic_name(node: Node, topic: str, transport: str) -> str:
-    """The name after remapping, which concerns the base topic also when images are compressed.
+    """The name after remapping, which acts on the base topic also when images are compressed.
 
-    Raises `ValueError` for what is no name.
+    Raises `ValueError` when ``topic`` is not a valid name.
     """
     try:
         resolved: str = node.resolve_topic_name(topic)

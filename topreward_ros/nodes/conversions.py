@@ -91,7 +91,7 @@ def event_message(event: Event, info: ScorerInfo) -> TaskEvent:
 def info_message(
     info: ScorerInfo, settings: MonitorSettings, camera_names: list[str], camera_layout: str, now_ns: int
 ) -> MonitorInfo:
-    """Where the numbers come from, as MonitorInfo."""
+    """Model and settings, which produce the numbers, as MonitorInfo."""
     return MonitorInfo(
         header=Header(stamp=time_message(now_ns)),
         model_id=info.model_id,

@@ -1,6 +1,6 @@
 """`topreward demo`: a video player and a monitor as two processes on a real topic, and a watch in front.
 
-The three meet over DDS on this machine only, in a ROS domain of their own unless ROS_DOMAIN_ID is set. One
+The three talk over DDS on this machine only, in a ROS domain of their own unless ROS_DOMAIN_ID is set. One
 monitor watches all videos; each has a player, which makes the monitor begin a new episode. A video is over
 when its player has ended and the score of the last due frame has come. Nothing here knows how frames are
 scored; the processes are the same nodes that run on a robot.
@@ -38,10 +38,10 @@ from topreward_ros.offline.score_video import due_times
 from topreward_ros.views.demo import LAST_SCORE_S, Take, summary, takes_table
 from topreward_ros.views.watch import WatchLog
 
-_DOMAINS = range(1, 102)  # those whose ports lie below the ones that Linux hands out
-_WAIT_FOR_MONITOR_S = 3600.0  # of the player; whether the monitor has died is seen here
+_DOMAINS = range(1, 102)  # their ports lie below those that Linux gives to clients
+_WAIT_FOR_MONITOR_S = 3600.0  # the player waits so long; that the monitor has died is noticed here
 _STOP_S = 2.5  # for a child to end after SIGTERM, before it is killed
-_LOG_LINES = 15  # shown of a child that failed
+_LOG_LINES = 15  # so many are shown of a child that failed
 
 
 class DemoError(UserError):
@@ -66,8 +66,8 @@ class Child:
         params_file = folder / f"{name}.yaml"
         params_file.write_text(_parameter_file(parameters), encoding="utf-8")
         module = f"topreward_ros.nodes.{name}"
-        # SIGTERM when we are killed and can no longer see to it (setpriv is part of util-linux); the shell
-        # sees whether that has happened before there was anybody to send it to.
+        # The child gets SIGTERM when we are killed (setpriv is part of util-linux). The shell checks that we
+        # did not die before that was set up.
         still_ours = ["sh", "-c", f'test $PPID -eq {os.getpid()} && exec "$@"', name]
         bound = ["setpriv", "--pdeathsig", "TERM", *still_ours] if shutil.which("setpriv") else []
         command = [*bound, sys.executable, "-m", module, "--ros-args", "--params-file", str(params_file)]
@@ -84,7 +84,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The process id."""
         return self._process.pid
 
     def status(self) -> int | None:
@@ -97,7 +97,7 @@ class Child:
             self._process.terminate()
 
     def wait_or_kill(self, until_s: float) -> None:
-        """Wait until ``until_s`` of the monotonic clock, then end it for good."""
+        """Wait until ``until_s`` of the monotonic clock, then kill it."""
         try:
             self._process.wait(max(until_s - time.monotonic(), 0.0))
         except subprocess.TimeoutExpired:
@@ -125,7 +125,7 @@ def run(video: str | None, task: str | None, model: str, svg: Path | None) -> in
     takes: list[Take] = []
     with watch.stop_signals() as signals, watch.Watcher("task_progress", [sys.argv[0]]) as watcher:
         if shared:
-            _refuse_company(watcher)
+            _refuse_other_publishers(watcher)
         watcher.log.title = f"topreward demo (ROS_DOMAIN_ID {os.environ['ROS_DOMAIN_ID']})"
         waiting = f"starting the monitor with model {model} ..."
         children: list[Child] = []
@@ -201,9 +201,9 @@ def _play(
     return Take(log, len(video.due_s), end.gave_up, video.clip)
 
 
-def _refuse_company(watcher: watch.Watcher) -> None:
-    """Raise `DemoError` when somebody publishes what ours will: scores or frames would be mixed."""
-    for topic, names in watcher.meet(["task_progress", *monitor_defaults()["image_topics"]]).items():
+def _refuse_other_publishers(watcher: watch.Watcher) -> None:
+    """Raise `DemoError` when somebody publishes on our topics: scores or frames would be mixed."""
+    for topic, names in watcher.discover(["task_progress", *monitor_defaults()["image_topics"]]).items():
         raise DemoError(
             f"{', '.join(names)} already publishes {topic} in ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}; "
             "end it, or have a free domain drawn: ROS_DOMAIN_ID= topreward demo"
@@ -211,12 +211,12 @@ def _refuse_company(watcher: watch.Watcher) -> None:
 
 
 class _End:
-    """Notices the end: the last score, or the death of a child."""
+    """Notices the end of a video: the last score has come, or a child has died."""
 
     def __init__(self, log: WatchLog, monitor: Child, player: Child, last_due_s: float) -> None:
         self.dead: Child | None = None
         self.dead_status = 0
-        self.gave_up = False  # waiting for the last score
+        self.gave_up = False  # the last score did not come in time
         self._log = log
         self._monitor, self._player = monitor, player
         self._last_due_s = last_due_s
@@ -224,7 +224,7 @@ class _End:
         self._scores_then = -1
 
     def reached(self) -> bool:
-        """Whether there is nothing more to come."""
+        """Whether nothing more will come."""
         for child in (self._monitor, self._player):
             status = child.status()
             if status is not None and (status != 0 or child is self._monitor):
@@ -244,7 +244,7 @@ class _End:
 
 
 def free_domain() -> int:
-    """A ROS domain, drawn by chance, that no process of this machine uses."""
+    """A ROS domain that no process of this machine uses, drawn at random."""
     domains = random.sample(_DOMAINS, len(_DOMAINS))
     return next((domain for domain in domains if _is_free(domain)), domains[0])
 
@@ -260,7 +260,7 @@ def _is_free(domain: int) -> bool:
 
 
 def stop(children: list[Child]) -> None:
-    """End them, and kill what does not end in time."""
+    """End the children; those that do not end in time are killed."""
     for child in children:
         child.ask_to_stop()
     until_s = time.monotonic() + _STOP_S
@@ -269,7 +269,7 @@ def stop(children: list[Child]) -> None:
 
 
 def _parameter_file(parameters: Mapping[str, object]) -> str:
-    """Parameters as a ROS 2 parameter file in which text stays as it is, whatever it holds."""
+    """Write parameters as a ROS 2 parameter file in which text stays text, whatever it holds."""
     lines = ["/**:", "  ros__parameters:"]
     for name, value in parameters.items():
         # Quoted and on one line: ROS 2's reader would take an unquoted yes or 5 for another type.
@@ -285,7 +285,7 @@ def _parameter_file(parameters: Mapping[str, object]) -> str:
 
 def _child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     environment = {**environ, **large_image_environment(environ)}
-    # Not the folder that the user happens to stand in, but the one that this file lies in.
+    # Import from the folder that this file lies in, not from the user's working directory.
     environment["PYTHONSAFEPATH"] = "1"
     here = str(Path(__file__).absolute().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [here, environment.get("PYTHONPATH")]))

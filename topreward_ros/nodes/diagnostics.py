@@ -1,4 +1,4 @@
-"""What the monitor says on /diagnostics: are images coming, and is scoring keeping up?"""
+"""The monitor's /diagnostics: are images coming, and is scoring keeping up?"""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _FUTURE_WORTH_A_WARNING_S = 1.0
 NO_CLOCK = "use_sim_time is set, but no time comes on /clock: start the simulator or `ros2 bag play --clock`"
 
 
-def hang(worker: ScoringWorker) -> str:
-    """That the scorer does not answer, in words; empty while it does."""
+def hang_warning(worker: ScoringWorker) -> str:
+    """For how long the scorer has not answered, when that is too long; else empty."""
     busy_s = worker.busy_seconds()
     return f"the scorer has not answered for {busy_s:.0f} s" if busy_s > _BUSY_WORTH_AN_ERROR_S else ""
 
 
 @dataclass(slots=True)
-class ScoringCounts:
-    """What the node saw of the scorer, for the diagnostics."""
+class NewestResult:
+    """What the newest result said about the scorer."""
 
-    seconds: float = 0.0  #: what the last score took
-    last_error: str = ""  #: of the newest result; empty when that was a score
+    seconds: float = 0.0  #: how long scoring took
+    error: str = ""  #: empty when there was a score
 
 
 class Diagnostics:
-    """Makes the two statuses of a monitor, input and scorer, from its parts."""
+    """Publishes two statuses of a monitor: its images and its scorer."""
 
-    def __init__(self, node: Node, rig: CameraRig, worker: ScoringWorker, scoring: ScoringCounts) -> None:
+    def __init__(self, node: Node, rig: CameraRig, worker: ScoringWorker, newest: NewestResult) -> None:
         self._node = node
         self._rig = rig
         self._worker = worker
-        self._scoring = scoring
+        self._newest = newest
         self._last_received = 0
         self._last_bad = 0
         self._last_time = time.monotonic()
@@ -101,7 +101,7 @@ class Diagnostics:
     def _scorer(self, report: ProgressReport) -> DiagnosticStatus:
         scorer, counts = self._worker.scorer, self._worker.counts
         level, message = DiagnosticStatus.OK, report.state.name
-        if error := hang(self._worker) or self._scoring.last_error:
+        if error := hang_warning(self._worker) or self._newest.error:
             level, message = DiagnosticStatus.ERROR, error
         elif report.message:
             level, message = DiagnosticStatus.WARN, report.message
@@ -111,7 +111,7 @@ class Diagnostics:
             message = f"{RANDOM_WEIGHTS}: {message}"
         values = {
             "state": report.state.name,
-            "scoring latency [ms]": f"{self._scoring.seconds * 1e3:.2f}",
+            "scoring latency [ms]": f"{self._newest.seconds * 1e3:.2f}",
             "scores": str(counts.scored),
             "prefixes replaced before scoring": str(counts.replaced),
             "scores failed": str(counts.failed),

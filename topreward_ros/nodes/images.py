@@ -55,7 +55,7 @@ class ImageError(UserError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedImage:
-    """A camera message as the rest of the package wants it."""
+    """The parts of a camera message that the rest of the package uses."""
 
     stamp_ns: int  #: header.stamp, the time of capture [ns]
     frame_id: str  #: header.frame_id

@@ -1,6 +1,6 @@
 """The QoS profiles of this package's topics, each stated once and named by what flows through it.
 
-Why each is as it is stands with it. Those of images, progress, rewards and events may be
+Each function says why its profile is as it is. The profiles of images, progress, rewards and events may be
 overridden by parameters (`overrides`); what is latched stays latched.
 """
 
@@ -17,37 +17,37 @@ def _keep_last(depth: int, reliability: QoSReliabilityPolicy, durability: QoSDur
 
 
 def images() -> QoSProfile:
-    """Of a camera subscription: best effort, newest only. Matches reliable and best-effort cameras alike."""
+    """Profile of a camera subscription: best effort, which every camera matches, and the newest image only."""
     return _keep_last(1, QoSReliabilityPolicy.BEST_EFFORT, QoSDurabilityPolicy.VOLATILE)
 
 
 def image_source() -> QoSProfile:
-    """Of an image publisher: reliable, so that a reader of either kind matches; ten frames to resend from."""
+    """Profile of an image publisher: reliable, so that either kind of reader matches; ten frames kept."""
     return _keep_last(10, QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE)
 
 
 def progress() -> QoSProfile:
-    """Of progress and reward streams: reliable, volatile, ten kept for a slow reader."""
+    """Profile of progress and reward streams: reliable, volatile, ten messages kept for a slow reader."""
     return _keep_last(10, QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE)
 
 
 def events() -> QoSProfile:
-    """Of events: reliable and volatile. Never latched: a late subscriber must not act on an old SUCCESS."""
+    """Profile of events: reliable, never latched: a late subscriber must not act on an old SUCCESS."""
     return _keep_last(50, QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE)
 
 
 def latched() -> QoSProfile:
-    """Of state and description: reliable, and the newest one is given to whoever subscribes late."""
+    """Profile of state and description: reliable, and a late subscriber still gets the newest message."""
     return _keep_last(1, QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def instruction_volatile() -> QoSProfile:
-    """Of an instruction subscription that every publisher matches (`ros2 topic pub` is volatile)."""
+    """Profile of an instruction subscription that every publisher matches (`ros2 topic pub` is volatile)."""
     return _keep_last(1, QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE)
 
 
 def instruction_latched() -> QoSProfile:
-    """Of a second instruction subscription, which gets what a latched publisher said before we were there.
+    """Profile of a second instruction subscription, for what a latched publisher said before we were there.
 
     A transient-local subscription does not match a volatile publisher, hence two. What a latched publisher
     says later arrives at both; the receiver must tell the second copy from a repeated instruction.

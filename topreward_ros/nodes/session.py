@@ -26,7 +26,7 @@ from topreward_ros.core.printable import printable
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import conversions, qos
 from topreward_ros.nodes.cameras import CameraRig
-from topreward_ros.nodes.diagnostics import NO_CLOCK, Diagnostics, ScoringCounts, hang
+from topreward_ros.nodes.diagnostics import NO_CLOCK, Diagnostics, NewestResult, hang_warning
 from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo
 from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
@@ -54,7 +54,7 @@ class Session:
         self._parameters = parameters
         self._monitor = monitor
         self._opened = ExitStack()  # undoes what was created here, last thing first
-        self._scoring = ScoringCounts()
+        self._newest_result = NewestResult()  # for the diagnostics
         self._say_once = SayOnce(node.get_logger())
         self._latched: tuple[State, str, str] | None = None  # state, episode and task on task_state
         self._last_progress_time = 0.0
@@ -107,7 +107,7 @@ class Session:
         if self._now_ns() == 0:
             self._node.get_logger().warning(NO_CLOCK, throttle_duration_sec=30.0)
         self._rig.warn(self._parameters["stale_timeout"])
-        if error := hang(self._worker):
+        if error := hang_warning(self._worker):
             self._node.get_logger().error(error, throttle_duration_sec=30.0)
 
     def set_instruction(self, instruction: str, episode_id: str = "", why: str = "new task") -> None:
@@ -172,7 +172,7 @@ class Session:
         self._opened.callback(self._rig.destroy)
 
     def _open_reports(self) -> None:
-        self._diagnostics = Diagnostics(self._node, self._rig, self._worker, self._scoring)
+        self._diagnostics = Diagnostics(self._node, self._rig, self._worker, self._newest_result)
         self._opened.callback(self._diagnostics.destroy)
         for rate, callback in (
             (self._parameters["heartbeat_rate"], self._on_heartbeat),
@@ -219,8 +219,8 @@ class Session:
         if not self.active:
             return
         for result in self._worker.results():
-            self._scoring.seconds = result.seconds
-            self._scoring.last_error = result.error
+            self._newest_result.seconds = result.seconds
+            self._newest_result.error = result.error
             if result.score is not None:
                 self._publish(self._monitor.add_score(result.request, result.score))
             else:

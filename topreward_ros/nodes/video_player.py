@@ -38,18 +38,18 @@ from topreward_ros.nodes.parameters import VIDEO_PLAYER_PARAMETERS, ParameterErr
 from topreward_ros.offline.video import Video, open_video
 
 _LONGEST_WAIT = 0.1  # [s] between two looks at whether to stop
-_SETTLING = 0.5  # [s] we see a subscriber before it sees us, and frames sent in between would be lost
-_RESET_LIMIT = 10.0  # [s] for the service to be there and to agree
-_RESET_AGAIN = 1.0  # [s] without an answer: the service did not know us yet when it answered
-_LAST_FRAMES = Duration(seconds=1)  # for reliable subscribers to get them
+_SETTLING = 0.5  # [s] until a subscriber that we see also sees us; frames sent before would be lost
+_RESET_LIMIT = 10.0  # [s] until the service must have agreed
+_RESET_AGAIN = 1.0  # [s] without an answer until it is called again: it may not have seen us yet
+_LAST_FRAMES = Duration(seconds=1)  # for reliable subscribers to get the last frames
 
 
 class ResetError(UserError):
-    """The service that was to be called before the first frame did not answer, or refused."""
+    """The service that is called before the first frame did not answer, or refused."""
 
 
 class VideoPlayer(Node):
-    """Raises `ParameterError` or `VideoError` when made, before anything is published."""
+    """Plays a video. The constructor raises `ParameterError` or `VideoError` before anything is published."""
 
     def __init__(self) -> None:
         super().__init__("video_player")
@@ -61,7 +61,7 @@ class VideoPlayer(Node):
             raise ParameterError("parameter video is empty: name a video file or a folder of images")
         self._video = open_video(self._settings["video"], self._settings["rate"])
         compressed = self._settings["image_transport"] == "compressed"
-        # resolved first, so that remapping `image` moves `image/compressed`, too
+        # Resolve first, so that remapping `image` moves `image/compressed`, too.
         topic = self.resolve_topic_name("image") + ("/compressed" if compressed else "")
         self._publisher = self.create_publisher(
             CompressedImage if compressed else Image,
@@ -128,7 +128,7 @@ class VideoPlayer(Node):
             )
 
     def _wait_for_clock(self, stopped: Callable[[], bool]) -> None:
-        """Simulated time stands at zero until the first message on /clock."""
+        """Wait for simulated time, which stands at zero until the first message on /clock."""
         if not self._now_ns():
             self.get_logger().info("use_sim_time is set: waiting for /clock")
         while not stopped() and not self._now_ns():
@@ -181,7 +181,7 @@ def _raw(rgb: np.ndarray) -> Image:
 
 
 def _repeated(video: Video, loop: bool) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
-    """The video's frames once or for ever; a repetition begins one frame period after the last frame."""
+    """Yield the video's frames once or for ever; it starts again one frame period after the last frame."""
     begin_ns = 0
     while True:
         stamp_ns = 0
@@ -193,7 +193,7 @@ def _repeated(video: Video, loop: bool) -> Iterator[tuple[int, Callable[[], np.n
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node; the exit status: 0 after the last frame, SIGINT or SIGTERM, 1 after an error."""
+    """Run the node. Returns the exit status: 0 after the last frame, SIGINT or SIGTERM, 1 after an error."""
     # A flag instead of rclpy's handlers: these shut the context down under a publish that is under way,
     # and Ctrl-C in `ros2 launch` sends SIGINT twice, the second into the clean-up of the first.
     signals: list[int] = []

@@ -32,12 +32,12 @@ from topreward_ros.nodes import conversions, qos
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.views.watch import WatchLog, event_line, sample_line, view
 
-_REDRAW_S = 0.25  # the age of the last message changes even when nothing comes
-_SILENCE_S = 5.0  # without a message, until it is said what to check
+_REDRAW_S = 0.25  # between two pictures; the age of the last message changes even when nothing comes
+_SILENCE_S = 5.0  # without a message, until advice is shown
 _WIDEST = 110  # columns of the picture
-_LARGEST_DOMAIN = 232  # whose ports are below 65536 (DDSI-RTPS 9.6.1.1)
-_LOOK_S = 1.0  # between two looks at who publishes
-_MEET_S = 1.5  # for the nodes of this machine to find each other
+_LARGEST_DOMAIN = 232  # the last one whose ports are below 65536 (DDSI-RTPS 9.6.1.1)
+_PUBLISHERS_S = 1.0  # between two looks at who publishes
+_DISCOVERY_S = 1.5  # for the nodes of this machine to find each other
 
 
 class WatchError(UserError):
@@ -66,29 +66,29 @@ class Screen:
             self._live.stop()
 
     def line(self, text: str) -> None:
-        """Say something where there is no picture that shows it."""
+        """Print a line, unless there is a picture, which shows the same."""
         if self._live is None:
             print(text, flush=True)
 
     def draw(self, force: bool = False) -> None:
-        """Redraw the picture, when it is time or when told to."""
+        """Redraw the picture if ``force`` is set or the last one is old enough."""
         now_s = time.monotonic()
         if self._live is None or (not force and now_s - self._drawn_s < _REDRAW_S):
             return
         self._drawn_s = now_s
         width, height = self._console.size
-        # One row less than there are: the cursor needs one when all is over.
+        # One row less than the terminal has: the cursor needs one at the end.
         picture = view(self._log, now_s, min(width, _WIDEST), height - 1)
         self._live.update(picture, refresh=True)
 
 
 def _nameless(names: Iterable[Sequence[str]]) -> bool:
-    """Whether a publisher is known before the node that it belongs to, which is soon over."""
+    """Whether a publisher was discovered before its node, so that its name is still unknown."""
     return any("_NODE_NAME_UNKNOWN_" in name for some in names for name in some)
 
 
 def _check_domain() -> None:
-    """Raise `WatchError` for a ROS_DOMAIN_ID that DDS has no ports for. Empty is as not set."""
+    """Raise `WatchError` for a ROS_DOMAIN_ID that DDS has no ports for. An empty one counts as not set."""
     text = os.environ.get("ROS_DOMAIN_ID", "")
     if text and not (text.isascii() and text.isdigit() and int(text) <= _LARGEST_DOMAIN):
         raise WatchError(
@@ -98,8 +98,8 @@ def _check_domain() -> None:
 
 
 def _why_no_start(ros_arguments: Sequence[str], error: Exception) -> str:
-    """One line with the variable or the arguments that are at fault."""
-    said = str(error).splitlines()[0].partition(", at /")[0]  # less the place in the source code of ROS 2
+    """Say in one line which variable or arguments are at fault."""
+    said = str(error).splitlines()[0].partition(", at /")[0]  # without the place in the source code of ROS 2
     if "logging" in said:
         folder = os.environ.get("ROS_LOG_DIR")
         setting = f"ROS_LOG_DIR={folder}" if folder else "the default of ROS_LOG_DIR"
@@ -112,7 +112,7 @@ class Watcher:
     """Subscriptions to one monitor, and the log that they fill. Use it as a context manager."""
 
     def __init__(self, topic: str, ros_arguments: Sequence[str]) -> None:
-        """``topic`` of TaskProgress; events and info are looked for beside it. Raises `WatchError`."""
+        """Subscribe to ``topic`` (TaskProgress), and to events and info beside it. Raises `WatchError`."""
         _check_domain()
         try:
             rclpy.init(args=list(ros_arguments), signal_handler_options=SignalHandlerOptions.NO)
@@ -154,7 +154,7 @@ class Watcher:
         while not done():
             self._executor.spin_once(timeout_sec=0.1)
             now_s = time.monotonic()
-            if now_s - looked_s > _LOOK_S:
+            if now_s - looked_s > _PUBLISHERS_S:
                 looked_s = now_s
                 self._look_at_publishers()
             silence_s = self.log.silence_s(now_s, started_s)
@@ -179,9 +179,9 @@ class Watcher:
             for info in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(topic))
         )
 
-    def meet(self, topics: Sequence[str]) -> dict[str, list[str]]:
-        """Wait until the nodes of this machine are known, at most; those of ``topics`` that are published."""
-        end_s = time.monotonic() + _MEET_S
+    def discover(self, topics: Sequence[str]) -> dict[str, list[str]]:
+        """Wait for discovery, 1.5 s at most. Returns the publishers of those ``topics`` that have any."""
+        end_s = time.monotonic() + _DISCOVERY_S
         found: dict[str, list[str]] = {}
         while (not found or _nameless(found.values())) and time.monotonic() < end_s:
             time.sleep(0.1)
@@ -189,7 +189,7 @@ class Watcher:
         return found
 
     def _look_at_publishers(self) -> None:
-        """Warn of several, and hear what a latched topic such as task_state said before we came."""
+        """Warn of several publishers; subscribe anew to a latched topic such as task_state."""
         infos = self._node.get_publishers_info_by_topic(self.log.topic)
         latched = [info.qos_profile.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL for info in infos]
         if infos and all(latched) and not self._latched:
@@ -228,7 +228,7 @@ class Watcher:
         self._screen.line(f"model {self.log.model}{note}, cameras {', '.join(message.camera_names)}")
 
     def _advise(self, silent_s: float) -> None:
-        """Say what was listened to and what to check."""
+        """Show which topic is silent and what to check."""
         topic, node = self.log.topic, self._node
         domain = os.environ.get("ROS_DOMAIN_ID") or "0"
         lines = [f"nothing on {topic} for {silent_s:.0f} s (ROS_DOMAIN_ID {domain})"]
@@ -256,9 +256,9 @@ class Watcher:
 def run(
     topic: str, once: bool, duration_s: float | None, svg: Path | None, ros_arguments: Sequence[str]
 ) -> int:
-    """Watch until a signal, the first score (``once``) or the end of ``duration_s``; the exit status.
+    """Watch until a signal, the first score (``once``) or the end of ``duration_s``. Returns the exit status.
 
-    It is 1 when a score was to come and none did. Raises `WatchError`.
+    The status is 1 when the time was over before a score came. Raises `WatchError`.
     """
     end_s = time.monotonic() + duration_s if duration_s else float("inf")
     with stop_signals() as signals, Watcher(topic, ros_arguments) as watcher:
@@ -291,7 +291,7 @@ def stop_signals() -> Iterator[list[int]]:
 
 
 def save_svg(log: WatchLog, path: Path, title: str) -> None:
-    """Save the view as a picture under ``title``, which says what run it shows. Raises `WatchError`."""
+    """Save the view as an SVG file; ``title`` says which run it shows. Raises `WatchError`."""
     console = Console(record=True, width=100, file=StringIO(), force_terminal=True, color_system="truecolor")
     console.print(view(log, log.last_arrival_s or time.monotonic(), 100))
     # Without rich's web fonts: a picture must not need the network.
