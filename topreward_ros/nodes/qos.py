@@ -17,7 +17,7 @@ def _keep_last(depth: int, reliability: QoSReliabilityPolicy, durability: QoSDur
 
 
 def images() -> QoSProfile:
-    """Profile of a camera subscription: best effort, which every camera matches, and the newest image only."""
+    """Profile of a camera subscription: best effort, which every camera matches; the newest image only."""
     return _keep_last(1, QoSReliabilityPolicy.BEST_EFFORT, QoSDurabilityPolicy.VOLATILE)
 
 
