@@ -42,7 +42,7 @@ class MonitorNode(LifecycleNode):
     """Watches cameras for one instruction at a time. Interfaces: see the README."""
 
     def __init__(self) -> None:
-        """Declares the parameters; everything else waits for `on_configure`. Raises
+        """Declare the parameters; everything else waits for `on_configure`. Raises
         `parameters.ParameterError`."""
         super().__init__("monitor")
         try:
@@ -72,7 +72,7 @@ class MonitorNode(LifecycleNode):
                 topic_name(self, topic, self.values["image_transport"])
             self._session = Session(self, self.values, self._monitor, self._load_scorer())
         except ScorerError as error:
-            if self.context.ok():  # else a signal interrupted it: that is no error, and nobody hears us
+            if self.context.ok():  # else a signal interrupted the loading, which is no error
                 self.get_logger().error(f"cannot configure: {error}")
         except (InvalidTopicNameException, ValueError) as error:
             self.get_logger().error(f"cannot configure: {error}; check image_topics and remappings")
@@ -201,7 +201,7 @@ def _run_until_signal(args: list[str] | None) -> int:
         return 0 if signals else _run()
     except Exception as error:
         if signals:
-            return 0  # it shut ROS down in the middle of something, which then could not go on
+            return 0  # the signal shut ROS down in the middle of something, which then failed
         if isinstance(error, (parameters.ParameterError, RCLError)):
             print(f"monitor: {error}", file=sys.stderr)
             return 1

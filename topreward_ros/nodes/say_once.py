@@ -24,5 +24,5 @@ class SayOnce:
             self._logger.warning(warning)
 
     def forget(self, subject: Hashable) -> None:
-        """The problem is over: the next warning of ``subject`` is logged again."""
+        """Log the next warning of ``subject`` again: the problem was over in between."""
         self._said.discard(subject)

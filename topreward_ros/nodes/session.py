@@ -47,8 +47,9 @@ class Session:
         ``parameters``: the node's, by name; the node keeps their values up to date.
         """
         self.active = False
-        #: The task to watch while active, whoever set it last. It lives here because it lives as long as a
-        #: session: each begins with the parameter, and keeps what it was told since, active or not.
+        #: The task to watch while active, whoever set it last: parameter, topic or service. The session owns
+        #: it because both live equally long: a session begins with the parameter, and what was set since
+        #: stays through deactivate and activate. The task monitor only knows the one that it reports.
         self.instruction: str = parameters["task"].strip()
         self._node = node
         self._parameters = parameters
@@ -117,7 +118,7 @@ class Session:
             self._watch_for(self.instruction, episode_id, why)
 
     def publish_info(self) -> None:
-        """Publish where the numbers come from."""
+        """Publish MonitorInfo: the model and the settings in force."""
         self._pub_info.publish(
             conversions.info_message(
                 self._worker.scorer.info,
@@ -341,5 +342,5 @@ def create_steady_timer(node: LifecycleNode, period_s: float, callback: Callable
 
 
 def _for_log(text: str) -> str:
-    """An instruction in ``text`` may hold commands to the terminal, or a whole book."""
+    """Make ``text`` fit for the log: an instruction may hold commands to the terminal, or a whole book."""
     return printable(text, _LONGEST_LOG_LINE, stand_in="\N{REPLACEMENT CHARACTER}")
