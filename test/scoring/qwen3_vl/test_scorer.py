@@ -221,7 +221,7 @@ calls = st.tuples(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=2 * settings().max_examples // 5)
 @given(st.lists(calls, min_size=2, max_size=10))
 def test_any_order_of_calls_equals_a_fresh_scorer(new_scorer, videos, fresh_scores, order):
     scorer = new_scorer()
@@ -239,7 +239,7 @@ def values_of(score: PrefixScore) -> tuple[float, float, float]:
     return score.log_prob, score.log_prob_false, score.log_prob_static
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=settings().max_examples // 6)
 @given(
     st.lists(st.sampled_from(TEN_TEMPLATES), min_size=1, max_size=4, unique=True),
     st.lists(st.tuples(st.integers(1, 12), st.integers(0, 2)), min_size=1, max_size=5),
@@ -262,7 +262,7 @@ def test_any_prompts_and_steps_equal_the_references(new_scorer, videos, checkpoi
             assert score.log_prob_std == pytest.approx(expected.log_prob_std, abs=1e-4, nan_ok=True)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=settings().max_examples // 6)
 @given(
     st.lists(
         st.lists(st.tuples(st.integers(1, 12), st.integers(0, 1)), min_size=VIDEOS, max_size=VIDEOS),
