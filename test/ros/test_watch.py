@@ -7,6 +7,7 @@ import pty
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -373,8 +374,6 @@ def test_children_that_still_import_end_with_the_demo(run, environment, wait_s: 
 
 
 def test_a_domain_in_use_is_not_drawn() -> None:
-    import socket
-
     domain = free_domain()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("", 7410 + 250 * domain))
@@ -393,3 +392,41 @@ def test_demo_refuses_a_domain_in_which_others_publish(robot, run, environment) 
     empty = run({**environment, "ROS_DOMAIN_ID": ""}, "demo")
     empty.until(lambda: len(empty.children()) == 2)
     assert empty.stop()[0] == 130
+
+
+def test_demo_waits_for_others_that_answer_late(run, environment, video: Path, tmp_path: Path) -> None:
+    """They hold a port of the domain, so it is known that they are there; here they are halted meanwhile."""
+    environment |= {"ROS_DOMAIN_ID": str(free_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    module = [sys.executable, "-m", "topreward_ros.nodes.video_player"]
+    arguments = ["-p", f"video:={video}", "-p", "wait_for_subscriber:=600.0"]
+    log = tmp_path / "player.log"
+    with log.open("wb") as output:
+        player = subprocess.Popen([*module, "--ros-args", *arguments], stderr=output, env=environment)
+    try:
+        end = time.monotonic() + 60.0
+        while "waiting up to" not in log.read_text():
+            assert player.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+        player.send_signal(signal.SIGSTOP)
+        command = run(environment, "demo")
+        command.until(lambda: command.process.poll() is not None or _participants_in(environment) == 2)
+        time.sleep(2.5)  # longer than nodes need that are not halted
+        player.send_signal(signal.SIGCONT)
+        assert command.status() == 1
+        assert "/video_player already publishes image in ROS_DOMAIN_ID=" in command.said
+    finally:
+        player.send_signal(signal.SIGCONT)
+        player.terminate()
+        player.wait(20.0)
+
+
+def _participants_in(environment: dict[str, str]) -> int:
+    """How many processes hold one of the first discovery ports of the domain."""
+    count = 0
+    for participant in range(4):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7410 + 250 * int(environment["ROS_DOMAIN_ID"]) + 2 * participant))
+            except OSError:
+                count += 1
+    return count

@@ -39,6 +39,7 @@ from topreward_ros.views.demo import LAST_SCORE_S, Take, summary, takes_table
 from topreward_ros.views.watch import WatchLog
 
 _DOMAINS = range(1, 102)  # their ports lie below those that Linux gives to clients
+_MOST_PARTICIPANTS = 32  # Fast DDS looks for so many on a machine
 _WAIT_FOR_MONITOR_S = 3600.0  # the player waits so long; that the monitor has died is noticed here
 _STOP_S = 2.5  # for a child to end after SIGTERM, before it is killed
 _LOG_LINES = 15  # so many are shown of a child that failed
@@ -125,7 +126,7 @@ def run(video: str | None, task: str | None, model: str, svg: Path | None) -> in
     takes: list[Take] = []
     with watch.stop_signals() as signals, watch.Watcher("task_progress", [sys.argv[0]]) as watcher:
         if shared:
-            _refuse_other_publishers(watcher)
+            _refuse_other_publishers(watcher, lambda: bool(signals))
         watcher.log.title = f"topreward demo (ROS_DOMAIN_ID {os.environ['ROS_DOMAIN_ID']})"
         waiting = f"starting the monitor with model {model} ..."
         children: list[Child] = []
@@ -201,9 +202,11 @@ def _play(
     return Take(log, len(video.due_s), end.gave_up, video.clip)
 
 
-def _refuse_other_publishers(watcher: watch.Watcher) -> None:
-    """Raise `DemoError` when somebody publishes on our topics: scores or frames would be mixed."""
-    for topic, names in watcher.discover(["task_progress", *monitor_defaults()["image_topics"]]).items():
+def _refuse_other_publishers(watcher: watch.Watcher, stopped: Callable[[], bool]) -> None:
+    """Raise `DemoError` when somebody publishes what ours will: scores or frames would be mixed."""
+    topics = ["task_progress", *monitor_defaults()["image_topics"]]
+    others = _participants(int(os.environ["ROS_DOMAIN_ID"])) - 1  # less the watcher itself
+    for topic, names in watcher.discover(topics, others, stopped).items():
         raise DemoError(
             f"{', '.join(names)} already publishes {topic} in ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}; "
             "end it, or have a free domain drawn: ROS_DOMAIN_ID= topreward demo"
@@ -249,14 +252,22 @@ def free_domain() -> int:
     return next((domain for domain in domains if _is_free(domain)), domains[0])
 
 
-def _is_free(domain: int) -> bool:
-    """Whether the first participant's discovery port of the domain (DDSI-RTPS 9.6.1.1) can be bound."""
+def _is_free(domain: int, participant: int = 0) -> bool:
+    """Whether the discovery port of a participant of the domain (DDSI-RTPS 9.6.1.1) can be bound."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.bind(("", 7410 + 250 * domain))
+            probe.bind(("", 7410 + 250 * domain + 2 * participant))
         except OSError:
             return False
     return True
+
+
+def _participants(domain: int) -> int:
+    """How many DDS participants of this machine are in ``domain``: about one per process.
+
+    Each takes the first discovery port that is free, unless its DDS implementation is told to do otherwise.
+    """
+    return sum(not _is_free(domain, participant) for participant in range(_MOST_PARTICIPANTS))
 
 
 def stop(children: list[Child]) -> None:

@@ -38,6 +38,8 @@ _WIDEST = 110  # columns of the picture
 _LARGEST_DOMAIN = 232  # the last one whose ports are below 65536 (DDSI-RTPS 9.6.1.1)
 _PUBLISHERS_S = 1.0  # between two looks at who publishes
 _DISCOVERY_S = 1.5  # for the nodes of this machine to find each other
+_LONGEST_DISCOVERY_S = 15.0  # for those that are known to be there; a lost announcement is repeated after 3 s
+_TOPICS_S = 0.5  # for the topics of a process that is known
 
 
 class WatchError(UserError):
@@ -179,14 +181,31 @@ class Watcher:
             for info in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(topic))
         )
 
-    def discover(self, topics: Sequence[str]) -> dict[str, list[str]]:
-        """Wait for discovery, 1.5 s at most. Returns the publishers of those ``topics`` that have any."""
-        end_s = time.monotonic() + _DISCOVERY_S
+    def discover(
+        self, topics: Sequence[str], others: int, stopped: Callable[[], bool]
+    ) -> dict[str, list[str]]:
+        """Wait until the nodes of this machine are known, at most; those of ``topics`` that are published.
+
+        ``others``: how many DDS participants of this machine are known to be there besides this one.
+        ``stopped``: whether to wait no longer.
+        """
+        begun_s = time.monotonic()
+        all_met_s = begun_s + _LONGEST_DISCOVERY_S  # until they are
         found: dict[str, list[str]] = {}
-        while (not found or _nameless(found.values())) and time.monotonic() < end_s:
-            time.sleep(0.1)
+        while True:
+            if self._participants_met() >= others:
+                all_met_s = min(all_met_s, time.monotonic())
+            before = found
             found = {topic: names for topic in topics if (names := self.publishers(topic))}
-        return found
+            complete = bool(found) and found == before and not _nameless(found.values())
+            over = time.monotonic() >= max(begun_s + _DISCOVERY_S, all_met_s + _TOPICS_S)
+            if complete or over or stopped():
+                return found
+            time.sleep(0.1)
+
+    def _participants_met(self) -> int:
+        """How many other DDS participants are known: each tells which nodes it has on a topic of its own."""
+        return len(self._node.get_publishers_info_by_topic("ros_discovery_info", no_mangle=True)) - 1
 
     def _look_at_publishers(self) -> None:
         """Warn of several publishers; subscribe anew to a latched topic such as task_state."""
