@@ -21,7 +21,7 @@ installed := $(VENV)/.installed-$(ros)
 built := $(VENV)/.built-$(ros)
 int8 := $(VENV)/.int8
 
-installed_folders := topreward_ros msg srv action config launch media scripts
+installed_folders := topreward_ros msg srv action config examples launch media scripts
 sources := package.xml CMakeLists.txt setup.py setup.cfg pyproject.toml LICENSE \
   $(shell find $(wildcard $(installed_folders)) -name __pycache__ -prune -o -type f -print)
 

@@ -88,15 +88,12 @@ class Robot:
         number = len(self.processes)
         file = self.folder / f"parameters-{number}.yaml"
         file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
-        command = [
-            sys.executable,
-            "-m",
-            f"topreward_ros.nodes.{module}",
-            "--ros-args",
-            "--params-file",
-            str(file),
-        ]
-        with (self.folder / f"log-{number}.txt").open("wb") as log:
+        return self.run("-m", f"topreward_ros.nodes.{module}", "--ros-args", "--params-file", str(file))
+
+    def run(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start Python with ``arguments``; what it says goes to `said`."""
+        command = [sys.executable, *arguments]
+        with (self.folder / f"log-{len(self.processes)}.txt").open("wb") as log:
             process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
         self.processes.append(process)
         self.last_start = time.monotonic()
