@@ -9,6 +9,7 @@ import importlib
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
+from enum import IntEnum
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,16 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from topreward_ros import defaults
+from topreward_ros.core.episode import State
+from topreward_ros.core.events import EventType
+from topreward_ros.core.rewards import RewardType
 
 pytestmark = pytest.mark.installed
 
 ROOT = Path(__file__).resolve().parents[1]
 INTERFACES = sorted(path for kind in ("msg", "srv", "action") for path in (ROOT / kind).glob(f"*.{kind}"))
 MODULES = sorted((ROOT / "topreward_ros").rglob("*.py"))
+PROGRAMS = [path for folder in ("examples", "launch") for path in sorted((ROOT / folder).glob("*.py"))]
 
 
 def module_name(path: Path) -> str:
@@ -142,7 +147,7 @@ def test_training_pins_what_it_imports_and_scores_with_what_is_shipped() -> None
 
 def test_every_imported_library_is_declared() -> None:
     in_xml = {element.text for element in package_xml() if element.tag.endswith("depend")}
-    for path in [*MODULES, *(ROOT / "launch").glob("*.py")]:
+    for path in [*MODULES, *PROGRAMS]:
         for name in sorted(imported_libraries(path)):
             library = canonicalize_name(LIBRARY_OF_IMPORT.get(name, name))
             if name.endswith(("_msgs", "_srvs", "_interfaces")) or name in ROS_PACKAGES:
@@ -170,7 +175,7 @@ def test_examples_are_looked_for_everywhere() -> None:
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    for path in [*MODULES, *(ROOT / "launch").glob("*.py")]:
+    for path in [*MODULES, *PROGRAMS]:
         if path.name != "__init__.py":
             assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path}: no docstring"
 
@@ -183,6 +188,15 @@ def test_every_field_and_constant_is_commented(path: Path) -> None:
         is_value = name.isupper() and commented_constants
         is_embedded = path.suffix != ".msg" and kind == "topreward_ros/TaskProgress"
         assert comment or is_value or is_embedded, f"{path.name}: {name} has no comment"
+
+
+@pytest.mark.parametrize(
+    ("file", "values"), [("TaskEvent", EventType), ("TaskProgress", State), ("TaskReward", RewardType)]
+)
+def test_the_values_of_core_are_those_of_the_messages(file: str, values: type[IntEnum]) -> None:
+    text = (ROOT / "msg" / f"{file}.msg").read_text(encoding="utf-8")
+    constants = re.findall(r"^uint8 ([A-Z_]+) *= *(\d+)", text, re.MULTILINE)
+    assert [(name, int(number)) for name, number in constants] == [(v.name, v.value) for v in values]
 
 
 @pytest.mark.parametrize("path", INTERFACES, ids=lambda path: path.name)

@@ -1,0 +1,105 @@
+"""What the documentation points to is there, and what it quotes is what the code does."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import unquote
+
+import pytest
+
+from topreward_ros.scoring.question.templates import PAPER, fill
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: Inline links and pictures of Markdown: [text](target) and ![text](target).
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_CODE = re.compile(r"^```.*?^```$|^ {4}.*?$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
+
+
+def prose(page: Path) -> str:
+    """The page without its code, in which nothing is a link or a heading."""
+    return _CODE.sub("", page.read_text(encoding="utf-8"))
+
+
+def anchors(page: Path) -> set[str]:
+    """What `#...` may name in ``page``, by the rule of GitHub."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    found: dict[str, int] = {}
+    names = set()
+    for heading in re.findall(r"^#{1,6} +(.+?) *$", text, re.MULTILINE):
+        name = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        number = found.get(name, 0)
+        found[name] = number + 1
+        names.add(f"{name}-{number}" if number else name)
+    return names
+
+
+def links() -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        for target in _LINK.findall(prose(page)):
+            if not re.match(r"[a-z]+:", target):
+                yield page, target
+
+
+LINKS = list(links())
+
+
+@pytest.mark.parametrize(("page", "target"), LINKS, ids=[f"{page.name}:{target}" for page, target in LINKS])
+def test_what_is_linked_is_there(page: Path, target: str) -> None:
+    path, _, anchor = unquote(target).partition("#")
+    file = (page.parent / path).resolve() if path else page
+    assert file.is_relative_to(ROOT) and file.exists(), f"{page.name}: {target} is not there"
+    if anchor:
+        assert anchor in anchors(file), f"{page.name}: {target}; there are {sorted(anchors(file))}"
+
+
+def test_links_are_found_in_every_page_that_a_reader_starts_from() -> None:
+    assert {page.name for page, _ in LINKS} >= {"README.md", "CONTRIBUTING.md", "engine.md", "models.md"}
+
+
+def test_the_contents_of_the_readme_name_every_section() -> None:
+    readme = ROOT / "README.md"
+    listed = [target[1:] for page, target in LINKS if page == readme and target.startswith("#")]
+    sections = re.findall(r"^## (.+)$", prose(readme), re.MULTILINE)
+    assert list(dict.fromkeys(listed))[: len(sections)] == [
+        re.sub(r"[^\w\- ]", "", section.lower()).replace(" ", "-") for section in sections
+    ]
+
+
+def test_the_question_is_quoted_as_it_is() -> None:
+    """Its tokens are tested beside the prompts; here stands what a reader of the README is told."""
+    assert fill(PAPER, "open the drawer") + "\n```" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"\n{PAPER}\n" in (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_are_there(page: Path) -> None:
+    """Names in code type, of files of this repository or of the package."""
+    text = page.read_text(encoding="utf-8")
+    names = set(re.findall(r"`((?:[\w.]+/)+[\w.]*)`", text)) | set(re.findall(r"`([\w/]+\.\w{2,4})`", text))
+    roots = (ROOT, ROOT / "topreward_ros", page.parent, ROOT / "config")
+    ours = {path.name for path in ROOT.iterdir()} | {path.name for path in (ROOT / "topreward_ros").iterdir()}
+    for name in sorted(names):
+        if name.split("/")[0] in ours and "NAME" not in name and not name.startswith(".venv"):
+            assert any((root / name).exists() or (root / f"{name}.py").exists() for root in roots), (
+                f"{page.name} names {name}"
+            )
+
+
+def drawings() -> ModuleType:
+    """docs/drawings.py, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location("drawings", ROOT / "docs" / "drawings.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["nodes", "tick"])
+def test_a_drawing_is_the_one_that_its_script_draws(name: str) -> None:
+    made = getattr(drawings(), name)().svg()
+    assert made == (ROOT / "docs" / f"{name}.svg").read_text(encoding="utf-8"), "python docs/drawings.py docs"
