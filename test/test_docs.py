@@ -72,8 +72,8 @@ def test_the_contents_of_the_readme_name_every_section() -> None:
 
 def test_the_question_is_quoted_as_it_is() -> None:
     """Its tokens are tested beside the prompts; here stands what a reader of the README is told."""
-    assert fill(PAPER, "open the drawer") + "\n```" in (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"\n{PAPER}\n" in (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    assert f"|>{fill(PAPER, 'open the drawer')}`\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"`{PAPER}`\n" in (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
