@@ -126,50 +126,45 @@ def nodes() -> Drawing:
 
 def tick() -> Drawing:
     """From the frames of a prefix to its score, with what is kept from tick to tick."""
-    drawing = Drawing(900, 610, "One tick of the engine: frames, patches, features, tokens, answers, score")
+    drawing = Drawing(900, 610, "One tick of the engine: frames, patches, features, passes, answers, score")
     x, width = 300, 300
     middle = x + width / 2
     side, side_width = 650, 230
     drawing.text(20, 34, "computed in every tick: what is new", bold=True)
     drawing.text(side, 34, "kept from tick to tick", bold=True)
     steps = (
-        ("out", "frames of the prefix", "at most max_frames, the newest last"),
-        ("model", "temporal patches", "two frames each, with their mean time"),
-        ("model", "features", "vision model, on patches not seen before"),
-        ("model", "one pass of the language model", "tokens of new patches, and of all prompts"),
-        ("model", "answers", "log p(True), log p(False) of every prompt"),
-        ("out", "PrefixScore", "mean over the prompts, r and r_static"),
-    )
+        ("out", "frames", "the prefix: max_frames at most, newest last", "", "", ""),
+        ("model", "patches", "two frames each, with their mean time", "EpisodeCache.begin_tick",
+         "an odd last frame makes a", "patch with itself"),
+        ("model", "features", "vision model, on patches that are new", "encode",
+         "patches do not attend to one", "another, so they run as a batch"),
+        ("model", "passes", "tokens of new patches and of all prompts", "EpisodeCache.plan_passes",
+         "prompts are a tree: what they", "share runs once, and none is kept"),
+        ("model", "answers", "language model: log p(True), log p(False)", "Engine.answer",
+         "all passes run as one; here is", "the one wait for the device"),
+        ("out", "score", "mean over the prompts: r, with r_static", "Engine.read, end_tick",
+         "dashed: only where r_static", "is not known yet"),
+    )  # fmt: skip
     tops = [56 + 92 * number for number in range(len(steps))]
-    for top, step in zip(tops, steps, strict=True):
-        drawing.box(x, top, width, 58, *step)
+    for top, (kind, title, what, function, *notes) in zip(tops, steps, strict=True):
+        drawing.box(x, top, width, 58, kind, title, what)
+        drawing.text(20, top + 14, function, mono=True)
+        for number, note in enumerate(notes):
+            drawing.text(20, top + 33 + number * _LINE, note, dim=True, size=12)
     for top in tops[:-1]:
         drawing.arrow((middle, top + 58), (middle, top + 92))
-    drawing.text(20, tops[0] + 26, "resized once, to a size")
-    drawing.text(20, tops[0] + 44, "that the first frame decides")
-    drawing.text(20, tops[1] + 26, "an odd last frame makes a")
-    drawing.text(20, tops[1] + 44, "patch with itself")
-    drawing.text(20, tops[2] + 26, "patches do not look at one")
-    drawing.text(20, tops[2] + 44, "another, so they run as a batch")
-    drawing.text(20, tops[3] + 17, "the prompts are a tree: what")
-    drawing.text(20, tops[3] + 35, "they share runs once; they are")
-    drawing.text(20, tops[3] + 53, "not kept")
-    drawing.text(20, tops[4] + 26, "the one wait for the device")
-    kept = (
-        (tops[2] - 6, 70, "features of the patches", "of this prefix"),
-        (tops[3] - 6, 70, "KV cache of the video", "rolled back to the common start"),
-        (tops[3] + 86, 70, "KV cache of the still video", "the first frame, repeated"),
-    )
-    for top, height, *lines in kept:
-        drawing.box(side, top, side_width, height, "kept", *lines)
-    drawing.arrow((side, tops[2] + 29), (x + width, tops[2] + 29), both=True)
-    drawing.arrow((side, tops[3] + 29), (x + width, tops[3] + 29), both=True)
-    drawing.arrow((side, tops[3] + 121), (x + width + 22, tops[3] + 121), (x + width + 22, tops[3] + 48),
-                  (x + width, tops[3] + 48), dashed=True)  # fmt: skip
-    drawing.text(20, tops[5] + 26, "dashed: only where r_static")
-    drawing.text(20, tops[5] + 44, "is not known yet")
-    drawing.box(side, tops[5] - 6, side_width, 70, "kept", "static baseline", "r_static by number and times")
-    drawing.arrow((side, tops[5] + 29), (x + width, tops[5] + 29), both=True)
+    for row, lines in (
+        (2, ("features of the patches", "of this prefix")),
+        (3, ("KV cache of the video", "rolled back, then extended")),
+        (4, ("KV cache of the still video", "the first frame, repeated")),
+        (5, ("static baseline", "r_static by instruction and times")),
+    ):
+        drawing.box(side, tops[row] - 6, side_width, 70, "kept", *lines)
+        if row != 4:
+            drawing.arrow((side, tops[row] + 29), (x + width, tops[row] + 29), both=True)
+    turn = x + width + 22
+    drawing.arrow((side, tops[4] + 29), (turn, tops[4] + 29), (turn, tops[3] + 48), (x + width, tops[3] + 48),
+                  both=True, dashed=True)  # fmt: skip
     return drawing
 
 

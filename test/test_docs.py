@@ -14,10 +14,18 @@ import pytest
 from topreward_ros.scoring.question.templates import PAPER, fill
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "bench/RESULTS.md", "training/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 #: Inline links and pictures of Markdown: [text](target) and ![text](target).
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"^```.*?^```$|^ {4}.*?$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
+
+
+def path_of(page: Path) -> str:
+    """Its path in the repository."""
+    return page.relative_to(ROOT).as_posix()
 
 
 def prose(page: Path) -> str:
@@ -48,7 +56,9 @@ def links() -> Iterator[tuple[Path, str]]:
 LINKS = list(links())
 
 
-@pytest.mark.parametrize(("page", "target"), LINKS, ids=[f"{page.name}:{target}" for page, target in LINKS])
+@pytest.mark.parametrize(
+    ("page", "target"), LINKS, ids=[f"{path_of(page)}:{target}" for page, target in LINKS]
+)
 def test_what_is_linked_is_there(page: Path, target: str) -> None:
     path, _, anchor = unquote(target).partition("#")
     file = (page.parent / path).resolve() if path else page
@@ -76,7 +86,7 @@ def test_the_question_is_quoted_as_it_is() -> None:
     assert f"`{PAPER}`\n" in (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=path_of)
 def test_files_that_are_named_are_there(page: Path) -> None:
     """Names in code type, of files of this repository or of the package."""
     text = page.read_text(encoding="utf-8")
@@ -88,6 +98,30 @@ def test_files_that_are_named_are_there(page: Path) -> None:
             assert any((root / name).exists() or (root / f"{name}.py").exists() for root in roots), (
                 f"{page.name} names {name}"
             )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=path_of)
+def test_what_is_said_to_stand_in_a_file_stands_there(page: Path) -> None:
+    """`name` in (or of) `file.py`: a class, a function or a constant."""
+    said = re.findall(r"`(\w+)` (?:in|of) `([\w/]+\.py)`", page.read_text(encoding="utf-8"))
+    assert said or page.name not in ("engine.md", "CONTRIBUTING.md"), "the search finds nothing any more"
+    for name, file in said:
+        path = next(root / file for root in (ROOT, ROOT / "topreward_ros") if (root / file).exists())
+        defined = rf"^ *(class|def) {name}\b|^{name}(:[^=]*)? = "
+        assert re.search(defined, path.read_text(encoding="utf-8"), re.MULTILINE), f"{name} in {file}"
+
+
+def test_the_drawing_and_its_text_name_the_steps_of_a_tick() -> None:
+    """In the order of `run_tick`; every step that is drawn is one that it calls."""
+    source = (ROOT / "topreward_ros/scoring/qwen3_vl/tick.py").read_text(encoding="utf-8")
+    body = source[source.index("def run_tick") : source.index("def encode")]
+    steps = ["begin_tick", "encode", "plan_passes", "answer", "read", "end_tick"]
+    places = [re.search(rf"\b{step}\(", body) for step in steps]
+    assert all(places) and [place.start() for place in places if place] == sorted(
+        place.start() for place in places if place
+    )
+    for text in (ROOT / "docs" / "tick.svg", ROOT / "docs" / "engine.md"):
+        assert all(re.search(rf"\b{step}\b", text.read_text(encoding="utf-8")) for step in steps), text.name
 
 
 def drawings() -> ModuleType:
