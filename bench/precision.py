@@ -33,7 +33,7 @@ from topreward_ros.core.frames import Frame, FrameSchedule
 from topreward_ros.core.progress import PrefixScore, live_progress
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline.engine_bench import SIZES, machine, make_video
-from topreward_ros.offline.plain_data import plain
+from topreward_ros.offline.json_values import plain
 from topreward_ros.offline.video import open_video
 from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
 from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million

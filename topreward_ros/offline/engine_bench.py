@@ -23,7 +23,7 @@ import torch
 
 from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import NS_PER_S, Frame
-from topreward_ros.offline.plain_data import plain
+from topreward_ros.offline.json_values import plain
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerSettings
 from topreward_ros.scoring.question.templates import read_templates
 from topreward_ros.scoring.qwen3_vl.references import PlainForward, PrefixCache

@@ -28,7 +28,7 @@ from topreward_ros.core.episode import (
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import NS_PER_S, Frame, FrameSchedule
 from topreward_ros.core.progress import PrefixScore, episode_minmax
-from topreward_ros.offline.plain_data import plain
+from topreward_ros.offline.json_values import plain
 from topreward_ros.offline.video import VideoError, open_video
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from topreward_ros.core.frames import Frame
-from topreward_ros.scoring.newest import Newest
+from topreward_ros.scoring.bounded_dict import Newest
 
 #: What decides a baseline beside its start: the instruction, and the times [s] or the number of the frames.
 Layout = tuple[str | float, ...]

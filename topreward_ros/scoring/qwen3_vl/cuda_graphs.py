@@ -19,7 +19,7 @@ from weakref import WeakSet
 import torch
 
 from topreward_ros.scoring.base import in_a_line
-from topreward_ros.scoring.newest import Newest
+from topreward_ros.scoring.bounded_dict import Newest
 
 _log = logging.getLogger(__name__)
 

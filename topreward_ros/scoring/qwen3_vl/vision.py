@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from topreward_ros.scoring.newest import Newest
+from topreward_ros.scoring.bounded_dict import Newest
 from topreward_ros.scoring.qwen3_vl.attention import apply_rotary
 from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphCache, GraphRunner, GraphWork
 from topreward_ros.scoring.qwen3_vl.linear import Packer
