@@ -33,7 +33,7 @@ from topreward_ros.core.frames import Frame, FrameSchedule
 from topreward_ros.core.progress import PrefixScore, live_progress
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline.engine_bench import SIZES, machine, make_video
-from topreward_ros.offline.json_values import plain
+from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.video import open_video
 from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
 from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million
@@ -219,7 +219,7 @@ def main() -> None:
     about = machine()
     Console().print(table_of(rows, about))
     if given.json:
-        content = {"machine": about, "rows": plain([asdict(row) for row in rows])}
+        content = {"machine": about, "rows": json_value([asdict(row) for row in rows])}
         given.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if given.plot:
         plot(rows, about, given.plot)

@@ -182,8 +182,8 @@ def _with_overrides(parameters: dict[str, Any], overrides: Sequence[str]) -> dic
             raise CommandError(f"--set {override}: write it as NAME=VALUE, for example sample_rate=4")
         if name not in usable:
             close = get_close_matches(name, usable, n=1)
-            mend = f"did you mean {close[0]}?" if close else f"there are {', '.join(usable)}"
-            raise CommandError(f"--set {override}: score takes no parameter {name!r}; {mend}")
+            fix = f"did you mean {close[0]}?" if close else f"there are {', '.join(usable)}"
+            raise CommandError(f"--set {override}: score takes no parameter {name!r}; {fix}")
         parameters[name] = _parse(name, text, parameters[name])
     return parameters
 

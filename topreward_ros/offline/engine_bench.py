@@ -23,7 +23,7 @@ import torch
 
 from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import NS_PER_S, Frame
-from topreward_ros.offline.json_values import plain
+from topreward_ros.offline.json_values import json_value
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerSettings
 from topreward_ros.scoring.question.templates import read_templates
 from topreward_ros.scoring.qwen3_vl.references import PlainForward, PrefixCache
@@ -211,7 +211,7 @@ def make_video(frames: int, height: int, width: int, seed: int = 0) -> list[Fram
 
 def to_json(rows: Sequence[Row]) -> dict[str, Any]:
     """Plain data; seconds, and nats for ``difference``; what was not measured is null."""
-    return {"format": JSON_FORMAT, "machine": machine(), "rows": plain([asdict(row) for row in rows])}
+    return {"format": JSON_FORMAT, "machine": machine(), "rows": json_value([asdict(row) for row in rows])}
 
 
 def _lines(path: str) -> list[str]:

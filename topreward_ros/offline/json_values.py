@@ -1,4 +1,4 @@
-"""From our values to what JSON knows."""
+"""From our values to those that JSON can hold."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from math import isfinite
 from typing import Any
 
 
-def plain(value: Any) -> Any:
-    """Replace what JSON does not know: an enum by its name in lower case, NaN and infinity by null."""
+def json_value(value: Any) -> Any:
+    """``value`` as JSON can hold it: an enum becomes its name in lower case, NaN and infinity become null.
+
+    >>> json_value({"times": (0.0, float("nan"))})
+    {'times': [0.0, None]}
+    """
     if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
+        return {name: json_value(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [json_value(item) for item in value]
     if isinstance(value, Enum):
         return value.name.lower()
     if isinstance(value, float) and not isfinite(value):

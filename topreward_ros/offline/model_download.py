@@ -212,7 +212,7 @@ def _sha256(path: Path) -> str:
 
 @contextmanager
 def _hub_call(name: str) -> Iterator[None]:
-    """Turn what the library raises into one line with a mend, and keep its own lines and bars away."""
+    """Turn what the library raises into one line that says how to fix it, and keep its own lines and bars away."""
     from huggingface_hub import errors, utils
 
     library: Any = utils  # exports more than it declares
@@ -236,13 +236,13 @@ def _hub_call(name: str) -> Iterator[None]:
         ) from error
     except Exception as error:  # of network libraries that change between versions
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            mend = "make room, or set HF_HOME to a folder on another disk"
+            fix = "make room, or set HF_HOME to a folder on another disk"
         elif isinstance(error, OSError) and error.filename is not None:
-            mend = "the hub's local cache must be writable; set HF_HOME to another folder"
+            fix = "the hub's local cache must be writable; set HF_HOME to another folder"
         else:
-            mend = "check the network"
+            fix = "check the network"
         raise DownloadError(
-            f"{name} cannot be downloaded ({in_a_line(error)}): {mend}, then run the same command "
+            f"{name} cannot be downloaded ({in_a_line(error)}): {fix}, then run the same command "
             "again; what has arrived is kept"
         ) from error
     finally:

@@ -28,7 +28,7 @@ from topreward_ros.core.episode import (
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import NS_PER_S, Frame, FrameSchedule
 from topreward_ros.core.progress import PrefixScore, episode_minmax
-from topreward_ros.offline.json_values import plain
+from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.video import VideoError, open_video
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo
 
@@ -79,7 +79,7 @@ class Curve:
         """The paper's progress (TOPReward eq. 2), which looks ahead: (K,) in [0, 1], or all NaN."""
         return episode_minmax(np.array([point.score.log_prob for point in self.points]))
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_json_value(self) -> dict[str, Any]:
         """The curve as plain data for JSON; NaN is None.
 
         ``format``: ``topreward_curve/1``; ``video``, ``duration`` [s], ``instruction``, ``state``,
@@ -115,12 +115,12 @@ class Curve:
             "scores": scores,
             "events": events,
         }
-        made: dict[str, Any] = plain(content)
+        made: dict[str, Any] = json_value(content)
         return made
 
     def to_json(self) -> str:
-        """The curve as JSON text, see `to_plain`."""
-        return _to_text(self.to_plain())
+        """The curve as JSON text, see `to_json_value`."""
+        return _to_text(self.to_json_value())
 
 
 #: What came of a video: its curve, or what went wrong.
@@ -128,10 +128,10 @@ Outcome = Curve | UserError
 
 
 def outcomes_to_json(videos: Sequence[str], outcomes: Sequence[Outcome]) -> str:
-    """Several as JSON text: ``format``: ``topreward_curves/1``; ``curves``: of each what `Curve.to_plain`
+    """Several as JSON text: ``format``: ``topreward_curves/1``; ``curves``: of each what `Curve.to_json_value`
     gives, or ``video`` and ``error`` where there is none."""
     curves = [
-        outcome.to_plain() if isinstance(outcome, Curve) else {"video": video, "error": str(outcome)}
+        outcome.to_json_value() if isinstance(outcome, Curve) else {"video": video, "error": str(outcome)}
         for video, outcome in zip(videos, outcomes, strict=True)
     ]
     return _to_text({"format": JSON_FORMAT_OF_SEVERAL, "curves": curves})

@@ -1,4 +1,4 @@
-"""A dictionary of bounded size: the newest that were put in."""
+"""A dictionary that never holds more than a given number of entries."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class Newest(dict[Key, Value]):
-    """Where a new key would be one too many, the oldest goes.
+class BoundedDict(dict[Key, Value]):
+    """Keeps the newest ``capacity`` keys: a new one beyond them drops the oldest.
 
-    >>> known = Newest(2)
+    Only assignment by key is bounded, not `update` or `setdefault`.
+
+    >>> squares = BoundedDict(2)
     >>> for number in (1, 2, 1, 3):
-    ...     known[number] = number**2
-    >>> known
+    ...     squares[number] = number**2
+    >>> squares
     {2: 4, 3: 9}
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, capacity: int) -> None:
         super().__init__()
-        self._most = most
+        self._capacity = capacity
 
     def __setitem__(self, key: Key, value: Value) -> None:
-        if key not in self and len(self) >= self._most:
+        if key not in self and len(self) >= self._capacity:
             del self[next(iter(self))]
         super().__setitem__(key, value)

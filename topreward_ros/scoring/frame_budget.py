@@ -41,11 +41,11 @@ class FrameBudget:
         budget = frames // 4 * 2  # whole pairs
         info, settings = self._info, self._settings
         said = f"out of memory on {info.device} with {frames} frames of up to {info.max_pixels} pixels"
-        mend = (
+        fix = (
             f"set a smaller max_pixels (now {settings.max_pixels}) or max_frames (now "
             f"{settings.max_frames}), or another device"
         )
         if budget < FEWEST_FRAMES:
-            raise ScorerError(f"{said}: {mend}")
+            raise ScorerError(f"{said}: {fix}")
         self._frames = budget
-        _log.warning("%s: from now on at most %d are scored, every second pair goes; %s", said, budget, mend)
+        _log.warning("%s: from now on at most %d are scored, every second pair goes; %s", said, budget, fix)

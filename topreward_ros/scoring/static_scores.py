@@ -1,25 +1,25 @@
-"""What is known of the static baseline: the score of a video in which nothing moves, by its layout."""
+"""The static baselines of an episode that are known: scores of a video in which nothing moves."""
 
 from __future__ import annotations
 
 from topreward_ros.core.frames import Frame
-from topreward_ros.scoring.bounded_dict import Newest
+from topreward_ros.scoring.bounded_dict import BoundedDict
 
-#: What decides a baseline beside its start: the instruction, and the times [s] or the number of the frames.
-Layout = tuple[str | float, ...]
+#: What a baseline depends on beside the still frame: the instruction, and the times [s] or the number of frames.
+BaselineKey = tuple[str | float, ...]
 
-_MOST = 4096
+_MAX_BASELINES = 4096
 
 
-class StaticScores(Newest[Layout, float]):
-    """Baselines of one episode, log p(" True") [nat] each; the oldest goes when there are too many."""
+class StaticScores(BoundedDict[BaselineKey, float]):
+    """Log p(" True") [nat] of the first frame repeated, by instruction and times; for one episode."""
 
     def __init__(self) -> None:
-        super().__init__(_MOST)
+        super().__init__(_MAX_BASELINES)
         self._start: Frame | None = None
 
     def use_start(self, start: Frame) -> None:
-        """``start`` is what stands still; those of another episode are void."""
+        """Take ``start`` as the still frame; baselines of any other frame are dropped."""
         if start is not self._start:
             self.clear()
             self._start = start

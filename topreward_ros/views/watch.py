@@ -166,20 +166,20 @@ def view(log: WatchLog, now_s: float, width: int, height: int | None = None) -> 
     known of the numbers and the newest event stay.
     """
     inner = max(width - 4, 30)
-    layout = _Layout(min(len(log.events), _EVENTS_SHOWN))
-    picture = _picture(log, now_s, width, layout)
+    plan = _RowPlan(min(len(log.events), _EVENTS_SHOWN))
+    picture = _picture(log, now_s, width, plan)
     if height is None:
         return picture
     spare = height - _rows(picture, width)
     if spare < 0:
-        layout = _tight(log, inner, height)
+        plan = _tight(log, inner, height)
     elif log.newest is not None:
-        layout = replace(layout, chart=min(_CHART_ROWS + spare, _HIGHEST_CHART))
-    return _picture(log, now_s, width, layout)
+        plan = replace(plan, chart=min(_CHART_ROWS + spare, _HIGHEST_CHART))
+    return _picture(log, now_s, width, plan)
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
+class _RowPlan:
     """How much of what is shown, in rows."""
 
     events: int
@@ -189,22 +189,22 @@ class _Layout:
     brief: bool = False  #: a task takes two rows at most, any other text one
 
 
-def _tight(log: WatchLog, inner: int, height: int) -> _Layout:
+def _tight(log: WatchLog, inner: int, height: int) -> _RowPlan:
     """Hand the rows out, the most important first."""
-    layout = _Layout(events=min(len(log.events), 1), chart=0, numbers=0, gaps=False, brief=True)
-    room = height - _rows(_picture(log, 0.0, inner + 4, layout), inner + 4)
+    plan = _RowPlan(events=min(len(log.events), 1), chart=0, numbers=0, gaps=False, brief=True)
+    room = height - _rows(_picture(log, 0.0, inner + 4, plan), inner + 4)
     if log.newest is not None:
-        layout = replace(layout, numbers=min(max(room, 0), _NUMBER_ROWS))
-        room -= layout.numbers
+        plan = replace(plan, numbers=min(max(room, 0), _NUMBER_ROWS))
+        room -= plan.numbers
         if room > _LOWEST_CHART:  # and one for the axis
-            layout = replace(layout, chart=min(room - 1, _CHART_ROWS))
-            room -= layout.chart + 1
-    gaps = replace(layout, gaps=True)
+            plan = replace(plan, chart=min(room - 1, _CHART_ROWS))
+            room -= plan.chart + 1
+    gaps = replace(plan, gaps=True)
     needed = sum(isinstance(part, _Gap) for part in _parts(log, 0.0, inner, gaps))
     if room >= needed:
-        layout, room = gaps, room - needed
-    older = min(max(room, 0), min(len(log.events), _EVENTS_SHOWN) - layout.events)
-    return replace(layout, events=layout.events + older)
+        plan, room = gaps, room - needed
+    older = min(max(room, 0), min(len(log.events), _EVENTS_SHOWN) - plan.events)
+    return replace(plan, events=plan.events + older)
 
 
 def _rows(picture: RenderableType, width: int) -> int:
@@ -216,38 +216,38 @@ class _Gap(Text):
     """An empty row between two parts."""
 
 
-def _picture(log: WatchLog, now_s: float, width: int, layout: _Layout) -> RenderableType:
+def _picture(log: WatchLog, now_s: float, width: int, plan: _RowPlan) -> RenderableType:
     sample = log.newest
     episode = f"episode {sample.episode_id}" if sample and sample.episode_id else ""
     model = f"model {log.model}" if log.model else ""
     return Panel(
-        Group(*_parts(log, now_s, max(width - 4, 30), layout)),
+        Group(*_parts(log, now_s, max(width - 4, 30), plan)),
         title=Text(f"{log.title}  {log.topic}", style="bold"), title_align="left",
         subtitle=Text("  ".join(filter(None, [episode, model])), style="dim"), subtitle_align="right",
         box=box.ROUNDED, border_style="blue", width=width,
     )  # fmt: skip
 
 
-def _parts(log: WatchLog, now_s: float, inner: int, layout: _Layout) -> list[RenderableType]:
+def _parts(log: WatchLog, now_s: float, inner: int, plan: _RowPlan) -> list[RenderableType]:
     """From top to bottom."""
     sample = log.newest
     groups: list[list[RenderableType]] = []
     if log.caption:
-        groups.append([_cut(Text(log.caption, style="italic"), layout.brief)])
+        groups.append([_cut(Text(log.caption, style="italic"), plan.brief)])
     if sample is None:
         groups.append([Text(log.waiting, style="dim")])
     else:
-        groups += [[_headline(sample, inner, layout.brief)], [_bar(sample.progress, inner)]]
-        if layout.chart:
-            groups.append([_chart(log.scores, inner, layout.chart)])
-        if layout.numbers:
-            groups.append([_numbers(log, sample, now_s, layout.numbers)])
-    groups.append(_notes(log, layout.brief))
-    if layout.events:
-        groups.append([_events(log, layout)])
+        groups += [[_headline(sample, inner, plan.brief)], [_bar(sample.progress, inner)]]
+        if plan.chart:
+            groups.append([_chart(log.scores, inner, plan.chart)])
+        if plan.numbers:
+            groups.append([_numbers(log, sample, now_s, plan.numbers)])
+    groups.append(_notes(log, plan.brief))
+    if plan.events:
+        groups.append([_events(log, plan)])
     parts: list[RenderableType] = []
     for group in filter(None, groups):
-        parts += [_Gap(), *group] if parts and layout.gaps else group
+        parts += [_Gap(), *group] if parts and plan.gaps else group
     return parts
 
 
@@ -368,16 +368,16 @@ def _cut(text: Text, brief: bool) -> Text:
     return text
 
 
-def _events(log: WatchLog, layout: _Layout) -> RenderableType:
+def _events(log: WatchLog, plan: _RowPlan) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", no_wrap=True, style="dim")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold", style="dim")
-    for event in list(log.events)[-layout.events :]:
+    for event in list(log.events)[-plan.events :]:
         at_hand = log.newest is None or event.episode_id == log.newest.episode_id
         table.add_row(
             f"{log.event_time_s(event):.1f} s" if at_hand else "before",
             Text(event.type, style=_EVENT_STYLES.get(event.type, "bold yellow")),
-            _cut(Text(printable(event.message, _LONGEST_TEXT)), layout.brief),
+            _cut(Text(printable(event.message, _LONGEST_TEXT)), plan.brief),
         )
     return table

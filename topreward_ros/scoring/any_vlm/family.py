@@ -2,7 +2,7 @@
 
 The stream is that of the method: the opened turn of the user, the video, the question, and nothing behind
 it; with ``chat_template`` the turn is closed and the assistant's opened. Nothing the instruction says is ever
-read as structure: see `Family.plain`. A family is chosen by the model type in config.json: video_families.py
+read as structure: see `Family.escaped`. A family is chosen by the model type in config.json: video_families.py
 has those that are laid out here, image_family.py the one for all others. Running the model is the business
 of transformers_vlm.py.
 """
@@ -68,7 +68,7 @@ class Family(ABC):
     def forget(self) -> None:  # noqa: B027 - not every family keeps something
         """Give back what is kept of the newest video."""
 
-    def plain(self, instruction: str) -> str:
+    def escaped(self, instruction: str) -> str:
         """``instruction`` with a space in every token of the model's own that it has in it."""
         text = encodable(instruction)
         for token in self._added:

@@ -32,7 +32,7 @@ from topreward_ros.scoring.frame_budget import FrameBudget
 from topreward_ros.scoring.question.answers import read_answers
 from topreward_ros.scoring.question.prompts import InstructionReader, told_time
 from topreward_ros.scoring.question.templates import fill
-from topreward_ros.scoring.static_scores import Layout, StaticScores
+from topreward_ros.scoring.static_scores import BaselineKey, StaticScores
 
 
 class TransformersVlmScorer(SequentialScorer):
@@ -86,7 +86,7 @@ class TransformersVlmScorer(SequentialScorer):
 
     def _ask(self, instruction: str, video: Video) -> PrefixScore:
         """The score of ``video`` without a baseline."""
-        text = self._family.plain(self._reader.cut(instruction))
+        text = self._family.escaped(self._reader.cut(instruction))
         questions = [fill(template, text) + self._closing for template in self._templates]
         answers = torch.stack([self._run(inputs) for inputs in self._family.inputs(video, questions)])
         seen = f"{len(video.frames)} frames"
@@ -107,7 +107,7 @@ class TransformersVlmScorer(SequentialScorer):
         """What ``video`` would score if nothing moved in it."""
         self._static_scores.use_start(video.frames[0])
         times = video.seconds if self._family.tells_times else ()
-        layout: Layout = (instruction, len(video.frames), *times)
-        if layout not in self._static_scores:
-            self._static_scores[layout] = self._ask(instruction, video.still()).log_prob
-        return self._static_scores[layout]
+        key: BaselineKey = (instruction, len(video.frames), *times)
+        if key not in self._static_scores:
+            self._static_scores[key] = self._ask(instruction, video.still()).log_prob
+        return self._static_scores[key]

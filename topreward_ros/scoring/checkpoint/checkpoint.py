@@ -146,13 +146,13 @@ def _check_type(folder: Path, model_type: Any) -> None:
 
     if isinstance(model_type, str) and model_type in KNOWN:
         return
-    mend = (
+    fix = (
         "use Qwen3-VL ('qwen3_vl', 'qwen3_vl_moe'), or another model of images and text that it knows, such "
         "as Qwen2.5-VL, InternVL3, SmolVLM2 or Molmo2"
     )
     if model_type == "internvl_chat":
-        mend = "get the same model in the layout of transformers, whose name on the hub ends in -hf"
+        fix = "get the same model in the layout of transformers, whose name on the hub ends in -hf"
     raise ScorerError(
         f"{folder} holds a model of type {model_type!r}, which transformers {transformers.__version__} does "
-        f"not know as one that reads images and text: {mend}"
+        f"not know as one that reads images and text: {fix}"
     )

@@ -80,10 +80,10 @@ def _hub_folder(name: str) -> Path:
 def _check_folder(folder: Path) -> None:
     missing = missing_files(folder)
     if missing:
-        mend = "copy all files of the checkpoint there, or name a folder that has them"
+        fix = "copy all files of the checkpoint there, or name a folder that has them"
         if folder == EMBEDDED_FOLDER:
-            mend = "the installation is not complete; install the package again"
-        raise ScorerError(f"{folder} has no {' and no '.join(missing)}: {mend}")
+            fix = "the installation is not complete; install the package again"
+        raise ScorerError(f"{folder} has no {' and no '.join(missing)}: {fix}")
 
 
 def missing_files(folder: Path) -> list[str]:

@@ -137,11 +137,11 @@ def load_weights(
         model: Qwen3VLForConditionalGeneration = loaded[0].to(device).eval()
     except Exception as error:
         if is_out_of_memory(error):
-            mend = "use a smaller model, another device, or dtype bfloat16"
+            fix = "use a smaller model, another device, or dtype bfloat16"
         else:
-            mend = "the checkpoint is damaged or of another architecture; copy it again"
+            fix = "the checkpoint is damaged or of another architecture; copy it again"
         raise ScorerError(
-            f"{checkpoint.folder} cannot be loaded on {device} in {dtype} ({in_a_line(error)}): {mend}"
+            f"{checkpoint.folder} cannot be loaded on {device} in {dtype} ({in_a_line(error)}): {fix}"
         ) from error
     missing = sorted(loaded[1]["missing_keys"])
     if missing:  # transformers would fill them with random numbers

@@ -28,10 +28,10 @@ GENERAL_MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 _LONGEST_QUOTE = 100  # characters of an instruction in a warning
 
 
-def plain(instruction: str) -> str:
+def normalized_instruction(instruction: str) -> str:
     """What two instructions must share to be the same: not case, white space or a full stop at the end.
 
-    >>> plain("  Open the\\n drawer. ")
+    >>> normalized_instruction("  Open the\\n drawer. ")
     'open the drawer'
     """
     return " ".join(instruction.casefold().split()).removesuffix(".").rstrip()
@@ -39,13 +39,13 @@ def plain(instruction: str) -> str:
 
 def is_known(instruction: str, info: ScorerInfo) -> bool:
     """Whether the model understands ``instruction``. There is nothing to understand in an empty one."""
-    text = plain(instruction)
-    return not info.instructions or not text or text in _plain_texts(info.instructions)
+    text = normalized_instruction(instruction)
+    return not info.instructions or not text or text in _normalized_instructions(info.instructions)
 
 
 @lru_cache(maxsize=4)
-def _plain_texts(instructions: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(map(plain, instructions))
+def _normalized_instructions(instructions: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(normalized_instruction, instructions))
 
 
 def unknown_instruction_warning(instruction: str, info: ScorerInfo, option: str) -> str:
@@ -56,7 +56,7 @@ def unknown_instruction_warning(instruction: str, info: ScorerInfo, option: str)
     if is_known(instruction, info):
         return ""
     asked = " ".join(instruction.split())[:_LONGEST_QUOTE]
-    (closest,) = get_close_matches(plain(asked), info.instructions, n=1, cutoff=0.0)
+    (closest,) = get_close_matches(normalized_instruction(asked), info.instructions, n=1, cutoff=0.0)
     return (
         f"model '{info.model_id}' does not know the instruction '{asked}', so its numbers will mean nothing: "
         f"it only understands a list of instructions, of which '{closest}' is the closest "
@@ -75,10 +75,12 @@ class TrainedPromptTokens(PromptTokens):
         framing: Framing = AUTHORS,
     ) -> None:
         super().__init__(tokenizer, templates, framing)
-        self._trained = {plain(wording): wording for wording in reversed(instructions)}
+        self._trained = {normalized_instruction(wording): wording for wording in reversed(instructions)}
         self._trained |= {wording: wording for wording in instructions}
 
     def after_video(self, instruction: str) -> list[list[int]]:
         """See `PromptTokens.after_video`."""
-        trained = self._trained.get(instruction) or self._trained.get(plain(instruction), instruction)
+        trained = self._trained.get(instruction) or self._trained.get(
+            normalized_instruction(instruction), instruction
+        )
         return super().after_video(trained)

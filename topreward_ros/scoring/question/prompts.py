@@ -123,14 +123,14 @@ class PromptTokens:
     def __init__(
         self, tokenizer: Tokenizer, templates: Sequence[str] = (PAPER,), framing: Framing = AUTHORS
     ) -> None:
-        from tokenizers import Tokenizer as PlainTokenizer
+        from tokenizers import Tokenizer as TextTokenizer
 
         # The same merges, but no added token: text alone comes out, whatever stands in it.
-        self._plain = PlainTokenizer(tokenizer.model)
+        self._text_tokenizer = TextTokenizer(tokenizer.model)
         if tokenizer.normalizer is not None:
-            self._plain.normalizer = tokenizer.normalizer
+            self._text_tokenizer.normalizer = tokenizer.normalizer
         if tokenizer.pre_tokenizer is not None:
-            self._plain.pre_tokenizer = tokenizer.pre_tokenizer
+            self._text_tokenizer.pre_tokenizer = tokenizer.pre_tokenizer
         self._templates = tuple(templates)
         self._framing = framing
         self._reader = InstructionReader()
@@ -150,7 +150,7 @@ class PromptTokens:
 
     def text(self, text: str) -> list[int]:
         """Ids of ``text`` as plain text: no id of an added token is among them."""
-        return list(self._plain.encode(encodable(text), add_special_tokens=False).ids)
+        return list(self._text_tokenizer.encode(encodable(text), add_special_tokens=False).ids)
 
     def before_patch(self, seconds: float, first: bool) -> list[int]:
         """Ids from the end of the last patch (or the very start) to the first pad of the next."""

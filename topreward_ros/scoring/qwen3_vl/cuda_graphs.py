@@ -19,7 +19,7 @@ from weakref import WeakSet
 import torch
 
 from topreward_ros.scoring.base import in_a_line
-from topreward_ros.scoring.bounded_dict import Newest
+from topreward_ros.scoring.bounded_dict import BoundedDict
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class GraphCache:
     """The captured graphs of one kind of work, by shape."""
 
     def __init__(self) -> None:
-        self._graphs: Newest[Hashable, CapturedGraph] = Newest(_MOST_GRAPHS)
+        self._graphs: BoundedDict[Hashable, CapturedGraph] = BoundedDict(_MOST_GRAPHS)
         self._misses: dict[Hashable, int] = {}
 
     def get(self, shape: Hashable) -> CapturedGraph | None:

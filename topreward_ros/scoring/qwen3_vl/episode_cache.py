@@ -21,7 +21,7 @@ from topreward_ros.scoring.qwen3_vl.language import Pass, PatchFeatures
 from topreward_ros.scoring.qwen3_vl.patch import FramePair, Patch, pair_up
 from topreward_ros.scoring.qwen3_vl.prompt_tree import PromptTree, make_prompt_tree
 from topreward_ros.scoring.qwen3_vl.video_cache import VideoCache
-from topreward_ros.scoring.static_scores import Layout, StaticScores
+from topreward_ros.scoring.static_scores import BaselineKey, StaticScores
 
 
 class TickPasses(NamedTuple):
@@ -132,7 +132,7 @@ class EpisodeCache:
     def _lacking(self, pairs: Iterable[FramePair]) -> list[FramePair]:
         return [frames for frames in dict.fromkeys(pairs) if frames not in self._features]
 
-    def _plan_static_pass(self, instruction: str, start: Frame, key: Layout) -> Pass:
+    def _plan_static_pass(self, instruction: str, start: Frame, key: BaselineKey) -> Pass:
         video = [Patch(start, start, float(seconds)) for seconds in key[1:]]
         return self._static_video.plan_pass(video, self._features, self.prompts(instruction))
 
@@ -157,15 +157,15 @@ class EpisodeCache:
         """Bring that KV cache to ``video``, all of whose features are here."""
         self._next_video.commit(video, self._features, self.prompts(instruction))
 
-    def knows_static(self, key: Layout) -> bool:
+    def knows_static(self, key: BaselineKey) -> bool:
         """Whether the baseline for ``key``, of this episode's first frame, is known."""
         return key in self._static_scores
 
-    def plan_static_pass(self, instruction: str, key: Layout) -> Pass:
+    def plan_static_pass(self, instruction: str, key: BaselineKey) -> Pass:
         """The pass for the baseline for ``key``; the features of the first frame are here."""
         return self._plan_static_pass(instruction, self.prefix[0], key)
 
-    def add_static(self, key: Layout, log_prob: float) -> None:
+    def add_static(self, key: BaselineKey, log_prob: float) -> None:
         """Take the baseline for ``key`` [nat]."""
         self._static_scores[key] = log_prob
 
@@ -175,6 +175,6 @@ class EpisodeCache:
         return self._next_video.plan_pass(video, self._features, self.prompts(instruction))
 
 
-def baseline_key(instruction: str, video: list[Patch]) -> Layout:
+def baseline_key(instruction: str, video: list[Patch]) -> BaselineKey:
     """What a static baseline depends on beside the first frame: the instruction, and the patches' times."""
     return (instruction, *(patch.seconds for patch in video))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from topreward_ros.scoring.bounded_dict import Newest
+from topreward_ros.scoring.bounded_dict import BoundedDict
 from topreward_ros.scoring.qwen3_vl.attention import apply_rotary
 from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphCache, GraphRunner, GraphWork
 from topreward_ros.scoring.qwen3_vl.linear import Packer
@@ -42,7 +42,9 @@ class VisionModel:
     def __init__(self, visual: Any, graphs: GraphRunner | None = None) -> None:
         """``graphs``: of the model's device, where the vision model may run as CUDA graphs."""
         self._visual = visual
-        self._positions: Newest[tuple[int, int], _Positions] = Newest(_MOST_SIZES)  # by rows and columns
+        self._positions: BoundedDict[tuple[int, int], _Positions] = BoundedDict(
+            _MOST_SIZES
+        )  # by rows and columns
         self._graphs = graphs
         self._graph_cache = GraphCache()
         packer = Packer(visual)
