@@ -1,7 +1,7 @@
 """The shipped files: where they lie, what the videos show, and the monitor's defaults (config/monitor.yaml).
 
-Needs neither rclpy nor torch, so that the node, the launch files and the command line read the same
-file. It does not look into parameter files of users: those are ROS 2's business.
+This module needs neither rclpy nor torch, so that the node, the launch files and the command line read the
+same file. Parameter files of users are read by ROS 2, not here.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ PACKAGE = "topreward_ros"
 
 @dataclass(frozen=True, slots=True)
 class DemoClip:
-    """A shipped video, and what a monitor that works makes of it."""
+    """A shipped video, and the result that it has in a monitor that works."""
 
     name: str
     video: str  #: for `shared_file`
     caption: str  #: what it shows and what to look at
     succeeds: bool
-    progress: tuple[float, float]  #: at the end, at least and at most
+    progress: tuple[float, float]  #: lowest and highest that is expected at the end
 
 
-#: What the robot was told to do in all of them.
+#: What the robot was told to do in all shipped videos.
 DEMO_TASK = "open the drawer"
 DEMO_CLIPS = (
     DemoClip(
@@ -54,7 +54,7 @@ DEMO_CLIPS = (
         progress=(0.0, 0.1),
     ),
 )
-#: The one in which the robot does it.
+#: The video in which the robot does its task.
 DEMO_VIDEO = DEMO_CLIPS[0].video
 
 _PACKAGE_FOLDER = Path(__file__).absolute().parent
@@ -84,9 +84,9 @@ def config_file(name: str) -> Path:
 
 
 def large_image_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a process needs beside ``environ`` so that Fast DDS has room in shared memory for camera images.
+    """Variables to add to ``environ`` so that Fast DDS has room in shared memory for camera images.
 
-    Nothing, when there is a profile in ``environ`` already: it is the user's. Errors as `shared_file`.
+    There are none where ``environ`` names a profile already, which is the user's. Errors as `shared_file`.
     """
     variable = "FASTRTPS_DEFAULT_PROFILES_FILE"
     return {} if variable in environ else {variable: str(config_file("fastdds_large_images.xml"))}

@@ -1,11 +1,11 @@
-"""The command `topreward`: its parser, and what becomes of errors.
+"""The command `topreward`: its parser and its exit status.
 
-Arguments and exit statuses only; what the commands do stands in offline/ and in nodes/watch.py and
-nodes/demo.py, and how it looks in views/. Imports of a command are made when it runs, so that `--help` is
-quick and `score` and `models` work where there is no ROS 2.
+What the commands do stands in offline/, nodes/watch.py and nodes/demo.py, and how it looks in views/. A
+command imports what it needs when it runs, so that `--help` is quick and `score` and `models` work where
+there is no ROS 2.
 
-Exit status: 0 done, 1 an error that is named on stderr in one line, or (without one) a reader of our output
-that left early, 2 wrong usage, 130 interrupted.
+Exit status: 0 done; 1 an error, which is named on stderr in one line, or (without a line) the reader of our
+output left early; 2 wrong usage; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ try:
 
     from topreward_ros.cli import bench, demo, models, score, watch
     from topreward_ros.core.errors import UserError
-except KeyboardInterrupt:  # a person who is quicker than these imports wants no traceback, either
+except KeyboardInterrupt:  # no traceback for Ctrl-C during these imports, either
     sys.exit(130)
 
 _INTERRUPTED = 130
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _drop_output() -> None:
-    """Let the flush at the very end succeed, though nobody takes what is left."""
+    """Send the rest of the output nowhere, so that the flush at the end of the process succeeds."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -74,7 +74,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Our arguments, and those from ``--ros-args`` on, which are ROS 2's."""
+    """Split ``argv`` into our arguments and those from ``--ros-args`` on, which are for ROS 2."""
     at = argv.index(_ROS_ARGUMENTS) if _ROS_ARGUMENTS in argv else len(argv)
     return argv[:at], argv[at:]
 
@@ -108,7 +108,7 @@ class _Version(argparse.Action):
 
 
 def _version() -> str:
-    """Of the package.xml that belongs to the running code."""
+    """The version in the package.xml that belongs to the running code."""
     from xml.etree import ElementTree
 
     from topreward_ros.defaults import shared_file

@@ -17,14 +17,14 @@ def add_parser(commands: Any) -> None:
         epilog="Example: topreward models download Qwen/Qwen3-VL-8B-Instruct",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    about_list = "the embedded model, those in the local hub cache, and others that can be got"
+    about_list = "the embedded model, those in the local hub cache, and others to download"
     actions.add_parser("list", help=about_list, description=about_list).set_defaults(run=_list)
     for name, run, about in (
         ("info", _info, "what is in a model: size, hash, frame size, instructions it understands"),
         (
             "download",
             _download,
-            "get a model of the Hugging Face hub; goes on where it was interrupted",
+            "download a model from the Hugging Face hub, or what is missing of it",
         ),
         ("check", _check, "load a model and score the shipped video with it; status 1 if that fails"),
     ):

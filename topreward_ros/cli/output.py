@@ -36,7 +36,7 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
 
 
 def check_outputs(options: argparse.Namespace) -> None:
-    """Say before the work that ``--json`` or ``--plot`` could not be written."""
+    """Raise `CommandError` before the work where ``--json`` or ``--plot`` cannot be written."""
     check_output(options.json)
     check_output(options.plot)
     if options.plot and options.plot.suffix.lower() not in PICTURES:
@@ -44,7 +44,7 @@ def check_outputs(options: argparse.Namespace) -> None:
 
 
 def check_output(name: str | Path | None) -> None:
-    """Say before the work that its result could not be written."""
+    """Raise `CommandError` before the work where its result cannot be written to ``name``."""
     if name in (None, "-"):
         return
     path = Path(str(name)).absolute()
@@ -55,7 +55,7 @@ def check_output(name: str | Path | None) -> None:
 
 
 def results_console(options: argparse.Namespace) -> Console:
-    """What is for people goes to stderr when the JSON goes to stdout."""
+    """Where results for people go: to stdout, or to stderr when the JSON goes to stdout."""
     from rich.console import Console
 
     return Console(stderr=options.json == "-", highlight=False)
@@ -63,7 +63,7 @@ def results_console(options: argparse.Namespace) -> Console:
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Name the file when writing it fails all the same: a disk may be full."""
+    """Raise `CommandError` that names ``path`` where writing it fails after all: a disk may be full."""
     try:
         yield
     except OSError as error:
@@ -87,7 +87,7 @@ def show(content: Any) -> None:
 
 
 def warn_of_unknown_instruction(instruction: str, info: ScorerInfo) -> None:
-    """Say on stderr that the model does not know ``instruction``; nothing where it does."""
+    """Say on stderr that the model does not know ``instruction``, where it does not."""
     from topreward_ros.core.printable import printable
     from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
 
@@ -96,7 +96,7 @@ def warn_of_unknown_instruction(instruction: str, info: ScorerInfo) -> None:
 
 
 def ros_half(name: str) -> Any:
-    """The module of a command that needs ROS 2."""
+    """The module in nodes/ of a command that needs ROS 2. Raises `CommandError` where ROS 2 is missing."""
     from importlib import import_module
 
     try:

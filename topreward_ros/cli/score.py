@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from topreward_ros.offline.score_video import Curve, Outcome
     from topreward_ros.scoring.base import ScorerSettings
 
-# Parameters that say how the live node gets images and when it speaks, or that have an option of their own.
+# Parameters of `--set` that make no sense here: they say how the live node gets images and how often it
+# publishes, or they have an option of their own.
 _NOT_FOR_SCORE = frozenset(
     ("task", "model", "image_topics", "image_transport", "camera_layout", "stale_timeout", "autostart")
 ) | {"heartbeat_rate", "diagnostics_rate"}
@@ -150,7 +151,7 @@ def _show_and_write(options: argparse.Namespace, curve: Curve) -> None:
 
 
 def _show_and_write_several(options: argparse.Namespace, outcomes: list[Outcome]) -> int:
-    """1 when one of them has no curve."""
+    """Show and write the curves; the exit status, 1 where a video has no curve."""
     from topreward_ros.offline.score_video import Curve, outcomes_to_json
     from topreward_ros.views import terminal
 

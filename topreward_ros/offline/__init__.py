@@ -1,1 +1,1 @@
-"""The same line without ROS: videos and bags in, curves and files out."""
+"""Scoring without ROS: videos in, curves and files out; and the models that score."""

@@ -1,8 +1,8 @@
 """How fast the incremental scorer is, beside two other ways to the same numbers, in one run.
 
-Every case scores the K = 15 uniform prefixes of an episode (TOPReward, section 4) with each way on the same
-model and the same frames, and the last tick alone: one more frame when all before it was scored. What a plain
-forward pass says is the truth; the largest distance from it is reported beside the times.
+Every case measures each way twice, on the same model and the same frames: the K = 15 uniform prefixes of an
+episode (TOPReward, section 4), and the last tick alone, which is one more frame when all before it were
+scored. A plain forward pass is the reference; the largest distance from it is reported beside the times.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ OURS, PLAIN, CACHE = "incremental", "plain forward", "prefix cache"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is measured; ``ways`` beside the incremental one."""
+    """What is measured."""
 
     model: str  #: its name, a key of `SIZES` where `run` loads it
     frames: int
     prompts: int
-    ways: tuple[str, ...] = (PLAIN, CACHE)
+    ways: tuple[str, ...] = (PLAIN, CACHE)  #: beside the incremental one, which is always measured
 
 
 @dataclass(slots=True)
 class Measured:
-    """Seconds of one way in one case. NaN: not measured."""
+    """The seconds that one way took in one case; NaN where it was not measured."""
 
     episode: float = nan
     last_tick: float = nan
@@ -59,7 +59,7 @@ class Measured:
 
 @dataclass(slots=True)
 class Row:
-    """What came of a case."""
+    """The measurements of a case."""
 
     case: Case
     ways: dict[str, Measured] = field(default_factory=dict)
@@ -83,7 +83,7 @@ FULL = (
 
 
 def machine() -> dict[str, Any]:
-    """Where the numbers come from."""
+    """The machine that the numbers come from."""
     names = [line.split(":")[1] for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     return {
         "processor": " ".join((names or [platform.processor()])[0].split()),
@@ -122,7 +122,7 @@ def _settings(case: Case, threads: int) -> ScorerSettings:
 def measure(
     case: Case, loaded: LoadedModel, settings: ScorerSettings, size: tuple[int, int] | None = None
 ) -> Row:
-    """One case, each way with nothing computed before but what it keeps itself.
+    """Measure one case. Each way starts with nothing computed, and uses only what it keeps itself.
 
     ``size``: (height, width) of the frames, of a model that is not in `SIZES`.
     """
@@ -164,7 +164,7 @@ def _maker(way: str, loaded: LoadedModel, settings: ScorerSettings) -> Callable[
 def _episode(
     scorers: dict[str, PrefixScorer], video: list[Frame], ends: list[int], measured: dict[str, Measured]
 ) -> dict[str, list[PrefixScore]]:
-    """Score every prefix with one way after the other, so that a busy machine is busy for all of them."""
+    """Score each prefix in all ways before the next, so that other load on the machine slows all of them."""
     scores: dict[str, list[PrefixScore]] = {way: [] for way in scorers}
     for way in scorers:
         measured[way].episode = 0.0
@@ -198,7 +198,7 @@ def capture_ahead(scorer: PrefixScorer) -> None:
 
 
 def make_video(frames: int, height: int, width: int, seed: int = 0) -> list[Frame]:
-    """Noise over a moving gradient: no two frames are alike."""
+    """Frames of noise over a moving gradient, no two alike."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:height, 0:width]
     made = []
@@ -210,7 +210,7 @@ def make_video(frames: int, height: int, width: int, seed: int = 0) -> list[Fram
 
 
 def to_json(rows: Sequence[Row]) -> dict[str, Any]:
-    """Plain data; seconds, and nats for ``difference``; what was not measured is null."""
+    """The results for JSON: times in seconds, ``difference`` in nats, null where nothing was measured."""
     return {"format": JSON_FORMAT, "machine": machine(), "rows": json_value([asdict(row) for row in rows])}
 
 

@@ -1,9 +1,9 @@
-"""Gets a model from the Hugging Face hub into its local cache, as a step of the setup.
+"""Downloads a model from the Hugging Face hub into its local cache, as a step of the setup.
 
-Before gigabytes are pulled it is seen that the model is of the right kind and that the disk has room. Large
-files are fetched by ourselves into the cache's own places, because the library begins a file again that it
-did not finish, and a model of 4 GB may be one file: here what has arrived is kept, whatever interrupts, and
-a file counts only when its SHA-256 is right. The rest is the library's `snapshot_download`.
+Before gigabytes are fetched it is checked that the model is of the right kind and that the disk has room.
+Large files are fetched here, to the cache's own places, because the library starts an unfinished file again,
+and a model of 4 GB may be one file. What has arrived is kept, whatever interrupts, and a file counts only
+when its SHA-256 is right. Small files are left to the library's `snapshot_download`.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class DownloadError(UserError):
 
 
 class DownloadProgress(Protocol):
-    """Who is told how a download goes."""
+    """Is told how a download goes."""
 
     def begin(self, files: int, size: int, folder: Path) -> None:
-        """Something is missing: so many ``files`` of ``size`` bytes together will come to ``folder``."""
+        """A download begins: of ``files`` files with ``size`` bytes together, to ``folder``."""
 
     def advance(self, size: int) -> None:
-        """So many more bytes have come; negative where they were in vain."""
+        """``size`` more bytes have arrived; negative where bytes had to be discarded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class _File:
 
 
 def why_nothing_to_download(name: str) -> str:
-    """For a model that is not on the hub, why it needs no download; else empty."""
+    """Why the model ``name`` needs no download; empty where it may be on the hub."""
     if name == EMBEDDED:
         return f"'{name}' is part of this package: nothing is to be downloaded"
     try:
@@ -69,10 +69,10 @@ def why_nothing_to_download(name: str) -> str:
 
 
 def download_model(name: str, progress: DownloadProgress) -> Path:
-    """Get the model ``name`` of the hub, or what is missing of it; returns its folder.
+    """Download the model ``name`` of the hub, or what is missing of it; returns its folder.
 
-    Interrupted, the next call goes on. Raises `DownloadError` and, for a model that cannot be scored with,
-    `ScorerError`.
+    The next call resumes where one was interrupted. Raises `DownloadError` and, for a model that cannot be
+    scored with, `ScorerError`.
     """
     import huggingface_hub
 
@@ -108,7 +108,7 @@ def download_model(name: str, progress: DownloadProgress) -> Path:
 
 
 def _needed(siblings: list[RepoSibling]) -> list[_File]:
-    """What we want of a repository: weights in one format, and the small files beside them."""
+    """The files that we need of a repository: weights in one format, and the small files beside them."""
     by_name = {sibling.rfilename: sibling for sibling in siblings if "/" not in sibling.rfilename}
     weights: list[str] = []
     for pattern in WEIGHTS:
@@ -149,7 +149,7 @@ def _check_room(folder: Path, needed: int) -> None:
 
 
 def _fetch(name: str, commit: str, file: _File, repository: Path, advance: Callable[[int], None]) -> None:
-    """Fetch a file from where an earlier attempt ended, and keep it if it is what it should be."""
+    """Fetch a file from where an earlier attempt ended, and keep it if its SHA-256 is right."""
     from huggingface_hub import hf_hub_url
 
     url = hf_hub_url(name, file.name, revision=commit)
@@ -161,7 +161,7 @@ def _fetch(name: str, commit: str, file: _File, repository: Path, advance: Calla
             try:
                 _append(url, growing, advance)
             except Exception:
-                if growing.tell() <= before:  # else the line broke, and may hold longer the next time
+                if growing.tell() <= before:  # else some arrived, and the next attempt may bring the rest
                     raise
         if _sha256(partial) != file.sha256:
             partial.unlink()
@@ -173,7 +173,7 @@ def _fetch(name: str, commit: str, file: _File, repository: Path, advance: Calla
 
 
 def _append(url: str, growing: BinaryIO, advance: Callable[[int], None]) -> None:
-    """Ask for what is missing of a file and write what comes. Raises `EOFError` when nothing does."""
+    """Request what is missing of a file and write what arrives. Raises `EOFError` where nothing does."""
     from huggingface_hub import get_session, get_token, utils
 
     library: Any = utils  # exports more than it declares
@@ -212,7 +212,7 @@ def _sha256(path: Path) -> str:
 
 @contextmanager
 def _hub_call(name: str) -> Iterator[None]:
-    """Turn what the library raises into one line that says how to fix it, and keep its own lines and bars away."""
+    """Turn what the library raises into a `DownloadError`, and hide the library's own lines and bars."""
     from huggingface_hub import errors, utils
 
     library: Any = utils  # exports more than it declares

@@ -1,7 +1,7 @@
 """What models there are on this machine, what is in one, and whether it works.
 
-Reads files and, to check a model, scores the shipped video with it. Getting a model is the business of
-model_download.py, showing what is found here that of views/models.py.
+Files are read here and, to check a model, the shipped video is scored with it. Models are downloaded in
+model_download.py, and shown in views/models.py.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Presence(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A model that can be used, or got."""
+    """A model that can be used, or downloaded."""
 
     name: str
     presence: Presence
@@ -65,7 +65,7 @@ class ModelFacts:
     parameters: int | None  #: None where the format does not tell
     dtypes: tuple[str, ...]  #: as the file names them, such as F16
     random_weights: bool
-    incremental: bool  #: scored with by what is new; else by a full forward pass per prefix
+    incremental: bool  #: a score computes only what is new; else it is a full forward pass over the prefix
     frame_pixels: int  #: at most, with the shipped settings
     prompt_hash: str
     notes: ModelNotes
@@ -75,7 +75,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What came of scoring the shipped video."""
+    """The result of scoring the shipped video."""
 
     info: ScorerInfo
     load_s: float
@@ -116,7 +116,7 @@ def _cached_models() -> list[ListedModel]:
 
 
 def _cached_model(repository: CachedRepoInfo) -> ListedModel | None:
-    """None for a model of another kind."""
+    """A model in the hub's local cache; None for one that cannot be scored with."""
     presence, is_ours = Presence.INCOMPLETE, False
     for version in repository.revisions:
         with suppress(ScorerError):
@@ -166,7 +166,7 @@ def _size(files: list[Path]) -> int:
 
 
 def _count_parameters(weights: list[Path]) -> tuple[int | None, tuple[str, ...]]:
-    """Numbers in safetensors files and their types, from the files' heads."""
+    """How many numbers the safetensors files hold, and of which types, from the heads of the files."""
     from safetensors import SafetensorError, safe_open
 
     count, dtypes = 0, set()

@@ -63,7 +63,7 @@ class CurveEvent:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """All that came of one video, and where the numbers come from."""
+    """The scores and events of one video, and where the numbers come from."""
 
     video: str  #: path as it was given
     duration_s: float  #: time of the last frame that was looked at; the whole video unless the episode ended
@@ -80,7 +80,7 @@ class Curve:
         return episode_minmax(np.array([point.score.log_prob for point in self.points]))
 
     def to_json_value(self) -> dict[str, Any]:
-        """The curve as plain data for JSON; NaN is None.
+        """The curve as JSON can hold it; NaN is None.
 
         ``format``: ``topreward_curve/1``; ``video``, ``duration`` [s], ``instruction``, ``state``,
         ``ended_early``; ``model``: the fields of `ScorerInfo` but ``instructions``; ``settings``: those of
@@ -123,13 +123,16 @@ class Curve:
         return _to_text(self.to_json_value())
 
 
-#: What came of a video: its curve, or what went wrong.
+#: The result of a video: its curve, or the error that prevented it.
 Outcome = Curve | UserError
 
 
 def outcomes_to_json(videos: Sequence[str], outcomes: Sequence[Outcome]) -> str:
-    """Several as JSON text: ``format``: ``topreward_curves/1``; ``curves``: of each what `Curve.to_json_value`
-    gives, or ``video`` and ``error`` where there is none."""
+    """The results of several videos as JSON text.
+
+    ``format``: ``topreward_curves/1``; ``curves``: for each video what `Curve.to_json_value` gives, or
+    ``video`` and ``error`` where it has no curve.
+    """
     curves = [
         outcome.to_json_value() if isinstance(outcome, Curve) else {"video": video, "error": str(outcome)}
         for video, outcome in zip(videos, outcomes, strict=True)
@@ -172,9 +175,9 @@ def score_videos(
     at_once: int = 1,
     on_score: Callable[[CurvePoint], None] | None = None,
 ) -> list[Outcome]:
-    """`score_video` for several, ``at_once`` of them side by side: the curve of each, or what went wrong.
+    """`score_video` for several videos, ``at_once`` of them side by side: the curve of each, or its error.
 
-    One that fails does not harm the others. Raises `ValueError` for an empty instruction.
+    A video that fails does not harm the others. Raises `ValueError` for an empty instruction.
     """
     if not instruction.strip():
         raise ValueError("the instruction is empty; say what the robot is to do")
@@ -214,7 +217,7 @@ def score_videos(
     return [outcomes[number] for number in range(len(paths))]
 
 
-#: Gives what is to be scored next, takes its score, and returns the curve.
+#: Yields the next request, is sent its score, and returns the curve in the end.
 _Episode = Generator[ScoreRequest, PrefixScore | None, "Curve"]
 
 
@@ -244,7 +247,7 @@ def _episode(
     chosen: Collection[int] | None,
     on_score: Callable[[CurvePoint], None] | None,
 ) -> _Episode:
-    """``frames``: stamps [ns] from 0 on, each with what reads its (H, W, 3) uint8 RGB image.
+    """Run one episode. ``frames`` are stamps [ns] from 0 on, each with what reads its (H, W, 3) RGB image.
 
     ``chosen``: which of the due frames are scored, counted from 1; None: all.
     """
@@ -305,7 +308,7 @@ def _has_ended(events: list[CurveEvent]) -> bool:
 
 
 def _point(outputs: list[Any]) -> CurvePoint:
-    """What `add_score` said about its prefix: the last report, and the reward that goes with it."""
+    """What `add_score` reported on its prefix: the last report, and the reward that goes with it."""
     report = next(output for output in reversed(outputs) if isinstance(output, ProgressReport))
     reward = next(output for output in reversed(outputs) if isinstance(output, Reward))
     return CurvePoint(report.stamp.ns / NS_PER_S, report.score, report.progress, reward.reward)

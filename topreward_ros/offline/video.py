@@ -163,7 +163,7 @@ class _Folder(Video):
     def _decode(file: Path) -> np.ndarray:
         bgr = cv2.imread(str(file), cv2.IMREAD_COLOR)
         if bgr is None:
-            raise VideoError(f"{file} is not an image that can be read; mend or remove it")
+            raise VideoError(f"{file} is not an image that can be read; repair or remove it")
         return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
 
 

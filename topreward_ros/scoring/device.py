@@ -1,4 +1,4 @@
-"""What hangs on the device: copies to it, its memory, and how it says that there is none left."""
+"""The device that a model runs on: copies to it, its free memory, and its errors when that runs out."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor of the CPU on ``device``, without waiting for what the device is still at.
+    """Copy a tensor from the CPU to ``device`` without waiting for the work that the device still has to do.
 
-    A copy from pageable memory to a GPU would wait for all work before it.
+    An ordinary copy, from pageable memory, would wait for it.
     """
     if device.type != "cuda":
         return tensor.to(device)
@@ -24,7 +24,7 @@ def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be taken on ``device``; of a CPU's, those of this container."""
+    """Bytes of memory that are free on ``device``; on a CPU, no more than this container may still take."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     with open("/proc/meminfo") as lines:
@@ -43,9 +43,9 @@ def _left_to_the_container(most: int) -> int:
 
 @contextmanager
 def errors_named(frames: int, forget: Callable[[], None]) -> Iterator[None]:
-    """Whatever fails in scoring ``frames`` frames, ``forget`` drops what is half-done.
+    """Turn whatever fails in scoring ``frames`` frames into a `ScorerError`, or into `OutOfMemory`.
 
-    Raises `ScorerError` that says what it was, and `OutOfMemory`.
+    ``forget`` is called before, to drop what is half done.
     """
     try:
         yield
@@ -60,11 +60,11 @@ def errors_named(frames: int, forget: Callable[[], None]) -> Iterator[None]:
 
 
 class OutOfMemory(Exception):
-    """Memory ran out in a piece of work. Raised in its place, so that the error's frames can be let go of."""
+    """Memory ran out. Raised in the place of the library's error, whose traceback keeps tensors alive."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch or Python gave up for want of memory, on any device."""
+    """Whether PyTorch or Python failed because memory ran out, on any device."""
     said = str(error)
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
         sign in said for sign in ("allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
@@ -72,6 +72,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def give_back(device: torch.device) -> None:
-    """Return memory that is held for later to ``device``."""
+    """Return memory that PyTorch keeps for later use to ``device``."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""How many frames of a prefix are scored: all, until memory runs out; then half as many."""
+"""How many frames of a prefix are scored: all of them, until memory runs out; then half as many."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _log = logging.getLogger(__name__)
 
 
 class FrameBudget:
-    """The frames that fit. Lowered for good: what did not fit once will not fit in the next episode."""
+    """The number of frames that fit into memory.
+
+    Once lowered it stays so: frames that did not fit in one episode will not fit in the next.
+    """
 
     def __init__(self, info: ScorerInfo, settings: ScorerSettings) -> None:
         self._info = info
@@ -34,9 +37,9 @@ class FrameBudget:
         return ScoreRequest(request.instruction, buffer)
 
     def lower(self, frames: int) -> None:
-        """Go on with half of ``frames``, for which there was no memory, and say so.
+        """Lower the budget to half of ``frames``, for which there was too little memory, and log it.
 
-        Raises `ScorerError` where that is too few.
+        Raises `ScorerError` where half of them are too few to score.
         """
         budget = frames // 4 * 2  # whole pairs
         info, settings = self._info, self._settings

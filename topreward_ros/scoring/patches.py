@@ -1,8 +1,8 @@
-"""Frames to pixel patches, number for number as the Qwen3-VL video processor makes them.
+"""From frames to pixel patches, number for number as the Qwen3-VL video processor makes them.
 
-Done here because the processor needs torchvision and chooses the frame size by the length of the video,
-which would change every pixel whenever the prefix grows. The size here depends on the first frame and on
-the settings alone.
+The processor itself is not used: it needs torchvision, and it chooses the frame size by the length of the
+video, which would change every pixel whenever the prefix grows. The size here depends on the first frame and
+on the settings alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LONGEST_SHAPE = 200  # long side by short side, the processor's limit
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """What a checkpoint says about pixels. The defaults are those of the released Qwen3-VL checkpoints."""
+    """A checkpoint's numbers for pixels. The defaults are those of the released Qwen3-VL checkpoints."""
 
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)  #: per channel, of values in 0..1
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -102,11 +102,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def frame_size(height: int, width: int, unit: int, max_pixels: int) -> tuple[int, int]:
-    """Size (height, width) at which a frame is seen: multiples of ``unit``, at least one, aspect kept.
+    """Size (height, width) at which a model sees a frame: multiples of ``unit``, about the same aspect.
 
-    The processor's rule, for one frame with ``max_pixels``. Where it would pass them, with a short side
-    that cannot get any shorter, the long side gives way. Raises `ScorerError` for a shape that the
-    processor refuses too.
+    This is the processor's rule, applied to one frame with a budget of ``max_pixels``. Where a short side of
+    one ``unit`` would still exceed the budget, the long side is shortened. Raises `ScorerError` for a shape
+    that the processor refuses, too.
 
     >>> frame_size(480, 640, unit=32, max_pixels=307200)
     (480, 640)
@@ -134,7 +134,7 @@ def frame_size(height: int, width: int, unit: int, max_pixels: int) -> tuple[int
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
-    """``image`` (H, W, 3) uint8 as a uint8 tensor (3, height, width), bicubic with antialiasing."""
+    """``image`` (H, W, 3) uint8 as a uint8 tensor (3, height, width), resized bicubic with antialiasing."""
     return resized(torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")), size)  # a copy
 
 
@@ -147,7 +147,7 @@ def resized(planes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def normalized(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """(frames, 3, height, width), from uint8 to what a vision model was trained on, float32."""
+    """Pixels (frames, 3, height, width), from uint8 to float32 in the range that the model was trained on."""
     # mean and std in units of uint8, for one operation per pixel, as the processors do it
     mean = torch.tensor(preprocessing.mean).mul(1 / preprocessing.rescale)
     std = torch.tensor(preprocessing.std).mul(1 / preprocessing.rescale)
@@ -157,7 +157,7 @@ def normalized(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tens
 def cut(
     first: torch.Tensor, second: torch.Tensor, preprocessing: Preprocessing, patch: int, merge: int
 ) -> torch.Tensor:
-    """Two resized frames, each (3, height, width) uint8, as the vision model's input rows, float32.
+    """Cut two resized frames, each (3, height, width) uint8, into the vision model's input rows, float32.
 
     Rows go by blocks of ``merge`` x ``merge`` patches, so that the patches merged into one token are
     neighbours; each holds one patch as (channel, frame, row, column).

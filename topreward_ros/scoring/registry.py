@@ -1,4 +1,4 @@
-"""From the name of a model to a scorer, with an error that a user can act on for everything in between.
+"""From the name of a model to a scorer; whatever fails on the way is a `ScorerError`.
 
 Qwen3-VL, dense or of experts, is scored with incrementally (qwen3_vl/), any other model of images and text
 that transformers knows by whole forward passes (any_vlm/). How the name becomes a folder, and the folder a

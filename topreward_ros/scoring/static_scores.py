@@ -5,7 +5,7 @@ from __future__ import annotations
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.bounded_dict import BoundedDict
 
-#: What a baseline depends on beside the still frame: the instruction, and the times [s] or the number of frames.
+#: What a baseline depends on beside its frame: the instruction, and the times [s] or the number of frames.
 BaselineKey = tuple[str | float, ...]
 
 _MAX_BASELINES = 4096

@@ -52,8 +52,8 @@ def bench_table(rows: Sequence[Row], machine: dict[str, Any]) -> RenderableType:
             f"{row.difference:.0e}" if row.difference == row.difference else "-",
         )
     legend = (
-        "plain: a whole forward pass per prefix and prompt; cache: keys and values of complete patches kept, "
-        "a pass per prompt; how many times slower they are, for an episode and for its last frame alone "
+        "plain: a whole forward pass per prefix and prompt; cache: the KV cache of complete patches is kept, "
+        "with a pass per prompt; how many times slower they are, for an episode and for its last frame alone "
         "(~: that of one prompt, times the prompts). "
         "diff: largest distance of log p(True) from plain [nat]."
     )

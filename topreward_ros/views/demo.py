@@ -26,26 +26,26 @@ _OUTCOMES = ("SUCCESS", "FAILURE", "TIMEOUT", "ABORTED", "SCORER_ERROR", "STALE_
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """One video that was played, and what came of it."""
+    """One video that was played, and what the monitor said about it."""
 
     log: WatchLog
-    due: int  #: frames
-    gave_up: bool  #: waiting for the last score
+    due: int  #: frames that were due to be scored
+    gave_up: bool  #: the last score was waited for in vain
     clip: DemoClip | None = None  #: None for a video of the user
 
     @property
     def progress(self) -> float:
-        """The last one; NaN where there is none."""
+        """The last progress; NaN where there is none."""
         return self.log.scores[-1].progress if self.log.scores else float("nan")
 
     @property
     def success(self) -> Happening | None:
-        """The event."""
+        """The SUCCESS event; None where there is none."""
         return next((event for event in self.log.events if event.type == "SUCCESS"), None)
 
 
 def summary(take: Take) -> str:
-    """What came of a video of the user, in a line, or two when there are not as many scores as due frames."""
+    """The result of a video of the user in one line, and a second where scores are missing or too many."""
     log = take.log
     events = [event_line(log, event).strip().split(":")[0] for event in log.events if event.type in _OUTCOMES]
     note = f" ({RANDOM_WARNING})" if log.random_weights else ""
@@ -57,7 +57,7 @@ def summary(take: Take) -> str:
 
 
 def why_not_all(take: Take) -> list[str]:
-    """A line when there are not as many scores as frames were due."""
+    """A line that says why there are not as many scores as due frames; none where there are."""
     log, missing = take.log, take.due - take.log.score_count
     if missing < 0:
         return [f"{-missing} scores too many: {'; '.join(log.warnings) or 'somebody else publishes'}"]
@@ -73,7 +73,7 @@ def why_not_all(take: Take) -> list[str]:
 
 
 def unexpected(take: Take) -> str:
-    """Why a shipped video did not come out as it should; empty when it did."""
+    """How the result of a shipped video differs from what is expected; empty where it does not."""
     clip = take.clip
     assert clip is not None, "nothing is expected of a video of the user"
     problems = []
@@ -92,7 +92,7 @@ def unexpected(take: Take) -> str:
 
 
 def takes_table(takes: Sequence[Take]) -> RenderableType:
-    """What came of the shipped videos, and whether it is as it should be."""
+    """The results of the shipped videos, and whether they are as expected."""
     table = Table(
         "clip", "final progress", "SUCCESS", "as expected", title="topreward demo", title_justify="left"
     )
@@ -106,7 +106,7 @@ def takes_table(takes: Sequence[Take]) -> RenderableType:
             f"at {take.log.event_time_s(success):.1f} s" if success else "none",
             Text(f"no: {problem}", style="bold red") if problem else Text("yes", style="green"),
         )
-        # Nothing is scored after SUCCESS, and that is as it should be.
+        # After SUCCESS nothing is scored, so that scores are missing as expected.
         notes += [] if success else [Text(f"demo: {take.clip.name}: {line}") for line in why_not_all(take)]
     if any(take.log.random_weights for take in takes):
         notes.append(Text(RANDOM_WARNING, style="bold red"))

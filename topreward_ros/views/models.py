@@ -1,4 +1,4 @@
-"""How `topreward models` shows what offline/models.py found: data in, something for rich out."""
+"""How `topreward models` shows what offline/models.py found: data in, something that rich can print out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the command line shows in a terminal: pure functions from data to what rich can print.
 
-No ROS 2 here, and no output but the signs of work that goes on. Every view of a number that random weights
-produced says so.
+No ROS 2 here, and no output but the signs that work goes on. Every view of a number from random weights says
+that it means nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def working(console: Console, text: str) -> Iterator[None]:
 def score_progress(
     console: Console, expected: int, random_weights: bool
 ) -> Iterator[Callable[[CurvePoint], None]]:
-    """A bar that follows the scores of a video; ``expected`` of them, 0 when that is not known."""
+    """A progress bar over ``expected`` scores (0: not known); yields what to call after each of them."""
     note = f" [bold red]({RANDOM_WEIGHTS})" if random_weights else ""
     columns = (
         TextColumn("scoring"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(),

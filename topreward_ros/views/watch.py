@@ -49,25 +49,25 @@ _EVENT_STYLES = {"SUCCESS": "bold green", "EPISODE_STARTED": "cyan", "EPISODE_EN
 
 @dataclass(slots=True)
 class WatchLog:
-    """What came so far: the newest message, the scores of the episode at hand, the newest events."""
+    """What has arrived: the newest message, the scores of the present episode, the newest events."""
 
     topic: str  #: as resolved
     title: str = "topreward watch"
     waiting: str = "waiting for the first message ..."
     caption: str = ""  #: what a viewer is to look at; empty: nothing in particular
-    over: str = ""  #: an episode of which nothing more is taken, though heartbeats repeat its end
+    over: str = ""  #: id of the episode before, whose messages are ignored: heartbeats repeat its end
     model: str = ""  #: from the monitor's info; empty before it came
     random_weights: bool = False
     warnings: tuple[str, ...] = ()  #: what is wrong with what arrives
     advice: tuple[str, ...] = ()  #: what to check, while nothing arrives
     newest: Sample | None = None
-    #: of the episode at hand, in order: the first, the newest, and of the others every 2^n-th, see `_keep`
+    #: of the present episode, in order: the first, the newest, and of the others every 2^n-th, see `_keep`
     scores: list[Sample] = field(default_factory=list)
     score_count: int = 0  #: of all episodes
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
     events: deque[Happening] = field(default_factory=lambda: deque(maxlen=100))
     last_arrival_s: float | None = None
-    _start_ns: int = 0  # stamp of the first frame of the episode at hand
+    _start_ns: int = 0  # stamp of the first frame of the present episode
     _stride: int = 1  # of the scores that are kept
     _number: int = -1  # of the newest score in its episode, from 0
     _score_times_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_SCORES))
@@ -107,8 +107,8 @@ class WatchLog:
         return is_score
 
     def _keep(self, score: Sample) -> None:
-        """Add to the curve. One that gets too long keeps every second score, all along its length."""
-        if self._number % self._stride:  # the one before was kept for being the newest
+        """Add a score to the curve; a curve that gets too long is thinned to every second score."""
+        if self._number % self._stride:  # the score before was kept only because it was the newest
             self.scores.pop()
         self.scores.append(score)
         self._number += 1
@@ -117,7 +117,7 @@ class WatchLog:
             self._stride *= 2
 
     def add_event(self, event: Happening) -> bool:
-        """Take an event; False for one that is none of ours."""
+        """Take an event; False for one of the episode before, which is ignored."""
         if self.over and event.episode_id == self.over:
             return False
         if event.type == "EPISODE_STARTED":
@@ -126,11 +126,11 @@ class WatchLog:
         return True
 
     def event_time_s(self, event: Happening) -> float:
-        """When it happened, in seconds since the episode at hand began."""
+        """When it happened, in seconds since the present episode began."""
         return (event.stamp_ns - self._start_ns) / NS_PER_S
 
     def score_rate(self) -> float:
-        """Scores per second of late [Hz]; NaN before there are two."""
+        """Rate of the newest scores [Hz]; NaN before there are two."""
         times = self._score_times_s
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else float("nan")
 
@@ -161,9 +161,9 @@ def event_line(log: WatchLog, event: Happening) -> str:
 def view(log: WatchLog, now_s: float, width: int, height: int | None = None) -> RenderableType:
     """The whole picture, ``width`` columns wide.
 
-    With ``height`` it takes no more rows than that and uses them: the curve grows where there is room; where
-    there is none, older events go first, then the curve, then the numbers. Task, state, bar, what must be
-    known of the numbers and the newest event stay.
+    With ``height`` it takes that many rows at most. The curve grows where there is room; where there is too
+    little, the older events are left out first, then the curve, then the numbers. Task, state, bar, warnings
+    about the numbers and the newest event always stay.
     """
     inner = max(width - 4, 30)
     plan = _RowPlan(min(len(log.events), _EVENTS_SHOWN))
@@ -180,7 +180,7 @@ def view(log: WatchLog, now_s: float, width: int, height: int | None = None) -> 
 
 @dataclass(frozen=True, slots=True)
 class _RowPlan:
-    """How much of what is shown, in rows."""
+    """How many rows each part of the picture gets."""
 
     events: int
     chart: int = _CHART_ROWS  #: without its axis; 0: no chart
@@ -190,7 +190,7 @@ class _RowPlan:
 
 
 def _tight(log: WatchLog, inner: int, height: int) -> _RowPlan:
-    """Hand the rows out, the most important first."""
+    """Give the few rows that there are to the most important parts first."""
     plan = _RowPlan(events=min(len(log.events), 1), chart=0, numbers=0, gaps=False, brief=True)
     room = height - _rows(_picture(log, 0.0, inner + 4, plan), inner + 4)
     if log.newest is not None:
@@ -229,7 +229,7 @@ def _picture(log: WatchLog, now_s: float, width: int, plan: _RowPlan) -> Rendera
 
 
 def _parts(log: WatchLog, now_s: float, inner: int, plan: _RowPlan) -> list[RenderableType]:
-    """From top to bottom."""
+    """The parts of the picture from top to bottom."""
     sample = log.newest
     groups: list[list[RenderableType]] = []
     if log.caption:
@@ -350,7 +350,7 @@ def _numbers(log: WatchLog, sample: Sample, now_s: float, rows: int) -> Renderab
 
 
 def _notes(log: WatchLog, brief: bool) -> list[RenderableType]:
-    """What a reader of the numbers must know."""
+    """Warnings that a reader of the numbers must see."""
     notes: list[RenderableType] = []
     message = log.newest.message if log.newest else ""
     if log.random_weights or RANDOM_WEIGHTS in message:
@@ -362,7 +362,7 @@ def _notes(log: WatchLog, brief: bool) -> list[RenderableType]:
 
 
 def _cut(text: Text, brief: bool) -> Text:
-    """Let ``text`` end with the row where it is to be brief."""
+    """``text``, limited to one row where it is to be brief."""
     if brief:
         text.no_wrap, text.overflow = True, "ellipsis"
     return text

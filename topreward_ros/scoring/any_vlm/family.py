@@ -1,10 +1,10 @@
-"""How a family of models wants to be shown a video and asked about it: from frames and questions to inputs.
+"""A family of models: how a video and the questions about it become the inputs of a model.
 
-The stream is that of the method: the opened turn of the user, the video, the question, and nothing behind
-it; with ``chat_template`` the turn is closed and the assistant's opened. Nothing the instruction says is ever
-read as structure: see `Family.escaped`. A family is chosen by the model type in config.json: video_families.py
-has those that are laid out here, image_family.py the one for all others. Running the model is the business
-of transformers_vlm.py.
+The stream is that of the method: the user's turn is opened, then come the video and the question, and nothing
+after it; with ``chat_template`` that turn is closed and the assistant's is opened. No part of the
+instruction is read as structure: see `Family.escaped`. The model type in config.json chooses the family:
+video_families.py has those that need no processor, image_family.py the one for all other types. The model is
+run in scorer.py.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class Video(NamedTuple):
     """Frames in order, and when each was taken."""
 
     frames: tuple[Frame, ...]
-    seconds: tuple[float, ...]  #: since the first frame, as they are told
+    seconds: tuple[float, ...]  #: since the first frame, as they are written for the model
 
     def still(self) -> Video:
-        """A video as long in which nothing moves."""
+        """The first frame, repeated at the same times."""
         return Video(self.frames[:1] * len(self.frames), self.seconds)
 
 
 class Family(ABC):
-    """What a scorer needs to know of a model. Raises `ScorerError` for a folder that lacks what it needs."""
+    """What a scorer needs to know about a model. Raises `ScorerError` for a folder that lacks part of it."""
 
     tells_times = True  #: whether what the model reads depends on the times of the frames
 
@@ -51,25 +51,28 @@ class Family(ABC):
 
     @abstractmethod
     def inputs(self, video: Video, questions: Sequence[str]) -> Iterator[Inputs]:
-        """What the model is given for each of ``questions``, on the CPU."""
+        """The model's inputs for each of ``questions``, as tensors on the CPU."""
 
     @abstractmethod
     def sketch(self) -> str:
-        """What stands before the question for a video of two frames, short of how many tokens a frame has."""
+        """The text before the question about a video of two frames, for the prompt hash.
+
+        The number of tokens that stand for a frame is left out of it.
+        """
 
     @abstractmethod
     def closing(self) -> str:
-        """What follows the question when it is asked as a chat, up to the answer."""
+        """The text between question and answer when the question is asked as a chat."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Token ids of ``text`` with all its structure."""
+        """Token ids of ``text``, in which added tokens are read as structure."""
 
     def forget(self) -> None:  # noqa: B027 - not every family keeps something
-        """Give back what is kept of the newest video."""
+        """Drop what is kept of the newest video."""
 
     def escaped(self, instruction: str) -> str:
-        """``instruction`` with a space in every token of the model's own that it has in it."""
+        """``instruction`` with a space inside every added token, so that none is read as structure."""
         text = encodable(instruction)
         for token in self._added:
             text = text.replace(token, f"{token[0]} {token[1:]}")
@@ -79,7 +82,7 @@ class Family(ABC):
         """The tokens of the true and the false answer. Raises `ScorerError` for a tokenizer without them."""
         closing = self.closing() if chat_template else ""
         questions = [fill(template, "lift") + closing for template in templates]
-        # Behind a line break or a space there is no space.
+        # After a line break or a space the answer does not begin with a space of its own.
         true, false = (
             answer_token(self.encode, questions, answer)
             for answer in (CHAT_ANSWERS if closing[-1:].isspace() else ANSWERS)
@@ -92,19 +95,19 @@ class Family(ABC):
         return true, false
 
     def prompt_hash(self, templates: Sequence[str], chat_template: bool) -> str:
-        """First 16 hex digits of a SHA-256 over everything that fixes the token stream but the input."""
+        """First 16 hex digits of a SHA-256 over what decides the stream beside video and instruction."""
         closing = self.closing() if chat_template else ""
         questions = [fill(template, PLACE) + closing for template in templates]
-        layout = [self.model_type, self.sketch(), *questions, *ANSWERS, str(MAX_INSTRUCTION)]
-        return hashlib.sha256("\0".join(layout).encode()).hexdigest()[:16]
+        parts = [self.model_type, self.sketch(), *questions, *ANSWERS, str(MAX_INSTRUCTION)]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def planes_of(frame: Frame) -> torch.Tensor:
-    """(3, height, width) uint8, a copy."""
+    """A copy of the image as a tensor (3, height, width) uint8."""
     return torch.from_numpy(frame.image.transpose(2, 0, 1).copy(order="C"))
 
 
 def _added_tokens(tokenizer: Tokenizer) -> list[str]:
-    """Tokens that are found in a text before it is cut into words, the longest first."""
+    """Added tokens, which a tokenizer finds in a text before it cuts words; the longest first."""
     added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
     return sorted((token for token in added if len(token) > 1 and not token.isspace()), key=len, reverse=True)

@@ -1,7 +1,7 @@
-"""The family of all models that none else is made for: every frame is an image, read by their own processor.
+"""The family of every model that has none of its own: each frame is an image for the checkpoint's processor.
 
-Where the checkpoint's processor needs a package that is not installed, torchvision above all, its error says
-so. The processor runs anew for every question.
+Where that processor needs a package that is not installed, torchvision above all, its error says so. It runs
+again for every question.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from topreward_ros.scoring.base import ScorerError, in_a_line
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_MARK = "THE-QUESTION"  # stands for it in a chat
+_MARK = "THE-QUESTION"  # takes the question's place while the chat template runs
 
 
 class ImageFamily(Family):
-    """Asks as the processor's chat template does, cut behind the question."""
+    """The stream that the processor's chat template makes, cut after the question."""
 
     tells_times = False
 
@@ -35,7 +35,7 @@ class ImageFamily(Family):
         self._render = lru_cache(maxsize=256)(self._make_render)
 
     def sketch(self) -> str:
-        """See `Family.sketch`; as it is before the processor spells out the images."""
+        """See `Family.sketch`; the text is that before the processor writes out the tokens of the images."""
         return self._render(2)[0]
 
     def closing(self) -> str:
@@ -49,7 +49,7 @@ class ImageFamily(Family):
         return closing
 
     def encode(self, text: str) -> list[int]:
-        """See `Family.encode`; the processor's tokenizer need not be that of tokenizer.json in all."""
+        """See `Family.encode`; the processor's tokenizer may differ from tokenizer.json in details."""
         return list(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def inputs(self, video: Video, questions: Sequence[str]) -> Iterator[Inputs]:
@@ -80,14 +80,14 @@ class ImageFamily(Family):
             yield inputs
 
     def _bounded(self, planes: torch.Tensor) -> torch.Tensor:
-        """No more than ``max_pixels``; the rest is the processor's."""
+        """A frame shrunk to ``max_pixels``; any other resizing is left to the processor."""
         height, width = planes.shape[1:]
         if height * width <= self.max_pixels:
             return planes
         return patches.resized(planes, patches.frame_size(height, width, 1, self.max_pixels))
 
     def _make_render(self, count: int) -> tuple[str, str]:
-        """What stands before and behind the question when it is asked about ``count`` images as a chat."""
+        """The texts before and after the question in a chat about ``count`` images."""
         image, processor = {"type": "image"}, self._processor
         if not getattr(processor, "chat_template", None):
             token = getattr(processor, "image_token", None)
@@ -100,7 +100,7 @@ class ImageFamily(Family):
         chat = [{"role": "user", "content": [*[image] * count, {"type": "text", "text": _MARK}]}]
         try:
             text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # of whoever wrote the template
+        except Exception as error:  # a template may raise anything
             raise ScorerError(
                 f"the chat template of the model of type {self.model_type!r} fails on several images "
                 f"({in_a_line(error)}): models of this type cannot be scored with"

@@ -1,9 +1,9 @@
 """Scoring with any image-text-to-text model of transformers: one whole forward pass per prefix and prompt.
 
-The question is that of `qwen3_vl`, put to a model of another family (`family` says how each wants it); the
-numbers mean the same: mean of log p(" True") over the prompts, log p(" False") beside it, and the baseline of
-the first frame repeated. Nothing of one pass is used in the next but the resized frames and the baselines, so
-the cost of a score grows with the length of the episode. `qwen3_vl` is the fast way, for Qwen3-VL alone.
+The question is that of `qwen3_vl`, in the token stream of the model's family (family.py). The numbers mean
+the same: mean of log p(" True") over the prompts, log p(" False") beside it, and the baseline of the first
+frame repeated. A pass reuses nothing of those before but resized frames and baselines, so the cost of a score
+grows with the length of the episode. `qwen3_vl` is the fast way, for Qwen3-VL alone.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class TransformersVlmScorer(SequentialScorer):
         return read_answers(answers, self._settings.contrastive, seen, self._model.dtype)
 
     def _run(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Log-probabilities (2,) of the true and the false answer behind a stream."""
+        """Log-probabilities (2,) of the true and the false answer as the next token after a stream."""
         device, dtype = self._model.device, self._model.dtype
         given = {
             name: value.to(device, dtype if value.dtype is torch.float32 else None)
@@ -104,7 +104,7 @@ class TransformersVlmScorer(SequentialScorer):
         return log_probs[list(self._answers)]
 
     def _static(self, instruction: str, video: Video) -> float:
-        """What ``video`` would score if nothing moved in it."""
+        """Log p(True) of ``video`` with its first frame in the place of every frame."""
         self._static_scores.use_start(video.frames[0])
         times = video.seconds if self._family.tells_times else ()
         key: BaselineKey = (instruction, len(video.frames), *times)

@@ -1,7 +1,7 @@
-"""Families of which the stream and the pixels of a video are made here, with PyTorch alone.
+"""Families whose token stream and pixels are made here, with PyTorch alone.
 
-It is what their processors in transformers do, whose video processors need torchvision (and SmolVLM's
-num2words): the same text, and the same resizing as on tensors there.
+Text and pixels are those of their processors in transformers, given tensors. The processors themselves need
+torchvision for videos, and SmolVLM's needs num2words.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class VideoFamily(Family):
-    """What these have in common. ``placeholder``: the token whose places the features of the video take."""
+    """What these families have in common."""
 
-    placeholder: ClassVar[str]
-    tokens: ClassVar[tuple[str, ...]]  #: that the rest of the stream is made of
+    placeholder: ClassVar[str]  #: token in whose places the model puts the features of the video
+    tokens: ClassVar[tuple[str, ...]]  #: the other added tokens of the stream
     chat_closing = "<|im_end|>\n<|im_start|>assistant\n"
 
     def __init__(self, folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> None:
@@ -45,7 +45,7 @@ class VideoFamily(Family):
 
     @abstractmethod
     def before(self, seconds: Sequence[float], pads: int) -> str:
-        """All that stands before the question, with ``pads`` placeholders for each part of the video."""
+        """The text before the question, with ``pads`` placeholders for each part of the video."""
 
     @abstractmethod
     def pads(self, frame: Frame) -> int:
@@ -53,14 +53,14 @@ class VideoFamily(Family):
 
     @abstractmethod
     def see(self, video: Video) -> Inputs:
-        """What the model sees of ``video``."""
+        """The model's inputs for the pixels of ``video``."""
 
     @abstractmethod
     def resize(self, planes: torch.Tensor) -> torch.Tensor:
-        """From (3, height, width) uint8 to the size at which the model sees a frame."""
+        """A frame (3, height, width) uint8 at the size at which the model sees it."""
 
     def of_ids(self, ids: torch.Tensor) -> Inputs:
-        """What else the model wants to know of the token ids (1, tokens)."""
+        """Further inputs that follow from the token ids (1, tokens)."""
         return {}
 
     def inputs(self, video: Video, questions: Sequence[str]) -> Iterator[Inputs]:
@@ -88,9 +88,10 @@ class VideoFamily(Family):
         self._resized.clear()
 
     def _id(self, token: str) -> int:
-        return self._tokenizer.token_to_id(token) or 0  # that it is there was seen at the start
+        return self._tokenizer.token_to_id(token) or 0  # `__init__` has checked that it is there
 
     def _check_placeholder(self, folder: Path, configured: int) -> None:
+        """Raise `ScorerError` where config.json has another id for `placeholder` than the tokenizer."""
         if self._id(self.placeholder) != configured:
             raise ScorerError(
                 f"{folder}: config.json has {configured} for the token of the video, the tokenizer has "
@@ -98,13 +99,13 @@ class VideoFamily(Family):
             )
 
     def _pixels_of(self, video: Video) -> torch.Tensor:
-        """All frames as the model sees them, (frames, 3, height, width) uint8."""
+        """All frames at the size at which the model sees them, (frames, 3, height, width) uint8."""
         kept = {}
         for frame in video.frames:
             if frame not in kept:
                 known = self._resized.get(frame)
                 kept[frame] = known if known is not None else self.resize(planes_of(frame))
-        if len(kept) > 1:  # else a still video, between two of which the frames are wanted again
+        if len(kept) > 1:  # else a still video, after which the frames of the real one are needed again
             self._resized = kept
         return torch.stack([kept[frame] for frame in video.frames])
 
@@ -113,7 +114,7 @@ class VideoFamily(Family):
 
 
 class Qwen2Family(VideoFamily):
-    """Qwen2-VL and Qwen2.5-VL: two frames are one step of a video, at the size that suits the camera."""
+    """Qwen2-VL and Qwen2.5-VL: two frames are one step of a video; their size keeps the camera's aspect."""
 
     placeholder = "<|video_pad|>"
     tokens = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
@@ -125,7 +126,7 @@ class Qwen2Family(VideoFamily):
         self._patch, self._merge = int(vision.patch_size), int(vision.spatial_merge_size)
         if vision.temporal_patch_size != 2:
             raise ScorerError(f"{folder}: temporal_patch_size must be 2, as in every released Qwen2.5-VL")
-        self._has_speed = hasattr(vision, "tokens_per_second")  # of Qwen2.5-VL
+        self._has_speed = hasattr(vision, "tokens_per_second")  # Qwen2.5-VL is told how long a step lasts
         self._size = (0, 0)  # (height, width) of the frames as the model sees them
 
     def before(self, seconds: Sequence[float], pads: int) -> str:
@@ -161,7 +162,7 @@ class Qwen2Family(VideoFamily):
         return patches.resized(planes, self._size)
 
     def of_ids(self, ids: torch.Tensor) -> Inputs:
-        """Two marks a video."""
+        """The type of each token: 2 for one of the video, 0 for text."""
         return {"mm_token_type_ids": 2 * (ids == self._id(self.placeholder)).int()}
 
     def _size_for(self, frame: Frame) -> tuple[int, int]:
@@ -170,28 +171,32 @@ class Qwen2Family(VideoFamily):
 
 
 class _SquareFamily(VideoFamily):
-    """One size for all frames, a square: where it has more than ``max_pixels``, frames are shrunk before."""
+    """Families that see every frame as a square of one size.
+
+    Where the square has more than ``max_pixels``, a frame is shrunk to ``max_pixels`` before it is stretched.
+    """
 
     _side = 0  # [pixels]
 
     def _use_side(self, side: int) -> None:
+        """Set the side of the square [pixels], as the checkpoint has it."""
         self._side = side
-        self._finest = self.max_pixels if side * side > self.max_pixels else 0
+        self._shrunk_pixels = self.max_pixels if side * side > self.max_pixels else 0  # 0: no shrinking
         self.max_pixels = min(self.max_pixels, side * side)
 
     def resize(self, planes: torch.Tensor) -> torch.Tensor:
         height, width = planes.shape[1:]
-        if self._finest and height * width > self._finest:
-            planes = patches.resized(planes, patches.frame_size(height, width, 1, self._finest))
+        if self._shrunk_pixels and height * width > self._shrunk_pixels:
+            planes = patches.resized(planes, patches.frame_size(height, width, 1, self._shrunk_pixels))
         return self.square(planes)
 
     def square(self, planes: torch.Tensor) -> torch.Tensor:
-        """From (3, height, width) uint8 to (3, side, side)."""
+        """A frame (3, height, width) uint8 stretched to (3, side, side)."""
         return patches.resized(planes, (self._side, self._side))
 
 
 class InternVLFamily(_SquareFamily):
-    """InternVL 2.5 to 3.5, in the layout of transformers (``-hf`` on the hub): frames are numbered."""
+    """InternVL 2.5 to 3.5, as converted for transformers (``-hf`` on the hub): frames are numbered."""
 
     tells_times = False
     placeholder = "<IMG_CONTEXT>"
@@ -219,7 +224,7 @@ class InternVLFamily(_SquareFamily):
 
 
 class SmolVLMFamily(_SquareFamily):
-    """SmolVLM2: frames with their minute and second, and how many they are in words."""
+    """SmolVLM2: each frame has its minute and second, and the number of frames is written in words."""
 
     placeholder = "<image>"
     chat_closing = "<end_of_utterance>\nAssistant:"
@@ -259,7 +264,7 @@ class SmolVLMFamily(_SquareFamily):
 
 
 class Molmo2Family(_SquareFamily):
-    """Molmo2: the video, each frame with its time, stands before the user's turn."""
+    """Molmo2: the video stands before the user's turn, each frame after its time."""
 
     placeholder = "<im_patch>"
     tokens = ("<|im_start|>", "<|im_end|>", "<im_start>", "<im_end>", "<frame_start>", "<frame_end>")
@@ -305,12 +310,12 @@ class Molmo2Family(_SquareFamily):
         return interpolate(planes[None].float(), size, mode="bilinear")[0].round().clamp(0, 255).byte()
 
     def of_ids(self, ids: torch.Tensor) -> Inputs:
-        """All tokens of the video are one block, whose tokens see each other."""
+        """The type of each token: 1 for those of the video, which attend to each other, 0 for text."""
         return {"mm_token_type_ids": torch.isin(ids, self._visual).int()}
 
     @property
     def _blocks(self) -> int:
-        """In a row of a frame; the outer ones may reach over its edge."""
+        """Blocks of patches in a row of a frame; the outer ones may reach over its edge."""
         return -(-self._rows // self._pooling)
 
     def _blocks_of_patches(self) -> torch.Tensor:
@@ -324,7 +329,7 @@ class Molmo2Family(_SquareFamily):
         return blocks.transpose(1, 2).reshape(self._blocks**2, self._pooling**2)
 
 
-#: By the model type in config.json.
+#: The family of each model type in config.json.
 FAMILIES: dict[str, type[VideoFamily]] = {
     "qwen2_vl": Qwen2Family,
     "qwen2_5_vl": Qwen2Family,
@@ -359,7 +364,7 @@ def in_words(number: int) -> str:
 
 
 def _beginning(folder: Path) -> str:
-    """The token that a stream begins with, by the names that tokenizers have for it."""
+    """The token that a stream begins with: bos_token, or eos_token where there is none; else empty."""
     said = patches.read_json(folder / "tokenizer_config.json")
     for name in ("bos_token", "eos_token"):
         token = said.get(name)

@@ -17,7 +17,8 @@ EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[2] / "models" / "embedded"
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  #: names of files of weights, the better format first
-_WHOLE = ("model.safetensors", "pytorch_model.bin")  # a model in one file; in several, the index has its name
+#: The file that holds all weights. Where several do, an index beside them has this name with .index.json.
+_WHOLE = ("model.safetensors", "pytorch_model.bin")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -29,6 +30,7 @@ def find_folder(model: str) -> Path:
 
 
 def _look_up(model: str) -> Path:
+    """A folder of the user's, or one in the hub's local cache."""
     try:
         folder = Path(model).expanduser()
         is_folder, is_file = folder.is_dir(), folder.is_file()
@@ -87,13 +89,13 @@ def _check_folder(folder: Path) -> None:
 
 
 def missing_files(folder: Path) -> list[str]:
-    """What a scorer will need and ``folder`` lacks. Raises `ScorerError` for a damaged index of weights."""
+    """Names of files that a scorer needs and ``folder`` lacks. Raises `ScorerError` for a damaged index."""
     missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
     return [*missing, *_missing_weights(folder)]
 
 
 def _missing_weights(folder: Path) -> list[str]:
-    """What the loader will want and not find: it takes one file of all weights, or an index and shards."""
+    """Files that the loader will not find: it takes one with all weights, or an index and shards."""
     for whole in _WHOLE:
         index = folder / f"{whole}.index.json"
         if (folder / whole).is_file():
@@ -104,7 +106,7 @@ def _missing_weights(folder: Path) -> list[str]:
 
 
 def _shards(index: Path) -> list[str]:
-    """The files that together hold all weights, by name."""
+    """Names of the files that together hold all weights, as the index lists them."""
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
         return sorted({str(shard) for shard in content["weight_map"].values()})

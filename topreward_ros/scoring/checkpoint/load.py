@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def check_settings(settings: ScorerSettings, checkpoint: Checkpoint) -> tuple[torch.device, torch.dtype]:
-    """Device and type of numbers. Raises `ScorerError` for a setting that cannot be."""
+    """Choose the device and the type of numbers. Raises `ScorerError` for a setting that cannot be used."""
     from topreward_ros.scoring.checkpoint.quantization import NONE, check_quantization
     from topreward_ros.scoring.question.prompts import LAYOUTS
 
@@ -64,7 +64,7 @@ def _choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         if device.type != "cuda":
             return torch.float32
-        # What older GPUs do in bfloat16 is emulated, and slow.
+        # Older GPUs emulate bfloat16, which is slow.
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if has_bfloat16 else torch.float16
     if name not in known:
@@ -155,7 +155,7 @@ def load_weights(
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no advice while a model loads: what matters is in our errors."""
+    """Hide the progress bars and the advice of transformers; our errors say what matters."""
     from transformers.utils import logging
 
     library: Any = logging  # without type hints of its own

@@ -1,7 +1,7 @@
-"""What a model folder says about itself beyond the checkpoint: `topreward.json`, which only ours have.
+"""`topreward.json`: notes on a model that was made for this package, beside the files of its checkpoint.
 
-Reads and checks it. What follows from a note is decided elsewhere: the frame size and the hash in
-checkpoint/folder.py, the instructions in vocabulary.py.
+They are read and checked here. What follows from them is decided elsewhere: from the frame size and the hash
+in checkpoint.py, from the instructions in vocabulary.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ModelNotes:
     frame_pixels: int | None = None  #: pixels of one frame as the model was trained to see it
     summary: str = ""  #: what the model is, in half a sentence
     sha256: str = ""  #: of model.safetensors, hex
-    #: the instructions that the model was trained on, each with all its wordings; none: any will do
+    #: the instructions that the model was trained on, each with all its wordings; none: it knows any
     instructions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -58,7 +58,12 @@ def _notes(content: Any) -> ModelNotes:
         raise ValueError(f"model_summary is {summary!r} and must be text")
     if not isinstance(sha256, str) or not re.fullmatch(r"([0-9a-fA-F]{64})?", sha256):
         raise ValueError(f"sha256 is {sha256!r} and must be 64 hex digits")
-    return ModelNotes(frame_pixels, summary, sha256.lower(), _instructions(content.get("instructions", {})))
+    return ModelNotes(
+        frame_pixels=frame_pixels,
+        summary=summary,
+        sha256=sha256.lower(),
+        instructions=_instructions(content.get("instructions", {})),
+    )
 
 
 def _instructions(content: Any) -> dict[str, tuple[str, ...]]:

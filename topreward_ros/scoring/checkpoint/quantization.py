@@ -1,8 +1,9 @@
 """Weights in 8 bits, for models that would not fit into the memory of a small GPU otherwise.
 
-Those of the language model's linear layers are kept as int8 with one scale per row, by torchao; all else
-stays as it is: vision model, embeddings, norms, the last layer. Each is widened again when it is used, so
-this saves memory, costs time, and moves the numbers (bench/precision.py says how far). torchao is optional.
+The weights of the language model's linear layers are kept as int8 with one scale per row, by torchao.
+Everything else stays as it is: vision model, embeddings, norms, the last layer. A weight is converted back
+whenever it is used, so this saves memory, costs time, and changes the numbers (bench/precision.py says by how
+much). torchao is optional.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ QUANTIZATIONS = (NONE, INT8)
 
 
 def check_quantization(name: str, dtype: torch.dtype) -> None:
-    """Raises `ScorerError` for what `quantize` cannot do, before anything is loaded."""
+    """Raise `ScorerError` for what `quantize` cannot do, before anything is loaded."""
     import torch
 
     if name not in QUANTIZATIONS:
@@ -47,7 +48,7 @@ def described(dtype: str, name: str) -> str:
 
 
 def _torchao() -> Any:
-    """The library. Raises `ScorerError` where it is not installed, or is not the one that is needed."""
+    """The module torchao.quantization. Raises `ScorerError` where it is missing, or of an unfit version."""
     try:
         with no_warnings():
             import torchao.quantization as library

@@ -74,7 +74,10 @@ class Shape:
 
 
 def rope(theta: float, sections: tuple[int, int, int]) -> dict[str, Any]:
-    """How Qwen3-VL turns positions; ``sections``: of time, rows, columns, half a head's size together."""
+    """Qwen3-VL's rotary embedding; ``sections`` are the frequencies of time, rows and columns.
+
+    Together they are half of a head's size.
+    """
     return {
         "rope_type": "default",
         "rope_theta": theta,
@@ -104,7 +107,7 @@ TINY = Shape(
         "deepstack_visual_indexes": [0, 1, 2],
     },
 )
-_HEAD_GAIN = 4.0  # standard deviation of the logits: log-probabilities spread over some nats
+_HEAD_GAIN = 4.0  # standard deviation of the logits, so that log-probabilities spread over some nats
 
 
 def make_random_checkpoint(folder: Path | str, seed: int = 0, shape: Shape = TINY) -> Path:
@@ -132,9 +135,10 @@ def make_random_checkpoint(folder: Path | str, seed: int = 0, shape: Shape = TIN
 
 
 def make_fifty_million(folder: Path | str) -> Path:
-    """As `make_random_checkpoint`, with 25 million parameters that read and 27 million that see.
+    """A random checkpoint of 25 million parameters in the language model and 27 million in the vision model.
 
-    Large enough that arithmetic decides the speed, small enough for a CPU.
+    It is large enough that arithmetic decides the speed, and small enough for a CPU. Otherwise it is made as
+    by `make_random_checkpoint`.
     """
     shape = Shape(
         text={
@@ -224,7 +228,7 @@ def train_tokenizer(sentences: Sequence[str], vocabulary: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    # Twice each, so that every word is merged to the end; the answers first of all.
+    # Each sentence comes twice, so that every word becomes one token, and the answers come most often.
     tokenizer.train_from_iterator([" True False"] * 100 + list(sentences) * 2, trainer)
     tokenizer.add_special_tokens(_SPECIAL_TOKENS)
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in _ADDED_TOKENS])
@@ -253,7 +257,7 @@ def _write_model(folder: Path, tokenizer: Tokenizer, seed: int, shape: Shape) ->
         dtype="bfloat16",
     )
     setattr(config, RANDOM_WEIGHTS_KEY, True)
-    with torch.random.fork_rng(devices=[]):  # the caller's random state is not ours to move
+    with torch.random.fork_rng(devices=[]):  # leave the caller's random state alone
         model = Qwen3VLForConditionalGeneration(config)
     _draw_weights(model, seed)
     weights = {name: weight.to(torch.bfloat16).contiguous() for name, weight in model.state_dict().items()}
@@ -264,8 +268,8 @@ def _write_model(folder: Path, tokenizer: Tokenizer, seed: int, shape: Shape) ->
 def _draw_weights(model: torch.nn.Module, seed: int) -> None:
     """Draw every weight in the order of names, with variance 1 / fan-in, which keeps signals at their size.
 
-    So the answer hangs on all that was seen, not on the last word alone. The head is larger by
-    ``_HEAD_GAIN``, or the answer would be near the even chance whatever the video shows.
+    This makes the answer depend on the whole stream, not on its last word alone. The head is larger by
+    ``_HEAD_GAIN``; else both answers would be about equally likely, whatever the video shows.
     """
     import numpy as np
     import torch

@@ -19,17 +19,17 @@ from topreward_ros.scoring.question.templates import PAPER
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-#: Said beside every number that belongs to such an instruction.
+#: Said beside every number that belongs to an unknown instruction.
 UNKNOWN_INSTRUCTION = "the model does not know this instruction"
 
-#: What understands any instruction.
+#: A model that understands any instruction.
 GENERAL_MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 
 _LONGEST_QUOTE = 100  # characters of an instruction in a warning
 
 
 def normalized_instruction(instruction: str) -> str:
-    """What two instructions must share to be the same: not case, white space or a full stop at the end.
+    """``instruction`` without case, extra white space and the full stop at its end, which do not count.
 
     >>> normalized_instruction("  Open the\\n drawer. ")
     'open the drawer'
@@ -38,7 +38,7 @@ def normalized_instruction(instruction: str) -> str:
 
 
 def is_known(instruction: str, info: ScorerInfo) -> bool:
-    """Whether the model understands ``instruction``. There is nothing to understand in an empty one."""
+    """Whether the model understands ``instruction``; an empty one counts as understood."""
     text = normalized_instruction(instruction)
     return not info.instructions or not text or text in _normalized_instructions(info.instructions)
 
@@ -65,7 +65,7 @@ def unknown_instruction_warning(instruction: str, info: ScorerInfo, option: str)
 
 
 class TrainedPromptTokens(PromptTokens):
-    """Hands a known instruction to the model as it was trained, in letters that it has seen."""
+    """Prompt tokens in which a known instruction has the very wording that the model was trained on."""
 
     def __init__(
         self,
@@ -80,7 +80,6 @@ class TrainedPromptTokens(PromptTokens):
 
     def after_video(self, instruction: str) -> list[list[int]]:
         """See `PromptTokens.after_video`."""
-        trained = self._trained.get(instruction) or self._trained.get(
-            normalized_instruction(instruction), instruction
-        )
+        normalized = normalized_instruction(instruction)
+        trained = self._trained.get(instruction) or self._trained.get(normalized, instruction)
         return super().after_video(trained)

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 def read_answers(answers: torch.Tensor, contrastive: bool, seen: str, dtype: torch.dtype) -> PrefixScore:
-    """From log-probabilities (prompts, 2) of the true and the false answer to a score without baseline.
+    """Average the answers to all prompts into a score that has no baseline yet.
 
-    ``contrastive``: only the two are possible. ``seen`` says in an error what the model saw: '3 frames'.
-    Raises `ScorerError` for a value that is no number.
+    ``answers`` (prompts, 2) holds the log-probabilities of the true and the false answer. With
+    ``contrastive`` they are taken as if no other answer were possible. ``seen`` says in an error what the
+    model saw, for example '3 frames'. Raises `ScorerError` for a log-probability that is not finite.
     """
     import torch
 
@@ -36,10 +37,11 @@ def read_answers(answers: torch.Tensor, contrastive: bool, seen: str, dtype: tor
 
 
 def answer_token(encode: Callable[[str], list[int]], questions: Sequence[str], answer: str) -> int:
-    """The one token that ``answer`` adds behind each of ``questions``. Raises `ScorerError` for more of them.
+    """The token that ``answer`` adds after each of ``questions``.
 
-    Looked for in its place, because there are tokenizers that cut the same word otherwise where it stands
-    alone: SentencePiece marks a space that is not there.
+    The answer is encoded after the question, because some tokenizers encode a word in another way when it
+    stands alone: SentencePiece puts a space before it. Raises `ScorerError` where the answer adds several
+    tokens, or another token after another question.
     """
     found: dict[int, str] = {}
     for question in questions:

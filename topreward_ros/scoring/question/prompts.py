@@ -4,8 +4,7 @@ The framing is that of the TOPReward authors' code: an opened user turn, the vid
 `templates`), and then the answer as the very next token. There is no chat template and no assistant turn,
 unless the ablation of the paper is asked for (`Framing`).
 Nothing the instruction says is ever read as structure: it is joined, not formatted, and it is cut into
-tokens by a tokenizer that knows no added tokens. Where the video's own tokens stand is the business of
-`qwen3_vl`.
+tokens by a tokenizer that knows no added tokens. The tokens of the video itself are placed in `qwen3_vl`.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ _log = logging.getLogger(__name__)
 class Framing:
     """What stands around video and question."""
 
-    #: Of transformers: v4.57, which the method's authors pinned, has the frames of a video bare; v5 puts one
-    #: more pair of vision_start and vision_end around all of them.
+    #: Release of transformers whose token stream is made: v4.57, which the method's authors pinned, puts
+    #: nothing around the frames of a video; v5 puts one more pair of vision_start and vision_end around them.
     layout: str = LAYOUTS[0]
     #: Close the user's turn and open the assistant's, as Qwen's chat template does: TOPReward's ablation, in
     #: which the answer was much worse (mean VOC 0.50 against 0.95, 8B).
@@ -53,6 +52,7 @@ class Framing:
 
     @property
     def answers(self) -> tuple[str, str]:
+        """The texts of the true and the false answer."""
         return CHAT_ANSWERS if self.chat_template else ANSWERS
 
 
@@ -60,7 +60,7 @@ AUTHORS = Framing()
 
 
 def time_text(seconds: float) -> str:
-    """What stands before a temporal patch of the video, ``seconds`` after the episode's first frame.
+    """The text before a temporal patch that is ``seconds`` after the episode's first frame.
 
     >>> time_text(12.25)
     '<12.2 seconds>'
@@ -69,8 +69,8 @@ def time_text(seconds: float) -> str:
 
 
 def prompt_hash(templates: Sequence[str] = (PAPER,), framing: Framing = AUTHORS) -> str:
-    """First 16 hex digits of a SHA-256 over everything that fixes the token stream but the input."""
-    layout = [
+    """First 16 hex digits of a SHA-256 over what decides the token stream beside video and instruction."""
+    parts = [
         TURN_START,
         TURN_HEAD,
         time_text(0.0),
@@ -81,13 +81,13 @@ def prompt_hash(templates: Sequence[str] = (PAPER,), framing: Framing = AUTHORS)
         *framing.answers,
         str(MAX_INSTRUCTION),
     ]
-    if framing != AUTHORS:  # else the hash is that of versions that knew no other
-        layout += [framing.layout, str(framing.chat_template)]
-    return hashlib.sha256("\0".join(layout).encode()).hexdigest()[:16]
+    if framing != AUTHORS:  # left out otherwise, so that the hash stays that of versions without framings
+        parts += [framing.layout, str(framing.chat_template)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def told_time(seconds: float) -> float:
-    """The time that `time_text` tells of: patches whose times are told alike are alike.
+    """``seconds`` rounded as in `time_text`: the model cannot tell apart times that are written alike.
 
     >>> told_time(12.25)
     12.2
@@ -96,7 +96,7 @@ def told_time(seconds: float) -> float:
 
 
 def encodable(text: str) -> str:
-    """``text`` as a tokenizer takes it: a lone surrogate is not text."""
+    """``text`` with a question mark for every lone surrogate, which a tokenizer would refuse."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -104,9 +104,10 @@ class InstructionReader:
     """Cuts an instruction that is too long, and says so once."""
 
     def __init__(self) -> None:
-        self._cut = ""  # the last one that was too long
+        self._cut = ""  # the last instruction that was too long
 
     def cut(self, instruction: str) -> str:
+        """The first `MAX_INSTRUCTION` characters of ``instruction``."""
         if len(instruction) <= MAX_INSTRUCTION:
             return instruction
         if instruction != self._cut:  # said once, not with every frame
@@ -118,7 +119,7 @@ class InstructionReader:
 
 
 class PromptTokens:
-    """Token ids of everything that is not pixels. Raises `ScorerError` for a tokenizer that cannot serve."""
+    """Token ids of everything in the stream but the video. Raises `ScorerError` for an unfit tokenizer."""
 
     def __init__(
         self, tokenizer: Tokenizer, templates: Sequence[str] = (PAPER,), framing: Framing = AUTHORS
@@ -143,7 +144,7 @@ class PromptTokens:
         self.answer_true, self.answer_false = map(self._answer_token, framing.answers)
 
     def with_templates(self, templates: Sequence[str]) -> Self:
-        """The same tokens with other wordings of the question."""
+        """A copy with other wordings of the question."""
         other = copy(self)
         other._templates = tuple(templates)
         return other

@@ -12,15 +12,15 @@ from pathlib import Path
 from topreward_ros.defaults import config_file
 from topreward_ros.scoring.base import ScorerError
 
-PLACE = "{instruction}"
+PLACE = "{instruction}"  #: where the instruction goes in a template
 
-#: TOPReward's, in the authors' code.
+#: The question of TOPReward, as it stands in the authors' code.
 PAPER = (
     "The above video shows a robot manipulation trajectory that completes the following task: "
     f"{PLACE} Decide whether the above statement is True or not. The answer is:"
 )
 
-_MOST = 64
+_MAX_TEMPLATES = 64
 
 
 def read_templates(name: str) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ def read_templates(name: str) -> tuple[str, ...]:
         raise ScorerError(
             f"prompts {name!r} cannot be read ({error}): name a text file in UTF-8 with a template per line"
         ) from error
-    templates: dict[str, int] = {}  # and its line
+    templates: dict[str, int] = {}  # each with its line
     for number, line in enumerate(lines, start=1):
         template = line.strip()
         if not template or template.startswith("#"):
@@ -63,6 +63,7 @@ def fill(template: str, instruction: str) -> str:
 
 
 def _find(name: str) -> Path:
+    """The user's file, or else the shipped one of this name; neither need exist."""
     path = Path(name).expanduser()
     if path.is_file() or path.name != name:
         return path
@@ -73,6 +74,7 @@ def _find(name: str) -> Path:
 
 
 def _problem_with(template: str, before: dict[str, int]) -> str:
+    """Why ``template`` cannot follow those ``before`` it (each with its line); empty where it can."""
     places = template.count(PLACE)
     if places != 1:
         return f"it has {places} times {PLACE} and must have it once: {template!r}"
@@ -87,13 +89,13 @@ def _problem_with(template: str, before: dict[str, int]) -> str:
             )
     if not _ending(template):
         return f"it ends in {template[-1]!r}: let True or False be the next word, as after 'The answer is:'"
-    if len(before) >= _MOST:
-        return f"it is one more than {_MOST}: take some out"
+    if len(before) >= _MAX_TEMPLATES:
+        return f"it is one more than {_MAX_TEMPLATES}: take some out"
     return ""
 
 
 def _ending(template: str) -> str:
-    """What stands after the last sentence.
+    """The text after the last full sentence, which the answer completes.
 
     >>> _ending("Is it done: {instruction}? True or False. The answer is:")
     'The answer is:'
