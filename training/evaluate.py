@@ -100,11 +100,7 @@ def roc_auc(successes: Sequence[float], failures: Sequence[float]) -> float:
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1 of ``values`` (N,); equal values share the mean of their ranks.
-
-    >>> ranks(np.array([0.3, 0.1, 0.3, 0.2]))
-    array([3.5, 1. , 3.5, 2. ])
-    """
+    """Ranks from 1 of ``values`` (N,); equal values share the mean of their ranks."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
 
