@@ -203,9 +203,9 @@ def _play(
 
 
 def _refuse_other_publishers(watcher: watch.Watcher, stopped: Callable[[], bool]) -> None:
-    """Raise `DemoError` when somebody publishes what ours will: scores or frames would be mixed."""
+    """Raise `DemoError` when somebody publishes on our topics: scores or frames would be mixed."""
     topics = ["task_progress", *monitor_defaults()["image_topics"]]
-    others = _participants(int(os.environ["ROS_DOMAIN_ID"])) - 1  # less the watcher itself
+    others = _participants(int(os.environ["ROS_DOMAIN_ID"])) - 1  # without the watcher itself
     for topic, names in watcher.discover(topics, others, stopped).items():
         raise DemoError(
             f"{', '.join(names)} already publishes {topic} in ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}; "

@@ -38,8 +38,8 @@ _WIDEST = 110  # columns of the picture
 _LARGEST_DOMAIN = 232  # the last one whose ports are below 65536 (DDSI-RTPS 9.6.1.1)
 _PUBLISHERS_S = 1.0  # between two looks at who publishes
 _DISCOVERY_S = 1.5  # for the nodes of this machine to find each other
-_LONGEST_DISCOVERY_S = 15.0  # for those that are known to be there; a lost announcement is repeated after 3 s
-_TOPICS_S = 0.5  # for the topics of a process that is known
+_LONGEST_DISCOVERY_S = 15.0  # for participants that must be there; a lost announcement comes again after 3 s
+_TOPICS_S = 0.5  # until the topics of a participant that was discovered are known, too
 
 
 class WatchError(UserError):
@@ -184,10 +184,10 @@ class Watcher:
     def discover(
         self, topics: Sequence[str], others: int, stopped: Callable[[], bool]
     ) -> dict[str, list[str]]:
-        """Wait until the nodes of this machine are known, at most; those of ``topics`` that are published.
+        """Wait until the nodes of this machine have been discovered. Returns the publishers of each of
+        ``topics`` that has any, as soon as they are known.
 
-        ``others``: how many DDS participants of this machine are known to be there besides this one.
-        ``stopped``: whether to wait no longer.
+        ``others``: how many other DDS participants are on this machine. ``stopped``: whether to give up.
         """
         begun_s = time.monotonic()
         all_met_s = begun_s + _LONGEST_DISCOVERY_S  # until they are
