@@ -32,7 +32,15 @@ from topreward_ros.views.bench import machine_line
 def measure(options: argparse.Namespace, folder: str) -> tuple[dict[int, float], dict[int, float]]:
     """By how many at once: seconds for all ticks, and the largest distance from one by one [nat]."""
     height, width = SIZES[options.model]
-    settings = ScorerSettings("cpu", "float32", height * width, 64, options.threads, True, sample_rate=RATE)
+    settings = ScorerSettings(
+        device="cpu",
+        dtype="float32",
+        max_pixels=height * width,
+        max_frames=64,
+        threads=options.threads,
+        static_baseline=True,
+        sample_rate=RATE,
+    )
     model, tokens, preprocessing, info = load_model(folder, settings)
     scorers = {
         number: [

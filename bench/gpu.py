@@ -226,7 +226,15 @@ def main() -> None:
     episodes: list[Row] = []
     for key in track(given.shapes, "shapes", console=Console(stderr=True)):
         model, all_tokens = make_model(SHAPES[key], device, dtype)
-        info = ScorerInfo(key, "", True, given.device, settings.dtype, "", height * width)
+        info = ScorerInfo(
+            model_id=key,
+            revision="",
+            random_weights=True,
+            device=given.device,
+            dtype=settings.dtype,
+            prompt_hash="",
+            max_pixels=height * width,
+        )
         loaded = LoadedModel(model, all_tokens, Preprocessing(), info)
         for count in given.prompts:
             tokens = all_tokens.with_templates(read_templates("ten_prompts.txt")[:count])

@@ -112,13 +112,13 @@ def measure(rate: float, prompts: int, seconds: float) -> Row:
     span_ns = stamp_of(arrived[-1][1]) - stamp_of(arrived[0][1])
     received_ns = arrived[-1][0] - arrived[0][0]
     return Row(
-        rate,
-        prompts,
-        [1e-6 * (now - stamp_of(message)) for now, message in arrived],
-        [1e3 * latency.sec + 1e-6 * latency.nanosec for latency in latencies],
-        round(span_ns / NS_PER_S * rate) + 1,
-        max(message.num_frames for _, message in arrived),
-        span_ns / received_ns,
+        rate=rate,
+        prompts=prompts,
+        ages_ms=[1e-6 * (now - stamp_of(message)) for now, message in arrived],
+        published_ms=[1e3 * latency.sec + 1e-6 * latency.nanosec for latency in latencies],
+        due=round(span_ns / NS_PER_S * rate) + 1,
+        frames=max(message.num_frames for _, message in arrived),
+        camera_speed=span_ns / received_ns,
     )
 
 

@@ -129,14 +129,14 @@ def compare(subject: Subject, scores: Scores, truth: Scores) -> Row:
         return [abs(score.log_prob - true.log_prob) for score, true in pairs]
 
     return Row(
-        subject.name,
-        scores.precision,
-        scores.weights,
-        len(subject.video),
-        distances(scores.plain),
-        distances(scores.incremental),
+        model=subject.name,
+        precision=scores.precision,
+        weights=scores.weights,
+        prefixes=len(subject.video),
+        plain=distances(scores.plain),
+        incremental=distances(scores.incremental),
         # The weights of the other model are random: its progress means nothing.
-        progress_at_end(scores) - progress_at_end(truth) if subject.model == "embedded" else nan,
+        progress=progress_at_end(scores) - progress_at_end(truth) if subject.model == "embedded" else nan,
     )
 
 

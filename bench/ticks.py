@@ -44,7 +44,13 @@ def measure(options: argparse.Namespace, folder: str) -> Ticks:
     """Seconds of every tick by way; seconds worked ahead after each; the ticks at which it was thinned."""
     height, width = SIZES[options.model]
     settings = ScorerSettings(
-        "cpu", "float32", height * width, options.budget, options.threads, True, sample_rate=RATE
+        device="cpu",
+        dtype="float32",
+        max_pixels=height * width,
+        max_frames=options.budget,
+        threads=options.threads,
+        static_baseline=True,
+        sample_rate=RATE,
     )
     model, tokens, preprocessing, info = load_model(folder, settings)
     tokens = tokens.with_templates(read_templates("ten_prompts.txt")[: options.prompts])

@@ -93,14 +93,14 @@ def film(simulator: Simulator, attempt: Attempt) -> Iterator[Clip]:
     for view in VIEWS:
         camera = simulation.Camera.of_view(view, rng)
         yield Clip(
-            attempt.task,
-            attempt.kind,
-            view,
-            simulator.render(trajectory, steps, camera),
-            trajectory.progress[steps].astype(np.float32),
-            trajectory.moved[steps].astype(np.float32),
-            trajectory.hand[steps].astype(np.float32),
-            trajectory.success[steps],
+            task=attempt.task,
+            kind=attempt.kind,
+            view=view,
+            frames=simulator.render(trajectory, steps, camera),
+            progress=trajectory.progress[steps].astype(np.float32),
+            moved=trajectory.moved[steps].astype(np.float32),
+            hand=trajectory.hand[steps].astype(np.float32),
+            success=trajectory.success[steps],
         )
 
 
@@ -128,7 +128,15 @@ def _work(job: Job) -> Iterator[list[Listed]]:
 
 def _listed(folder: Path, path: Path, seed: int) -> Listed:
     clip = Clip.load(folder / path)
-    return Listed(path, clip.task, clip.kind, clip.view, seed, clip.succeeded, clip.digest())
+    return Listed(
+        path=path,
+        task=clip.task,
+        kind=clip.kind,
+        view=clip.view,
+        seed=seed,
+        succeeded=clip.succeeded,
+        sha256=clip.digest(),
+    )
 
 
 def _worker(jobs: Queue[Job | None], results: Queue[list[Listed] | BaseException]) -> None:

@@ -211,14 +211,14 @@ class _Run:
         model = self._env.model
         bodies = np.concatenate([model.body_pos, model.body_quat], axis=1)
         return Trajectory(
-            self._kind,
-            bodies,
-            joints,
-            hands,
-            progress,
-            moved,
-            np.maximum.accumulate(success),
-            self._pace,
+            kind=self._kind,
+            bodies=bodies,
+            joints=joints,
+            hand=hands,
+            progress=progress,
+            moved=moved,
+            success=np.maximum.accumulate(success),
+            pace=self._pace,
         )
 
     def _reference(self) -> _Reference | None:

@@ -25,7 +25,15 @@ INFO = ScorerInfo(
     prompt_hash="h",
     max_pixels=1024,
 )
-RANDOM_INFO = ScorerInfo("m", "r", True, "cpu", "float32", "h", 1024)
+RANDOM_INFO = ScorerInfo(
+    model_id="m",
+    revision="r",
+    random_weights=True,
+    device="cpu",
+    dtype="float32",
+    prompt_hash="h",
+    max_pixels=1024,
+)
 REPORT = ProgressReport(
     state=State.RUNNING,
     instruction="open the drawer",

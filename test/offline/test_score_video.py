@@ -40,7 +40,15 @@ SETTINGS = replace(
 class Brightness(SequentialScorer):
     """The brighter the newest frame, the surer: from -4 nat for black to 0 for white."""
 
-    info = ScorerInfo("brightness", "1", False, "cpu", "float32", "0" * 16, 4096)
+    info = ScorerInfo(
+        model_id="brightness",
+        revision="1",
+        random_weights=False,
+        device="cpu",
+        dtype="float32",
+        prompt_hash="0" * 16,
+        max_pixels=4096,
+    )
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, tuple[Frame, ...]]] = []

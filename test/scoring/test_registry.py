@@ -166,7 +166,10 @@ import sys
 from topreward_ros.scoring import registry
 from topreward_ros.scoring.base import ScorerSettings
 assert not {"torch", "transformers", "huggingface_hub"} & set(sys.modules), "a dear import"
-info = registry.load_scorer("embedded", ScorerSettings("cpu", "float32", 307200, 64, 1, True)).info
+settings = ScorerSettings(
+    device="cpu", dtype="float32", max_pixels=307200, max_frames=64, threads=1, static_baseline=True
+)
+info = registry.load_scorer("embedded", settings).info
 assert info.model_id == "embedded" and not info.random_weights and info.max_pixels == 16384
 assert "open the drawer" in info.instructions
 """
@@ -405,7 +408,10 @@ from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.scoring.qwen3_vl.memory_need import memory_need
 from topreward_ros.scoring.base import ScorerError, ScorerSettings
 try:
-    scorer = load_scorer("some-org/some-model", ScorerSettings("cpu", "float32", 307200, 64, 1, True))
+    settings = ScorerSettings(
+        device="cpu", dtype="float32", max_pixels=307200, max_frames=64, threads=1, static_baseline=True
+    )
+    scorer = load_scorer("some-org/some-model", settings)
     print(scorer.info.revision)
 except ScorerError as error:
     print(error)

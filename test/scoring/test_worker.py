@@ -26,7 +26,15 @@ class GatedScorer(SequentialScorer):
     """
 
     def __init__(self) -> None:
-        self.info = ScorerInfo("gated", "", True, "cpu", "float32", "", 1)
+        self.info = ScorerInfo(
+            model_id="gated",
+            revision="",
+            random_weights=True,
+            device="cpu",
+            dtype="float32",
+            prompt_hash="",
+            max_pixels=1,
+        )
         self.gate = threading.Semaphore(0)
         self.begun = threading.Semaphore(0)
         self.seen: list[int] = []

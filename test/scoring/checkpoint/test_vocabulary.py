@@ -8,8 +8,25 @@ from topreward_ros.scoring.base import ScorerInfo
 from topreward_ros.scoring.checkpoint.vocabulary import is_known, unknown_instruction_warning
 
 WORDINGS = ("open the drawer", "pull the drawer open", "Close the window.")
-INFO = ScorerInfo("embedded", "", False, "cpu", "float32", "", 1, WORDINGS)
-GENERAL = ScorerInfo("Qwen/Qwen3-VL-8B-Instruct", "", False, "cpu", "float32", "", 1)
+INFO = ScorerInfo(
+    model_id="embedded",
+    revision="",
+    random_weights=False,
+    device="cpu",
+    dtype="float32",
+    prompt_hash="",
+    max_pixels=1,
+    instructions=WORDINGS,
+)
+GENERAL = ScorerInfo(
+    model_id="Qwen/Qwen3-VL-8B-Instruct",
+    revision="",
+    random_weights=False,
+    device="cpu",
+    dtype="float32",
+    prompt_hash="",
+    max_pixels=1,
+)
 
 
 @pytest.mark.parametrize(
