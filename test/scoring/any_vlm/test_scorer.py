@@ -506,14 +506,14 @@ def values(score: PrefixScore) -> tuple[float, float, float]:
 
 
 @every_family
-def test_every_prefix_equals_a_forward_pass_by_hand(family, folders, scorers, video):
+def test_every_prefix_equals_a_forward_pass_by_hand(to_rounding, family, folders, scorers, video):
     scorer, folder, question = scorers(family), folders(family), fill(PAPER, TASK)
     seen = []
     for count in (1, 2, 5):
         score = scorer.score(asked(TASK, video[:count]))
         true, false = expected(scorer, folder, video[:count], question)
         still, _ = expected(scorer, folder, video[:1] * count, question)
-        assert values(score) == pytest.approx((true, false, still), abs=1e-4)
+        assert values(score) == to_rounding((true, false, still))
         assert math.isnan(score.log_prob_std)
         assert -100 < score.log_prob < 0
         seen.append(score.log_prob)
@@ -525,25 +525,25 @@ def test_every_prefix_equals_a_forward_pass_by_hand(family, folders, scorers, vi
 
 
 @every_family
-def test_prompts_are_averaged_and_scored_against_each_other(family, folders, load, video):
+def test_prompts_are_averaged_and_scored_against_each_other(to_rounding, family, folders, load, video):
     frames = video[:3]
     scorer = load(family, prompts="ten_prompts.txt", static_baseline=False)
     pairs = [expected(scorer, folders(family), frames, fill(template, TASK)) for template in TEN]
     true, false = np.array(pairs).T
     score = scorer.score(asked(TASK, frames))
-    assert score.log_prob == pytest.approx(true.mean(), abs=1e-4)
-    assert score.log_prob_false == pytest.approx(false.mean(), abs=1e-4)
-    assert score.log_prob_std == pytest.approx(true.std(ddof=1), abs=1e-4)
+    assert score.log_prob == to_rounding(true.mean())
+    assert score.log_prob_false == to_rounding(false.mean())
+    assert score.log_prob_std == to_rounding(true.std(ddof=1))
     assert math.isnan(score.log_prob_static)
     scorer = load(family, prompts="ten_prompts.txt", contrastive=True)
     score = scorer.score(asked(TASK, frames))
-    assert score.log_prob == pytest.approx(-np.log1p(np.exp(false - true)).mean(), abs=1e-4)
+    assert score.log_prob == to_rounding(-np.log1p(np.exp(false - true)).mean())
     assert score.log_prob_static < 0
     assert scorer.info.prompt_hash != load(family).info.prompt_hash
 
 
 @every_family
-def test_the_chat_template_closes_the_users_turn(family, folders, settings, tmp_path, video):
+def test_the_chat_template_closes_the_users_turn(to_rounding, family, folders, settings, tmp_path, video):
     closing = {"smolvlm": "<end_of_utterance>\nAssistant:", "llava": " ASSISTANT:"}
     folder, answers = folders(family), (" True", " False")
     if family not in closing:  # behind a line break the answers have no space
@@ -557,7 +557,7 @@ def test_the_chat_template_closes_the_users_turn(family, folders, settings, tmp_
     question = fill(PAPER, TASK) + closing.get(family, standard)
     true, false = by_hand(family, folder, scorer._model, video[:2], question, answers)
     score = scorer.score(asked(TASK, video[:2]))
-    assert (score.log_prob, score.log_prob_false) == pytest.approx((true, false), abs=1e-4)
+    assert (score.log_prob, score.log_prob_false) == to_rounding((true, false))
 
 
 @every_family
@@ -630,11 +630,11 @@ def test_no_instruction_is_read_as_structure(family, scorers, video):
     assert math.isfinite(scorer.score(asked("", video[:2])).log_prob)
 
 
-def test_an_idle_camera_scores_the_baseline(scorers, video):
+def test_an_idle_camera_scores_the_baseline(to_rounding, scorers, video):
     for family in FAMILIES:
         idle = [Frame(frame.stamp_ns, video[0].image.copy()) for frame in video]
         score = scorers(family).score(asked(TASK, idle))
-        assert score.log_prob == pytest.approx(score.log_prob_static, abs=1e-5)
+        assert score.log_prob == to_rounding(score.log_prob_static)
 
 
 def test_frames_are_shrunk_as_the_processor_does_it(scorers, make_video):
@@ -842,7 +842,9 @@ def experts(tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_mixture_of_experts_is_scored_incrementally_and_exactly(experts, settings, make_video, caplog):
+def test_a_mixture_of_experts_is_scored_incrementally_and_exactly(
+    to_rounding, experts, settings, make_video, caplog
+):
     many = replace(settings, prompts="ten_prompts.txt")
     with caplog.at_level(logging.WARNING):
         scorer = load_scorer(str(experts), many)
@@ -858,11 +860,9 @@ def test_a_mixture_of_experts_is_scored_incrementally_and_exactly(experts, setti
             scorer.score(asked(TASK, video[:count])),
             plain.score(asked(TASK, video[:count])),
         )
-        assert score.log_prob == pytest.approx(expected.log_prob, abs=1e-4)
-        assert score.log_prob_false == pytest.approx(expected.log_prob_false, abs=1e-4)
-        assert score.log_prob_std == pytest.approx(expected.log_prob_std, abs=1e-4)
-        assert score.log_prob_static == pytest.approx(
-            plain.score(asked(TASK, still[:count])).log_prob, abs=1e-4
-        )
+        assert score.log_prob == to_rounding(expected.log_prob)
+        assert score.log_prob_false == to_rounding(expected.log_prob_false)
+        assert score.log_prob_std == to_rounding(expected.log_prob_std)
+        assert score.log_prob_static == to_rounding(plain.score(asked(TASK, still[:count])).log_prob)
         seen.append(score.log_prob)
     assert np.ptp(seen) > 0.05

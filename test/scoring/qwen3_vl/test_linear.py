@@ -21,16 +21,18 @@ def made(layer: nn.Linear, name: str) -> linear.Layer:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("tokens", [0, 1, 7, 300])
-def test_it_is_the_layer_and_its_activation(bias, name, tokens):
+def test_it_is_the_layer_and_its_activation(rounding, bias, name, tokens):
     torch.manual_seed(0)
     layer = nn.Linear(96, 80, bias).requires_grad_(False)
     packed = made(layer, name)
+    weights = [weight.double() for weight in (layer.weight, layer.bias) if weight is not None]
     for hidden in (torch.randn(1, tokens, 96), torch.randn(tokens, 2, 96).transpose(0, 1)):
-        expected = layer(hidden)
+        expected = torch.nn.functional.linear(hidden.double(), *weights)
+        size = torch.nn.functional.linear(hidden.double().abs(), *(weight.abs() for weight in weights))
         if name:
-            expected = ACT2FN[name](expected)
+            expected = ACT2FN[name](expected)  # none of them is steeper than 1.13
         with torch.inference_mode():
-            torch.testing.assert_close(packed(hidden), expected, atol=2e-6, rtol=1e-5)
+            assert ((packed(hidden) - expected).abs() <= rounding(1.13 * size)).all()
 
 
 @needs_onednn

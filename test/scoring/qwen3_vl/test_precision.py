@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,13 +43,8 @@ def test_a_library_of_another_time_is_refused_the_same_way(checkpoint, settings,
 
 
 @pytest.mark.parametrize(
-    ("dtype", "quantization", "tolerance"),
-    [
-        ("bfloat16", "none", 0.2),
-        ("float16", "none", 0.02),
-        ("float32", "int8", 2e-5),
-        ("bfloat16", "int8", 0.2),
-    ],
+    ("dtype", "quantization"),
+    [("bfloat16", "none"), ("float16", "none"), ("float32", "int8"), ("bfloat16", "int8")],
 )
 def test_scores_are_those_of_a_plain_forward_pass_in_the_same_precision(
     checkpoint: Path,
@@ -56,8 +52,12 @@ def test_scores_are_those_of_a_plain_forward_pass_in_the_same_precision(
     make_video: Callable[..., list[Frame]],
     dtype: str,
     quantization: str,
-    tolerance: float,
+    to_rounding: Callable[..., Any],
 ):
+    """In half precision it is the hidden states that round, and seldom with one sign: a score differs from
+    another way to compute it by 0.16 eps of the 40 of `to_rounding`, root mean square over 84 prefixes in
+    either type. Allowed are 0.75 eps of 40: 0.23 in bfloat16, 0.03 in float16.
+    """
     if quantization == "int8":
         pytest.importorskip("torchao")
     changed = replace(settings, dtype=dtype, quantization=quantization)
@@ -66,7 +66,11 @@ def test_scores_are_those_of_a_plain_forward_pass_in_the_same_precision(
     exact = load_scorer(str(checkpoint), settings)
     for count in range(1, 8):
         score = scorer.score(asked(TASK, video[:count])).log_prob
-        assert score == pytest.approx(plain.score(asked(TASK, video[:count])).log_prob, abs=tolerance)
+        expected = plain.score(asked(TASK, video[:count])).log_prob
+        if dtype == "float32":
+            assert score == to_rounding(expected)
+        else:
+            assert score == pytest.approx(expected, abs=0.75 * torch.finfo(getattr(torch, dtype)).eps * 40)
         assert score != (true := exact.score(asked(TASK, video[:count])).log_prob)
         assert score == pytest.approx(true, abs=0.5)
 

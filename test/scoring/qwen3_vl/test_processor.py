@@ -109,14 +109,16 @@ def test_positions_are_the_models(record, case, arrays, new_scorer):
 
 
 @CASES
-def test_log_probabilities_are_those_of_that_version(record, case, arrays, checkpoint, new_scorer):
+def test_log_probabilities_are_those_of_that_version(
+    to_rounding, record, case, arrays, checkpoint, new_scorer
+):
     weights = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
     assert weights == RECORDS[record]["weights_sha256"], "the random checkpoint has changed: record again"
     score = scorer_for(record, case, new_scorer).score(
         ScoreRequest.of_frames(case["instruction"], frames_of(case, arrays))
     )
-    assert score.log_prob == pytest.approx(case["log_prob"], abs=1e-4)
-    assert score.log_prob_false == pytest.approx(case["log_prob_false"], abs=1e-4)
+    assert score.log_prob == to_rounding(case["log_prob"])
+    assert score.log_prob_false == to_rounding(case["log_prob_false"])
 
 
 def test_the_layouts_differ():

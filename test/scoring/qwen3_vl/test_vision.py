@@ -24,5 +24,7 @@ def test_it_sees_what_the_model_sees(loaded, rows, columns, count):
         strict=True,
     ):
         assert one.shape == (count, rows * columns // 4, 128)
-        torch.testing.assert_close(one.flatten(0, 1), other, atol=1e-5, rtol=1e-4)
+        # One layer after another rounds: up to 17 eps of the largest value were seen in 300 draws.
+        allowed = 64 * torch.finfo(torch.float32).eps * other.abs().max()
+        assert (one.flatten(0, 1) - other).abs().max() <= allowed
         assert one.std() > 0.01
