@@ -7,9 +7,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import yaml
 pytest.importorskip("rclpy")
 
 import rclpy
+from rcl_interfaces.srv import GetParameters
 from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.duration import Duration
@@ -33,6 +36,8 @@ from topreward_ros.nodes import qos
 from topreward_ros.nodes.demo import free_domain
 
 SECOND = 10**9
+LONGEST_WAIT = 60.0  # [s] for another process, which may have to start on a busy machine
+_HELD_UP_S = 0.1  # without a turn of a thread that asks for one every 20 ms
 
 
 def stamp_of(message: Any) -> int:
@@ -60,7 +65,6 @@ class Robot:
         self.executor.add_node(self.node)
         self.processes: list[subprocess.Popen[bytes]] = []
         self.clients: dict[str, Client] = {}  # of the services of the newest process
-        self.last_start: float | None = None  # [s], monotonic
         self.progress: list[TaskProgress] = []
         self.rewards: list[TaskReward] = []
         self.events: list[TaskEvent] = []
@@ -96,7 +100,6 @@ class Robot:
         with (self.folder / f"log-{len(self.processes)}.txt").open("wb") as log:
             process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
         self.processes.append(process)
-        self.last_start = time.monotonic()
         return process
 
     def start_monitor(self, **parameters: Any) -> subprocess.Popen[bytes]:
@@ -108,6 +111,7 @@ class Robot:
             lambda: self.camera.get_subscription_count() > 0 or self.jpeg_camera.get_subscription_count() > 0,
             "the monitor subscribes",
         )
+        self.introduce("monitor")
         return process
 
     def said(self, process: subprocess.Popen[bytes]) -> str:
@@ -118,17 +122,36 @@ class Robot:
         """Signal a process and wait for its end; returns how long that took [s]."""
         begun = time.monotonic()
         process.send_signal(with_signal)
-        process.wait(timeout=20)
+        process.wait(timeout=LONGEST_WAIT)
         return time.monotonic() - begun
 
     # ---- spinning -------------------------------------------------------------------------------
 
     def spin(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self.executor.spin_once(timeout_sec=left)
+        """Take what comes for ``seconds`` in which this process runs: a machine that halts gets them later.
 
-    def until(self, done: Callable[[], bool], what: str, timeout: float = 60.0) -> None:
+        To see that something does not come, or to let time pass; what has to come is waited for by `until`.
+        """
+        while seconds > 0:
+            begun = time.monotonic()
+            self.executor.spin_once(timeout_sec=min(0.05, seconds))
+            seconds -= min(time.monotonic() - begun, 0.05)
+
+    def settle(self) -> None:
+        """Wait until the monitor has dealt with what was sent to it, and take what it said meanwhile."""
+        self.call(GetParameters, "monitor/get_parameters")  # it takes messages before requests
+        self.spin(0.2)
+
+    def until_all_is_scored(self) -> None:
+        """Once nothing more is sent: until the monitor has said all that there is to say of it."""
+        self.settle()
+        seen, quiet_s = -1, 0.0
+        while quiet_s < 1.0:  # a score takes some ten milliseconds
+            seen, before = len(self.scored()), seen
+            quiet_s = quiet_s + 0.25 if seen == before else 0.0
+            self.spin(0.25)
+
+    def until(self, done: Callable[[], bool], what: str, timeout: float = LONGEST_WAIT) -> None:
         """Spin until ``done``; fails with everything the processes said when that takes too long."""
         end = time.monotonic() + timeout
         while not done():
@@ -143,33 +166,54 @@ class Robot:
         client = self.clients.get(name)
         if client is None:
             client = self.clients[name] = self.node.create_client(kind, name)
-            self.until(client.service_is_ready, f"service {name} is there")
-            # We have found the service; it must find us, too, or its answer goes nowhere. Between processes
-            # that have only just met that takes a while, and nothing tells when it is done.
-            newly_met = self.last_start is not None and time.monotonic() - self.last_start < 4.0
-            self.spin(1.0 if newly_met else 0.1)
+            self.introduce(name.rpartition("/")[0])
         self.until(client.service_is_ready, f"service {name} is there")
         future = client.call_async(kind.Request(**request))
         self.until(future.done, f"service {name} answers")
         return future.result()
+
+    def introduce(self, node: str) -> None:
+        """Wait until ``node`` knows all that we publish, subscribe to and call.
+
+        That we know its end says nothing: until it knows ours, it takes no image and its answers go nowhere.
+        It hears of our ends in order, so it knows them all once it answers a client that was made after them.
+        """
+        client = self.node.create_client(GetParameters, f"{node}/get_parameters")
+        self.until(client.service_is_ready, f"{node} is there")
+        answers = [client.call_async(GetParameters.Request())]
+        asked = time.monotonic()
+
+        def answered() -> bool:
+            nonlocal asked
+            if time.monotonic() - asked > 0.5:
+                asked = time.monotonic()
+                answers.append(client.call_async(GetParameters.Request()))
+            return any(answer.done() for answer in answers)
+
+        self.until(answered, f"{node} knows us")
+        self.node.destroy_client(client)
 
     def say(self, instruction: str) -> None:
         """Publish an instruction as `ros2 topic pub --once` does: volatile, to whoever is matched."""
         publisher = self.node.create_publisher(String, "task_instruction", qos.instruction_volatile())
         self.until(lambda: publisher.get_subscription_count() >= 1, "the monitor takes instructions")
         publisher.publish(String(data=instruction))
-        assert publisher.wait_for_all_acked(Duration(seconds=20)), "the instruction has not arrived"
-        self.spin(0.3)
+        assert publisher.wait_for_all_acked(Duration(seconds=LONGEST_WAIT)), "the instruction has not arrived"
+        self.settle()
         self.node.destroy_publisher(publisher)
 
     def show(self, message: Image, expect_score: bool = True) -> None:
-        """Publish an image; wait for its score, or long enough to see that there is none."""
+        """Publish an image; wait for all that is said of it, or long enough to see that it has no score."""
         before = len(self.scored())
         self.camera.publish(message)
         if expect_score:
-            self.until(lambda: len(self.scored()) > before and self.rewarded(), "the image is scored")
+            self.until(
+                lambda: len(self.scored()) > before and self.rewarded() and self.begun(),
+                "the image is scored",
+            )
         else:
-            self.spin(0.4)
+            self.settle()
+            self.spin(0.2)  # for the scorer's thread
             assert len(self.scored()) == before
 
     # ---- what was seen --------------------------------------------------------------------------
@@ -186,6 +230,11 @@ class Robot:
         """Whether the reward of the newest score has arrived, too (it is another topic)."""
         newest, rewards = self.scored()[-1], self.rewards
         return any(r.episode_id == newest.episode_id and stamp_of(r) == stamp_of(newest) for r in rewards)
+
+    def begun(self) -> bool:
+        """Whether it has arrived that the newest score's episode began (and with it all events before)."""
+        newest = self.scored()[-1]
+        return newest.episode_id in {e.episode_id for e in self.events if e.type == TaskEvent.EPISODE_STARTED}
 
     def event_types(self) -> list[int]:
         return [event.type for event in self.events]
@@ -208,6 +257,42 @@ class Robot:
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
+
+
+@dataclass(frozen=True)
+class Halt:
+    """A time in which this process did not run, and by all appearances the others did not, either."""
+
+    begin_ns: int  #: since the epoch, as the stamps of a video player
+    end_ns: int
+
+    def touches(self, stamp_ns: int) -> bool:
+        """Whether an image of that time, sent late with those that followed it, may have been lost.
+
+        Best effort keeps the newest image; what comes at once after a halt is more than one.
+        """
+        return self.begin_ns - SECOND // 4 <= stamp_ns <= self.end_ns + SECOND // 4
+
+
+@pytest.fixture
+def halts() -> Iterator[list[Halt]]:
+    """When the machine was held up so far: what best effort loses then is not the fault of who is tested."""
+    seen: list[Halt] = []
+    over = threading.Event()
+
+    def look() -> None:
+        last_ns = time.time_ns()
+        while not over.wait(0.02):
+            now_ns = time.time_ns()
+            if now_ns - last_ns > _HELD_UP_S * SECOND:
+                seen.append(Halt(last_ns, now_ns))
+            last_ns = now_ns
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    yield seen
+    over.set()
+    thread.join()
 
 
 @pytest.fixture

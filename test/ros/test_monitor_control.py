@@ -69,7 +69,7 @@ def idle(running):
     """The shared monitor without an instruction, with an empty record."""
     running.call(SetBool, "monitor/enable", data=True)
     running.call(SetTask, "monitor/set_task", instruction="")
-    running.spin(0.3)
+    running.settle()
     running.forget()
     return running
 
@@ -92,7 +92,7 @@ def test_set_task_names_the_episode(idle) -> None:
     again = idle.call(SetTask, "monitor/set_task", instruction="fold the towel")
     assert again.episode_id not in ("", "take-7")
     idle.until(lambda: TaskEvent.EPISODE_ENDED in idle.event_types(), "the same task again is a new episode")
-    assert idle.rewards[-1].truncated
+    idle.until(lambda: idle.rewards[-1].truncated, "its last reward says so")
 
 
 def test_instruction_topic_starts_once_however_often_it_is_said(idle) -> None:
@@ -120,7 +120,7 @@ def test_a_score_that_is_late_never_reaches_the_next_episode(idle) -> None:
         message.header.stamp = Time(sec=START + k)
         idle.camera.publish(message)
         idle.until(lambda k=k: START + k in begun(idle).values(), "the episode has begun")
-    idle.spin(0.5)
+    idle.settle()
     assert len(begun(idle)) == 30
     for message in idle.scored():
         assert begun(idle).get(message.episode_id) == message.header.stamp.sec, "a score in a foreign episode"
@@ -181,8 +181,8 @@ def test_commands_to_the_terminal_do_not_reach_the_log(idle) -> None:
     idle.say("stack \x1b[2J the cup")
     show(idle, 0)
     assert idle.scored()[0].instruction == "stack \x1b[2J the cup"
-    idle.spin(0.3)
-    assert "stack \N{REPLACEMENT CHARACTER}[2J the cup" in idle.said(idle.processes[0])
+    shown = "stack \N{REPLACEMENT CHARACTER}[2J the cup"
+    idle.until(lambda: shown in idle.said(idle.processes[0]), "the log says it")
     assert "\x1b[2J" not in idle.said(idle.processes[0])
 
 
@@ -278,7 +278,8 @@ def test_the_full_lifecycle_twice(robot) -> None:
         assert change_state(robot, Transition.TRANSITION_ACTIVATE)
         show(robot, 1)
         assert change_state(robot, Transition.TRANSITION_DEACTIVATE)
-        robot.spin(0.3)
+        robot.settle()
+        robot.until(lambda: len(robot.events) >= 3, "the episode ends")
         assert robot.event_types() == [TaskEvent.EPISODE_STARTED, TaskEvent.ABORTED, TaskEvent.EPISODE_ENDED]
         sequences += [event.sequence for event in robot.events]
         inactive = robot.call(GetProgress, "monitor/get_progress").progress
@@ -289,7 +290,7 @@ def test_the_full_lifecycle_twice(robot) -> None:
         show(robot, 3)
         assert np.isfinite(robot.scored()[-1].log_prob)
         assert change_state(robot, Transition.TRANSITION_DEACTIVATE)
-        robot.spin(0.3)
+        robot.until(lambda: len(robot.events) >= 3, "the episode ends")
         sequences += [event.sequence for event in robot.events]
         assert change_state(robot, Transition.TRANSITION_CLEANUP)
         robot.until(lambda: robot.camera.get_subscription_count() == 0, "cleanup lets the camera go")

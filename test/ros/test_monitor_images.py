@@ -71,7 +71,7 @@ def watching(shared_robot):
 def scene(watching):
     """The shared monitor in a fresh episode with an empty record."""
     watching.call(Trigger, "monitor/reset")
-    watching.spin(0.5)
+    watching.settle()
     watching.forget()
     return watching
 
@@ -179,7 +179,8 @@ def test_compressed_images(robot) -> None:
     robot.until(lambda: len(robot.scored()) == 1, "a JPEG is scored")
     for k, corrupt in enumerate((b"", b"no image at all", jpeg[: len(jpeg) // 2]), start=1):
         send(k, corrupt)
-        robot.spin(0.4)
+        robot.settle()
+        robot.spin(0.2)
         assert len(robot.scored()) == 1
     send(4, jpeg)
     robot.until(lambda: len(robot.scored()) == 2, "the next good JPEG is scored")
@@ -194,13 +195,14 @@ def test_two_cameras_are_tiled_into_one_frame(robot) -> None:
     )
     wrist = robot.node.create_publisher(Image, "wrist", qos.image_source())
     robot.until(lambda: wrist.get_subscription_count() > 0, "the second camera is subscribed to")
+    robot.introduce("monitor")
     robot.show(image(START), expect_score=False)
-    assert "no image on /wrist yet" in robot.said(robot.processes[0])
+    robot.until(lambda: "no image on /wrist yet" in robot.said(robot.processes[0]), "it says what it misses")
 
     log_probs = []
     for k, value in enumerate((0, 255, 0)):
         wrist.publish(image(START + 5, value=value))
-        robot.spin(0.3)
+        robot.settle()
         robot.call(Trigger, "monitor/reset")
         robot.show(image(START + k * 10 * SECOND))
         log_probs.append(robot.scored()[-1].log_prob)
@@ -208,24 +210,28 @@ def test_two_cameras_are_tiled_into_one_frame(robot) -> None:
     assert [m.header.stamp.sec for m in robot.scored()] == [START // SECOND + 10 * k for k in range(3)]
 
     wrist.publish(image(START + 5, width=60000, height=1))  # as high as the other: 2.9 million pixels wide
-    robot.spin(0.3)
+    robot.settle()
     robot.show(image(START + 40 * SECOND), expect_score=False)
     robot.spin(4.5)  # longer than stale_timeout
     robot.show(image(START + 50 * SECOND), expect_score=False)
-    said = robot.said(robot.processes[0])
-    assert "choose similar cameras" in said
+    robot.until(lambda: "choose similar cameras" in robot.said(robot.processes[0]), "the mend is named")
     robot.until(
         lambda: "no image on /wrist for" in robot.said(robot.processes[0]), "a silent camera is named"
     )
     assert list(robot.infos[-1].camera_names) == ["image", "wrist"]
 
 
+def until_said(robot, *words: str) -> None:
+    """Until the monitor has said all of ``words``: it may be silent of what it has not met yet."""
+    for word in words:
+        robot.until(lambda word=word: word in robot.said(robot.processes[0]), f"it says {word!r}")
+
+
 def test_silence_names_the_topic_and_where_images_are(robot) -> None:
     elsewhere = robot.node.create_publisher(Image, "/wrist/image_raw", qos.image_source())
-    process = robot.start("monitor", task=TASK, image_topics=["front/image_raw"], stale_timeout=1.0)
-    robot.until(lambda: "no image on /front/image_raw" in robot.said(process), "the topic is named")
-    assert "nobody publishes on /front/image_raw" in robot.said(process)
-    assert "/wrist/image_raw (sensor_msgs/msg/Image)" in robot.said(process)
+    robot.start("monitor", task=TASK, image_topics=["front/image_raw"], stale_timeout=1.0)
+    until_said(robot, "no image on /front/image_raw", "nobody publishes on /front/image_raw")
+    until_said(robot, "/wrist/image_raw (sensor_msgs/msg/Image)")
     robot.until(lambda: robot.event_types() == [TaskEvent.STALE_IMAGES], "STALE_IMAGES")
     robot.until(lambda: robot.states[-1].state == TaskProgress.STALE, "the state says so, too")
     robot.node.destroy_publisher(elsewhere)
@@ -237,12 +243,11 @@ def test_silence_says_that_reliability_is_incompatible(robot) -> None:
     robot.camera = robot.node.create_publisher(Image, "image", best_effort)
     overrides = {"qos_overrides./image.subscription.reliability": "reliable"}
     robot.start("monitor", task=TASK, stale_timeout=1.0, **overrides)
-    process = robot.processes[0]
     for _ in range(3):
         robot.camera.publish(image(START))
-    robot.until(lambda: "no image on /image" in robot.said(process), "the topic is named")
-    assert "QoS of /robot on /image is incompatible" in robot.said(process)
-    assert "reliability" in robot.said(process).lower() and "best_effort" in robot.said(process)
+    until_said(robot, "no image on /image", "QoS of /robot on /image is incompatible")
+    said = robot.said(robot.processes[0])
+    assert "reliability" in said.lower() and "best_effort" in said
 
 
 def test_two_publishers_on_one_topic_and_a_missing_clock_are_named(robot) -> None:
@@ -258,7 +263,4 @@ def test_silence_says_that_the_type_is_another(robot) -> None:
     robot.node.destroy_publisher(robot.camera)
     robot.camera = robot.node.create_publisher(CompressedImage, "image", qos.image_source())
     robot.start("monitor", task=TASK, stale_timeout=1.0)
-    process = robot.processes[0]
-    robot.until(lambda: "no image on /image" in robot.said(process), "the topic is named")
-    assert "sensor_msgs/msg/CompressedImage on /image" in robot.said(process)
-    assert "image_transport" in robot.said(process)
+    until_said(robot, "no image on /image", "sensor_msgs/msg/CompressedImage on /image", "image_transport")

@@ -56,19 +56,26 @@ def due_stamps(first: int) -> list[int]:
     return due
 
 
+def undisturbed(due: list[int], halts: list[Any]) -> set[int]:
+    """Of ``due``, those that were not sent while the machine was held up."""
+    found = {stamp for stamp in due if not any(halt.touches(stamp) for halt in halts)}
+    assert len(found) >= len(due) // 4, f"a machine that halts all the time tells nothing: {halts}"
+    return found
+
+
 def watch(robot: Any, video: Path, transport: str = "raw", **parameters: Any) -> list[Any]:
     """Play ``video`` to a monitor at 4 Hz; returns what it scored."""
     robot.start_monitor(task=TASK, sample_rate=4.0, image_transport=transport, **parameters)
     player = robot.start("video_player", video=str(video), image_transport=transport)
     robot.until(lambda: player.poll() is not None, "the video has been played")
     assert player.returncode == 0, robot.said(player)
-    robot.spin(1.5)
+    robot.until_all_is_scored()
     scored: list[Any] = robot.scored()
     return scored
 
 
 @pytest.mark.parametrize("transport", [pytest.param("raw", marks=pytest.mark.installed), "compressed"])
-def test_a_played_video_is_scored_in_order(robot, block_video: Path, transport: str) -> None:
+def test_a_played_video_is_scored_in_order(robot, block_video: Path, transport: str, halts) -> None:
     """At the shipped QoS (best effort): at least 90 % of the due frames, and every header right."""
     scored = watch(robot, block_video, transport)
     stamps = [stamp_of(message) for message in scored]
@@ -76,7 +83,8 @@ def test_a_played_video_is_scored_in_order(robot, block_video: Path, transport: 
     due = due_stamps(first)
     assert len(due) == 40
     assert stamps == sorted(stamps)
-    assert len(set(stamps) & set(due)) >= 0.9 * len(due)
+    expected = undisturbed(due, halts)
+    assert len(set(stamps) & expected) >= 0.9 * len(expected)
     assert set(stamps) <= {first + round(k * SECOND / 30) for k in range(300)}, "not a stamp of capture"
 
     assert {message.episode_id for message in scored} == {robot.events[0].episode_id} != {""}
@@ -98,7 +106,7 @@ def test_a_played_video_is_scored_in_order(robot, block_video: Path, transport: 
     assert not info.random_weights and info.model_id == "embedded" and info.sample_rate == 4.0
 
 
-def test_the_live_curve_is_the_curve_of_the_file(robot, block_video: Path) -> None:
+def test_the_live_curve_is_the_curve_of_the_file(robot, block_video: Path, halts) -> None:
     """Same frames, same numbers. A lost frame would change the prefix, so here none may be lost."""
     lossless = {
         "qos_overrides./image.subscription.reliability": "reliable",
@@ -107,7 +115,8 @@ def test_the_live_curve_is_the_curve_of_the_file(robot, block_video: Path) -> No
     scored = watch(robot, block_video, **lossless)
     first = stamp_of(scored[0])
     live = {stamp_of(message) - first: message for message in scored}
-    assert len(live) >= 36
+    expected = {stamp - first for stamp in undisturbed(due_stamps(first), halts)}
+    assert len(set(live) & expected) >= 0.9 * len(expected)
 
     parameters = {**monitor_defaults(), "sample_rate": 4.0}
     scorer = load_scorer("embedded", ScorerSettings.from_parameters(parameters))
@@ -126,13 +135,16 @@ def test_the_live_curve_is_the_curve_of_the_file(robot, block_video: Path) -> No
 
 
 @pytest.mark.skipif(not REAL_VIDEOS.is_dir(), reason=f"no real robot videos in {REAL_VIDEOS.name}")
-def test_a_real_robot_video(robot) -> None:
+def test_a_real_robot_video(robot, halts) -> None:
     robot.start_monitor(task="Stack the cup.")
     player = robot.start("video_player", video=str(REAL_VIDEOS / "stack_cup.mp4"))
     robot.until(lambda: player.poll() is not None, "the video has been played")
-    robot.spin(1.0)
+    robot.until_all_is_scored()
     scored = robot.scored()
     since_first = [(stamp_of(message) - stamp_of(scored[0])) / SECOND for message in scored]
     assert since_first == pytest.approx([round(t, 1) for t in since_first]), "not a stamp of capture"
+    first = stamp_of(scored[0])
+    due = undisturbed([first + k * SECOND // 2 for k in range(7)], halts)  # 3.2 s at 2 Hz
     on_time = {t for t in since_first if t == pytest.approx(0.5 * round(2.0 * t))}
-    assert len(on_time) >= 6  # 3.2 s at 2 Hz: seven due frames; a machine that halts for a moment loses one
+    missed = [stamp for stamp in due if not any(abs(first + t * SECOND - stamp) < 1e6 for t in on_time)]
+    assert len(missed) <= 1

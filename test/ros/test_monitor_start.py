@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import subprocess
 import time
@@ -12,6 +14,7 @@ pytest.importorskip("rclpy")
 
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes.parameters import MONITOR_PARAMETERS
+from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
 
 
 @pytest.mark.installed
@@ -88,17 +91,19 @@ def test_a_signal_ends_it_cleanly_within_three_seconds(
 
 
 def test_the_model_may_take_forever_to_load(robot) -> None:
-    """A pipe among the weight files: reading it blocks, as a dead disk does."""
-    import os
-    import shutil
-
-    from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
-
-    folder = robot.folder / "checkpoint"
-    shutil.copytree(make_random_checkpoint(robot.folder / "made"), folder)
-    os.mkfifo(folder / "more.safetensors")
-    process = robot.start("monitor", model=str(folder))
-    robot.until(lambda: "loading model" in robot.said(process), "it loads")
-    time.sleep(6.0)  # longer than the whole start of the others
-    assert process.poll() is None, robot.said(process)
-    assert robot.stop(process) < 3.0 and process.returncode == 0
+    """Its folder blocks, as a dead disk does: with a lease on a file, whoever opens the file waits."""
+    folder = make_random_checkpoint(robot.folder / "checkpoint")
+    file = os.open(folder / "config.json", os.O_RDWR)
+    fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # which nobody minds, when somebody opens it
+    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    try:
+        process = robot.start("monitor", model=str(folder))
+        robot.until(
+            lambda: fcntl.fcntl(file, fcntl.F_GETLEASE) != fcntl.F_WRLCK or process.poll() is not None,
+            "it opens the file",
+        )
+        assert process.poll() is None, robot.said(process)
+        assert robot.stop(process) < 3.0 and process.returncode == 0
+        assert "watching" not in robot.said(process), "it has loaded all the same"
+    finally:
+        os.close(file)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -73,7 +74,7 @@ class Command:
         """Signal it; its exit status and how long it took [s]."""
         begun = time.monotonic()
         self.process.send_signal(number)
-        return self.status(20.0), time.monotonic() - begun
+        return self.status(), time.monotonic() - begun
 
     def children(self) -> list[int]:
         task = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
@@ -116,18 +117,20 @@ def scores_in(said: str) -> list[tuple[float, float]]:
     ]
 
 
-def check_times(times: list[float]) -> None:
+def check_times(times: list[float], halts: list[Any]) -> None:
     """That they are those of the frames due in ``video``, as far as best effort goes.
 
     Only the newest image waits for the monitor. Where a busy machine held it up, the frame of a slot is
-    gone and the next one takes its place; the slots themselves stay where they are, every 0.5 s.
+    gone and the next one takes its place; the slots themselves stay where they are, every 0.5 s. A machine
+    that halts may cost every slot that it halts in.
     """
+    lost = sum(1 + (halt.end_ns - halt.begin_ns) // 500_000_000 for halt in halts)
     slots = [int((t + 0.05) // 0.5) for t in times]
     assert slots == sorted(set(slots)), f"two frames of one slot, or out of order: {times}"
-    assert len(set(slots) & set(range(7))) >= 6, f"more than one of seven slots without a frame: {times}"
+    assert len(set(slots) & set(range(7))) >= max(2, 6 - lost), f"too many slots without a frame: {times}"
     assert [round(t, 1) for t in times] == pytest.approx(times) and times[0] == 0.0 and times[-1] <= 3.0
     on_time = [t for t, slot in zip(times, slots, strict=True) if t == pytest.approx(0.5 * slot)]
-    assert len(on_time) >= 5, f"few of the due frames themselves: {times}"
+    assert len(on_time) >= max(1, 5 - lost), f"few of the due frames themselves: {times}"
 
 
 def is_running(pid: int) -> bool:
@@ -141,7 +144,7 @@ def is_running(pid: int) -> bool:
 # ---- watch -------------------------------------------------------------------------------------------
 
 
-def test_watch_prints_a_line_per_score(robot, run, video: Path, tmp_path: Path) -> None:
+def test_watch_prints_a_line_per_score(robot, run, video: Path, tmp_path: Path, halts) -> None:
     picture = tmp_path / "watch.svg"
     lines = run(robot.environment, "watch", "--svg", picture)
     terminal = run(robot.environment, "watch", terminal=True)
@@ -151,12 +154,13 @@ def test_watch_prints_a_line_per_score(robot, run, video: Path, tmp_path: Path) 
     robot.start_monitor(task=VERBATIM, model=str(model))
     lines.until(lambda: f"model {model}, cpu" in lines.said)
     assert once.process.poll() is None, "--once waits for a score, not for a heartbeat"
+    halts.clear()
     player = robot.start("video_player", video=str(video))
     robot.until(lambda: player.poll() is not None, "the video has been played")
-    robot.spin(1.5)  # the last score is on its way
+    robot.until_all_is_scored()
     scored = robot.scored()
     times = [m.elapsed.sec + 1e-9 * m.elapsed.nanosec for m in scored]
-    check_times(times)
+    check_times(times, halts)
     lines.until(lambda: len(scores_in(lines.said)) == len(scored))
     terminal.until(lambda: f"{times[-1]:.1f} s" in terminal.said)
 
@@ -169,7 +173,7 @@ def test_watch_prints_a_line_per_score(robot, run, video: Path, tmp_path: Path) 
     assert "\x1b[" in terminal.said and "random weights: the numbers mean nothing" in terminal.said
     for command in (lines, terminal):
         status, seconds = command.stop()
-        assert status == 0 and seconds < 1.0, command.said
+        assert status == 0 and seconds < 3.0, command.said
         assert "Traceback" not in command.said
     text = picture.read_text()
     assert text.startswith("<svg") and "random" in text and "EPISODE_STARTED" in text
@@ -180,7 +184,7 @@ def test_watch_in_a_namespace_ends_after_its_duration(robot, run) -> None:
     publisher = robot.node.create_publisher(TaskProgress, "/arm/task_progress", qos.progress())
     named = run(robot.environment, "watch", "--once", "--topic", "/arm/task_progress")
     robot.until(lambda: publisher.get_subscription_count() == 1, "one watches the topic")
-    remapped = run(robot.environment, "watch", "--duration", 4, "--ros-args", "-r", "__ns:=/arm")
+    remapped = run(robot.environment, "watch", "--duration", 10, "--ros-args", "-r", "__ns:=/arm")
     robot.until(lambda: publisher.get_subscription_count() == 2, "both watch the topic")
     message = TaskProgress(episode_id="e", instruction="x", state=TaskProgress.RUNNING, num_frames=2)
     message.header.stamp.sec = 5
@@ -193,15 +197,18 @@ def test_watch_in_a_namespace_ends_after_its_duration(robot, run) -> None:
 
 def test_watch_says_what_to_check_when_nothing_comes(robot, run) -> None:
     robot.node.create_publisher(TaskProgress, "/arm/task_progress", qos.progress())
-    command = run(robot.environment, "watch", "--duration", 6)
-    assert command.status() == 1
+    command, short = run(robot.environment, "watch"), run(robot.environment, "watch", "--duration", 0.5)
+    command.until(
+        lambda: "other topics of this type: /arm/task_progress; choose one with --topic" in command.said
+    )
     assert (
         f"nothing on /task_progress for 5 s (ROS_DOMAIN_ID {robot.environment['ROS_DOMAIN_ID']})"
         in command.said
     )
     assert "nobody publishes it: is the monitor running" in command.said
-    assert "other topics of this type: /arm/task_progress; choose one with --topic" in command.said
-    assert command.said.splitlines()[-1] == "topreward: no score came on /task_progress within 6 s"
+    command.stop()
+    assert short.status() == 1
+    assert short.said.splitlines()[-1] == "topreward: no score came on /task_progress within 0.5 s"
 
 
 def test_watch_names_a_publisher_that_is_silent(robot, run) -> None:
@@ -245,7 +252,7 @@ def test_watch_hears_a_latched_topic_and_names_several_publishers(robot, run) ->
     message = TaskProgress(episode_id="e", instruction="x", state=TaskProgress.RUNNING, num_frames=2)
     message.progress = 0.25
     latched.publish(message)
-    command = run(robot.environment, "watch", "--once", "--topic", "/task_state", "--duration", 20)
+    command = run(robot.environment, "watch", "--once", "--topic", "/task_state", "--duration", 55)
     assert command.status() == 0 and "progress 0.250" in command.said
     publishers = [robot.node.create_publisher(TaskProgress, "/task_progress", qos.progress()) for _ in "12"]
     assert len(publishers) == 2
@@ -259,11 +266,11 @@ def test_watch_hears_a_latched_topic_and_names_several_publishers(robot, run) ->
 def test_a_reader_that_leaves_ends_watch(robot) -> None:
     reader, writer = os.pipe()
     process = subprocess.Popen(
-        [*COMMAND, "watch", "--duration", "30"], stdout=writer, stderr=subprocess.PIPE, env=robot.environment
+        [*COMMAND, "watch", "--duration", "600"], stdout=writer, stderr=subprocess.PIPE, env=robot.environment
     )
     os.close(writer)
     os.close(reader)
-    assert process.communicate(timeout=20)[1] == b"" and process.returncode == 1
+    assert process.communicate(timeout=60)[1] == b"" and process.returncode == 1
 
 
 def test_a_terminal_without_utf_8_gets_lines(robot, run) -> None:
@@ -287,7 +294,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.installed
-def test_demo_plays_scores_and_ends_by_itself(run, environment, video: Path, tmp_path: Path) -> None:
+def test_demo_plays_scores_and_ends_by_itself(run, environment, video: Path, tmp_path: Path, halts) -> None:
     picture = tmp_path / "demo.svg"
     model = make_random_checkpoint(tmp_path / "small")
     options = ["--video", video, "--task", VERBATIM, "--svg", picture, "--model", model]
@@ -296,7 +303,7 @@ def test_demo_plays_scores_and_ends_by_itself(run, environment, video: Path, tmp
     children = command.children()
     assert command.status(90.0) == 0, command.said
     times = [t for t, _ in scores_in(command.said)]
-    check_times(times)
+    check_times(times, halts)
     assert f"EPISODE_STARTED: watching for: {VERBATIM}" in command.said
     summary = next(line for line in command.said.splitlines() if line.startswith("demo: "))
     assert summary.startswith(f"demo: {len(times)} scores of 7 due frames, final progress ")
@@ -325,7 +332,7 @@ def test_demo_shows_why_a_child_died(run, environment, video: Path) -> None:
 
 def test_demo_notices_a_child_that_is_killed(run, environment, video: Path) -> None:
     command = run(environment, "demo", "--video", video, "--task", "x")
-    command.until(lambda: bool(scores_in(command.said)))
+    command.until(lambda: "model embedded" in command.said)  # the player has yet to begin
     monitor, player = command.children()
     os.kill(monitor, signal.SIGKILL)
     assert command.status() == 1
@@ -358,7 +365,7 @@ def test_children_end_with_a_demo_that_is_killed(run, environment, wait_s: float
     children = command.children()
     time.sleep(wait_s)
     command.stop(signal.SIGKILL)
-    command.until(lambda: not any(map(is_running, children)), timeout=20.0)
+    command.until(lambda: not any(map(is_running, children)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -417,7 +424,7 @@ def test_demo_waits_for_others_that_answer_late(run, environment, video: Path, t
     finally:
         player.send_signal(signal.SIGCONT)
         player.terminate()
-        player.wait(20.0)
+        player.wait(60.0)
 
 
 def _participants_in(environment: dict[str, str]) -> int:

@@ -249,17 +249,7 @@ class _End:
 def free_domain() -> int:
     """A ROS domain that no process of this machine uses, drawn at random."""
     domains = random.sample(_DOMAINS, len(_DOMAINS))
-    return next((domain for domain in domains if _is_free(domain)), domains[0])
-
-
-def _is_free(domain: int, participant: int = 0) -> bool:
-    """Whether the discovery port of a participant of the domain (DDSI-RTPS 9.6.1.1) can be bound."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind(("", 7410 + 250 * domain + 2 * participant))
-        except OSError:
-            return False
-    return True
+    return next((domain for domain in domains if not _participants(domain)), domains[0])
 
 
 def _participants(domain: int) -> int:
@@ -267,7 +257,17 @@ def _participants(domain: int) -> int:
 
     Each takes the first discovery port that is free, unless its DDS implementation is told to do otherwise.
     """
-    return sum(not _is_free(domain, participant) for participant in range(_MOST_PARTICIPANTS))
+    return sum(not _is_free(7410 + 250 * domain + 2 * number) for number in range(_MOST_PARTICIPANTS))
+
+
+def _is_free(port: int) -> bool:
+    """Whether the discovery port of a participant (DDSI-RTPS 9.6.1.1) can be bound."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
 
 
 def stop(children: list[Child]) -> None:
