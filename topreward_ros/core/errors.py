@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something failed that the user can mend: a name, a file, a parameter, the machine, the network.
+    """Something failed that the user can fix: a name, a file, a parameter, the machine, the network.
 
     Its text says what failed, its value and how to fix it, for example: "device 'gpu' is not known: use auto,
     cpu, cuda, or cuda:N".

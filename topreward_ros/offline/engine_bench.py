@@ -96,7 +96,7 @@ def machine() -> dict[str, Any]:
 
 
 def run(cases: Sequence[Case], folders: dict[str, str | Path], threads: int) -> Iterator[Row]:
-    """Measure case by case. ``folders``: where the models lie. Raises `ScorerError`."""
+    """Measure one case after the other. ``folders``: those of the models, by name. Raises `ScorerError`."""
     loaded: dict[str, LoadedModel] = {}
     for case in cases:
         settings = _settings(case, threads)

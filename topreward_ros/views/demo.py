@@ -30,7 +30,7 @@ class Take:
 
     log: WatchLog
     due: int  #: frames that were due to be scored
-    gave_up: bool  #: the last score was waited for in vain
+    gave_up: bool  #: the last score did not come in time
     clip: DemoClip | None = None  #: None for a video of the user
 
     @property

@@ -31,7 +31,7 @@ def number(value: float, digits: int = 3, unit: str = "") -> str:
 
 @contextmanager
 def working(console: Console, text: str) -> Iterator[None]:
-    """Show ``text`` with a moving sign while something runs; nothing where there is no terminal."""
+    """Show ``text`` with a spinner while something runs; nothing where there is no terminal."""
     if not console.is_terminal:
         yield
         return

@@ -135,7 +135,7 @@ class WatchLog:
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else float("nan")
 
     def median_latency_s(self) -> float:
-        """Over the newest scores [s]; NaN before the first."""
+        """Median latency of the newest scores [s]; NaN before the first."""
         return median(self.latencies_s) if self.latencies_s else float("nan")
 
     def silence_s(self, now_s: float, since_s: float) -> float:

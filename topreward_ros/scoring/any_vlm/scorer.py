@@ -30,7 +30,7 @@ from topreward_ros.scoring.base import (
 from topreward_ros.scoring.device import OutOfMemory, errors_named, give_back
 from topreward_ros.scoring.frame_budget import FrameBudget
 from topreward_ros.scoring.question.answers import read_answers
-from topreward_ros.scoring.question.prompts import InstructionReader, told_time
+from topreward_ros.scoring.question.prompts import InstructionReader, written_time
 from topreward_ros.scoring.question.templates import fill
 from topreward_ros.scoring.static_scores import BaselineKey, StaticScores
 
@@ -78,7 +78,7 @@ class TransformersVlmScorer(SequentialScorer):
 
     def _score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
         times = seconds_of(prefix, self._settings.sample_rate)
-        video = Video(tuple(prefix), tuple(map(told_time, times)))
+        video = Video(tuple(prefix), tuple(map(written_time, times)))
         score = self._ask(instruction, video)
         if self._settings.static_baseline:
             score = replace(score, log_prob_static=self._static(instruction, video))

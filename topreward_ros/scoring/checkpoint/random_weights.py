@@ -74,9 +74,9 @@ class Shape:
 
 
 def rope(theta: float, sections: tuple[int, int, int]) -> dict[str, Any]:
-    """Qwen3-VL's rotary embedding; ``sections`` are the frequencies of time, rows and columns.
+    """Qwen3-VL's rotary embedding, for its configuration.
 
-    Together they are half of a head's size.
+    ``sections`` says how many frequencies go to time, rows and columns: together half of a head's size.
     """
     return {
         "rope_type": "default",

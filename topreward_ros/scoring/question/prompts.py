@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 ANSWERS = (" True", " False")
-CHAT_ANSWERS = ("True", "False")  #: behind a line break there is no space
+CHAT_ANSWERS = ("True", "False")  #: after a line break the answer has no leading space
 LAYOUTS = ("v4.57", "v5")
 
 TURN_START = "<|im_start|>"
@@ -86,10 +86,10 @@ def prompt_hash(templates: Sequence[str] = (PAPER,), framing: Framing = AUTHORS)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def told_time(seconds: float) -> float:
+def written_time(seconds: float) -> float:
     """``seconds`` rounded as in `time_text`: the model cannot tell apart times that are written alike.
 
-    >>> told_time(12.25)
+    >>> written_time(12.25)
     12.2
     """
     return float(f"{seconds:.1f}")

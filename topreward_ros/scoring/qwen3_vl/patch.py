@@ -9,7 +9,7 @@ import torch
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.base import seconds_of
-from topreward_ros.scoring.question.prompts import told_time
+from topreward_ros.scoring.question.prompts import written_time
 
 FramePair = tuple[Frame, Frame]  #: the two frames of a patch
 
@@ -40,7 +40,7 @@ def pair_up(prefix: Sequence[Frame], sample_rate: float = 0.0) -> list[Patch]:
     seconds = seconds_of(prefix, sample_rate)
     last = len(prefix) - 1
     return [
-        Patch(prefix[i], prefix[j], told_time((seconds[i] + seconds[j]) / 2))
+        Patch(prefix[i], prefix[j], written_time((seconds[i] + seconds[j]) / 2))
         for i in range(0, len(prefix), 2)
         for j in [min(i + 1, last)]
     ]
