@@ -138,7 +138,7 @@ def tick() -> Drawing:
          "an odd last frame makes a", "patch with itself"),
         ("model", "features", "vision model, on patches that are new", "encode",
          "patches do not attend to one", "another, so they run as a batch"),
-        ("model", "passes", "tokens of new patches and of all prompts", "EpisodeCache.plan_passes",
+        ("model", "passes", "tokens of new patches and of all prompts", "EpisodeCache.prepare_passes",
          "prompts are a tree: what they", "share runs once, and none is kept"),
         ("model", "answers", "language model: log p(True), log p(False)", "Engine.answer",
          "all passes run as one; here is", "the one wait for the device"),

@@ -115,7 +115,7 @@ def test_the_drawing_and_its_text_name_the_steps_of_a_tick() -> None:
     """In the order of `run_tick`; every step that is drawn is one that it calls."""
     source = (ROOT / "topreward_ros/scoring/qwen3_vl/tick.py").read_text(encoding="utf-8")
     body = source[source.index("def run_tick") : source.index("def encode")]
-    steps = ["begin_tick", "encode", "plan_passes", "answer", "read", "end_tick"]
+    steps = ["begin_tick", "encode", "prepare_passes", "answer", "read", "end_tick"]
     places = [re.search(rf"\b{step}\(", body) for step in steps]
     assert all(places) and [place.start() for place in places if place] == sorted(
         place.start() for place in places if place

@@ -24,7 +24,7 @@ from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question import prompts
 from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.question.templates import PAPER, fill
-from topreward_ros.scoring.qwen3_vl.patch import patch_positions
+from topreward_ros.scoring.qwen3_vl.temporal_patch import patch_positions
 from training.instructions import TASKS
 from training.samples import LOWEST, Glance, Sample
 

@@ -218,8 +218,8 @@ def test_a_bag_that_played_on_after_success_may_be_wound_back_a_little() -> None
 def test_stale_images_after_a_success_that_did_not_end_the_episode() -> None:
     rig = watching(end_episode_on_success=False)
     rig.images([-8.0] + [-0.1] * 5)
-    rig.take(rig.monitor.tick(200 * NS_PER_S))
-    rig.take(rig.monitor.tick(210 * NS_PER_S))
+    rig.take(rig.monitor.check_clock(200 * NS_PER_S))
+    rig.take(rig.monitor.check_clock(210 * NS_PER_S))
     assert rig.event_types[-1] is EventType.STALE_IMAGES
     assert rig.event_types.count(EventType.STALE_IMAGES) == 1
     assert rig.monitor.report.state is State.SUCCEEDED
@@ -246,9 +246,9 @@ def test_stale_images_are_said_once_and_end_with_the_next_image() -> None:
     rig = watching()
     rig.images([-8.0])
     now = 100 * NS_PER_S
-    assert rig.take(rig.monitor.tick(now + 4 * NS_PER_S)) == []
-    rig.take(rig.monitor.tick(now + 5 * NS_PER_S))
-    rig.take(rig.monitor.tick(now + 6 * NS_PER_S))
+    assert rig.take(rig.monitor.check_clock(now + 4 * NS_PER_S)) == []
+    rig.take(rig.monitor.check_clock(now + 5 * NS_PER_S))
+    rig.take(rig.monitor.check_clock(now + 6 * NS_PER_S))
     assert rig.event_types == [EventType.EPISODE_STARTED, EventType.STALE_IMAGES]
     assert rig.monitor.report.state is State.STALE
     rig.image(106.5, -7.0)
@@ -257,8 +257,8 @@ def test_stale_images_are_said_once_and_end_with_the_next_image() -> None:
 
 def test_stale_before_the_first_image() -> None:
     rig = watching()
-    rig.take(rig.monitor.tick(0))
-    rig.take(rig.monitor.tick(5 * NS_PER_S))
+    rig.take(rig.monitor.check_clock(0))
+    rig.take(rig.monitor.check_clock(5 * NS_PER_S))
     assert rig.event_types == [EventType.STALE_IMAGES] and rig.events[0].stamp == NO_STAMP
     rig.image(100.0)
     assert rig.monitor.report.state is State.RUNNING
@@ -362,7 +362,7 @@ def test_whatever_happens_the_record_makes_sense(
                     rig.take(rig.monitor.add_score(request, score_of(request, log_prob)))
         elif kind == "quiet":
             now += step
-            rig.take(rig.monitor.tick(round(now * NS_PER_S)))
+            rig.take(rig.monitor.check_clock(round(now * NS_PER_S)))
         elif kind == "reset":
             rig.take(rig.monitor.reset())
         elif kind in ("enable", "disable"):

@@ -320,10 +320,10 @@ class TaskMonitor:
             return []
         newest = request.prefix[-1]
         elapsed = (newest.stamp_ns - request.prefix[0].stamp_ns) / NS_PER_S
-        tick = f"{elapsed:.1f} s into the episode, {len(request.prefix)} frames"
-        return [self._event(EventType.SCORER_ERROR, f"{tick}: {message}", frame=newest)]
+        where = f"{elapsed:.1f} s into the episode, {len(request.prefix)} frames"
+        return [self._event(EventType.SCORER_ERROR, f"{where}: {message}", frame=newest)]
 
-    def tick(self, now_ns: int) -> list[Output]:
+    def check_clock(self, now_ns: int) -> list[Output]:
         """Look at the clock (the one of ``arrival_ns``): have images stopped?"""
         episode = self._episode
         if self._last_arrival_ns is None:

@@ -104,7 +104,7 @@ class Session:
         """
         if not self.active:
             return
-        self._publish(self._monitor.tick(time.monotonic_ns()))
+        self._publish(self._monitor.check_clock(time.monotonic_ns()))
         if self._now_ns() == 0:
             self._node.get_logger().warning(NO_CLOCK, throttle_duration_sec=30.0)
         self._rig.warn(self._parameters["stale_timeout"])

@@ -360,7 +360,7 @@ def test_only_the_newest_shapes_are_kept():
     for number in range(20):
         cache.add(number, None)
         assert number in cache._graphs
-    assert list(cache._graphs) == list(range(20 - cuda_graphs._MOST_GRAPHS, 20))
+    assert list(cache._graphs) == list(range(20 - cuda_graphs._MAX_GRAPHS, 20))
 
 
 def test_a_kv_cache_begins_with_zeros():
@@ -393,7 +393,7 @@ def test_what_is_captured_on_a_gpu_fits_its_operations(checkpoint, monkeypatch, 
         one = Pass(cache)
         one.put_features(4, patch)
         one.append(list(range(21)), torch.zeros(3, 21, dtype=torch.long), [])
-        one.answers = [15, 20]
+        one.answer_positions = [15, 20]
         passes.append(one)
         hidden = model.run([one])
         assert hidden.is_meta and hidden.shape == (2, 128) and hidden.dtype == dtype

@@ -408,7 +408,7 @@ def test_what_filled_the_memory_is_free_when_it_is_given_back(new_scorer, make_v
     held: list[weakref.ref[Large]] = []
     free: list[bool] = []
     scorer = new_scorer(max_frames=16)
-    monkeypatch.setattr(VideoCache, "_plan_video", fills_the_memory)
+    monkeypatch.setattr(VideoCache, "_prepare_video", fills_the_memory)
     monkeypatch.setattr(qwen3_vl, "give_back", lambda _device: free.append(held[-1]() is None))
     with pytest.raises(ScorerError, match="out of memory"):
         scorer.score(asked(TASK, make_video(16, 32, 32)))
@@ -549,7 +549,7 @@ def test_memory_that_runs_out_costs_half_the_frames_and_not_the_score(
 ):
     video = make_video(16, 32, 32)
     scorer = new_scorer(max_frames=16)
-    real, room = VideoCache._plan_video, [12]
+    real, room = VideoCache._prepare_video, [12]
 
     def plan_video(cache, video, *arguments):
         if len(video) > room[0] // 2:
@@ -557,7 +557,7 @@ def test_memory_that_runs_out_costs_half_the_frames_and_not_the_score(
         return real(cache, video, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VideoCache, "_plan_video", plan_video)
+        patch.setattr(VideoCache, "_prepare_video", plan_video)
         scores = [scorer.score(asked(TASK, video[:count])) for count in range(1, 17)]
         warnings = [record.getMessage() for record in caplog.records]
         assert len(warnings) == 1

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-_ALIGNED = 8  # CUDA kernels read masks whose rows are a multiple of so many numbers apart
-MAX_SPLITS = 16  #: into which a CUDA graph cuts the context; none may be empty
-_QUERIES_PER_BLOCK = 128  # that flash attention gives to one multiprocessor
-_ENOUGH_BLOCKS = 512  # to keep all multiprocessors of a large GPU busy, several times over
+_ALIGNED = 8  # row alignment of masks, in numbers, that CUDA kernels need
+MAX_SPLITS = 16  #: of the context in a CUDA graph; each must hold a token at least
+_QUERIES_PER_BLOCK = 128  # of threads, in flash attention
+_ENOUGH_BLOCKS = 512  # of threads, to keep a large GPU busy several times over
 
 
 class ValidLength:
@@ -60,7 +60,7 @@ def rounded_up(number: int, step: int) -> int:
 
 
 def kernels_of(device: torch.device, dtype: torch.dtype) -> str:
-    """Which kernels attend to the context, in words."""
+    """Which kernels attend to the context, for the log."""
     if device.type == "cpu":
         return "flash attention for CPUs"
     return "flash attention" if has_flash(device, dtype) else "memory-efficient attention"
@@ -76,21 +76,21 @@ def attend(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
-    bias: torch.Tensor,
+    mask: torch.Tensor,
     context: Context,
     scaling: float,
 ) -> torch.Tensor:
-    """Attention of new tokens to ``context``, and to one another by the mask ``bias``.
+    """Attention of new tokens to ``context``, and to one another by ``mask``.
 
-    ``query`` (1, heads, queries, size); ``keys``, ``values`` (1, key heads, new tokens, size); ``bias``
+    ``query`` (1, heads, queries, size); ``keys``, ``values`` (1, key heads, new tokens, size); ``mask``
     (heads / key heads * queries, new tokens), of the same type, is 0 where a query attends to a new token,
     which includes its own, and -inf elsewhere, once for each of the heads that share keys. ``context`` may be
     empty. Returns (1, heads, queries, size).
     """
     heads, queries, size = query.shape[1:]
-    # Queries of the heads that share keys, one below the other: no kernel needs to know of groups.
+    # Queries of the heads that share keys are stacked: no kernel needs to know of groups.
     grouped = query.reshape(1, keys.shape[1], -1, size)
-    out, log_sum = _attend_by_mask(grouped, keys, values, bias[None, None], scaling)
+    out, log_sum = _attend_by_mask(grouped, keys, values, mask[None, None], scaling)
     if context.keys.shape[2]:
         context_out, context_log_sum = _attend_to_context(grouped, context, scaling)
         share = torch.sigmoid(context_log_sum - log_sum)[..., None]
@@ -112,38 +112,38 @@ def apply_rotary(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> t
 
 
 def _attend_by_mask(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor, scaling: float
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scaling: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention to the few new ``keys``, and the log-sum-exp of its scores, float32."""
+    """Attention to the few new ``keys``, and the log-sum-exp of its logits, float32."""
     kernels: Any = torch.ops.aten
     if query.device.type == "cpu":
         out, log_sum = kernels._scaled_dot_product_flash_attention_for_cpu(
-            query, keys, values, attn_mask=bias, scale=scaling
+            query, keys, values, attn_mask=mask, scale=scaling
         )
         return out, log_sum
-    if bias.stride(-2) % _ALIGNED:
-        return _attend_by_matmul(query, keys, values, bias, scaling)
-    return _attend_efficiently(query, keys, values, bias, scaling)
+    if mask.stride(-2) % _ALIGNED:
+        return _attend_by_matmul(query, keys, values, mask, scaling)
+    return _attend_efficiently(query, keys, values, mask, scaling)
 
 
 def _attend_by_matmul(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor, scaling: float
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scaling: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """For a GPU, and a mask that none of its kernels reads."""
-    scores = (query.float() @ keys.float().transpose(2, 3)) * scaling + bias.float()
-    log_sum = scores.logsumexp(-1)
-    return (scores - log_sum[..., None]).exp() @ values.float(), log_sum
+    logits = (query.float() @ keys.float().transpose(2, 3)) * scaling + mask.float()
+    log_sum = logits.logsumexp(-1)
+    return (logits - log_sum[..., None]).exp() @ values.float(), log_sum
 
 
 def _attend_efficiently(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None, scaling: float
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None, scaling: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """By the memory-efficient kernel, which every GPU has and which reads masks (Rabe and Staats 2021)."""
     kernels: Any = torch.ops.aten
-    if bias is not None:
-        bias = bias.expand(1, query.shape[1], query.shape[2], -1)
+    if mask is not None:
+        mask = mask.expand(1, query.shape[1], query.shape[2], -1)
     out, log_sum, *_ = kernels._scaled_dot_product_efficient_attention(
-        query, keys, values, bias, True, scale=scaling
+        query, keys, values, mask, True, scale=scaling
     )
     return out, log_sum[..., : query.shape[2]]  # the kernel pads the queries
 
@@ -174,9 +174,9 @@ def _attend_in_splits(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention to the valid ``keys`` by the flash kernel for sequences of variable length.
 
-    The kernel reads the lengths on the device, and gives each sequence to few multiprocessors, however long
-    it is. So the context is cut into as many sequences as keep the GPU busy, and their results are merged
-    (flash decoding, Dao et al. 2023).
+    The kernel reads the lengths on the device, and spreads each sequence over few multiprocessors, however
+    long it is. So the context is cut into as many sequences as keep the GPU busy, and their results are
+    merged (flash decoding, Dao et al. 2023).
     """
     heads, queries, size = query.shape[1:]
     blocks = heads * rounded_up(queries, _QUERIES_PER_BLOCK) // _QUERIES_PER_BLOCK

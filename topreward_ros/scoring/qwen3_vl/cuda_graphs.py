@@ -1,7 +1,7 @@
 """Work on a GPU that is captured once as a CUDA graph and then replayed as one launch.
 
 A tick starts more than a thousand small kernels, and starting one takes the CPU longer than many of them run.
-A graph has fixed shapes and fixed places in memory; each replay is fed new inputs at these places. A graph is
+A graph has fixed shapes and fixed addresses; each replay reads new inputs there. A graph is
 used only if its first replay gave what the same work gave without it. Where it cannot be captured, or gave
 something else, one warning says so, and from then on everything runs kernel by kernel ("eagerly").
 """
@@ -23,15 +23,15 @@ from topreward_ros.scoring.bounded_dict import BoundedDict
 
 _log = logging.getLogger(__name__)
 
-_MOST_GRAPHS = 16  # of one kind of work, one per shape
-_PATIENCE = 4  # how often a shape must come to be captured at once; between two ticks, once is enough
+_MAX_GRAPHS = 16  # in a `GraphCache`
+_PATIENCE = 4  # misses of a shape until it is captured within a tick; between two ticks one is enough
 #: How far a replay may be from the eager result, relative to the result's norm. Kernels for other shapes
 #: round differently; a capture that went wrong is wrong altogether.
 _NEAR, _NEAR_IN_HALF_PRECISION = 1e-3, 0.1
 
 
 class GraphWork(ABC):
-    """Work of one shape, on tensors that stay where they are."""
+    """Work of one shape, on tensors that are not replaced."""
 
     @abstractmethod
     def load(self, inputs: Any) -> None:
@@ -63,7 +63,7 @@ class GraphCache:
     """The captured graphs of one kind of work, by shape."""
 
     def __init__(self) -> None:
-        self._graphs: BoundedDict[Hashable, CapturedGraph] = BoundedDict(_MOST_GRAPHS)
+        self._graphs: BoundedDict[Hashable, CapturedGraph] = BoundedDict(_MAX_GRAPHS)
         self._misses: dict[Hashable, int] = {}
 
     def get(self, shape: Hashable) -> CapturedGraph | None:
@@ -81,15 +81,15 @@ class GraphCache:
         return self._misses[shape] >= _PATIENCE
 
     def clear(self) -> None:
-        """Let go of all graphs."""
+        """Free all graphs."""
         self._graphs.clear()
         self._misses.clear()
 
 
 class GraphRunner:
-    """Runs work by its graph where there is one, and captures graphs: at best between two ticks.
+    """Runs work by its graph where there is one, and captures graphs: preferably between two ticks.
 
-    ``owner``, in its methods, is whoever runs work: of each owner only the newest run can be captured later.
+    ``owner``, in its methods, is the model that runs: only its newest run can be captured later.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -115,7 +115,7 @@ class GraphRunner:
 
         ``run_eagerly`` may be called more than once. ``make_work`` makes what is captured.
         """
-        self.forget(owner)
+        self.discard_pending(owner)
         if not self.works:
             return run_eagerly()
         graph = cache.get(shape)
@@ -139,17 +139,17 @@ class GraphRunner:
         _, capture = self._pending.popitem()
         capture()
 
-    def forget(self, owner: object) -> None:
-        """Give up the capture that is pending for ``owner``, whose newest run cannot be repeated."""
+    def discard_pending(self, owner: object) -> None:
+        """Discard the capture that is pending for ``owner``, whose newest run cannot be repeated."""
         self._pending.pop(owner, None)
 
-    def forget_all(self) -> None:
-        """Give up all pending captures: what they would run is gone, or its memory is wanted."""
+    def discard_all_pending(self) -> None:
+        """Discard all pending captures: what they would run is gone, or its memory is needed."""
         self._pending.clear()
 
-    def drop(self) -> None:
-        """Let go of all graphs, and of the memory that goes with the last of them."""
-        self.forget_all()
+    def discard_graphs(self) -> None:
+        """Free all graphs, pending captures, and the memory pool that goes with the last graph."""
+        self.discard_all_pending()
         for cache in self._caches:
             cache.clear()
 
@@ -169,8 +169,8 @@ class GraphRunner:
             _log.info("captured %s in %.2f s", shape, time.perf_counter() - begun)
             return
         self.works = False
-        self.drop()
-        run_eagerly()  # puts right what the failed capture wrote into the KV cache
+        self.discard_graphs()
+        run_eagerly()  # rewrites the KV entries that the failed capture overwrote
         _log.warning(
             "CUDA graphs are not used from now on, which makes scoring slower: %s cannot be captured as one "
             "(%s); set cuda_graphs: false to start without the attempt",

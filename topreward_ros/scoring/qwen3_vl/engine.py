@@ -1,4 +1,4 @@
-"""A loaded Qwen3-VL and how it is asked: what all episodes share, and the passes of its two models."""
+"""A loaded Qwen3-VL, its tokens and settings, and the passes of its two models: what all episodes share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from topreward_ros.scoring.qwen3_vl.vision import VisionModel
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A loaded model and its settings. It remembers nothing of any video."""
+    """A loaded model and its settings. It holds no state of any video."""
 
     vision: VisionModel
     language: LanguageModel
@@ -28,13 +28,13 @@ class Engine:
     preprocessing: Preprocessing
     settings: ScorerSettings
     max_pixels: int  #: of one frame
-    patch: int  #: [pixels], side of a pixel patch, the vision model's unit of input
-    merge: int  #: side, in pixel patches, of the block that makes one token
+    patch_side: int  #: [pixels] of a pixel patch, the vision model's unit of input
+    merge_side: int  #: [pixel patches] of the block that makes one token
 
     def frame_size(self, first: Frame) -> tuple[int, int]:
         """(height, width) to which the frames of an episode are resized that begins with ``first``."""
         height, width = first.image.shape[:2]
-        return patches.frame_size(height, width, self.patch * self.merge, self.max_pixels)
+        return patches.frame_size(height, width, self.patch_side * self.merge_side, self.max_pixels)
 
     def encode(self, pixels: torch.Tensor, size: tuple[int, int]) -> list[PatchFeatures]:
         """Features of a batch of patches, by the vision model.
@@ -42,13 +42,13 @@ class Engine:
         ``pixels`` (patches, rows * columns, values): of each patch what `patches.cut` makes of it; ``size``:
         (height, width) of the frames.
         """
-        rows, columns = (side // self.patch for side in size)
+        rows, columns = (side // self.patch_side for side in size)
         features = self.vision(send(pixels, self.language.device).to(self.language.dtype), rows, columns)
         return [
-            # Copies, so that one patch that is kept does not keep the memory of all.
+            # Copies, so that one patch that is kept does not keep the memory of the whole batch.
             PatchFeatures(
-                rows // self.merge,
-                columns // self.merge,
+                rows // self.merge_side,
+                columns // self.merge_side,
                 features.embeddings[number].clone(),
                 [layer[number].clone() for layer in features.deepstack],
             )
@@ -56,7 +56,7 @@ class Engine:
         ]
 
     def answer(self, passes: Sequence[Pass]) -> list[torch.Tensor]:
-        """Run the language model; wait for the device, the only time in a tick.
+        """Run the language model and wait for the device: a tick's only wait, unless it captures a graph.
 
         Returns for each pass the log-probabilities (prompts, 2) float32 of the true and the false answer.
         """
@@ -64,7 +64,7 @@ class Engine:
         log_probs = torch.log_softmax(logits.float(), dim=-1)
         true, false = self.tokens.answer_true, self.tokens.answer_false
         answers = torch.stack([log_probs[:, true], log_probs[:, false]], dim=1).cpu()
-        return list(torch.split(answers, [len(each.answers) for each in passes]))
+        return list(torch.split(answers, [len(each.answer_positions) for each in passes]))
 
     def read(self, answers: torch.Tensor, patch_count: int) -> PrefixScore:
         """The score from what `answer` gave for a video of ``patch_count`` patches, without a baseline."""

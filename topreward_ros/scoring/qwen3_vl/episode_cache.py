@@ -1,7 +1,7 @@
-"""What is computed of one episode and kept for its next scores: pixels, features, KV caches, baselines.
+"""What is kept of one episode for its next scores: resized frames, features, KV caches, baselines.
 
 Three videos are cached: the episode, what the next thinning will leave of it, and its first frame held still,
-for the static baseline. In which order the steps of a tick run stands in tick.py.
+for the static baseline. tick.py calls the steps of a tick in their order.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from topreward_ros.core.progress import NO_SCORE, PrefixScore
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.qwen3_vl.engine import Engine
 from topreward_ros.scoring.qwen3_vl.language import Pass, PatchFeatures
-from topreward_ros.scoring.qwen3_vl.patch import FramePair, Patch, pair_up
 from topreward_ros.scoring.qwen3_vl.prompt_tree import PromptTree, make_prompt_tree
+from topreward_ros.scoring.qwen3_vl.temporal_patch import FramePair, Patch, pair_up
 from topreward_ros.scoring.qwen3_vl.video_cache import VideoCache
 from topreward_ros.scoring.static_scores import BaselineKey, StaticScores
 
@@ -27,13 +27,13 @@ from topreward_ros.scoring.static_scores import BaselineKey, StaticScores
 class TickPasses(NamedTuple):
     """The passes of the language model that one score of an episode takes."""
 
-    video: Pass
-    static: Pass | None  #: None where the baseline is known, or off
+    video_pass: Pass
+    static_pass: Pass | None  #: None where the baseline is known, or off
 
     @property
     def all(self) -> list[Pass]:
         """Both, or the video's alone."""
-        return [self.video] if self.static is None else [self.video, self.static]
+        return [self.video_pass] if self.static_pass is None else [self.video_pass, self.static_pass]
 
 
 class EpisodeCache:
@@ -46,9 +46,9 @@ class EpisodeCache:
     def forget(self) -> None:
         """Start as new: nothing computed, no memory taken."""
         self.size = (0, 0)  #: (height, width) of the frames as the model sees them
-        self.prefix: Sequence[Frame] = ()  #: the newest that was scored
-        self.newest_score = NO_SCORE  #: of it
-        self.unthinned: Sequence[Frame] = ()  #: the same prefix before thinning, where it was just thinned
+        self.prefix: Sequence[Frame] = ()  #: the last one that was scored
+        self.newest_score = NO_SCORE  #: its score
+        self.unthinned: Sequence[Frame] = ()  #: that prefix before thinning; empty unless it was just thinned
         self._resized: dict[Frame, torch.Tensor] = {}  # the newest frames, each (3, height, width) uint8
         self._features: dict[FramePair, PatchFeatures] = {}
         self._video, self._next_video, self._static_video = (
@@ -61,14 +61,14 @@ class EpisodeCache:
     # ---- the steps of a tick, in their order ----------------------------------------------------------
 
     def begin_tick(self, prefix: Sequence[Frame]) -> list[Patch]:
-        """The patches of ``prefix``, which is scored next; caches that it makes void are dropped."""
+        """The patches of ``prefix``, which is scored next; caches that it invalidates are cleared."""
         size = self._engine.frame_size(prefix[0])
-        if size != self.size:  # features of another size are of no use
+        if size != self.size:  # features depend on the frame size
             self.forget()
             self.size = size
         self._static_scores.use_start(prefix[0])
         video = self.patches_of(prefix)
-        if self._next_video.known(video) > self._video.known(video):  # thinned, and prepared for
+        if self._next_video.known(video) > self._video.known(video):  # thinned, as prefilled
             self._video, self._next_video = self._next_video, self._video
             self.unthinned = [*self.prefix, prefix[-1]]
         else:
@@ -76,7 +76,7 @@ class EpisodeCache:
         return video
 
     def not_encoded(self, video: list[Patch]) -> list[FramePair]:
-        """The pairs of frames whose features the score of ``video`` needs, and that are yet to be encoded."""
+        """The pairs of frames that must be encoded before ``video`` can be scored."""
         start = video[0].first
         static = [(start, start)] if self._engine.settings.static_baseline else []
         return self._lacking([*self._video.new_pairs(video), *static])
@@ -88,19 +88,19 @@ class EpisodeCache:
                 self._resized[frame] = patches.resize(frame.image, self.size)
         first, second = (self._resized[frame] for frame in frames)
         engine = self._engine
-        return patches.cut(first, second, engine.preprocessing, engine.patch, engine.merge)
+        return patches.cut(first, second, engine.preprocessing, engine.patch_side, engine.merge_side)
 
     def add_features(self, frames: FramePair, features: PatchFeatures) -> None:
-        """Take what the vision model made of a pair of frames."""
+        """Store what the vision model made of a pair of frames."""
         self._features[frames] = features
 
-    def plan_passes(self, instruction: str, video: list[Patch]) -> TickPasses:
-        """The passes for the score of ``video``, all of whose features are here."""
-        video_pass = self._video.plan_pass(video, self._features, self.prompts(instruction))
+    def prepare_passes(self, instruction: str, video: list[Patch]) -> TickPasses:
+        """The passes for the score of ``video``, all of whose features are computed."""
+        video_pass = self._video.prepare_pass(video, self._features, self.prompts(instruction))
         key = baseline_key(instruction, video)
         if not self._engine.settings.static_baseline or key in self._static_scores:
             return TickPasses(video_pass, None)
-        return TickPasses(video_pass, self._plan_static_pass(instruction, video[0].first, key))
+        return TickPasses(video_pass, self._prepare_static_pass(instruction, video[0].first, key))
 
     def end_tick(
         self, request: ScoreRequest, video: list[Patch], score: PrefixScore, static: PrefixScore | None
@@ -132,12 +132,12 @@ class EpisodeCache:
     def _lacking(self, pairs: Iterable[FramePair]) -> list[FramePair]:
         return [frames for frames in dict.fromkeys(pairs) if frames not in self._features]
 
-    def _plan_static_pass(self, instruction: str, start: Frame, key: BaselineKey) -> Pass:
+    def _prepare_static_pass(self, instruction: str, start: Frame, key: BaselineKey) -> Pass:
         video = [Patch(start, start, float(seconds)) for seconds in key[1:]]
-        return self._static_video.plan_pass(video, self._features, self.prompts(instruction))
+        return self._static_video.prepare_pass(video, self._features, self.prompts(instruction))
 
     def _drop_all_but(self, video: list[Patch]) -> None:
-        """Keep features of patches that a thinned prefix may still have, and pixels of the newest frames."""
+        """Keep features of ``video``, which a thinned prefix may need, and pixels of the newest frames."""
         start, newest = video[0].first, video[-1]
         kept = {patch.frames for patch in video} | {(start, start)}
         self._features = {frames: features for frames, features in self._features.items() if frames in kept}
@@ -146,33 +146,33 @@ class EpisodeCache:
     # ---- between two ticks ----------------------------------------------------------------------------
 
     def prefilled(self, video: list[Patch]) -> int:
-        """How many patches of a video to come are committed to the KV cache that is made ready for it."""
+        """How many patches of ``video`` the KV cache for the next thinning holds."""
         return self._next_video.known(video)
 
     def not_encoded_next(self, video: list[Patch]) -> list[FramePair]:
-        """As `not_encoded`, for `prefill` and `plan_unthinned_pass`."""
+        """As `not_encoded`, for `prefill` and `prepare_unthinned_pass`."""
         return self._lacking(self._next_video.new_pairs(video))
 
     def prefill(self, instruction: str, video: list[Patch]) -> None:
-        """Bring that KV cache to ``video``, all of whose features are here."""
+        """Bring the KV cache for the next thinning to ``video``, all of whose features are computed."""
         self._next_video.commit(video, self._features, self.prompts(instruction))
 
     def knows_static(self, key: BaselineKey) -> bool:
         """Whether the baseline for ``key``, of this episode's first frame, is known."""
         return key in self._static_scores
 
-    def plan_static_pass(self, instruction: str, key: BaselineKey) -> Pass:
-        """The pass for the baseline for ``key``; the features of the first frame are here."""
-        return self._plan_static_pass(instruction, self.prefix[0], key)
+    def prepare_static_pass(self, instruction: str, key: BaselineKey) -> Pass:
+        """The pass for the baseline for ``key``; the features of the first frame are computed."""
+        return self._prepare_static_pass(instruction, self.prefix[0], key)
 
     def add_static(self, key: BaselineKey, log_prob: float) -> None:
-        """Take the baseline for ``key`` [nat]."""
+        """Store the baseline for ``key`` [nat]."""
         self._static_scores[key] = log_prob
 
-    def plan_unthinned_pass(self, instruction: str, video: list[Patch]) -> Pass:
-        """The pass for the score of ``video``, the patches of `unthinned`, which is forgotten by it."""
+    def prepare_unthinned_pass(self, instruction: str, video: list[Patch]) -> Pass:
+        """The pass that scores ``video``, the patches of `unthinned`; clears `unthinned`."""
         self.unthinned = ()
-        return self._next_video.plan_pass(video, self._features, self.prompts(instruction))
+        return self._next_video.prepare_pass(video, self._features, self.prompts(instruction))
 
 
 def baseline_key(instruction: str, video: list[Patch]) -> BaselineKey:

@@ -1,4 +1,4 @@
-"""The KV cache of one video: keys and values of its tokens, layer by layer, in memory that stays in place."""
+"""The KV cache of one video: keys and values of its tokens, layer by layer, in preallocated tensors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ class KVCache:
     """KV cache of one video; entries past `length` are stale, and the next write replaces them."""
 
     def __init__(self) -> None:
-        self.length = 0  #: tokens that are valid
+        self.length = (
+            0  #: tokens that are valid, those of the last pass included; rolled back by `VideoCache`
+        )
         self.capacity = 0  #: tokens that there is room for
         self.layers: list[torch.Tensor] = []  #: (2, 1, key heads, capacity, head size): keys, values
         self.graphs = GraphCache()  #: CUDA graphs of passes that write into this cache
 
     def reserve(self, tokens: int) -> None:
-        """Make room for ``tokens`` in all; grows by a quarter at least, so that copies stay rare."""
+        """Make room for ``tokens`` in all; grows by a quarter at least, so that copies are rare."""
         if tokens <= self.capacity:
             return
         self.graphs.clear()  # they write where the tensors were
@@ -37,7 +39,7 @@ class KVCache:
     def write(self, layer: int, start: int, keys: torch.Tensor, values: torch.Tensor) -> Context:
         """Put keys and values of new tokens, (1, key heads, tokens, head size), at ``start``.
 
-        Returns those of all tokens before.
+        Returns the context: those of all tokens before.
         """
         if layer == len(self.layers):
             _, heads, _, head_size = keys.shape
@@ -53,12 +55,12 @@ class KVWriter(Protocol):
     """Where a pass writes the keys and values of its tokens, and what these attend to beside one another."""
 
     def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> Context:
-        """Write keys and values of ``layer``, (1, key heads, tokens, head size); returns what is before."""
+        """Write keys and values of ``layer``, (1, key heads, tokens, head size); returns the context."""
         ...
 
 
 class HostOffset(NamedTuple):
-    """Writes behind a length that the CPU knows."""
+    """Writes at an offset that the CPU knows."""
 
     cache: KVCache
     start: int
@@ -69,7 +71,7 @@ class HostOffset(NamedTuple):
 
 
 class DeviceOffset(NamedTuple):
-    """Writes behind a length that only the device knows, as a CUDA graph needs it."""
+    """Writes at an offset in a tensor of the device, as a CUDA graph needs it."""
 
     layers: list[torch.Tensor]  #: of the `KVCache`
     slots: torch.Tensor  #: (tokens,) long, where the new tokens go in the cache
@@ -81,5 +83,5 @@ class DeviceOffset(NamedTuple):
         stored = self.layers[layer]
         stored[0].index_copy_(2, self.slots, keys)
         stored[1].index_copy_(2, self.slots, values)
-        shown = self.max_context
-        return Context(stored[0][:, :, :shown], stored[1][:, :, :shown], self.valid)
+        end = self.max_context
+        return Context(stored[0][:, :, :end], stored[1][:, :, :end], self.valid)

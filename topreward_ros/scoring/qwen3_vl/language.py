@@ -1,9 +1,9 @@
 """The language model on new tokens behind a KV cache, of one video or of several at once.
 
 It is the model's own arithmetic on the model's own weights (`Qwen3VLTextModel`), written out for four
-reasons: keys and values are written in place; nothing is computed that nobody reads (in the last layer, only
-the tokens that answer); several videos share every matrix product while each attends to its own cache; and
-on a GPU a pass of one video is a CUDA graph, as shapes and places can be held fixed (`cuda_graphs`).
+reasons: keys and values are written in place; the last layer computes the answering tokens only; several
+videos share every matrix product while each attends to its own cache; and on a GPU a pass of one video can
+run as a CUDA graph (`cuda_graphs`).
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ from topreward_ros.scoring.qwen3_vl.linear import Packer
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration
 
-#: A captured pass is padded to a multiple of so many tokens, so that a time of one more digit needs no graph
-#: of its own.
+#: A captured pass is padded to a multiple of so many tokens: a time of one more digit reuses the graph.
 TOKEN_STEP = 16
 _CONTEXT_STEP = 2048  # tokens; a graph that attends by a mask reads a multiple of so many cached ones
 
@@ -42,7 +41,7 @@ class PatchFeatures(NamedTuple):
 
     rows: int  #: of tokens
     columns: int
-    embeddings: torch.Tensor  #: (rows * columns, hidden), take the place of the pads' embeddings
+    embeddings: torch.Tensor  #: (rows * columns, hidden), replace the embeddings of its placeholders
     deepstack: list[torch.Tensor]  #: (rows * columns, hidden) each, added after the first language layers
 
 
@@ -54,8 +53,8 @@ class Pass:
         self.start = cache.length
         self.ids: list[int] = []
         self.positions: list[torch.Tensor] = []  #: (3, tokens) each, M-RoPE
-        self.features: list[tuple[int, PatchFeatures]] = []  #: of patches, with the place of the first pad
-        self.answers: list[int] = []  #: places of the tokens after which an answer is wanted
+        self.features: list[tuple[int, PatchFeatures]] = []  #: by the index of a patch's first placeholder
+        self.answer_positions: list[int] = []  #: in the pass, of the tokens whose next token is predicted
         self._spans: list[tuple[slice, list[slice]]] = []  # tokens in a row, and the spans that these see
 
     def append(self, ids: list[int], positions: torch.Tensor, visible: list[slice]) -> slice:
@@ -69,9 +68,9 @@ class Pass:
         self._spans.append((span, visible))
         return span
 
-    def put_features(self, place: int, features: PatchFeatures) -> None:
-        """Let ``features`` take the place of the pads from ``place`` on."""
-        self.features.append((place, features))
+    def put_features(self, index: int, features: PatchFeatures) -> None:
+        """Let ``features`` replace the embeddings of the placeholders from ``index`` on."""
+        self.features.append((index, features))
 
     def mask(self, dtype: torch.dtype, tokens: int) -> torch.Tensor:
         """0 where a token of the pass (row) sees another (column), -inf elsewhere: (tokens, tokens).
@@ -87,7 +86,7 @@ class Pass:
 
 
 class LanguageModel:
-    """Runs the language model of a loaded Qwen3-VL, with its weights as they are when this is made."""
+    """Runs the language model of a loaded Qwen3-VL, with the weights that it has at construction."""
 
     def __init__(self, model: Qwen3VLForConditionalGeneration, graphs: GraphRunner | None = None) -> None:
         """``graphs``: of the model's device, where passes may run as CUDA graphs."""
@@ -97,7 +96,9 @@ class LanguageModel:
         self.head = model.lm_head
         self.device, self.dtype = model.device, model.dtype
         self.embed = language.embed_tokens
-        self.deepstack = len(vision.deepstack_visual_indexes)  #: layers after which features are added
+        self.deepstack_layers = len(
+            vision.deepstack_visual_indexes
+        )  #: the first ones, after which features are added
         config = language.config
         self.groups: int = config.num_attention_heads // config.num_key_value_heads  #: heads that share keys
         self._rotary, self._norm = language.rotary_emb, language.norm
@@ -111,10 +112,10 @@ class LanguageModel:
         """
         if self._graphs is None:
             hidden = self._run_eagerly(passes)
-        elif len(passes) == 1 and passes[0].answers and passes[0].start >= MAX_SPLITS:
+        elif len(passes) == 1 and passes[0].answer_positions and passes[0].start >= MAX_SPLITS:
             hidden = self._run_by_graph(passes[0], self._graphs)
         else:
-            self._graphs.forget(self)
+            self._graphs.discard_pending(self)
             hidden = self._run_eagerly(passes)
         for each in passes:
             each.cache.length = each.start + len(each.ids)
@@ -127,7 +128,7 @@ class LanguageModel:
         max_context = single.cache.capacity
         if not has_flash(self.device, self.dtype):
             max_context = min(max_context, rounded_up(single.start, _CONTEXT_STEP))
-        shape = _PassShape(tokens, len(single.answers), max_context)
+        shape = _PassShape(tokens, len(single.answer_positions), max_context)
         (hidden,) = graphs.run(
             owner=self,
             cache=single.cache.graphs,
@@ -144,14 +145,14 @@ class LanguageModel:
             each.cache.reserve(each.start + len(each.ids))
             tokens = slice(start, start + len(each.ids))
             start = tokens.stop
-            answers = send(torch.tensor(each.answers, dtype=torch.long), self.device)
+            positions_of_answers = send(torch.tensor(each.answer_positions, dtype=torch.long), self.device)
             width = mask_width(len(each.ids), self.device)
             mask = send(each.mask(self.dtype, width)[: len(each.ids)], self.device)
             mask = mask.repeat(self.groups, 1, 1)[..., : len(each.ids)]
-            streams.append(_Stream(HostOffset(each.cache, each.start), tokens, mask, answers))
+            streams.append(_Stream(HostOffset(each.cache, each.start), tokens, mask, positions_of_answers))
         ids = torch.tensor([[token for each in passes for token in each.ids]])
         hidden = self.embed(send(ids, self.device))  # (1, tokens, hidden)
-        deepstack = hidden.new_zeros(self.deepstack, *hidden.shape)
+        deepstack = hidden.new_zeros(self.deepstack_layers, *hidden.shape)
         for stream, each in zip(streams, passes, strict=True):
             _insert_features(each, hidden[0, stream.tokens], deepstack[:, 0, stream.tokens])
         positions = torch.cat([span for each in passes for span in each.positions], dim=1)
@@ -185,11 +186,11 @@ def _insert_features(single: Pass, hidden: torch.Tensor, deepstack: torch.Tensor
     """Put the features of the pass's patches into ``hidden`` (tokens, hidden), and those for the first
     layers into ``deepstack`` (layers, tokens, hidden), which holds zeros.
     """
-    for place, features in single.features:
-        pads = slice(place, place + len(features.embeddings))
-        hidden[pads] = features.embeddings.to(hidden.dtype)
+    for index, features in single.features:
+        placeholders = slice(index, index + len(features.embeddings))
+        hidden[placeholders] = features.embeddings.to(hidden.dtype)
         for layer, added in enumerate(features.deepstack):
-            deepstack[layer, pads] = added.to(hidden.dtype)
+            deepstack[layer, placeholders] = added.to(hidden.dtype)
 
 
 class _Stream(NamedTuple):
@@ -198,12 +199,14 @@ class _Stream(NamedTuple):
     writer: KVWriter
     tokens: slice
     mask: torch.Tensor  #: (heads that share keys, queries, tokens), see `Pass.mask`
-    answers: torch.Tensor  #: places among ``tokens``
-    queries: torch.Tensor | None = None  #: places, among all tokens, of those computed; None: all of them
+    answer_positions: torch.Tensor  #: among ``tokens``
+    queries: torch.Tensor | None = None  #: positions, among all tokens, of those computed; None: all
 
     def only_answers(self) -> _Stream:
         """The same stream, of which only the answering tokens are computed."""
-        return self._replace(mask=self.mask[:, self.answers], queries=self.answers + self.tokens.start)
+        return self._replace(
+            mask=self.mask[:, self.answer_positions], queries=self.answer_positions + self.tokens.start
+        )
 
 
 class _Layer:
@@ -249,7 +252,7 @@ class _Layer:
             if stream.mask.shape[1]:
                 mask = stream.mask.flatten(0, 1)
                 attended.append(attend(queries[:, :, rows], *new, mask, context, self._scaling))
-        if not start:  # the cache is extended, and no answer wanted
+        if not start:  # the cache is extended, and no answer requested
             return hidden
         joined = torch.cat(attended, dim=2) if len(attended) > 1 else attended[0]
         hidden += self._out(joined.transpose(1, 2).flatten(2))
@@ -261,7 +264,7 @@ class _Layer:
 
 
 class _PassShape(NamedTuple):
-    """What is fixed in a captured pass."""
+    """What is fixed in a captured pass, and tells its graph from others."""
 
     tokens: int
     answers: int
@@ -273,20 +276,22 @@ class _PassShape(NamedTuple):
 
 
 class _PassWork(GraphWork):
-    """A pass of one video behind a KV cache that stays in its place."""
+    """A pass of one video behind a KV cache whose tensors are not replaced."""
 
     def __init__(self, model: LanguageModel, cache: KVCache, shape: _PassShape) -> None:
         self._model, self._shape = model, shape
         self._layers = list(cache.layers)
         tokens, device = shape.tokens, model.device
-        # All whole numbers in one tensor, so that they travel at once.
+        # All whole numbers in one tensor: one copy to the device.
         self._numbers = torch.zeros(5 * tokens + shape.answers + 1, dtype=torch.long, device=device)
         sizes = [tokens, 3 * tokens, tokens, shape.answers, 1]
-        self._ids, positions, self._slots, self._answers, self._start = torch.split(self._numbers, sizes)
+        self._ids, positions, self._slots, self._answer_positions, self._start = torch.split(
+            self._numbers, sizes
+        )
         self._positions = positions.view(3, 1, tokens)
         self._mask = torch.zeros(tokens, tokens, dtype=model.dtype, device=device)
         self._hidden = model.embed(self._ids[None])
-        self._deepstack = self._hidden.new_zeros(model.deepstack, *self._hidden.shape)
+        self._deepstack = self._hidden.new_zeros(model.deepstack_layers, *self._hidden.shape)
 
     def load(self, inputs: Pass) -> None:
         """See `GraphWork.load`. Padding goes behind the pass's tokens, and none of these sees it."""
@@ -297,7 +302,7 @@ class _PassWork(GraphWork):
                 torch.tensor(inputs.ids + [inputs.ids[-1]] * padding),
                 positions.flatten(),
                 torch.arange(inputs.start, inputs.start + tokens),
-                torch.tensor([*inputs.answers, inputs.start]),
+                torch.tensor([*inputs.answer_positions, inputs.start]),
             ]
         )
         self._numbers.copy_(send(numbers, self._model.device))
@@ -308,9 +313,9 @@ class _PassWork(GraphWork):
 
     def run(self) -> list[torch.Tensor]:
         """See `GraphWork.run`."""
-        shown = self._shape.max_context
-        valid = ValidLength(self._start, shown, self._model.dtype)
-        writer = DeviceOffset(self._layers, self._slots, shown, valid)
+        max_context = self._shape.max_context
+        valid = ValidLength(self._start, max_context, self._model.dtype)
+        writer = DeviceOffset(self._layers, self._slots, max_context, valid)
         mask = self._mask.repeat(self._model.groups, 1, 1)
-        stream = _Stream(writer, slice(0, self._shape.tokens), mask, self._answers)
+        stream = _Stream(writer, slice(0, self._shape.tokens), mask, self._answer_positions)
         return [self._model.run_layers(self._hidden, self._deepstack, self._positions, [stream])]

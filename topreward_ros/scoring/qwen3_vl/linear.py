@@ -18,18 +18,18 @@ from topreward_ros.scoring.device import free_memory
 
 Layer = Callable[[torch.Tensor], torch.Tensor]
 
-_SHARE = 4  # the second copy of the weights may take this part of the free memory
+_SHARE = 4  # packed copies of the weights may take a quarter of the free memory
 
 
 class Packer:
-    """Packs the weights of one model's layers as they are at that time, or packs none."""
+    """Packs the present weights of one model's linear layers, or leaves all unpacked."""
 
     def __init__(self, model: nn.Module) -> None:
         parameters = list(model.parameters())
         size = sum(parameter.numel() * parameter.itemsize for parameter in parameters)
         as_stored = all(type(each) is nn.Parameter and each.dtype is torch.float32 for each in parameters)
-        plain = as_stored and all(each.device.type == "cpu" for each in parameters)
-        self._packs = plain and _has_operations() and size * _SHARE <= free_memory(torch.device("cpu"))
+        eligible = as_stored and all(each.device.type == "cpu" for each in parameters)
+        self._packs = eligible and _has_operations() and size * _SHARE <= free_memory(torch.device("cpu"))
 
     def linear(self, layer: nn.Linear, activation: nn.Module | None = None, name: str = "") -> Layer:
         """``layer`` followed by ``activation``, which transformers calls ``name``."""
@@ -48,7 +48,7 @@ class Packer:
         return lambda hidden: activation(run(hidden))
 
 
-#: What oneDNN calls an activation, and which variant of it.
+#: Name of an activation in transformers: name and variant in oneDNN.
 _FUSED = {"gelu": ("gelu", "none"), "gelu_pytorch_tanh": ("gelu", "tanh"), "silu": ("swish", "")}
 
 

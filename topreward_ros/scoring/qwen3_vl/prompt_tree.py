@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Run(NamedTuple):
-    """Tokens in a row that some prompts share."""
+    """A segment of tokens that one or more prompts share."""
 
     ids: list[int]
     parent: int  #: index in `PromptTree.runs` of the run before it; -1: the video itself

@@ -1,4 +1,4 @@
-"""Two other ways to the same numbers, to compare with: slower, and simple enough to be believed.
+"""Two other ways to the same numbers, to compare with: slower, for tests and the benchmark.
 
 `PlainForward` is one ordinary forward pass of transformers per prefix and prompt, as LeRobot's port of
 TOPReward does it. `PrefixCache` keeps keys and values of the complete patches in transformers' own cache and
@@ -20,7 +20,7 @@ from topreward_ros.scoring import patches
 from topreward_ros.scoring.base import PrefixScore, ScorerInfo, SequentialScorer
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question.prompts import PromptTokens
-from topreward_ros.scoring.qwen3_vl.patch import Patch, pair_up, patch_positions
+from topreward_ros.scoring.qwen3_vl.temporal_patch import Patch, pair_up, patch_positions
 
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration
@@ -43,15 +43,15 @@ class _Reference(SequentialScorer):
         self._tokens = tokens
         self._preprocessing = preprocessing
         vision: Any = model.config.vision_config
-        self._patch: int = vision.patch_size
-        self._merge: int = vision.spatial_merge_size
+        self._patch_side: int = vision.patch_size
+        self._merge_side: int = vision.spatial_merge_size
 
     def score_one(self, request: ScoreRequest) -> PrefixScore:
         """See `PrefixScorer.score`; without a static baseline."""
         instruction, prefix = request.instruction, request.prefix
         video = pair_up(prefix, self._sample_rate)
         height, width = prefix[0].image.shape[:2]
-        size = patches.frame_size(height, width, self._patch * self._merge, self.info.max_pixels)
+        size = patches.frame_size(height, width, self._patch_side * self._merge_side, self.info.max_pixels)
         with torch.inference_mode():
             answers = [self._answer(video, size, ids) for ids in self._tokens.after_video(instruction)]
         true, false = zip(*answers, strict=True)
@@ -68,12 +68,12 @@ class _Reference(SequentialScorer):
 
     def _pixels(self, patch: Patch, size: tuple[int, int]) -> torch.Tensor:
         first, second = (patches.resize(frame.image, size) for frame in (patch.first, patch.second))
-        return patches.cut(first, second, self._preprocessing, self._patch, self._merge)
+        return patches.cut(first, second, self._preprocessing, self._patch_side, self._merge_side)
 
     def _ids(self, patch: Patch, first: bool, size: tuple[int, int]) -> tuple[list[int], int]:
         """Token ids of a patch, and how many stand before its pads."""
         before = self._tokens.before_patch(patch.seconds, first)
-        side = self._patch * self._merge
+        side = self._patch_side * self._merge_side
         pads = [self._tokens.video_pad] * (size[0] // side * (size[1] // side))
         return [*before, *pads, self._tokens.vision_end], len(before)
 
@@ -90,7 +90,7 @@ class PlainForward(_Reference):
         ids = [token for k, patch in enumerate(video) for token in self._ids(patch, k == 0, size)[0]]
         stream = torch.tensor([[*ids, *prompt]], device=self._model.device)
         pixels = torch.cat([self._pixels(patch, size) for patch in video])
-        grid = [[len(video), size[0] // self._patch, size[1] // self._patch]]
+        grid = [[len(video), size[0] // self._patch_side, size[1] // self._patch_side]]
         logits = self._model(
             input_ids=stream,
             pixel_values_videos=pixels.to(self._model.device, self._model.dtype),
@@ -103,7 +103,7 @@ class PlainForward(_Reference):
 
 
 class PrefixCache(_Reference):
-    """Complete patches stay in a growing KV cache; odd tail and prompt run behind it and are cut off."""
+    """Complete patches stay in a growing KV cache; odd last patch and prompt run behind it."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -134,13 +134,13 @@ class PrefixCache(_Reference):
         """Add a patch to the cache; returns the position after it."""
         ids, before = self._ids(patch, first, size)
         device, dtype = self._model.device, self._model.dtype
-        rows, columns = size[0] // self._patch, size[1] // self._patch
+        rows, columns = size[0] // self._patch_side, size[1] // self._patch_side
         grid = torch.tensor([[1, rows, columns]], device=device)
         encoded = self._model.model.visual(self._pixels(patch, size).to(device, dtype), grid_thw=grid)
         embeddings = self._model.get_input_embeddings()(torch.tensor([ids], device=device))
         is_pad = torch.tensor([ids], device=device) == self._tokens.video_pad
         embeddings = embeddings.masked_scatter(is_pad[..., None], encoded.pooler_output.to(embeddings.dtype))
-        rows, columns = rows // self._merge, columns // self._merge
+        rows, columns = rows // self._merge_side, columns // self._merge_side
         start = self._position
         positions, after = patch_positions(start, before, rows, columns)
         self._run(embeddings, positions, is_pad, encoded.deepstack_features)

@@ -1,10 +1,10 @@
 """Exact incremental scoring with Qwen3-VL: log p(" True") after a video that grows by a frame per call.
 
-Everything is computed once. A prefix is a list of temporal patches, two frames each. The patches committed to
-the KV cache for the last prefix are compared with those of this one (`video_cache`): the common beginning
-stays, the rest is rolled back, and what is new runs together with all prompts. A new episode, a skipped tick,
-a thinned prefix and a step back are all this one case. So is an odd last frame: it makes a patch with itself,
-which the completed patch replaces.
+A score computes only what the last one did not. A prefix is a list of temporal patches, two frames each.
+The patches committed to the KV cache for the last prefix are compared with those of this one (`video_cache`):
+the common beginning stays, the rest is rolled back, and what is new runs together with all prompts. A new
+episode, a skipped tick, a thinned prefix and a step back are all this one case. So is an odd last frame: it
+makes a patch with itself, which the completed patch replaces.
 
 The numbers are those of one plain forward pass per prompt over the whole stream, to rounding: what was scored
 before decides only how the same sums are grouped (about 1e-5 nat in float32).
@@ -18,8 +18,8 @@ The token stream is that of transformers 4.57, which the method's authors pinned
     <|im_start|>user\\n<0.2 seconds><|vision_start|>N pads<|vision_end|><1.2 seconds>... The above video ...
 
 It is built here, without the processor; positions and attention mask are explicit, so nothing depends on
-a state inside the model. This module does not choose frames, keep time, or interpret a score. How a tick runs
-stands in tick.py; here is what surrounds it: episodes, memory that runs out, and work between two ticks.
+a state inside the model. This module does not choose frames, keep time, or interpret a score. tick.py
+runs a tick; this module manages episodes, memory that runs out, and the work between two ticks.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from topreward_ros.scoring.qwen3_vl.engine import Engine
 from topreward_ros.scoring.qwen3_vl.episode_cache import EpisodeCache, baseline_key
 from topreward_ros.scoring.qwen3_vl.language import LanguageModel
 from topreward_ros.scoring.qwen3_vl.memory_need import memory_need
-from topreward_ros.scoring.qwen3_vl.patch import Patch
+from topreward_ros.scoring.qwen3_vl.temporal_patch import Patch
 from topreward_ros.scoring.qwen3_vl.tick import encode, run_tick
 from topreward_ros.scoring.qwen3_vl.vision import VisionModel
 
@@ -60,9 +60,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_PREFILLED_AT_ONCE = 4  # patches per step between two ticks; a tick waits for one step at most
-_MOST_AT_ONCE = 8  # episodes; a pass of more tokens is no faster
-_LEAD = 4  # the KV cache for the next thinning is begun when this part of the budget is still to come
+_PREFILL_STEP = 4  # patches prefilled per step between two ticks; a tick waits for one step at most
+_MAX_EPISODES = 8  # scored together; a pass of more tokens is no faster
+_LEAD = 4  # prefilling for the next thinning begins when a quarter of max_frames is still to come
 
 
 class Qwen3VLScorer(PrefixScorer):
@@ -93,11 +93,11 @@ class Qwen3VLScorer(PrefixScorer):
             preprocessing=preprocessing,
             settings=settings,
             max_pixels=info.max_pixels,
-            patch=vision.patch_size,
-            merge=vision.spatial_merge_size,
+            patch_side=vision.patch_size,
+            merge_side=vision.spatial_merge_size,
         )
-        self._episodes: dict[Frame, EpisodeCache] = {}  # of the last call, by first frame
-        self._most_at_once = 0  # of these; 0: not looked at yet
+        self._episodes: dict[Frame, EpisodeCache] = {}  # those of the last call, by first frame
+        self._max_episodes = 0  # that are scored together; 0: not computed yet
         self._budget = FrameBudget(info, settings)
 
     def score_all(self, requests: Sequence[ScoreRequest]) -> list[PrefixScore | ScorerError]:
@@ -106,15 +106,15 @@ class Qwen3VLScorer(PrefixScorer):
             try:
                 return [*self._run_tick([self._budget.within(request) for request in requests])]
             except ScorerError:
-                pass  # of one of them, which will say so again
+                pass  # one request failed; scoring one by one tells which
             except Exception as error:
                 if is_out_of_memory(error):
-                    self._most_at_once = max(1, len(requests) // 2)
+                    self._max_episodes = max(1, len(requests) // 2)
                 _log.warning(
                     "%d episodes could not be scored together (%s): now one by one, and later at most %d",
                     *(len(requests), in_a_line(error), self.episodes_at_once()),
                 )
-            # Only here is the error gone, and with it what its frames held on to.
+            # Only here is the error gone, and with it the tensors that its traceback held.
             self._forget()
             give_back(self._model.device)
         outcomes = [self._score_alone(request) for request in requests]
@@ -141,7 +141,7 @@ class Qwen3VLScorer(PrefixScorer):
             return run_tick(self._engine, self._episodes_of(requests), requests)
 
     def _episodes_of(self, requests: Sequence[ScoreRequest]) -> list[EpisodeCache]:
-        """The caches of the requests' episodes; a new episode takes over those of one that is left out."""
+        """The caches of the requests' episodes; a new episode reuses the cache of one that is left out."""
         starts = [request.prefix[0] for request in requests]
         left_out = [episode for start, episode in self._episodes.items() if start not in starts]
         self._episodes = {
@@ -152,18 +152,18 @@ class Qwen3VLScorer(PrefixScorer):
 
     def episodes_at_once(self) -> int:
         """See `PrefixScorer.episodes_at_once`."""
-        if not self._most_at_once:
+        if not self._max_episodes:
             model = self._model
             need = memory_need(model.config, self._settings, self.info.max_pixels, model.dtype.itemsize)
-            self._most_at_once = max(1, min(_MOST_AT_ONCE, free_memory(model.device) // need.total))
-        return self._most_at_once
+            self._max_episodes = max(1, min(_MAX_EPISODES, free_memory(model.device) // need.total))
+        return self._max_episodes
 
     def close(self) -> None:
         """See `PrefixScorer.close`."""
         self._forget()
         device = self._model.device
         if self._graphs is not None:
-            self._graphs.drop()
+            self._graphs.discard_graphs()
         del self._episodes, self._engine, self._model
         give_back(device)
 
@@ -174,7 +174,7 @@ class Qwen3VLScorer(PrefixScorer):
         yield from self.capture_ahead()
         episode = self._episodes.get(request.prefix[0])
         rate, max_frames = self._settings.sample_rate, self._settings.max_frames
-        # What comes next is known of one episode, while nothing but its buffer thins it.
+        # The future is predictable only for frames at a known rate that the episode's buffer alone thins.
         if episode is None or rate <= 0 or self._budget.is_lowered:
             return
         if episode.unthinned:
@@ -183,7 +183,7 @@ class Qwen3VLScorer(PrefixScorer):
         stride = request.buffer.stride
         for ticks, (next_stride, prefix) in enumerate(request.buffer.forecast(rate, max_frames)):
             if not episode.prefix or prefix[0] is not episode.prefix[0]:
-                return  # memory ran out, or the window slides: nothing of what is known will hold
+                return  # memory ran out, or the window slides: the prediction does not hold
             if next_stride != stride:
                 stride = next_stride
                 if ticks <= max_frames // _LEAD:
@@ -210,10 +210,10 @@ class Qwen3VLScorer(PrefixScorer):
         self._lower_budget(frames)
 
     def _prefill(self, episode: EpisodeCache, instruction: str, prefix: list[Frame]) -> Iterator[None]:
-        """Bring the other KV cache to where the next thinning will leave the video, some patches a step."""
+        """Prefill the KV cache for the next thinning, some patches a step."""
         video = [patch for patch in episode.patches_of(prefix) if patch.is_complete]
         while episode.prefix and (known := episode.prefilled(video)) < len(video):
-            self._step(self._prefill_some, episode, instruction, video[: known + _PREFILLED_AT_ONCE])
+            self._step(self._prefill_some, episode, instruction, video[: known + _PREFILL_STEP])
             yield
 
     def _prefill_some(self, episode: EpisodeCache, instruction: str, video: list[Patch]) -> None:
@@ -223,15 +223,15 @@ class Qwen3VLScorer(PrefixScorer):
     def _score_static(self, episode: EpisodeCache, instruction: str, video: list[Patch]) -> None:
         """Compute the baseline that the score of ``video`` will need."""
         key = baseline_key(instruction, video)
-        (answers,) = self._engine.answer([episode.plan_static_pass(instruction, key)])
+        (answers,) = self._engine.answer([episode.prepare_static_pass(instruction, key)])
         episode.add_static(key, self._engine.read(answers, len(video)).log_prob)
 
     def _compare_thinned(self, episode: EpisodeCache, instruction: str) -> None:
-        """Log how far the score stepped because the prefix was thinned: the same moment, seen both ways."""
+        """Log how far the score stepped because the prefix was thinned, at the same moment."""
         frames = len(episode.unthinned)
         video = episode.patches_of(episode.unthinned)
         encode(self._engine, [(episode, episode.not_encoded_next(video))])
-        (answers,) = self._engine.answer([episode.plan_unthinned_pass(instruction, video)])
+        (answers,) = self._engine.answer([episode.prepare_unthinned_pass(instruction, video)])
         before = self._engine.read(answers, len(video))
         _log.info(
             "prefix thinned from %d to %d frames: log p(True) is %.3f instead of %.3f nat at the same moment",
@@ -241,16 +241,16 @@ class Qwen3VLScorer(PrefixScorer):
     # ---- when something fails -------------------------------------------------------------------------
 
     def _forget(self) -> None:
-        """Drop all caches, which may be half-done."""
+        """Clear all caches, which may be partly written."""
         for episode in self._episodes.values():
             episode.forget()
         self._episodes.clear()
         if self._graphs is not None:
-            self._graphs.forget_all()
+            self._graphs.discard_all_pending()
 
     def _lower_budget(self, frames: int) -> None:
         """Go on with half of ``frames``, after memory ran out with them."""
         if self._graphs is not None:
-            self._graphs.drop()
+            self._graphs.discard_graphs()
         give_back(self._model.device)
         self._budget.lower(frames)

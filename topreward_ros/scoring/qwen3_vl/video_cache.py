@@ -15,19 +15,19 @@ import torch
 from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl.kv_cache import KVCache
 from topreward_ros.scoring.qwen3_vl.language import TOKEN_STEP, LanguageModel, Pass, PatchFeatures
-from topreward_ros.scoring.qwen3_vl.patch import FramePair, Patch, patch_positions
 from topreward_ros.scoring.qwen3_vl.prompt_tree import PromptTree
+from topreward_ros.scoring.qwen3_vl.temporal_patch import FramePair, Patch, patch_positions
 
-#: Room for the tokens of a patch that are not pads: its time, and where vision starts and ends.
+#: Upper bound of the text tokens of a patch: its time, and where vision starts and ends.
 TEXT_PER_PATCH = 16
-#: A pass ends with the patch that brings it to so many tokens, so that catching up needs bounded memory.
+#: [tokens] A pass is split behind the patch that exceeds this, so that catching up needs bounded memory.
 _LONGEST_PASS = 1024
 
-Features = Mapping[FramePair, PatchFeatures]  #: what the vision model made of pairs of frames
+FeaturesByPair = Mapping[FramePair, PatchFeatures]
 
 
 class _Committed(NamedTuple):
-    """A patch in the KV cache, and where the stream stands after it."""
+    """A patch in the KV cache, and length and position of the token stream after it."""
 
     patch: Patch
     length: int  #: tokens so far
@@ -59,37 +59,37 @@ class VideoCache:
         """The frames of the patches of ``video`` that are not `known`."""
         return [patch.frames for patch in video[self.known(video) :]]
 
-    def commit(self, video: list[Patch], features: Features, prompts: PromptTree) -> None:
-        """Bring the cache to ``video``, and ask nothing yet; arguments as `plan_pass`."""
-        new = self._plan_video(video, features, prompts)
+    def commit(self, video: list[Patch], features: FeaturesByPair, prompts: PromptTree) -> None:
+        """Bring the cache to ``video``, without prompts; arguments as `prepare_pass`."""
+        new = self._prepare_video(video, features, prompts)
         if new.ids:
             self._model.run([new])
 
-    def plan_pass(self, video: list[Patch], features: Features, prompts: PromptTree) -> Pass:
+    def prepare_pass(self, video: list[Patch], features: FeaturesByPair, prompts: PromptTree) -> Pass:
         """The pass that extends the cache to ``video`` and asks all ``prompts``; to be run next.
 
         ``features``: of the `new_pairs` of ``video``, at least; these count as committed from now on.
         """
-        new = self._plan_video(video, features, prompts)
+        new = self._prepare_video(video, features, prompts)
         whole_video = slice(0, len(new.ids))
-        visible: list[list[slice]] = []  # to what follows each run, the run included
+        visible: list[list[slice]] = []  # spans that what follows each run sees, the run included
         for run in prompts.runs:
             start = self._position() + run.depth
             positions = torch.arange(start, start + len(run.ids)).expand(3, -1)
             before = [whole_video] if run.parent < 0 else visible[run.parent]
             visible.append([*before, new.append(run.ids, positions, before)])
-        new.answers = [visible[end][-1].stop - 1 for end in prompts.ends]
+        new.answer_positions = [visible[end][-1].stop - 1 for end in prompts.ends]
         return new
 
-    def _plan_video(self, video: list[Patch], features: Features, prompts: PromptTree) -> Pass:
-        """Roll back to what ``video`` has in common; returns the pass of what follows.
+    def _prepare_video(self, video: list[Patch], features: FeaturesByPair, prompts: PromptTree) -> Pass:
+        """Roll back to the beginning that ``video`` shares; returns the pass for the rest.
 
-        Where that is too long for one pass, all but its end is run at once.
+        Where the rest is too long for one pass, all but its end runs now.
         """
         known = self.known(video)
         del self._committed[known:]
         self._kv.length = self._length()
-        if not known:  # room for the whole episode: too little memory shows now, not in the middle of it
+        if not known:  # reserve for the whole episode, so that too little memory shows at once
             first = features[video[0].frames]
             tokens = self._max_patches * (first.rows * first.columns + TEXT_PER_PATCH) + prompts.tokens
             self._kv.reserve(tokens + TOKEN_STEP)

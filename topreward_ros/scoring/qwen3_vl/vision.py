@@ -1,8 +1,8 @@
-"""The vision model on temporal patches of one size; what depends on the size alone is computed once.
+"""The vision model on temporal patches of one size, whose position embeddings are cached.
 
 It is the model's own arithmetic on the model's own weights (`Qwen3VLVisionModel`), for the one case that
-occurs here: all patches have the same size, and none attends to another. So the patches are a batch, their
-position embeddings are kept, and nothing waits for the device.
+occurs here: all patches have the same size, and none attends to another. So the patches are a batch,
+and nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from topreward_ros.scoring.qwen3_vl.attention import apply_rotary
 from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphCache, GraphRunner, GraphWork
 from topreward_ros.scoring.qwen3_vl.linear import Packer
 
-_MOST_SIZES = 4  # of frames, whose position embeddings are kept
-_MOST_CAPTURED = 2  # patches in a CUDA graph: what a tick brings; catching up is rare, and keeps a GPU busy
+_MAX_SIZES = 4  # of frames, whose position embeddings are cached
+_MAX_CAPTURED = 2  # patches in a CUDA graph: what a tick brings; catching up is rare, and keeps a GPU busy
 
 
-class Features(NamedTuple):
+class BatchFeatures(NamedTuple):
     """Features of a batch of patches; a token stands for a block of merged pixel patches."""
 
     embeddings: torch.Tensor  #: (patches, tokens, hidden)
@@ -30,20 +30,20 @@ class Features(NamedTuple):
 
 
 class _Positions(NamedTuple):
-    """Where the pixel patches of a grid stand, in the order of `patches.cut`."""
+    """Positions of the pixel patches of a grid, in the order of `patches.cut`."""
 
     embeddings: torch.Tensor  #: (rows * columns, hidden), added to the pixels' embeddings
     rotary: torch.Tensor  #: (2, 1, rows * columns, head size) float32: cos and sin
 
 
 class VisionModel:
-    """Runs a loaded vision model, with its weights as they are when this is made."""
+    """Runs a loaded vision model, with the weights that it has at construction."""
 
     def __init__(self, visual: Any, graphs: GraphRunner | None = None) -> None:
         """``graphs``: of the model's device, where the vision model may run as CUDA graphs."""
         self._visual = visual
         self._positions: BoundedDict[tuple[int, int], _Positions] = BoundedDict(
-            _MOST_SIZES
+            _MAX_SIZES
         )  # by rows and columns
         self._graphs = graphs
         self._graph_cache = GraphCache()
@@ -53,12 +53,12 @@ class VisionModel:
         self._mergers = [_Merger(merger, packer) for merger in (visual.merger, *visual.deepstack_merger_list)]
         self._taps: list[int] = list(visual.deepstack_visual_indexes)  # after which blocks
 
-    def __call__(self, pixels: torch.Tensor, rows: int, columns: int) -> Features:
+    def __call__(self, pixels: torch.Tensor, rows: int, columns: int) -> BatchFeatures:
         """``pixels``: (patches, rows * columns, values of a pixel patch), in the order of `patches.cut`."""
         if (rows, columns) not in self._positions:
             self._positions[rows, columns] = self._compute_positions(rows, columns)
         positions = self._positions[rows, columns]
-        if self._graphs is None or len(pixels) > _MOST_CAPTURED:
+        if self._graphs is None or len(pixels) > _MAX_CAPTURED:
             embeddings, *deepstack = self.run(pixels, positions)
         else:
             embeddings, *deepstack = self._graphs.run(
@@ -69,11 +69,11 @@ class VisionModel:
                 make_work=lambda: _VisionWork(self, pixels, positions),
                 run_eagerly=lambda: self.run(pixels, positions),
             )
-        return Features(embeddings, deepstack)
+        return BatchFeatures(embeddings, deepstack)
 
     def run(self, pixels: torch.Tensor, positions: _Positions) -> list[torch.Tensor]:
         """Embeddings, and what is added after the first language layers, (patches, tokens, hidden) each."""
-        project = self._visual.patch_embed.proj  # a convolution whose steps do not overlap: a matrix product
+        project = self._visual.patch_embed.proj  # a convolution with stride = kernel size: a matrix product
         hidden = linear(pixels, project.weight.flatten(1), project.bias) + positions.embeddings
         merge, *deepstack_merges = self._mergers
         deepstack = []
@@ -101,7 +101,7 @@ class VisionModel:
                 weight = (weight_y[:, None] * weight_x[None, :])[..., None].to(table.dtype)
                 embeddings += square[i][:, j] * weight
         attention = visual.blocks[0].attn
-        quarter = attention.head_dim // 4  # half of a head turns by the row, half by the column, in pairs
+        quarter = attention.head_dim // 4  # half of the frequencies encode rows, half columns
         theta = (getattr(visual.config, "rope_parameters", None) or {}).get("rope_theta", 10000.0)
         frequencies = theta ** -(torch.arange(quarter, device=table.device) / quarter)
         row_angles = torch.arange(rows, device=table.device)[:, None, None] * frequencies
@@ -167,7 +167,7 @@ class _Merger:
 
 
 class _BatchShape(NamedTuple):
-    """What is fixed in a CUDA graph of the vision model."""
+    """What is fixed in a captured run of the vision model, and tells its graph from others."""
 
     patches: int
     rows: int

@@ -1,4 +1,4 @@
-"""Temporal patches: a prefix as the steps of a video, two frames each, and where their tokens stand."""
+"""Temporal patches: a prefix as the steps of a video, two frames each, and the positions of their tokens."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Patch(NamedTuple):
 
     first: Frame
     second: Frame  #: the same as ``first`` for an odd last frame
-    seconds: float  #: mean time of the two since the episode's first frame, to a tenth, as the model is told
+    seconds: float  #: mean time [s] of the two since the episode's first frame, rounded to 0.1
 
     @property
     def frames(self) -> FramePair:
-        """The pair that decides the patch's features, whatever its time."""
+        """The pair of frames: what the features depend on, whatever the time."""
         return self.first, self.second
 
     @property
@@ -49,8 +49,8 @@ def pair_up(prefix: Sequence[Frame], sample_rate: float = 0.0) -> list[Patch]:
 def patch_positions(start: int, before: int, rows: int, columns: int) -> tuple[torch.Tensor, int]:
     """M-RoPE positions (3, before + rows * columns + 1) of a patch's tokens, and the position after them.
 
-    The three count time, row and column. In text all three count tokens; a patch stands at one time and
-    spreads in rows and columns, and the text after it goes on behind its longer side.
+    The three count time, row and column. In text all three are equal and count tokens. Within a patch time is
+    constant and the others count its rows and columns; the text after it follows the larger of the two.
     """
     corner = start + before
     after = corner + max(rows, columns)
