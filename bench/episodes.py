@@ -1,7 +1,7 @@
-"""Several episodes at once against one after the other: the work of `topreward score` on a folder of videos.
+"""Scoring several episodes at once against one after the other, as `topreward score` does on many videos.
 
-All ways score the same frames of the same episodes, tick by tick in turns, so that a busy machine is busy for
-all of them. Prints ticks per second and the largest distance from scores one by one.
+Every way scores the same frames of the same episodes. They take turns tick by tick, so that a busy machine
+slows all of them. This prints scores per second and the largest distance from scores computed one by one.
 
     .venv/bin/python bench/episodes.py
     .venv/bin/python bench/episodes.py --model 50M --episodes 8 --frames 8 --threads 2
@@ -10,27 +10,26 @@ all of them. Prints ticks per second and the largest distance from scores one by
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
 import time
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from models import add_model, model_folder
+from options import add_files, add_threads, parser
+from output import BLUE, new_axes, write_json
 from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.offline.engine_bench import RATE, SIZES, TASK, machine, make_video
 from topreward_ros.scoring.base import PrefixScore, ScorerError, ScorerSettings
-from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import load_model
 from topreward_ros.views.bench import machine_line
 
 
 def measure(options: argparse.Namespace, folder: str) -> tuple[dict[int, float], dict[int, float]]:
-    """By how many at once: seconds for all ticks, and the largest distance from one by one [nat]."""
+    """Seconds for all ticks, and the largest distance from scores one by one [nat]; by episodes at once."""
     height, width = SIZES[options.model]
     settings = ScorerSettings(
         device="cpu",
@@ -73,31 +72,28 @@ def measure(options: argparse.Namespace, folder: str) -> tuple[dict[int, float],
 
 
 def plot(speeds: dict[int, float], title: str, picture: Path) -> None:
-    figure = Figure(figsize=(7, 3.6), dpi=110, facecolor="white", layout="constrained")
-    axes = figure.add_subplot()
-    bars = axes.bar([str(number) for number in speeds], list(speeds.values()), color="#1769aa", width=0.6)
+    """Plot scores per second as bars, by the number of episodes at once."""
+    figure, axes = new_axes(7, 3.6)
+    bars = axes.bar([str(number) for number in speeds], list(speeds.values()), color=BLUE, width=0.6)
     axes.bar_label(bars, fmt="%.0f")
     axes.set_xlabel("episodes at once")
     axes.set_ylabel("scores per second")
     axes.set_title(title, fontsize=8, loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(picture)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", choices=SIZES, default="embedded", help="(%(default)s)")
-    parser.add_argument("--episodes", type=int, default=16, help="(%(default)s)")
-    parser.add_argument("--frames", type=int, default=24, help="of each (%(default)s)")
-    parser.add_argument("--at-once", type=int, nargs="+", default=[1, 2, 4, 8, 16], metavar="N")
-    parser.add_argument("--threads", type=int, default=0, help="of the scorer; 0: all cores but one")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--plot", type=Path)
-    options = parser.parse_args()
+    command = parser(__doc__)
+    add_model(command)
+    command.add_argument("--episodes", type=int, default=16, help="(%(default)s)")
+    command.add_argument("--frames", type=int, default=24, help="of each (%(default)s)")
+    command.add_argument("--at-once", type=int, nargs="+", default=[1, 2, 4, 8, 16], metavar="N")
+    add_threads(command)
+    add_files(command)
+    options = command.parse_args()
     options.at_once = sorted({1, *(number for number in options.at_once if number <= options.episodes)})
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = "embedded" if options.model == "embedded" else make_fifty_million(Path(scratch, "50M"))
-        seconds, distance = measure(options, str(folder))
+    with model_folder(options.model) as folder:
+        seconds, distance = measure(options, folder)
     about = machine()
     ticks = options.episodes * options.frames
     speeds = {number: ticks / value for number, value in seconds.items()}
@@ -109,9 +105,8 @@ def main() -> None:
         table.add_row(str(number), f"{speed:.1f}", f"{speed / speeds[1]:.2f}x", f"{distance[number]:.0e}")
     Console().print(table)
     Console().print(machine_line(about))
-    if options.json:
-        content = {"machine": about, "title": title, "scores_per_second": speeds, "difference": distance}
-        options.json.write_text(json.dumps(content, indent=2) + "\n")
+    content = {"machine": about, "title": title, "scores_per_second": speeds, "difference": distance}
+    write_json(options.json, content)
     if options.plot:
         plot(speeds, f"{title}\n{machine_line(about)}", options.plot)
 

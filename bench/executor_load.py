@@ -1,4 +1,4 @@
-"""How much of a core the monitor's executor thread needs beside scoring.
+"""How much of a core the threads of the monitor take, scoring apart.
 
 Plays a video on a real topic (a player in its own process, Fast DDS with the shipped profile) into a
 real monitor and reads the CPU time of each of its threads from /proc. The main thread is the executor:
@@ -11,7 +11,6 @@ everything that ROS asks of the monitor runs there; scoring runs in the thread n
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections import defaultdict
@@ -22,6 +21,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from options import add_files, parser
+from output import write_json
 from playing import SETTLING_S, machine_around, playing
 from topreward_ros.views.bench import machine_line
 
@@ -39,34 +40,32 @@ def thread_seconds(pid: int) -> dict[str, float]:
     return seconds
 
 
-def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    with playing({}, (arguments.width, arguments.height), arguments.rate) as monitor:
+def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    with playing({}, (options.width, options.height), options.rate) as monitor:
         time.sleep(SETTLING_S)
         before, begun = thread_seconds(monitor.pid), time.monotonic()
-        for _ in track(range(arguments.seconds), "measuring", console=console, transient=True):
+        for _ in track(range(options.seconds), "measuring", console=console, transient=True):
             time.sleep(1.0)
         after, seconds = thread_seconds(monitor.pid), time.monotonic() - begun
     return {
         "machine": machine_around(),
-        "image": f"{arguments.width}x{arguments.height} rgb8",
-        "rate": arguments.rate,
+        "image": f"{options.width}x{options.height} rgb8",
+        "rate": options.rate,
         "seconds": round(seconds, 1),
         "core_percent": {kind: round(100 * (after[kind] - before[kind]) / seconds, 2) for kind in after},
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--width", type=int, default=640, help="of the image [pixels]")
-    parser.add_argument("--height", type=int, default=480, help="of the image [pixels]")
-    parser.add_argument("--rate", type=float, default=30.0, help="of the camera [Hz]")
-    parser.add_argument("--seconds", type=int, default=30, help="length of the measurement [s]")
-    parser.add_argument("--json", type=Path, help="write the result here, too")
-    arguments = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--width", type=int, default=640, help="of the image [pixels]")
+    command.add_argument("--height", type=int, default=480, help="of the image [pixels]")
+    command.add_argument("--rate", type=float, default=30.0, help="of the camera [Hz]")
+    command.add_argument("--seconds", type=int, default=30, help="length of the measurement [s]")
+    add_files(command, plot=False)
+    options = command.parse_args()
     console = Console()
-    result = measure(arguments, console)
+    result = measure(options, console)
     title = f"monitor at {result['image']}, {result['rate']:g} Hz"
     table = Table(title=title, caption=machine_line(result["machine"]))
     table.add_column("threads")
@@ -75,8 +74,7 @@ def main() -> None:
     for kind, percent in result["core_percent"].items():
         table.add_row(roles[kind], f"{percent:.1f} %")
     console.print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(options.json, result)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Ticks and episodes on a GPU, for models of the size of the released ones.
 
 The weights are random, drawn on the device, so that nothing is downloaded: time does not depend on them.
-Prints p50, p95 and p99 of a tick behind a full context (two new frames make a patch; vision, language and all
-prompts), recorded as CUDA graphs and kernel by kernel, in turns, and how far the two are apart. Then, as
-`topreward bench` does on a CPU, the 15 prefixes of an episode beside plain forward passes and the authors'
-scheme. These may take half an hour in all; `--shapes 2B` and `--episodes` with nothing behind it are parts.
+First, p50, p95 and p99 of a tick after a full context (two new frames make a patch; vision, language and all
+prompts), replayed as CUDA graphs and kernel by kernel, in turns, with the distance between their scores.
+Then, as `topreward bench` does on a CPU, the 15 prefixes of an episode beside plain forward passes and the
+authors' scheme. All of it may take half an hour; `--shapes 2B` measures one model, and `--episodes` with
+nothing behind it measures ticks alone.
 
     .venv/bin/python bench/gpu.py --json gpu.json      # 2B and 8B, 640x480, 1, 3 and 10 prompts; and a trial:
     .venv/bin/python bench/gpu.py --shapes tiny --device cpu --size 96 96 --frames 16 --episodes 16
@@ -12,12 +13,9 @@ scheme. These may take half an hour in all; `--shapes 2B` and `--episodes` with 
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
 import time
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +26,8 @@ from rich.progress import track
 from rich.table import Table
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from options import add_files, parser
+from output import write_json
 from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
 from topreward_ros.offline import engine_bench
@@ -45,10 +45,10 @@ from topreward_ros.scoring.registry import LoadedModel, graph_runner_for
 from topreward_ros.views.bench import bench_table
 
 GRAPHS, KERNELS = "graphs", "kernels"
-WARM_UP = 3  # ticks that are not counted: kernels are chosen, graphs recorded
+WARM_UP = 3  # ticks that are not counted: kernels are chosen, graphs captured
 
 
-def shape(hidden: int, layers: int, heads: int, inner: int, vision: dict[str, Any], tied: bool) -> Shape:
+def shape(*, hidden: int, layers: int, heads: int, inner: int, vision: dict[str, Any], tied: bool) -> Shape:
     """One of the released sizes, as their config.json has it."""
     text = {
         "hidden_size": hidden,
@@ -66,14 +66,14 @@ def shape(hidden: int, layers: int, heads: int, inner: int, vision: dict[str, An
 SHAPES = {
     "tiny": TINY,
     "2B": shape(
-        2048, 28, 16, 6144,
-        {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16,
-         "deepstack_visual_indexes": [5, 11, 17]}, tied=True,
+        hidden=2048, layers=28, heads=16, inner=6144, tied=True,
+        vision={"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16,
+         "deepstack_visual_indexes": [5, 11, 17]},
     ),
     "8B": shape(
-        4096, 36, 32, 12288,
-        {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16,
-         "deepstack_visual_indexes": [8, 16, 24]}, tied=False,
+        hidden=4096, layers=36, heads=32, inner=12288, tied=False,
+        vision={"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16,
+         "deepstack_visual_indexes": [8, 16, 24]},
     ),
 }  # fmt: skip
 
@@ -113,7 +113,7 @@ def wait_for(device: torch.device) -> None:
 
 
 def waits(scorer: Qwen3VLScorer, frames: list[Frame], device: torch.device) -> int:
-    """How often a tick waits for the device; the read of the answers is one."""
+    """How often the CPU waits for the device in one tick; reading the answers is one such wait."""
     if device.type != "cuda":
         return 0
     torch.cuda.set_sync_debug_mode("warn")
@@ -127,7 +127,7 @@ def waits(scorer: Qwen3VLScorer, frames: list[Frame], device: torch.device) -> i
 
 
 class Way:
-    """A scorer, and what was measured of it."""
+    """One way to score, as graphs or kernel by kernel: a scorer, and what was measured of its ticks."""
 
     def __init__(self, scorer: Qwen3VLScorer, graphs: GraphRunner | None) -> None:
         self.scorer = scorer
@@ -145,7 +145,7 @@ class Way:
 
 
 def measure_ticks(ways: dict[str, Way], video: list[Frame], number: int, device: torch.device) -> None:
-    """``number`` ticks of each way behind the same context, each with the newest patch not seen before."""
+    """Measure ``number`` ticks of each way after the same context; the newest patch is new in each tick."""
     context, new = video[: -2 * number], video[-2 * number :]
     for way in ways.values():
         way.scorer.score(ScoreRequest.of_frames(TASK, context))
@@ -160,7 +160,7 @@ def measure_ticks(ways: dict[str, Way], video: list[Frame], number: int, device:
 def tick_rows(
     loaded: LoadedModel, settings: ScorerSettings, video: list[Frame], number: int, prompts: int
 ) -> list[dict[str, Any]]:
-    """What ``number`` ticks behind the frames of a full context take, one row for each way."""
+    """Times of ``number`` ticks after the frames of a full context: one row for each way."""
     parts, device = loaded[:3], loaded.model.device
     runners = {GRAPHS: graph_runner_for(loaded.model, settings), KERNELS: None}
     ways = {
@@ -199,59 +199,63 @@ def tick_table(rows: list[dict[str, Any]], title: str) -> Table:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["2B", "8B"])
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--size", nargs=2, type=int, default=(480, 640), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--frames", type=int, default=64, help="of a tick's context (%(default)s)")
-    parser.add_argument("--ticks", type=int, default=33, help="(%(default)s)")
-    parser.add_argument("--prompts", nargs="+", type=int, default=[1, 3, 10])
-    parser.add_argument("--episodes", nargs="*", type=int, default=[64, 128, 256], metavar="FRAMES")
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    device = torch.device(given.device)
+    command = parser(__doc__)
+    command.add_argument("--shapes", nargs="+", choices=SHAPES, default=["2B", "8B"])
+    command.add_argument("--device", default="cuda")
+    command.add_argument("--size", nargs=2, type=int, default=(480, 640), metavar=("HEIGHT", "WIDTH"))
+    command.add_argument("--frames", type=int, default=64, help="of a tick's context (%(default)s)")
+    command.add_argument("--ticks", type=int, default=33, help="(%(default)s)")
+    command.add_argument("--prompts", nargs="+", type=int, default=[1, 3, 10])
+    command.add_argument("--episodes", nargs="*", type=int, default=[64, 128, 256], metavar="FRAMES")
+    add_files(command, plot=False)
+    options = command.parse_args()
+    device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("PyTorch sees no CUDA device: run it on a machine with one, or give --device cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     machine = engine_bench.machine()
     if device.type == "cuda":
         machine["processor"] = f"{torch.cuda.get_device_name(device)}, {machine['processor']}"
-    height, width = given.size
-    frames = max(given.frames, *given.episodes) if given.episodes else given.frames
+    height, width = options.size
+    frames = max(options.frames, *options.episodes) if options.episodes else options.frames
     settings = ScorerSettings(
-        given.device, str(dtype)[6:], height * width, frames, 0, static_baseline=False, sample_rate=RATE
+        device=options.device,
+        dtype=str(dtype).removeprefix("torch."),
+        max_pixels=height * width,
+        max_frames=frames,
+        threads=0,
+        static_baseline=False,
+        sample_rate=RATE,
     )
-    video = make_video(given.frames + 2 * given.ticks, height, width)
+    video = make_video(options.frames + 2 * options.ticks, height, width)
     ticks: list[dict[str, Any]] = []
     episodes: list[Row] = []
-    for key in track(given.shapes, "shapes", console=Console(stderr=True)):
+    for key in track(options.shapes, "shapes", console=Console(stderr=True)):
         model, all_tokens = make_model(SHAPES[key], device, dtype)
         info = ScorerInfo(
             model_id=key,
             revision="",
             random_weights=True,
-            device=given.device,
+            device=options.device,
             dtype=settings.dtype,
             prompt_hash="",
             max_pixels=height * width,
         )
         loaded = LoadedModel(model, all_tokens, Preprocessing(), info)
-        for count in given.prompts:
+        for count in options.prompts:
             tokens = all_tokens.with_templates(read_templates("ten_prompts.txt")[:count])
-            ticks += tick_rows(loaded._replace(tokens=tokens), settings, video, given.ticks, count)
-        for length in given.episodes:
-            for count in given.prompts:
+            ticks += tick_rows(loaded._replace(tokens=tokens), settings, video, options.ticks, count)
+        for length in options.episodes:
+            for count in options.prompts:
                 episodes.append(measure(Case(key, length, count), loaded, settings, (height, width)))
         del model, loaded
         gc.collect()
         give_back(device)
-    title = f"{machine['processor']}, {dtype}, {width}x{height}, {given.frames} frames"
+    title = f"{machine['processor']}, {dtype}, {width}x{height}, {options.frames} frames"
     Console().print(tick_table(ticks, title))
     if episodes:
         Console().print(bench_table(episodes, machine))
-    if given.json:
-        content = {**engine_bench.to_json(episodes), "machine": machine, "ticks": ticks}
-        given.json.write_text(json.dumps(content, indent=2) + "\n")
+    write_json(options.json, {**engine_bench.to_json(episodes), "machine": machine, "ticks": ticks})
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ because a newer frame took its place, is counted.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from matplotlib.figure import Figure
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -32,6 +29,8 @@ from rich.progress import track
 from rich.table import Table
 from topreward_ros.msg import TaskProgress
 
+from options import add_files, parser
+from output import BLUE, YELLOW, legend_above, new_axes, write_json
 from playing import SETTLING_S, machine_around, playing
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.nodes import qos
@@ -42,18 +41,18 @@ CAMERA_RATE = 30.0  # [Hz]
 PROMPTS = {1: "", 10: "ten_prompts.txt"}  # by their number, as the parameter has it
 QUANTILES = (0.5, 0.95, 0.99)
 TOO_SLOW = 0.98  # camera_speed at which the machine had no core left for the camera
-COLOURS = {1: "#1769aa", 10: "#f9a825"}
+COLOURS = {1: BLUE, 10: YELLOW}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One monitor, measured."""
+    """What was measured of one monitor."""
 
     rate: float  #: of scoring [Hz]
     prompts: int
     ages_ms: list[float]  #: from capture to receipt, of every score
     published_ms: list[float]  #: from capture to publication, as the messages say themselves
-    due: int  #: scores that there should be between the first and the last of these
+    due: int  #: scores that should have come between the first and the last of them
     frames: int  #: of the longest prefix
     camera_speed: float  #: seconds between stamps per second between receipts; below 1 the player was late
 
@@ -63,7 +62,7 @@ class Row:
 
 
 class Listener:
-    """Receives progress and looks at the clock. Use it as a context manager, inside of `playing`."""
+    """Receives progress and notes when. Use it as a context manager, within `playing`."""
 
     def __enter__(self) -> Listener:
         self.arrived: list[tuple[int, TaskProgress]] = []  #: time of receipt [ns], a message with a new score
@@ -137,9 +136,8 @@ def table_of(rows: Sequence[Row], machine: dict[str, Any]) -> Table:
 
 
 def plot(rows: Sequence[Row], machine: dict[str, Any], picture: Path) -> None:
-    """Every score as a dot, by rate and number of prompts, with p50, p95 and p99."""
-    figure = Figure(figsize=(9, 5), dpi=110, facecolor="white", layout="constrained")
-    axes = figure.add_subplot()
+    """Plot every score as a dot, by rate and number of prompts, with p50, p95 and p99."""
+    figure, axes = new_axes(9, 5, grid="y")
     rates = sorted({row.rate for row in rows})
     rng = np.random.default_rng(0)
     for row in rows:
@@ -165,27 +163,21 @@ def plot(rows: Sequence[Row], machine: dict[str, Any], picture: Path) -> None:
         fontsize=9,
         loc="left",
     )
-    axes.grid(axis="y", color="0.92")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, ncols=2)
+    legend_above(axes)
     figure.savefig(picture)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rates", nargs="+", type=float, default=[1.0, 2.0, 5.0, 10.0], metavar="HZ")
-    parser.add_argument("--prompts", nargs="+", type=int, choices=PROMPTS, default=list(PROMPTS))
-    parser.add_argument("--seconds", type=float, default=30.0, help="measured of each (%(default)s)")
-    parser.add_argument("--json", type=Path, help="write every number here, too")
-    parser.add_argument("--plot", type=Path, help="write a picture: .png, .svg or .pdf")
-    given = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--rates", nargs="+", type=float, default=[1.0, 2.0, 5.0, 10.0], metavar="HZ")
+    command.add_argument("--prompts", nargs="+", type=int, choices=PROMPTS, default=list(PROMPTS))
+    command.add_argument("--seconds", type=float, default=30.0, help="measured of each (%(default)s)")
+    add_files(command)
+    options = command.parse_args()
     machine = machine_around()
-    cases = [(rate, prompts) for prompts in given.prompts for rate in given.rates]
+    cases = [(rate, prompts) for prompts in options.prompts for rate in options.rates]
     rows = [
-        measure(rate, prompts, given.seconds)
+        measure(rate, prompts, options.seconds)
         for rate, prompts in track(cases, "measuring", console=Console(stderr=True), transient=True)
     ]
     Console().print(table_of(rows, machine))
@@ -195,12 +187,10 @@ def main() -> None:
                 f"[bold red]{row.rate:g} Hz, {row.prompts} prompts: measure again.[/] The camera came to "
                 f"{row.camera_speed:.0%} of its rate: the machine was busy, so this is no number of ours."
             )
-    if given.json:
-        content = {"machine": machine, "quantiles": QUANTILES}
-        content["rows"] = [asdict(row) | {"p50_p95_p99_ms": row.quantiles()} for row in rows]
-        given.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    if given.plot:
-        plot(rows, machine, given.plot)
+    in_full = [asdict(row) | {"p50_p95_p99_ms": row.quantiles()} for row in rows]
+    write_json(options.json, {"machine": machine, "quantiles": QUANTILES, "rows": in_full})
+    if options.plot:
+        plot(rows, machine, options.plot)
 
 
 if __name__ == "__main__":

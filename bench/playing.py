@@ -1,4 +1,4 @@
-"""A monitor and a camera that plays a video, each a process of its own, to be measured from outside."""
+"""Run a monitor and a camera that plays a video, each in its own process, to be measured from outside."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SETTLING_S = 5.0  # after the first frame: caches are warm, discovery is over
 
 @contextmanager
 def playing(parameters: Mapping[str, object], size: tuple[int, int], rate: float) -> Iterator[Child]:
-    """The monitor, with ``parameters``, while it sees images of ``size`` (width, height) at ``rate`` [Hz].
+    """Run the monitor with ``parameters`` while it sees images of ``size`` (width, height) at ``rate`` [Hz].
 
-    The episode goes on until the end. They meet on this machine alone, in a domain that the environment of
-    this process names from then on.
+    Yields the process of the monitor, once its episode has started; the episode does not end by itself. The
+    processes meet on this machine alone, in a ROS domain that is put into the environment of this process.
     """
     os.environ |= {"ROS_DOMAIN_ID": str(free_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     children: list[Child] = []
@@ -47,12 +47,12 @@ def playing(parameters: Mapping[str, object], size: tuple[int, int], rate: float
 
 
 def machine_around() -> dict[str, Any]:
-    """As `machine`, with the threads that the monitor's scorer takes unless told otherwise."""
+    """What `machine` says, with the number of threads that the monitor's scorer takes by default."""
     return machine() | {"threads": max(1, len(os.sched_getaffinity(0)) - 1)}
 
 
 def make_video(path: Path, size: tuple[int, int], rate: float) -> None:
-    """Ten seconds of a moving square on noise, so that no compression or repetition helps."""
+    """Write ten seconds of a square that moves over noise, which neither compresses nor repeats."""
     width, height = size
     noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), rate, size)
@@ -65,7 +65,7 @@ def make_video(path: Path, size: tuple[int, int], rate: float) -> None:
 
 
 def wait_for(text: str, child: Child) -> None:
-    """Return when ``child`` has said ``text``. Raises `SystemExit` when it ended, or after two minutes."""
+    """Return when ``child`` has logged ``text``. Raises `SystemExit` when it ended, or after two minutes."""
     end = time.monotonic() + 120
     while text not in child.log.read_text():
         if child.status() is not None or time.monotonic() > end:

@@ -1,8 +1,9 @@
 """How far log p(True) moves when the model computes in fewer bits, on the CPU.
 
 All prefixes of an episode are scored in every precision, by the incremental scorer and by a plain forward
-pass. The truth is the plain forward pass in float32. The shipped model sees the demonstration of a success, a
-model of 50 million random weights sees noise. Where torchao is installed, int8 weights are measured, too.
+pass. The reference is the plain forward pass in float32. The shipped model sees the demonstration of a
+success; a model of 50 million random weights sees noise. Where torchao is installed, int8 weights are
+measured, too.
 
     .venv/bin/python bench/precision.py
     .venv/bin/python bench/precision.py --json precision.json --plot precision.png
@@ -10,9 +11,7 @@ model of 50 million random weights sees noise. Where torchao is installed, int8 
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,11 +22,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from options import add_files, add_threads, parser
+from output import BLUE, GREY, legend_above, new_axes, write_json
 from topreward_ros.core.episode import MonitorSettings, ScoreRequest
 from topreward_ros.core.frames import Frame, FrameSchedule
 from topreward_ros.core.progress import PrefixScore, live_progress
@@ -45,7 +45,7 @@ from topreward_ros.views.bench import machine_line
 NOISE_FRAMES = 8
 PRECISIONS = (("float32", "none"), ("bfloat16", "none"), ("float16", "none"))
 QUANTIZED = (("float32", "int8"), ("bfloat16", "int8"))
-COLOURS = {"plain": "#757575", "incremental": "#1769aa"}
+COLOURS = {"plain": GREY, "incremental": BLUE}
 
 
 class Subject(NamedTuple):
@@ -59,7 +59,7 @@ class Subject(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model in one precision, beside the plain forward pass in float32."""
+    """One model in one precision, against the plain forward pass in float32."""
 
     model: str
     precision: str
@@ -71,16 +71,16 @@ class Row:
 
 
 class Scores(NamedTuple):
-    """Of one model in one precision."""
+    """What one model says in one precision."""
 
     precision: str
-    weights: int
-    plain: list[PrefixScore]
-    incremental: list[PrefixScore]
+    weights: int  #: [bytes]
+    plain: list[PrefixScore]  #: of a plain forward pass, by prefix
+    incremental: list[PrefixScore]  #: of the incremental scorer, by prefix
 
 
 def subjects(folder: Path) -> list[Subject]:
-    """The two models; ``folder`` is where the random one lies, or will."""
+    """The two models and their videos. The random one is made in ``folder`` unless it is there."""
     defaults = monitor_defaults()
     schedule, demonstration = FrameSchedule(defaults["sample_rate"]), []
     for stamp_ns, read in open_video(shared_file(DEMO_VIDEO)):
@@ -115,7 +115,7 @@ def score(subject: Subject, dtype: str, quantization: str, threads: int) -> Scor
 
 
 def weight_bytes(model: torch.nn.Module) -> int:
-    """Memory of the weights; a quantized one is made of several tensors."""
+    """Bytes of all weights; a quantized weight consists of several tensors."""
     tensors: list[torch.Tensor] = []
     for weight in model.parameters():
         parts = weight.__tensor_flatten__()[0] if hasattr(weight, "__tensor_flatten__") else []
@@ -135,7 +135,7 @@ def compare(subject: Subject, scores: Scores, truth: Scores) -> Row:
         prefixes=len(subject.video),
         plain=distances(scores.plain),
         incremental=distances(scores.incremental),
-        # The weights of the other model are random: its progress means nothing.
+        # The other model has random weights, so its progress means nothing.
         progress=progress_at_end(scores) - progress_at_end(truth) if subject.model == "embedded" else nan,
     )
 
@@ -146,7 +146,7 @@ def progress_at_end(scores: Scores) -> float:
 
 
 def table_of(rows: Sequence[Row], about: dict[str, Any]) -> Table:
-    """The largest distance and the mean, of a plain forward pass and of the incremental scorer."""
+    """A table of the largest and the mean distance, of the plain forward pass and the incremental scorer."""
     table = Table(
         title="distance of log p(True) from a plain forward pass in float32 [nat]",
         caption=machine_line(about),
@@ -169,14 +169,13 @@ def table_of(rows: Sequence[Row], about: dict[str, Any]) -> Table:
 
 
 def brief(value: float) -> str:
-    """A small number in few letters, as 9.4e-3."""
+    """A small number in short, as 9.4e-3."""
     return f"{value:.1e}".replace("e-0", "e-") if value else "0"
 
 
 def plot(rows: Sequence[Row], about: dict[str, Any], picture: Path) -> None:
-    """The largest distance as a bar, each prefix as a dot, by model and precision."""
-    figure = Figure(figsize=(9, 1.4 + 0.5 * len(rows)), dpi=110, facecolor="white", layout="constrained")
-    axes = figure.add_subplot()
+    """Plot the largest distance as a bar and every prefix as a dot, by model and precision."""
+    figure, axes = new_axes(9, 1.4 + 0.5 * len(rows), grid="x")
     for place, row in enumerate(rows):
         for side, way in ((-0.2, "plain"), (0.2, "incremental")):
             distances = np.maximum(getattr(row, way), 1e-8)  # none at all has no place on this axis
@@ -190,39 +189,31 @@ def plot(rows: Sequence[Row], about: dict[str, Any], picture: Path) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("distance of log p(True) from a plain forward pass in float32 [nat]; bars: the largest")
     axes.set_title(f"Fewer bits, every prefix of an episode\n{machine_line(about)}", fontsize=9, loc="left")
-    axes.grid(axis="x", color="0.92")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, ncols=2)
+    legend_above(axes)
     figure.savefig(picture)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores but one")
-    parser.add_argument("--folder", type=Path, help="of the random model; made there unless it is there")
-    parser.add_argument("--json", type=Path, help="write every number here, too")
-    parser.add_argument("--plot", type=Path, help="write a picture: .png, .svg or .pdf")
-    given = parser.parse_args()
+    command = parser(__doc__)
+    add_threads(command)
+    command.add_argument("--folder", type=Path, help="of the random model; made there unless it is there")
+    add_files(command)
+    options = command.parse_args()
     precisions = PRECISIONS + (QUANTIZED if find_spec("torchao") else ())
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
-        for subject in subjects(given.folder or Path(temporary) / "50M"):
+        for subject in subjects(options.folder or Path(temporary) / "50M"):
             truth: Scores | None = None
             for precision in track(precisions, subject.name, console=Console(stderr=True), transient=True):
-                scores = score(subject, *precision, given.threads)
+                scores = score(subject, *precision, options.threads)
                 truth = truth or scores  # the first is float32
                 rows.append(compare(subject, scores, truth))
                 gc.collect()
     about = machine()
     Console().print(table_of(rows, about))
-    if given.json:
-        content = {"machine": about, "rows": json_value([asdict(row) for row in rows])}
-        given.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    if given.plot:
-        plot(rows, about, given.plot)
+    write_json(options.json, {"machine": about, "rows": json_value([asdict(row) for row in rows])})
+    if options.plot:
+        plot(rows, about, options.plot)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How many camera frames arrive: a video player in one process, a raw subscription in this one.
 
-Prints a row per size, reliability of the subscription and Fast DDS profile. Nothing is decoded on this
-side, so what is missing was lost by the transport.
+This prints a row for each image size, reliability of the subscription and Fast DDS profile. The subscription
+decodes nothing, so what is missing was lost by the transport.
 
     .venv/bin/python bench/transport.py
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from options import parser
 from topreward_ros.defaults import large_image_environment
 from topreward_ros.nodes.demo import free_domain
 
@@ -28,7 +29,7 @@ PROFILE = large_image_environment({})
 
 
 def folder_of_images(folder: Path, size: tuple[int, int], frames: int) -> Path:
-    """One JPEG under many names: the player's cost is then the same for every frame."""
+    """Write one JPEG under many names, so that every frame costs the player the same."""
     folder.mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 255, (size[1] // 8, size[0] // 8, 3), np.uint8)
     cv2.imwrite(str(folder / "0.jpg"), cv2.resize(noise, size))
@@ -38,7 +39,7 @@ def folder_of_images(folder: Path, size: tuple[int, int], frames: int) -> Path:
 
 
 def count_arrivals(images: Path, reliable: bool) -> tuple[int, float]:
-    """Frames that arrive, and the rate [Hz] at which they came. The profile is the environment's."""
+    """Count the frames that arrive; also returns their rate [Hz]. The environment gives the profile."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -65,7 +66,7 @@ def count_arrivals(images: Path, reliable: bool) -> tuple[int, float]:
 
 
 def in_a_fresh_process(images: Path, reliable: bool, with_profile: bool) -> str:
-    """Fast DDS reads its profile once per process."""
+    """Run `count_arrivals` in a new process, as Fast DDS reads its profile once per process."""
     environment = {
         **{name: value for name, value in os.environ.items() if name not in PROFILE},
         **(PROFILE if with_profile else {}),
@@ -80,19 +81,19 @@ def in_a_fresh_process(images: Path, reliable: bool, with_profile: bool) -> str:
 
 def main() -> None:
     """Measure every combination, or with --images one of them in this process."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--frames", type=int, default=150, help="frames per row (%(default)s)")
-    parser.add_argument("--images", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--reliable", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.images:
-        count, rate = count_arrivals(arguments.images, arguments.reliable)
-        print(f"{count} of {len(list(arguments.images.iterdir()))} at {rate:.1f} Hz")
+    command = parser(__doc__)
+    command.add_argument("--frames", type=int, default=150, help="frames per row (%(default)s)")
+    command.add_argument("--images", type=Path, help=argparse.SUPPRESS)
+    command.add_argument("--reliable", action="store_true", help=argparse.SUPPRESS)
+    options = command.parse_args()
+    if options.images:
+        count, rate = count_arrivals(options.images, options.reliable)
+        print(f"{count} of {len(list(options.images.iterdir()))} at {rate:.1f} Hz")
         return
     print("| size | subscription | profile | arrived |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for width, height in SIZES:
-            images = folder_of_images(Path(folder, f"{width}"), (width, height), arguments.frames)
+            images = folder_of_images(Path(folder, f"{width}"), (width, height), options.frames)
             for reliable in (False, True):
                 for with_profile in (False, True):
                     arrived = in_a_fresh_process(images, reliable, with_profile)

@@ -1,7 +1,7 @@
-"""The picture of the README: what the monitor makes of a success, a failure and an idle robot, in one figure.
+"""Draw the picture of the README: progress of a success, a failure and an idle robot, in one figure.
 
-Scores the three clips of `topreward demo` as the live monitor would, but to their ends, and draws progress
-over time with key frames under it. Not part of the package.
+The three clips of `topreward demo` are scored as the live monitor would score them, but to their ends. Key
+frames stand under the curves. This is not part of the package.
 
     python docs/three_curves.py docs/three_curves.png
 """

@@ -1,4 +1,4 @@
-"""A clip: one attempt seen by one camera, with what the simulator knows about every frame; as a file."""
+"""Clips as files: one attempt seen by one camera, with what the simulator knows about every frame."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 
 #: [Hz] frames of a clip; every second one is the monitor's usual rate.
 RATE = 4.0
-#: From where an attempt is filmed; `simulation` knows where that is.
+#: Names of the cameras that film an attempt; `simulation.Camera.of_view` places them.
 VIEWS = ("right", "side")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames in time; N frames, `RATE` per second."""
+    """N frames of one attempt, `RATE` per second, and what is true at each of them."""
 
     task: str  #: name in `instructions.TASKS`
     kind: str  #: one of `simulation.KINDS`
     view: str  #: one of `VIEWS`
     frames: np.ndarray  #: (N, height, width, 3) uint8 RGB
     progress: np.ndarray  #: (N,) float32, see `simulation.Trajectory.progress`
-    moved: np.ndarray  #: (N,) float32, 0 to 1
+    moved: np.ndarray  #: (N,) float32, 0 to 1, see `simulation.Trajectory.moved`
     hand: np.ndarray  #: (N, 3) float32 [m]
     success: np.ndarray  #: (N,) bool, latched
 
@@ -33,7 +33,7 @@ class Clip:
         return bool(self.success[-1])
 
     def digest(self) -> str:
-        """SHA-256 of what is in the clip, whatever the file that holds it looks like."""
+        """SHA-256 of the content of the clip, which does not depend on how its file is compressed."""
         content = hashlib.sha256(json.dumps([self.task, self.kind, self.view]).encode())
         for array in (self.frames, self.progress, self.moved, self.hand, self.success):
             content.update(f"{array.dtype} {array.shape}".encode())
@@ -41,7 +41,7 @@ class Clip:
         return content.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write to ``path`` at once or not at all."""
+        """Write to ``path``; when interrupted, no half-written file stands there."""
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")
         with unfinished.open("wb") as file:

@@ -86,7 +86,7 @@ class Result:
 
 
 def value_order_correlation(log_probs: np.ndarray) -> float:
-    """VOC of a curve at 15 evenly spread places; 0 for one that does not move."""
+    """VOC of a curve at 15 evenly spread places; a constant curve has 0."""
     places = _spread(len(log_probs))
     chosen = log_probs[places]
     return 0.0 if np.ptp(chosen) == 0 else float(np.corrcoef(ranks(chosen), ranks(places))[0, 1])

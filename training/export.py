@@ -1,8 +1,9 @@
 """Make the folder that is shipped: `python -m training.export run topreward_ros/models/embedded`.
 
-The helping heads are left behind, the weights become fp16, and what `from_pretrained` and our registry
-read of any Qwen3-VL is put beside them: configuration, tokenizer, preprocessor. `topreward.json` says what
-the model understands, README.md is the model card; `training.evaluate --card` fills in its table.
+The auxiliary heads are dropped and the weights become fp16. Beside them stands what `from_pretrained` and
+our registry read of any Qwen3-VL: configuration, tokenizer, preprocessor. `topreward.json` lists the
+instructions that the model understands. README.md is the model card; `training.evaluate --card` fills in its
+table.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tokenizers import Tokenizer
 from training.instructions import TASKS
 from training.network import MERGE, PATCH, make_config
 
-#: Pixels of a frame as the model was trained to see it: 128 x 96 of a 4:3 camera, 128 x 128 of a square one.
+#: Most pixels of a frame in training: 128 x 96 for a 4:3 camera, 128 x 128 for a square one.
 FRAME_PIXELS = 128 * 128
 SUMMARY = "a distilled demonstration model for simulated Metaworld scenes"
 

@@ -1,10 +1,9 @@
-"""Make the clips to learn from and to be judged by: `python -m training.generate data`.
+"""Make the clips for training and evaluation: `python -m training.generate data`.
 
-Simulates attempts at every task, good and bad, and films each with two cameras that stand a little
-elsewhere every time. What is there already is kept, so a run that was broken off goes on. The same
-arguments give the same clips; `manifest.jsonl` lists them with their hashes, and the last line that is
-printed is the hash of that list. The three evaluation sets use other seeds, so other scenes, other
-attempts and other cameras than training.
+This simulates good and bad attempts at every task and films each with two cameras, whose places vary a
+little. Clips that exist are kept, so a run that was interrupted can be continued. The same arguments give
+the same clips; `manifest.jsonl` lists them with their hashes, and the last line printed is the hash of that
+list. The three evaluation sets use other seeds than training, and so other scenes, attempts and cameras.
 
     sudo apt install libosmesa6
     pip install -r training/requirements.txt
@@ -32,14 +31,14 @@ if TYPE_CHECKING:
     from training.simulation import Simulator
 
 TRAIN, EVALUATIONS = "train", ("eval-0", "eval-1", "eval-2")
-#: What twenty attempts are.
+#: Kinds of any twenty attempts in a row, see `simulation.KINDS`.
 MIX = ("success",) * 9 + ("stop",) * 4 + ("retreat",) * 2 + ("miss",) * 2 + ("noise",) + ("idle",) * 2
 _SEEDS = {TRAIN: 0, "eval-0": 1_000_000, "eval-1": 2_000_000, "eval-2": 3_000_000}
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt to simulate; both its views come from it."""
+    """One attempt to simulate; it is filmed in both views."""
 
     split: str
     task: str
@@ -59,7 +58,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Timing:
-    """How an attempt lies in the clip's time [s]: the arm rests, works, and rests again."""
+    """Seconds of a clip during which the arm rests, works, and rests again."""
 
     before: float
     work: float
@@ -67,21 +66,23 @@ class Timing:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator, split: str, share_of_work: float) -> Timing:
-        """A whole attempt takes 4 to 10 s of work; one that is given up takes its share of that."""
+        """Draw a timing: the work of a whole attempt takes 4 to 10 s, that of an aborted one its share."""
         work = rng.uniform(4, 10) * share_of_work
         if split == TRAIN:
             return cls(rng.uniform(0, 2), work, rng.uniform(0, 7))
-        return cls(rng.uniform(0.25, 2), work, rng.uniform(6, 7.5))  # a success lasts, so that it can be seen
+        return cls(
+            rng.uniform(0.25, 2), work, rng.uniform(6, 7.5)
+        )  # long enough after a success for the monitor to confirm it
 
     def steps(self, working: int, total: int) -> np.ndarray:
-        """Step of the simulation in each frame: ``working`` steps of work, then the rest of ``total``."""
+        """The step that each frame shows, of ``total`` steps of which the first ``working`` are work."""
         seconds = np.arange(int((self.before + self.work + self.after) * RATE) + 1) / RATE
         share = (seconds - self.before) / max(self.work, 1e-6)
         return np.clip(share * working, 0, total - 1).astype(int)
 
 
 def film(simulator: Simulator, attempt: Attempt) -> Iterator[Clip]:
-    """Simulate an attempt and show it from each view."""
+    """Simulate an attempt and yield its clip in each view."""
     from training import simulation
 
     trajectory = simulator.trajectory(attempt.kind, attempt.seed)
@@ -109,7 +110,7 @@ Job = tuple[Path, str, list[Attempt]]
 
 
 def _work(job: Job) -> Iterator[list[Listed]]:
-    """All attempts at one task, with one simulator that is made when it is first needed."""
+    """Make the missing clips of all attempts at one task; yields the lines of the manifest per attempt."""
     folder, task, attempts = job
     simulator = None
     for attempt in attempts:
@@ -150,7 +151,7 @@ def _worker(jobs: Queue[Job | None], results: Queue[list[Listed] | BaseException
 
 
 def generate(folder: Path, attempts: list[Attempt], processes: int) -> str:
-    """Make what is missing of ``attempts`` in ``folder`` and write the manifest; returns its hash."""
+    """Make the clips of ``attempts`` that ``folder`` lacks and write the manifest; returns its hash."""
     context = multiprocessing.get_context("spawn")
     jobs: Queue[Job | None] = context.Queue()
     results: Queue[list[Listed] | BaseException] = context.Queue()
@@ -170,7 +171,9 @@ def generate(folder: Path, attempts: list[Attempt], processes: int) -> str:
         for _ in attempts:
             result = results.get()
             if isinstance(result, BaseException):
-                raise SystemExit(f"a worker failed ({type(result).__name__}: {result}); run again to go on")
+                raise SystemExit(
+                    f"a worker failed ({type(result).__name__}: {result}); run again to continue"
+                )
             lines.extend(result)
             progress.advance(bar)
     for worker in workers:

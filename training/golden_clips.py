@@ -1,10 +1,10 @@
-"""Film the clips that the tests and the demonstration rest on: golden because a model must judge them right.
+"""Film the golden clips, which tests and the demonstration use and which a model must judge correctly.
 
-Of every task one attempt that succeeds and one that fails beyond doubt, a robot that does nothing, and a
-success that runs backwards; with scenes, attempts and cameras that neither training nor evaluation has seen.
-The simulator alone decides what is filmed, never a model: see `is_clear`. Beside the clips stands
-`clips.json`, which says of each what is shown, what is asked, and whether that succeeds. The same versions
-draw the same pictures; x264 does not always pack them into the same bytes.
+There is one attempt at every task that succeeds and one that clearly fails, a robot that does nothing, and a
+success played backwards. Scenes, attempts and cameras are new to training and evaluation. The simulator alone
+chooses what is filmed, never a model: see `is_clear`. For each clip, `clips.json` says what it shows, which
+instruction goes with it, and whether it succeeds. The same versions of the libraries render the same
+pictures, but x264 does not always compress them to the same bytes.
 
     sudo apt install libosmesa6
     pip install -r training/requirements.txt
@@ -32,20 +32,20 @@ from training.simulation import IDLE, MISS, RESTING, RETREAT, STOP, SUCCESS, Cam
 REVERSED = "reversed"
 _FIRST_SEED = 9_000_000  # training and evaluation use seeds below 4 million
 
-#: A failure is clear to the eye when the object hardly moves and the whole stays well below a half, but the
+#: A failure is clear to the eye when the object hardly moves and progress stays well below a half, but the
 #: arm does something; see `simulation.Trajectory`.
 _MOST_MOVED, _MOST_PROGRESS, _LEAST_PROGRESS = 0.35, 0.45, 0.15
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a clip is filmed. The simulator's picture is square; of it the middle is kept, as evaluated."""
+    """Size, rate and length of a clip. Pictures are rendered square and cropped to the middle."""
 
     width: int  #: [px]
     height: int
     rate: int  #: [Hz]
-    shortest: float  #: [s] of a clip
-    hold: float  #: [s] at least, that a success is seen to last
+    shortest: float  #: [s] least length of a clip
+    hold: float  #: [s] that a success stays in view, at least
     crf: int = 26  #: H.264 quality, lower is better
 
 
@@ -60,8 +60,10 @@ class Scene:
     file: str
     task: str
     kind: str  #: one of `simulation.KINDS`, or `REVERSED`
-    first_seed: int  #: the first one from here on that is clear is filmed
-    least_moved: float = 0.0  #: so that it can be seen what a failure was about
+    first_seed: int  #: the first seed from here on with a clear attempt is filmed
+    least_moved: float = (
+        0.0  #: share of the way that the object moves, at least, so that the goal of a failure can be seen
+    )
 
     @property
     def attempt(self) -> str:
@@ -70,7 +72,7 @@ class Scene:
 
 
 def scenes_of_tests() -> Iterator[Scene]:
-    """A success and a failure of every task, the kinds of failure in turn; idle; a success backwards."""
+    """A success and a failure of every task, with kinds of failure in turn; one idle; one reversed."""
     for number, task in enumerate(TASKS):
         seed = _FIRST_SEED + 1000 * number
         failure = (STOP, RETREAT, MISS)[number % 3]
@@ -82,7 +84,7 @@ def scenes_of_tests() -> Iterator[Scene]:
 
 
 def scenes_of_demo() -> Iterator[Scene]:
-    """One task, done, left half-way, and not begun."""
+    """Three attempts at one task: a success, one that stops half-way, and one that never starts."""
     seed = _FIRST_SEED + 100_000
     yield Scene("demo_success.mp4", "drawer-open", SUCCESS, seed)
     yield Scene("demo_failure.mp4", "drawer-open", STOP, seed, least_moved=0.1)
@@ -90,7 +92,7 @@ def scenes_of_demo() -> Iterator[Scene]:
 
 
 def is_clear(trajectory: Trajectory, least_moved: float = 0.0) -> bool:
-    """Whether nobody would doubt what an attempt shows, as far as the simulator can tell."""
+    """Whether an attempt shows its outcome beyond doubt, judged by the simulator."""
     if trajectory.kind in (SUCCESS, IDLE):
         return True
     progress, moved = trajectory.progress.max(), trajectory.moved.max()
@@ -98,7 +100,7 @@ def is_clear(trajectory: Trajectory, least_moved: float = 0.0) -> bool:
 
 
 def clear_attempt(simulator: Simulator, scene: Scene) -> tuple[int, Trajectory]:
-    """The first seed with a clear attempt, and that."""
+    """The first seed that gives a clear attempt, and that attempt."""
     for seed in range(scene.first_seed, scene.first_seed + 1000):
         trajectory = simulator.trajectory(scene.attempt, seed)
         if is_clear(trajectory, scene.least_moved):
@@ -119,7 +121,7 @@ def timeline(trajectory: Trajectory, rng: np.random.Generator, form: Format) -> 
 
 
 def film(simulator: Simulator, scene: Scene, form: Format, folder: Path) -> dict[str, object]:
-    """Make the file of ``scene`` and say what is in it, as a line of `clips.json`."""
+    """Write the clip of ``scene``; returns its entry in `clips.json`."""
     seed, trajectory = clear_attempt(simulator, scene)
     rng = np.random.default_rng([seed, len(scene.attempt), 9])
     steps = timeline(trajectory, rng, form)
@@ -144,14 +146,14 @@ def film(simulator: Simulator, scene: Scene, form: Format, folder: Path) -> dict
 
 
 def wrong_instruction(task: str) -> str:
-    """What to ask that a clip of ``task`` does not show: the opposite, or else another object's task."""
+    """An instruction that a clip of ``task`` does not show: the opposite task, or else another object's."""
     names = [known.name for known in TASKS]
     other = BY_NAME[task].opposite or names[names.index(task) - 2]
     return BY_NAME[other].instruction
 
 
 def write_h264(path: Path, pictures: np.ndarray, form: Format) -> None:
-    """Write pictures (N, height, width, 3), with the index in front so that a player can start at once."""
+    """Write pictures (N, height, width, 3), with the index first so that a player can start at once."""
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(form.rate))
         stream.width, stream.height, stream.pix_fmt = form.width, form.height, "yuv420p"

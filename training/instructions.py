@@ -1,7 +1,7 @@
 """What the simulated robot can be told: tasks of Metaworld, and the wordings of each.
 
-A wording is a template filled with a verb phrase; every fifth wording of a task is held out, so that the
-evaluation asks in words that are known but were never seen in this combination.
+A wording is a template filled with a verb phrase. Every fifth wording of a task is held out: the evaluation
+asks with words that were trained, in combinations that were not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Task:
 
     @property
     def held_out(self) -> tuple[str, ...]:
-        """Wordings that training never sees; the bare phrases are never among them."""
+        """Wordings that training never sees. Bare phrases are always trained."""
         return tuple(
             wording
             for number, wording in enumerate(self.wordings)

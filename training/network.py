@@ -1,7 +1,7 @@
-"""The network that is trained: the real Qwen3-VL class, small, and many questions per video in one pass.
+"""The network that is trained: a small model of the real Qwen3-VL class, with several questions per video.
 
-The stream is the one of `topreward_ros.scoring`: its prompt, its tokens, its patches, its positions. All
-questions about a video share one pass: each sees the patches it is about and itself, and nothing else.
+The token stream is that of `topreward_ros.scoring`: the same prompt, tokens, patches and positions. All
+questions about a video share one forward pass: each attends to the patches it is about and to itself only.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def make_tokenizer() -> Tokenizer:
 
 
 def make_config(tokenizer: Tokenizer) -> Qwen3VLConfig:
-    """3.2 M parameters, half of them in the vision model."""
+    """Configuration of a model of 3.2 M parameters, half of them in the vision model."""
 
     def token(content: str) -> int:
         number = tokenizer.token_to_id(content)
@@ -90,11 +90,11 @@ class Batch:
     grid: torch.Tensor  #: (B * P, 3) time, rows, columns
     ids: torch.Tensor  #: (B, T)
     positions: torch.Tensor  #: (3, B, T)
-    sees: torch.Tensor  #: (B, 1, T, T) bool, query by key
-    is_pad: torch.Tensor  #: (B, T) bool, where vision goes in
+    attends: torch.Tensor  #: (B, 1, T, T) bool attention mask, query by key
+    is_pad: torch.Tensor  #: (B, T) bool, True where a vision token stands
     ends: torch.Tensor  #: (B, P) place of each patch's last token
     answers: torch.Tensor  #: (B, Q) place of each question's last token
-    progress: torch.Tensor  #: (B, Q) target
+    progress: torch.Tensor  #: (B, Q) target of the answer, 0 to 1
     asked: torch.Tensor  #: (B, Q) the task that is asked for
     newest: torch.Tensor  #: (B, Q) the last patch that the question is about
     hand: torch.Tensor  #: (B, P, 3)
@@ -102,7 +102,7 @@ class Batch:
     known_progress: torch.Tensor  #: (B, P)
     success: torch.Tensor  #: (B, P)
     task: torch.Tensor  #: (B,)
-    forward: torch.Tensor  #: (B,) bool
+    forward: torch.Tensor  #: (B,) bool, see `samples.Known`
 
     def to(self, device: torch.device) -> Batch:
         return Batch(**{name: tensor.to(device) for name, tensor in self.__dict__.items()})
@@ -132,7 +132,7 @@ class Stream:
         self._after_video = lru_cache(4096)(self.tokens.after_video)
 
     def batch(self, samples: list[Sample]) -> Batch:
-        """Samples with the same number of patches, questions and pixels."""
+        """A batch of samples with the same number of patches, questions and pixels."""
         height, width = samples[0].frames.shape[1:3]
         rows, columns = height // PATCH, width // PATCH
         number = len(samples) * len(samples[0].seconds)
@@ -144,7 +144,7 @@ class Stream:
             grid=torch.tensor([[1, rows, columns]] * number),
             ids=torch.tensor([line.ids + [0] * (longest - len(line.ids)) for line in lines]),
             positions=torch.stack([_padded(line.positions, longest) for line in lines], dim=1),
-            sees=torch.stack([line.sees(longest) for line in lines])[:, None],
+            attends=torch.stack([line.attention_mask(longest) for line in lines])[:, None],
             is_pad=torch.tensor([line.ids + [0] * (longest - len(line.ids)) for line in lines])
             == self.tokens.video_pad,
             ends=torch.tensor([line.ends for line in lines]),
@@ -165,7 +165,7 @@ class Stream:
         )
 
     def look(self, glances: list[Glance]) -> Look:
-        """Glances of the same size."""
+        """A look made of glances of the same size."""
         height, width = glances[0].frames.shape[1:3]
         return Look(
             pixels=torch.cat([self._pixels(glance.frames) for glance in glances]),
@@ -203,9 +203,8 @@ class _Line:
         self.next_position = 0
         self._positions: list[torch.Tensor] = []
         self._after: list[int] = []  # next position after each patch
-        self._questions: list[
-            tuple[int, int, int]
-        ] = []  # tokens of video seen, first token, token after the last
+        # of each question: tokens of video seen, its first token, the token after its last
+        self._questions: list[tuple[int, int, int]] = []
 
     @property
     def positions(self) -> torch.Tensor:
@@ -225,8 +224,8 @@ class _Line:
         self.answers.append(len(self.ids) - 1)
         self._positions.append(torch.arange(start, start + len(ids)).expand(3, -1))
 
-    def sees(self, length: int) -> torch.Tensor:
-        """(length, length) bool. What fills the line up sees itself, so that no row is empty."""
+    def attention_mask(self, length: int) -> torch.Tensor:
+        """(length, length) bool, query by key. Padding attends to itself, so that no row is empty."""
         mask = torch.eye(length, dtype=torch.bool)
         video = self.ends[-1] + 1
         mask[:video, :video] = torch.ones(video, video, dtype=torch.bool).tril()
@@ -245,7 +244,7 @@ _SEEN = ("task", "hand", "moved")
 
 
 class Trainee(nn.Module):
-    """The model that will be shipped, and heads that help it learn and are left behind."""
+    """The model that will be shipped, and auxiliary heads that help training; the export drops them."""
 
     def __init__(self, tokenizer: Tokenizer, seed: int) -> None:
         super().__init__()
@@ -257,14 +256,14 @@ class Trainee(nn.Module):
         known = {"hand": 3, "moved": tasks, "progress": tasks, "success": tasks, "task": tasks}
         self.heads = nn.ModuleDict(
             {
-                # Behind every patch: what the language model knows of the video so far.
+                # After every patch: what the language model knows of the video so far.
                 **{name: nn.Linear(HIDDEN, outputs) for name, outputs in known.items()},
-                # Where the answer is given: what is asked for, what is there, and how it stands at the end.
-                # Without these the answers did not follow the video for five hundred steps.
+                # Where the answer is given: the task asked for, the scene, and its state in the newest patch.
+                # Without these heads the answers ignored the video for the first five hundred steps.
                 **{f"answer_{name}": nn.Linear(HIDDEN, known.get(name, tasks)) for name in _AT_ANSWER},
-                # What the vision model sees in one patch: all its tokens side by side (12 of a 4:3 picture,
-                # 16 of a square one), which is quickly learnt, and their mean, which attention can fetch.
-                # Without these one scene was not told from another after five thousand videos.
+                # What the vision model sees in one patch: all its tokens side by side (12 for a 4:3 picture,
+                # 16 for a square one), which is learnt quickly, and their mean, which attention can compute.
+                # Without these heads the scenes were not told apart after five thousand videos.
                 **{
                     f"seen_{name}_{pool}": nn.Linear(width * HIDDEN, known[name])
                     for pool, width in (("12", 12), ("16", 16), ("mean", 1))
@@ -276,10 +275,10 @@ class Trainee(nn.Module):
         _take_equal_patches_together(self.model)
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What the network says of B videos of P patches with Q questions each.
+        """Run the network on B videos of P patches with Q questions each.
 
-        Log-probabilities (B, Q, vocabulary) after the questions, states (B, Q, hidden) there, states
-        (B, P, hidden) after the patches, and what the vision model sees in them (B, P, tokens * hidden).
+        Returns log-probabilities (B, Q, vocabulary) after the questions, hidden states (B, Q, hidden) there,
+        hidden states (B, P, hidden) after the patches, and vision features (B, P, tokens * hidden).
         """
         core: Any = self.model.model
         seen = core.visual(batch.pixels, grid_thw=batch.grid)
@@ -289,7 +288,7 @@ class Trainee(nn.Module):
         )
         states = core.language_model(
             inputs_embeds=embeddings,
-            attention_mask=batch.sees,
+            attention_mask=batch.attends,
             position_ids=batch.positions,
             visual_pos_masks=batch.is_pad,
             deepstack_visual_embeds=seen.deepstack_features,
@@ -303,14 +302,14 @@ class Trainee(nn.Module):
         return log_probs, answers, states[rows, batch.ends], seen_in_patches
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """What is minimised, term by term, each a mean."""
+        """The terms of the loss, each a mean over the batch."""
         log_probs, answers, states, seen = self(batch)
         log_true = log_probs[..., self.tokens.answer_true]
         log_false = log_probs[..., self.tokens.answer_false]
         wanted = LOWEST * (1 - batch.progress)
         p = wanted.exp()
-        # Cross-entropy over the vocabulary says that it is one of the two; its pull is weak where p is small,
-        # so the log-odds are drawn to theirs as well.
+        # Cross-entropy over the vocabulary makes the answer one of the two words. Its gradient is weak where
+        # p is small, so the log-odds are fitted as well.
         answer = -(p * log_true + (1 - p) * log_false).mean()
         odds = nn.functional.smooth_l1_loss(log_true - log_false, wanted - torch.log1p(-p), beta=0.5)
         said = {name: self.heads[name](states) for name in ("hand", "moved", "progress", "success", "task")}
@@ -331,7 +330,7 @@ class Trainee(nn.Module):
         }
 
     def _answer_losses(self, answers: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
-        """From the states where answers are given (B, Q, hidden)."""
+        """Losses of the heads on the hidden states (B, Q, hidden) where answers are given."""
         rows = torch.arange(len(answers), device=answers.device)[:, None]
         said = {name: self.heads[f"answer_{name}"](answers) for name in _AT_ANSWER}
         task = batch.task[:, None].expand_as(batch.asked)
@@ -345,7 +344,7 @@ class Trainee(nn.Module):
         }
 
     def look_losses(self, look: Look) -> dict[str, torch.Tensor]:
-        """What is minimised while only the vision model learns."""
+        """The terms of the loss while only the vision model learns."""
         core: Any = self.model.model
         seen = core.visual(look.pixels, grid_thw=look.grid).pooler_output
         return self._seen_losses(seen.view(len(look.task), -1), look.hand, look.moved, look.task)
@@ -353,7 +352,7 @@ class Trainee(nn.Module):
     def _seen_losses(
         self, seen: torch.Tensor, hand: torch.Tensor, moved: torch.Tensor, task: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """From what the vision model sees in patches (..., tokens * hidden); targets (...) or (..., 3)."""
+        """Losses of the heads on vision features (..., tokens * hidden); targets are (...) or (..., 3)."""
         tokens = seen.unflatten(-1, (-1, HIDDEN))
         losses = {}
         for pool, pooled in (("flat", seen), ("mean", tokens.mean(-2))):
@@ -367,7 +366,7 @@ class Trainee(nn.Module):
 def _state_losses(
     said: dict[str, torch.Tensor], hand: torch.Tensor, moved: torch.Tensor, task: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """Which scene it is, where the hand is, and how far the object was moved; for any leading shape."""
+    """Losses for the scene, the place of the hand and how far the object moved; for any leading shape."""
     return {
         "task": nn.functional.cross_entropy(said["task"].flatten(0, -2), task.flatten()),
         "hand": (said["hand"] - hand * 5).square().mean(),
@@ -376,12 +375,12 @@ def _state_losses(
 
 
 def _of_task(said: torch.Tensor, task: torch.Tensor) -> torch.Tensor:
-    """What is said (..., tasks) of the task that it is (...): what is open to one is closed to another."""
+    """Select the output of the true task (...) among those of all tasks (..., tasks)."""
     return said.gather(-1, task[..., None])[..., 0]
 
 
 def _draw_weights(module: nn.Module, seed: int) -> None:
-    """Normal weights of variance 1 / fan-in, in the order of names; biases 0, norms 1."""
+    """Draw normal weights of variance 1 / fan-in, in the order of names; biases are 0, norms 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in sorted(module.named_parameters()):
@@ -395,7 +394,7 @@ def _draw_weights(module: nn.Module, seed: int) -> None:
             elif name.endswith(
                 ("o_proj.weight", "down_proj.weight", "attn.proj.weight", "mlp.linear_fc2.weight")
             ):
-                drawn *= 0.35  # what is added to the stream by each of some seven layers
+                drawn *= 0.35  # each of some seven layers adds these to the residual stream
             elif "lm_head" in name:
                 drawn *= 0.1
             elif "heads" in name:
@@ -404,9 +403,9 @@ def _draw_weights(module: nn.Module, seed: int) -> None:
 
 
 def _take_equal_patches_together(model: Qwen3VLForConditionalGeneration) -> None:
-    """Let the vision model attend within all patches at once, as they are equal in size.
+    """Make the vision model attend within all patches in one call, as they are equal in size.
 
-    And let it embed pixels by a matrix product, of which the convolution is a slow form on a CPU.
+    Pixels are embedded by a matrix product, as the equivalent convolution is slow on a CPU.
     """
 
     def embed(self: Any, pixels: torch.Tensor) -> torch.Tensor:

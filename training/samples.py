@@ -14,24 +14,24 @@ import numpy as np
 from training.clips import RATE, Clip
 from training.instructions import BY_NAME, TASKS, Task
 
-#: log p(" True") is learnt to be LOWEST at no progress and to rise in proportion to progress, so that
+#: The target of log p(" True") is LOWEST at no progress and rises in proportion to progress, so that
 #: 1 - log p / log p(static) is the progress itself.
 LOWEST = -3.9  # [nat], p = 0.02
 
-#: Progress right after success, and what it grows to while the success lasts: half of the rest per frame.
+#: Progress right after success, and its limit while the success lasts: each frame leaves 0.7 of the gap.
 _JUST_DONE, _SURELY_DONE = 0.97, 0.996
 
-#: How often a clip is changed into what must not count as progress.
+#: How often a clip is shown in which order; only `forward` and `frozen` are progress.
 _VARIANTS = {"forward": 0.70, "frozen": 0.06, "reversed": 0.09, "static": 0.15}
 
 
 class Question(NamedTuple):
-    """Does the video, up to and with a patch, complete the task?"""
+    """The question whether the first patches of a video complete a task, and the right answer."""
 
-    patches: int  #: temporal patches of the video that are seen
-    task: int  #: what is asked for, a place in `instructions.TASKS`
+    patches: int  #: temporal patches that the question is about, from the first on
+    task: int  #: the task asked for, as its index in `instructions.TASKS`
     wording: str
-    progress: float  #: what the answer should be, 0 to 1; log p(" True") = LOWEST * (1 - progress)
+    progress: float  #: target of the answer, 0 to 1; log p(" True") = LOWEST * (1 - progress)
 
 
 class Known(NamedTuple):
@@ -42,11 +42,11 @@ class Known(NamedTuple):
     progress: np.ndarray  #: (P,) float32, 0 to 1
     success: np.ndarray  #: (P,) float32, 0 or 1
     task: int  #: its place in `instructions.TASKS`
-    forward: bool  #: False when the frames were put out of order: then progress and success do not hold
+    forward: bool  #: False when frames are reversed or repeated: then progress and success are not targets
 
 
 class Glance(NamedTuple):
-    """Two neighbouring frames and what can be seen in them."""
+    """Two consecutive frames and what can be seen in them."""
 
     frames: np.ndarray  #: (2, height, width, 3) uint8 RGB
     hand: np.ndarray  #: (3,) float32 [m], from the middle of the table
@@ -56,7 +56,7 @@ class Glance(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """A video of P temporal patches, and questions about its beginnings."""
+    """A video of P temporal patches, and questions about prefixes of it."""
 
     frames: np.ndarray  #: (2 P, height, width, 3) uint8 RGB
     seconds: np.ndarray  #: (P,) mean time of each patch's frames since the first
@@ -75,19 +75,19 @@ class Shape(NamedTuple):
 
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> Shape:
-        """Short videos often, long ones now and then; 4:3 as most cameras, or square."""
+        """Draw a shape: mostly short videos, sometimes long; mostly 4:3 as most cameras, sometimes square."""
         longest = rng.choice([4, 10, 16, 33], p=[0.15, 0.40, 0.25, 0.20])
         patches = int(rng.integers(1, longest))
         height = 96 if rng.random() < 0.7 else 128
         return cls(patches, bool(rng.random() < 0.4), height, 128, questions=4)
 
 
-#: [m] The middle of the table, where positions of the hand are counted from.
+#: [m] The middle of the table, the origin of hand positions.
 _MIDDLE = np.array([0, 0.6, 0.15], np.float32)
 
 
 def make_glances(clip: Clip, number: int, height: int, width: int, rng: np.random.Generator) -> list[Glance]:
-    """``number`` pairs of frames from all over ``clip``, each with looks of its own."""
+    """Draw ``number`` pairs of frames from ``clip``, each augmented separately."""
     made = []
     for place in rng.integers(1, len(clip.frames), number):
         frames = change_looks(clip.frames[place - 1 : place + 1], height, width, rng)
@@ -97,7 +97,7 @@ def make_glances(clip: Clip, number: int, height: int, width: int, rng: np.rando
 
 
 def make_sample(clip: Clip, shape: Shape, rng: np.random.Generator) -> Sample:
-    """Choose frames of ``clip``, put them out of order now and then, change how they look, and ask."""
+    """Draw a sample: frames of ``clip``, sometimes out of order, augmented, with questions about them."""
     variant = str(rng.choice(list(_VARIANTS), p=list(_VARIANTS.values())))
     if variant == "reversed" and clip.moved[-1] < 0.3:
         variant = "forward"
@@ -124,11 +124,11 @@ def make_sample(clip: Clip, shape: Shape, rng: np.random.Generator) -> Sample:
 
 
 def _choose_frames(clip: Clip, count: int, variant: str, rng: np.random.Generator) -> np.ndarray:
-    """Places in the clip of ``count`` frames, in the order in which they are shown."""
+    """Indices of ``count`` frames in the clip, in the order in which they are shown."""
     total = len(clip.frames)
     if variant == "static":
         return np.full(count, rng.integers(total))
-    # A video may begin late, but not when the arm is well on its way, and end early.
+    # A video may begin late, but only while the arm has hardly moved; and it may end early.
     begun = int(np.argmax(clip.progress > 0.08)) if (clip.progress > 0.08).any() else total - 1
     first = int(rng.integers(0, min(begun, total // 3) + 1))
     last = total - 1 if rng.random() < 0.6 else int(rng.integers(first, total))
@@ -142,13 +142,13 @@ def _choose_frames(clip: Clip, count: int, variant: str, rng: np.random.Generato
 
 
 def _spacing(chosen: np.ndarray, rng: np.random.Generator) -> float:
-    """Seconds between frames, as they were simulated, at another speed."""
+    """Draw seconds between frames: the simulated ones at another speed."""
     simulated = abs(int(chosen[-1]) - int(chosen[0])) / RATE / max(1, len(chosen) - 1)
     return max(0.1, simulated) * float(rng.uniform(0.6, 1.6))
 
 
 def _target(clip: Clip, chosen: np.ndarray) -> np.ndarray:
-    """Progress after each chosen frame: what the simulator says, and certainty once it is done."""
+    """Target after each chosen frame: progress by the simulator, near certainty after success."""
     done = clip.success[chosen]
     since = np.cumsum(done)
     certain = _SURELY_DONE - (_SURELY_DONE - _JUST_DONE) * 0.7 ** np.maximum(since - 1, 0)
@@ -156,7 +156,7 @@ def _target(clip: Clip, chosen: np.ndarray) -> np.ndarray:
 
 
 def _ask(task: Task, progress: np.ndarray, shape: Shape, rng: np.random.Generator) -> list[Question]:
-    """Right questions about some beginnings and the whole, and wrong ones, whose answer is no progress."""
+    """Questions about prefixes: right ones, the whole video among them, and wrong ones (target 0)."""
     wrong = max(1, shape.questions // 4)
     beginnings = rng.permutation(np.arange(1, shape.patches))[: shape.questions - wrong - 1]
     ends = [*sorted(beginnings.tolist()), shape.patches]
@@ -170,7 +170,7 @@ def _ask(task: Task, progress: np.ndarray, shape: Shape, rng: np.random.Generato
 
 
 def drawn_other(task: Task, rng: np.random.Generator) -> Task:
-    """A wrong task: the opposite one half of the time, if there is one."""
+    """Draw another task: in half of the cases the opposite one, if there is one."""
     if task.opposite and rng.random() < 0.5:
         return BY_NAME[task.opposite]
     others = [other for other in TASKS if other != task]
@@ -178,7 +178,7 @@ def drawn_other(task: Task, rng: np.random.Generator) -> Task:
 
 
 def drawn_wording(task: Task, rng: np.random.Generator) -> str:
-    """A trained wording, the instruction itself more often than the others."""
+    """Draw a trained wording; the instruction itself comes more often than the others."""
     return task.instruction if rng.random() < 0.2 else str(rng.choice(task.trained))
 
 
@@ -189,26 +189,19 @@ def crop(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def change_looks(frames: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Frames (N, height, width, 3) uint8 as another camera might have shown them, all in the same way.
+    """Augment frames to (N, height, width, 3) uint8, as another camera might have shown them.
 
-    A little moved and zoomed, other colours and light, out of focus, noisy, compressed.
+    All frames of a call are changed in the same way: shift and zoom, colour and light, blur, noise, JPEG.
     """
     pictures = _moved(frames, height, width, rng)
-    gain = rng.uniform(0.82, 1.18) * rng.uniform(0.95, 1.05, 3)
-    offset = rng.uniform(-12, 12)
-    noise = float(rng.choice([0, 0, 2, 5])) * rng.random()
-    blur = float(rng.uniform(0.4, 0.8)) if rng.random() < 0.4 else 0.0
-    quality = int(rng.integers(40, 95)) if rng.random() < 0.2 else 0
-    grey = rng.uniform(0, 0.4) if rng.random() < 0.15 else 0.0
+    looks = _Looks.drawn(rng)
     made = np.empty(pictures.shape, np.uint8)
-    known: dict[bytes, np.ndarray] = {}  # a frame shown again looks the same, unless there is noise
+    known: dict[bytes, np.ndarray] = {}  # a repeated frame stays equal, unless there is noise
     for number, picture in enumerate(pictures):
-        key = picture.tobytes() if noise == 0 else b""
+        key = picture.tobytes() if looks.noise == 0 else b""
         if key not in known:
-            known[key] = _changed(picture, gain, offset, noise, blur, quality, grey, rng)
-        made[number] = (
-            known[key] if noise == 0 else _changed(picture, gain, offset, noise, blur, quality, grey, rng)
-        )
+            known[key] = looks.applied(picture, rng)
+        made[number] = known[key] if looks.noise == 0 else looks.applied(picture, rng)
     return made
 
 
@@ -229,25 +222,41 @@ def _moved(frames: np.ndarray, height: int, width: int, rng: np.random.Generator
     )
 
 
-def _changed(
-    picture: np.ndarray,
-    gain: np.ndarray,
-    offset: float,
-    noise: float,
-    blur: float,
-    quality: int,
-    grey: float,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    changed: np.ndarray = picture.astype(np.float32) * gain.astype(np.float32) + np.float32(offset)
-    if grey:
-        changed += np.float32(grey) * (changed.mean(2, keepdims=True) - changed)
-    if blur:
-        changed = cv2.GaussianBlur(changed, (0, 0), blur)
-    if noise:
-        changed += rng.standard_normal(changed.shape, np.float32) * np.float32(noise)
-    shown = np.clip(np.rint(changed), 0, 255).astype(np.uint8)
-    if quality:
-        _, jpeg = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        return np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
-    return np.asarray(shown)
+@dataclass(frozen=True)
+class _Looks:
+    """How a camera shows colours and details; the same for all frames of a video."""
+
+    gain: np.ndarray  #: (3,) by colour
+    offset: float  #: of 255
+    noise: float  #: standard deviation, of 255; 0: none
+    blur: float  #: [px] standard deviation of the Gaussian; 0: none
+    quality: int  #: of JPEG; 0: not compressed
+    grey: float  #: share of the colour that is lost
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator) -> _Looks:
+        return cls(
+            gain=rng.uniform(0.82, 1.18) * rng.uniform(0.95, 1.05, 3),
+            offset=rng.uniform(-12, 12),
+            noise=float(rng.choice([0, 0, 2, 5])) * rng.random(),
+            blur=float(rng.uniform(0.4, 0.8)) if rng.random() < 0.4 else 0.0,
+            quality=int(rng.integers(40, 95)) if rng.random() < 0.2 else 0,
+            grey=rng.uniform(0, 0.4) if rng.random() < 0.15 else 0.0,
+        )
+
+    def applied(self, picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """``picture`` (height, width, 3) uint8 with these looks; ``rng`` draws the noise."""
+        changed: np.ndarray = picture.astype(np.float32) * self.gain.astype(np.float32) + np.float32(
+            self.offset
+        )
+        if self.grey:
+            changed += np.float32(self.grey) * (changed.mean(2, keepdims=True) - changed)
+        if self.blur:
+            changed = cv2.GaussianBlur(changed, (0, 0), self.blur)
+        if self.noise:
+            changed += rng.standard_normal(changed.shape, np.float32) * np.float32(self.noise)
+        shown = np.clip(np.rint(changed), 0, 255).astype(np.uint8)
+        if self.quality:
+            _, jpeg = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
+            return np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
+        return np.asarray(shown)

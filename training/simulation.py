@@ -1,10 +1,11 @@
-"""Metaworld's robot arm at work, well and badly: what happens, as joint positions, and how it looks.
+"""Successful and failed attempts of Metaworld's robot arm: joint positions by physics, and pictures of them.
 
-`Simulator.trajectory` runs the physics and says at every step how far the task has come; `Simulator.render`
-draws steps of it from a camera. The scripted experts of Metaworld succeed; failures are experts that are
-stopped, sent back, or shown the object at a wrong place, and arms that shake or do nothing.
+`Simulator.trajectory` runs the physics and records the progress of the task at every step;
+`Simulator.render` draws steps of it from a camera. The scripted experts of Metaworld succeed. Failures are
+experts that are stopped, sent back or told a wrong place of the object, and arms that shake or do nothing.
 
-Headless: set MUJOCO_GL to osmesa (the default here) or egl. One `Simulator` per process and task.
+Without a screen, set MUJOCO_GL to osmesa (the default here) or egl. Each process and task needs a `Simulator`
+of its own.
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ _ANGLES = {"right": (122.0, -28.0), "side": (156.0, -32.0)}
 
 _LOOK_AT = (0.02, 0.69, 0.15)  # [m], over the table
 _DISTANCE = 0.92  # [m]
-_SETTLING = 120  # steps; after a reset the arm swings
-_LONGEST = 260  # steps of an expert at full speed; it needs less, or has failed
+_SETTLING = 120  # steps after a reset, until the arm no longer swings
+_LONGEST = 260  # steps of an expert at full speed; one that needs more has failed
 RESTING = 40  # steps after the work, until nothing moves any more
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
-# Shares of progress before success: coming to the object, and moving it. See Trajectory.progress.
+# Shares of progress before success: approaching the object, and moving it. See Trajectory.progress.
 _APPROACH, _MOVING = 0.35, 0.45
-#: A failure moves the object by at most this share of the way, so that it is one to the eye, too.
+#: A failure moves the object by at most this share of the way, so that it looks like a failure, too.
 _CLEAR_FAILURE = 0.8
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the camera stands, around the middle of the table. Angles in degrees, lengths in metres."""
+    """Where the camera stands and what it looks at. Angles in degrees, lengths in metres."""
 
     azimuth: float
     elevation: float
@@ -54,7 +55,7 @@ class Camera:
 
     @classmethod
     def of_view(cls, view: str, rng: np.random.Generator | None = None) -> Camera:
-        """The camera of a view, moved about by ``rng`` if there is one."""
+        """The camera of a view; ``rng``, if given, moves it a little."""
         azimuth, elevation = _ANGLES[view]
         if rng is None:
             return cls(azimuth, elevation)
@@ -69,14 +70,13 @@ class Trajectory:
     """What happened, step by step; step 0 is the scene before anything moves."""
 
     kind: str
-    bodies: np.ndarray  #: (bodies, 7) where the fixed parts of this scene stand: position, quaternion
+    bodies: np.ndarray  #: (bodies, 7) position and quaternion of the fixed parts of this scene
     joints: np.ndarray  #: (steps, positions) joint positions
     hand: np.ndarray  #: (steps, 3) [m]
-    progress: (
-        np.ndarray
-    )  #: (steps,) 0 to 0.8 before success: 0.35 for the approach, 0.45 for the object's way
+    #: (steps,) 0 to 0.8 before success: 0.35 for the approach, 0.45 for the object's way
+    progress: np.ndarray
     moved: np.ndarray  #: (steps,) 0 to 1, share of the object's way to success
-    success: np.ndarray  #: (steps,) bool, by the simulator, and latched
+    success: np.ndarray  #: (steps,) bool, by the simulator; stays True once it was
     pace: float  #: share of the expert's full speed
 
     @property
@@ -85,7 +85,7 @@ class Trajectory:
 
 
 class Simulator:
-    """One task's scenes. The renderer is made once; it shows the scene of whichever trajectory is drawn."""
+    """The scenes of one task. One renderer draws them all, as it takes the scene from the trajectory."""
 
     def __init__(self, task: str, height: int = 128, width: int = 128, smooth: bool = False) -> None:
         self.task = task
@@ -114,7 +114,8 @@ class Simulator:
     def trajectory(self, kind: str, seed: int) -> Trajectory:
         """Run one attempt. The same arguments give the same steps.
 
-        A failure that comes too near to success, and an expert that fails, are thrown away and tried again.
+        A failure that comes too close to success and an expert that fails are discarded and tried again.
+        Raises `RuntimeError` after 20 tries.
         """
         for attempt in range(20):
             rng = np.random.default_rng([seed, attempt, crc32(f"{self.task} {kind}".encode())])
@@ -140,15 +141,14 @@ class Simulator:
             self._data.qpos[:] = trajectory.joints[step]
             mujoco.mj_forward(self._model, self._data)
             self._renderer.update_scene(self._data, self._view, self._options)
-            flags[mujoco.mjtRndFlag.mjRND_SHADOW] = flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = (
-                0  # ten times faster
-            )
+            # Rendering without these is ten times as fast.
+            flags[mujoco.mjtRndFlag.mjRND_SHADOW] = flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
             pictures[step] = self._renderer.render().copy()
         return np.stack([pictures[step] for step in steps])
 
 
 class _Reference:
-    """The expert's own way at full speed: what `progress` is measured along."""
+    """The paths of hand and object when the expert works at full speed; progress is measured along them."""
 
     def __init__(self, hand: np.ndarray, thing: np.ndarray) -> None:
         """``hand``, ``thing``: (steps, 3) [m], up to success."""
@@ -162,24 +162,25 @@ class _Reference:
         self._reach = max(0.05, float(np.linalg.norm(hand[contact] - hand[0])))
 
     def approach(self, hand: np.ndarray) -> float:
-        """0 to 1: how near the hand is to where it moves the object; less when it is off the way."""
+        """How near the hand is to where it moves the object, 0 to 1; less when it is off the path."""
         distances = np.linalg.norm(self._hands - hand, axis=1)
         nearest = int(np.argmin(distances))
         return float(np.clip(self._hand_share[nearest] - distances[nearest] / self._reach, 0, 1))
 
     def moved(self, thing: np.ndarray) -> float:
-        """0 to 1: the object's share of its way to success."""
+        """The object's share of its way to success, 0 to 1."""
         nearest = int(np.argmin(np.linalg.norm(self._things - thing, axis=1)))
         return float(self._thing_share[nearest])
 
 
 def _share_of_way(points: np.ndarray) -> np.ndarray:
+    """Share of the length of a path (steps, 3) that is covered at each step: (steps,), 0 to 1."""
     lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     return np.asarray(lengths / max(lengths[-1], 1e-9))
 
 
 class _Run:
-    """One attempt in one scene: first the expert at full speed for reference, then what ``kind`` says."""
+    """One attempt in one scene: the expert at full speed for reference, then an attempt of ``kind``."""
 
     def __init__(self, env: Any, expert: Any, kind: str, rng: np.random.Generator) -> None:
         self._env, self._expert, self._kind, self._rng = env, expert, kind, rng
@@ -236,8 +237,9 @@ class _Run:
     # ---- what the arm does, by kind -----------------------------------------------------------------
 
     def _success(self) -> None:
+        """The expert succeeds and finishes its movement."""
         self._follow_expert(until=lambda: self._steps[-1][4])
-        after = int(self._rng.integers(4, 14) / self._pace)  # the expert finishes what it is doing
+        after = int(self._rng.integers(4, 14) / self._pace)  # steps until the expert has finished
         self._follow_expert(until=lambda: False, steps=after)
 
     def _stop(self) -> None:
@@ -250,7 +252,7 @@ class _Run:
             self._follow_expert(until=lambda: self._steps[-1][3] >= share)
 
     def _retreat(self) -> None:
-        """As `_stop`, and then the hand goes back to where it came from, or somewhere near."""
+        """The expert stops as in `_stop`, and the hand goes back to about where it came from."""
         self._stop()
         goal = self._steps[0][1] + self._rng.uniform(-0.06, 0.06, 3)
         for _ in range(int(100 / self._pace)):
@@ -261,13 +263,14 @@ class _Run:
             self._record()
 
     def _miss(self) -> None:
-        """The expert believes the object beside where it is."""
+        """The expert is told a place beside the object."""
         angle, length = self._rng.uniform(0, 2 * np.pi), self._rng.uniform(0.07, 0.16)
         offset = np.array([np.cos(angle), np.sin(angle), self._rng.uniform(-0.2, 0.6)]) * length
         steps = int(self._reference_way.steps * self._rng.uniform(0.8, 1.3) / self._pace)
         self._follow_expert(until=lambda: False, steps=steps, offset=offset)
 
     def _noise(self) -> None:
+        """The arm moves at random."""
         wander = np.zeros(3)
         for _ in range(int(self._rng.integers(60, 160))):
             wander = 0.93 * wander + self._rng.normal(0, 0.25, 3)
@@ -275,6 +278,7 @@ class _Run:
             self._record()
 
     def _idle(self) -> None:
+        """The arm stands still or trembles."""
         trembling = self._rng.random() < 0.4
         for _ in range(60):
             self._act(self._rng.normal(0, 0.04, 3) if trembling else np.zeros(3), -1)
@@ -283,7 +287,10 @@ class _Run:
     def _follow_expert(
         self, until: Callable[[], bool], steps: int | None = None, offset: np.ndarray | None = None
     ) -> None:
-        """At most ``steps`` steps; slower than the expert by the pace of this run, and less straight."""
+        """Follow the expert for at most ``steps`` steps: at the pace of this run, and less steadily.
+
+        ``until`` ends it earlier; ``offset`` [m] is added to the place of the object as the expert sees it.
+        """
         unsteady = float(self._rng.choice([0.0, 0.1, 0.25]))
         wander = np.zeros(3)
         for _ in range(int(_LONGEST / self._pace) if steps is None else steps):

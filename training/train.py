@@ -1,8 +1,9 @@
-"""Learn from the clips: `python -m training.train data run`.
+"""Train the model on the clips: `python -m training.train data run`.
 
-A fixed number of steps with seeded data, so that the same data give the same weights on the same machine;
-the last line that is printed is their hash. In `run` are then the weights with the helping heads, the
-tokenizer, the loss of every step as a table and as a picture, and what the run was made from.
+The number of steps is fixed and samples are drawn with a seed, so that the same data give the same weights on
+the same machine; the last line printed is their hash. The folder `run` then holds the weights with the
+auxiliary heads, the tokenizer, the loss of every step as a table and as a picture, and what the run was made
+from.
 
     pip install -r training/requirements.txt
     python -m training.train data run
@@ -40,7 +41,7 @@ from training.samples import Shape, make_glances, make_sample
 STEPS = 2600
 THREADS = 1  # another number sums in another order, which gives other weights
 LOOKS = 1000  # steps before those, in which only the vision model learns, from single pairs of frames
-#: How much each term of the loss counts. The heads count less and less: they help at the start.
+#: Weights of the terms of the loss. Those of the auxiliary heads decrease: they help at the start.
 _WEIGHTS = {"answer": 1.0, "odds": 1.0}
 _HEADS = {
     **{"task": 0.3, "hand": 0.2, "moved": 2.0, "progress": 2.0, "success": 0.3},
@@ -52,13 +53,13 @@ _HEADS = {
 _RATE, _WARM_UP, _DECAY = 8e-4, 60, 0.05
 _PATCHES = 144  # per step, shared by its videos
 _LOOK_RATE, _LOOK_CLIPS, _LOOKS_PER_CLIP = 1e-3, 14, 6
-_EYES_STILL = 0.22  # share of the steps in which the vision model stays as it is
-#: Drawn twice as often as the others: what moves there is only some ten pixels long, and was learnt last.
+_VISION_FROZEN = 0.22  # share of the steps during which the vision model is frozen
+#: Tasks drawn twice as often as others: what moves there is some ten pixels long and is learnt last.
 _SMALL = ("handle-press", "handle-pull", "button-press-topdown", "coffee-button")
 
 
 class Looks(Dataset[Look]):
-    """Pairs of frames for the vision model to learn from alone, drawn by the step's number."""
+    """Pairs of frames that train the vision model alone; the number of the step seeds the draw."""
 
     def __init__(self, folder: Path, clips: list[Listed], stream: Stream, steps: int, seed: int) -> None:
         self._folder, self._clips, self._stream, self._steps, self._seed = folder, clips, stream, steps, seed
@@ -77,7 +78,7 @@ class Looks(Dataset[Look]):
 
 
 class Steps(Dataset[Batch]):
-    """The batch of every step, drawn by the step's number; successes as often as all failures together."""
+    """The batch of every step, seeded by its number; half of the clips are successes."""
 
     def __init__(self, folder: Path, clips: list[Listed], stream: Stream, steps: int, seed: int) -> None:
         self._folder, self._stream, self._steps, self._seed = folder, stream, steps, seed
@@ -104,14 +105,14 @@ class Steps(Dataset[Batch]):
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Warm-up, then a cosine to nothing; as a share of the highest rate."""
+    """Share of the highest learning rate: a linear warm-up, then a cosine to 0."""
     if step < _WARM_UP:
         return (step + 1) / _WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (step - _WARM_UP) / max(1, steps - _WARM_UP)))
 
 
 def total_loss(losses: dict[str, torch.Tensor], done: float) -> torch.Tensor:
-    """Weighted sum; ``done`` is the share of all steps that were taken."""
+    """Weighted sum of the terms; ``done`` is the share of all steps that were taken."""
 
     def weighted(weights: dict[str, float]) -> torch.Tensor:
         terms = (losses[name] * weight for name, weight in weights.items())
@@ -121,9 +122,9 @@ def total_loss(losses: dict[str, torch.Tensor], done: float) -> torch.Tensor:
 
 
 def learn_to_look(trainee: Trainee, looks: Iterable[Look], steps: int, log: Path) -> None:
-    """Let the vision model learn what scene it is, where the hand is, and how far the object was moved.
+    """Train the vision model to tell the scene, the place of the hand, and how far the object was moved.
 
-    ``log`` gets a row per step.
+    Writes a row per step to ``log``.
     """
     weights = [*trainee.model.model.visual.parameters()]
     weights += [weight for name, weight in trainee.heads.named_parameters() if name.startswith("seen")]
@@ -148,7 +149,7 @@ def learn_to_look(trainee: Trainee, looks: Iterable[Look], steps: int, log: Path
 def learn_to_answer(
     trainee: Trainee, batches: Iterable[Batch], steps: int, log: Path
 ) -> list[dict[str, float]]:
-    """Let the whole model learn; returns what stands in ``log``, a row per step."""
+    """Train the whole model; returns what is written to ``log``, a row per step."""
     optimizer = torch.optim.AdamW(_groups(trainee), lr=_RATE, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps))
     rows: list[dict[str, float]] = []
@@ -157,7 +158,7 @@ def learn_to_answer(
         table.writeheader()
         bar = progress.add_task("", total=steps, said="")
         for step, batch in enumerate(batches):
-            trainee.model.model.visual.requires_grad_(step >= _EYES_STILL * steps)
+            trainee.model.model.visual.requires_grad_(step >= _VISION_FROZEN * steps)
             losses = trainee.losses(batch)
             loss = total_loss(losses, step / steps)
             optimizer.zero_grad()
@@ -230,7 +231,7 @@ def train(
 
 
 def _groups(trainee: Trainee) -> list[dict[str, object]]:
-    """Matrices decay, all else does not."""
+    """Groups of weights for the optimizer: only matrices decay."""
     named = list(trainee.named_parameters())
     decays = [weight for name, weight in named if weight.dim() > 1 and "embed" not in name]
     rest = [weight for name, weight in named if weight.dim() <= 1 or "embed" in name]
@@ -238,7 +239,7 @@ def _groups(trainee: Trainee) -> list[dict[str, object]]:
 
 
 def draw(rows: list[dict[str, float]], path: Path) -> None:
-    """Every term of the loss over the steps, smoothed, one panel each."""
+    """Plot every term of the loss over the steps, smoothed, one panel each."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -270,8 +271,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches (%(default)s)")
     arguments = parser.parse_args()
-    given = arguments
-    print(train(given.data, given.run, given.steps, given.seed, given.workers, given.looks))
+    print(
+        train(
+            arguments.data,
+            arguments.run,
+            steps=arguments.steps,
+            seed=arguments.seed,
+            workers=arguments.workers,
+            looks=arguments.looks,
+        )
+    )
 
 
 if __name__ == "__main__":
