@@ -94,6 +94,6 @@ def interrupted_on_a_terminal() -> Callable[[Sequence[str], Mapping[str, str], b
         except OSError:  # the other end is closed
             pass
         os.close(leader)
-        return process.wait(timeout=10), said
+        return process.wait(timeout=60), said
 
     return run

@@ -1,6 +1,6 @@
 """Scores become progress, and nothing that has no meaning becomes a number."""
 
-from math import exp, isnan, nan
+from math import isnan, nan
 
 import numpy as np
 import pytest
@@ -13,15 +13,33 @@ THRESHOLD = -0.22
 NATS = st.floats(-60.0, 0.0)
 
 
-@given(r=NATS, static=NATS)
-def test_static_baseline_is_the_closed_share_of_the_gap(r: float, static: float) -> None:
-    progress = live_progress(
-        PrefixScore(r, -1.0, log_prob_static=static), ProgressMode.STATIC_BASELINE, THRESHOLD
-    )
+def static_baseline(r: float, static: float) -> float:
+    score = PrefixScore(r, -1.0, log_prob_static=static)
+    return live_progress(score, ProgressMode.STATIC_BASELINE, THRESHOLD)
+
+
+@pytest.mark.parametrize(
+    ("r", "static", "progress"),
+    [(-3.0, -4.0, 0.25), (-1.0, -4.0, 0.75), (-0.3, -3.0, 0.9), (-0.01, -0.25, 0.96), (-8.0, -4.0, 0.0)],
+)
+def test_static_baseline_by_hand(r: float, static: float, progress: float) -> None:
+    assert static_baseline(r, static) == pytest.approx(progress, abs=1e-12)
+
+
+@given(r=NATS, nearer=NATS, static=NATS)
+def test_static_baseline_rises_with_the_score_within_the_unit_interval(
+    r: float, nearer: float, static: float
+) -> None:
+    progress = [static_baseline(value, static) for value in sorted((r, nearer))]
     if static > THRESHOLD:
-        assert isnan(progress)
+        assert isnan(progress[0]) and isnan(progress[1]), "the start looks finished"
     else:
-        assert progress == pytest.approx(np.clip((static - r) / static, 0.0, 1.0), abs=1e-12)
+        assert 0.0 <= progress[0] <= progress[1] <= 1.0
+
+
+@given(share=st.floats(0.0, 1.0), static=st.floats(-60.0, THRESHOLD))
+def test_static_baseline_is_a_share_whatever_the_size_of_the_gap(share: float, static: float) -> None:
+    assert static_baseline((1.0 - share) * static, static) == pytest.approx(share, abs=1e-12)
 
 
 @given(static=st.floats(-60.0, THRESHOLD))
@@ -40,9 +58,14 @@ def test_missing_baseline_is_no_progress() -> None:
     assert isnan(live_progress(PrefixScore(-1.0, -1.0, nan), ProgressMode.STATIC_BASELINE, THRESHOLD))
 
 
-@given(r=NATS)
-def test_raw_probability(r: float) -> None:
-    assert live_progress(PrefixScore(r, -1.0), ProgressMode.RAW_PROBABILITY, THRESHOLD) == exp(r)
+@pytest.mark.parametrize(("r", "progress"), [(0.0, 1.0), (-0.693147180560, 0.5), (-2.302585092994, 0.1)])
+def test_raw_probability_by_hand(r: float, progress: float) -> None:
+    """Of the natural logarithms of 1, 1/2 and 1/10, whatever the baseline is."""
+    for static in (nan, -4.0, 0.0):
+        score = PrefixScore(r, -1.0, log_prob_static=static)
+        assert live_progress(score, ProgressMode.RAW_PROBABILITY, THRESHOLD) == pytest.approx(
+            progress, abs=1e-12
+        )
 
 
 def test_minmax_of_constant_or_single_is_nan_not_one() -> None:

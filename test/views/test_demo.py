@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from topreward_ros.core.episode import State
-from topreward_ros.defaults import DEMO_CLIPS, shared_file
+from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, monitor_defaults, shared_file
 from topreward_ros.views.demo import Take, summary, takes_table, unexpected, why_not_all
 from topreward_ros.views.messages import Happening, Sample
 from topreward_ros.views.watch import WatchLog
@@ -48,10 +48,24 @@ def printed(takes: list[Take]) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
-def test_the_shipped_clips_are_there_and_show_three_different_things() -> None:
-    assert [clip.name for clip in DEMO_CLIPS] == ["success", "failure", "idle"]
-    assert all(shared_file(clip.video).is_file() for clip in DEMO_CLIPS)
-    assert [clip.succeeds for clip in DEMO_CLIPS] == [True, False, False]
+def test_the_shipped_clips_come_out_as_is_said_of_them_and_of_no_other() -> None:
+    """As the shipped model scores them; test/ros/test_golden_clips.py plays them as well."""
+    pytest.importorskip("torch", reason="scoring needs PyTorch")
+    from topreward_ros.core.episode import MonitorSettings
+    from topreward_ros.offline.score_video import score_video
+    from topreward_ros.scoring.base import ScorerSettings
+    from topreward_ros.scoring.registry import load_scorer
+
+    scorer = load_scorer("embedded", ScorerSettings.from_parameters(monitor_defaults()))
+    settings = MonitorSettings.from_parameters(monitor_defaults())
+    fits: list[list[bool]] = []
+    for number, clip in enumerate(DEMO_CLIPS):
+        curve = score_video(shared_file(clip.video), DEMO_TASK, scorer, settings)
+        success_s = next((event.time_s for event in curve.events if event.type == "SUCCESS"), None)
+        progress = curve.points[-1].progress
+        assert unexpected(take(number, progress, success_s)) == ""
+        fits.append([not unexpected(take(other, progress, success_s)) for other in range(len(DEMO_CLIPS))])
+    assert fits == [[True, False, False], [False, True, False], [False, True, True]]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import re
@@ -19,18 +20,19 @@ from tokenizers import Tokenizer
 
 from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import EpisodeBuffer, Frame, Window
+from topreward_ros.scoring import device
 from topreward_ros.scoring.base import PrefixScore, ScorerError
 from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.question.templates import fill, read_templates
 from topreward_ros.scoring.qwen3_vl import scorer as qwen3_vl
 from topreward_ros.scoring.qwen3_vl import video_cache
 from topreward_ros.scoring.qwen3_vl.kv_cache import KVCache
-from topreward_ros.scoring.qwen3_vl.memory_need import memory_need
 from topreward_ros.scoring.qwen3_vl.references import PlainForward as FullPasses
 from topreward_ros.scoring.qwen3_vl.references import PrefixCache
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.qwen3_vl.tick import run_tick
 from topreward_ros.scoring.qwen3_vl.video_cache import VideoCache
+from topreward_ros.scoring.registry import load_scorer
 
 asked = ScoreRequest.of_frames  # a request for all of some frames
 
@@ -319,12 +321,32 @@ def test_episodes_scored_together_share_each_pass_and_keep_what_they_know(new_sc
         vision.remove()
 
 
-def test_as_many_episodes_at_once_as_memory_holds(new_scorer, monkeypatch):
-    scorer = new_scorer()
-    need = memory_need(scorer._model.config, scorer._settings, scorer.info.max_pixels, 4).total
-    for room, most in ((0, 1), (3.5, 3), (1000, 8)):
-        monkeypatch.setattr(qwen3_vl, "free_memory", lambda _device, room=room: int(room * need))
-        assert new_scorer().episodes_at_once() == most
+def test_as_many_episodes_at_once_as_memory_holds(new_scorer, make_video, monkeypatch, tmp_path):
+    """Of a container, whose limit is read; what the episodes take is what their tensors hold."""
+    monkeypatch.setattr(device, "_CONTROL_GROUP", tmp_path)
+    (tmp_path / "memory.current").write_text("700000000\n")
+    seen = []
+    for room in (0, 4_000_000, 6_000_000):
+        (tmp_path / "memory.max").write_text(f"{700_000_000 + room}\n")
+        scorer = new_scorer(max_frames=12)
+        seen.append(scorer.episodes_at_once())
+        requests = [asked(TASK, make_video(12, 64, 96, seed=seed)) for seed in range(seen[-1])]
+        assert all(isinstance(score, PrefixScore) for score in scorer.score_all(requests))
+        taken = sum(bytes_of(episode) for episode in scorer._episodes.values())
+        assert taken <= room or seen[-1] == 1
+        assert 3 * taken / seen[-1] * (seen[-1] + 1) > room, "many more would have had room"
+    assert seen == sorted(set(seen)) and seen[0] == 1 and seen[-1] < 8
+    (tmp_path / "memory.max").write_text("max\n")
+    assert new_scorer(max_frames=12).episodes_at_once() == 8, "no more are faster"
+
+
+def bytes_of(episode) -> int:
+    """What the tensors of an episode hold."""
+    features = [
+        tensor for seen in episode._features.values() for tensor in (seen.embeddings, *seen.deepstack)
+    ]
+    videos = (episode._video, episode._next_video, episode._static_video)
+    return sum(video.bytes for video in videos) + sum(each.untyped_storage().nbytes() for each in features)
 
 
 def test_one_bad_episode_among_several_is_the_one_that_is_named(
@@ -654,8 +676,14 @@ def test_out_of_memory_names_what_to_make_smaller(new_scorer, make_video):
         scorer.score(asked(TASK, make_video(1, 32, 32)))
 
 
-def test_closing_lets_go_of_the_model(new_scorer, make_video):
-    scorer = new_scorer()
+def test_closing_gives_the_memory_of_the_weights_back(checkpoint, settings, make_video):
+    """At once: a monitor that is configured again loads the next model then."""
+    scorer = load_scorer(str(checkpoint), settings)
     scorer.score(asked(TASK, make_video(1, 32, 32)))
-    scorer.close()
-    assert not hasattr(scorer, "_model")
+    weights = [weakref.ref(weight) for weight in scorer._model.parameters()]
+    gc.disable()
+    try:
+        scorer.close()
+        assert len(weights) > 50 and not any(weight() is not None for weight in weights)
+    finally:
+        gc.enable()
