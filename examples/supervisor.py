@@ -79,7 +79,8 @@ def main() -> None:
     rclpy.init()
     supervisor = Supervisor()
     try:
-        rclpy.spin(supervisor)
+        while rclpy.ok():  # not spin(): a signal that comes before it waits would leave it waiting for ever
+            rclpy.spin_once(supervisor, timeout_sec=0.5)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
