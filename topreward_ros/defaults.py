@@ -69,7 +69,7 @@ def shared_file(name: str) -> Path:
     """
     places = [parent / "share" / PACKAGE / name for parent in _PACKAGE_FOLDER.parents]
     beside = _PACKAGE_FOLDER.parent
-    if (beside / "package.xml").is_file():  # else it is site-packages, where config/ may be anybody's
+    if (beside / "package.xml").is_file():  # else it is site-packages, where config/ may be another package's
         places.insert(0, beside / name)
     for place in places:
         if place.exists():

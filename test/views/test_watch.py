@@ -247,8 +247,8 @@ def test_the_next_log_takes_nothing_of_the_last_episode() -> None:
     assert after.add_progress(sample(4, episode_id="e2"), now_s=6.0)
     said = "\n".join(drawn(after))
     assert "the robot does nothing" in said and "20 %" in said and "small" in said
-    assert after.successor("", "").over == "e2"
-    assert log.successor("", "").successor("", "").over == "e1", "one that saw nothing passes it on"
+    assert after.successor("", "").previous_episode_id == "e2"
+    assert log.successor("", "").successor("", "").previous_episode_id == "e1", "an empty log passes it on"
 
 
 def test_a_caption_takes_one_row_where_rows_are_few() -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from topreward_ros.cli.output import CommandError, add_model_option, check_output, ros_half
+from topreward_ros.cli.output import CommandError, add_model_option, check_output, ros_module
 
 
 def add_parser(commands: Any) -> None:
@@ -33,5 +33,5 @@ def _run(options: argparse.Namespace) -> int:
     if options.video and not options.task:
         raise CommandError("--video without --task: say what the robot in it is to do")
     check_output(options.svg)
-    demo = ros_half("demo")
+    demo = ros_module("demo")
     return int(demo.run(options.video, options.task, options.model, options.svg))

@@ -1,8 +1,8 @@
 """The command `topreward`: its parser and its exit status.
 
-What the commands do stands in offline/, nodes/watch.py and nodes/demo.py, and how it looks in views/. A
-command imports what it needs when it runs, so that `--help` is quick and `score` and `models` work where
-there is no ROS 2.
+The commands do their work in offline/, nodes/watch.py and nodes/demo.py; views/ draws the results. A command
+imports what it needs when it runs, so that `--help` is quick and `score` and `models` work where there is no
+ROS 2.
 
 Exit status: 0 done; 1 an error, which is named on stderr in one line, or (without a line) the reader of our
 output left early; 2 wrong usage; 130 interrupted.

@@ -95,8 +95,8 @@ def warn_of_unknown_instruction(instruction: str, info: ScorerInfo) -> None:
         print(f"topreward: {printable(warning)}", file=sys.stderr)
 
 
-def ros_half(name: str) -> Any:
-    """The module in nodes/ of a command that needs ROS 2. Raises `CommandError` where ROS 2 is missing."""
+def ros_module(name: str) -> Any:
+    """Import nodes/NAME.py of the command NAME. Raises `CommandError` where ROS 2 is missing."""
     from importlib import import_module
 
     try:

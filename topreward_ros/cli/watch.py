@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from topreward_ros.cli.output import check_output, ros_half
+from topreward_ros.cli.output import check_output, ros_module
 
 
 def add_parser(commands: Any) -> None:
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     """Watch until it is interrupted, or as long as the options say."""
     check_output(options.svg)
     try:
-        watch = ros_half("watch")
+        watch = ros_module("watch")
     except KeyboardInterrupt:  # Ctrl-C is the way to end it, also while it still starts
         return 0
     ros_arguments = [sys.argv[0], *options.ros_arguments]

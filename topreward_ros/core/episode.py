@@ -37,7 +37,7 @@ from topreward_ros.core.progress import (
 )
 from topreward_ros.core.rewards import RewardSettings, RewardStream, RewardType
 
-# Images this little out of order are reordered or jittered; more than this, time has been wound back.
+# A stamp that goes back by no more than this is that of an image out of order; by more, time went back.
 _REORDERED_NS = NS_PER_S // 10
 
 
@@ -96,7 +96,7 @@ class MonitorSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressReport:
-    """The state of affairs as of the newest scored frame: what TaskProgress.msg carries."""
+    """State as of the newest scored frame: what TaskProgress.msg carries."""
 
     state: State
     instruction: str = ""
@@ -204,8 +204,11 @@ class TaskMonitor:
 
     @property
     def settings(self) -> MonitorSettings:
-        """The settings in force. New success thresholds and timeouts act at once, the rest from the
-        next episode on."""
+        """The settings in force.
+
+        New success thresholds, timeouts and `end_episode_on_success` act at once, the rest from the next
+        episode on.
+        """
         return self._settings
 
     @settings.setter
@@ -215,11 +218,11 @@ class TaskMonitor:
             self._episode.success.settings = settings.success
 
     def set_task(self, instruction: str, episode_id: str = "", why: str = "new task") -> list[Output]:
-        """End the episode at hand and wait for the first frame of a new one; empty: go idle."""
+        """End the current episode and wait for the first frame of a new one; empty: go idle."""
         return self._begin(instruction.strip(), episode_id, why)
 
     def reset(self, why: str = "reset") -> list[Output]:
-        """End the episode at hand and begin a new one with the same instruction."""
+        """End the current episode and begin a new one with the same instruction."""
         return self._begin(self._report.instruction, "", why)
 
     def set_enabled(self, enabled: bool) -> list[Output]:
@@ -230,7 +233,7 @@ class TaskMonitor:
         return self._begin(self._report.instruction, "", "enabled" if enabled else "disabled")
 
     def observe(self, stamp_ns: int, arrival_ns: int) -> tuple[bool, list[Output]]:
-        """Take note of an image of the primary camera before it is decoded.
+        """Register an image of the primary camera before it is decoded.
 
         ``stamp_ns``: its stamp of capture; ``arrival_ns``: any steady clock. A stamp that goes back ends
         the episode and begins another, unless it is so little (0.1 s) that the image just came out of
@@ -339,9 +342,9 @@ class TaskMonitor:
         return [event] if episode.success.fired else [event, *self._enter(State.STALE)]
 
     def _begin(self, instruction: str, episode_id: str, why: str) -> list[Output]:
-        """End the episode at hand, and wait for another where there is an instruction.
+        """End the current episode, and wait for another where there is an instruction.
 
-        The instruction is kept in the report, which names it whether images are looked at or not.
+        The report keeps the instruction, also while the monitor is disabled.
         """
         outputs = self._abort(why)
         self._last_arrival_ns = None
@@ -357,7 +360,7 @@ class TaskMonitor:
         return [*outputs, self._report]
 
     def _abort(self, why: str) -> list[Output]:
-        """Cut the episode at hand if it has begun and not ended; otherwise publish nothing."""
+        """Cut the current episode if it has begun and not ended; otherwise publish nothing."""
         episode = self._episode
         if episode is None or episode.ended or episode.first_frame is None:
             return []
@@ -366,7 +369,7 @@ class TaskMonitor:
     def _cut(self, cause: EventType, state: State, message: str, threshold: float = nan) -> list[Output]:
         """End an episode early: publish the cause, a last reward marked truncated, and EPISODE_ENDED."""
         episode = self._current
-        # A success that was fired stays the state of its episode, however the episode ends.
+        # Once SUCCESS has fired, SUCCEEDED stays the state of its episode, however the episode ends.
         report = self._enter(State.SUCCEEDED if episode.success.fired else state)
         reward = self._reward(episode.rewards.close(), episode.last_frame, truncated=True)
         return [*report, reward, self._event(cause, message, threshold), *self._end(message)]

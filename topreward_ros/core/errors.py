@@ -1,7 +1,7 @@
 """The base of all errors that a user can act on.
 
 A program catches `UserError` once, prints its text in one line and ends with status 1. Any other exception is
-a defect of ours and keeps its traceback.
+a bug of this package and keeps its traceback.
 """
 
 from __future__ import annotations

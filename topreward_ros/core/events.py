@@ -1,8 +1,10 @@
-"""When an episode has succeeded: a threshold with smoothing, hysteresis, dwell, arming and a latch.
+"""The types of events, and the detector that decides when an episode has succeeded.
 
-Each of them answers a known failure of a bare threshold: one noisy score (smoothing, dwell), a
-sub-goal that looks like the goal for a moment (dwell), a score that hovers at the threshold
-(hysteresis), a predicate that is true at reset (arming), a reset fired twice (latch).
+The detector is a threshold on the score with smoothing, hysteresis, dwell, arming and a latch. Each of these
+answers a known failure of a bare threshold: one noisy score (smoothing, dwell), a sub-goal that looks like
+the goal for a moment (dwell), a score that hovers at the threshold (hysteresis), a scene that already looks
+finished at reset (arming), a SUCCESS that fires twice (latch). When the other events fire is decided in
+episode.py.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class SuccessSettings:
 
     @property
     def lower_threshold(self) -> float:
-        """[nat] Below it the detector arms, and a dwell in progress is broken off."""
+        """[nat] A smoothed score below it arms the detector and ends a dwell in progress."""
         return self.threshold - self.hysteresis
 
 

@@ -48,7 +48,7 @@ class FrameSchedule:
     Slot k lies at ``first + k / rate``; per slot the nearest frame is taken, as far as that can be
     told without waiting for the next one: the first frame at or after the slot, or one before it by
     no more than half the shortest frame interval seen, which absorbs the jitter of a camera. Slots
-    that a gap swallowed are skipped, never caught up. The choice depends on past stamps only
+    that fall into a gap of the stream are skipped, never caught up. The choice depends on past stamps only
     ("prefix-stable", TOPReward's fixed 2 fps schedule), so a growing video never changes its start.
 
     An observed frame takes its slot only by `take`, so that the next one can stand in for a frame

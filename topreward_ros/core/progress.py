@@ -24,7 +24,7 @@ class PrefixScore:
     num_frames: int = 0  #: frames that the model saw: all of the prefix, or fewer once memory ran out
 
 
-NO_SCORE = PrefixScore(nan, nan)  #: what stands for the score before there is one
+NO_SCORE = PrefixScore(nan, nan)  #: placeholder before the first score
 
 
 class ProgressMode(Enum):

@@ -49,14 +49,14 @@ class RewardStream:
         self.episode_return = 0.0  #: sum of the finite rewards given so far
 
     def step(self, log_prob: float, progress: float) -> float:
-        """The reward of the next score; NaN when it rests on a progress that has no meaning."""
+        """The reward of the next score; NaN where it is computed from a progress that is NaN."""
         reward = self._reward(log_prob, progress)
         if isfinite(progress):
             self._last_progress = progress
         return self._count(reward)
 
     def close(self) -> float:
-        """The reward (0) of the step that only says that the episode was cut."""
+        """The reward, 0, of the last step of an episode that is truncated; it has no score of its own."""
         return self._count(0.0)
 
     def _reward(self, log_prob: float, progress: float) -> float:

@@ -203,8 +203,8 @@ class CameraRig:
     def newest_frame(self, stale_timeout: float) -> Frame | None:
         """Decode the newest image of every camera into one frame.
 
-        Returns None, with a warning, when an image is bad, or when a camera other than the primary has been
-        silent for ``stale_timeout`` [s]: an old picture beside a new one would be scored as if it were true.
+        Returns None, with a warning, when an image is bad, or when a camera other than the primary sent none
+        for ``stale_timeout`` [s]: its old image beside a new one would be scored as current.
         """
         begun = time.perf_counter()
         for camera in self.cameras[1:]:

@@ -1,4 +1,4 @@
-"""`topreward demo`: a video player and a monitor as two processes on a real topic, and a watch in front.
+"""What `topreward demo` does: it starts a video player and a monitor as processes, and watches the monitor.
 
 The three talk over DDS on this machine only, in a ROS domain of their own unless ROS_DOMAIN_ID is set. One
 monitor watches all videos; each has a player, which makes the monitor begin a new episode. A video is over

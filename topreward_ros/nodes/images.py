@@ -1,9 +1,9 @@
 """From the bytes of a camera message to an RGB array, or an `ImageError` that says what is wrong with it.
 
 `stamp_ns_of` reads the stamp alone, so that a frame that is not due costs nothing; `decode` does the rest.
-The conversion itself is rosbags-image's. That library believes what a message says about itself (it ignores
-``step`` and would read past a row, and OpenCV turns half a JPEG into a half-grey picture), so every message
-is checked here first. No node, no topic, no clock.
+The conversion itself is rosbags-image's. That library trusts the header (it ignores ``step`` and would read
+past a row, and OpenCV turns half a JPEG into a half-grey picture), so every message is checked here first.
+No node, no topic, no clock.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def decode(raw: bytes, message_type: type[Image | CompressedImage]) -> DecodedIm
 
 @dataclass(frozen=True, slots=True)
 class _Packed:
-    """The fields of sensor_msgs/Image that the conversion reads, with rows that touch each other."""
+    """The fields of sensor_msgs/Image that the conversion reads, with contiguous rows."""
 
     encoding: str
     height: int  # rows in data; of nv12 and nv21 one and a half times the picture's
@@ -140,12 +140,12 @@ def _packed(message: Any) -> _Packed:
     if message.height * message.width > MAX_PIXELS:
         raise ImageError(f"{_described(message)} claims more than {MAX_PIXELS} pixels; lower the resolution")
     if encoding in _PAIRED and (message.width % 2 or (encoding in _PLANAR and message.height % 2)):
-        raise ImageError(f"{_described(message)}: this encoding needs even sizes; mend the camera driver")
+        raise ImageError(f"{_described(message)}: this encoding needs even sizes; fix the camera driver")
     row = message.width * _BYTES_PER_PIXEL[encoding]
     rows = message.height * 3 // 2 if encoding in _PLANAR else message.height
     if message.step < row:
         raise ImageError(
-            f"{_described(message)}: a row takes {row} bytes, more than step; mend the camera driver"
+            f"{_described(message)}: a row takes {row} bytes, more than step; fix the camera driver"
         )
     if len(message.data) != message.step * rows:
         raise ImageError(
@@ -232,7 +232,7 @@ def _finished(picture: np.ndarray) -> np.ndarray:
 
 
 def tile(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Show several cameras side by side in one frame, the primary first (left).
+    """Put the images of several cameras side by side in one frame, the primary first (left).
 
     Each (H_i, W_i, 3) uint8 image is resized to the primary's height with its shape kept, so nothing is
     cropped and no bars are added: the result is (H_0, sum of new widths, 3) uint8. One image is returned

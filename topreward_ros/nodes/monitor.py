@@ -1,7 +1,8 @@
 """The lifecycle node ``monitor``: camera topics in, progress, rewards and events out.
 
 Wiring only: states of the lifecycle, parameters, and the process. What the node does while it is configured
-is in nodes/session.py. Two threads: the executor's, which owns everything here, and the scorer's.
+is in nodes/session.py. Two threads: the executor's, which owns everything here, and the scorer's. A third
+loads the model, and ends when it is loaded.
 
     configure   loads the model, then opens a session: publishers, services and subscriptions
     activate    watches the instruction that is known by then

@@ -1,9 +1,9 @@
 """The parameters of our nodes: meaning, unit, range, and whether they may change while the node runs.
 
-The only place where a meaning stands. `ros2 param describe` shows it, and the comments in config/*.yaml are
-written from it (docs/parameter_comments.py). Defaults stand in config/*.yaml and nowhere else; a test holds
-the lists equal. ROS 2 is imported only to declare parameters, because `topreward score` checks the same
-ranges where there is none.
+The meaning of a parameter is written here and nowhere else: `ros2 param describe` shows it, and the comments
+in config/*.yaml are generated from it (docs/parameter_comments.py). Defaults are in config/*.yaml and nowhere
+else; a test checks that both list the same parameters. ROS 2 is imported only to declare parameters, because
+`topreward score` checks the same ranges without it.
 """
 
 from __future__ import annotations

@@ -47,10 +47,10 @@ def instruction_volatile() -> QoSProfile:
 
 
 def instruction_latched() -> QoSProfile:
-    """Profile of a second instruction subscription, for what a latched publisher said before we were there.
+    """Profile of a second instruction subscription, for what a latched publisher sent before we subscribed.
 
     A transient-local subscription does not match a volatile publisher, hence two. What a latched publisher
-    says later arrives at both; the receiver must tell the second copy from a repeated instruction.
+    sends later arrives at both; the receiver must tell the second copy from a repeated instruction.
     """
     return _keep_last(1, QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.TRANSIENT_LOCAL)
 

@@ -1,4 +1,4 @@
-"""Warnings that are logged once, however often what they warn of is noticed."""
+"""A log that gives each warning once, however often its cause is noticed."""
 
 from __future__ import annotations
 

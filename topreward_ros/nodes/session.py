@@ -1,8 +1,8 @@
-"""What a configured monitor holds: the scoring thread, the cameras, and everything that it offers to others.
+"""What a configured monitor holds: the scoring thread, the cameras, publishers, services and timers.
 
 The node makes a session on configure and closes it on cleanup. Here an image becomes a frame, a request, a
-score and messages. Which images to take and what follows from a score is decided in core/episode.py, what a
-score is in scoring/. All of it runs in the executor's thread, but for `Session._on_worker_notify`.
+score and messages. core/episode.py decides which images to take and what follows from a score; scoring/
+computes the score. All of it runs in the executor's thread, but for `Session._on_worker_notify`.
 """
 
 from __future__ import annotations

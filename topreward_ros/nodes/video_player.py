@@ -101,7 +101,7 @@ class VideoPlayer(Node):
                 message.header.frame_id = self._settings["frame_id"]
                 self._publisher.publish(message)
                 count += 1
-        finally:  # also when a frame is damaged: those before it are on their way
+        finally:  # also after a damaged frame: those before it may not have arrived yet
             self._publisher.wait_for_all_acked(_LAST_FRAMES)
         self.get_logger().info(f"published {count} frames")
 

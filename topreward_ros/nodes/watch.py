@@ -1,4 +1,4 @@
-"""The ROS 2 half of `topreward watch`: subscribes to a monitor and keeps the screen up to date.
+"""What `topreward watch` does: it subscribes to a monitor and keeps the screen up to date.
 
 On a terminal it redraws one picture; elsewhere it prints a line per score and per event.
 """
@@ -190,7 +190,7 @@ class Watcher:
         ``others``: how many other DDS participants are on this machine. ``stopped``: whether to give up.
         """
         begun_s = time.monotonic()
-        all_met_s = begun_s + _LONGEST_DISCOVERY_S  # until they are
+        all_met_s = begun_s + _LONGEST_DISCOVERY_S  # at the latest; earlier once all have been met
         found: dict[str, list[str]] = {}
         while True:
             if self._participants_met() >= others:

@@ -39,7 +39,7 @@ class DownloadError(UserError):
 
 
 class DownloadProgress(Protocol):
-    """Is told how a download goes."""
+    """Receives the progress of a download."""
 
     def begin(self, files: int, size: int, folder: Path) -> None:
         """A download begins: of ``files`` files with ``size`` bytes together, to ``folder``."""

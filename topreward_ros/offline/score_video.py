@@ -1,9 +1,10 @@
 """The progress curve of a video, by the same state machine that the live monitor runs.
 
-Frames go through `TaskMonitor` exactly as the node feeds it, so the live and the offline curve of one
-video are equal by construction. Offline every due frame is scored, however long a score takes, or only K
-evenly spaced ones as in the paper; live a newer frame may replace one that still waits. As live, nothing is
-scored once the episode has ended. Several videos are scored side by side, so that the model can share work.
+Frames go through `TaskMonitor` exactly as the node feeds it. Offline every due frame is scored, however long
+a score takes, or only K evenly spaced ones as in the paper. Live, a newer frame replaces one that still waits
+for the scorer; where the live monitor scores every due frame, the two curves of a video are equal. As live,
+nothing is scored once the episode has ended. Several videos are scored side by side, so that the model can
+share work.
 """
 
 from __future__ import annotations

@@ -173,5 +173,5 @@ def _natural(file: Path) -> tuple[list[str | int], str]:
     >>> sorted([Path("frame10.png"), Path("frame2.png"), Path("a.png")], key=_natural)[1].name
     'frame2.png'
     """
-    parts = re.split(r"([0-9]+)", file.name)  # text and numbers by turns, text first
+    parts = re.split(r"([0-9]+)", file.name)  # text and numbers alternate, text first
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], file.name

@@ -1,4 +1,4 @@
-"""What `topreward demo` says when it is over: plain data in, text or a table out.
+"""The results that `topreward demo` prints at its end: plain data in, text or a table out.
 
 No ROS 2 and no output here: nodes/demo.py plays the videos and owns the screen.
 """
@@ -19,7 +19,7 @@ from topreward_ros.views.messages import Happening
 from topreward_ros.views.terminal import RANDOM_WARNING, number
 from topreward_ros.views.watch import WatchLog, event_line
 
-LAST_SCORE_S = 30.0  #: without a score after a video, until the last one is given up
+LAST_SCORE_S = 30.0  #: the last score of a video is awaited for so long without any score
 
 _OUTCOMES = ("SUCCESS", "FAILURE", "TIMEOUT", "ABORTED", "SCORER_ERROR", "STALE_IMAGES")
 

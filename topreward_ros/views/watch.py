@@ -55,7 +55,8 @@ class WatchLog:
     title: str = "topreward watch"
     waiting: str = "waiting for the first message ..."
     caption: str = ""  #: what a viewer is to look at; empty: nothing in particular
-    over: str = ""  #: id of the episode before, whose messages are ignored: heartbeats repeat its end
+    #: id of the episode before, whose messages are ignored: heartbeats repeat its last state
+    previous_episode_id: str = ""
     model: str = ""  #: from the monitor's info; empty before it came
     random_weights: bool = False
     warnings: tuple[str, ...] = ()  #: what is wrong with what arrives
@@ -74,13 +75,13 @@ class WatchLog:
 
     def successor(self, caption: str, waiting: str) -> WatchLog:
         """An empty log for the next episode of the same monitor."""
-        over = self.newest.episode_id if self.newest else self.over
+        previous = self.newest.episode_id if self.newest else self.previous_episode_id
         return WatchLog(
             topic=self.topic,
             title=self.title,
             waiting=waiting,
             caption=caption,
-            over=over,
+            previous_episode_id=previous,
             model=self.model,
             random_weights=self.random_weights,
             warnings=self.warnings,
@@ -88,7 +89,7 @@ class WatchLog:
 
     def add_progress(self, sample: Sample, now_s: float) -> bool:
         """Take a message; True when it carries a new score, False for a heartbeat or a change of state."""
-        if self.over and sample.episode_id == self.over:
+        if self.previous_episode_id and sample.episode_id == self.previous_episode_id:
             return False
         self.last_arrival_s = now_s
         self.advice = ()
@@ -118,7 +119,7 @@ class WatchLog:
 
     def add_event(self, event: Happening) -> bool:
         """Take an event; False for one of the episode before, which is ignored."""
-        if self.over and event.episode_id == self.over:
+        if self.previous_episode_id and event.episode_id == self.previous_episode_id:
             return False
         if event.type == "EPISODE_STARTED":
             self._start_ns = event.stamp_ns
@@ -341,7 +342,7 @@ def _numbers(log: WatchLog, sample: Sample, now_s: float, rows: int) -> Renderab
         (
             "first frame", number(sample.log_prob_static, 3, "nat"),
             "", "",
-            "heard", f"{log.silence_s(now_s, now_s):.1f} s ago",
+            "message", f"{log.silence_s(now_s, now_s):.1f} s ago",
         ),
     )  # fmt: skip
     for row in cells[:rows]:
