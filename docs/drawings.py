@@ -136,14 +136,14 @@ def tick() -> Drawing:
         ("out", "frames", "the prefix: max_frames at most, newest last", "", "", ""),
         ("model", "patches", "two frames each, with their mean time", "EpisodeCache.begin_tick",
          "an odd last frame makes a", "patch with itself"),
-        ("model", "features", "vision model, on patches that are new", "encode",
+        ("model", "features", "vision model, on patches that are new", "not_encoded, encode",
          "patches do not attend to one", "another, so they run as a batch"),
         ("model", "passes", "tokens of new patches and of all prompts", "EpisodeCache.prepare_passes",
          "prompts are a tree: what they", "share runs once, and none is kept"),
         ("model", "answers", "language model: log p(True), log p(False)", "Engine.answer",
          "all passes run as one; here is", "the one wait for the device"),
         ("out", "score", "mean over the prompts: r, with r_static", "Engine.read, end_tick",
-         "dashed: only where r_static", "is not known yet"),
+         "dashed: only after a thinning,", "or where r_static is not known yet"),
     )  # fmt: skip
     tops = [56 + 92 * number for number in range(len(steps))]
     for top, (kind, title, what, function, *notes) in zip(tops, steps, strict=True):
@@ -154,14 +154,15 @@ def tick() -> Drawing:
     for top in tops[:-1]:
         drawing.arrow((middle, top + 58), (middle, top + 92))
     for row, lines in (
-        (2, ("features of the patches", "of this prefix")),
+        (1, ("KV cache after thinning", "filled between ticks, swapped in")),
+        (2, ("features of the patches", "of this prefix; resized", "pixels of the newest patch")),
         (3, ("KV cache of the video", "rolled back, then extended")),
-        (4, ("KV cache of the still video", "the first frame, repeated")),
+        (4, ("KV cache of the static video", "the first frame, repeated")),
         (5, ("static baseline", "r_static by instruction and times")),
     ):
         drawing.box(side, tops[row] - 6, side_width, 70, "kept", *lines)
         if row != 4:
-            drawing.arrow((side, tops[row] + 29), (x + width, tops[row] + 29), both=True)
+            drawing.arrow((side, tops[row] + 29), (x + width, tops[row] + 29), both=True, dashed=row == 1)
     turn = x + width + 22
     drawing.arrow((side, tops[4] + 29), (turn, tops[4] + 29), (turn, tops[3] + 48), (x + width, tops[3] + 48),
                   both=True, dashed=True)  # fmt: skip
