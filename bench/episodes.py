@@ -24,7 +24,7 @@ from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.offline.engine_bench import RATE, SIZES, TASK, machine, make_video
 from topreward_ros.scoring.base import PrefixScore, ScorerError, ScorerSettings
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.registry import load_model
+from topreward_ros.scoring.registry import load_qwen3_vl
 from topreward_ros.views.bench import machine_line
 
 
@@ -40,7 +40,7 @@ def measure(options: argparse.Namespace, folder: str) -> tuple[dict[int, float],
         static_baseline=True,
         sample_rate=RATE,
     )
-    model, tokens, preprocessing, info = load_model(folder, settings)
+    model, tokens, preprocessing, info = load_qwen3_vl(folder, settings)
     scorers = {
         number: [
             Qwen3VLScorer(model, tokens, preprocessing, settings, info)

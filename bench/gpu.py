@@ -34,7 +34,7 @@ from topreward_ros.offline import engine_bench
 from topreward_ros.offline.engine_bench import RATE, TASK, Case, Row, capture_ahead, make_video, measure
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
 from topreward_ros.scoring.checkpoint.random_weights import TINY, Shape, rope, train_tokenizer
-from topreward_ros.scoring.device import give_back
+from topreward_ros.scoring.device import release_cached_memory
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question import prompts
 from topreward_ros.scoring.question.prompts import PromptTokens
@@ -81,10 +81,10 @@ SHAPES = {
 def make_model(of: Shape, device: torch.device, dtype: torch.dtype) -> tuple[Any, PromptTokens]:
     """A model with random weights on ``device``, and a tokenizer that knows the words of the prompts."""
     templates = read_templates("ten_prompts.txt")
-    wordings = [fill(template, TASK) for template in templates] + [
+    sentences = [fill(template, TASK) for template in templates] + [
         prompts.time_text(k / 4) for k in range(400)
     ]
-    tokenizer = train_tokenizer(wordings, min(1024, of.vocabulary))
+    tokenizer = train_tokenizer(sentences, min(1024, of.vocabulary))
     ids: dict[str, Any] = {
         f"{name}_token_id": tokenizer.token_to_id(token)
         for name, token in (
@@ -250,7 +250,7 @@ def main() -> None:
                 episodes.append(measure(Case(key, length, count), loaded, settings, (height, width)))
         del model, loaded
         gc.collect()
-        give_back(device)
+        release_cached_memory(device)
     title = f"{machine['processor']}, {dtype}, {width}x{height}, {options.frames} frames"
     Console().print(tick_table(ticks, title))
     if episodes:

@@ -19,6 +19,6 @@ def add_model(command: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def model_folder(name: str) -> Iterator[str]:
-    """The model ``name`` as `load_model` takes it; the random one is made here and removed afterwards."""
+    """The model ``name`` as `load_qwen3_vl` takes it; the random one is made here and removed afterwards."""
     with tempfile.TemporaryDirectory() as scratch:
         yield "embedded" if name == "embedded" else str(make_fifty_million(Path(scratch, name)))

@@ -39,7 +39,7 @@ from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
 from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million
 from topreward_ros.scoring.qwen3_vl.references import PlainForward
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.registry import load_model
+from topreward_ros.scoring.registry import load_qwen3_vl
 from topreward_ros.views.bench import machine_line
 
 NOISE_FRAMES = 8
@@ -52,7 +52,7 @@ class Subject(NamedTuple):
     """A model and what it looks at."""
 
     name: str
-    model: str  #: as `load_model` takes it
+    model: str  #: as `load_qwen3_vl` takes it
     max_pixels: int
     video: list[Frame]
 
@@ -100,7 +100,7 @@ def score(subject: Subject, dtype: str, quantization: str, threads: int) -> Scor
     settings = ScorerSettings.from_parameters(
         monitor_defaults() | changes | {"max_pixels": subject.max_pixels}
     )
-    loaded = load_model(subject.model, settings)
+    loaded = load_qwen3_vl(subject.model, settings)
 
     def episode(scorer: PrefixScorer) -> list[PrefixScore]:
         ends = range(1, len(subject.video) + 1)

@@ -30,7 +30,7 @@ from topreward_ros.offline.engine_bench import RATE, SIZES, TASK, machine, make_
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.question.templates import read_templates
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.registry import load_model
+from topreward_ros.scoring.registry import load_qwen3_vl
 from topreward_ros.views.bench import machine_line
 
 WITHOUT, AHEAD, WHEN_NEEDED = "no baseline", "baseline, worked ahead", "baseline, nothing ahead"
@@ -52,7 +52,7 @@ def measure(options: argparse.Namespace, folder: str) -> Ticks:
         static_baseline=True,
         sample_rate=RATE,
     )
-    model, tokens, preprocessing, info = load_model(folder, settings)
+    model, tokens, preprocessing, info = load_qwen3_vl(folder, settings)
     tokens = tokens.with_templates(read_templates("ten_prompts.txt")[: options.prompts])
     bare = replace(settings, static_baseline=False)
     scorers = {

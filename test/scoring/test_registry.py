@@ -337,7 +337,7 @@ def test_a_missing_weight_is_never_made_up(copy, settings):
         ({"quantization": "int8", "dtype": "float16"}, "int8 overflows in dtype float16: use dtype bfloat16"),
         ({"max_pixels": 0}, "max_pixels is 0"),
         ({"max_frames": 0}, "max_frames is 0"),
-        ({"threads": -1}, "threads is -1"),
+        ({"threads": -1}, "scorer_threads is -1"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(checkpoint, settings, changes, named):

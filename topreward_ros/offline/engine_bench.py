@@ -28,7 +28,7 @@ from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerSettings
 from topreward_ros.scoring.question.templates import read_templates
 from topreward_ros.scoring.qwen3_vl.references import PlainForward, PrefixCache
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.registry import LoadedModel, graph_runner_for, load_model
+from topreward_ros.scoring.registry import LoadedModel, graph_runner_for, load_qwen3_vl
 
 JSON_FORMAT = "topreward_bench/1"
 PREFIXES = 15
@@ -102,7 +102,7 @@ def run(cases: Sequence[Case], folders: dict[str, str | Path], threads: int) -> 
         settings = _settings(case, threads)
         if case.model not in loaded:
             loaded.clear()  # one at a time in memory
-            loaded[case.model] = load_model(str(folders[case.model]), settings)
+            loaded[case.model] = load_qwen3_vl(str(folders[case.model]), settings)
         yield measure(case, loaded[case.model], settings)
 
 

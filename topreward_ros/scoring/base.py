@@ -1,7 +1,7 @@
-"""What a scorer is: a pure function from a request (instruction and prefix) to log-probabilities.
+"""What a scorer is: it turns a request (instruction and prefix) into log-probabilities.
 
-A scorer may cache whatever it likes between calls, but no caller can tell: the same arguments give
-the same numbers, whatever was scored before. Episodes, thinning and clocks are not its business.
+What a scorer keeps between calls does not change them beyond rounding, unless memory runs out; then it scores
+fewer frames from then on. It decides no episode's begin or end and reads no clock.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ __all__ = [
     "ScorerInfo",
     "ScorerSettings",
     "SequentialScorer",
+    "check_frames",
     "in_a_line",
+    "quiet_logging",
+    "seconds_of",
 ]
 
 
-RANDOM_WEIGHTS = "random weights"  #: said wherever a person reads a number that they produced
+RANDOM_WEIGHTS = "random weights"  #: Shown beside every number from such weights.
 
 
 class ScorerError(UserError):
@@ -41,7 +44,7 @@ class ScorerError(UserError):
 
 
 def in_a_line(error: BaseException) -> str:
-    """Kind and first line of an error of somebody else's, to be quoted in ours."""
+    """Type and first line of a foreign error, to be quoted in our own message."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"
 
@@ -54,7 +57,7 @@ class ScorerInfo:
     revision: str  #: hub revision, or the SHA-256 of the weights
     random_weights: bool  #: True when the weights were never trained: the numbers mean nothing
     device: str  #: torch device, e.g. 'cpu' or 'cuda:0'
-    dtype: str  #: 'float32', 'bfloat16' or 'float16', and ', int8 weights' behind it where they are
+    dtype: str  #: 'float32', 'bfloat16' or 'float16'; quantized: followed by ', int8 weights'
     prompt_hash: str  #: SHA-256 over prompt templates and layout, first 16 hex digits
     max_pixels: int  #: pixels of one frame as the model sees it, at most
     instructions: tuple[str, ...] = ()  #: all that the model understands, see vocabulary.py; empty: any
@@ -62,7 +65,7 @@ class ScorerInfo:
 
 @dataclass(frozen=True, slots=True)
 class ScorerSettings:
-    """How to run a model. Defaults stand in config/monitor.yaml."""
+    """How to run a model. Defaults are in config/monitor.yaml."""
 
     device: str  #: 'auto', 'cpu', 'cuda', 'cuda:1' ...
     dtype: str  #: 'auto', 'float32', 'bfloat16' or 'float16'
@@ -74,7 +77,7 @@ class ScorerSettings:
     contrastive: bool = False  #: score True against False alone, see `answers`
     layout: str = "v4.57"  #: of the token stream, see `prompts.Framing`
     chat_template: bool = False  #: see `prompts.Framing`
-    sample_rate: float = 0.0  #: [Hz] at which frames come, so that times can be told as due; 0: as they are
+    sample_rate: float = 0.0  #: [Hz] at which frames are due, see `seconds_of`; 0: times as they are
     quantization: str = "none"  #: of the language model's weights: 'none' or 'int8', see `quantization`
     cuda_graphs: bool = True  #: capture ticks on a GPU, see `qwen3_vl.cuda_graphs`
 
@@ -99,7 +102,7 @@ class ScorerSettings:
 
 
 class PrefixScorer(ABC):
-    """Scores prefixes of an episode. Not thread-safe: one thread owns it."""
+    """Scores prefixes of episodes. Not thread-safe but for `info` and `memory_bytes`: one thread owns it."""
 
     info: ScorerInfo
 
@@ -107,11 +110,11 @@ class PrefixScorer(ABC):
     def score_all(self, requests: Sequence[ScoreRequest]) -> list[PrefixScore | ScorerError]:
         """Log-probabilities that the trajectories in the prefixes complete the instructions.
 
-        The requests are of different episodes, which share the work where the model can. Of each, the prefix
-        holds at least one frame, in order of stamps. Frames are told apart by identity (``is``), so passing
-        the same objects again lets the scorer reuse what it computed for them. An episode goes on with the
-        next call that has a prefix with the same first frame; one that is left out is forgotten. Where a
-        prefix cannot be scored, its error is given in the place of its score.
+        The requests are of different episodes, which share the work where the model can. Each prefix holds at
+        least one frame, in order of stamps. Frames are compared by identity (``is``): for an object that is
+        passed again, the scorer reuses what it computed. A prefix continues the episode of the last call that
+        has the same first frame; an episode without a request in a call is forgotten. A prefix that cannot be
+        scored gets its error in the place of a score.
         """
 
     def score(self, request: ScoreRequest) -> PrefixScore:
@@ -122,14 +125,14 @@ class PrefixScorer(ABC):
         return outcome
 
     def episodes_at_once(self) -> int:
-        """How many episodes `score_all` can hold, and is the faster for; fewer once memory ran out."""
+        """How many episodes one `score_all` can hold and gains speed from; fewer once memory ran out."""
         return 1
 
     def ahead(self, request: ScoreRequest) -> Iterator[None]:
-        """Work that later scores of the episode will need, in small steps: each ``next`` does one.
+        """Precompute what later scores of the episode need; each ``next`` does one small step.
 
-        ``request``: the one that was scored last. To be called while there is nothing to score; what was not
-        done in time is done when it is needed. Raises `ScorerError`.
+        ``request`` is the one that was scored last. Call it while there is nothing to score; a step that was
+        not done in time is done when a score needs it. Raises `ScorerError`.
         """
         yield from ()
 
@@ -144,7 +147,7 @@ class PrefixScorer(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give back memory (device memory above all). The scorer is unusable afterwards."""
+        """Free memory (device memory above all). The scorer is unusable afterwards."""
 
 
 class SequentialScorer(PrefixScorer):
@@ -166,7 +169,7 @@ class SequentialScorer(PrefixScorer):
 
 
 def check_frames(prefix: Sequence[Frame]) -> None:
-    """Raises `ScorerError` for no frames, and for an image that is no image."""
+    """Raise `ScorerError` for no frames, or for an image of wrong shape or dtype."""
     if not prefix:
         raise ScorerError("a prefix of no frames cannot be scored: pass at least one")
     for frame in prefix:
@@ -176,11 +179,11 @@ def check_frames(prefix: Sequence[Frame]) -> None:
 
 
 def seconds_of(prefix: Sequence[Frame], sample_rate: float = 0.0) -> list[float]:
-    """Times [s] since the first frame, as they are told to a model.
+    """Times [s] since the first frame, as they are written for a model.
 
-    A frame that was taken within a quarter of a period of when it was due, at ``sample_rate`` [Hz], is told
-    with the time when it was due, as the authors' code does for videos. So the jitter of a camera does not
-    turn 0.2 into 0.3 seconds, and what the baseline will need can be known before.
+    At ``sample_rate`` [Hz] a frame is due every period. A frame within a quarter period of its due time gets
+    the due time, as in the authors' code for videos, so that jitter does not turn 0.2 s into 0.3 s and the
+    baseline's times can be predicted. Without a rate (0) the times are those of the stamps.
     """
     start = prefix[0].stamp_ns
     seconds = [(frame.stamp_ns - start) / 1e9 for frame in prefix]
@@ -191,8 +194,8 @@ def seconds_of(prefix: Sequence[Frame], sample_rate: float = 0.0) -> list[float]
 
 
 @contextmanager
-def no_warnings() -> Iterator[None]:
-    """Hide what libraries log while they are imported; torchao names all kernels that it has for others."""
+def quiet_logging() -> Iterator[None]:
+    """Disable logging up to level WARNING, for libraries that log much while they are imported or load."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
     try:

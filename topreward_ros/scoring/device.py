@@ -1,4 +1,4 @@
-"""The device that a model runs on: copies to it, its free memory, and its errors when that runs out."""
+"""The device that a model runs on: copies to it, its free memory, and errors while it computes."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def _left_to_the_container(most: int) -> int:
 
 
 @contextmanager
-def errors_named(frames: int, forget: Callable[[], None]) -> Iterator[None]:
-    """Turn whatever fails in scoring ``frames`` frames into a `ScorerError`, or into `OutOfMemory`.
+def as_scorer_errors(frames: int, forget: Callable[[], None]) -> Iterator[None]:
+    """Turn any exception in scoring ``frames`` frames into a `ScorerError`, or into `OutOfMemory`.
 
-    ``forget`` is called before, to drop what is half done.
+    ``forget`` is called first, to drop caches that are only half updated.
     """
     try:
         yield
@@ -56,7 +56,7 @@ def errors_named(frames: int, forget: Callable[[], None]) -> Iterator[None]:
         forget()
         if not is_out_of_memory(error):
             raise ScorerError(f"the model failed on {frames} frames: {error}") from error
-        raise OutOfMemory from error  # memory is free when this, with the error's frames, is let go of
+        raise OutOfMemory from error  # it keeps the frames of its cause, and their tensors, until it is freed
 
 
 class OutOfMemory(Exception):
@@ -71,7 +71,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def give_back(device: torch.device) -> None:
-    """Return memory that PyTorch keeps for later use to ``device``."""
+def release_cached_memory(device: torch.device) -> None:
+    """Return memory that PyTorch has cached, and that no tensor uses, to ``device``."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

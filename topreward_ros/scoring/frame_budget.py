@@ -1,4 +1,4 @@
-"""How many frames of a prefix are scored: all of them, until memory runs out; then half as many."""
+"""The limit on scored frames, halved whenever memory runs out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class FrameBudget:
         return self._frames < self._settings.max_frames
 
     def within(self, request: ScoreRequest) -> ScoreRequest:
-        """``request`` as it is; once memory ran out, thinned as the episode's buffer would thin it."""
+        """``request`` as it is; once memory ran out, thinned to every second pair, whatever the window.
+
+        Where that is still too long, it is thinned again.
+        """
         if not self.is_lowered or len(request.prefix) <= self._frames:
             return request
         buffer = EpisodeBuffer(self._frames)
@@ -51,4 +54,9 @@ class FrameBudget:
         if budget < FEWEST_FRAMES:
             raise ScorerError(f"{said}: {fix}")
         self._frames = budget
-        _log.warning("%s: from now on at most %d are scored, every second pair goes; %s", said, budget, fix)
+        _log.warning(
+            "%s: from now on at most %d are scored, every second pair of frames is dropped; %s",
+            said,
+            budget,
+            fix,
+        )

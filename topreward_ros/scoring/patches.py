@@ -1,4 +1,4 @@
-"""From frames to pixel patches, number for number as the Qwen3-VL video processor makes them.
+"""From frames to pixel patches, with the same values as from the Qwen3-VL video processor.
 
 The processor itself is not used: it needs torchvision, and it chooses the frame size by the length of the
 video, which would change every pixel whenever the prefix grows. The size here depends on the first frame and
@@ -26,7 +26,7 @@ _LONGEST_SHAPE = 200  # long side by short side, the processor's limit
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """A checkpoint's numbers for pixels. The defaults are those of the released Qwen3-VL checkpoints."""
+    """Normalization and pixel budget from the checkpoint; the defaults are those of the released Qwen3-VL."""
 
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)  #: per channel, of values in 0..1
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -39,9 +39,9 @@ class Preprocessing:
 
 
 def read_preprocessing(folder: Path, required: bool = False) -> Preprocessing:
-    """Read the checkpoint's own preprocessor file. Raises `ScorerError` for one that makes no sense.
+    """Read the checkpoint's own preprocessor file. Raises `ScorerError` for one that is invalid.
 
-    A file for images only gives mean and deviation: its pixel budget is that of a single image. Without any
+    A file for images gives mean and deviation only: its pixel budget is that of a single image. Without any
     file the defaults hold, unless one is ``required``.
     """
     for name, is_video in (
@@ -65,7 +65,7 @@ def read_preprocessing(folder: Path, required: bool = False) -> Preprocessing:
             ) from error
     if required:
         raise ScorerError(
-            f"{folder} has no preprocessor_config.json, which tells what colours the model was trained on: "
+            f"{folder} has no preprocessor_config.json, which tells the normalization: "
             "copy all files of the checkpoint there"
         )
     _log.warning("%s has no preprocessor file: using the values of the released Qwen3-VL checkpoints", folder)
@@ -135,15 +135,15 @@ def frame_size(height: int, width: int, unit: int, max_pixels: int) -> tuple[int
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
     """``image`` (H, W, 3) uint8 as a uint8 tensor (3, height, width), resized bicubic with antialiasing."""
-    return resized(torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")), size)  # a copy
+    return resize_tensor(torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")), size)  # a copy
 
 
-def resized(planes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """As `resize`, from (3, H, W) uint8."""
-    if planes.shape[1:] == size:
-        return planes
+def resize_tensor(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """As `resize`, from a tensor (3, H, W) uint8."""
+    if image.shape[1:] == size:
+        return image
     # On uint8, as the processor does it: the result is rounded and clamped to 0..255.
-    return torch.nn.functional.interpolate(planes[None], size, mode="bicubic", antialias=True)[0]
+    return torch.nn.functional.interpolate(image[None], size, mode="bicubic", antialias=True)[0]
 
 
 def normalized(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
@@ -155,18 +155,23 @@ def normalized(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tens
 
 
 def cut(
-    first: torch.Tensor, second: torch.Tensor, preprocessing: Preprocessing, patch: int, merge: int
+    first: torch.Tensor, second: torch.Tensor, preprocessing: Preprocessing, patch_side: int, merge_side: int
 ) -> torch.Tensor:
-    """Cut two resized frames, each (3, height, width) uint8, into the vision model's input rows, float32.
+    """Cut two resized frames, each (3, height, width) uint8, into pixel patches: the vision model's input.
 
-    Rows go by blocks of ``merge`` x ``merge`` patches, so that the patches merged into one token are
-    neighbours; each holds one patch as (channel, frame, row, column).
+    ``patch_side``: of a pixel patch [pixels]; ``merge_side``: of the square that becomes one token [pixel
+    patches]. Returns (pixel patches, values) float32. The pixel patches of one token are neighbours; the
+    values of each are in the order channel, frame, row, column.
     """
     pixels = normalized(torch.stack([first, second]), preprocessing)  # (2, 3, height, width)
     _, _, height, width = pixels.shape
-    rows, columns = height // patch, width // patch
-    blocks = pixels.view(2, 3, rows // merge, merge, patch, columns // merge, merge, patch)
+    rows, columns = height // patch_side, width // patch_side  # of pixel patches
+    blocks = pixels.view(
+        *(2, 3),
+        *(rows // merge_side, merge_side, patch_side),
+        *(columns // merge_side, merge_side, patch_side),
+    )
     # (frame, channel, block row, row, y, block column, column, x)
     #   -> (block row, block column, row, column, channel, frame, y, x)
     blocks = blocks.permute(2, 5, 3, 6, 1, 0, 4, 7)
-    return blocks.reshape(rows * columns, 3 * 2 * patch * patch)
+    return blocks.reshape(rows * columns, 3 * 2 * patch_side * patch_side)

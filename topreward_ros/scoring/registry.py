@@ -1,15 +1,15 @@
 """From the name of a model to a scorer; whatever fails on the way is a `ScorerError`.
 
-Qwen3-VL, dense or of experts, is scored with incrementally (qwen3_vl/), any other model of images and text
-that transformers knows by whole forward passes (any_vlm/). How the name becomes a folder, and the folder a
-loaded model, stands in checkpoint/. PyTorch and transformers are imported when a model is loaded, so that
+Qwen3-VL, dense or a mixture of experts, is scored incrementally (qwen3_vl/), any other model of images and
+text that transformers knows by whole forward passes (any_vlm/). How the name becomes a folder, and the folder
+a loaded model, is in checkpoint/. PyTorch and transformers are imported when a model is loaded, so that
 importing this module costs nothing.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings, in_a_line
 from topreward_ros.scoring.checkpoint.checkpoint import (
@@ -19,10 +19,10 @@ from topreward_ros.scoring.checkpoint.checkpoint import (
     open_checkpoint,
 )
 from topreward_ros.scoring.checkpoint.load import (
-    check_settings,
-    check_vocabulary,
+    check_vocabulary_size,
     load_weights,
     quiet_transformers,
+    resolve_device_and_dtype,
     use_threads,
 )
 
@@ -63,15 +63,15 @@ def scorer_of(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScorer:
 
 
 def graph_runner_for(model: Qwen3VLForConditionalGeneration, settings: ScorerSettings) -> GraphRunner | None:
-    """What captures ticks as CUDA graphs; None where that cannot be, or is not wanted."""
+    """The runner that captures ticks as CUDA graphs; None where they cannot be captured or are not wanted."""
     from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
 
-    # Which experts a mixture runs depends on tensor values; a graph repeats the same kernels always.
+    # Which experts a mixture runs depends on tensor values; a graph always repeats the same kernels.
     fits = model.device.type == "cuda" and model.config.model_type in CAPTURABLE
     return GraphRunner(model.device) if settings.cuda_graphs and fits else None
 
 
-def load_model(model: str, settings: ScorerSettings) -> LoadedModel:
+def load_qwen3_vl(model: str, settings: ScorerSettings) -> LoadedModel:
     """What the scorer of a Qwen3-VL is made of; arguments and errors as `load_scorer`."""
     return _load_incremental(open_checkpoint(model), settings)
 
@@ -87,9 +87,9 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings) -> Loade
     if not checkpoint.is_incremental:
         raise ScorerError(
             f"{folder} holds a model of type {checkpoint.model_type!r}: only {' and '.join(INCREMENTAL)} can "
-            "be scored with incrementally"
+            "be scored incrementally"
         )
-    device, dtype = check_settings(settings, checkpoint)
+    device, dtype = resolve_device_and_dtype(settings, checkpoint)
     templates = read_templates(settings.prompts)
     if checkpoint.notes.wordings and templates != (PAPER,):
         _log.warning(
@@ -105,12 +105,13 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings) -> Loade
             f"{folder}: config.json has video_token_id {config['video_token_id']}, the tokenizer has "
             f"{tokens.video_pad}: they belong to different models"
         )
-    check_vocabulary(checkpoint)
+    check_vocabulary_size(checkpoint)
     pixels = checkpoint.frame_pixels(settings)
     use_threads(settings.threads)
-    loaded = load_weights(
+    weights = load_weights(
         checkpoint, device=device, dtype=dtype, quantization=settings.quantization, attn_implementation="sdpa"
     )
+    loaded = cast("Qwen3VLForConditionalGeneration", weights)  # `is_incremental`: or one of experts
     _log.info("attention of the language model on %s in %s: %s", device, dtype, kernels_of(device, dtype))
     check_memory(loaded, settings, pixels)
     info = _info(checkpoint, loaded, settings, prompt_hash=prompt_hash(templates, framing), max_pixels=pixels)
@@ -118,15 +119,15 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings) -> Loade
 
 
 def _load_any(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScorer:
-    """`scorer_of` for a model that is not scored with incrementally."""
+    """`scorer_of` for a model that is not scored incrementally."""
     from topreward_ros.scoring.any_vlm.scorer import TransformersVlmScorer
     from topreward_ros.scoring.question.templates import read_templates
 
-    device, dtype = check_settings(settings, checkpoint)
+    device, dtype = resolve_device_and_dtype(settings, checkpoint)
     templates = read_templates(settings.prompts)
     family = read_family(checkpoint, settings)
-    family.answers(templates, settings.chat_template)  # before the weights, which take long
-    check_vocabulary(checkpoint)
+    family.answer_tokens(templates, settings.chat_template)  # before the weights, which take long
+    check_vocabulary_size(checkpoint)
     use_threads(settings.threads)
     loaded: Any = load_weights(checkpoint, device=device, dtype=dtype, quantization=settings.quantization)
     info = _info(
@@ -146,7 +147,7 @@ def _load_any(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScorer:
 
 
 def read_family(checkpoint: Checkpoint, settings: ScorerSettings) -> Family:
-    """How to show a video to a model that is not scored with incrementally, and how to ask it.
+    """The family that makes the inputs of a model that is not scored incrementally.
 
     Reads no weights. Raises `ScorerError`.
     """
@@ -176,14 +177,14 @@ def read_family(checkpoint: Checkpoint, settings: ScorerSettings) -> Family:
 def _info(
     checkpoint: Checkpoint, loaded: Any, settings: ScorerSettings, *, prompt_hash: str, max_pixels: int
 ) -> ScorerInfo:
-    from topreward_ros.scoring.checkpoint.quantization import described
+    from topreward_ros.scoring.checkpoint.quantization import precision_text
 
     return ScorerInfo(
         model_id=checkpoint.name,
         revision=checkpoint.revision,
         random_weights=checkpoint.has_random_weights,
         device=str(loaded.device),
-        dtype=described(str(loaded.dtype).removeprefix("torch."), settings.quantization),
+        dtype=precision_text(str(loaded.dtype).removeprefix("torch."), settings.quantization),
         prompt_hash=prompt_hash,
         max_pixels=max_pixels,
         instructions=checkpoint.notes.wordings,

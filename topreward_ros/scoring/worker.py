@@ -1,9 +1,9 @@
 """A thread that scores, so that no ROS callback ever waits for a model.
 
-One slot: a newer request replaces one that has not begun. While there is none, the scorer works ahead. A
-generation number: an answer to a request from before `ScoringWorker.start_generation` is thrown away, so a
-late score can never reach the next episode. A scorer that fails is reported and tried again with the next
-request, after a pause that doubles with every failure in a row.
+There is one slot for a request: a newer one replaces one that has not begun. While the slot is empty, the
+scorer works ahead. Requests have a generation: an answer to a request from before
+`ScoringWorker.start_generation` is dropped, so a late score can never reach the next episode. A failure is
+reported, and the next request is tried after a pause that doubles with every failure in a row.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class ScoringWorker:
             self._wake.notify()
 
     def start_generation(self) -> None:
-        """Drop what waits, from now on every answer to what was asked before, and any back-off."""
+        """Drop the pending request and every answer to an earlier one, and end the pause after a failure."""
         with self._wake:
             self._generation += 1
             self._pending = None
@@ -119,16 +119,16 @@ class ScoringWorker:
         self.scorer.close()
 
     def _work_ahead(self, request: ScoreRequest) -> None:
-        """Let the scorer do what it will need, step by step, until there is something to score."""
+        """Let the scorer precompute, step by step, until there is a request to score."""
         try:
             for _ in self.scorer.ahead(request):
                 with self._wake:
                     if self._pending is not None or self._stopping:
                         return
-        except ScorerError as error:  # it will come again where it matters, with a request to answer
+        except ScorerError as error:  # if it matters, it recurs when a request is scored
             _LOG.debug("working ahead failed: %s", error)
         except Exception:  # as in `_score`
-            _LOG.exception("the scorer failed in a way that it does not know")
+            _LOG.exception("unexpected error in the scorer")
 
     def _back_off(self, failed: bool) -> None:
         self._pause_s = min(max(2.0 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if failed else 0.0
@@ -153,7 +153,7 @@ class ScoringWorker:
         except ScorerError as exc:
             error = str(exc)
         except Exception as exc:  # a scorer must never take the robot's node down
-            _LOG.exception("the scorer failed in a way that it does not know")
+            _LOG.exception("unexpected error in the scorer")
             error = f"{type(exc).__name__}: {exc}"
         self.counts.scored += not error
         self.counts.failed += bool(error)

@@ -41,7 +41,7 @@ from topreward_ros.scoring.checkpoint.random_weights import (
 from topreward_ros.scoring.question.templates import PAPER, fill, read_templates
 from topreward_ros.scoring.qwen3_vl.references import PlainForward
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.registry import load_model, load_scorer
+from topreward_ros.scoring.registry import load_qwen3_vl, load_scorer
 
 asked = ScoreRequest.of_frames  # a request for all of some frames
 
@@ -655,7 +655,7 @@ def test_numbers_in_words():
     assert {number: in_words(number) for number in known} == known
 
 
-# ---- what cannot be scored with ------------------------------------------------------------------------
+# ---- what is not supported -----------------------------------------------------------------------------
 
 
 def copy_of(folder: Path, tmp_path: Path) -> Path:
@@ -708,7 +708,7 @@ def test_a_type_that_transformers_does_not_know_is_refused(folders, settings, tm
 def test_the_layout_of_another_library_is_told_from_that_of_transformers(folders, settings, tmp_path):
     folder = copy_of(folders("internvl"), tmp_path)
     edit(folder / "config.json", model_type="internvl_chat")
-    with pytest.raises(ScorerError, match="in the layout of transformers, whose name on the hub ends in -hf"):
+    with pytest.raises(ScorerError, match="in the format of transformers, whose name on the hub ends in -hf"):
         load_scorer(str(folder), settings)
 
 
@@ -730,7 +730,11 @@ def test_a_processor_that_needs_what_is_not_installed_is_named(folders, settings
 @pytest.mark.parametrize(
     ("family", "file", "named"),
     [
-        ("internvl", "preprocessor_config.json", "no preprocessor_config.json, which tells what colours"),
+        (
+            "internvl",
+            "preprocessor_config.json",
+            "no preprocessor_config.json, which tells the normalization",
+        ),
         ("llava", "processor_config.json", "processor"),
         ("smolvlm", "model.safetensors", "no weights"),
     ],
@@ -828,7 +832,7 @@ def test_models_of_other_families_are_described_and_checked(folders):
     assert all(point.score.log_prob < 0 for point in result.curve.points)
 
 
-# ---- experts, which are scored with incrementally ------------------------------------------------------
+# ---- experts, which are scored incrementally -----------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -854,7 +858,7 @@ def test_a_mixture_of_experts_is_scored_incrementally_and_exactly(
     with caplog.at_level(logging.WARNING):
         scorer = load_scorer(str(experts), many)
     assert isinstance(scorer, Qwen3VLScorer) and not caplog.records
-    loaded = load_model(str(experts), many)
+    loaded = load_qwen3_vl(str(experts), many)
     assert isinstance(loaded.model, transformers.Qwen3VLMoeForConditionalGeneration)
     plain = PlainForward(loaded.model, loaded.tokens, loaded.preprocessing, loaded.info)
     video = make_video(12, 64, 96)

@@ -330,7 +330,7 @@ def test_memory_that_runs_out_takes_the_graphs_with_it(new_scorer, video, monkey
     held: list[int] = []
     monkeypatch.setattr(
         qwen3_vl,
-        "give_back",
+        "release_cached_memory",
         lambda _device: held.append(sum(len(cache._graphs) for cache in graphs._caches)),
     )
     scorer.score(asked(TASK, video[:13]))

@@ -16,7 +16,7 @@ from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.base import ScorerError, ScorerSettings
 from topreward_ros.scoring.qwen3_vl.references import PlainForward
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.registry import load_model, load_scorer
+from topreward_ros.scoring.registry import load_qwen3_vl, load_scorer
 
 asked = ScoreRequest.of_frames  # a request for all of some frames
 
@@ -61,7 +61,7 @@ def test_scores_are_those_of_a_plain_forward_pass_in_the_same_precision(
     if quantization == "int8":
         pytest.importorskip("torchao")
     changed = replace(settings, dtype=dtype, quantization=quantization)
-    loaded, video = load_model(str(checkpoint), changed), make_video(7, 64, 96)
+    loaded, video = load_qwen3_vl(str(checkpoint), changed), make_video(7, 64, 96)
     scorer, plain = Qwen3VLScorer(*loaded[:3], changed, loaded.info), PlainForward(*loaded)
     exact = load_scorer(str(checkpoint), settings)
     for count in range(1, 8):
@@ -78,7 +78,7 @@ def test_scores_are_those_of_a_plain_forward_pass_in_the_same_precision(
 def test_weights_of_the_language_models_layers_are_in_8_bits_and_no_others(checkpoint, settings):
     pytest.importorskip("torchao")
     precision = torch.get_float32_matmul_precision()
-    loaded = load_model(str(checkpoint), replace(settings, quantization="int8"))
+    loaded = load_qwen3_vl(str(checkpoint), replace(settings, quantization="int8"))
     assert loaded.info.dtype == "float32, int8 weights"
     assert torch.get_float32_matmul_precision() == precision
     kinds = {name: type(weight).__name__ for name, weight in loaded.model.named_parameters()}

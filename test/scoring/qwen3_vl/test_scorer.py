@@ -431,7 +431,7 @@ def test_what_filled_the_memory_is_free_when_it_is_given_back(new_scorer, make_v
     free: list[bool] = []
     scorer = new_scorer(max_frames=16)
     monkeypatch.setattr(VideoCache, "_prepare_video", fills_the_memory)
-    monkeypatch.setattr(qwen3_vl, "give_back", lambda _device: free.append(held[-1]() is None))
+    monkeypatch.setattr(qwen3_vl, "release_cached_memory", lambda _device: free.append(held[-1]() is None))
     with pytest.raises(ScorerError, match="out of memory"):
         scorer.score(asked(TASK, make_video(16, 32, 32)))
     assert free and all(free)

@@ -1,10 +1,13 @@
 """A family of models: how a video and the questions about it become the inputs of a model.
 
-The stream is that of the method: the user's turn is opened, then come the video and the question, and nothing
-after it; with ``chat_template`` that turn is closed and the assistant's is opened. No part of the
-instruction is read as structure: see `Family.escaped`. The model type in config.json chooses the family:
-video_families.py has those that need no processor, image_family.py the one for all other types. The model is
-run in scorer.py.
+The stream ends with the question, so that the answer is the next token. With ``chat_template`` the user's
+turn is closed after the question, and the assistant's is opened. What comes before the question depends on
+the family: most open the user's turn and then show the video, as the method's authors do; Molmo2 shows the
+video first, and `ImageFamily` follows the processor's chat template. No part of the instruction is read as
+structure: see `Family.escaped`.
+
+The model type in config.json chooses the family: video_families.py has those that need no processor,
+image_family.py the one for all other types. The model is run in scorer.py.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.question.answers import answer_token
 from topreward_ros.scoring.question.prompts import ANSWERS, CHAT_ANSWERS, MAX_INSTRUCTION, encodable
-from topreward_ros.scoring.question.templates import PLACE, fill
+from topreward_ros.scoring.question.templates import INSTRUCTION_PLACEHOLDER, fill
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -29,20 +32,23 @@ Inputs = dict[str, torch.Tensor]  #: keyword arguments of a model's forward pass
 
 
 class Video(NamedTuple):
-    """Frames in order, and when each was taken."""
+    """Frames in order, and the time of each."""
 
     frames: tuple[Frame, ...]
     seconds: tuple[float, ...]  #: since the first frame, as they are written for the model
 
-    def still(self) -> Video:
+    def static(self) -> Video:
         """The first frame, repeated at the same times."""
         return Video(self.frames[:1] * len(self.frames), self.seconds)
 
 
 class Family(ABC):
-    """What a scorer needs to know about a model. Raises `ScorerError` for a folder that lacks part of it."""
+    """Makes the inputs of models of one type, and knows the tokens of their answers.
 
-    tells_times = True  #: whether what the model reads depends on the times of the frames
+    Making a family raises `ScorerError` where the checkpoint's folder lacks something that it needs.
+    """
+
+    uses_times = True  #: whether what the model reads depends on the times of the frames
 
     def __init__(self, model_type: str, tokenizer: Tokenizer, max_pixels: int) -> None:
         self.model_type = model_type
@@ -54,15 +60,15 @@ class Family(ABC):
         """The model's inputs for each of ``questions``, as tensors on the CPU."""
 
     @abstractmethod
-    def sketch(self) -> str:
+    def prompt_skeleton(self) -> str:
         """The text before the question about a video of two frames, for the prompt hash.
 
-        The number of tokens that stand for a frame is left out of it.
+        It does not depend on the number of placeholders per frame.
         """
 
     @abstractmethod
-    def closing(self) -> str:
-        """The text between question and answer when the question is asked as a chat."""
+    def chat_suffix(self) -> str:
+        """The text between question and answer with ``chat_template``."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -78,14 +84,14 @@ class Family(ABC):
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
-    def answers(self, templates: Sequence[str], chat_template: bool) -> tuple[int, int]:
-        """The tokens of the true and the false answer. Raises `ScorerError` for a tokenizer without them."""
-        closing = self.closing() if chat_template else ""
-        questions = [fill(template, "lift") + closing for template in templates]
+    def answer_tokens(self, templates: Sequence[str], chat_template: bool) -> tuple[int, int]:
+        """Token ids of the true and the false answer. Raises `ScorerError` for a tokenizer without them."""
+        chat_suffix = self.chat_suffix() if chat_template else ""
+        questions = [fill(template, "lift") + chat_suffix for template in templates]
         # After a line break or a space the answer does not begin with a space of its own.
         true, false = (
             answer_token(self.encode, questions, answer)
-            for answer in (CHAT_ANSWERS if closing[-1:].isspace() else ANSWERS)
+            for answer in (CHAT_ANSWERS if chat_suffix[-1:].isspace() else ANSWERS)
         )
         if true == false:
             raise ScorerError(
@@ -96,13 +102,13 @@ class Family(ABC):
 
     def prompt_hash(self, templates: Sequence[str], chat_template: bool) -> str:
         """First 16 hex digits of a SHA-256 over what decides the stream beside video and instruction."""
-        closing = self.closing() if chat_template else ""
-        questions = [fill(template, PLACE) + closing for template in templates]
-        parts = [self.model_type, self.sketch(), *questions, *ANSWERS, str(MAX_INSTRUCTION)]
+        chat_suffix = self.chat_suffix() if chat_template else ""
+        questions = [fill(template, INSTRUCTION_PLACEHOLDER) + chat_suffix for template in templates]
+        parts = [self.model_type, self.prompt_skeleton(), *questions, *ANSWERS, str(MAX_INSTRUCTION)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def planes_of(frame: Frame) -> torch.Tensor:
+def chw_tensor(frame: Frame) -> torch.Tensor:
     """A copy of the image as a tensor (3, height, width) uint8."""
     return torch.from_numpy(frame.image.transpose(2, 0, 1).copy(order="C"))
 

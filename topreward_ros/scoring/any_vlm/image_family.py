@@ -1,7 +1,7 @@
-"""The family of every model that has none of its own: each frame is an image for the checkpoint's processor.
+"""The family of all types that are not in video_families.py: the checkpoint's processor makes the inputs.
 
-Where that processor needs a package that is not installed, torchvision above all, its error says so. It runs
-again for every question.
+Each frame is an image to that processor, which runs again for every question. Where it needs a package that
+is not installed, torchvision above all, its error says so.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from topreward_ros.scoring import patches
-from topreward_ros.scoring.any_vlm.family import Family, Inputs, Video, planes_of
+from topreward_ros.scoring.any_vlm.family import Family, Inputs, Video, chw_tensor
 from topreward_ros.scoring.any_vlm.video_families import FAMILIES
 from topreward_ros.scoring.base import ScorerError, in_a_line
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_MARK = "THE-QUESTION"  # takes the question's place while the chat template runs
+_MARK = "THE-QUESTION"  # replaces the question while the chat template runs
 
 
 class ImageFamily(Family):
     """The stream that the processor's chat template makes, cut after the question."""
 
-    tells_times = False
+    uses_times = False
 
     def __init__(self, folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> None:
         super().__init__(config.model_type, tokenizer, max_pixels)
         self._processor = _read_processor(folder, self.model_type)
         self._render = lru_cache(maxsize=256)(self._make_render)
 
-    def sketch(self) -> str:
-        """See `Family.sketch`; the text is that before the processor writes out the tokens of the images."""
+    def prompt_skeleton(self) -> str:
+        """See `Family.prompt_skeleton`; the processor later expands the token of each image into many."""
         return self._render(2)[0]
 
-    def closing(self) -> str:
-        """See `Family.closing`."""
-        closing = self._render(2)[1]
-        if not closing:
+    def chat_suffix(self) -> str:
+        """See `Family.chat_suffix`."""
+        chat_suffix = self._render(2)[1]
+        if not chat_suffix:
             raise ScorerError(
                 f"chat_template is true, and the model of type {self.model_type!r} has no chat template: set "
                 "it to false, or put the checkpoint's chat_template.jinja into its folder"
             )
-        return closing
+        return chat_suffix
 
     def encode(self, text: str) -> list[int]:
         """See `Family.encode`; the processor's tokenizer may differ from tokenizer.json in details."""
@@ -54,7 +54,7 @@ class ImageFamily(Family):
 
     def inputs(self, video: Video, questions: Sequence[str]) -> Iterator[Inputs]:
         """See `Family.inputs`."""
-        images = [self._bounded(planes).permute(1, 2, 0).numpy() for planes in map(planes_of, video.frames)]
+        images = [self._bounded(image).permute(1, 2, 0).numpy() for image in map(chw_tensor, video.frames)]
         before, _ = self._render(len(video.frames))
         begin = getattr(self._processor.tokenizer, "bos_token", None)
         for question in questions:
@@ -70,31 +70,31 @@ class ImageFamily(Family):
             if lists := [name for name in made if name.startswith("pixel") and name not in inputs]:
                 raise ScorerError(
                     f"the processor of the model of type {self.model_type!r} gives {lists[0]} as no tensor: "
-                    "models of this type cannot be scored with"
+                    "models of this type are not supported"
                 )
             if inputs["input_ids"][0, -1] != self.encode(question)[-1]:
                 raise ScorerError(
-                    f"the processor of the model of type {self.model_type!r} writes on behind the question, "
-                    "where the answer must stand: models of this type cannot be scored with"
+                    f"the processor of the model of type {self.model_type!r} adds text after the question, "
+                    "where the answer must come: models of this type are not supported"
                 )
             yield inputs
 
-    def _bounded(self, planes: torch.Tensor) -> torch.Tensor:
-        """A frame shrunk to ``max_pixels``; any other resizing is left to the processor."""
-        height, width = planes.shape[1:]
+    def _bounded(self, image: torch.Tensor) -> torch.Tensor:
+        """A frame (3, height, width) shrunk to ``max_pixels``; the processor does any other resizing."""
+        height, width = image.shape[1:]
         if height * width <= self.max_pixels:
-            return planes
-        return patches.resized(planes, patches.frame_size(height, width, 1, self.max_pixels))
+            return image
+        return patches.resize_tensor(image, patches.frame_size(height, width, 1, self.max_pixels))
 
     def _make_render(self, count: int) -> tuple[str, str]:
-        """The texts before and after the question in a chat about ``count`` images."""
+        """The texts before and after the question in a chat about ``count`` images. Raises `ScorerError`."""
         image, processor = {"type": "image"}, self._processor
         if not getattr(processor, "chat_template", None):
             token = getattr(processor, "image_token", None)
             if not token:
                 raise ScorerError(
                     f"the processor of the model of type {self.model_type!r} has neither a chat template nor "
-                    "an image token, which tell how to show it a video: such models cannot be scored with"
+                    "an image token, which tell how to show it a video: such models are not supported"
                 )
             return token * count, ""
         chat = [{"role": "user", "content": [*[image] * count, {"type": "text", "text": _MARK}]}]
@@ -103,7 +103,7 @@ class ImageFamily(Family):
         except Exception as error:  # a template may raise anything
             raise ScorerError(
                 f"the chat template of the model of type {self.model_type!r} fails on several images "
-                f"({in_a_line(error)}): models of this type cannot be scored with"
+                f"({in_a_line(error)}): models of this type are not supported"
             ) from error
         before, found, after = text.partition(_MARK)
         if not found:

@@ -1,9 +1,9 @@
 """Scoring with any image-text-to-text model of transformers: one whole forward pass per prefix and prompt.
 
 The question is that of `qwen3_vl`, in the token stream of the model's family (family.py). The numbers mean
-the same: mean of log p(" True") over the prompts, log p(" False") beside it, and the baseline of the first
-frame repeated. A pass reuses nothing of those before but resized frames and baselines, so the cost of a score
-grows with the length of the episode. `qwen3_vl` is the fast way, for Qwen3-VL alone.
+the same: mean of log p(" True") over the prompts, log p(" False") beside it, and the static baseline. Passes
+share nothing but static baselines and, in families that resize frames themselves (video_families.py), resized
+frames; so the cost of a score grows with the length of the episode. `qwen3_vl` is the fast way, for Qwen3-VL.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from topreward_ros.scoring.base import (
     check_frames,
     seconds_of,
 )
-from topreward_ros.scoring.device import OutOfMemory, errors_named, give_back
+from topreward_ros.scoring.device import OutOfMemory, as_scorer_errors, release_cached_memory
 from topreward_ros.scoring.frame_budget import FrameBudget
 from topreward_ros.scoring.question.answers import read_answers
 from topreward_ros.scoring.question.prompts import InstructionReader, written_time
 from topreward_ros.scoring.question.templates import fill
-from topreward_ros.scoring.static_scores import BaselineKey, StaticScores
+from topreward_ros.scoring.static_baselines import BaselineKey, StaticBaselines
 
 
 class TransformersVlmScorer(SequentialScorer):
@@ -46,27 +46,27 @@ class TransformersVlmScorer(SequentialScorer):
         self._family = family
         self._templates = tuple(templates)
         self._settings = settings
-        self._answers = family.answers(templates, settings.chat_template)
-        self._closing = family.closing() if settings.chat_template else ""
+        self._answer_tokens = family.answer_tokens(templates, settings.chat_template)
+        self._chat_suffix = family.chat_suffix() if settings.chat_template else ""
         self._reader = InstructionReader()
         self._budget = FrameBudget(info, settings)
-        known = inspect.signature(model.forward).parameters
-        self._options = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        parameters = inspect.signature(model.forward).parameters
+        self._options = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
         self._forget()
 
     def _forget(self) -> None:
         self._family.forget()
-        self._static_scores = StaticScores()
+        self._static_baselines = StaticBaselines()
 
     def score_one(self, request: ScoreRequest) -> PrefixScore:
         """See `PrefixScorer.score`."""
         check_frames(request.prefix)
         while True:
-            kept = self._budget.within(request)
-            frames = len(kept.prefix)
-            with suppress(OutOfMemory), errors_named(frames, self._forget), torch.inference_mode():
-                return self._score(kept.instruction, kept.prefix)
-            give_back(self._model.device)
+            thinned = self._budget.within(request)
+            frames = len(thinned.prefix)
+            with suppress(OutOfMemory), as_scorer_errors(frames, self._forget), torch.inference_mode():
+                return self._score(thinned.instruction, thinned.prefix)
+            release_cached_memory(self._model.device)
             self._budget.lower(frames)
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class TransformersVlmScorer(SequentialScorer):
         self._forget()
         device = self._model.device
         del self._model
-        give_back(device)
+        release_cached_memory(device)
 
     def _score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
         times = seconds_of(prefix, self._settings.sample_rate)
@@ -87,10 +87,10 @@ class TransformersVlmScorer(SequentialScorer):
     def _ask(self, instruction: str, video: Video) -> PrefixScore:
         """The score of ``video`` without a baseline."""
         text = self._family.escaped(self._reader.cut(instruction))
-        questions = [fill(template, text) + self._closing for template in self._templates]
+        questions = [fill(template, text) + self._chat_suffix for template in self._templates]
         answers = torch.stack([self._run(inputs) for inputs in self._family.inputs(video, questions)])
-        seen = f"{len(video.frames)} frames"
-        return read_answers(answers, self._settings.contrastive, seen, self._model.dtype)
+        context = f"{len(video.frames)} frames"
+        return read_answers(answers, self._settings.contrastive, context, self._model.dtype)
 
     def _run(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Log-probabilities (2,) of the true and the false answer as the next token after a stream."""
@@ -101,13 +101,13 @@ class TransformersVlmScorer(SequentialScorer):
         }
         logits = self._model(**given, **self._options, use_cache=False).logits  # (1, tokens, vocabulary)
         log_probs: torch.Tensor = logits[0, -1].float().log_softmax(-1)
-        return log_probs[list(self._answers)]
+        return log_probs[list(self._answer_tokens)]
 
     def _static(self, instruction: str, video: Video) -> float:
-        """Log p(True) of ``video`` with its first frame in the place of every frame."""
-        self._static_scores.use_start(video.frames[0])
-        times = video.seconds if self._family.tells_times else ()
+        """The static baseline of ``video`` [nat], see `Video.static`."""
+        self._static_baselines.use_start(video.frames[0])
+        times = video.seconds if self._family.uses_times else ()
         key: BaselineKey = (instruction, len(video.frames), *times)
-        if key not in self._static_scores:
-            self._static_scores[key] = self._ask(instruction, video.still()).log_prob
-        return self._static_scores[key]
+        if key not in self._static_baselines:
+            self._static_baselines[key] = self._ask(instruction, video.static()).log_prob
+        return self._static_baselines[key]

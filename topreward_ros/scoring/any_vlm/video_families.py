@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring import patches
-from topreward_ros.scoring.any_vlm.family import Family, Inputs, Video, planes_of
+from topreward_ros.scoring.any_vlm.family import Family, Inputs, Video, chw_tensor
 from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.patches import read_preprocessing
 
@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
 
 class VideoFamily(Family):
-    """What these families have in common."""
+    """What these families have in common.
 
-    placeholder: ClassVar[str]  #: token in whose places the model puts the features of the video
+    A part of a video is what has placeholders of its own: a frame, or in `Qwen2Family` a pair of frames.
+    """
+
+    placeholder: ClassVar[str]  #: token whose embeddings the model replaces by features of the video
     tokens: ClassVar[tuple[str, ...]]  #: the other added tokens of the stream
-    chat_closing = "<|im_end|>\n<|im_start|>assistant\n"
+    chat_suffix_text = "<|im_end|>\n<|im_start|>assistant\n"
 
     def __init__(self, folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> None:
         super().__init__(config.model_type, tokenizer, max_pixels)
@@ -44,44 +47,44 @@ class VideoFamily(Family):
                 )
 
     @abstractmethod
-    def before(self, seconds: Sequence[float], pads: int) -> str:
-        """The text before the question, with ``pads`` placeholders for each part of the video."""
+    def before(self, seconds: Sequence[float], placeholders: int) -> str:
+        """The text before the question, with ``placeholders`` placeholders for each part of the video."""
 
     @abstractmethod
-    def pads(self, frame: Frame) -> int:
-        """Placeholders for each part of a video that begins with ``frame``."""
+    def placeholders(self, frame: Frame) -> int:
+        """How many placeholders each part has, in a video with the first frame ``frame``."""
 
     @abstractmethod
-    def see(self, video: Video) -> Inputs:
+    def pixel_inputs(self, video: Video) -> Inputs:
         """The model's inputs for the pixels of ``video``."""
 
     @abstractmethod
-    def resize(self, planes: torch.Tensor) -> torch.Tensor:
+    def resize(self, image: torch.Tensor) -> torch.Tensor:
         """A frame (3, height, width) uint8 at the size at which the model sees it."""
 
-    def of_ids(self, ids: torch.Tensor) -> Inputs:
+    def inputs_from_ids(self, ids: torch.Tensor) -> Inputs:
         """Further inputs that follow from the token ids (1, tokens)."""
         return {}
 
     def inputs(self, video: Video, questions: Sequence[str]) -> Iterator[Inputs]:
         """See `Family.inputs`."""
-        seen = self.see(video)
-        before = self.before(video.seconds, self.pads(video.frames[0]))
+        pixels = self.pixel_inputs(video)
+        before = self.before(video.seconds, self.placeholders(video.frames[0]))
         for question in questions:
             ids = torch.tensor([self.encode(before + question)])
-            yield {"input_ids": ids, **seen, **self.of_ids(ids)}
+            yield {"input_ids": ids, **pixels, **self.inputs_from_ids(ids)}
 
     def encode(self, text: str) -> list[int]:
         """See `Family.encode`."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def sketch(self) -> str:
-        """See `Family.sketch`."""
+    def prompt_skeleton(self) -> str:
+        """See `Family.prompt_skeleton`."""
         return self.before((0.0, 0.5), 1)
 
-    def closing(self) -> str:
-        """See `Family.closing`."""
-        return self.chat_closing
+    def chat_suffix(self) -> str:
+        """See `Family.chat_suffix`."""
+        return self.chat_suffix_text
 
     def forget(self) -> None:
         """See `Family.forget`."""
@@ -100,21 +103,21 @@ class VideoFamily(Family):
 
     def _pixels_of(self, video: Video) -> torch.Tensor:
         """All frames at the size at which the model sees them, (frames, 3, height, width) uint8."""
-        kept = {}
+        resized = {}
         for frame in video.frames:
-            if frame not in kept:
-                known = self._resized.get(frame)
-                kept[frame] = known if known is not None else self.resize(planes_of(frame))
-        if len(kept) > 1:  # else a still video, after which the frames of the real one are needed again
-            self._resized = kept
-        return torch.stack([kept[frame] for frame in video.frames])
+            if frame not in resized:
+                cached = self._resized.get(frame)
+                resized[frame] = cached if cached is not None else self.resize(chw_tensor(frame))
+        if len(resized) > 1:  # not for a static video: the next one has the frames of the episode again
+            self._resized = resized
+        return torch.stack([resized[frame] for frame in video.frames])
 
     def _normalized(self, pixels: torch.Tensor) -> torch.Tensor:
         return patches.normalized(pixels, self._preprocessing)
 
 
 class Qwen2Family(VideoFamily):
-    """Qwen2-VL and Qwen2.5-VL: two frames are one step of a video; their size keeps the camera's aspect."""
+    """Qwen2-VL and Qwen2.5-VL: each pair of frames is read as one; their size keeps the camera's aspect."""
 
     placeholder = "<|video_pad|>"
     tokens = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
@@ -123,23 +126,25 @@ class Qwen2Family(VideoFamily):
         super().__init__(folder, config, tokenizer, max_pixels)
         self._check_placeholder(folder, config.video_token_id)
         vision = config.vision_config
-        self._patch, self._merge = int(vision.patch_size), int(vision.spatial_merge_size)
+        self._patch_side, self._merge_side = int(vision.patch_size), int(vision.spatial_merge_size)
         if vision.temporal_patch_size != 2:
             raise ScorerError(f"{folder}: temporal_patch_size must be 2, as in every released Qwen2.5-VL")
-        self._has_speed = hasattr(vision, "tokens_per_second")  # Qwen2.5-VL is told how long a step lasts
+        # Qwen2.5-VL, unlike Qwen2-VL, has the duration of a pair as an input.
+        self._has_pair_duration = hasattr(vision, "tokens_per_second")
         self._size = (0, 0)  # (height, width) of the frames as the model sees them
 
-    def before(self, seconds: Sequence[float], pads: int) -> str:
-        """See `VideoFamily.before`; a part is two frames."""
-        video = self.placeholder * (pads * ((len(seconds) + 1) // 2))
+    def before(self, seconds: Sequence[float], placeholders: int) -> str:
+        """See `VideoFamily.before`."""
+        video = self.placeholder * (placeholders * ((len(seconds) + 1) // 2))
         return f"<|im_start|>user\n<|vision_start|>{video}<|vision_end|>"
 
-    def pads(self, frame: Frame) -> int:
+    def placeholders(self, frame: Frame) -> int:
+        """See `VideoFamily.placeholders`."""
         height, width = self._size_for(frame)
-        return height * width // (self._patch * self._merge) ** 2
+        return height * width // (self._patch_side * self._merge_side) ** 2
 
-    def see(self, video: Video) -> Inputs:
-        """See `VideoFamily.see`; an odd last frame is repeated."""
+    def pixel_inputs(self, video: Video) -> Inputs:
+        """See `VideoFamily.pixel_inputs`; an odd last frame is repeated."""
         size = self._size_for(video.frames[0])
         if size != self._size:
             self.forget()
@@ -148,26 +153,27 @@ class Qwen2Family(VideoFamily):
         if len(pixels) % 2:
             pixels = torch.cat([pixels, pixels[-1:]])
         rows = [
-            patches.cut(first, second, self._preprocessing, self._patch, self._merge)
+            patches.cut(first, second, self._preprocessing, self._patch_side, self._merge_side)
             for first, second in zip(pixels[::2], pixels[1::2], strict=True)
         ]
-        grid = [[len(rows), size[0] // self._patch, size[1] // self._patch]]
-        seen = {"pixel_values_videos": torch.cat(rows), "video_grid_thw": torch.tensor(grid)}
-        if self._has_speed:
+        grid = [[len(rows), size[0] // self._patch_side, size[1] // self._patch_side]]
+        made = {"pixel_values_videos": torch.cat(rows), "video_grid_thw": torch.tensor(grid)}
+        if self._has_pair_duration:
             steps = max(1, len(video.seconds) - 1)
-            seen["second_per_grid_ts"] = torch.tensor([2 * video.seconds[-1] / steps], dtype=torch.float64)
-        return seen
+            made["second_per_grid_ts"] = torch.tensor([2 * video.seconds[-1] / steps], dtype=torch.float64)
+        return made
 
-    def resize(self, planes: torch.Tensor) -> torch.Tensor:
-        return patches.resized(planes, self._size)
+    def resize(self, image: torch.Tensor) -> torch.Tensor:
+        """See `VideoFamily.resize`."""
+        return patches.resize_tensor(image, self._size)
 
-    def of_ids(self, ids: torch.Tensor) -> Inputs:
-        """The type of each token: 2 for one of the video, 0 for text."""
+    def inputs_from_ids(self, ids: torch.Tensor) -> Inputs:
+        """See `VideoFamily.inputs_from_ids`: the type of each token, 2 for the video and 0 for text."""
         return {"mm_token_type_ids": 2 * (ids == self._id(self.placeholder)).int()}
 
     def _size_for(self, frame: Frame) -> tuple[int, int]:
         height, width = frame.image.shape[:2]
-        return patches.frame_size(height, width, self._patch * self._merge, self.max_pixels)
+        return patches.frame_size(height, width, self._patch_side * self._merge_side, self.max_pixels)
 
 
 class _SquareFamily(VideoFamily):
@@ -184,21 +190,22 @@ class _SquareFamily(VideoFamily):
         self._shrunk_pixels = self.max_pixels if side * side > self.max_pixels else 0  # 0: no shrinking
         self.max_pixels = min(self.max_pixels, side * side)
 
-    def resize(self, planes: torch.Tensor) -> torch.Tensor:
-        height, width = planes.shape[1:]
+    def resize(self, image: torch.Tensor) -> torch.Tensor:
+        """See `VideoFamily.resize`."""
+        height, width = image.shape[1:]
         if self._shrunk_pixels and height * width > self._shrunk_pixels:
-            planes = patches.resized(planes, patches.frame_size(height, width, 1, self._shrunk_pixels))
-        return self.square(planes)
+            image = patches.resize_tensor(image, patches.frame_size(height, width, 1, self._shrunk_pixels))
+        return self.stretch(image)
 
-    def square(self, planes: torch.Tensor) -> torch.Tensor:
+    def stretch(self, image: torch.Tensor) -> torch.Tensor:
         """A frame (3, height, width) uint8 stretched to (3, side, side)."""
-        return patches.resized(planes, (self._side, self._side))
+        return patches.resize_tensor(image, (self._side, self._side))
 
 
 class InternVLFamily(_SquareFamily):
     """InternVL 2.5 to 3.5, as converted for transformers (``-hf`` on the hub): frames are numbered."""
 
-    tells_times = False
+    uses_times = False
     placeholder = "<IMG_CONTEXT>"
     tokens = ("<|im_start|>", "<|im_end|>", "<img>", "</img>")
 
@@ -209,17 +216,20 @@ class InternVLFamily(_SquareFamily):
         if height != width:
             raise ScorerError(f"{folder}: image_size is {height} x {width}, and only squares are read")
         self._use_side(height)
-        self._pads = int(config.image_seq_length)
+        self._placeholders = int(config.image_seq_length)
 
-    def before(self, seconds: Sequence[float], pads: int) -> str:
-        image = f"<img>{self.placeholder * pads}</img>"
+    def before(self, seconds: Sequence[float], placeholders: int) -> str:
+        """See `VideoFamily.before`."""
+        image = f"<img>{self.placeholder * placeholders}</img>"
         frames = "\n".join(f"Frame{number}: {image}" for number in range(1, len(seconds) + 1))
         return f"<|im_start|>user\n{frames}\n"
 
-    def pads(self, frame: Frame) -> int:
-        return self._pads
+    def placeholders(self, frame: Frame) -> int:
+        """See `VideoFamily.placeholders`."""
+        return self._placeholders
 
-    def see(self, video: Video) -> Inputs:
+    def pixel_inputs(self, video: Video) -> Inputs:
+        """See `VideoFamily.pixel_inputs`."""
         return {"pixel_values": self._normalized(self._pixels_of(video))}
 
 
@@ -227,7 +237,7 @@ class SmolVLMFamily(_SquareFamily):
     """SmolVLM2: each frame has its minute and second, and the number of frames is written in words."""
 
     placeholder = "<image>"
-    chat_closing = "<end_of_utterance>\nAssistant:"
+    chat_suffix_text = "<end_of_utterance>\nAssistant:"
     tokens = ("<|im_start|>", "<end_of_utterance>", "<fake_token_around_image>", "<global-img>")
 
     def __init__(self, folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> None:
@@ -235,11 +245,12 @@ class SmolVLMFamily(_SquareFamily):
         self._check_placeholder(folder, config.image_token_id)
         vision = config.vision_config
         self._use_side(int(vision.image_size))
-        self._pads = int((vision.image_size // vision.patch_size) ** 2 // config.scale_factor**2)
+        self._placeholders = int((vision.image_size // vision.patch_size) ** 2 // config.scale_factor**2)
 
-    def before(self, seconds: Sequence[float], pads: int) -> str:
+    def before(self, seconds: Sequence[float], placeholders: int) -> str:
+        """See `VideoFamily.before`."""
         around = "<fake_token_around_image>"
-        image = f"{around}<global-img>{self.placeholder * pads}{around}"
+        image = f"{around}<global-img>{self.placeholder * placeholders}{around}"
         frames = "".join(f"\nFrame from {int(s) // 60:02d}:{int(s) % 60:02d}:{image}" for s in seconds)
         length = int(seconds[-1])
         lasting = f"{length // 3600}:{length // 60 % 60:02d}:{length % 60:02d}"
@@ -248,19 +259,21 @@ class SmolVLMFamily(_SquareFamily):
             f"from a {lasting} [H:MM:SS] video.\n{frames}\n\n"
         )
 
-    def pads(self, frame: Frame) -> int:
-        return self._pads
+    def placeholders(self, frame: Frame) -> int:
+        """See `VideoFamily.placeholders`."""
+        return self._placeholders
 
-    def see(self, video: Video) -> Inputs:
+    def pixel_inputs(self, video: Video) -> Inputs:
+        """See `VideoFamily.pixel_inputs`."""
         return {"pixel_values": self._normalized(self._pixels_of(video))[None]}
 
-    def square(self, planes: torch.Tensor) -> torch.Tensor:
-        """In two steps, as the processor does it: the longer side, then the other."""
-        height, width = planes.shape[1:]
+    def stretch(self, image: torch.Tensor) -> torch.Tensor:
+        """See `_SquareFamily.stretch`; as the processor does, resized by its longer side before."""
+        height, width = image.shape[1:]
         shorter = int(min(height, width) * self._side / max(height, width))
         shorter = max(1, shorter + shorter % 2)
         size = (shorter, self._side) if width >= height else (self._side, shorter)
-        return super().square(patches.resized(planes, size))
+        return super().stretch(patches.resize_tensor(image, size))
 
 
 class Molmo2Family(_SquareFamily):
@@ -268,35 +281,41 @@ class Molmo2Family(_SquareFamily):
 
     placeholder = "<im_patch>"
     tokens = ("<|im_start|>", "<|im_end|>", "<im_start>", "<im_end>", "<frame_start>", "<frame_end>")
-    _pooling = 3  # side of the block of patches that makes one token of a video
+    _pooling = 3  # side of the block of pixel patches that makes one token of a video
 
     def __init__(self, folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> None:
         super().__init__(folder, config, tokenizer, max_pixels)
         self._check_placeholder(folder, config.image_patch_id)
         vision = config.vision_config
         self._use_side(int(vision.image_size[0]))
-        self._patch = int(vision.patch_size)
-        self._rows = self._side // self._patch  # of patches
+        self._patch_side = int(vision.patch_size)
+        self._rows = self._side // self._patch_side  # of pixel patches
         self._visual = torch.tensor([self._id(t) for t in (*self.tokens[2:], self.placeholder)])
         self._begin = _beginning(folder)
-        own_marks = patches.read_json(folder / "processor_config.json").get("use_frame_special_tokens", True)
-        self._marks = ("<frame_start>", "<frame_end>") if own_marks else ("<im_start>", "<im_end>")
+        processor = patches.read_json(folder / "processor_config.json")
+        uses_frame_tokens = processor.get("use_frame_special_tokens", True)
+        self._frame_tokens = (
+            ("<frame_start>", "<frame_end>") if uses_frame_tokens else ("<im_start>", "<im_end>")
+        )
 
-    def before(self, seconds: Sequence[float], pads: int) -> str:
-        start, end = self._marks
-        image = f"{start}{self.placeholder * pads}{end}"
+    def before(self, seconds: Sequence[float], placeholders: int) -> str:
+        """See `VideoFamily.before`."""
+        start, end = self._frame_tokens
+        image = f"{start}{self.placeholder * placeholders}{end}"
         return self._begin + " ".join(f"{s:.1f} {image}" for s in seconds) + "<|im_start|>user\n"
 
-    def pads(self, frame: Frame) -> int:
+    def placeholders(self, frame: Frame) -> int:
+        """See `VideoFamily.placeholders`."""
         return int(self._blocks**2)
 
-    def see(self, video: Video) -> Inputs:
+    def pixel_inputs(self, video: Video) -> Inputs:
+        """See `VideoFamily.pixel_inputs`."""
         pixels = self._normalized(self._pixels_of(video))  # (frames, 3, side, side)
-        count, patch = len(pixels), self._patch
-        cut = pixels.view(count, 3, self._rows, patch, self._rows, patch)
+        count, patch_side = len(pixels), self._patch_side
+        cut = pixels.view(count, 3, self._rows, patch_side, self._rows, patch_side)
         # (frame, channel, row, y, column, x) -> (frame, row, column, y, x, channel)
-        cut = cut.permute(0, 2, 4, 3, 5, 1).reshape(count, self._rows**2, patch * patch * 3)
-        pooled = self._blocks_of_patches()
+        cut = cut.permute(0, 2, 4, 3, 5, 1).reshape(count, self._rows**2, patch_side * patch_side * 3)
+        pooled = self._pixel_patches_of_blocks()
         offsets = self._rows**2 * torch.arange(count)[:, None, None]
         return {
             "pixel_values_videos": cut,
@@ -304,22 +323,25 @@ class Molmo2Family(_SquareFamily):
             "video_grids": torch.tensor([[count, self._blocks, self._blocks]]),
         }
 
-    def square(self, planes: torch.Tensor) -> torch.Tensor:
-        """Bilinear without antialiasing, as the processor does it."""
+    def stretch(self, image: torch.Tensor) -> torch.Tensor:
+        """See `_SquareFamily.stretch`; bilinear without antialiasing, as the processor does."""
         size = (self._side, self._side)
-        return interpolate(planes[None].float(), size, mode="bilinear")[0].round().clamp(0, 255).byte()
+        return interpolate(image[None].float(), size, mode="bilinear")[0].round().clamp(0, 255).byte()
 
-    def of_ids(self, ids: torch.Tensor) -> Inputs:
-        """The type of each token: 1 for those of the video, which attend to each other, 0 for text."""
+    def inputs_from_ids(self, ids: torch.Tensor) -> Inputs:
+        """See `VideoFamily.inputs_from_ids`: the type of each token, 0 for text and 1 for the video.
+
+        Tokens of type 1 attend to each other.
+        """
         return {"mm_token_type_ids": torch.isin(ids, self._visual).int()}
 
     @property
     def _blocks(self) -> int:
-        """Blocks of patches in a row of a frame; the outer ones may reach over its edge."""
+        """Blocks of pixel patches in a row of a frame; the outer ones may reach over its edge."""
         return -(-self._rows // self._pooling)
 
-    def _blocks_of_patches(self) -> torch.Tensor:
-        """Numbers of the patches in each block of a frame, (blocks, patches), -1 beyond the edge."""
+    def _pixel_patches_of_blocks(self) -> torch.Tensor:
+        """Indexes of the pixel patches in each block, (blocks, pixel patches of one); -1 beyond the edge."""
         side = self._blocks * self._pooling
         start = (side - self._rows) // 2
         grid = torch.full((side, side), -1)

@@ -1,8 +1,8 @@
-"""A checkpoint: the folder of a model, opened once, and what its files say.
+"""A checkpoint: the folder of a model, opened once, and the content of its files.
 
 `open_checkpoint` goes from the name that a user gave to a `Checkpoint`, which is passed on from there. What
-takes long to read (tokenizer, hash of the weights) is read when it is first asked for, and then kept. No
-weights are loaded here: load.py does that.
+takes long to read (tokenizer, hash of the weights) is read at the first use, and then kept. No weights are
+loaded here: load.py does that.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 #: Model types in config.json of which every prefix is scored incrementally.
 INCREMENTAL = ("qwen3_vl", "qwen3_vl_moe")
-QUANTIZABLE = ("qwen3_vl",)  #: those whose weights may be kept in 8 bits; a mixture's experts could not
+QUANTIZABLE = ("qwen3_vl",)  #: those whose weights can be quantized; the experts of a mixture cannot
 CAPTURABLE = ("qwen3_vl",)  #: those whose ticks can be captured as CUDA graphs
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model on disk that can be scored with."""
+    """A model on disk that this package can load."""
 
     name: str  #: as the user named it: 'embedded', a hub id or a folder
     folder: Path
@@ -73,7 +73,7 @@ class Checkpoint:
 
     @property
     def hash_matches(self) -> bool | None:
-        """Whether the weights are those that the notes name; None where the notes name none."""
+        """Whether the weights have the hash that the notes state; None where they state none."""
         return self.weights_hash == self.notes.sha256 if self.notes.sha256 else None
 
     @property
@@ -113,13 +113,13 @@ class Checkpoint:
 
 
 def open_checkpoint(model: str) -> Checkpoint:
-    """Open ``model``: 'embedded', a folder, or a hub id. Raises `ScorerError` where that cannot be."""
+    """Open ``model``: 'embedded', a folder, or a hub id. Raises `ScorerError` if missing or damaged."""
     folder = find_folder(model)
     return Checkpoint(name=model, folder=folder, config=read_config(folder), notes=read_model_notes(folder))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model that can be scored with. Raises `ScorerError` for that of any other."""
+    """config.json of a model that this package can load. Raises `ScorerError` for any other."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -140,7 +140,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _check_type(folder: Path, model_type: Any) -> None:
-    """Raises `ScorerError` for a type that transformers does not know as a model of images and text."""
+    """Raise `ScorerError` for a type that transformers does not know as a model of images and text."""
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
 
@@ -151,7 +151,7 @@ def _check_type(folder: Path, model_type: Any) -> None:
         "as Qwen2.5-VL, InternVL3, SmolVLM2 or Molmo2"
     )
     if model_type == "internvl_chat":
-        fix = "get the same model in the layout of transformers, whose name on the hub ends in -hf"
+        fix = "get the same model in the format of transformers, whose name on the hub ends in -hf"
     raise ScorerError(
         f"{folder} holds a model of type {model_type!r}, which transformers {transformers.__version__} does "
         f"not know as one that reads images and text: {fix}"

@@ -30,7 +30,7 @@ def find_folder(model: str) -> Path:
 
 
 def _look_up(model: str) -> Path:
-    """A folder of the user's, or one in the hub's local cache."""
+    """The folder at the path ``model``, or else the copy of that hub id in the local cache."""
     try:
         folder = Path(model).expanduser()
         is_folder, is_file = folder.is_dir(), folder.is_file()
@@ -57,12 +57,12 @@ def is_hub_id(model: str) -> bool:
 
 
 def hub_copy(name: str) -> Path | None:
-    """Where the hub's local cache has ``name``, in whole or in part; None where it has not."""
+    """The folder of ``name`` in the hub's local cache, complete or not; None where there is none."""
     import huggingface_hub
 
     try:
         config = huggingface_hub.try_to_load_from_cache(name, "config.json")
-    except ValueError:  # the hub allows fewer names than we tell from folders
+    except ValueError:  # the hub allows fewer names than `is_hub_id`
         return None
     return Path(config).parent if isinstance(config, str) else None
 

@@ -1,6 +1,6 @@
-"""From a checkpoint to a loaded model of transformers: on which device, in which type of numbers.
+"""From a checkpoint to a loaded model of transformers, on a device and in a dtype.
 
-What can be refused before the weights are read, which takes long, is refused before.
+Settings and tokenizer can be checked here before the weights are read, which takes long.
 
 PyTorch and transformers are imported when a model is loaded, so that importing this module costs nothing.
 """
@@ -13,16 +13,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line, no_warnings
+from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line, quiet_logging
 from topreward_ros.scoring.checkpoint.checkpoint import QUANTIZABLE, Checkpoint
 
 if TYPE_CHECKING:
     import torch
-    from transformers import Qwen3VLForConditionalGeneration
+    from transformers import PreTrainedModel
 
 
-def check_settings(settings: ScorerSettings, checkpoint: Checkpoint) -> tuple[torch.device, torch.dtype]:
-    """Choose the device and the type of numbers. Raises `ScorerError` for a setting that cannot be used."""
+def resolve_device_and_dtype(
+    settings: ScorerSettings, checkpoint: Checkpoint
+) -> tuple[torch.device, torch.dtype]:
+    """Check the settings, and choose the device and dtype that they ask for.
+
+    Raises `ScorerError` for a setting that cannot be used.
+    """
     from topreward_ros.scoring.checkpoint.quantization import NONE, check_quantization
     from topreward_ros.scoring.question.prompts import LAYOUTS
 
@@ -76,17 +81,17 @@ def _check_limits(settings: ScorerSettings) -> None:
     for name, value, least in (
         ("max_pixels", settings.max_pixels, 1),
         ("max_frames", settings.max_frames, 1),
-        ("threads", settings.threads, 0),
+        ("scorer_threads", settings.threads, 0),
     ):
         if value < least:
             raise ScorerError(f"{name} is {value}: it must be at least {least}")
 
 
-def check_vocabulary(checkpoint: Checkpoint) -> None:
+def check_vocabulary_size(checkpoint: Checkpoint) -> None:
     """Refuse a tokenizer with more tokens than the model has embeddings for. Raises `ScorerError`."""
     text = checkpoint.config.get("text_config")
     if not isinstance(text, dict) or not isinstance(vocabulary := text.get("vocab_size"), int):
-        return  # it has the size that its model type has by default
+        return  # not in config.json: the default of its model type holds
     # Molmo2 keeps the embeddings of its video tokens apart.
     more = text.get("additional_vocab_size", 128 if checkpoint.model_type == "molmo2" else 0)
     tokens = checkpoint.tokenizer.get_vocab_size()
@@ -98,7 +103,7 @@ def check_vocabulary(checkpoint: Checkpoint) -> None:
 
 
 def use_threads(threads: int) -> None:
-    """Let PyTorch use so many CPU ``threads``; 0: all cores that this process may use but one."""
+    """Let PyTorch use ``threads`` CPU threads; 0: one less than the cores that this process may use."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -112,12 +117,13 @@ def load_weights(
     dtype: torch.dtype,
     quantization: str,
     **options: Any,
-) -> Qwen3VLForConditionalGeneration:
-    """The model of ``checkpoint`` on ``device``, ready to run and without gradients. Raises `ScorerError`.
+) -> PreTrainedModel:
+    """Load the model of ``checkpoint`` on ``device``, ready to run and without gradients.
 
-    It is of the class that transformers has for its type; ``options`` go to `from_pretrained`.
+    Its class is the one that transformers has for its type; ``options`` go to `from_pretrained`. Raises
+    `ScorerError`.
     """
-    with no_warnings():
+    with quiet_logging():
         from transformers import AutoModelForImageTextToText
 
     from topreward_ros.scoring.checkpoint.quantization import quantize
@@ -133,8 +139,8 @@ def load_weights(
                 output_loading_info=True,
                 **options,
             )
-        quantize(loaded[0], quantization)  # before the device, which may have no room for more
-        model: Qwen3VLForConditionalGeneration = loaded[0].to(device).eval()
+        quantize(loaded[0], quantization)  # before the move to the device, where the full weights may not fit
+        model: PreTrainedModel = loaded[0].to(device).eval()
     except Exception as error:
         if is_out_of_memory(error):
             fix = "use a smaller model, another device, or dtype bfloat16"
@@ -155,7 +161,7 @@ def load_weights(
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Hide the progress bars and the advice of transformers; our errors say what matters."""
+    """Silence the progress bars and log messages of transformers; what fails is raised as our own error."""
     from transformers.utils import logging
 
     library: Any = logging  # without type hints of its own
@@ -163,7 +169,7 @@ def quiet_transformers() -> Iterator[None]:
     library.set_verbosity_error()
     library.disable_progress_bar()
     try:
-        with no_warnings():
+        with quiet_logging():
             yield
     finally:
         library.set_verbosity(verbosity)

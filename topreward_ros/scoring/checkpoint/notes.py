@@ -1,7 +1,7 @@
 """`topreward.json`: notes on a model that was made for this package, beside the files of its checkpoint.
 
-They are read and checked here. What follows from them is decided elsewhere: from the frame size and the hash
-in checkpoint.py, from the instructions in vocabulary.py.
+They are read and checked here. The frame size and the hash are used in checkpoint.py, the instructions in
+vocabulary.py.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class ModelNotes:
     """The content of `topreward.json`; every part of it may be missing."""
 
     frame_pixels: int | None = None  #: pixels of one frame as the model was trained to see it
-    summary: str = ""  #: what the model is, in half a sentence
+    summary: str = ""  #: what the model is, as a short phrase
     sha256: str = ""  #: of model.safetensors, hex
-    #: the instructions that the model was trained on, each with all its wordings; none: it knows any
+    #: instructions that the model was trained on, each with all its wordings; empty: it knows any
     instructions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -35,7 +35,7 @@ class ModelNotes:
 
 
 def read_model_notes(folder: Path) -> ModelNotes:
-    """Read the notes in ``folder``; no file, no notes. Raises `ScorerError` for one that makes no sense."""
+    """Read the notes in ``folder``; no file, no notes. Raises `ScorerError` for one that is invalid."""
     path = folder / NOTES_FILE
     if not path.is_file():
         return ModelNotes()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from topreward_ros.scoring.base import ScorerError, no_warnings
+from topreward_ros.scoring.base import ScorerError, quiet_logging
 
 if TYPE_CHECKING:
     import torch
@@ -42,15 +42,15 @@ def quantize(model: Any, name: str) -> None:
     torchao.quantize_(model.model.language_model, config)
 
 
-def described(dtype: str, name: str) -> str:
-    """The precision of a model as `ScorerInfo` has it."""
+def precision_text(dtype: str, name: str) -> str:
+    """The precision of a model as written in `ScorerInfo`: ``dtype``, and ``name`` where it is quantized."""
     return dtype if name == NONE else f"{dtype}, {name} weights"
 
 
 def _torchao() -> Any:
     """The module torchao.quantization. Raises `ScorerError` where it is missing, or of an unfit version."""
     try:
-        with no_warnings():
+        with quiet_logging():
             import torchao.quantization as library
 
         library.Int8WeightOnlyConfig(set_inductor_config=False)

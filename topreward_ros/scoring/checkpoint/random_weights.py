@@ -3,8 +3,8 @@
 It lets tests and benchmarks run the real classes on a model of another shape than the shipped one, without
 a download: `python -m topreward_ros.scoring.checkpoint.random_weights FOLDER`. Everything in it is made here:
 a byte-level BPE tokenizer trained on the sentences below, the configuration, the weights drawn from a seeded
-generator. `config.json` carries ``topreward_random_weights: true``, so that whoever shows a number from it
-can say so.
+generator. `config.json` carries ``topreward_random_weights: true``, so that every number from it can be
+marked.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Shape:
     text: dict[str, Any]
     vision: dict[str, Any]
     vocabulary: int = 480  #: tokens: 256 bytes, merges of the sentences, added ones
-    wordings: tuple[str, ...] = ()  #: more sentences for the tokenizer to know the words of
+    sentences: tuple[str, ...] = ()  #: more sentences to train the tokenizer on
     video_pixels: int = 64 * 128 * 128  #: of all frames of a video together
 
 
@@ -111,11 +111,10 @@ _HEAD_GAIN = 4.0  # standard deviation of the logits, so that log-probabilities 
 
 
 def make_random_checkpoint(folder: Path | str, seed: int = 0, shape: Shape = TINY) -> Path:
-    """Make the checkpoint at ``folder`` and return it; a folder that is there already is left as it is.
+    """Write the checkpoint to ``folder`` and return that path; an existing folder is left as it is.
 
-    The same seed gives the same bytes of weights and tokenizer. The folder appears at once or not at
-    all, and processes that race for it end with the same one. Raises `OSError` where it cannot be
-    written.
+    The same seed gives the same bytes of weights and tokenizer. The folder appears complete or not at all,
+    and processes that write it at the same time end with the same one. Raises `OSError` where that fails.
     """
     folder = Path(folder)
     if folder.is_dir():
@@ -160,14 +159,14 @@ def make_fifty_million(folder: Path | str) -> Path:
             "deepstack_visual_indexes": [1, 3, 5],
         },
         vocabulary=1024,  # so that a prompt is about as many tokens as with Qwen's tokenizer
-        wordings=tuple(fill(template, "open the drawer") for template in read_templates("ten_prompts.txt")),
+        sentences=tuple(fill(template, "open the drawer") for template in read_templates("ten_prompts.txt")),
         video_pixels=25165824,  # as the released checkpoints
     )
     return make_random_checkpoint(folder, shape=shape)
 
 
 def _write_checkpoint(folder: Path, seed: int, shape: Shape) -> None:
-    tokenizer = train_tokenizer([*_SENTENCES, *shape.wordings], shape.vocabulary)
+    tokenizer = train_tokenizer([*_SENTENCES, *shape.sentences], shape.vocabulary)
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     _write_json(
         folder / "tokenizer_config.json",

@@ -19,7 +19,7 @@ from topreward_ros.scoring.question.templates import PAPER
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-#: Said beside every number that belongs to an unknown instruction.
+#: Shown beside every number for an unknown instruction.
 UNKNOWN_INSTRUCTION = "the model does not know this instruction"
 
 #: A model that understands any instruction.
@@ -51,7 +51,7 @@ def _normalized_instructions(instructions: tuple[str, ...]) -> frozenset[str]:
 def unknown_instruction_warning(instruction: str, info: ScorerInfo, option: str) -> str:
     """What to tell the user of an instruction that the model does not know; empty for a known one.
 
-    ``option`` is what stands before the name of a model where the user gives it: 'model:=', '--model '.
+    ``option`` is how the user chooses a model, up to its name: 'model:=' or '--model '.
     """
     if is_known(instruction, info):
         return ""

@@ -1,4 +1,4 @@
-"""The answer to a question: which token it is, and what its log-probabilities make of a score."""
+"""The answer to a question: which token it is, and how its log-probabilities become a score."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     import torch
 
 
-def read_answers(answers: torch.Tensor, contrastive: bool, seen: str, dtype: torch.dtype) -> PrefixScore:
+def read_answers(answers: torch.Tensor, contrastive: bool, context: str, dtype: torch.dtype) -> PrefixScore:
     """Average the answers to all prompts into a score that has no baseline yet.
 
     ``answers`` (prompts, 2) holds the log-probabilities of the true and the false answer. With
-    ``contrastive`` they are taken as if no other answer were possible. ``seen`` says in an error what the
-    model saw, for example '3 frames'. Raises `ScorerError` for a log-probability that is not finite.
+    ``contrastive`` they are taken as if no other answer were possible. ``context`` is what an error says
+    that the model saw, for example '3 frames'. Raises `ScorerError` for a log-probability that is not finite.
     """
     import torch
 
@@ -29,7 +29,7 @@ def read_answers(answers: torch.Tensor, contrastive: bool, seen: str, dtype: tor
     pairs = answers.tolist()
     if not all(isfinite(value) for pair in pairs for value in pair):
         raise ScorerError(
-            f"log p(True), log p(False) are {', '.join(map(str, pairs))} after {seen} in "
+            f"log p(True), log p(False) are {', '.join(map(str, pairs))} after {context} in "
             f"{dtype}: try dtype float32, or check the weights"
         )
     true, false = zip(*pairs, strict=True)
@@ -55,6 +55,6 @@ def answer_token(encode: Callable[[str], list[int]], questions: Sequence[str], a
         found[added[0]] = question
     if len(found) != 1:
         raise ScorerError(
-            f"the answer {answer!r} is another token behind each template, {sorted(found)}: end them alike"
+            f"the answer {answer!r} is another token after some templates, {sorted(found)}: end them alike"
         )
     return next(iter(found))

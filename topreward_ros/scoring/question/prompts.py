@@ -3,8 +3,8 @@
 The framing is that of the TOPReward authors' code: an opened user turn, the video, one question (see
 `templates`), and then the answer as the very next token. There is no chat template and no assistant turn,
 unless the ablation of the paper is asked for (`Framing`).
-Nothing the instruction says is ever read as structure: it is joined, not formatted, and it is cut into
-tokens by a tokenizer that knows no added tokens. The tokens of the video itself are placed in `qwen3_vl`.
+No part of the instruction is read as structure: it is joined, not formatted, and it is encoded by a tokenizer
+without added tokens. The placeholders of the video are put into the stream in `qwen3_vl`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from topreward_ros.scoring.base import ScorerError
-from topreward_ros.scoring.question.templates import PAPER, PLACE, fill
+from topreward_ros.scoring.question.templates import INSTRUCTION_PLACEHOLDER, PAPER, fill
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 ANSWERS = (" True", " False")
-CHAT_ANSWERS = ("True", "False")  #: after a line break the answer has no leading space
+CHAT_ANSWERS = ("True", "False")  #: after the line break of a chat template, so without a space
 LAYOUTS = ("v4.57", "v5")
 
 TURN_START = "<|im_start|>"
@@ -33,7 +33,7 @@ VISION_START = "<|vision_start|>"
 VIDEO_PAD = "<|video_pad|>"
 VISION_END = "<|vision_end|>"
 
-#: Longest instruction that is read [characters]; what stands beyond is cut off.
+#: Longest instruction [characters]; a longer one is truncated to it.
 MAX_INSTRUCTION = 2000
 
 _log = logging.getLogger(__name__)
@@ -41,13 +41,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """What stands around video and question."""
+    """The structure of the token stream around video and question."""
 
     #: Release of transformers whose token stream is made: v4.57, which the method's authors pinned, puts
     #: nothing around the frames of a video; v5 puts one more pair of vision_start and vision_end around them.
     layout: str = LAYOUTS[0]
-    #: Close the user's turn and open the assistant's, as Qwen's chat template does: TOPReward's ablation, in
-    #: which the answer was much worse (mean VOC 0.50 against 0.95, 8B).
+    #: Close the user's turn and open the assistant's, as Qwen's chat template does. This is an ablation of
+    #: TOPReward, which found the score much worse with it (mean VOC 0.50 against 0.95, 8B).
     chat_template: bool = False
 
     @property
@@ -77,7 +77,7 @@ def prompt_hash(templates: Sequence[str] = (PAPER,), framing: Framing = AUTHORS)
         VISION_START,
         VIDEO_PAD,
         VISION_END,
-        *(fill(template, PLACE) for template in templates),
+        *(fill(template, INSTRUCTION_PLACEHOLDER) for template in templates),
         *framing.answers,
         str(MAX_INSTRUCTION),
     ]
@@ -101,7 +101,7 @@ def encodable(text: str) -> str:
 
 
 class InstructionReader:
-    """Cuts an instruction that is too long, and says so once."""
+    """Cuts an instruction that is too long, and logs that once."""
 
     def __init__(self) -> None:
         self._cut = ""  # the last instruction that was too long
@@ -119,14 +119,17 @@ class InstructionReader:
 
 
 class PromptTokens:
-    """Token ids of everything in the stream but the video. Raises `ScorerError` for an unfit tokenizer."""
+    """Token ids of text, structure and answers. Making it raises `ScorerError` for an unfit tokenizer.
+
+    The ids come in pieces, between which the caller puts the placeholders of the video (`video_pad`).
+    """
 
     def __init__(
         self, tokenizer: Tokenizer, templates: Sequence[str] = (PAPER,), framing: Framing = AUTHORS
     ) -> None:
         from tokenizers import Tokenizer as TextTokenizer
 
-        # The same merges, but no added token: text alone comes out, whatever stands in it.
+        # The same merges, but no added token: any text is encoded as plain text.
         self._text_tokenizer = TextTokenizer(tokenizer.model)
         if tokenizer.normalizer is not None:
             self._text_tokenizer.normalizer = tokenizer.normalizer
@@ -144,7 +147,7 @@ class PromptTokens:
         self.answer_true, self.answer_false = map(self._answer_token, framing.answers)
 
     def with_templates(self, templates: Sequence[str]) -> Self:
-        """A copy with other wordings of the question."""
+        """A copy with other templates of the question."""
         other = copy(self)
         other._templates = tuple(templates)
         return other
@@ -154,7 +157,7 @@ class PromptTokens:
         return list(self._text_tokenizer.encode(encodable(text), add_special_tokens=False).ids)
 
     def before_patch(self, seconds: float, first: bool) -> list[int]:
-        """Ids from the end of the last patch (or the very start) to the first pad of the next."""
+        """Ids from the end of the last patch (or the very start) to the first placeholder of the next."""
         if first and self._framing.layout == "v5":
             outer = [self.turn_start, *self.text(TURN_HEAD), self.vision_start]
             return [*outer, *self.text(time_text(seconds)), self.vision_start]

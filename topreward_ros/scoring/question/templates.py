@@ -1,7 +1,7 @@
-"""Wordings of the question: the paper's, or an ensemble of them from a file.
+"""Templates of the question: the paper's, or an ensemble of them from a file.
 
 A file of templates is plain text, a template per line, with ``{instruction}`` where the instruction goes.
-Empty lines and lines that begin with ``#`` do not count.
+Empty lines and lines that begin with ``#`` are skipped.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 from topreward_ros.defaults import config_file
 from topreward_ros.scoring.base import ScorerError
 
-PLACE = "{instruction}"  #: where the instruction goes in a template
+INSTRUCTION_PLACEHOLDER = "{instruction}"  #: where the instruction goes in a template
 
-#: The question of TOPReward, as it stands in the authors' code.
+#: The question of TOPReward, as in the authors' code.
 PAPER = (
     "The above video shows a robot manipulation trajectory that completes the following task: "
-    f"{PLACE} Decide whether the above statement is True or not. The answer is:"
+    f"{INSTRUCTION_PLACEHOLDER} Decide whether the above statement is True or not. The answer is:"
 )
 
 _MAX_TEMPLATES = 64
@@ -58,12 +58,12 @@ def fill(template: str, instruction: str) -> str:
     >>> fill("Is it done: {instruction}? Answer:", "open {it}")
     'Is it done: open {it}? Answer:'
     """
-    head, _, tail = template.partition(PLACE)
+    head, _, tail = template.partition(INSTRUCTION_PLACEHOLDER)
     return head + instruction + tail
 
 
 def _find(name: str) -> Path:
-    """The user's file, or else the shipped one of this name; neither need exist."""
+    """The path of the user's file, or else of the shipped one; the file at it may be missing."""
     path = Path(name).expanduser()
     if path.is_file() or path.name != name:
         return path
@@ -75,9 +75,9 @@ def _find(name: str) -> Path:
 
 def _problem_with(template: str, before: dict[str, int]) -> str:
     """Why ``template`` cannot follow those ``before`` it (each with its line); empty where it can."""
-    places = template.count(PLACE)
-    if places != 1:
-        return f"it has {places} times {PLACE} and must have it once: {template!r}"
+    count = template.count(INSTRUCTION_PLACEHOLDER)
+    if count != 1:
+        return f"it has {count} times {INSTRUCTION_PLACEHOLDER} and must have it once: {template!r}"
     if template in before:
         return f"it is the same as line {before[template]}: take one of them out"
     if before:
@@ -100,4 +100,4 @@ def _ending(template: str) -> str:
     >>> _ending("Is it done: {instruction}? True or False. The answer is:")
     'The answer is:'
     """
-    return re.split(r"[.?!]", template.rpartition(PLACE)[2])[-1].strip()
+    return re.split(r"[.?!]", template.rpartition(INSTRUCTION_PLACEHOLDER)[2])[-1].strip()

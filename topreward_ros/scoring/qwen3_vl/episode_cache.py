@@ -21,7 +21,7 @@ from topreward_ros.scoring.qwen3_vl.language import Pass, PatchFeatures
 from topreward_ros.scoring.qwen3_vl.prompt_tree import PromptTree, make_prompt_tree
 from topreward_ros.scoring.qwen3_vl.temporal_patch import FramePair, Patch, pair_up
 from topreward_ros.scoring.qwen3_vl.video_cache import VideoCache
-from topreward_ros.scoring.static_scores import BaselineKey, StaticScores
+from topreward_ros.scoring.static_baselines import BaselineKey, StaticBaselines
 
 
 class TickPasses(NamedTuple):
@@ -55,7 +55,7 @@ class EpisodeCache:
             VideoCache(self._engine.language, self._engine.tokens, self._engine.settings.max_frames)
             for _ in range(3)
         )
-        self._static_scores = StaticScores()
+        self._static_scores = StaticBaselines()
         self._prompts: tuple[str, PromptTree] | None = None  # of the newest instruction
 
     # ---- the steps of a tick, in their order ----------------------------------------------------------

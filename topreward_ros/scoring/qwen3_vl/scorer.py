@@ -42,7 +42,13 @@ from topreward_ros.scoring.base import (
     check_frames,
     in_a_line,
 )
-from topreward_ros.scoring.device import OutOfMemory, errors_named, free_memory, give_back, is_out_of_memory
+from topreward_ros.scoring.device import (
+    OutOfMemory,
+    as_scorer_errors,
+    free_memory,
+    is_out_of_memory,
+    release_cached_memory,
+)
 from topreward_ros.scoring.frame_budget import FrameBudget
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question.prompts import PromptTokens
@@ -116,7 +122,7 @@ class Qwen3VLScorer(PrefixScorer):
                 )
             # Only here is the error gone, and with it the tensors that its traceback held.
             self._forget()
-            give_back(self._model.device)
+            release_cached_memory(self._model.device)
         outcomes = [self._score_alone(request) for request in requests]
         if len(requests) > 1:
             self._forget()
@@ -128,7 +134,7 @@ class Qwen3VLScorer(PrefixScorer):
             while True:
                 kept = self._budget.within(request)
                 frames = len(kept.prefix)
-                with suppress(OutOfMemory), errors_named(frames, self._forget):
+                with suppress(OutOfMemory), as_scorer_errors(frames, self._forget):
                     return self._run_tick([kept])[0]
                 self._lower_budget(frames)
         except ScorerError as error:
@@ -165,7 +171,7 @@ class Qwen3VLScorer(PrefixScorer):
         if self._graphs is not None:
             self._graphs.discard_graphs()
         del self._episodes, self._engine, self._model
-        give_back(device)
+        release_cached_memory(device)
 
     # ---- between two ticks ----------------------------------------------------------------------------
 
@@ -204,7 +210,7 @@ class Qwen3VLScorer(PrefixScorer):
     def _step(self, work: Callable[..., object], *arguments: Any) -> None:
         """Do a piece of work that a later score will need. Where memory runs out, all caches are dropped."""
         frames = max((len(episode.prefix) for episode in self._episodes.values()), default=0)
-        with suppress(OutOfMemory), errors_named(frames, self._forget), torch.inference_mode():
+        with suppress(OutOfMemory), as_scorer_errors(frames, self._forget), torch.inference_mode():
             work(*arguments)
             return
         self._lower_budget(frames)
@@ -252,5 +258,5 @@ class Qwen3VLScorer(PrefixScorer):
         """Go on with half of ``frames``, after memory ran out with them."""
         if self._graphs is not None:
             self._graphs.discard_graphs()
-        give_back(self._model.device)
+        release_cached_memory(self._model.device)
         self._budget.lower(frames)

@@ -1,17 +1,17 @@
-"""The static baselines of an episode that are known: scores of a video in which nothing moves."""
+"""A cache of static baselines: scores of videos that repeat the first frame of an episode."""
 
 from __future__ import annotations
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.bounded_dict import BoundedDict
 
-#: What a baseline depends on beside its frame: the instruction, and the times [s] or the number of frames.
+#: What a baseline depends on beside its frame: the instruction, and the number of frames or their times [s].
 BaselineKey = tuple[str | float, ...]
 
 _MAX_BASELINES = 4096
 
 
-class StaticScores(BoundedDict[BaselineKey, float]):
+class StaticBaselines(BoundedDict[BaselineKey, float]):
     """Log p(" True") [nat] of the first frame repeated, by instruction and times; for one episode."""
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class StaticScores(BoundedDict[BaselineKey, float]):
         self._start: Frame | None = None
 
     def use_start(self, start: Frame) -> None:
-        """Take ``start`` as the still frame; baselines of any other frame are dropped."""
+        """Take ``start`` as the repeated frame; the baselines of any other frame are dropped."""
         if start is not self._start:
             self.clear()
             self._start = start
