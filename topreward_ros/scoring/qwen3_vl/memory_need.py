@@ -47,7 +47,7 @@ def memory_need(config: Any, settings: ScorerSettings, frame_pixels: int, size: 
     return MemoryNeed(
         kv_cache=(patches * (pads + TEXT_PER_PATCH) + TOKEN_STEP) * per_token,
         videos=2 + settings.static_baseline,
-        # Two patches more: that of the still video, and one that is replaced while the old is still there.
+        # Two patches more: that of the static video, and one that is replaced while the old is still there.
         features=(patches + 2) * pads * text.hidden_size * layers * size,
     )
 
