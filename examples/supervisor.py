@@ -11,9 +11,11 @@ Copy it and fill them in. What a monitor says is advice: something else must kee
 
 from __future__ import annotations
 
+import signal
+
 import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from topreward_ros.msg import TaskEvent
 
 from topreward_ros.core.events import EventType
@@ -75,17 +77,18 @@ class Supervisor(Node):
 
 
 def main() -> None:
-    """Run the node until Ctrl-C, SIGTERM or the end of ROS 2."""
-    rclpy.init()
+    """Run the node until Ctrl-C or SIGTERM."""
+    # A list instead of rclpy's handlers: those shut ROS 2 down in the middle of whatever is under way, and
+    # `rclpy.spin` misses a signal that comes just before it begins to wait.
+    signals: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: signals.append(received))
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     supervisor = Supervisor()
-    try:
-        while rclpy.ok():  # not spin(): a signal that comes before it waits would leave it waiting for ever
-            rclpy.spin_once(supervisor, timeout_sec=0.5)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        supervisor.destroy_node()
-        rclpy.try_shutdown()
+    while not signals:
+        rclpy.spin_once(supervisor, timeout_sec=0.5)
+    supervisor.destroy_node()
+    rclpy.shutdown()
 
 
 if __name__ == "__main__":
