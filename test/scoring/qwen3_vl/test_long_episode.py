@@ -27,7 +27,7 @@ def held(scorer: Qwen3VLScorer) -> dict[str, int]:
         "bytes of keys and values": sum(video.bytes for video in videos),
         "patches with features": len(episode._features),
         "resized frames": len(episode._resized),
-        "static scores": len(episode._static_scores),
+        "static baselines": len(episode._static_baselines),
     }
 
 
@@ -48,7 +48,7 @@ def test_ten_thousand_frames_hold_no_more_memory_than_hundreds():
         if number == EARLY:
             early, memory = dict(most), scorer.memory_bytes()
     assert buffer.stride >= 1024
-    static = {name: counts.pop("static scores") for name, counts in (("early", early), ("late", most))}
+    static = {name: counts.pop("static baselines") for name, counts in (("early", early), ("late", most))}
     assert most == early
     assert most["patches with features"] <= SETTINGS.max_frames // 2 + 2
     assert static["late"] <= 4096

@@ -1,6 +1,6 @@
 """What is kept of one episode for its next scores: resized frames, features, KV caches, baselines.
 
-Three videos are cached: the episode, what the next thinning will leave of it, and its first frame held still,
+Three videos are cached: the episode, what the next thinning will leave of it, and its first frame repeated,
 for the static baseline. tick.py calls the steps of a tick in their order.
 """
 
@@ -55,7 +55,7 @@ class EpisodeCache:
             VideoCache(self._engine.language, self._engine.tokens, self._engine.settings.max_frames)
             for _ in range(3)
         )
-        self._static_scores = StaticBaselines()
+        self._static_baselines = StaticBaselines()
         self._prompts: tuple[str, PromptTree] | None = None  # of the newest instruction
 
     # ---- the steps of a tick, in their order ----------------------------------------------------------
@@ -66,7 +66,7 @@ class EpisodeCache:
         if size != self.size:  # features depend on the frame size
             self.forget()
             self.size = size
-        self._static_scores.use_start(prefix[0])
+        self._static_baselines.use_start(prefix[0])
         video = self.patches_of(prefix)
         if self._next_video.known(video) > self._video.known(video):  # thinned, as prefilled
             self._video, self._next_video = self._next_video, self._video
@@ -98,7 +98,7 @@ class EpisodeCache:
         """The passes for the score of ``video``, all of whose features are computed."""
         video_pass = self._video.prepare_pass(video, self._features, self.prompts(instruction))
         key = baseline_key(instruction, video)
-        if not self._engine.settings.static_baseline or key in self._static_scores:
+        if not self._engine.settings.static_baseline or key in self._static_baselines:
             return TickPasses(video_pass, None)
         return TickPasses(video_pass, self._prepare_static_pass(instruction, video[0].first, key))
 
@@ -113,8 +113,8 @@ class EpisodeCache:
         if self._engine.settings.static_baseline:
             key = baseline_key(request.instruction, video)
             if static is not None:
-                self._static_scores[key] = static.log_prob
-            score = replace(score, log_prob_static=self._static_scores[key])
+                self._static_baselines[key] = static.log_prob
+            score = replace(score, log_prob_static=self._static_baselines[key])
         self._drop_all_but(video)
         self.prefix, self.newest_score = request.prefix, score
         return score
@@ -159,7 +159,7 @@ class EpisodeCache:
 
     def knows_static(self, key: BaselineKey) -> bool:
         """Whether the baseline for ``key``, of this episode's first frame, is known."""
-        return key in self._static_scores
+        return key in self._static_baselines
 
     def prepare_static_pass(self, instruction: str, key: BaselineKey) -> Pass:
         """The pass for the baseline for ``key``; the features of the first frame are computed."""
@@ -167,7 +167,7 @@ class EpisodeCache:
 
     def add_static(self, key: BaselineKey, log_prob: float) -> None:
         """Store the baseline for ``key`` [nat]."""
-        self._static_scores[key] = log_prob
+        self._static_baselines[key] = log_prob
 
     def prepare_unthinned_pass(self, instruction: str, video: list[Patch]) -> Pass:
         """The pass that scores ``video``, the patches of `unthinned`; clears `unthinned`."""

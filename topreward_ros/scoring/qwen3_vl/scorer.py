@@ -74,7 +74,7 @@ _LEAD = 4  # prefilling for the next thinning begins when a quarter of max_frame
 class Qwen3VLScorer(PrefixScorer):
     """Scores prefixes with a loaded `Qwen3VLForConditionalGeneration`; `registry` loads one.
 
-    A `Qwen3VLMoeForConditionalGeneration` has the same parts and is scored with in the same way.
+    A `Qwen3VLMoeForConditionalGeneration` has the same parts and is scored in the same way.
     """
 
     def __init__(
