@@ -33,6 +33,7 @@ __all__ = [
     "in_a_line",
     "quiet_logging",
     "seconds_of",
+    "without_traceback",
 ]
 
 
@@ -121,7 +122,10 @@ class PrefixScorer(ABC):
         """`score_all` for one request. Raises `ScorerError`."""
         (outcome,) = self.score_all([request])
         if isinstance(outcome, ScorerError):
-            raise outcome
+            try:
+                raise outcome
+            finally:
+                del outcome  # else the error's traceback would hold this frame, which holds the error
         return outcome
 
     def episodes_at_once(self) -> int:
@@ -165,7 +169,16 @@ class SequentialScorer(PrefixScorer):
         try:
             return self.score_one(request)
         except ScorerError as error:
-            return error
+            return without_traceback(error)
+
+
+def without_traceback(error: ScorerError) -> ScorerError:
+    """``error``, to be kept or returned, without traceback and causes.
+
+    These hold what the frames of the failed work held, such as KV caches, until the garbage is collected.
+    """
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
 
 
 def check_frames(prefix: Sequence[Frame]) -> None:

@@ -437,6 +437,47 @@ def test_what_filled_the_memory_is_free_when_it_is_given_back(new_scorer, make_v
     assert free and all(free)
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_a_failed_tick_holds_on_to_nothing(new_scorer, make_video, monkeypatch, together):
+    """Without a collection of garbage: a device that is full would halve the frames for good."""
+    scorer = new_scorer(static_baseline=False)
+    videos = [make_video(8, 32, 32, seed=seed) for seed in range(1 + together)]
+    requests = [asked(TASK, video) for video in videos]
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def fails(cache, number, start, keys, values):
+        held.append(weakref.ref(keys))
+        raise RuntimeError("the driver is in a bad mood")
+
+    caches: weakref.WeakSet[KVCache] = weakref.WeakSet()
+    made = KVCache.__init__
+
+    def counted(cache):
+        made(cache)
+        caches.add(cache)
+
+    monkeypatch.setattr(KVCache, "__init__", counted)
+    scorer.score_all(requests)
+    engine = weakref.ref(scorer._engine.language)
+    gc.collect()
+    gc.disable()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(KVCache, "write", fails)
+            later = [asked(TASK, [*video, *make_video(2, 32, 32, seed=9)]) for video in videos]
+            if together:
+                assert all("bad mood" in str(error) for error in scorer.score_all(later))
+            else:
+                with pytest.raises(ScorerError, match="bad mood"):
+                    scorer.score(later[0])
+        assert held and not any(ref() is not None for ref in held), "tensors of the failed pass"
+        assert not any(cache.capacity for cache in caches), "KV caches that no episode has"
+        scorer.close()
+        assert engine() is None
+    finally:
+        gc.enable()
+
+
 def test_a_long_video_at_once_is_taken_in_by_parts(to_rounding, new_scorer, make_video, plain, monkeypatch):
     monkeypatch.setattr(video_cache, "_LONGEST_PASS", 30)
     video = make_video(20, 64, 64)

@@ -41,6 +41,7 @@ from topreward_ros.scoring.base import (
     ScorerSettings,
     check_frames,
     in_a_line,
+    without_traceback,
 )
 from topreward_ros.scoring.device import (
     OutOfMemory,
@@ -138,7 +139,7 @@ class Qwen3VLScorer(PrefixScorer):
                     return self._run_tick([kept])[0]
                 self._lower_budget(frames)
         except ScorerError as error:
-            return error
+            return without_traceback(error)
 
     def _run_tick(self, requests: Sequence[ScoreRequest]) -> list[PrefixScore]:
         for request in requests:
@@ -154,6 +155,9 @@ class Qwen3VLScorer(PrefixScorer):
             start: self._episodes.get(start) or (left_out.pop() if left_out else EpisodeCache(self._engine))
             for start in starts
         }
+        if left_out:  # fewer episodes than before: what they held is of no use here
+            left_out.clear()
+            release_cached_memory(self._model.device)
         return [*self._episodes.values()]
 
     def episodes_at_once(self) -> int:
