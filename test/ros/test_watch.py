@@ -125,8 +125,14 @@ def check_times(times: list[float], halts: list[Any]) -> None:
     that halts may cost every slot that it halts in.
     """
     lost = sum(1 + (halt.end_ns - halt.begin_ns) // 500_000_000 for halt in halts)
-    slots = [int((t + 0.05) // 0.5) for t in times]
-    assert slots == sorted(set(slots)), f"two frames of one slot, or out of order: {times}"
+    slots: list[int] = []
+    for t in times:
+        # A frame may come half the shortest interval seen before its slot, an eighth of a second at most: 0.05 s
+        # at 10 Hz, more while images were lost from the first one on.
+        possible = {int((t + early) // 0.5) for early in (0.05, 0.125)}
+        slot = min((slot for slot in possible if not slots or slot > slots[-1]), default=None)
+        assert slot is not None, f"two frames of one slot, or out of order: {times}"
+        slots.append(slot)
     assert len(set(slots) & set(range(7))) >= max(2, 6 - lost), f"too many slots without a frame: {times}"
     assert [round(t, 1) for t in times] == pytest.approx(times) and times[0] == 0.0 and times[-1] <= 3.0
     on_time = [t for t, slot in zip(times, slots, strict=True) if t == pytest.approx(0.5 * slot)]
