@@ -127,8 +127,8 @@ def check_times(times: list[float], halts: list[Any]) -> None:
     lost = sum(1 + (halt.end_ns - halt.begin_ns) // 500_000_000 for halt in halts)
     slots: list[int] = []
     for t in times:
-        # A frame may come half the shortest interval seen before its slot, an eighth of a second at most: 0.05 s
-        # at 10 Hz, more while images were lost from the first one on.
+        # A frame may come half the shortest interval seen before its slot, 0.125 s at most: 0.05 s at 10 Hz,
+        # and more while images were lost from the first one on.
         possible = {int((t + early) // 0.5) for early in (0.05, 0.125)}
         slot = min((slot for slot in possible if not slots or slot > slots[-1]), default=None)
         assert slot is not None, f"two frames of one slot, or out of order: {times}"
