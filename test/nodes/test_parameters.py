@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from docs.parameter_comments import CONFIG, FILES, with_comments
 from topreward_ros.nodes.parameters import MONITOR_PARAMETERS, Parameter
+
+pytest.importorskip("docs", reason="docs/ is not installed with the package")
+
+from docs.parameter_comments import CONFIG, FILES, with_comments
 
 OF_NAME = {parameter.name: parameter for parameter in MONITOR_PARAMETERS}
 
