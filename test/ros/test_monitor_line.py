@@ -76,7 +76,11 @@ def watch(robot: Any, video: Path, transport: str = "raw", **parameters: Any) ->
 
 @pytest.mark.parametrize("transport", [pytest.param("raw", marks=pytest.mark.installed), "compressed"])
 def test_a_played_video_is_scored_in_order(robot, block_video: Path, transport: str, halts) -> None:
-    """At the shipped QoS (best effort): at least 90 % of the due frames, and every header right."""
+    """At the shipped QoS (best effort): a frame for 90 % of the slots, most often the due one; headers right.
+
+    Only the newest image waits for the monitor. Where other processes held it up, the due frame is gone, and
+    the next one takes its slot.
+    """
     scored = watch(robot, block_video, transport)
     stamps = [stamp_of(message) for message in scored]
     first = stamp_of(robot.events[0])
@@ -84,7 +88,10 @@ def test_a_played_video_is_scored_in_order(robot, block_video: Path, transport: 
     assert len(due) == 40
     assert stamps == sorted(stamps)
     expected = undisturbed(due, halts)
-    assert len(set(stamps) & expected) >= 0.9 * len(expected)
+    early, period = SECOND // 16, SECOND // 4  # a frame may come a quarter of a period before its slot
+    taken = [any(-early <= stamp - slot < period - early for stamp in stamps) for slot in expected]
+    assert sum(taken) >= 0.9 * len(expected), "slots without a frame"
+    assert len(set(stamps) & expected) >= 0.5 * len(expected), "few of the due frames themselves"
     assert set(stamps) <= {first + round(k * SECOND / 30) for k in range(300)}, "not a stamp of capture"
 
     assert {message.episode_id for message in scored} == {robot.events[0].episode_id} != {""}
