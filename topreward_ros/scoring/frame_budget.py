@@ -34,10 +34,7 @@ class FrameBudget:
         """
         if not self.is_lowered or len(request.prefix) <= self._frames:
             return request
-        buffer = EpisodeBuffer(self._frames)
-        for frame in request.prefix:
-            buffer.append(frame)
-        return ScoreRequest(request.instruction, buffer)
+        return ScoreRequest(request.instruction, EpisodeBuffer.holding(request.prefix, self._frames))
 
     def lower(self, frames: int) -> None:
         """Lower the budget to half of ``frames``, for which there was too little memory, and log it.
