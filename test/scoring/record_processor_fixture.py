@@ -2,7 +2,7 @@
 
 Run it by hand, in an environment of its own, when a layout of the token stream is to be recorded again:
 
-    pip install torch==2.13.0 torchvision==0.28.0 transformers==4.57.1    # 5.23.0 for the layout v5
+    pip install torch==2.13.0 torchvision==0.28.0 transformers==4.57.1    # 5.23.0 for the layout v5.10
     PYTHONPATH=. python test/scoring/record_processor_fixture.py FOLDER
 
 `python -m topreward_ros.scoring.checkpoint.random_weights FOLDER` makes the FOLDER (it needs transformers 5).
@@ -35,12 +35,15 @@ from transformers import (
 )
 from transformers.video_utils import VideoMetadata
 
-if transformers.__version__.startswith("4."):
+version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+if version < (5, 0):
     LAYOUT, SUFFIX = "v4.57", ""
     from transformers.models.qwen2_vl import Qwen2VLImageProcessorFast as ImageProcessor
-else:
-    LAYOUT, SUFFIX = "v5", "_v5"
+elif version >= (5, 10):
+    LAYOUT, SUFFIX = "v5.10", "_v5_10"
     from transformers.models.qwen2_vl import Qwen2VLImageProcessor as ImageProcessor
+else:  # its token stream is that of v4.57
+    sys.exit(f"transformers {transformers.__version__}: record with 4.57, or with 5.10 or later")
 
 DATA = Path(__file__).parent / "data"
 FRAMING = "<|im_start|>user\n<|vision_start|><|video_pad|><|vision_end|>"
@@ -94,7 +97,7 @@ def make_frames(case: dict, rng: np.random.Generator) -> np.ndarray:
 
 def load_model(folder: Path) -> Qwen3VLForConditionalGeneration:
     """The checkpoint; for 4.57 under its own names of the rotary settings."""
-    if LAYOUT == "v5":
+    if LAYOUT == "v5.10":
         return Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     config = json.loads((folder / "config.json").read_text())
     rope = config["text_config"].pop("rope_parameters")

@@ -334,6 +334,7 @@ def test_a_missing_weight_is_never_made_up(copy, settings):
         ({"device": "cuda:99"}, r"'cuda:99' was asked for.* sees \d+ CUDA devices: use device cpu"),
         ({"dtype": "int8"}, "dtype 'int8' is not known: use auto, float32"),
         ({"quantization": "int4"}, "quantization 'int4' is not known: use none or int8"),
+        ({"layout": "v5"}, "layout 'v5' is not known: use v4.57 or v5.10"),
         ({"quantization": "int8", "dtype": "float16"}, "int8 overflows in dtype float16: use dtype bfloat16"),
         ({"max_pixels": 0}, "max_pixels is 0"),
         ({"max_frames": 0}, "max_frames is 0"),

@@ -128,8 +128,9 @@ MONITOR_PARAMETERS = (
     ),
     Parameter(
         "layout",
-        "Token stream as of transformers v4.57, which the method's authors used, or v5",
-        choices=("v4.57", "v5"),
+        "Token stream as of transformers v4.57 (up to 5.9), which the method's authors used, or v5.10 (and "
+        "later)",
+        choices=("v4.57", "v5.10"),
     ),
     Parameter(
         "chat_template", "Close the question as a chat: TOPReward's ablation, far worse there; not advised"

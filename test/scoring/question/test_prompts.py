@@ -128,7 +128,7 @@ def test_the_hash_follows_the_wordings():
     assert len({before, prompts.prompt_hash([PAPER + " "]), prompts.prompt_hash([PAPER, PAPER + " "])}) == 3
 
 
-def test_the_layout_of_transformers_5_is_that_of_its_processor(tokens, tokenizer):
+def test_the_layout_of_transformers_5_10_is_that_of_its_processor(tokens, tokenizer):
     """`replace_video_token` is what it puts in place of the one pad of the chat template."""
     processing = pytest.importorskip("transformers.models.qwen3_vl.processing_qwen3_vl")
     metadata = SimpleNamespace(fps=2.0, frames_indices=[0, 1, 2, 3, 4])
@@ -144,13 +144,15 @@ def test_the_layout_of_transformers_5_is_that_of_its_processor(tokens, tokenizer
         itself, {"video_grid_thw": grid, "video_metadata": [metadata]}, 0
     )
     text = f"<|im_start|>user\n<|vision_start|>{video}<|vision_end|>{fill(PAPER, 'fold it.')}"
-    v5 = PromptTokens(tokenizer, framing=Framing("v5"))
+    wrapped = PromptTokens(tokenizer, framing=Framing("v5.10"))
     ids = []
     for number, seconds in enumerate((0.25, 1.25, 2.0)):
-        ids += v5.before_patch(seconds, first=number == 0) + [v5.video_pad] * 6 + [v5.vision_end]
-    ids += v5.after_video("fold it.")[0]
+        ids += (
+            wrapped.before_patch(seconds, first=number == 0) + [wrapped.video_pad] * 6 + [wrapped.vision_end]
+        )
+    ids += wrapped.after_video("fold it.")[0]
     assert ids == tokenizer.encode(text, add_special_tokens=False).ids
-    assert v5.answer_true == tokens.answer_true
+    assert wrapped.answer_true == tokens.answer_true
 
 
 def test_the_chat_template_ends_in_an_assistants_turn_and_has_answers_without_space(tokenizer):
@@ -164,5 +166,5 @@ def test_the_chat_template_ends_in_an_assistants_turn_and_has_answers_without_sp
 
 
 def test_the_hash_follows_the_framing():
-    framings = [Framing(), Framing("v5"), Framing(chat_template=True), Framing("v5", True)]
+    framings = [Framing(), Framing("v5.10"), Framing(chat_template=True), Framing("v5.10", True)]
     assert len({prompts.prompt_hash(framing=framing) for framing in framings}) == 4

@@ -21,7 +21,7 @@ from topreward_ros.scoring.question.prompts import Framing, PromptTokens
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 
 DATA = Path(__file__).parent.parent / "data"
-RECORDS = {name: json.loads((DATA / f"{name}.json").read_text()) for name in ("processor", "processor_v5")}
+RECORDS = {name: json.loads((DATA / f"{name}.json").read_text()) for name in ("processor", "processor_v5_10")}
 CASES = pytest.mark.parametrize(
     ("record", "case"),
     [

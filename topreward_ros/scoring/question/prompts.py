@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ANSWERS = (" True", " False")
 CHAT_ANSWERS = ("True", "False")  #: after the line break of a chat template, so without a space
-LAYOUTS = ("v4.57", "v5")
+LAYOUTS = ("v4.57", "v5.10")
 
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
@@ -44,7 +44,8 @@ class Framing:
     """The structure of the token stream around video and question."""
 
     #: Release of transformers whose token stream is made: v4.57, which the method's authors pinned, puts
-    #: nothing around the frames of a video; v5 puts one more pair of vision_start and vision_end around them.
+    #: nothing around the frames of a video, as up to 5.9; v5.10 and later put one more pair of vision_start
+    #: and vision_end around them.
     layout: str = LAYOUTS[0]
     #: Close the user's turn and open the assistant's, as Qwen's chat template does. This is an ablation of
     #: TOPReward, which found the score much worse with it (mean VOC 0.50 against 0.95, 8B).
@@ -158,7 +159,7 @@ class PromptTokens:
 
     def before_patch(self, seconds: float, first: bool) -> list[int]:
         """Ids from the end of the last patch (or the very start) to the first placeholder of the next."""
-        if first and self._framing.layout == "v5":
+        if first and self._framing.layout == "v5.10":
             outer = [self.turn_start, *self.text(TURN_HEAD), self.vision_start]
             return [*outer, *self.text(time_text(seconds)), self.vision_start]
         if first:  # one piece of text with the turn's head, as it is in the authors' stream
@@ -168,7 +169,7 @@ class PromptTokens:
     def after_video(self, instruction: str) -> list[list[int]]:
         """Ids after the last patch, for every template; the model's next token is the answer."""
         instruction = self._reader.cut(instruction)
-        before = [self.vision_end] if self._framing.layout == "v5" else []
+        before = [self.vision_end] if self._framing.layout == "v5.10" else []
         after: list[int] = []
         if self._framing.chat_template:
             after = [self._turn_end, *self.text("\n"), self.turn_start, *self.text("assistant\n")]
