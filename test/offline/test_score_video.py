@@ -16,6 +16,7 @@ from topreward_ros.core.events import SuccessSettings
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.defaults import monitor_defaults
+from topreward_ros.offline.paper_prefixes import PrefixSchedule
 from topreward_ros.offline.score_video import (
     Curve,
     due_times,
@@ -253,13 +254,74 @@ def test_one_that_fails_does_not_harm_the_others(video: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("prefixes", "counts"), [(1, [13]), (4, [1, 5, 9, 13]), (50, list(range(1, 14)))])
-def test_the_prefixes_of_the_paper_are_evenly_spaced(video: Path, prefixes: int, counts: list[int]) -> None:
+def test_prefixes_are_evenly_spaced_over_the_frames_of_the_monitor(
+    video: Path, prefixes: int, counts: list[int]
+) -> None:
     scorer = Brightness()
-    curve = score_video(video, "x", scorer, never_ends(), prefixes=prefixes)
+    schedule = PrefixSchedule.MONITOR
+    curve = score_video(video, "x", scorer, never_ends(), prefixes=prefixes, prefix_schedule=schedule)
     assert [len(prefix) for _, prefix in scorer.asked] == counts
     whole = score_video(video, "x", Brightness(), never_ends())
     assert [point.score for point in curve.points] == [whole.points[k - 1].score for k in counts]
     assert curve.points[-1].time_s == whole.points[-1].time_s
+
+
+def test_the_prefixes_of_the_paper_end_after_evenly_spaced_frames_of_the_video(video: Path) -> None:
+    """61 frames at 10 Hz: every fifth is sampled, and prefixes end after 1, 11, 21 ... of them."""
+    scorer = Brightness()
+    seen = []
+    curve = score_video(video, "x", scorer, never_ends(), prefixes=7, on_score=seen.append)
+    assert [point.video_frames for point in curve.points] == [1, 11, 21, 31, 41, 51, 61]
+    assert [point.num_frames for point in curve.points] == [1, 3, 5, 7, 9, 11, 13]
+    assert [point.time_s for point in curve.points] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    assert tuple(seen) == curve.points
+    assert curve.settings == never_ends() and curve.duration_s == pytest.approx(6.0, abs=1e-3)
+    whole = score_video(video, "x", Brightness(), never_ends())
+    assert [point.score for point in curve.points] == [point.score for point in whole.points[::2]]
+    assert [point.video_frames for point in whole.points] == list(range(1, 62, 5))
+    scores = curve.to_json_value()["scores"]
+    assert [score["video_frames"] for score in scores] == [1, 11, 21, 31, 41, 51, 61]
+
+
+@pytest.mark.parametrize("rate", [3, 5, 10, 15, 20, 24, 25, 29.97, 30])
+@pytest.mark.parametrize("frames", [1, 2, 3, 7, 40, 95])
+def test_each_prefix_of_the_paper_holds_the_frames_that_the_rule_names(
+    rate: float, frames: int, tmp_path: Path
+) -> None:
+    """The rule in numpy: nearest frames to slots of 2 Hz, half to even, those before the prefix's end."""
+    for k in range(frames):
+        cv2.imwrite(str(tmp_path / f"{k:03}.png"), np.full((32, 32, 3), k, np.uint8))
+    scorer = Brightness()
+    curve = score_video(tmp_path, "x", scorer, never_ends(), rate=rate, prefixes=15)
+    ends = np.unique(np.linspace(1, frames, min(15, frames), dtype=int)) if frames > 2 else [frames]
+    picks = np.unique(np.minimum(np.round(np.arange(0, frames, rate / 2)).astype(int), frames - 1))
+    assert [point.video_frames for point in curve.points] == list(ends)
+    asked = [[int(frame.image[0, 0, 0]) for frame in prefix] for _, prefix in scorer.asked]
+    assert asked == [list(p) for p in dict.fromkeys(tuple(picks[picks < end]) for end in ends)]
+    assert [point.num_frames for point in curve.points] == [int(np.sum(picks < end)) for end in ends]
+    times = [[frame.stamp_ns / 1e9 for frame in prefix] for _, prefix in scorer.asked]
+    assert times[-1] == pytest.approx(picks / rate, abs=1e-9)
+
+
+def test_prefixes_that_hold_the_same_frames_have_the_same_score_and_are_scored_once(tmp_path: Path) -> None:
+    for k in range(12):
+        cv2.imwrite(str(tmp_path / f"{k:03}.png"), np.full((32, 32, 3), 20 * k, np.uint8))
+    scorer = Brightness()
+    curve = score_video(tmp_path, "x", scorer, never_ends(), rate=10.0, prefixes=15)
+    assert [point.video_frames for point in curve.points] == list(range(1, 13))
+    assert [point.num_frames for point in curve.points] == [1] * 5 + [2] * 5 + [3] * 2
+    assert len(scorer.asked) == 3
+    assert len({point.score.log_prob for point in curve.points}) == 3
+    rewards = [point.reward for point in curve.points]
+    assert sum(rewards) == pytest.approx(curve.points[-1].progress - curve.points[0].progress)
+    assert [k for k, reward in enumerate(rewards) if reward] == [5, 10]
+
+
+def test_frames_that_the_budget_drops_are_told(video: Path, caplog: pytest.LogCaptureFixture) -> None:
+    few = replace(never_ends(), max_frames=8)
+    curve = score_video(video, "x", Brightness(), few, prefixes=3)
+    assert curve.points[-1].num_frames <= 8
+    assert "13 frames and max_frames is 8" in caplog.text and "set max_frames to 14" in caplog.text
 
 
 def clip(name: str) -> Path:

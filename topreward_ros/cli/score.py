@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from topreward_ros.core.episode import MonitorSettings
     from topreward_ros.offline.score_video import Curve, Outcome
     from topreward_ros.scoring.base import ScorerSettings
+
+PREFIX_SCHEDULES = ("authors", "monitor")  #: values of `PrefixSchedule`, which needs numpy
 
 # Parameters of `--set` that make no sense here: they say how the live node gets images and how often it
 # publishes, or they have an option of their own.
@@ -61,10 +64,18 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--prefixes",
         type=int,
-        default=0,
         metavar="K",
-        help="score K evenly spaced prefixes of the whole video, as the paper does with 15, and no other; "
-        "nothing ends the episode before then",
+        help="score K prefixes of the whole video, as the paper does with 15, and no other; they end after "
+        "evenly spaced numbers of the video's frames, and one that ends between two sampled frames holds "
+        "those up to the earlier one, so that neighbouring prefixes of a short video have the same score; "
+        "nothing ends the episode before the video",
+    )
+    parser.add_argument(
+        "--prefix-schedule",
+        choices=PREFIX_SCHEDULES,
+        help="with --prefixes, whose frames are sampled: those that the code of the paper's authors takes "
+        "(by index, half to even; the default), or those that the live monitor takes, the prefixes then "
+        "being evenly spaced over them",
     )
     parser.add_argument(
         "--set",
@@ -83,8 +94,17 @@ def _run(options: argparse.Namespace) -> int:
     check_outputs(options)
     if not options.task.strip():
         raise CommandError("--task is empty; say what the robot is to do")
-    if options.prefixes < 0:
+    if options.prefixes is not None and options.prefixes < 1:
         raise CommandError(f"--prefixes {options.prefixes}: must be at least 1, or be left out for all")
+    if options.prefixes == 1 and options.prefix_schedule != "monitor":
+        raise CommandError(
+            "--prefixes 1: the code of the paper's authors scores the first frame alone then; give 2 or "
+            "more, or --prefix-schedule monitor for the whole video"
+        )
+    if options.prefix_schedule and not options.prefixes:
+        raise CommandError(
+            "--prefix-schedule goes with --prefixes; a curve without it has the monitor's frames"
+        )
     if options.prefixes:
         parameters["end_episode_on_success"] = False
         parameters["episode_timeout"] = 0.0
@@ -102,12 +122,16 @@ def _score_videos(options: argparse.Namespace, parameters: dict[str, Any]) -> li
     """Score the videos, with a progress bar on stderr."""
     from rich.console import Console
 
+    from topreward_ros.offline.paper_prefixes import PrefixSchedule
     from topreward_ros.offline.score_video import score_videos
     from topreward_ros.offline.video import VideoError, open_video
     from topreward_ros.scoring.registry import load_scorer
     from topreward_ros.views import terminal
 
     settings, scorer_settings = _settings(parameters)
+    schedule = PrefixSchedule(options.prefix_schedule or "authors")
+    if options.prefixes and schedule is PrefixSchedule.AUTHORS:
+        scorer_settings = replace(scorer_settings, sample_rate=0.0)  # times in the prompt as they are
     scores = []
     for video in options.videos:  # before the model is loaded, which takes longer
         try:
@@ -121,7 +145,7 @@ def _score_videos(options: argparse.Namespace, parameters: dict[str, Any]) -> li
         scorer = load_scorer(options.model, scorer_settings)
     warn_of_unknown_instruction(options.task, scorer.info)
     random_weights = scorer.info.random_weights
-    expected = sum(min(number, options.prefixes or number) for number in scores)
+    expected = sum(options.prefixes or number for number in scores)
     try:
         with terminal.score_progress(console, expected, random_weights) as on_score:
             return score_videos(
@@ -130,7 +154,8 @@ def _score_videos(options: argparse.Namespace, parameters: dict[str, Any]) -> li
                 scorer,
                 settings,
                 rate=options.rate,
-                prefixes=options.prefixes,
+                prefixes=options.prefixes or 0,
+                prefix_schedule=schedule,
                 at_once=scorer.episodes_at_once(),
                 on_score=on_score,
             )

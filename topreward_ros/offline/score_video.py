@@ -1,17 +1,18 @@
 """The progress curve of a video, by the same state machine that the live monitor runs.
 
 Frames go through `TaskMonitor` exactly as the node feeds it. Offline every due frame is scored, however long
-a score takes, or only K evenly spaced ones as in the paper. Live, a newer frame replaces one that still waits
-for the scorer; where the live monitor scores every due frame, the two curves of a video are equal. As live,
-nothing is scored once the episode has ended. Several videos are scored side by side, so that the model can
-share work.
+a score takes, or only K evenly spaced prefixes as in the paper (`paper_prefixes`). Live, a newer frame
+replaces one that still waits for the scorer; where the live monitor scores every due frame, the two curves of
+a video are equal. As live, nothing is scored once the episode has ended. Several videos are scored side by
+side, so that the model can share work.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,17 @@ from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import NS_PER_S, Frame, FrameSchedule
 from topreward_ros.core.progress import PrefixScore, episode_minmax
 from topreward_ros.offline.json_values import json_value
-from topreward_ros.offline.video import VideoError, open_video
+from topreward_ros.offline.paper_prefixes import PaperPrefixes, PrefixSchedule
+from topreward_ros.offline.video import Video, VideoError, open_video
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo
 
 JSON_FORMAT = "topreward_curve/1"  #: raise the number when a field changes its meaning or goes
 JSON_FORMAT_OF_SEVERAL = "topreward_curves/1"
+
+# A schedule at which every frame with a stamp of its own is due [Hz]: for frames that were chosen beforehand.
+_ALL_DUE = float(NS_PER_S)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,7 @@ class CurvePoint:
     score: PrefixScore
     progress: float  #: [0, 1] or NaN, as live
     reward: float  #: in the unit of the reward type, or NaN
+    video_frames: int  #: frames of the video, scored or not, from its first to the end of the prefix
 
     @property
     def num_frames(self) -> int:
@@ -85,14 +93,16 @@ class Curve:
 
         ``format``: ``topreward_curve/1``; ``video``, ``duration`` [s], ``instruction``, ``state``,
         ``ended_early``; ``model``: the fields of `ScorerInfo` but ``instructions``; ``settings``: those of
-        `MonitorSettings`; ``scores``: per prefix ``time`` [s] of its newest frame, ``num_frames``,
-        ``log_prob``, ``log_prob_std``, ``log_prob_false`` and ``log_prob_static`` [nat],
+        `MonitorSettings`; ``scores``: per prefix ``time`` [s] of its newest frame, ``video_frames`` from the
+        first of the video to the end of the prefix, ``num_frames`` that were scored of them, ``log_prob``,
+        ``log_prob_std``, ``log_prob_false`` and ``log_prob_static`` [nat],
         ``progress`` as live, ``reward``, ``progress_minmax`` (the paper's, over the whole curve, never
         available live); ``events``: ``time`` [s], ``type``, ``threshold``, ``message``.
         """
         scores = [
             {
                 "time": point.time_s,
+                "video_frames": point.video_frames,
                 **asdict(point.score),
                 "progress": point.progress,
                 "reward": point.reward,
@@ -149,16 +159,27 @@ def score_video(
     *,
     rate: float = 0.0,
     prefixes: int = 0,
+    prefix_schedule: PrefixSchedule = PrefixSchedule.AUTHORS,
     on_score: Callable[[CurvePoint], None] | None = None,
 ) -> Curve:
     """Score every due frame of the video at ``path`` until its episode or the video ends.
 
     ``rate`` [Hz] replaces the frame rate of the file; a folder of images needs it. ``prefixes``: score so
-    many evenly spaced prefixes only, the whole video last (TOPReward, section 4: 15); 0: all. ``on_score``
-    is called after every score. Raises `VideoError`, `ScorerError`; `ValueError` for an empty instruction.
+    many evenly spaced prefixes only, the whole video last (TOPReward, section 4: 15); 0: all.
+    ``prefix_schedule``: whose frames they take. With that of the authors the times in the prompt are the
+    authors' too if ``scorer`` has no sample rate, and a prefix with the frames of the one before has its
+    score again. ``on_score`` is called after every score. Raises `VideoError`, `ScorerError`; `ValueError`
+    for an empty instruction.
     """
     (outcome,) = score_videos(
-        [path], instruction, scorer, settings, rate=rate, prefixes=prefixes, on_score=on_score
+        [path],
+        instruction,
+        scorer,
+        settings,
+        rate=rate,
+        prefixes=prefixes,
+        prefix_schedule=prefix_schedule,
+        on_score=on_score,
     )
     if isinstance(outcome, UserError):
         raise outcome
@@ -173,6 +194,7 @@ def score_videos(
     *,
     rate: float = 0.0,
     prefixes: int = 0,
+    prefix_schedule: PrefixSchedule = PrefixSchedule.AUTHORS,
     at_once: int = 1,
     on_score: Callable[[CurvePoint], None] | None = None,
 ) -> list[Outcome]:
@@ -199,9 +221,10 @@ def score_videos(
     while waiting or running:
         while waiting and len(running) < at_once:
             number, path = waiting.pop(0)
+            choice = _Choice(prefixes, prefix_schedule)
             go_on(
                 number,
-                _video_episode(path, instruction, scorer.info, settings, rate, prefixes, on_score),
+                _video_episode(path, instruction, scorer.info, settings, rate, choice, on_score),
                 None,
             )
         if not running:
@@ -218,6 +241,25 @@ def score_videos(
     return [outcomes[number] for number in range(len(paths))]
 
 
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Which prefixes of a video are asked for."""
+
+    prefixes: int  #: how many; 0: all
+    schedule: PrefixSchedule
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """Which frames of a video are taken, and which of the prefixes are scored."""
+
+    #: Frames of a prefix that is scored -> `CurvePoint.video_frames` of its points; none: one point, which
+    #: ends at the newest frame. None: every prefix is scored.
+    scored: Mapping[int, Sequence[int]] | None = None
+    #: Stamp [ns] of the frames to take, by index in the video. None: the monitor's schedule takes them.
+    stamps_ns: Mapping[int, int] | None = None
+
+
 #: Yields the next request, is sent its score, and returns the curve in the end.
 _Episode = Generator[ScoreRequest, PrefixScore | None, "Curve"]
 
@@ -228,15 +270,36 @@ def _video_episode(
     info: ScorerInfo,
     settings: MonitorSettings,
     rate: float,
-    prefixes: int,
+    choice: _Choice,
     on_score: Callable[[CurvePoint], None] | None,
 ) -> _Episode:
-    frames = open_video(path, rate)
-    chosen = None
-    if prefixes:
+    video = open_video(path, rate)
+    selection = _selection(path, video, settings, rate, choice)
+    return (yield from _episode(str(path), video, instruction, info, settings, selection, on_score))
+
+
+def _selection(
+    path: str | Path, video: Video, settings: MonitorSettings, rate: float, choice: _Choice
+) -> _Selection:
+    """The frames and prefixes that ``choice`` means for a video; it is read once, without decoding."""
+    if not choice.prefixes:
+        return _Selection()
+    if choice.schedule is PrefixSchedule.MONITOR:
         due = len(due_times(path, settings.sample_rate, rate))
-        chosen = {round(end) for end in np.linspace(due, 1, prefixes)}
-    return (yield from _episode(str(path), frames, instruction, info, settings, chosen, on_score))
+        return _Selection({round(end): () for end in np.linspace(due, 1, choice.prefixes)})
+    stamps = [stamp_ns for stamp_ns, _ in video]
+    paper = PaperPrefixes.of(stamps, video.info.rate, settings.sample_rate, choice.prefixes)
+    longest = len(paper.stamps_ns)
+    if longest > settings.max_frames:
+        _log.warning(
+            "%s: its longest prefix has %d frames and max_frames is %d, so long prefixes are thinned, which "
+            "the authors' code never does: set max_frames to %d",
+            path,
+            longest,
+            settings.max_frames,
+            longest + longest % 2,
+        )
+    return _Selection(paper.lengths, paper.stamps_ns)
 
 
 def _episode(
@@ -245,39 +308,45 @@ def _episode(
     instruction: str,
     info: ScorerInfo,
     settings: MonitorSettings,
-    chosen: Collection[int] | None,
+    selection: _Selection,
     on_score: Callable[[CurvePoint], None] | None,
 ) -> _Episode:
-    """Run one episode. ``frames`` are stamps [ns] from 0 on, each with what reads its (H, W, 3) RGB image.
-
-    ``chosen``: which of the due frames are scored, counted from 1; None: all.
-    """
-    monitor = TaskMonitor(settings, lambda: Path(name).stem)
+    """Run one episode. ``frames`` are stamps [ns] from 0 on, each with what reads its (H, W, 3) RGB image."""
+    chosen = selection.stamps_ns
+    monitor = TaskMonitor(
+        settings if chosen is None else replace(settings, sample_rate=_ALL_DUE), lambda: Path(name).stem
+    )
     monitor.set_task(instruction)
     points: list[CurvePoint] = []
     events: list[CurveEvent] = []
     ended_early = False
     last_ns = 0
     count = 0
-    for stamp_ns, read in frames:
+    for number, (stamp_ns, read) in enumerate(frames, start=1):
         if _has_ended(events):
             ended_early = True
             break
         last_ns = stamp_ns
+        if chosen is not None:
+            if number - 1 not in chosen:
+                continue
+            stamp_ns = chosen[number - 1]
         due, outputs = monitor.observe(stamp_ns, arrival_ns=stamp_ns)
         if not due:
             continue
         count += 1
         request, more = monitor.add_frame(Frame(stamp_ns, read()))
-        outputs += more
-        is_scored = request is not None and (chosen is None or count in chosen)
-        if request is not None and is_scored:
-            score = yield request
-            assert score is not None
-            outputs += monitor.add_score(request, score)
-        events += [_event(output) for output in outputs if isinstance(output, Event)]
-        if is_scored:
-            points.append(_point(outputs))
+        events += _events(outputs + more)
+        if request is None or not (selection.scored is None or count in selection.scored):
+            continue
+        score = yield request
+        assert score is not None
+        for video_frames in (selection.scored or {}).get(count) or (number,):
+            if _has_ended(events):
+                break
+            outputs = monitor.add_score(request, score)
+            events += _events(outputs)
+            points.append(_point(outputs, video_frames))
             if on_score is not None:
                 on_score(points[-1])
     return Curve(
@@ -308,15 +377,20 @@ def _has_ended(events: list[CurveEvent]) -> bool:
     return bool(events) and events[-1].type == "EPISODE_ENDED"
 
 
-def _point(outputs: list[Any]) -> CurvePoint:
+def _point(outputs: list[Any], video_frames: int) -> CurvePoint:
     """What `add_score` reported on its prefix: the last report, and the reward that goes with it."""
     report = next(output for output in reversed(outputs) if isinstance(output, ProgressReport))
     reward = next(output for output in reversed(outputs) if isinstance(output, Reward))
-    return CurvePoint(report.stamp.ns / NS_PER_S, report.score, report.progress, reward.reward)
+    time_s = report.stamp.ns / NS_PER_S
+    return CurvePoint(time_s, report.score, report.progress, reward.reward, video_frames)
 
 
-def _event(event: Event) -> CurveEvent:
-    return CurveEvent(event.stamp.ns / NS_PER_S, event.type.name, event.threshold, event.message)
+def _events(outputs: Iterable[Any]) -> list[CurveEvent]:
+    return [
+        CurveEvent(event.stamp.ns / NS_PER_S, event.type.name, event.threshold, event.message)
+        for event in outputs
+        if isinstance(event, Event)
+    ]
 
 
 def _to_text(content: dict[str, Any]) -> str:
