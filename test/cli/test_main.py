@@ -215,6 +215,17 @@ def test_score_warns_once_of_an_instruction_that_the_model_does_not_know(video: 
         (["--plot", "curve.xyz"], "--plot curve.xyz: its name must end in"),
         (["--json", "/no/such/folder/x.json"], "/no/such/folder/x.json cannot be written"),
         (["--rate", "-1"], "rate -1.0"),
+        (["--plot", "/no/such/folder/x.png"], "/no/such/folder/x.png cannot be written"),
+        (
+            ["--set", "sample_rate=1", "--set", "sample_rate=2"],
+            "sample_rate is set twice, first to 1; set it",
+        ),
+        (["--prefixes", "0"], "--prefixes 0: must be at least 1, or be left out for all"),
+        (["--prefixes", "-3"], "--prefixes -3: must be at least 1"),
+        (["--prefixes", "1"], "give 2 or more, or --prefix-schedule monitor"),
+        (["--prefix-schedule", "authors"], "--prefix-schedule goes with --prefixes"),
+        (["--set", "layout=v5"], "--set layout = 'v5': must be one of v4.57, v5.10"),
+        (["--task", "open the\r\ndrawer"], "--task has a line break"),
     ],
 )
 def test_errors_are_one_line_with_the_mend(video: Path, arguments: list[str], said: str) -> None:
@@ -223,6 +234,38 @@ def test_errors_are_one_line_with_the_mend(video: Path, arguments: list[str], sa
     assert said in result.stderr
     assert result.stderr.startswith("topreward: ") and len(result.stderr.splitlines()) == 1
     assert result.stdout == ""
+
+
+def test_outputs_never_overwrite_each_other_or_what_is_read(video: Path, tmp_path: Path) -> None:
+    film, frames, questions = tmp_path / "film.png", tmp_path / "frames", tmp_path / "questions.txt"
+    film.write_bytes(video.read_bytes())
+    (tmp_path / "link.mp4").symlink_to(film)
+    os.link(film, tmp_path / "hard.mp4")
+    (tmp_path / "there").symlink_to(tmp_path)
+    questions.write_text("Is it true that {instruction}? Answer:\n")
+    frames.mkdir()
+    cv2.imwrite(str(frames / "0.png"), np.zeros((64, 64, 3), np.uint8))
+    before = {path: path.read_bytes() for path in (film, frames / "0.png", questions)}
+
+    def said(*arguments: object) -> str:
+        result = topreward("score", *arguments, "--task", "x", "--rate", "10")
+        assert result.returncode == 1 and len(result.stderr.splitlines()) == 1, result.stderr
+        return result.stderr
+
+    one = tmp_path / "x.png"
+    for spelling in (one, tmp_path / "." / "frames" / ".." / "x.png", tmp_path / "there" / "x.png"):
+        assert "are one file" in said(video, "--json", one, "--plot", spelling)
+    assert "are one file" in said(video, "--json", os.path.relpath(one), "--plot", one)
+    for other in (film, tmp_path / "link.mp4", tmp_path / "hard.mp4", tmp_path / "there" / "film.png"):
+        assert f"--json {other} would change {film}, which is read" in said(video, film, "--json", other)
+        assert f"--plot {film} would change {other}, which is read" in said(other, "--plot", film)
+    assert "which is read" in said(frames, "--plot", frames / "1.png")
+    assert "which is read" in said(frames, "--plot", tmp_path / "there" / "frames" / "1.png")
+    assert "which is read" in said(video, "--json", questions, "--set", f"prompts={questions}")
+    assert before == {path: path.read_bytes() for path in before} and not one.exists()
+    assert (
+        topreward("score", frames, "--task", "x", "--rate", "10", "--json", frames / "x.json").returncode == 0
+    )
 
 
 def test_a_missing_video_and_an_empty_task(video: Path) -> None:

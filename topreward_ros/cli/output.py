@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,12 +35,38 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_outputs(options: argparse.Namespace) -> None:
-    """Raise `CommandError` before the work where ``--json`` or ``--plot`` cannot be written."""
+def check_outputs(options: argparse.Namespace, inputs: Sequence[str | Path] = ()) -> None:
+    """Raise `CommandError` before the work where ``--json`` or ``--plot`` cannot or must not be written.
+
+    ``inputs``: files and folders that the command reads. None of them is overwritten, and no picture is
+    written among the pictures of a folder, of which it would be one the next time.
+    """
     check_output(options.json)
     check_output(options.plot)
     if options.plot and options.plot.suffix.lower() not in PICTURES:
         raise CommandError(f"--plot {options.plot}: its name must end in one of {', '.join(PICTURES)}")
+    outputs = {}
+    if options.json and options.json != "-":
+        outputs["--json"] = Path(options.json)
+    if options.plot:
+        outputs["--plot"] = options.plot
+    if len(outputs) == 2 and _is_same(*outputs.values()):
+        raise CommandError(
+            f"--json {options.json} and --plot {options.plot} are one file, the picture would replace the "
+            "JSON: name two"
+        )
+    for option, output in outputs.items():
+        for read in map(Path, map(os.path.expanduser, inputs)):
+            folder = Path(os.path.realpath(output)).parent
+            if _is_same(output, read) or (output.suffix.lower() in PICTURES and _is_same(folder, read)):
+                raise CommandError(f"{option} {output} would change {read}, which is read: name another file")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two paths, of which none need exist, lead to one file."""
+    if one.exists() and other.exists():
+        return os.path.samefile(one, other)
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def check_output(name: str | Path | None) -> None:

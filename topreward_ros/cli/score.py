@@ -50,13 +50,14 @@ def add_parser(commands: Any) -> None:
         "videos",
         nargs="+",
         metavar="VIDEO",
-        help="video file, or folder of images (then give --rate); several are scored side by side",
+        help="video file, or folder of images (then give --rate); several are scored side by side, "
+        "and one that is given twice is scored twice",
     )
     parser.add_argument("--task", required=True, metavar="T", help="the instruction, in natural language")
     add_model_option(parser)
     parser.add_argument("--json", metavar="FILE", help="write the curve as JSON; '-': to standard output")
     parser.add_argument(
-        "--plot", metavar="FILE", type=Path, help="write a picture of the curve: .png, .svg or .pdf"
+        "--plot", metavar="FILE", type=Path, help="write a picture of the curve: .png, .svg, .pdf or .jpg"
     )
     parser.add_argument(
         "--rate", type=float, default=0.0, metavar="HZ", help="frames per second, instead of the file's own"
@@ -91,9 +92,12 @@ def add_parser(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     parameters = _with_overrides(monitor_defaults(), options.overrides)
-    check_outputs(options)
+    prompts = parameters["prompts"]
+    check_outputs(options, [*options.videos, *([prompts] if prompts else [])])
     if not options.task.strip():
         raise CommandError("--task is empty; say what the robot is to do")
+    if len(options.task.strip().splitlines()) > 1:
+        raise CommandError("--task has a line break, which the model would read, too; write it on one line")
     if options.prefixes is not None and options.prefixes < 1:
         raise CommandError(f"--prefixes {options.prefixes}: must be at least 1, or be left out for all")
     if options.prefixes == 1 and options.prefix_schedule != "monitor":
@@ -202,6 +206,7 @@ def _show_and_write_several(options: argparse.Namespace, outcomes: list[Outcome]
 def _with_overrides(parameters: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Replace parameters by ``NAME=VALUE`` texts. Raises `CommandError` for one that cannot be."""
     usable = sorted(parameters.keys() - _NOT_FOR_SCORE)
+    given: dict[str, str] = {}
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
@@ -210,6 +215,9 @@ def _with_overrides(parameters: dict[str, Any], overrides: Sequence[str]) -> dic
             close = get_close_matches(name, usable, n=1)
             fix = f"did you mean {close[0]}?" if close else f"there are {', '.join(usable)}"
             raise CommandError(f"--set {override}: score takes no parameter {name!r}; {fix}")
+        if name in given:
+            raise CommandError(f"--set {override}: {name} is set twice, first to {given[name]}; set it once")
+        given[name] = text
         parameters[name] = _parse(name, text, parameters[name])
     return parameters
 

@@ -309,8 +309,9 @@ class TaskMonitor:
         outputs: list[Output] = [self._report, self._reward(reward, newest, terminated=terminated)]
         if succeeded:
             message = (
-                f"smoothed log-probability {episode.success.smoothed:.3f} nat held at or above "
-                f"{success.threshold:g} nat for {success.dwell:g} s"
+                f"smoothed log-probability {episode.success.smoothed:.3f} nat: it reached "
+                f"{success.threshold:g} nat and for {success.dwell:g} s did not fall below "
+                f"{success.lower_threshold:g} nat"
             )
             outputs.append(self._event(EventType.SUCCESS, message, success.threshold, newest))
         if terminated:

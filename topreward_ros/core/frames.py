@@ -130,15 +130,23 @@ class EpisodeBuffer:
         self._count = 0
 
     @classmethod
-    def holding(cls, frames: Iterable[Frame], max_frames: int | None = None) -> EpisodeBuffer:
+    def holding(
+        cls,
+        frames: Iterable[Frame],
+        max_frames: int | None = None,
+        window: Window = Window.EPISODE,
+    ) -> EpisodeBuffer:
         """A buffer that was given ``frames``, with room for all of them, or for ``max_frames``.
+
+        ``window``: which of them stay where there is too little room.
 
         >>> frames = [Frame(k, np.zeros((1, 1, 3), np.uint8)) for k in range(7)]
         >>> EpisodeBuffer.holding(frames).prefix() == tuple(frames)
         True
         """
         held = list(frames)
-        buffer = cls(max(FEWEST_FRAMES, len(held) + len(held) % 2) if max_frames is None else max_frames)
+        room = max(FEWEST_FRAMES, len(held) + len(held) % 2) if max_frames is None else max_frames
+        buffer = cls(room, window)
         for frame in held:
             buffer.append(frame)
         return buffer

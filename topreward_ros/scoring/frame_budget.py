@@ -28,13 +28,15 @@ class FrameBudget:
         return self._frames < self._settings.max_frames
 
     def within(self, request: ScoreRequest) -> ScoreRequest:
-        """``request`` as it is; once memory ran out, thinned to every second pair, whatever the window.
+        """``request`` as it is; once memory ran out, with as few frames as fit, by the rule of its window.
 
-        Where that is still too long, it is thinned again.
+        An episode is thinned to every second pair, once more where that is still too long; a sliding window
+        keeps its newest pairs, at the rate at which they came.
         """
         if not self.is_lowered or len(request.prefix) <= self._frames:
             return request
-        return ScoreRequest(request.instruction, EpisodeBuffer.holding(request.prefix, self._frames))
+        window = request.buffer.window
+        return ScoreRequest(request.instruction, EpisodeBuffer.holding(request.prefix, self._frames, window))
 
     def lower(self, frames: int) -> None:
         """Lower the budget to half of ``frames``, for which there was too little memory, and log it.
@@ -52,7 +54,7 @@ class FrameBudget:
             raise ScorerError(f"{said}: {fix}")
         self._frames = budget
         _log.warning(
-            "%s: from now on at most %d are scored, every second pair of frames is dropped; %s",
+            "%s: from now on at most %d are scored, of which `window` says which; %s",
             said,
             budget,
             fix,
