@@ -225,7 +225,6 @@ def test_score_warns_once_of_an_instruction_that_the_model_does_not_know(video: 
         (["--prefixes", "1"], "give 2 or more, or --prefix-schedule monitor"),
         (["--prefix-schedule", "authors"], "--prefix-schedule goes with --prefixes"),
         (["--set", "layout=v5"], "--set layout = 'v5': must be one of v4.57, v5.10"),
-        (["--task", "open the\r\ndrawer"], "--task has a line break"),
     ],
 )
 def test_errors_are_one_line_with_the_mend(video: Path, arguments: list[str], said: str) -> None:
@@ -265,6 +264,26 @@ def test_outputs_never_overwrite_each_other_or_what_is_read(video: Path, tmp_pat
     assert before == {path: path.read_bytes() for path in before} and not one.exists()
     assert (
         topreward("score", frames, "--task", "x", "--rate", "10", "--json", frames / "x.json").returncode == 0
+    )
+
+
+def test_the_task_is_what_can_be_seen_of_it(video: Path) -> None:
+    arguments = ["score", video, "--json", "-", "--set", "sample_rate=1", "--task"]
+    plain = json.loads(topreward(*arguments, "open the drawer").stdout)
+    said = topreward(*arguments, "\ufeffopen\u00a0the\r\n drawer\u200b\n")
+    assert json.loads(said.stdout) == plain and plain["instruction"] == "open the drawer"
+
+
+@pytest.mark.parametrize("command", ["score", "demo"])
+def test_a_task_that_is_no_utf8_is_refused_before_the_work(video: Path, tmp_path: Path, command: str) -> None:
+    curve = tmp_path / "curve.json"
+    arguments = [str(video), "--json", str(curve)] if command == "score" else ["--video", str(video)]
+    task = b"fermer le caf\xe9"  # as a terminal in Latin-1 sends it
+    line = [*map(os.fsencode, [*COMMAND, command, *arguments]), b"--task", task]
+    result = subprocess.run(line, capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
+    assert result.returncode == 1 and not curve.exists()
+    assert result.stderr == (
+        "topreward: --task is not UTF-8: it has the byte 0xe9 after 'fermer le caf'; write it in UTF-8\n"
     )
 
 

@@ -95,6 +95,29 @@ def test_set_task_names_the_episode(idle) -> None:
     idle.until(lambda: idle.rewards[-1].truncated, "its last reward says so")
 
 
+def test_what_cannot_be_seen_in_an_instruction_does_not_count(idle) -> None:
+    idle.say("stack the cup")
+    show(idle, 0)
+    idle.say("\ufeffstack\u00a0the cup\u200b\r\n")  # the same task again
+    show(idle, 1)
+    assert [m.instruction for m in idle.scored()] == ["stack the cup"] * 2
+    response = idle.call(SetTask, "monitor/set_task", instruction="\ufefffold  the\ntowel\n")
+    assert response.success
+    show(idle, 2)
+    assert idle.scored()[-1].instruction == "fold the towel"
+
+
+def test_an_instruction_that_was_no_utf8_is_refused_and_the_task_stays(idle) -> None:
+    idle.say("stack the cup")
+    show(idle, 0)
+    response = idle.call(SetTask, "monitor/set_task", instruction="plier le caf\ufffd")
+    assert not response.success and "is not UTF-8" in response.message
+    idle.say("plier le caf\ufffd")
+    idle.until(lambda: "task_instruction is not UTF-8" in idle.said(idle.processes[0]), "the log says it")
+    show(idle, 1)
+    assert [m.instruction for m in idle.scored()] == ["stack the cup"] * 2
+
+
 def test_instruction_topic_starts_once_however_often_it_is_said(idle) -> None:
     for _ in range(3):
         idle.say("stack the cup")
@@ -180,9 +203,8 @@ def test_shutting_down_while_active_ends_the_episode(robot) -> None:
 def test_commands_to_the_terminal_do_not_reach_the_log(idle) -> None:
     idle.say("stack \x1b[2J the cup")
     show(idle, 0)
-    assert idle.scored()[0].instruction == "stack \x1b[2J the cup"
-    shown = "stack \N{REPLACEMENT CHARACTER}[2J the cup"
-    idle.until(lambda: shown in idle.said(idle.processes[0]), "the log says it")
+    assert idle.scored()[0].instruction == "stack [2J the cup"
+    idle.until(lambda: "stack [2J the cup" in idle.said(idle.processes[0]), "the log says it")
     assert "\x1b[2J" not in idle.said(idle.processes[0])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from topreward_ros.cli.output import CommandError, add_model_option, check_output, ros_module
+from topreward_ros.core.instruction import clean_instruction
 
 
 def add_parser(commands: Any) -> None:
@@ -30,6 +31,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.task is not None:
+        options.task = clean_instruction(options.task, "--task")
     if options.video and not options.task:
         raise CommandError("--video without --task: say what the robot in it is to do")
     check_output(options.svg)

@@ -20,6 +20,7 @@ from topreward_ros.cli.output import (
     writing,
 )
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.instruction import clean_instruction
 from topreward_ros.defaults import monitor_defaults
 
 if TYPE_CHECKING:
@@ -94,10 +95,9 @@ def _run(options: argparse.Namespace) -> int:
     parameters = _with_overrides(monitor_defaults(), options.overrides)
     prompts = parameters["prompts"]
     check_outputs(options, [*options.videos, *([prompts] if prompts else [])])
-    if not options.task.strip():
+    options.task = clean_instruction(options.task, "--task")
+    if not options.task:
         raise CommandError("--task is empty; say what the robot is to do")
-    if len(options.task.strip().splitlines()) > 1:
-        raise CommandError("--task has a line break, which the model would read, too; write it on one line")
     if options.prefixes is not None and options.prefixes < 1:
         raise CommandError(f"--prefixes {options.prefixes}: must be at least 1, or be left out for all")
     if options.prefixes == 1 and options.prefix_schedule != "monitor":

@@ -28,6 +28,7 @@ from topreward_ros.core.frames import (
     Stamp,
     Window,
 )
+from topreward_ros.core.instruction import clean_instruction
 from topreward_ros.core.progress import (
     NO_SCORE,
     PrefixScore,
@@ -218,8 +219,11 @@ class TaskMonitor:
             self._episode.success.settings = settings.success
 
     def set_task(self, instruction: str, episode_id: str = "", why: str = "new task") -> list[Output]:
-        """End the current episode and wait for the first frame of a new one; empty: go idle."""
-        return self._begin(instruction.strip(), episode_id, why)
+        """End the current episode and wait for the first frame of a new one; empty: go idle.
+
+        Raises `InstructionError` for text that cannot be an instruction, and then changes nothing.
+        """
+        return self._begin(clean_instruction(instruction), episode_id, why)
 
     def reset(self, why: str = "reset") -> list[Output]:
         """End the current episode and begin a new one with the same instruction."""

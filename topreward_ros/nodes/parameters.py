@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import Window
+from topreward_ros.core.instruction import InstructionError, clean_instruction
+from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import ProgressMode
 from topreward_ros.core.rewards import RewardType
 
@@ -45,7 +47,7 @@ class Parameter:
         if self.low is not None and self.high is not None and not self.low <= value <= self.high:
             return f"{self.name} = {value}: must lie between {self.low:g} and {self.high:g}"
         if self.check is not None and (problem := self.check(value)):
-            return f"{self.name} = {value}: {problem}"
+            return f"{self.name} = {printable(str(value))}: {problem}"
         return ""
 
     def descriptor(self, default: Any) -> ParameterDescriptor:
@@ -65,6 +67,14 @@ class Parameter:
                     IntegerRange(from_value=int(self.low), to_value=int(self.high), step=1)
                 ]
         return descriptor
+
+
+def _readable(task: str) -> str:
+    try:
+        clean_instruction(task, "the text")
+    except InstructionError as error:
+        return str(error)
+    return ""
 
 
 def _even(value: int) -> str:
@@ -87,6 +97,7 @@ MONITOR_PARAMETERS = (
         "task",
         "Instruction in natural language; empty: idle until one comes by topic or service",
         live=True,
+        check=_readable,
     ),
     Parameter(
         "image_topics",

@@ -22,6 +22,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from topreward_ros.core.episode import Event, Output, ProgressReport, Reward, State, TaskMonitor
 from topreward_ros.core.events import EventType
+from topreward_ros.core.instruction import InstructionError, clean_instruction
 from topreward_ros.core.printable import printable
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import conversions, qos
@@ -50,7 +51,7 @@ class Session:
         #: The task to watch while active, whoever set it last: parameter, topic or service. The session owns
         #: it because both live equally long: a session begins with the parameter, and what was set since
         #: stays through deactivate and activate. The task monitor only knows the one that it reports.
-        self.instruction: str = parameters["task"].strip()
+        self.instruction: str = clean_instruction(parameters["task"])
         self._node = node
         self._parameters = parameters
         self._monitor = monitor
@@ -112,8 +113,11 @@ class Session:
             self._node.get_logger().error(error, throttle_duration_sec=30.0)
 
     def set_instruction(self, instruction: str, episode_id: str = "", why: str = "new task") -> None:
-        """Take another instruction, and begin an episode with it when active. Empty: go idle."""
-        self.instruction = instruction.strip()
+        """Take another instruction, and begin an episode with it when active. Empty: go idle.
+
+        Raises `InstructionError`, and then changes nothing.
+        """
+        self.instruction = clean_instruction(instruction)
         if self.active:
             self._watch_for(self.instruction, episode_id, why)
 
@@ -279,8 +283,13 @@ class Session:
     def _on_instruction(self, message: String) -> None:
         # Publishers repeat themselves (`ros2 topic pub` every second, a latched one on both
         # subscriptions): only another text is another task. `~/reset` starts the same one again.
-        if message.data.strip() != self.instruction:
-            self.set_instruction(message.data, why="new instruction")
+        try:
+            instruction = clean_instruction(message.data, "the text on task_instruction")
+        except InstructionError as error:
+            self._node.get_logger().error(f"{error}; the task stays as it is", throttle_duration_sec=30.0)
+            return
+        if instruction != self.instruction:
+            self.set_instruction(instruction, why="new instruction")
 
     def _watch_for(self, instruction: str, episode_id: str = "", why: str = "") -> None:
         warning = unknown_instruction_warning(instruction, self._worker.scorer.info, "model:=")
@@ -290,7 +299,11 @@ class Session:
     def _on_set_task(self, request: SetTask.Request, response: SetTask.Response) -> SetTask.Response:
         response.success, response.message = self._takes_tasks()
         if response.success:
-            self.set_instruction(request.instruction, request.episode_id, why="~/set_task")
+            try:
+                self.set_instruction(request.instruction, request.episode_id, why="~/set_task")
+            except InstructionError as error:
+                response.success, response.message = False, str(error)
+                return response
             response.episode_id = self._monitor.report.episode_id
             response.message = "waiting for images" if response.episode_id else "idle"
         return response

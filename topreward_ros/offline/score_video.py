@@ -29,6 +29,7 @@ from topreward_ros.core.episode import (
 )
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import NS_PER_S, Frame, FrameSchedule
+from topreward_ros.core.instruction import clean_instruction
 from topreward_ros.core.progress import PrefixScore, episode_minmax
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.paper_prefixes import PaperPrefixes, PrefixSchedule
@@ -168,8 +169,8 @@ def score_video(
     many evenly spaced prefixes only, the whole video last (TOPReward, section 4: 15); 0: all.
     ``prefix_schedule``: whose frames they take. With that of the authors the times in the prompt are the
     authors' too if ``scorer`` has no sample rate, and a prefix with the frames of the one before has its
-    score again. ``on_score`` is called after every score. Raises `VideoError`, `ScorerError`; `ValueError`
-    for an empty instruction.
+    score again. ``on_score`` is called after every score. Raises `VideoError`, `ScorerError`,
+    `InstructionError`; `ValueError` for an empty instruction.
     """
     (outcome,) = score_videos(
         [path],
@@ -200,9 +201,11 @@ def score_videos(
 ) -> list[Outcome]:
     """`score_video` for several videos, ``at_once`` of them side by side: the curve of each, or its error.
 
-    A video that fails does not harm the others. Raises `ValueError` for an empty instruction.
+    A video that fails does not harm the others. Raises `InstructionError`; `ValueError` for an empty
+    instruction.
     """
-    if not instruction.strip():
+    instruction = clean_instruction(instruction)
+    if not instruction:
         raise ValueError("the instruction is empty; say what the robot is to do")
     outcomes: dict[int, Outcome] = {}
     running: dict[int, tuple[_Episode, ScoreRequest]] = {}
@@ -352,7 +355,7 @@ def _episode(
     return Curve(
         video=name,
         duration_s=last_ns / NS_PER_S,
-        instruction=instruction.strip(),
+        instruction=instruction,
         model=info,
         settings=settings,
         state=monitor.report.state,

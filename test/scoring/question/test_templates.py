@@ -43,7 +43,7 @@ def test_a_bad_line_is_named(tmp_path, second, said):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "has no template"), (b"# nothing\n", "has no template"), (b"\xff\xfe", "cannot be read")],
+    [(b"", "has no template"), (b"# nothing\n", "has no template"), (b"\xff\xfe", "has no template")],
 )
 def test_a_file_of_nothing_is_refused(tmp_path, content, said):
     path = tmp_path / "mine.txt"
@@ -63,4 +63,19 @@ def test_a_question_that_ends_in_a_full_stop_is_refused(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("Is it done: {instruction}? Answer.\n", encoding="utf-8")
     with pytest.raises(ScorerError, match=r"line 1: it ends in '\.'"):
+        read_templates(str(path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_file_from_windows_asks_the_same(tmp_path, encoding, end):
+    path = tmp_path / "mine.txt"
+    path.write_bytes(end.join([GOOD.replace(" done", "\u00a0done\u200b"), PAPER, ""]).encode(encoding))
+    assert read_templates(str(path)) == (GOOD, PAPER)
+
+
+def test_a_file_in_another_encoding_is_named_with_its_line(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_bytes(f"{GOOD}\nEst-ce r\u00e9ussi: {{instruction}}? The answer is:\n".encode("latin-1"))
+    with pytest.raises(ScorerError, match=r"mine\.txt, line 2: the byte 0xe9 is not UTF-8: save the file in"):
         read_templates(str(path))

@@ -1,7 +1,8 @@
 """Templates of the question: the paper's, or an ensemble of them from a file.
 
 A file of templates is plain text, a template per line, with ``{instruction}`` where the instruction goes.
-Empty lines and lines that begin with ``#`` are skipped.
+What cannot be seen in a line does not count, by the rule of `core.instruction`. Empty lines and lines that
+begin with ``#`` are skipped.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from topreward_ros.core.instruction import InstructionError, clean_instruction
+from topreward_ros.core.text_files import TextFileError, read_text
 from topreward_ros.defaults import config_file
 from topreward_ros.scoring.base import ScorerError
 
@@ -33,14 +36,15 @@ def read_templates(name: str) -> tuple[str, ...]:
         return (PAPER,)
     path = _find(name)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScorerError(
-            f"prompts {name!r} cannot be read ({error}): name a text file in UTF-8 with a template per line"
-        ) from error
+        text = read_text(path)
+    except TextFileError as error:
+        raise ScorerError(f"prompts {name!r}: {error}, with a template per line") from error
     templates: dict[str, int] = {}  # each with its line
-    for number, line in enumerate(lines, start=1):
-        template = line.strip()
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            template = clean_instruction(line, f"{path}, line {number},")
+        except InstructionError as error:
+            raise ScorerError(str(error)) from error
         if not template or template.startswith("#"):
             continue
         problem = _problem_with(template, templates)
