@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from topreward_ros.core.episode import (
     Event,
+    IgnoredImages,
     MonitorSettings,
     Output,
     ProgressReport,
@@ -40,6 +41,12 @@ SETTINGS = MonitorSettings(
 )
 
 
+_CALM = [33.4, 33.4, 33.4, 33.3, 33.4, 133.65, -100.31, 155.5, -122.2, 33.4, 100.0]
+_BUSY = [33.4, 66.7, 33.7, -67.0, 100.1, 53.5, 49.9, 38.3, 0.8, 24.2, 33.3]
+#: Intervals [ms] of a healthy 30 Hz camera whose driver reorders under load.
+REORDERED = [*_CALM, *_BUSY]
+
+
 def score_of(request: ScoreRequest, log_prob: float, static: float = -8.0) -> PrefixScore:
     return PrefixScore(log_prob, -1.0, static, num_frames=len(request.prefix))
 
@@ -57,14 +64,18 @@ class Rig:
         return outputs
 
     def image(
-        self, stamp_s: float, log_prob: float | None = None, static: float = -8.0
+        self,
+        stamp_s: float,
+        log_prob: float | None = None,
+        static: float = -8.0,
+        picture: np.ndarray = PIXEL,
     ) -> ScoreRequest | None:
         stamp_ns = round(stamp_s * NS_PER_S)
         due, outputs = self.monitor.observe(stamp_ns, stamp_ns)
         self.take(outputs)
         if not due:
             return None
-        request, outputs = self.monitor.add_frame(Frame(stamp_ns, PIXEL, "camera"))
+        request, outputs = self.monitor.add_frame(Frame(stamp_ns, picture, "camera"))
         self.take(outputs)
         if request is not None and log_prob is not None:
             self.take(self.monitor.add_score(request, score_of(request, log_prob, static)))
@@ -185,7 +196,7 @@ def test_timeout_cuts_the_episode() -> None:
 def test_stamps_that_go_back_end_the_episode_and_begin_another() -> None:
     rig = watching()
     rig.images([-8.0, -4.0, -2.0])
-    rig.images([-8.0, -6.0], start_s=50.0)
+    rig.images([-9.0, -9.0, -8.0, -6.0], start_s=49.0)  # the third confirms it
     assert rig.event_types == [
         EventType.EPISODE_STARTED,
         EventType.ABORTED,
@@ -193,7 +204,7 @@ def test_stamps_that_go_back_end_the_episode_and_begin_another() -> None:
         EventType.EPISODE_STARTED,
     ]
     assert [event.episode_id for event in rig.events] == ["episode-1"] * 3 + ["episode-2"]
-    assert "went back by 51.000 s" in rig.events[1].message
+    assert "went back by 52.000 s" in rig.events[1].message
     assert rig.monitor.report.episode_id == "episode-2" and rig.monitor.report.elapsed_ns == NS_PER_S // 2
     assert rig.monitor.report.num_frames == 2
 
@@ -202,7 +213,7 @@ def test_a_bag_played_again_after_success_is_a_new_episode() -> None:
     rig = watching()
     rig.images([-8.0] + [-0.1] * 5)
     assert rig.monitor.report.state is State.SUCCEEDED
-    rig.images([-8.0])
+    rig.images([-8.0] * 3)
     assert rig.event_types[-1] is EventType.EPISODE_STARTED and rig.events[-1].episode_id == "episode-2"
     assert EventType.ABORTED not in rig.event_types  # the first had ended by itself
 
@@ -210,8 +221,9 @@ def test_a_bag_played_again_after_success_is_a_new_episode() -> None:
 def test_a_bag_that_played_on_after_success_may_be_wound_back_a_little() -> None:
     rig = watching()
     rig.images([-8.0] + [-0.1] * 5)
-    rig.image(140.0)  # ignored, but seen
-    rig.image(120.0)
+    rig.images([-0.1] * 3, start_s=140.0)  # ignored, but seen
+    assert len(rig.events) == 3
+    rig.images([-0.1] * 3, start_s=120.0)
     assert rig.event_types[-1] is EventType.EPISODE_STARTED and rig.events[-1].episode_id == "episode-2"
 
 
@@ -251,7 +263,7 @@ def test_stale_images_are_said_once_and_end_with_the_next_image() -> None:
     rig.take(rig.monitor.check_clock(now + 6 * NS_PER_S))
     assert rig.event_types == [EventType.EPISODE_STARTED, EventType.STALE_IMAGES]
     assert rig.monitor.report.state is State.STALE
-    rig.image(106.5, -7.0)
+    rig.image(101.5, -7.0)
     assert rig.monitor.report.state is State.RUNNING and rig.monitor.report.episode_id == "episode-1"
 
 
@@ -407,3 +419,142 @@ def test_the_same_input_gives_the_same_record() -> None:
         rig.images([-8.0, nan, -3.0, -0.1, -0.1, -0.1])
         records.append(repr(rig.outputs))
     assert records[0] == records[1]
+
+
+def stream(rig: Rig, stamps: Sequence[float], **frames: Any) -> list[float]:
+    """Show images at ``stamps`` [s]; returns those of the frames that are scored."""
+    return [stamp for stamp in stamps if rig.image(stamp, -4.0, **frames) is not None]
+
+
+def test_a_driver_that_reorders_aborts_nothing_and_loses_hardly_a_slot() -> None:
+    rig = watching()
+    stamps = [100.0]
+    for interval in REORDERED * 12:
+        stamps.append(stamps[-1] + interval / 1e3)
+    taken = stream(rig, stamps)
+    assert rig.event_types == [EventType.EPISODE_STARTED]
+    slots = int((max(stamps) - 100.0) * 2) + 1
+    assert slots - 1 <= len(taken) <= slots
+    assert all(abs((stamp - 100.0) * 2 - k) < 0.5 for k, stamp in enumerate(taken))
+    assert rig.monitor.ignored.out_of_order > 40 and rig.monitor.ignored.out_of_line == 0
+
+
+@pytest.mark.parametrize("wrong", [4.0, 3600.0, -4.0, -3600.0, -100.0, 1e10])
+@pytest.mark.parametrize("at", [1, 15, 16, 100])
+def test_one_wrong_stamp_changes_nothing(wrong: float, at: int) -> None:
+    rig, other = watching(episode_timeout=60.0), watching(episode_timeout=60.0)
+    stamps = [100.0 + k / 30 for k in range(300)]
+    seen = [stamp + wrong * (k == at) for k, stamp in enumerate(stamps)]
+    stream(rig, seen)
+    stream(other, [stamp for k, stamp in enumerate(stamps) if k != at])
+    assert repr(rig.outputs) == repr(other.outputs), "as if that image had never come"
+    assert rig.monitor.ignored == IgnoredImages(out_of_order=0, out_of_line=1, other_shape=0)
+    assert rig.monitor.ignored.counts() == {"with a stamp out of line": 1}
+
+
+def test_a_bag_played_again_in_a_loop_ends_an_episode_each_time() -> None:
+    rig = watching()
+    bag = [50.0 + k / 10 for k in range(40)]
+    stream(rig, bag * 3)
+    assert rig.event_types == [
+        *[EventType.EPISODE_STARTED, EventType.ABORTED, EventType.EPISODE_ENDED] * 2,
+        EventType.EPISODE_STARTED,
+    ]
+    assert "went back by 3.900 s" in rig.events[1].message
+    assert rig.monitor.report.elapsed_ns == 3 * NS_PER_S + NS_PER_S // 2
+    assert rig.monitor.ignored == IgnoredImages(0, 0, 0)
+
+
+def test_stamps_that_go_back_before_the_first_frame_leave_the_waiting_episode_alone() -> None:
+    rig = Rig()
+    rig.take(rig.monitor.set_task("open the drawer", episode_id="take-7"))
+    for k in range(20):  # cannot be decoded
+        rig.monitor.observe((100 + k) * NS_PER_S, k)
+    stream(rig, [50.0, 50.5, 51.0, 51.5])
+    assert [(event.type, event.episode_id) for event in rig.events] == [(EventType.EPISODE_STARTED, "take-7")]
+    assert rig.monitor.report.num_frames == 2
+
+
+def test_images_after_a_reset_may_have_any_stamps() -> None:
+    rig = watching()
+    rig.images([-8.0] * 5)
+    rig.take(rig.monitor.reset())
+    assert rig.image(7.0, -8.0) is not None
+    assert rig.monitor.report.stamp.ns == 7 * NS_PER_S
+
+
+@pytest.mark.parametrize("stamps", [[100.0] * 200, [100.0 - k for k in range(200)]])
+def test_stamps_that_are_never_right_are_no_healthy_stream(stamps: list[float]) -> None:
+    """Nothing can be used, however many images come: the state says so."""
+    rig = watching()
+    rig.images([-8.0])
+    for k, stamp in enumerate(stamps):
+        rig.take(rig.monitor.observe(round(stamp * NS_PER_S), (100 + k) * NS_PER_S)[1])
+        rig.take(rig.monitor.check_clock((100 + k) * NS_PER_S))
+    assert rig.event_types == [EventType.EPISODE_STARTED, EventType.STALE_IMAGES]
+    assert rig.monitor.report.state is State.STALE
+    assert rig.monitor.ignored.out_of_line + rig.monitor.ignored.out_of_order >= 190
+
+
+def test_images_that_cannot_be_decoded_are_no_healthy_stream() -> None:
+    rig = watching()
+    rig.images([-8.0])
+    for k in range(1, 80):
+        stamp = 100 * NS_PER_S + k * NS_PER_S // 10
+        rig.take(rig.monitor.observe(stamp, stamp)[1])
+        rig.take(rig.monitor.check_clock(stamp))
+    assert rig.event_types == [EventType.EPISODE_STARTED, EventType.STALE_IMAGES]
+    assert "that can be used for 5." in rig.events[-1].message
+    rig.image(108.0, -7.0)
+    assert rig.monitor.report.state is State.RUNNING
+
+
+def test_a_pause_goes_on_in_the_same_episode_after_two_images() -> None:
+    rig = watching()
+    stamps = [100.0 + k / 10 for k in range(20)]
+    assert stream(rig, [*stamps, *(stamp + 14.0 for stamp in stamps)])[4:6] == [114.2, 114.5]
+    assert rig.event_types == [EventType.EPISODE_STARTED]
+
+
+def test_the_last_image_of_a_file_after_a_pause() -> None:
+    rig = watching()
+    stream(rig, [100.0 + k / 10 for k in range(20)])
+    assert rig.image(160.0) is None
+    due, outputs = rig.monitor.finish(160 * NS_PER_S)
+    assert due and outputs == []
+    assert rig.monitor.add_frame(Frame(160 * NS_PER_S, PIXEL))[0] is not None
+    assert rig.monitor.finish(161 * NS_PER_S) == (False, [])
+
+
+WIDE, HIGH = np.zeros((48, 64, 3), np.uint8), np.zeros((64, 48, 3), np.uint8)
+
+
+def test_a_lone_picture_of_another_shape_leaves_its_slot_to_the_next() -> None:
+    rig = watching()
+    rig.image(100.0, -4.0, picture=WIDE)
+    assert rig.image(100.5, picture=HIGH) is None
+    assert rig.image(100.533, -4.0, picture=WIDE[::2, ::2]) is not None, "another resolution is no matter"
+    assert rig.image(101.0, picture=HIGH) is None and rig.image(101.033, picture=HIGH) is None
+    assert rig.image(101.066, -4.0, picture=WIDE) is not None
+    assert rig.event_types == [EventType.EPISODE_STARTED]
+    assert rig.monitor.ignored == IgnoredImages(0, 0, other_shape=3)
+
+
+def test_a_picture_that_changes_its_shape_ends_the_episode_and_begins_another() -> None:
+    rig = watching()
+    rig.image(100.0, -4.0, picture=WIDE)
+    rig.image(100.5, -2.0, picture=WIDE)
+    for k in range(3):
+        rig.image(101.0 + k / 30, -6.0, picture=HIGH)
+    rig.image(101.6, -5.0, picture=HIGH)
+    assert rig.event_types == [
+        EventType.EPISODE_STARTED,
+        EventType.ABORTED,
+        EventType.EPISODE_ENDED,
+        EventType.EPISODE_STARTED,
+    ]
+    assert rig.events[1].message.startswith("the picture changed from 64x48 to 48x64")
+    assert rig.rewards[2].truncated and rig.rewards[2].episode_id == "episode-1"
+    report = rig.monitor.report
+    assert (report.episode_id, report.num_frames, report.instruction) == ("episode-2", 2, "open the drawer")
+    assert report.state is State.RUNNING and rig.image(101.7, picture=HIGH) is None

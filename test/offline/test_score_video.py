@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from topreward_ros.offline.score_video import (
     score_video,
     score_videos,
 )
-from topreward_ros.offline.video import VideoError
+from topreward_ros.offline.video import Video, VideoError, open_video
 from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings, SequentialScorer
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.views.curve_plot import plot_curve, plot_curves
@@ -326,3 +327,68 @@ def test_frames_that_the_budget_drops_are_told(video: Path, caplog: pytest.LogCa
 
 def clip(name: str) -> Path:
     return Path(__file__).parents[1] / "data" / "clips" / name
+
+
+# ---- pauses, and pictures that change ----
+
+
+def film(path: Path, pictures: list[np.ndarray]) -> Path:
+    """A folder of images, played at 10 Hz."""
+    path.mkdir()
+    for k, picture in enumerate(pictures):
+        cv2.imwrite(str(path / f"{k:04d}.png"), picture)
+    return path
+
+
+def test_pictures_that_change_their_shape_end_the_episode_and_the_curve_says_so(tmp_path: Path) -> None:
+    wide, high = np.full((48, 64, 3), 40, np.uint8), np.full((64, 48, 3), 40, np.uint8)
+    lone = film(tmp_path / "lone", [wide] * 12 + [high] + [wide] * 17)
+    curve = score_video(lone, "x", Brightness(), never_ends(), rate=10.0)
+    assert [event.type for event in curve.events] == ["EPISODE_STARTED"] and not curve.ended_early
+    assert [point.time_s for point in curve.points] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
+    assert not curve.ignored.counts(), "it was not due, and so not even read"
+    due_one = film(tmp_path / "due one", [wide] * 10 + [high] + [wide] * 19)
+    curve = score_video(due_one, "x", Brightness(), never_ends(), rate=10.0, prefixes=6)
+    assert [point.time_s for point in curve.points] == [0.0, 0.5, 1.1, 1.5, 2.0, 2.5]
+    assert json.loads(curve.to_json())["ignored"] == {"out_of_order": 0, "out_of_line": 0, "other_shape": 1}
+
+    turned = film(tmp_path / "turned", [wide] * 12 + [high] * 18)
+    scorer = Brightness()
+    curve = score_video(turned, "x", scorer, never_ends(), rate=10.0)
+    assert [event.type for event in curve.events] == ["EPISODE_STARTED", "ABORTED", "EPISODE_ENDED"]
+    assert "the picture changed from 64x48 to 48x64" in curve.events[1].message
+    assert [point.time_s for point in curve.points] == [0.0, 0.5, 1.0]
+    assert curve.ended_early and curve.state is State.IDLE and curve.duration_s == pytest.approx(1.7)
+    assert {frame.image.shape for _, prefix in scorer.asked for frame in prefix} == {(48, 64, 3)}
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.2, 1.0, 2.0])
+def test_every_image_of_a_slow_folder_is_scored(tmp_path: Path, rate: float) -> None:
+    slow = film(tmp_path / "slow", [np.full((48, 64, 3), 40, np.uint8)] * 6)
+    curve = score_video(slow, "x", Brightness(), never_ends(), rate=rate)
+    assert [point.time_s for point in curve.points] == due_times(slow, 2.0, rate)
+    assert [point.time_s for point in curve.points] == [k / rate for k in range(6)]
+
+
+def test_pauses_of_a_film_cost_two_frames_and_its_last_one_is_scored(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As live, where the two images that confirm a pause are not used; a file says where it ends."""
+
+    class Pausing:
+        def __init__(self, opened: Video) -> None:
+            self.opened, self.info = opened, opened.info
+
+        def __iter__(self) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
+            for k, (stamp, read) in enumerate(self.opened):
+                yield stamp + 10**9 * ((k >= 23) * 20 + (k >= FRAMES - 1) * 60), read
+
+    monkeypatch.setattr(
+        "topreward_ros.offline.score_video.open_video", lambda path, rate: Pausing(open_video(path, rate))
+    )
+    curve = score_video(video, "x", Brightness(), never_ends())
+    times = [point.time_s for point in curve.points]
+    assert times[:7] == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0, 22.5, 23.0], abs=1e-3)
+    assert times[-2:] == pytest.approx([25.5, 86.0], abs=1e-3)
+    assert times == due_times(video, 2.0)
+    assert curve.duration_s == pytest.approx(86.0, abs=1e-3) and not curve.ended_early

@@ -5,9 +5,13 @@ begins and ends. It reads no clock and starts no thread: the caller passes stamp
 everything that must come out the same live and from a bag) and arrival times (only to notice that
 images stopped). Every method returns what is to be published, in order.
 
+Images whose stamp is out of order or out of line (stamps.py), and frames of another shape (shapes.py), are
+not used, but counted. Once several in a row agree, time has gone back or the picture has changed.
+
 How an episode runs: it begins with the first frame after an instruction was set (EPISODE_STARTED),
 and ends with SUCCESS (unless told to go on), TIMEOUT or ABORTED, each followed by EPISODE_ENDED.
-After an end nothing is scored until a new task, a reset, or stamps that go back (a bag played again).
+After an end nothing is scored until a new task, a reset, or stamps that go back (a bag played again). Stamps
+that go back and a picture that changes end a running episode with ABORTED; the next one begins at once.
 """
 
 from __future__ import annotations
@@ -37,9 +41,8 @@ from topreward_ros.core.progress import (
     looks_finished_at_start,
 )
 from topreward_ros.core.rewards import RewardSettings, RewardStream, RewardType
-
-# A stamp that goes back by no more than this is that of an image out of order; by more, time went back.
-_REORDERED_NS = NS_PER_S // 10
+from topreward_ros.core.shapes import View, ViewJudge, size_text
+from topreward_ros.core.stamps import Judgement, StampJudge
 
 
 class State(IntEnum):
@@ -67,7 +70,7 @@ class MonitorSettings:
     success: SuccessSettings
     end_episode_on_success: bool
     episode_timeout: float  #: [s] in stamp time; 0: none
-    stale_timeout: float  #: [s] without an image, by arrival
+    stale_timeout: float  #: [s] without an image that can be used, by arrival
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> MonitorSettings:
@@ -163,6 +166,24 @@ class ScoreRequest:
         return cls(instruction, EpisodeBuffer.holding(frames))
 
 
+@dataclass(frozen=True, slots=True)
+class IgnoredImages:
+    """How many images were not used so far, by reason; each reason is a fault of the camera or its driver."""
+
+    out_of_order: int  #: stamps a little earlier than the newest one, or repeated
+    out_of_line: int  #: stamps far from those before and after
+    other_shape: int  #: lone pictures of another shape than the episode's others
+
+    def counts(self) -> dict[str, int]:
+        """How many, by the words for the reason; reasons that there are not are left out."""
+        named = {
+            "out of order": self.out_of_order,
+            "with a stamp out of line": self.out_of_line,
+            "of another shape": self.other_shape,
+        }
+        return {reason: count for reason, count in named.items() if count}
+
+
 class _Episode:
     """The state of one episode; the next one gets a new object."""
 
@@ -175,23 +196,29 @@ class _Episode:
         self.rewards = RewardStream(settings.reward)
         self.first_frame: Frame | None = None
         self.last_frame: Frame | None = None
-        self.last_observed_ns: int | None = None
-        self.stale = False  # images have stopped
+        self.view = ViewJudge()
+        self.stale = False  # images that can be used have stopped
         self.ended = False
 
 
 class TaskMonitor:
     """Watches one instruction at a time, episode after episode. Not thread-safe: one thread owns it."""
 
-    def __init__(self, settings: MonitorSettings, new_episode_id: Callable[[], str]) -> None:
-        """``new_episode_id`` names an episode whose caller gave no name."""
+    def __init__(
+        self, settings: MonitorSettings, new_episode_id: Callable[[], str], interval_ns: int | None = None
+    ) -> None:
+        """``new_episode_id`` names an episode whose caller gave no name. ``interval_ns``: between two images,
+        where it is known beforehand."""
         self._settings = settings
         self._new_episode_id = new_episode_id
         self._episode: _Episode | None = None
         self._enabled = True
         self._report = ProgressReport(state=State.IDLE)
         self._events = 0
-        self._last_arrival_ns: int | None = None
+        self._stamps = StampJudge(interval_ns)
+        self._other_shapes = 0
+        self._observed_arrival_ns = 0  # of the image that was observed last
+        self._last_usable_ns: int | None = None  # arrival of the last image that could be used
 
     @property
     def report(self) -> ProgressReport:
@@ -202,6 +229,16 @@ class TaskMonitor:
     def enabled(self) -> bool:
         """Whether images are looked at."""
         return self._enabled
+
+    @property
+    def ignored(self) -> IgnoredImages:
+        """Images that were not used since this object was made."""
+        return IgnoredImages(self._stamps.out_of_order, self._stamps.out_of_line, self._other_shapes)
+
+    @property
+    def newest_stamp_ns(self) -> int | None:
+        """The newest stamp that could be believed; None before the first."""
+        return self._stamps.newest_ns
 
     @property
     def settings(self) -> MonitorSettings:
@@ -236,48 +273,79 @@ class TaskMonitor:
         self._enabled = enabled
         return self._begin(self._report.instruction, "", "enabled" if enabled else "disabled")
 
-    def observe(self, stamp_ns: int, arrival_ns: int) -> tuple[bool, list[Output]]:
+    def observe(self, stamp_ns: int, arrival_ns: int, *, trusted: bool = False) -> tuple[bool, list[Output]]:
         """Register an image of the primary camera before it is decoded.
 
-        ``stamp_ns``: its stamp of capture; ``arrival_ns``: any steady clock. A stamp that goes back ends
-        the episode and begins another, unless it is so little (0.1 s) that the image just came out of
-        order; then it is ignored. Returns whether the image is due, so that it should be decoded and passed
-        to `add_frame`; one that cannot be decoded is simply not passed on, and the next one is due in its
-        place.
+        ``stamp_ns``: its stamp of capture; ``arrival_ns``: any steady clock. An image whose stamp cannot be
+        believed is ignored (`StampJudge`); stamps that agree that time went back end the episode and begin
+        another. Returns whether the image is due, so that it should be decoded and passed to `add_frame`;
+        one that cannot be decoded is simply not passed on, and the next one is due in its place.
+        ``trusted``: the caller knows that the stamp is right, because it chose the image by it.
         """
-        self._last_arrival_ns = arrival_ns
-        episode = self._episode
-        if episode is None:
-            return False, []
+        if trusted:
+            self._stamps.restart()
+        judgement = self._stamps.judge(stamp_ns)
         outputs: list[Output] = []
-        if episode.last_observed_ns is not None and stamp_ns <= episode.last_observed_ns:
-            back_ns = episode.last_observed_ns - stamp_ns
-            if back_ns <= _REORDERED_NS:
-                return False, []
-            outputs += self.reset(f"image stamps went back by {back_ns / NS_PER_S:.3f} s")
-            self._last_arrival_ns = arrival_ns
-            episode = self._current
-        episode.last_observed_ns = stamp_ns
-        if episode.ended:
+        if judgement is Judgement.WENT_BACK:
+            outputs += self._begin_again(
+                f"image stamps went back by {-self._stamps.moved_ns / NS_PER_S:.3f} s"
+            )
+        elif not judgement.usable:
+            return False, []
+        return self._take(stamp_ns, arrival_ns, outputs)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the image that was observed last would be due by its stamp only if others confirmed it."""
+        return self._stamps.unsettled
+
+    def finish(self, arrival_ns: int) -> tuple[bool, list[Output]]:
+        """The stream has ended. Returns what `observe` would have of its last image, where that came after
+        a pause and no other could confirm its stamp."""
+        stamp_ns = self._stamps.settle()
+        return (False, []) if stamp_ns is None else self._take(stamp_ns, arrival_ns, [])
+
+    def _take(self, stamp_ns: int, arrival_ns: int, outputs: list[Output]) -> tuple[bool, list[Output]]:
+        """Whether the image of a stamp that can be believed is due."""
+        episode = self._episode
+        if episode is None or episode.ended:
             return False, outputs
-        episode.stale = False
-        if self._report.state is State.STALE:
-            outputs += self._enter(State.RUNNING if episode.first_frame else State.WAITING_FOR_IMAGES)
-        return episode.schedule.observe(stamp_ns), outputs
+        self._observed_arrival_ns = arrival_ns
+        due = episode.schedule.observe(stamp_ns)
+        if not due:
+            outputs += self._note_usable()
+        return due, outputs
 
     def add_frame(self, frame: Frame) -> tuple[ScoreRequest | None, list[Output]]:
-        """Take the frame that was just observed and due. Returns the prefix to score, unless the episode
-        is over."""
+        """Take the frame that was just observed and due.
+
+        A frame of another shape is ignored, as if it could not be decoded; several in a row end the episode
+        and begin another. Returns the prefix to score, unless the frame is ignored or the episode is over.
+        """
         episode = self._episode
         if episode is None or episode.ended:
             return None, []
         outputs: list[Output] = []
+        shape = frame.image.shape[:2]
+        view = episode.view.judge(shape)
+        if view is View.OTHER:
+            self._other_shapes += 1
+            return None, []
+        if view is View.CHANGED:
+            first = size_text(episode.view.first or shape)
+            outputs += self._begin_again(
+                f"the picture changed from {first} to {size_text(shape)}: another shape is another view"
+            )
+            episode = self._current
+            episode.view.judge(shape)
+            episode.schedule.observe(frame.stamp_ns)
         episode.schedule.take()
         episode.last_frame = frame
         if episode.first_frame is None:
             episode.first_frame = frame
             outputs.append(self._event(EventType.EPISODE_STARTED, f"watching for: {episode.instruction}"))
             outputs += self._enter(State.RUNNING)
+        outputs += self._note_usable()
         elapsed_s = (frame.stamp_ns - episode.first_frame.stamp_ns) / NS_PER_S
         timeout_s = self._settings.episode_timeout
         if 0.0 < timeout_s <= elapsed_s:
@@ -332,27 +400,54 @@ class TaskMonitor:
         return [self._event(EventType.SCORER_ERROR, f"{where}: {message}", frame=newest)]
 
     def check_clock(self, now_ns: int) -> list[Output]:
-        """Look at the clock (the one of ``arrival_ns``): have images stopped?"""
+        """Look at the clock (the one of ``arrival_ns``): have images that can be used stopped?"""
         episode = self._episode
-        if self._last_arrival_ns is None:
-            self._last_arrival_ns = now_ns
-        silent_s = (now_ns - self._last_arrival_ns) / NS_PER_S
+        if self._last_usable_ns is None:
+            self._last_usable_ns = now_ns
+        silent_s = (now_ns - self._last_usable_ns) / NS_PER_S
         timeout_s = self._settings.stale_timeout
         if episode is None or episode.ended or episode.stale or silent_s < timeout_s:
             return []
         episode.stale = True
-        message = f"no image for {silent_s:.1f} s (stale_timeout = {timeout_s:g} s)"
+        message = f"no image that can be used for {silent_s:.1f} s (stale_timeout = {timeout_s:g} s)"
         event = self._event(EventType.STALE_IMAGES, message, timeout_s)
         # A success that was fired stays the state of its episode.
         return [event] if episode.success.fired else [event, *self._enter(State.STALE)]
 
+    def _note_usable(self) -> list[Output]:
+        """Note that the image that was observed last can be used: images are there, or there again."""
+        episode = self._current
+        self._last_usable_ns = self._observed_arrival_ns
+        episode.stale = False
+        if self._report.state is not State.STALE:
+            return []
+        return self._enter(State.RUNNING if episode.first_frame else State.WAITING_FOR_IMAGES)
+
     def _begin(self, instruction: str, episode_id: str, why: str) -> list[Output]:
-        """End the current episode, and wait for another where there is an instruction.
+        """End the current episode because somebody said so, and wait for another where there is an
+        instruction. Its images may have any stamps.
 
         The report keeps the instruction, also while the monitor is disabled.
         """
+        self._stamps.restart()
+        return self._replace_episode(instruction, episode_id, why)
+
+    def _begin_again(self, why: str) -> list[Output]:
+        """End the current episode because the stream is another now, and begin one of the same task with it.
+
+        An episode that has no frame yet just goes on waiting.
+        """
+        episode = self._episode
+        if episode is None:
+            return []
+        if episode.first_frame is None:
+            episode.schedule = FrameSchedule(self._settings.sample_rate)
+            return []
+        return self._replace_episode(episode.instruction, "", why)
+
+    def _replace_episode(self, instruction: str, episode_id: str, why: str) -> list[Output]:
         outputs = self._abort(why)
-        self._last_arrival_ns = None
+        self._last_usable_ns = None
         if instruction and self._enabled:
             episode_id = episode_id or self._new_episode_id()
             self._episode = _Episode(episode_id, instruction, self._settings)

@@ -6,9 +6,11 @@ camera give the same prefixes. No clock is read here.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from statistics import median
 
 import numpy as np
 
@@ -42,12 +44,40 @@ class Frame:
         return Stamp(self.stamp_ns, self.frame_id)
 
 
+class RecentIntervals:
+    """The newest intervals between the frames of a stream, in ns.
+
+    >>> intervals = RecentIntervals([33, 33, 1, 34])
+    >>> intervals.typical(), intervals.shortest()
+    (33.0, 33)
+    """
+
+    def __init__(self, intervals: Iterable[int] = ()) -> None:
+        self._newest = deque(intervals, maxlen=15)
+
+    def add(self, interval_ns: int) -> None:
+        """Add the newest interval."""
+        self._newest.append(interval_ns)
+
+    def typical(self) -> float | None:
+        """The median, which lone gaps and lone images out of order do not move; None before the first."""
+        return median(self._newest) if self._newest else None
+
+    def shortest(self) -> float:
+        """The shortest one, but for those of images that came at nearly the same time; infinity before the
+        first."""
+        if not self._newest:
+            return float("inf")
+        half = median(self._newest) / 2
+        return min(interval for interval in self._newest if interval >= half)
+
+
 class FrameSchedule:
     """Decides which frames of a stream to take, at a fixed rate of stamp time.
 
     Slot k lies at ``first + k / rate``; per slot the nearest frame is taken, as far as that can be
     told without waiting for the next one: the first frame at or after the slot, or one before it by
-    no more than half the shortest frame interval seen, which absorbs the jitter of a camera. Slots
+    no more than half the shortest of the recent frame intervals, which absorbs the jitter of a camera. Slots
     that fall into a gap of the stream are skipped, never caught up. The choice depends on past stamps only
     ("prefix-stable", TOPReward's fixed 2 fps schedule), so a growing video never changes its start.
 
@@ -70,7 +100,7 @@ class FrameSchedule:
         self._period_ns = NS_PER_S / rate
         self._first_ns: int | None = None  # stamp of the first frame taken: where slot 0 lies
         self._last_ns: int | None = None
-        self._shortest_interval_ns = float("inf")
+        self._intervals = RecentIntervals()
         self._slot = 0  # the slot that the last observed frame would take
         self._next_slot = 0
 
@@ -79,10 +109,10 @@ class FrameSchedule:
         if self._last_ns is not None:
             if stamp_ns <= self._last_ns:
                 raise ValueError(f"stamp {stamp_ns} ns does not come after {self._last_ns} ns")
-            self._shortest_interval_ns = min(self._shortest_interval_ns, stamp_ns - self._last_ns)
+            self._intervals.add(stamp_ns - self._last_ns)
         self._last_ns = stamp_ns
         if self._first_ns is not None:
-            early_ns = min(self._shortest_interval_ns / 2, self._period_ns / 4)
+            early_ns = min(self._intervals.shortest() / 2, self._period_ns / 4)
             self._slot = int((stamp_ns - self._first_ns + early_ns) // self._period_ns)
         return self._slot >= self._next_slot
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ import numpy as np
 
 from topreward_ros.core.episode import (
     Event,
+    IgnoredImages,
     MonitorSettings,
+    Output,
     ProgressReport,
     Reward,
     ScoreRequest,
@@ -28,9 +30,11 @@ from topreward_ros.core.episode import (
     TaskMonitor,
 )
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Frame, FrameSchedule
 from topreward_ros.core.instruction import clean_instruction
 from topreward_ros.core.progress import PrefixScore, episode_minmax
+from topreward_ros.core.stamps import StampJudge
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.paper_prefixes import PaperPrefixes, PrefixSchedule
 from topreward_ros.offline.video import Video, VideoError, open_video
@@ -84,6 +88,7 @@ class Curve:
     points: tuple[CurvePoint, ...]
     events: tuple[CurveEvent, ...]
     ended_early: bool  #: the episode was over before the video was, and the rest was not scored
+    ignored: IgnoredImages  #: frames that were not used, by reason
 
     def minmax(self) -> np.ndarray:
         """The paper's progress (TOPReward eq. 2), which looks ahead: (K,) in [0, 1], or all NaN."""
@@ -93,10 +98,11 @@ class Curve:
         """The curve as JSON can hold it; NaN is None.
 
         ``format``: ``topreward_curve/1``; ``video``, ``duration`` [s], ``instruction``, ``state``,
-        ``ended_early``; ``model``: the fields of `ScorerInfo` but ``instructions``; ``settings``: those of
-        `MonitorSettings`; ``scores``: per prefix ``time`` [s] of its newest frame, ``video_frames`` from the
-        first of the video to the end of the prefix, ``num_frames`` that were scored of them, ``log_prob``,
-        ``log_prob_std``, ``log_prob_false`` and ``log_prob_static`` [nat],
+        ``ended_early``; ``ignored``: the fields of `IgnoredImages`; ``model``: the fields of `ScorerInfo`
+        but ``instructions``; ``settings``: those of `MonitorSettings`; ``scores``: per prefix ``time`` [s] of
+        its newest frame, ``video_frames`` from the first of the video to the end of the prefix,
+        ``num_frames`` that were scored of them, ``log_prob``, ``log_prob_std``, ``log_prob_false`` and
+        ``log_prob_static`` [nat],
         ``progress`` as live, ``reward``, ``progress_minmax`` (the paper's, over the whole curve, never
         available live); ``events``: ``time`` [s], ``type``, ``threshold``, ``message``.
         """
@@ -124,6 +130,7 @@ class Curve:
             "settings": asdict(self.settings),
             "state": self.state.name,
             "ended_early": self.ended_early,
+            "ignored": asdict(self.ignored),
             "scores": scores,
             "events": events,
         }
@@ -278,7 +285,10 @@ def _video_episode(
 ) -> _Episode:
     video = open_video(path, rate)
     selection = _selection(path, video, settings, rate, choice)
-    return (yield from _episode(str(path), video, instruction, info, settings, selection, on_score))
+    interval_ns = round(NS_PER_S / video.info.rate)
+    return (
+        yield from _episode(str(path), video, interval_ns, instruction, info, settings, selection, on_score)
+    )
 
 
 def _selection(
@@ -308,38 +318,41 @@ def _selection(
 def _episode(
     name: str,
     frames: Iterable[tuple[int, Callable[[], np.ndarray]]],
+    interval_ns: int,
     instruction: str,
     info: ScorerInfo,
     settings: MonitorSettings,
     selection: _Selection,
     on_score: Callable[[CurvePoint], None] | None,
 ) -> _Episode:
-    """Run one episode. ``frames`` are stamps [ns] from 0 on, each with what reads its (H, W, 3) RGB image."""
-    chosen = selection.stamps_ns
+    """Run one episode of a video. ``interval_ns`` lies between most of its frames."""
     monitor = TaskMonitor(
-        settings if chosen is None else replace(settings, sample_rate=_ALL_DUE), lambda: Path(name).stem
+        settings if selection.stamps_ns is None else replace(settings, sample_rate=_ALL_DUE),
+        lambda: Path(name).stem,
+        interval_ns,
     )
     monitor.set_task(instruction)
     points: list[CurvePoint] = []
     events: list[CurveEvent] = []
     ended_early = False
+    state = monitor.report.state
     last_ns = 0
     count = 0
-    for number, (stamp_ns, read) in enumerate(frames, start=1):
+    for number, stamp_ns, due, outputs, read in _observed(frames, selection.stamps_ns, monitor):
         if _has_ended(events):
             ended_early = True
             break
         last_ns = stamp_ns
-        if chosen is not None:
-            if number - 1 not in chosen:
-                continue
-            stamp_ns = chosen[number - 1]
-        due, outputs = monitor.observe(stamp_ns, arrival_ns=stamp_ns)
-        if not due:
-            continue
-        count += 1
-        request, more = monitor.add_frame(Frame(stamp_ns, read()))
-        events += _events(outputs + more)
+        request = None
+        if due:
+            request, more = monitor.add_frame(Frame(stamp_ns, read()))
+            outputs += more
+        outputs, ended_early = _of_one_episode(outputs)  # by this frame, which belongs to the next one
+        if ended_early:
+            request = None
+        count += request is not None
+        events += _events(outputs)
+        state = _newest_state(outputs, state)
         if request is None or not (selection.scored is None or count in selection.scored):
             continue
         score = yield request
@@ -349,6 +362,7 @@ def _episode(
                 break
             outputs = monitor.add_score(request, score)
             events += _events(outputs)
+            state = _newest_state(outputs, state)
             points.append(_point(outputs, video_frames))
             if on_score is not None:
                 on_score(points[-1])
@@ -358,26 +372,72 @@ def _episode(
         instruction=instruction,
         model=info,
         settings=settings,
-        state=monitor.report.state,
+        state=state,
         points=tuple(points),
         events=tuple(events),
         ended_early=ended_early,
+        ignored=monitor.ignored,
     )
 
 
 def due_times(path: str | Path, sample_rate: float, rate: float = 0.0) -> list[float]:
     """Times [s] of the frames of a video that are due at ``sample_rate`` [Hz]. Raises `VideoError`."""
+    video = open_video(path, rate)
+    judge = StampJudge(round(NS_PER_S / video.info.rate))
+    believed = [stamp_ns for stamp_ns, _ in video if judge.judge(stamp_ns).usable]
+    if (last_ns := judge.settle()) is not None:
+        believed.append(last_ns)
     schedule = FrameSchedule(sample_rate)
     times = []
-    for stamp_ns, _ in open_video(path, rate):
+    for stamp_ns in believed:
         if schedule.observe(stamp_ns):
             schedule.take()
             times.append(stamp_ns / NS_PER_S)
     return times
 
 
+def _observed(
+    frames: Iterable[tuple[int, Callable[[], np.ndarray]]],
+    stamps_ns: Mapping[int, int] | None,
+    monitor: TaskMonitor,
+) -> Iterator[tuple[int, int, bool, list[Output], Callable[[], np.ndarray]]]:
+    """Yield the number of each frame, from 1, its stamp, whether it is due, what observing it put out, and
+    what reads it.
+
+    ``stamps_ns``: of the frames to take, by index, where it is not the monitor that chooses. A last frame
+    that came after a pause is yielded a second time, as due, once it is known to be the last.
+    """
+    last: tuple[int, int, np.ndarray] | None = None
+    for number, (stamp_ns, read) in enumerate(frames, start=1):
+        if stamps_ns is not None:
+            taken = number - 1 in stamps_ns
+            stamp_ns = stamps_ns.get(number - 1, stamp_ns)
+            due, outputs = monitor.observe(stamp_ns, stamp_ns, trusted=True) if taken else (False, [])
+        else:
+            due, outputs = monitor.observe(stamp_ns, arrival_ns=stamp_ns)
+            last = (number, stamp_ns, read()) if monitor.unsettled else None
+        yield number, stamp_ns, due, outputs, read
+    if last is not None:
+        number, stamp_ns, image = last
+        due, outputs = monitor.finish(arrival_ns=stamp_ns)
+        yield number, stamp_ns, due, outputs, lambda: image
+
+
+def _of_one_episode(outputs: list[Output]) -> tuple[list[Output], bool]:
+    """``outputs`` up to the end of the first episode, and whether another one begins behind it."""
+    for k, output in enumerate(outputs):
+        if isinstance(output, Event) and output.type is EventType.EPISODE_ENDED:
+            return outputs[: k + 1], k + 1 < len(outputs)
+    return outputs, False
+
+
 def _has_ended(events: list[CurveEvent]) -> bool:
     return bool(events) and events[-1].type == "EPISODE_ENDED"
+
+
+def _newest_state(outputs: list[Output], state: State) -> State:
+    """The state that ``outputs`` report last; ``state`` where they report none."""
+    return [state, *(output.state for output in outputs if isinstance(output, ProgressReport))][-1]
 
 
 def _point(outputs: list[Any], video_frames: int) -> CurvePoint:

@@ -81,7 +81,27 @@ def curves_table(curves: Sequence[Curve]) -> RenderableType:
     parts: list[RenderableType] = [table, Text(printable(about, 400), style="dim")]
     if model.random_weights:
         parts.append(Text(RANDOM_WARNING, style="bold red"))
+    for curve, path in zip(curves, paths, strict=True):
+        name = printable(os.path.relpath(path, folder))
+        parts += [Text(f"{name}: {printable(note, 400)}", style="yellow") for note in _notes(curve)]
     return Group(*parts)
+
+
+def _notes(curve: Curve) -> list[str]:
+    """What a line of the table does not show: frames that were not used, and why the episode broke off."""
+    notes = [f"{_ignored_text(curve)} were not used"] if curve.ignored.counts() else []
+    return notes + [
+        f"broken off at {number(event.time_s, 2, 's')}, {event.message}; the rest was not scored"
+        for event in curve.events
+        if event.type == "ABORTED"
+    ]
+
+
+def _ignored_text(curve: Curve) -> str:
+    return ", ".join(
+        f"{count} {'frame' if count == 1 else 'frames'} {reason}"
+        for reason, count in curve.ignored.counts().items()
+    )
 
 
 def curve_summary(curve: Curve) -> RenderableType:
@@ -97,6 +117,8 @@ def curve_summary(curve: Curve) -> RenderableType:
         table.add_row("", Text(RANDOM_WARNING, style="bold red"))
     rest = ", the rest of the video was not scored" if curve.ended_early else ""
     table.add_row("scores", f"{len(curve.points)} of {number(curve.duration_s, 2, 's')}{rest}")
+    if curve.ignored.counts():
+        table.add_row("not used", _ignored_text(curve))
     table.add_row("state", curve.state.name)
     if curve.points:
         last = curve.points[-1]
