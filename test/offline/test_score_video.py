@@ -348,7 +348,15 @@ def test_pictures_that_change_their_shape_end_the_episode_and_the_curve_says_so(
     assert [point.time_s for point in curve.points] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
     assert not curve.ignored.counts(), "it was not due, and so not even read"
     due_one = film(tmp_path / "due one", [wide] * 10 + [high] + [wide] * 19)
-    curve = score_video(due_one, "x", Brightness(), never_ends(), rate=10.0, prefixes=6)
+    curve = score_video(
+        due_one,
+        "x",
+        Brightness(),
+        never_ends(),
+        rate=10.0,
+        prefixes=6,
+        prefix_schedule=PrefixSchedule.MONITOR,
+    )
     assert [point.time_s for point in curve.points] == [0.0, 0.5, 1.1, 1.5, 2.0, 2.5]
     assert json.loads(curve.to_json())["ignored"] == {"out_of_order": 0, "out_of_line": 0, "other_shape": 1}
 
