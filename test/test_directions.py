@@ -28,7 +28,7 @@ ENGINES = {"qwen3_vl", "any_vlm"}
 CHOOSERS = {"registry"}
 
 INTERFACES = ("msg", "srv", "action")  # generated, and part of ROS
-ROS = {"rclpy", "ament_index_python", "launch", "launch_ros"} | {
+ROS = {"rclpy", "ament_index_python", "cv_bridge", "launch", "launch_ros"} | {
     f"{name}_msgs" for name in ("sensor", "std", "diagnostic", "rcl", "lifecycle", "rosgraph")
 } | {"std_srvs", "rcl_interfaces", "builtin_interfaces"}  # fmt: skip
 

@@ -43,11 +43,12 @@ ROSDEP_OF_LIBRARY = {
     "matplotlib": "python3-matplotlib",
     "numpy": "python3-numpy",
     "opencv-python-headless": "python3-opencv",
+    "pillow": "python3-pil",
     "pyyaml": "python3-yaml",
     "rich": "python3-rich",
 }
 REQUIREMENTS = tuple(f"requirements/{name}.txt" for name in ("run", "dev", "int8", "ros-jazzy"))
-ROS_PACKAGES = {"ament_index_python", "launch", "launch_ros", "rclpy", "rcl_interfaces"}
+ROS_PACKAGES = {"ament_index_python", "cv_bridge", "launch", "launch_ros", "rclpy", "rcl_interfaces"}
 
 
 def package_xml() -> ElementTree.Element:

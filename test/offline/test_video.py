@@ -11,7 +11,7 @@ import pytest
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.defaults import DEMO_CLIPS, DemoClip, shared_file
-from topreward_ros.offline.video import Video, VideoError, _Stamps, open_video
+from topreward_ros.offline.video import FrameError, Video, VideoError, _Stamps, open_video
 
 
 def picture(k: int) -> np.ndarray:
@@ -128,8 +128,34 @@ def test_damaged_image_in_a_folder(tmp_path: Path):
     (folder / "1.png").write_bytes(b"not a png")
     (stamp_ns, first), (_, second) = open_video(folder, rate=1.0)
     assert stamp_ns == 0 and number_of(first()) == 0
-    with pytest.raises(VideoError, match=r"1\.png is not an image"):
+    with pytest.raises(VideoError, match=r"1\.png is corrupt.*repair or remove it"):
         second()
+
+
+def test_cut_jpeg_in_a_folder_is_no_half_grey_picture(tmp_path: Path):
+    folder = write_folder(tmp_path / "images", ["0.jpg", "1.jpg", "2.jpg"])
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    cv2.imwrite(str(folder / "1.jpg"), noise)
+    data = (folder / "1.jpg").read_bytes()
+    (folder / "1.jpg").write_bytes(data[: len(data) // 2] + data[-2:])
+    reads = [read for _, read in open_video(folder, rate=1.0)]
+    assert [number_of(reads[k]()) for k in (0, 2)] == [0, 2]
+    with pytest.raises(FrameError, match=r"1\.jpg, 64x48, has lost a part.*repair or remove it"):
+        reads[1]()
+
+
+def test_folder_whose_first_image_is_damaged(tmp_path: Path):
+    folder = write_folder(tmp_path / "images", ["0.png", "1.png"])
+    (folder / "0.png").write_bytes(b"")
+    video = open_video(folder, rate=1.0)
+    assert (video.info.width, video.info.height) == (64, 48)
+    (_, first), (stamp_ns, second) = video
+    with pytest.raises(FrameError, match=r"0\.png is empty"):
+        first()
+    assert stamp_ns == 10**9 and number_of(second()) == 1
+    (folder / "1.png").write_bytes(b"")
+    with pytest.raises(VideoError, match=r"0\.png is empty"):
+        open_video(folder, rate=1.0)
 
 
 def test_file_that_ends_early_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture):

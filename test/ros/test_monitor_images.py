@@ -177,14 +177,16 @@ def test_compressed_images(robot) -> None:
 
     send(0, jpeg)
     robot.until(lambda: len(robot.scored()) == 1, "a JPEG is scored")
-    for k, corrupt in enumerate((b"", b"no image at all", jpeg[: len(jpeg) // 2]), start=1):
+    damaged = (b"", b"no image at all", jpeg[: len(jpeg) // 2], jpeg[:1000] + jpeg[-1000:])
+    for k, corrupt in enumerate(damaged, start=1):
         send(k, corrupt)
         robot.settle()
         robot.spin(0.2)
         assert len(robot.scored()) == 1
-    send(4, jpeg)
+    send(5, jpeg)
     robot.until(lambda: len(robot.scored()) == 2, "the next good JPEG is scored")
     said = robot.said(robot.processes[0])
+    assert said.count("images are converted by ") == 1
     assert "skipped an image of /image/compressed" in said and "Traceback" not in said
 
 

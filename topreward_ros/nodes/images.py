@@ -1,52 +1,48 @@
 """From the bytes of a camera message to an RGB array, or an `ImageError` that says what is wrong with it.
 
 `stamp_ns_of` reads the stamp alone, so that a frame that is not due costs nothing; `decode` does the rest.
-The conversion itself is rosbags-image's. That library trusts the header (it ignores ``step`` and would read
-past a row, and OpenCV turns half a JPEG into a half-grey picture), so every message is checked here first.
-No node, no topic, no clock.
+Raw images are converted by nodes/raw_conversion.py, whose libraries trust the header (rosbags-image ignores
+``step`` and would read past a row), so every message is checked here first. Compressed ones are read by
+offline/encoded_image.py, as images in folders are. No node, no topic, no clock.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-import zlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
 from rclpy.serialization import deserialize_message
-from rosbags.image import ImageError as ConversionError
-from rosbags.image import compressed_image_to_cvimage, image_to_cvimage
 from sensor_msgs.msg import CompressedImage, Image
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.printable import printable
+from topreward_ros.nodes.raw_conversion import BYTES_PER_PIXEL, PLANAR, Samples, converter
+from topreward_ros.offline.encoded_image import (
+    MAX_PIXELS,
+    EncodedImageError,
+    is_jpeg,
+    is_png,
+    rgb8_of,
+    samples_of,
+)
 
-MAX_PIXELS = 1 << 26  #: no camera has more; a damaged header that claims so must not fill the memory
-
-#: Bytes per pixel of one row. Of nv12 and nv21 this is the grey plane; half as many rows of colour follow it.
-_BYTES_PER_PIXEL = {
-    **dict.fromkeys(("mono8", "nv12", "nv21"), 1),
-    **dict.fromkeys(("bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"), 1),
-    **dict.fromkeys(("bayer_rggb16", "bayer_bggr16", "bayer_gbrg16", "bayer_grbg16", "mono16"), 2),
-    **dict.fromkeys(("yuv422", "uyvy", "yuv422_yuy2", "yuyv"), 2),
-    **dict.fromkeys(("rgb8", "bgr8"), 3),
-    **dict.fromkeys(("rgba8", "bgra8"), 4),
-    **dict.fromkeys(("rgb16", "bgr16"), 6),
-    **dict.fromkeys(("rgba16", "bgra16"), 8),
-}
 #: OpenCV's type names say nothing about colour; OpenCV's own convention (grey, BGR, BGRA) is taken.
 _OPENCV_TYPES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}
-_PLANAR = ("nv12", "nv21")
-_PAIRED = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv", *_PLANAR)  # two neighbours share their colour
+_PAIRED = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv", *PLANAR)  # two neighbours share their colour
 _DEPTH = ("16UC1", "16SC1", "32FC1", "64FC1")
 
 _CDR_KINDS = (0x0000, 0x0001, 0x0006, 0x0007)  # plain CDR of XTypes 1 and 2, big and little endian
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # leaves out stuffed bytes and restarts
-_JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame: the segment with the size
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+#: A CompressedImage's ``format``: "jpeg", or as image_transport writes it, "bayer_rggb8; png compressed ",
+#: "mono8; jpeg compressed mono8": the camera's encoding, and the one that was compressed, if another.
+_FORMAT = re.compile(r"\s*([^;\s]*)\s*(?:;.*compressed\s+(\S+))?")
+#: How the names of encodings begin whose samples are no grey picture, though they may lie in one channel.
+_NEEDS_CONVERSION = ("bayer", "nv", "uyvy", "yuv", "yuyv")
 
 
 class ImageError(UserError):
@@ -94,24 +90,17 @@ def decode(raw: bytes, message_type: type[Image | CompressedImage]) -> DecodedIm
     return DecodedImage(stamp_ns, message.header.frame_id, rgb)
 
 
-@dataclass(frozen=True, slots=True)
-class _Packed:
-    """The fields of sensor_msgs/Image that the conversion reads, with contiguous rows."""
-
-    encoding: str
-    height: int  # rows in data; of nv12 and nv21 one and a half times the picture's
-    width: int
-    is_bigendian: bool
-    data: Any
-
-
 def rgb_of_raw(message: Any) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a sensor_msgs/Image; may share memory with it. Raises `ImageError`."""
-    packed = _packed(message)
+    return _converted(_packed(message), _described(message))
+
+
+def _converted(samples: Samples, what: str) -> np.ndarray:
     try:
-        return _finished(image_to_cvimage(cast(Any, packed), "rgb8"))
-    except (ConversionError, cv2.error) as error:
-        raise ImageError(f"{_described(message)} could not be converted: {error}") from error
+        return np.ascontiguousarray(converter().to_rgb(samples), dtype=np.uint8)
+    except Exception as error:  # each library has kinds of its own, and so has OpenCV below them
+        reason = printable(str(error), 200)
+        raise ImageError(f"{what} could not be converted by {converter().name}: {reason}") from error
 
 
 def _described(message: Any) -> str:
@@ -125,13 +114,13 @@ def _short(text: str) -> str:
     return text if len(text) <= 40 else text[:40] + "..."
 
 
-def _packed(message: Any) -> _Packed:
-    """Check a raw image's claims against its data, and cut the padding off its rows."""
+def _packed(message: Any) -> Samples:
+    """Check a raw image's claims against its data; cut the padding off its rows, put its bytes in order."""
     encoding = _OPENCV_TYPES.get(message.encoding, message.encoding)
     if encoding in _DEPTH:
         raise ImageError(f"{_described(message)} has no colour. Is it a depth image? Name a colour topic")
-    if encoding not in _BYTES_PER_PIXEL:
-        known = ", ".join((*_BYTES_PER_PIXEL, *_OPENCV_TYPES))
+    if encoding not in BYTES_PER_PIXEL:
+        known = ", ".join((*BYTES_PER_PIXEL, *_OPENCV_TYPES))
         raise ImageError(
             f"{_described(message)}: unknown encoding; let the camera driver publish one of {known}"
         )
@@ -139,10 +128,10 @@ def _packed(message: Any) -> _Packed:
         raise ImageError(f"{_described(message)} is empty; does the camera deliver frames?")
     if message.height * message.width > MAX_PIXELS:
         raise ImageError(f"{_described(message)} claims more than {MAX_PIXELS} pixels; lower the resolution")
-    if encoding in _PAIRED and (message.width % 2 or (encoding in _PLANAR and message.height % 2)):
+    if encoding in _PAIRED and (message.width % 2 or (encoding in PLANAR and message.height % 2)):
         raise ImageError(f"{_described(message)}: this encoding needs even sizes; fix the camera driver")
-    row = message.width * _BYTES_PER_PIXEL[encoding]
-    rows = message.height * 3 // 2 if encoding in _PLANAR else message.height
+    row = message.width * BYTES_PER_PIXEL[encoding]
+    rows = message.height * 3 // 2 if encoding in PLANAR else message.height
     if message.step < row:
         raise ImageError(
             f"{_described(message)}: a row takes {row} bytes, more than step; fix the camera driver"
@@ -156,79 +145,65 @@ def _packed(message: Any) -> _Packed:
     if message.step != row:
         padded = np.frombuffer(data, np.uint8).reshape(rows, message.step)
         data = np.ascontiguousarray(padded[:, :row])
-    return _Packed(encoding, rows, message.width, bool(message.is_bigendian), data)
+    if encoding.endswith("16") and bool(message.is_bigendian) != (sys.byteorder == "big"):
+        data = np.frombuffer(data, np.uint16).byteswap()
+    return Samples(encoding, rows, message.width, row, data)
 
 
 def rgb_of_compressed(message: Any) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a sensor_msgs/CompressedImage, JPEG or PNG. Raises `ImageError`."""
+    """(H, W, 3) uint8 RGB of a sensor_msgs/CompressedImage, JPEG or PNG. Raises `ImageError`.
+
+    A picture of one channel is grey, unless ``format`` says that it is the mosaic of a Bayer sensor or planes
+    of YUV. A PNG of these is converted; a JPEG is refused, as its compression has mixed neighbours that are
+    of other colours.
+    """
     what = f"compressed image with format '{_short(message.format)}', {len(message.data)} bytes"
     data = bytes(message.data)
-    if "compressedDepth" in message.format or message.format.split(";")[0].strip() in _DEPTH:
+    source, target = _encodings_of(message.format)
+    if "compressedDepth" in message.format or source in _DEPTH:
         raise ImageError(f"{what} is a depth image and has no colour; name a colour topic")
-    if data.startswith(b"\xff\xd8"):
-        width, height = _jpeg_size(data, what)
-    elif data.startswith(_PNG_MAGIC):
-        width, height = _png_size(data, what)
-    else:
+    if not (is_jpeg(data) or is_png(data)):
         raise ImageError(
             f"{what} is neither JPEG nor PNG; set the camera's compressed transport to one of them"
         )
-    if not 0 < width * height <= MAX_PIXELS:
-        raise ImageError(f"{what} claims {width}x{height} pixels; between 1 and {MAX_PIXELS} can be read")
     try:
-        picture = compressed_image_to_cvimage(message)
-        to_rgb = cv2.COLOR_GRAY2RGB if picture.ndim == 2 else cv2.COLOR_BGR2RGB
-        return _finished(cv2.cvtColor(picture, to_rgb))
-    except (AssertionError, cv2.error) as error:
-        raise ImageError(f"{what}, {width}x{height}, is corrupt and could not be decoded") from error
+        samples = samples_of(data, what)
+    except EncodedImageError as error:
+        raise ImageError(f"{error}; was it damaged on the way?") from error
+    # image_transport makes JPEGs of Bayer images grey since Humble, and says so
+    if samples.ndim == 2 and source.startswith(_NEEDS_CONVERSION) and not target.startswith("mono"):
+        return _converted(_raw_in_one_channel(samples, source, is_png(data), what), what)
+    return rgb8_of(samples)
 
 
-def _jpeg_size(data: bytes, what: str) -> tuple[int, int]:
-    """Width and height of a JPEG that is whole: its segments are walked up to the end-of-image marker.
+def _encodings_of(format: str) -> tuple[str, str]:
+    """Encoding of the camera and of what was compressed, each "" where ``format`` does not say.
 
-    OpenCV only warns about a truncated JPEG, and searching for the end marker is not enough: a thumbnail
-    in the EXIF segment has one, too.
+    >>> _encodings_of("bayer_rggb8; jpeg compressed mono8"), _encodings_of("bayer_rggb8; png compressed ")
+    (('bayer_rggb8', 'mono8'), ('bayer_rggb8', ''))
     """
-    at, size = 2, (0, 0)
-    while marker := _JPEG_MARKER.search(data, at):
-        kind, at = marker[1][0], marker.end()
-        if kind == 0xD9:
-            return size
-        if kind == 0x01:  # TEM, the only other marker without a length
-            continue
-        if kind in _JPEG_SIZES and at + 7 <= len(data):
-            size = (
-                int.from_bytes(data[at + 5 : at + 7], "big"),
-                int.from_bytes(data[at + 3 : at + 5], "big"),
-            )
-        at += max(2, int.from_bytes(data[at : at + 2], "big"))
-    raise ImageError(f"{what}, {size[0]}x{size[1]}, is a JPEG without its end; was it cut off on the way?")
+    names = _FORMAT.match(format)
+    return (names[1].strip(), names[2] or "") if names else ("", "")
 
 
-def _png_size(data: bytes, what: str) -> tuple[int, int]:
-    """Width and height of a PNG that is whole: its chunks are walked up to IEND and their checksums compared.
-
-    OpenCV reads chunks by itself before it looks at checksums, and takes gigabytes for a damaged one.
-    """
-    if data[12:16] != b"IHDR":
-        raise ImageError(f"{what} is a PNG without a header; was it damaged on the way?")
-    size = (int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
-    at = len(_PNG_MAGIC)
-    while at + 12 <= len(data):
-        end = at + 8 + int.from_bytes(data[at : at + 4], "big")  # length and name, then the content
-        checksum = data[end : end + 4]
-        if len(checksum) < 4:
-            break
-        if zlib.crc32(memoryview(data)[at + 4 : end]) != int.from_bytes(checksum, "big"):
-            raise ImageError(f"{what}, {size[0]}x{size[1]}, is a PNG with a wrong checksum and so is corrupt")
-        if data[at + 4 : at + 8] == b"IEND":
-            return size
-        at = end + 4
-    raise ImageError(f"{what}, {size[0]}x{size[1]}, is a PNG without its end; was it cut off on the way?")
-
-
-def _finished(picture: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(picture, dtype=np.uint8)
+def _raw_in_one_channel(samples: np.ndarray, source: str, lossless: bool, what: str) -> Samples:
+    """The raw image that (H, W) ``samples`` are, of encoding ``source``."""
+    height, width = samples.shape
+    if source in BYTES_PER_PIXEL and not lossless:
+        raise ImageError(
+            f"{what} is a JPEG of {source}, whose colours are lost; set the format of the compressed "
+            "transport to png, or let the camera publish colour images"
+        )
+    if source.startswith("bayer_") and f"{source.rstrip('0123456789')}8" in BYTES_PER_PIXEL:
+        # the depth is the picture's: a camera's 10 or 12 bits are compressed as 16
+        encoding = f"{source.rstrip('0123456789')}{8 * samples.itemsize}"
+        return Samples(encoding, height, width, width * samples.itemsize, samples)
+    if source in PLANAR and samples.dtype == np.uint8 and height % 3 == 0 and width % 2 == 0:
+        return Samples(source, height, width, width, samples)
+    raise ImageError(
+        f"{what}, {width}x{height}, has one channel, from which no colours of {source} can be made; "
+        "let the camera publish colour images"
+    )
 
 
 def tile(images: Sequence[np.ndarray]) -> np.ndarray:

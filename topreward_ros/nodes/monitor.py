@@ -32,6 +32,7 @@ from topreward_ros.core.episode import MonitorSettings, TaskMonitor
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes import parameters
 from topreward_ros.nodes.cameras import RCLError, topic_name
+from topreward_ros.nodes.raw_conversion import converter
 from topreward_ros.nodes.session import Session, create_steady_timer
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
@@ -69,6 +70,7 @@ class MonitorNode(LifecycleNode):
         """Load the model and, when that worked, open a session with every interface."""
         self.close()  # a session that an error in a later transition left behind
         try:
+            self._say_converter()
             for topic in self.values["image_topics"]:  # before minutes are spent on loading
                 topic_name(self, topic, self.values["image_transport"])
             self._session = Session(self, self.values, self._monitor, self._load_scorer())
@@ -122,6 +124,13 @@ class MonitorNode(LifecycleNode):
         if self._session is not None:
             self._session.close()
         self._session = None
+
+    def _say_converter(self) -> None:
+        """Say once what converts raw images, and what is wrong with a cv_bridge that cannot be used."""
+        chosen = converter()
+        if chosen.problem:
+            self.get_logger().warning(chosen.problem, once=True)
+        self.get_logger().info(f"images are converted by {chosen.name}", once=True)
 
     def _load_scorer(self) -> PrefixScorer:
         """Load in a thread, so that a signal ends the process at once even while gigabytes are read."""

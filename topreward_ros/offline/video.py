@@ -22,6 +22,8 @@ import cv2
 import numpy as np
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.printable import printable
+from topreward_ros.offline.encoded_image import EncodedImageError, rgb8_of, samples_of
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -30,6 +32,10 @@ _log = logging.getLogger(__name__)
 
 class VideoError(UserError):
     """A video cannot be read."""
+
+
+class FrameError(VideoError):
+    """This frame cannot be decoded; others may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +158,18 @@ class _Folder(Video):
         self._files = sorted((f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES), key=_natural)
         if not self._files:
             raise VideoError(f"{path} holds no images; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
-        height, width = self._decode(self._files[0]).shape[:2]
+        height, width = self._first().shape[:2]
         self.info = VideoInfo(rate, len(self._files), width, height)
+
+    def _first(self) -> np.ndarray:
+        """The first image that can be read."""
+        problem: FrameError | None = None
+        for file in self._files:
+            try:
+                return self._decode(file)
+            except FrameError as error:
+                problem = problem or error
+        raise VideoError(f"no image can be read; the first is {problem}")
 
     def __iter__(self) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
         for k, file in enumerate(self._files):
@@ -161,10 +177,12 @@ class _Folder(Video):
 
     @staticmethod
     def _decode(file: Path) -> np.ndarray:
-        bgr = cv2.imread(str(file), cv2.IMREAD_COLOR)
-        if bgr is None:
-            raise VideoError(f"{file} is not an image that can be read; repair or remove it")
-        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+        try:
+            return rgb8_of(samples_of(file.read_bytes(), printable(str(file))))
+        except EncodedImageError as error:
+            raise FrameError(f"{error}; repair or remove it") from error
+        except OSError as error:
+            raise FrameError(f"{printable(str(file))} cannot be read: {error.strerror}") from error
 
 
 def _natural(file: Path) -> tuple[list[str | int], str]:
