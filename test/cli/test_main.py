@@ -8,14 +8,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from topreward_ros.core.episode import ScoreRequest
+from topreward_ros.core.frames import Frame
 from topreward_ros.defaults import monitor_defaults
+from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
+from topreward_ros.scoring.registry import load_scorer
 
 COMMAND = [sys.executable, "-m", "topreward_ros.cli"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
@@ -86,6 +91,31 @@ def test_several_videos_have_a_line_each_and_one_that_fails_is_named(video: Path
     curves = json.loads(json_file.read_text())["curves"]
     assert [len(curve.get("scores", ())) for curve in curves] == [5, 0, 5, 0]
     assert picture.stat().st_size > 10_000
+
+
+def test_prefixes_are_asked_about_with_the_times_of_their_frames(tmp_path: Path) -> None:
+    """At 15 Hz the authors' frame for 0.5 s is the eighth, at 0.533 s: a mean of 0.3 s, not 0.2 s."""
+    frames = [np.full((64, 96, 3), 120, np.uint8) for _ in range(31)]
+    for k, frame in enumerate(frames):
+        cv2.rectangle(frame, (2 * k, 30), (2 * k + 20, 50), (0, 0, 200), -1)
+        cv2.imwrite(str(tmp_path / f"{k:02}.png"), frame)
+    options = ["--rate", "15", "--json", "-", "--prefixes", "3", "--set", "dtype=float32"]
+    content = json.loads(topreward("score", tmp_path, "--task", "open the drawer", *options).stdout)
+    assert [score["video_frames"] for score in content["scores"]] == [1, 16, 31]
+    assert content["settings"]["sample_rate"] == 2.0
+    settings = ScorerSettings.from_parameters({**monitor_defaults(), "dtype": "float32"})
+    prefix = [
+        Frame(round(k * 1e9 / 15), cv2.cvtColor(frames[k], cv2.COLOR_BGR2RGB)) for k in (0, 8, 15, 22, 30)
+    ]
+    request = ScoreRequest.of_frames("open the drawer", prefix)
+    scored = {}
+    for rate in (0.0, 2.0):
+        scorer = load_scorer("embedded", replace(settings, sample_rate=rate))
+        (score,) = scorer.score_all([request])
+        scored[rate] = score.log_prob
+        scorer.close()
+    assert content["scores"][-1]["log_prob"] == pytest.approx(scored[0.0], abs=1e-4)
+    assert abs(scored[2.0] - scored[0.0]) > 1e-3, "the times make no difference here"
 
 
 def test_json_on_standard_output_is_nothing_else(video: Path) -> None:

@@ -280,6 +280,8 @@ def test_the_prefixes_of_the_paper_end_after_evenly_spaced_frames_of_the_video(v
     whole = score_video(video, "x", Brightness(), never_ends())
     assert [point.score for point in curve.points] == [point.score for point in whole.points[::2]]
     assert [point.video_frames for point in whole.points] == list(range(1, 62, 5))
+    assert curve.to_json_value()["prefix_schedule"] == "authors"
+    assert whole.to_json_value()["prefix_schedule"] is None
     scores = curve.to_json_value()["scores"]
     assert [score["video_frames"] for score in scores] == [1, 11, 21, 31, 41, 51, 61]
 

@@ -89,6 +89,7 @@ class Curve:
     events: tuple[CurveEvent, ...]
     ended_early: bool  #: the episode was over before the video was, and the rest was not scored
     ignored: IgnoredImages  #: frames that were not used, by reason
+    prefix_schedule: PrefixSchedule | None = None  #: whose frames the prefixes took; None: all due
 
     def minmax(self) -> np.ndarray:
         """The paper's progress (TOPReward eq. 2), which looks ahead: (K,) in [0, 1], or all NaN."""
@@ -98,13 +99,13 @@ class Curve:
         """The curve as JSON can hold it; NaN is None.
 
         ``format``: ``topreward_curve/1``; ``video``, ``duration`` [s], ``instruction``, ``state``,
-        ``ended_early``; ``ignored``: the fields of `IgnoredImages`; ``model``: the fields of `ScorerInfo`
-        but ``instructions``; ``settings``: those of `MonitorSettings`; ``scores``: per prefix ``time`` [s] of
-        its newest frame, ``video_frames`` from the first of the video to the end of the prefix,
-        ``num_frames`` that were scored of them, ``log_prob``, ``log_prob_std``, ``log_prob_false`` and
-        ``log_prob_static`` [nat],
-        ``progress`` as live, ``reward``, ``progress_minmax`` (the paper's, over the whole curve, never
-        available live); ``events``: ``time`` [s], ``type``, ``threshold``, ``message``.
+        ``ended_early``; ``ignored``: the fields of `IgnoredImages`; ``prefix_schedule``: None where all due
+        frames are scored; ``model``: the fields of `ScorerInfo` but ``instructions``; ``settings``: those of
+        `MonitorSettings`; ``scores``: per prefix ``time`` [s] of its newest frame, ``video_frames`` from the
+        first of the video to the end of the prefix, ``num_frames`` that were scored of them, ``log_prob``,
+        ``log_prob_std``, ``log_prob_false`` and ``log_prob_static`` [nat], ``progress`` as live, ``reward``,
+        ``progress_minmax`` (the paper's, over the whole curve, never available live); ``events``: ``time``
+        [s], ``type``, ``threshold``, ``message``.
         """
         scores = [
             {
@@ -131,6 +132,7 @@ class Curve:
             "state": self.state.name,
             "ended_early": self.ended_early,
             "ignored": asdict(self.ignored),
+            "prefix_schedule": self.prefix_schedule.value if self.prefix_schedule else None,
             "scores": scores,
             "events": events,
         }
@@ -286,9 +288,10 @@ def _video_episode(
     video = open_video(path, rate)
     selection = _selection(path, video, settings, rate, choice)
     interval_ns = round(NS_PER_S / video.info.rate)
-    return (
-        yield from _episode(str(path), video, interval_ns, instruction, info, settings, selection, on_score)
+    curve = yield from _episode(
+        str(path), video, interval_ns, instruction, info, settings, selection, on_score
     )
+    return replace(curve, prefix_schedule=choice.schedule if choice.prefixes else None)
 
 
 def _selection(
