@@ -161,6 +161,12 @@ def test_reset_begins_anew(idle) -> None:
     assert [r.step for r in idle.rewards] == [0, 1, 2, 0]
 
 
+def test_reset_without_a_task_says_that_no_episode_began(idle) -> None:
+    answer = idle.call(Trigger, "monitor/reset")
+    assert answer.success, "there is nothing that could fail"
+    assert "no instruction yet, so no episode" in answer.message and "/monitor/set_task" in answer.message
+
+
 def test_disable_stops_scoring_and_enable_goes_on(idle) -> None:
     idle.say("stack the cup")
     show(idle, 0)
@@ -365,3 +371,37 @@ def test_a_model_that_gives_no_numbers_is_an_error_per_tick_and_never_progress(r
     assert all(math.isnan(message.progress) and math.isnan(message.log_prob) for message in robot.progress)
     assert all(math.isnan(message.data) for message in robot.progress_values)
     assert robot.call(GetProgress, "monitor/get_progress").progress.state == TaskProgress.RUNNING
+
+
+def test_a_live_parameter_that_is_set_before_configure_acts(robot) -> None:
+    robot.start("monitor", autostart=False, sample_rate=10.0)
+    robot.introduce("monitor")
+    assert set_parameter(robot, "success_threshold", -3.5)[0]
+    assert set_parameter(robot, "stale_timeout", 77.0)[0]
+    assert change_state(robot, Transition.TRANSITION_CONFIGURE)
+    assert change_state(robot, Transition.TRANSITION_ACTIVATE)
+    robot.until(lambda: bool(robot.infos), "the monitor says what it goes by")
+    assert (robot.infos[-1].success_threshold, robot.infos[-1].stale_timeout) == (-3.5, 77.0)
+
+
+def test_a_misspelt_parameter_is_named_once_with_the_one_that_was_meant(robot) -> None:
+    process = robot.start_monitor(
+        sucess_threshold=-1.0,
+        **{
+            "qos_overrides./image.subscription.reliability": "reliable",
+            "qos_overrides./imgae.subscription.reliability": "reliable",
+            "exposure_of_the_lens": 3,
+        },
+    )
+    robot.until(lambda: "qos_overrides./imgae" in robot.said(process), "it has looked")
+    said = robot.said(process)
+    assert (
+        "parameter sucess_threshold is none of /monitor and changes nothing: did you mean success_threshold?"
+        in said
+    )
+    assert "did you mean qos_overrides./image.subscription.reliability?" in said
+    assert (
+        "parameter exposure_of_the_lens is none of /monitor and changes nothing: is it another node's?"
+        in said
+    )
+    assert said.count("changes nothing") == 3

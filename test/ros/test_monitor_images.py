@@ -14,7 +14,7 @@ pytest.importorskip("rclpy")
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, LaserScan
 from std_srvs.srv import Trigger
 from topreward_ros.msg import TaskEvent, TaskProgress
 
@@ -112,16 +112,72 @@ def test_bad_images_are_counted_and_the_warning_throttled(scene) -> None:
 
 def test_a_change_of_resolution_goes_on_in_the_same_episode(scene) -> None:
     scene.show(image(START))
-    scene.show(image(START + SECOND, width=200, height=40))
-    scene.show(image(START + 2 * SECOND, width=31, height=77))
+    scene.show(image(START + SECOND, width=320, height=240))
+    scene.show(image(START + 2 * SECOND, width=33, height=25))
     assert {message.episode_id for message in scene.scored()} == {scene.scored()[0].episode_id}
     assert all(np.isfinite(message.log_prob) for message in scene.scored())
+
+
+def diagnosed(robot, name: str) -> list[str]:
+    """The values under ``name`` in the diagnostics of the monitor's images; the list grows."""
+    seen: list[str] = []
+
+    def take(array: DiagnosticArray) -> None:
+        seen.extend(v.value for s in array.status for v in s.values if v.key == name)
+
+    robot.node.create_subscription(DiagnosticArray, "/diagnostics", take, 10)
+    return seen
+
+
+def test_a_picture_of_another_shape_is_not_used_and_several_are_another_view(scene) -> None:
+    counts = diagnosed(scene, "images of another shape")
+    scene.show(image(START))
+    scene.show(image(START + SECOND, width=48, height=64), expect_score=False)
+    scene.show(image(START + SECOND + 1))
+    assert [message.num_frames for message in scene.scored()] == [1, 2]
+    for k in range(2):
+        scene.show(image(START + 2 * SECOND + k, width=48, height=64), expect_score=False)
+    scene.show(image(START + 2 * SECOND + 2, width=48, height=64))
+    assert scene.event_types() == [
+        TaskEvent.EPISODE_STARTED,
+        TaskEvent.ABORTED,
+        TaskEvent.EPISODE_ENDED,
+        TaskEvent.EPISODE_STARTED,
+    ]
+    assert "the picture changed from 64x48 to 48x64" in scene.events[1].message
+    assert scene.scored()[-1].instruction == TASK and scene.scored()[-1].num_frames == 1
+    scene.until(lambda: bool(counts) and int(counts[-1]) >= 3, "they are counted")
+    assert scene.said(scene.processes[0]).count("is of another shape") == 1
+
+
+def test_a_single_wrong_stamp_is_not_used_and_counted(scene) -> None:
+    counts = diagnosed(scene, "images with a stamp out of line")
+    for k, wrong in enumerate((0, 3600, 0, -3600, 0, -START // SECOND, 0)):
+        stamp = START + k * SECOND // 10 + wrong * SECOND
+        scene.show(image(max(stamp, 0)), expect_score=not wrong)
+    assert scene.event_types() == [TaskEvent.EPISODE_STARTED]
+    assert [message.num_frames for message in scene.scored()] == [1, 2, 3, 4]
+    scene.until(lambda: bool(counts) and int(counts[-1]) >= 3, "they are counted")
+    said = scene.said(scene.processes[0])
+    assert said.count("stamp out of line and was not used") == 1 and "carry no stamp" not in said
+
+
+def test_a_stamp_at_the_end_of_time_harms_nothing(scene) -> None:
+    last = image(START)
+    last.header.stamp = Time(sec=2**31 - 1, nanosec=2**32 - 1)  # beyond what a stamp of ours can hold
+    scene.show(last)
+    assert scene.scored()[0].header.stamp.sec == 2**31 - 1
+    scene.show(image(START), expect_score=False)
+    scene.show(image(START + SECOND // 10))
+    assert scene.event_types().count(TaskEvent.ABORTED) == 1 and scene.scored()[-1].num_frames == 1
 
 
 def test_stamps_that_go_back_abort_the_episode_and_begin_another(scene) -> None:
     scene.show(image(START + 10 * SECOND))
     scene.show(image(START + 11 * SECOND))
-    scene.show(image(START))
+    scene.show(image(START - 2 * SECOND), expect_score=False)
+    scene.show(image(START - SECOND), expect_score=False)
+    scene.show(image(START))  # the third confirms it
     assert scene.event_types() == [
         TaskEvent.EPISODE_STARTED,
         TaskEvent.ABORTED,
@@ -220,7 +276,7 @@ def test_two_cameras_are_tiled_into_one_frame(robot) -> None:
     robot.until(
         lambda: "no image on /wrist for" in robot.said(robot.processes[0]), "a silent camera is named"
     )
-    assert list(robot.infos[-1].camera_names) == ["image", "wrist"]
+    assert list(robot.infos[-1].camera_names) == ["/image", "/wrist"]
 
 
 def until_said(robot, *words: str) -> None:
@@ -263,6 +319,10 @@ def test_two_publishers_on_one_topic_and_a_missing_clock_are_named(robot) -> Non
 
 def test_silence_says_that_the_type_is_another(robot) -> None:
     robot.node.destroy_publisher(robot.camera)
-    robot.camera = robot.node.create_publisher(CompressedImage, "image", qos.image_source())
+    robot.node.destroy_publisher(robot.jpeg_camera)
+    scan = robot.node.create_publisher(LaserScan, "image", qos.image_source())
     robot.start("monitor", task=TASK, stale_timeout=1.0)
-    until_said(robot, "no image on /image", "sensor_msgs/msg/CompressedImage on /image", "image_transport")
+    until_said(
+        robot, "no image on /image", "/robot publishes sensor_msgs/msg/LaserScan on /image, which is no image"
+    )
+    robot.node.destroy_publisher(scan)

@@ -21,7 +21,7 @@ AGREEING = 3
 # than this may be the good ones behind a wrong one: both limits are one.
 _REACH_INTERVALS = 4
 _SHORTEST_REACH_NS = NS_PER_S // 2
-_FIRST_REACH_NS = 2 * NS_PER_S  # while no interval is known
+_FIRST_REACH_NS = 2 * NS_PER_S  # for the second stamp: the camera may be slow
 _UNEVEN = 4  # gaps between stamps that agree differ by no more than this factor
 
 
@@ -71,6 +71,8 @@ class StampJudge:
         self._drop_suspects()
         self.newest_ns = None
         self._in_line = 0
+        typical_ns = self._intervals.typical()  # a start for what comes, and no more
+        self._intervals = RecentIntervals([] if typical_ns is None else [round(typical_ns)])
 
     def judge(self, stamp_ns: int) -> Judgement:
         """Judge the next stamp of the stream [ns]."""
@@ -117,10 +119,8 @@ class StampJudge:
         return Judgement.IN_LINE
 
     def _reach_ns(self) -> float:
-        typical_ns = self._intervals.typical()
-        if typical_ns is None:
-            return _FIRST_REACH_NS
-        return max(_SHORTEST_REACH_NS, _REACH_INTERVALS * typical_ns)
+        shortest_ns = _FIRST_REACH_NS if self._in_line == 1 else _SHORTEST_REACH_NS
+        return max(shortest_ns, _REACH_INTERVALS * (self._intervals.typical() or 0))
 
     def _suspects_agree(self, reach_ns: float) -> bool:
         """Whether the newest suspects make a time line, and a better founded one than that in force."""

@@ -10,19 +10,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 from rclpy.time import Time
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import Image
 
 from topreward_ros.core.frames import Frame
+from topreward_ros.core.stamps import MissingStamps
 from topreward_ros.nodes import images, qos
+from topreward_ros.nodes.image_topics import TYPE_NAMES, ImageTopic, first_published, places, unreadable
 from topreward_ros.nodes.say_once import SayOnce
 
-RCLError = rclpy_implementation.RCLError
-MESSAGE_TYPES = {"raw": Image, "compressed": CompressedImage}
-_TYPE_NAMES = {kind: f"sensor_msgs/msg/{kind.__name__}" for kind in MESSAGE_TYPES.values()}
 _LOST_SHARE_WORTH_A_WARNING = 0.1
 _MESSAGES_BEFORE_LOSS_IS_JUDGED = 30
 _LARGE_BYTES = 100_000  # several of these fill the default shared-memory segment of Fast DDS
@@ -30,17 +28,22 @@ _LARGE_IMAGES_ADVICE = (
     "Large images overflow the default shared-memory segment of Fast DDS: start the camera's node with "
     "FASTRTPS_DEFAULT_PROFILES_FILE set to config/fastdds_large_images.xml of this package"
 )
+# For so long a place stays the one that is read, though nobody publishes there and somebody does at another:
+# a camera's publishers are discovered one after the other.
+_PATIENCE_S = 1.0
 # How often a warning may be repeated; rclpy tells warnings apart by the line that logs them.
 _THROTTLED = {"throttle_duration_sec": 10.0}
 
 
 class Camera:
-    """One image topic: its subscription, the newest message, and counts for the diagnostics."""
+    """One camera: its subscription, the newest message, and counts for the diagnostics.
+
+    Its images may be on several topics (image_topics.py); it subscribes to the best that is published.
+    """
 
     def __init__(self, node: Node, topic: str, transport: str, on_image: Callable[[Camera], None]) -> None:
-        """``on_image`` is called for every message, with nothing decoded yet."""
-        self.name = topic
-        self.message_type = MESSAGE_TYPES[transport]
+        """``topic`` and ``transport`` as they were given. ``on_image`` is called for every message, with
+        nothing decoded yet."""
         self.raw = b""  #: the newest message, serialised; empty before the first
         self.received = 0  #: messages
         self.lost = 0  #: messages that the publisher sent and that did not come
@@ -49,15 +52,65 @@ class Camera:
         self._node = node
         self._on_image = on_image
         self._last_sequence: int | None = None
-        self.subscription = node.create_subscription(
-            self.message_type,
-            topic_name(node, topic, transport),
-            self._on_message,
-            qos.images(),
-            qos_overriding_options=qos.overrides(),
-            raw=True,
+        self._given = topic
+        self.places = places(node, topic, transport)  #: where its images may be, best first
+        self._elsewhere_since: float | None = None  # images are only at another place than where we look
+        self.subscription: Any = None
+        self._subscribe(first_published(self.places, self._types_on) or self.places[0])
+
+    @property
+    def topic(self) -> str:
+        """The topic that is subscribed to, after remapping."""
+        return str(self.subscription.topic_name)
+
+    @property
+    def message_type(self) -> type:
+        """The type of image that is subscribed to."""
+        return self.place.message_type
+
+    def follow_publishers(self) -> bool:
+        """Subscribe to another topic or type where that is what is published; returns whether it did.
+
+        A better place is taken at once, another only after a while in which nobody published here.
+        """
+        found = first_published(self.places, self._types_on)
+        if found is None or found == self.place:
+            self._elsewhere_since = None
+            return False
+        now = time.monotonic()
+        if self._elsewhere_since is None:
+            self._elsewhere_since = now
+        is_better = self.places.index(found) < self.places.index(self.place)
+        if not is_better and now - self._elsewhere_since < _PATIENCE_S:
+            return False
+        self._elsewhere_since = None
+        self.destroy()  # first: a participant cannot have one topic with two types
+        self._subscribe(found)
+        return True
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the images are at another place than the parameters say by themselves."""
+        return self.place != self.places[0]
+
+    def reading(self) -> str:
+        """Which topic is read as what, and why."""
+        best = self.places[0]
+        if not self.is_elsewhere:
+            return f"reads {self.place}"
+        return f"reads {self.place}, as nobody publishes {best.type_name} on {best.name}"
+
+    def name_warning(self) -> str:
+        """What is wrong with a topic of this name, where that is known; else empty."""
+        what = unreadable(self.places[0].name.removesuffix("/compressed"))
+        if not what or TYPE_NAMES[Image] in self._types_on(self.topic):
+            return ""
+        if not self._readable_topics() and self.silent_seconds() < _PATIENCE_S:
+            return ""  # the topic that is meant may not have been discovered yet
+        return (
+            f"image topic '{self._given}' carries {what}, by its name, and no colour images; "
+            f"{self._other_image_topics()}"
         )
-        self.topic: str = self.subscription.topic_name
 
     def destroy(self) -> None:
         """End the subscription."""
@@ -108,8 +161,23 @@ class Camera:
         count: int = self._node.count_publishers(self.topic)
         return count
 
+    def _subscribe(self, place: ImageTopic) -> None:
+        self.place = place  #: where the images are expected
+        self.raw, self._last_sequence = b"", None  # of another topic, and perhaps another type
+        self.subscription = self._node.create_subscription(
+            place.message_type,
+            place.name,
+            self._on_message,
+            qos.images(),
+            qos_overriding_options=qos.overrides(),
+            raw=True,
+        )
+
+    def _types_on(self, topic: str) -> set[str]:
+        return {publisher.topic_type for publisher in self._node.get_publishers_info_by_topic(topic)}
+
     def _missing_images_advice(self) -> str:
-        expected = _TYPE_NAMES[self.message_type]
+        expected = self.place.type_name
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         if not publishers:
             return f"nobody publishes on {self.topic} ({expected}); {self._other_image_topics()}"
@@ -117,8 +185,8 @@ class Camera:
             who = _node_name(publisher)
             if publisher.topic_type != expected:
                 return (
-                    f"{who} publishes {publisher.topic_type} on {self.topic}, but {expected} is expected; "
-                    f"set image_transport (raw or compressed) or another image topic"
+                    f"{who} publishes {publisher.topic_type} on {self.topic}, which is no image; "
+                    f"{self._other_image_topics()}"
                 )
             compatibility, reason = qos_check_compatible(publisher.qos_profile, self.subscription.qos_profile)
             if compatibility == QoSCompatibility.ERROR:
@@ -132,16 +200,27 @@ class Camera:
             f"(`ros2 topic hz {self.topic}`)? {_LARGE_IMAGES_ADVICE}"
         )
 
-    def _other_image_topics(self) -> str:
-        others = [
-            f"{name} ({kind})"
+    def _readable_topics(self) -> dict[str, str]:
+        """The type of every other topic that carries images which can be read."""
+        return {
+            name: kind
             for name, kinds in self._node.get_topic_names_and_types()
             for kind in kinds
-            if kind in _TYPE_NAMES.values() and name != self.topic and self._node.count_publishers(name)
-        ]
+            if kind in TYPE_NAMES.values()
+            and name != self.topic
+            and not unreadable(name)
+            and self._node.count_publishers(name)
+        }
+
+    def _other_image_topics(self) -> str:
+        """Where images are; those of the same camera alone, where there are some."""
+        others = self._readable_topics()
         if not others:
             return "nor do other topics carry images: is the camera running, with the same ROS_DOMAIN_ID?"
-        return f"images are on {', '.join(sorted(others))}: set image_topics to the one that you mean"
+        camera = self.topic.rpartition("/")[0]
+        ours = {name for name in others if camera in (name, name.rpartition("/")[0])} if camera else set()
+        shown = ", ".join(f"{name} ({others[name]})" for name in sorted(ours or others))
+        return f"images are on {shown}: set image_topics to the one that you mean"
 
     def _on_message(self, raw: bytes, info: dict[str, Any]) -> None:
         self.raw = raw
@@ -167,6 +246,7 @@ class CameraRig:
         self._log = node.get_logger()
         self._say_once = SayOnce(self._log)
         self._on_primary = on_primary
+        self._missing_stamps = MissingStamps()
         self.last_stamp_ns = 0  #: stamp of the primary camera's newest image; 0 before the first
         self.decode_seconds = 0.0  #: how long decoding the last frame took
         # Cameras that would not be scored are not subscribed to either.
@@ -189,6 +269,13 @@ class CameraRig:
         for camera in self.cameras:
             camera.destroy()
 
+    def follow_publishers(self) -> bool:
+        """Let every camera read what is published, and log it; returns whether something changed."""
+        changed = [camera for camera in self.cameras if camera.follow_publishers()]
+        for camera in changed:
+            self._log.info(f"the monitor {camera.reading()}")
+        return bool(changed)
+
     def warn(self, stale_timeout: float) -> None:
         """Log what is wrong with the cameras, each problem once.
 
@@ -197,7 +284,8 @@ class CameraRig:
         for camera in self.cameras:
             if camera.silent_seconds() > stale_timeout:
                 self._say_once.warn(("silence", camera), camera.silence_warning)
-            self._say_once.warn("loss", camera.loss_warning)
+            self._say_once.warn(("loss", camera), camera.loss_warning)
+            self._say_once.warn(("name", camera), camera.name_warning)
         self._say_once.warn("publishers", self.primary.publishers_warning)
 
     def newest_frame(self, stale_timeout: float) -> Frame | None:
@@ -243,33 +331,17 @@ class CameraRig:
                 f"skipped an image of {camera.topic} ({camera.bad} so far): {error}", **_THROTTLED
             )
             return
-        if stamp_ns <= 0:
-            stamp_ns = self._arrival_stamp(camera)
-        self.last_stamp_ns = stamp_ns
-        self._on_primary(stamp_ns)
-
-    def _arrival_stamp(self, camera: Camera) -> int:
-        self._say_once.warn(
-            "zero stamp",
-            lambda: (
-                f"images on {camera.topic} carry no stamp; the time of arrival is used instead, so results "
-                f"depend on transport delays: have the driver fill header.stamp"
-            ),
-        )
         now: Time = self._node.get_clock().now()
-        return int(now.nanoseconds)
-
-
-def topic_name(node: Node, topic: str, transport: str) -> str:
-    """The name after remapping, which acts on the base topic also when images are compressed.
-
-    Raises `ValueError` when ``topic`` is not a valid name.
-    """
-    try:
-        resolved: str = node.resolve_topic_name(topic)
-    except RCLError as error:
-        raise ValueError(f"image topic '{topic}': {str(error).partition(', at ')[0]}") from error
-    return resolved + ("/compressed" if transport == "compressed" else "")
+        self.last_stamp_ns = self._missing_stamps.filled(stamp_ns, now.nanoseconds)
+        if self.last_stamp_ns != stamp_ns:
+            self._say_once.warn(
+                "zero stamp",
+                lambda: (
+                    f"images on {camera.topic} carry no stamp; the time of arrival is used instead, so "
+                    f"results depend on transport delays: have the driver fill header.stamp"
+                ),
+            )
+        self._on_primary(self.last_stamp_ns)
 
 
 def _node_name(publisher: Any) -> str:

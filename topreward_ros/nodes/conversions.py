@@ -15,9 +15,9 @@ from topreward_ros.views.messages import Happening, Sample
 
 
 def time_message(time_ns: int) -> Time:
-    """A time [ns] as builtin_interfaces/Time."""
+    """A time [ns] as builtin_interfaces/Time, cut to what that can hold."""
     seconds, nanoseconds = divmod(time_ns, NS_PER_S)
-    return Time(sec=seconds, nanosec=nanoseconds)
+    return Time(sec=min(max(seconds, -(2**31)), 2**31 - 1), nanosec=nanoseconds)
 
 
 def duration_message(duration_ns: int) -> Duration:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
-from topreward_ros.core.episode import ProgressReport
+from topreward_ros.core.episode import IgnoredImages, ProgressReport, TaskMonitor
 from topreward_ros.nodes.cameras import CameraRig
 from topreward_ros.nodes.conversions import time_message
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
@@ -23,6 +23,15 @@ def hang_warning(worker: ScoringWorker) -> str:
     """For how long the scorer has not answered, when that is too long; else empty."""
     busy_s = worker.busy_seconds()
     return f"the scorer has not answered for {busy_s:.0f} s" if busy_s > _BUSY_WORTH_AN_ERROR_S else ""
+
+
+def ignored_warnings(topic: str, ignored: IgnoredImages) -> dict[str, str]:
+    """What to say of the images of the primary camera that were not used, by the reason."""
+    return {
+        reason: f"an image on {topic} is {reason} and was not used; it does not fit those around it. Look at "
+        f"the camera's driver; /diagnostics counts such images"
+        for reason in ignored.counts()
+    }
 
 
 @dataclass(slots=True)
@@ -43,6 +52,7 @@ class Diagnostics:
         self._newest = newest
         self._last_received = 0
         self._last_bad = 0
+        self._last_ignored = 0
         self._last_time = time.monotonic()
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
@@ -50,20 +60,25 @@ class Diagnostics:
         """End the publisher."""
         self._node.destroy_publisher(self._publisher)
 
-    def publish(self, report: ProgressReport, stale_timeout_s: float) -> None:
+    def publish(self, monitor: TaskMonitor, stale_timeout_s: float) -> None:
         """Publish both statuses."""
         now_ns = self._node.get_clock().now().nanoseconds
-        array = DiagnosticArray(status=[self._input(now_ns, stale_timeout_s), self._scorer(report)])
+        array = DiagnosticArray(
+            status=[self._input(now_ns, monitor, stale_timeout_s), self._scorer(monitor.report)]
+        )
         array.header.stamp = time_message(now_ns)
         self._publisher.publish(array)
 
-    def _input(self, now_ns: int, stale_timeout_s: float) -> DiagnosticStatus:
+    def _input(self, now_ns: int, monitor: TaskMonitor, stale_timeout_s: float) -> DiagnosticStatus:
         rig, primary = self._rig, self._rig.primary
         now = time.monotonic()
         rate = (primary.received - self._last_received) / max(now - self._last_time, 1e-9)
         self._last_received, self._last_time = primary.received, now
         bad = sum(camera.bad for camera in rig.cameras)
         newly_bad, self._last_bad = bad - self._last_bad, bad
+        ignored = monitor.ignored
+        implausible = ignored.out_of_line + ignored.other_shape
+        newly_ignored, self._last_ignored = implausible - self._last_ignored, implausible
         quietest = max(rig.cameras, key=lambda camera: camera.silent_seconds())
         loss = next(filter(None, (camera.loss_warning() for camera in rig.cameras)), "")
         level, message = DiagnosticStatus.OK, f"{rate:.1f} images/s on {primary.topic}"
@@ -73,15 +88,22 @@ class Diagnostics:
         elif newly_bad:
             level = DiagnosticStatus.WARN
             message = f"{newly_bad} images could not be used since the last report, see the log"
+        elif newly_ignored:
+            level = DiagnosticStatus.WARN
+            message = f"{newly_ignored} images were not used since the last report, by their stamps or shapes"
         elif problem := loss or primary.publishers_warning():
             level, message = DiagnosticStatus.WARN, problem
-        age_s = (now_ns - rig.last_stamp_ns) / 1e9 if rig.last_stamp_ns else float("nan")
+        newest_ns = monitor.newest_stamp_ns
+        age_s = float("nan") if newest_ns is None else (now_ns - newest_ns) / 1e9
         if problem := self._problem_with_clock(now_ns, age_s):
             level, message = DiagnosticStatus.WARN, problem
         values = {
             "input rate [Hz]": f"{rate:.2f}",
             "age of newest stamp [s]": f"{age_s:.3f}",
             "decode latency [ms]": f"{rig.decode_seconds * 1e3:.2f}",
+            "images out of order": str(ignored.out_of_order),
+            "images with a stamp out of line": str(ignored.out_of_line),
+            "images of another shape": str(ignored.other_shape),
         }
         for camera in rig.cameras:
             values |= {

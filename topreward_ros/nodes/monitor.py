@@ -18,6 +18,7 @@ import sys
 import threading
 import traceback
 from datetime import datetime
+from functools import partial
 from secrets import token_hex
 from typing import Any, NoReturn
 
@@ -31,8 +32,9 @@ from rclpy.parameter import Parameter
 from topreward_ros.core.episode import MonitorSettings, TaskMonitor
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes import parameters
-from topreward_ros.nodes.cameras import RCLError, topic_name
+from topreward_ros.nodes.image_topics import RCLError, places
 from topreward_ros.nodes.raw_conversion import converter
+from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.nodes.session import Session, create_steady_timer
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
@@ -59,6 +61,7 @@ class MonitorNode(LifecycleNode):
         self._episodes_named = 0
         # One for the life of the process, so that events are counted through every reconfiguration.
         self._monitor = TaskMonitor(MonitorSettings.from_parameters(self.values), self._new_episode_id)
+        self._say_once = SayOnce(self.get_logger())
         self._session: Session | None = None  # while configured
         # Always there, because it also wakes an executor that rclpy forgot to wake: its signal handler
         # triggers the wait before it shuts the context down, and then nothing else may ever come.
@@ -69,10 +72,11 @@ class MonitorNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and, when that worked, open a session with every interface."""
         self.close()  # a session that an error in a later transition left behind
+        self._warn_of_unknown_parameters()
         try:
             self._say_converter()
             for topic in self.values["image_topics"]:  # before minutes are spent on loading
-                topic_name(self, topic, self.values["image_transport"])
+                places(self, topic, self.values["image_transport"])
             self._session = Session(self, self.values, self._monitor, self._load_scorer())
         except ScorerError as error:
             if self.context.ok():  # else a signal interrupted the loading, which is no error
@@ -83,6 +87,7 @@ class MonitorNode(LifecycleNode):
             # The lifecycle machinery would swallow it without a word.
             self.get_logger().error(f"cannot configure: {traceback.format_exc()}")
         else:
+            self._warn_of_unknown_parameters()
             return super().on_configure(state)
         return TransitionCallbackReturn.FAILURE
 
@@ -164,6 +169,12 @@ class MonitorNode(LifecycleNode):
 
     # ---- parameters -----------------------------------------------------------------------------
 
+    def _warn_of_unknown_parameters(self) -> None:
+        """Name the parameters that were given and mean nothing; those of QoS come with their topic."""
+        topics = None if self._session is None else self._session.image_topics()
+        for name, warning in parameters.unknown(self, topics).items():
+            self._say_once.warn(name, partial(str, warning))
+
     def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
         known = {parameter.name: parameter for parameter in parameters.MONITOR_PARAMETERS}
         for parameter in changed:
@@ -174,9 +185,10 @@ class MonitorNode(LifecycleNode):
     def _apply_parameters(self, changed: list[Parameter]) -> None:
         names = {parameter.name for parameter in changed if parameter.name in self.values}
         self.values.update({p.name: p.value for p in changed if p.name in names})
+        if names:
+            self._monitor.settings = MonitorSettings.from_parameters(self.values)
         if self._session is None or not names:
             return
-        self._monitor.settings = MonitorSettings.from_parameters(self.values)
         if "task" in names:
             self._session.set_instruction(self.values["task"], why="parameter task")
         if self._session.active:

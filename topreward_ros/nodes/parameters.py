@@ -8,8 +8,9 @@ else; a test checks that both list the same parameters. ROS 2 is imported only t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.core.errors import UserError
@@ -86,11 +87,7 @@ def _distinct_names(value: list[str]) -> str:
     return "" if named else "name at least one topic, none of them empty or twice"
 
 
-_IMAGE_TRANSPORT = Parameter(
-    "image_transport",
-    "raw: sensor_msgs/Image on TOPIC; compressed: sensor_msgs/CompressedImage on TOPIC/compressed",
-    choices=("raw", "compressed"),
-)
+_TRANSPORTS = ("raw", "compressed")
 
 MONITOR_PARAMETERS = (
     Parameter(
@@ -101,10 +98,16 @@ MONITOR_PARAMETERS = (
     ),
     Parameter(
         "image_topics",
-        "One topic per camera; the first is the primary camera, whose stamps count",
+        "One topic per camera, as `ros2 topic list` shows it: TOPIC or TOPIC/compressed; the first is the "
+        "primary camera, whose stamps count",
         check=_distinct_names,
     ),
-    _IMAGE_TRANSPORT,
+    Parameter(
+        "image_transport",
+        "Which images of TOPIC are read where both are published, raw (sensor_msgs/Image) or compressed "
+        "(sensor_msgs/CompressedImage on TOPIC/compressed); of one alone, that one is",
+        choices=_TRANSPORTS,
+    ),
     Parameter(
         "camera_layout",
         "With several cameras: primary scores the first one only, tile puts all side by side in one frame",
@@ -217,7 +220,7 @@ MONITOR_PARAMETERS = (
     Parameter("episode_timeout", "Longest episode in stamp time [s]; 0: no limit", 0.0, 86400.0, live=True),
     Parameter(
         "stale_timeout",
-        "Time without an image until STALE_IMAGES and advice in the log [s]",
+        "Time without an image that can be used until STALE_IMAGES and advice in the log [s]",
         0.1,
         3600.0,
         live=True,
@@ -233,7 +236,11 @@ VIDEO_PLAYER_PARAMETERS = (
     Parameter("video", "Video file or folder of images"),
     Parameter("rate", "Frames per second [Hz]; 0: the file's own (a folder has none)", 0.0, 1000.0),
     Parameter("loop", "Start again after the last frame; false: exit with status 0"),
-    _IMAGE_TRANSPORT,
+    Parameter(
+        "image_transport",
+        "raw: sensor_msgs/Image on TOPIC; compressed: sensor_msgs/CompressedImage on TOPIC/compressed",
+        choices=_TRANSPORTS,
+    ),
     Parameter("jpeg_quality", "Quality of the JPEG images of image_transport compressed", 1, 100),
     Parameter("frame_id", "header.frame_id of every image"),
     Parameter(
@@ -248,6 +255,30 @@ VIDEO_PLAYER_PARAMETERS = (
         "(monitor/reset); empty: none",
     ),
 )
+
+
+def unknown(node: Node, image_topics: Collection[str] | None = ()) -> dict[str, str]:
+    """What to say of each parameter that ``node`` was given and has not declared, by its name.
+
+    rclpy keeps them without a word; they are misspelt, or meant for another node of the same file.
+    ``image_topics``: may have QoS overrides that are not declared yet; None: any topic may.
+    """
+    given = getattr(node, "_parameter_overrides", {})  # rclpy has no public way to ask for them
+    declared = node.get_parameters_by_prefix("")
+    later = (
+        ["qos_overrides."] if image_topics is None else [f"qos_overrides.{name}." for name in image_topics]
+    )
+    said = {}
+    for name in sorted(set(given) - set(declared)):
+        if name.startswith(tuple(later)):
+            continue
+        close = get_close_matches(name, declared, n=1)
+        meant = f"did you mean {close[0]}?" if close else "is it another node's?"
+        said[name] = (
+            f"parameter {printable(name, 200)} is none of {node.get_fully_qualified_name()} and changes "
+            f"nothing: {meant}"
+        )
+    return said
 
 
 def declare(node: Node, parameters: tuple[Parameter, ...], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,13 @@ from topreward_ros.core.printable import printable
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import conversions, qos
 from topreward_ros.nodes.cameras import CameraRig
-from topreward_ros.nodes.diagnostics import NO_CLOCK, Diagnostics, NewestResult, hang_warning
+from topreward_ros.nodes.diagnostics import (
+    NO_CLOCK,
+    Diagnostics,
+    NewestResult,
+    hang_warning,
+    ignored_warnings,
+)
 from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo
 from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
@@ -81,11 +87,7 @@ class Session:
         self._publish(self._monitor.set_enabled(True))
         self._watch_for(self.instruction, why="activated")
         if not self.instruction:
-            self._node.get_logger().info(
-                f"no instruction yet: set the parameter task, or call "
-                f"{self._node.get_fully_qualified_name()}/set_task, or publish on "
-                f"{self._node.resolve_topic_name('task_instruction')}"
-            )
+            self._node.get_logger().info(self._how_to_set_a_task())
 
     def deactivate(self, why: str) -> None:
         """End the episode, if there is one, and ignore images from now on; the instruction is kept."""
@@ -108,7 +110,11 @@ class Session:
         self._publish(self._monitor.check_clock(time.monotonic_ns()))
         if self._now_ns() == 0:
             self._node.get_logger().warning(NO_CLOCK, throttle_duration_sec=30.0)
+        if self._rig.follow_publishers():
+            self.publish_info()
         self._rig.warn(self._parameters["stale_timeout"])
+        for reason, warning in ignored_warnings(self._rig.primary.topic, self._monitor.ignored).items():
+            self._say_once.warn(reason, partial(str, warning))
         if error := hang_warning(self._worker):
             self._node.get_logger().error(error, throttle_duration_sec=30.0)
 
@@ -121,13 +127,17 @@ class Session:
         if self.active:
             self._watch_for(self.instruction, episode_id, why)
 
+    def image_topics(self) -> list[str]:
+        """The topics that are subscribed to, or will be where images are published there instead."""
+        return [place.name for camera in self._rig.cameras for place in camera.places]
+
     def publish_info(self) -> None:
         """Publish MonitorInfo: the model and the settings in force."""
         self._pub_info.publish(
             conversions.info_message(
                 self._worker.scorer.info,
                 self._monitor.settings,
-                camera_names=[camera.name for camera in self._rig.cameras],
+                camera_names=[camera.topic for camera in self._rig.cameras],
                 camera_layout=self._parameters["camera_layout"],
                 now_ns=self._now_ns(),
             )
@@ -191,10 +201,13 @@ class Session:
             self._node.get_logger().error("the scorer does not answer; its thread is left behind")
 
     def _tell_model(self, info: ScorerInfo) -> None:
-        topics = ", ".join(camera.topic for camera in self._rig.cameras)
+        topics = ", ".join(str(camera.place) for camera in self._rig.cameras)
         self._node.get_logger().info(
             f"model '{info.model_id}' ({info.revision}) on {info.device} in {info.dtype}; watching {topics}"
         )
+        for camera in self._rig.cameras:
+            if camera.is_elsewhere:
+                self._node.get_logger().info(f"the monitor {camera.reading()}")
         if info.random_weights:
             self._node.get_logger().warning(
                 f"model '{info.model_id}' has {RANDOM_WEIGHTS}: its numbers mean nothing"
@@ -276,7 +289,7 @@ class Session:
 
     def _on_diagnostics(self) -> None:
         if self.active:
-            self._diagnostics.publish(self._monitor.report, self._parameters["stale_timeout"])
+            self._diagnostics.publish(self._monitor, self._parameters["stale_timeout"])
 
     # ---- instruction and services ---------------------------------------------------------------
 
@@ -312,7 +325,8 @@ class Session:
         response.success, response.message = self._takes_tasks()
         if response.success:
             self._publish(self._monitor.reset("~/reset"))
-            response.message = f"episode '{self._monitor.report.episode_id}'"
+            name = self._monitor.report.episode_id
+            response.message = f"episode '{name}'" if name else self._how_to_set_a_task()
         return response
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -330,6 +344,13 @@ class Session:
             report = replace(report, state=State.UNKNOWN)
         response.progress = self._progress_message(report)
         return response
+
+    def _how_to_set_a_task(self) -> str:
+        return (
+            f"no instruction yet, so no episode: set the parameter task, or call "
+            f"{self._node.get_fully_qualified_name()}/set_task, or publish on "
+            f"{self._node.resolve_topic_name('task_instruction')}"
+        )
 
     def _takes_tasks(self) -> tuple[bool, str]:
         """Whether a task can be taken now, or why not."""

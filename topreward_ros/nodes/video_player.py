@@ -34,7 +34,7 @@ from std_srvs.srv import Trigger
 from topreward_ros.core.errors import UserError
 from topreward_ros.defaults import config_file
 from topreward_ros.nodes import qos
-from topreward_ros.nodes.parameters import VIDEO_PLAYER_PARAMETERS, ParameterError, declare
+from topreward_ros.nodes.parameters import VIDEO_PLAYER_PARAMETERS, ParameterError, declare, unknown
 from topreward_ros.offline.video import Video, open_video
 
 _LONGEST_WAIT = 0.1  # [s] between two looks at whether to stop
@@ -57,6 +57,8 @@ class VideoPlayer(Node):
         self._settings: dict[str, Any] = declare(
             self, VIDEO_PLAYER_PARAMETERS, defaults["/**"]["ros__parameters"]
         )
+        for warning in unknown(self).values():
+            self.get_logger().warning(warning)
         if not self._settings["video"]:
             raise ParameterError("parameter video is empty: name a video file or a folder of images")
         self._video = open_video(self._settings["video"], self._settings["rate"])

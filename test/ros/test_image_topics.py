@@ -1,0 +1,196 @@
+"""Topics as people copy them from `ros2 topic list`: raw or compressed, whichever is there, and whenever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_srvs.srv import Trigger
+
+from topreward_ros.nodes import qos
+
+START = 1_700_000_000
+TASK = "open the drawer"
+TYPES = {"raw": Image, "compressed": CompressedImage, "info": CameraInfo}
+
+
+class Source:
+    """A camera's publisher."""
+
+    def __init__(self, robot: Any, topic: str, kind: str) -> None:
+        self.topic, self.kind = topic, kind
+        self.publisher = robot.node.create_publisher(TYPES[kind], topic, qos.image_source())
+
+    def send(self, k: int) -> None:
+        message = TYPES[self.kind]()
+        message.header.stamp = Time(sec=START + k)
+        picture = np.full((48, 64, 3), 90, np.uint8)
+        if self.kind == "compressed":
+            message.format = "rgb8; jpeg compressed bgr8"
+            message.data = cv2.imencode(".jpg", picture)[1].tobytes()
+        elif self.kind == "raw":
+            message.width, message.height, message.step, message.encoding = 64, 48, 192, "rgb8"
+            message.data = picture.tobytes()
+        self.publisher.publish(message)
+
+
+@pytest.fixture
+def bare(robot):
+    """Without the cameras that other tests use."""
+    robot.node.destroy_publisher(robot.camera)
+    robot.node.destroy_publisher(robot.jpeg_camera)
+    return robot
+
+
+def until_read(robot: Any, topic: str) -> None:
+    robot.until(
+        lambda: bool(robot.infos) and list(robot.infos[-1].camera_names) == [topic], f"{topic} is read"
+    )
+
+
+def until_scored(robot: Any, source: Source) -> None:
+    robot.until(lambda: source.publisher.get_subscription_count() > 0, f"{source.topic} is subscribed to")
+    robot.introduce("monitor")
+    robot.call(Trigger, "monitor/reset")
+    before = len(robot.scored())
+    source.send(before)
+    robot.until(lambda: len(robot.scored()) > before, f"images on {source.topic} are scored")
+
+
+@pytest.mark.parametrize(
+    ("named", "transport", "published", "read"),
+    [
+        ("/camera/image_raw/compressed", "raw", {"/camera/image_raw/compressed": "compressed"}, None),
+        ("/camera/image_raw/compressed/", "compressed", {"/camera/image_raw/compressed": "compressed"}, None),
+        (
+            "/camera/image_raw/compressed",
+            "raw",
+            {"/camera/image_raw/compressed": "compressed", "/camera/image_raw": "raw"},
+            "/camera/image_raw/compressed",
+        ),
+        ("camera/image_raw", "raw", {"/camera/image_raw/compressed": "compressed"}, None),
+        ("camera/image_raw", "compressed", {"/camera/image_raw": "raw"}, None),
+        (
+            "camera/image_raw",
+            "compressed",
+            {"/camera/image_raw": "raw", "/camera/image_raw/compressed": "compressed"},
+            "/camera/image_raw/compressed",
+        ),
+        (
+            "camera/image_raw",
+            "raw",
+            {"/camera/image_raw": "raw", "/camera/image_raw/compressed": "compressed"},
+            "/camera/image_raw",
+        ),
+        ("/camera/jpeg", "raw", {"/camera/jpeg": "compressed"}, None),
+        ("/camera/image_raw/compressed", "raw", {"/camera/image_raw": "raw"}, None),
+        ("~/eye", "raw", {"/monitor/eye/compressed": "compressed"}, None),
+    ],
+)
+def test_what_is_published_is_read(
+    bare, named: str, transport: str, published: dict[str, str], read: str | None
+) -> None:
+    sources = {topic: Source(bare, topic, kind) for topic, kind in published.items()}
+    topic = read or next(iter(published))
+    process = bare.start("monitor", task=TASK, image_topics=[named], image_transport=transport)
+    until_read(bare, topic)
+    until_scored(bare, sources[topic])
+    said = bare.said(process)
+    assert said.count(f"{topic} (sensor_msgs/msg/") <= 2, "it says once which was taken"
+    assert "/compressed/compressed" not in said.replace(f"on {named.rstrip('/')}/compressed", "")
+    assert all(source.publisher.get_subscription_count() == 0 for t, source in sources.items() if t != topic)
+
+
+def test_publishers_that_come_later_and_in_any_order(bare) -> None:
+    """Nobody, then the other type, then both: what the parameter says wins, and the episode goes on."""
+    process = bare.start("monitor", task=TASK, image_topics=["/cam"], image_transport="compressed")
+    until_read(bare, "/cam/compressed")
+    raw = Source(bare, "/cam", "raw")
+    until_read(bare, "/cam")
+    until_scored(bare, raw)
+    assert (
+        bare.said(process).count("as nobody publishes sensor_msgs/msg/CompressedImage on /cam/compressed")
+        == 1
+    )
+    compressed = Source(bare, "/cam/compressed", "compressed")
+    until_read(bare, "/cam/compressed")
+    until_scored(bare, compressed)
+    bare.node.destroy_publisher(compressed.publisher)
+    until_read(bare, "/cam")
+    until_scored(bare, raw)
+    assert "Traceback" not in bare.said(process)
+
+
+def test_one_topic_whose_type_changes(bare) -> None:
+    raw = Source(bare, "/cam", "raw")
+    process = bare.start("monitor", task=TASK, image_topics=["/cam"])
+    until_read(bare, "/cam")
+    until_scored(bare, raw)
+    bare.node.destroy_publisher(raw.publisher)
+    until_scored(bare, Source(bare, "/cam", "compressed"))
+    assert "reads /cam (sensor_msgs/msg/CompressedImage)" in bare.said(process)
+
+
+def test_several_cameras_one_raw_and_one_compressed(bare) -> None:
+    front, wrist = Source(bare, "/front", "raw"), Source(bare, "/wrist/compressed", "compressed")
+    bare.start("monitor", task=TASK, image_topics=["/front", "/wrist/compressed"], camera_layout="tile")
+    bare.until(
+        lambda: bool(bare.infos) and list(bare.infos[-1].camera_names) == ["/front", "/wrist/compressed"],
+        "both are read",
+    )
+    bare.until(lambda: wrist.publisher.get_subscription_count() > 0, "the wrist is subscribed to")
+    bare.introduce("monitor")
+    wrist.send(0)
+    bare.settle()
+    until_scored(bare, front)
+
+
+@pytest.mark.parametrize(
+    ("rule", "named", "topic"),
+    [
+        ("image:=/eye", "image/compressed", "/eye/compressed"),
+        ("image/compressed:=/eye/jpeg", "image/compressed", "/eye/jpeg"),
+        ("image/compressed:=/eye/jpeg", "image", "/eye/jpeg"),
+        ("image:=/eye", "image", "/eye/compressed"),
+    ],
+)
+def test_remapping_acts_on_the_base_and_on_the_whole_name(bare, rule: str, named: str, topic: str) -> None:
+    source = Source(bare, topic, "compressed")
+    bare.run(
+        *("-m", "topreward_ros.nodes.monitor", "--ros-args", "-r", rule, "-p", f"image_topics:=[{named}]"),
+        *("-p", f"task:='{TASK}'", "-p", "image_transport:=compressed"),
+    )
+    until_read(bare, topic)
+    until_scored(bare, source)
+
+
+@pytest.mark.parametrize(
+    ("named", "kind", "what"),
+    [
+        ("/camera/image_raw/compressedDepth", "compressed", "depth images"),
+        ("/camera/image_raw/theora", "info", "a Theora stream"),
+        ("/camera/image_raw/ffmpeg", "info", "a stream of FFmpeg packets"),
+        ("/camera/camera_info", "info", "the calibration of a camera"),
+    ],
+)
+def test_a_topic_that_carries_no_colour_image_is_named_with_one_that_does(
+    bare, named: str, kind: str, what: str
+) -> None:
+    sources = [
+        Source(bare, named, kind),
+        Source(bare, "/camera/image_raw", "raw"),
+        Source(bare, "/other", "raw"),
+    ]
+    process = bare.start("monitor", task=TASK, image_topics=[named])
+    bare.until(lambda: "colour images" in bare.said(process), "it says so")
+    said = bare.said(process)
+    assert f"image topic '{named}' carries {what}" in said
+    assert "images are on /camera/image_raw (sensor_msgs/msg/Image): set image_topics" in said
+    assert sources[1].publisher.get_subscription_count() == 0
