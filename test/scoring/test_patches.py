@@ -90,11 +90,11 @@ def test_without_a_file_the_released_values_are_used_and_said(tmp_path, caplog):
 )
 def test_a_file_that_makes_no_sense_is_named(tmp_path, content):
     write(tmp_path, "video_preprocessor_config.json", content)
-    with pytest.raises(ScorerError, match=r"video_preprocessor_config\.json cannot be used"):
+    with pytest.raises(ScorerError, match=r"video_preprocessor_config\.json cannot be (used|read)"):
         read_preprocessing(tmp_path)
 
 
 def test_a_file_that_is_no_json_is_named(tmp_path):
     (tmp_path / "video_preprocessor_config.json").write_text("{")
-    with pytest.raises(ScorerError, match="cannot be used"):
+    with pytest.raises(ScorerError, match="cannot be read"):
         read_preprocessing(tmp_path)

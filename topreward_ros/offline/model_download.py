@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from topreward_ros.core.errors import UserError
 from topreward_ros.scoring.base import in_a_line
 from topreward_ros.scoring.checkpoint.checkpoint import read_config
-from topreward_ros.scoring.checkpoint.folder import EMBEDDED, WEIGHTS, is_hub_id, missing_files
+from topreward_ros.scoring.checkpoint.folder import EMBEDDED, is_hub_id, missing_files
+from topreward_ros.scoring.checkpoint.weight_files import WHOLE, shards_of
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -82,12 +83,13 @@ def download_model(name: str, progress: DownloadProgress) -> Path:
         )
     with _hub_call(name):
         about = huggingface_hub.HfApi().model_info(name, timeout=_HUB_TIMEOUT, files_metadata=True)
-    commit, files = str(about.sha), _needed(about.siblings or [])
-    if "config.json" not in [file.name for file in files]:
+    commit, offered = str(about.sha), about.siblings or []
+    if "config.json" not in [sibling.rfilename for sibling in offered]:
         raise DownloadError(f"{name} has no config.json: it is no checkpoint; choose another")
     with _hub_call(name):
         config = Path(huggingface_hub.hf_hub_download(name, "config.json", revision=commit))
     read_config(config.parent)
+    files = _needed(offered, _weight_names(name, commit, {sibling.rfilename for sibling in offered}))
     repository = config.parent.parent.parent  # of the cache: blobs/, refs/ and snapshots/
     missing = [file for file in files if not _is_here(file, config.parent, repository)]
     size = sum(file.size - _arrived(repository, file) for file in missing)
@@ -107,12 +109,24 @@ def download_model(name: str, progress: DownloadProgress) -> Path:
     return Path(folder)
 
 
-def _needed(siblings: list[RepoSibling]) -> list[_File]:
-    """The files that we need of a repository: weights in one format, and the small files beside them."""
-    by_name = {sibling.rfilename: sibling for sibling in siblings if "/" not in sibling.rfilename}
-    weights: list[str] = []
-    for pattern in WEIGHTS:
-        weights = weights or [name for name in by_name if fnmatch(name, pattern)]
+def _weight_names(name: str, commit: str, offered: set[str]) -> list[str]:
+    """The files of weights that will be loaded of those that a repository offers."""
+    import huggingface_hub
+
+    for whole in WHOLE:
+        index = f"{whole}.index.json"
+        if whole in offered:
+            return [whole]
+        if index in offered:
+            with _hub_call(name):
+                path = huggingface_hub.hf_hub_download(name, index, revision=commit)
+            return [shard for shard in shards_of(Path(path)) if shard in offered]
+    return []
+
+
+def _needed(offered: list[RepoSibling], weights: list[str]) -> list[_File]:
+    """The files that we need of a repository: ``weights``, and the small files beside them."""
+    by_name = {sibling.rfilename: sibling for sibling in offered if "/" not in sibling.rfilename}
     small = [name for name in by_name if any(fnmatch(name, pattern) for pattern in _SMALL_FILES)]
     return [
         _File(name, by_name[name].size or 0, lfs.sha256 if (lfs := by_name[name].lfs) else "")

@@ -128,6 +128,9 @@ class PrefixScorer(ABC):
                 del outcome  # else the error's traceback would hold this frame, which holds the error
         return outcome
 
+    def forget(self) -> None:  # noqa: B027 - not every scorer keeps something
+        """Drop what is kept of episodes. The next score of any is computed anew."""
+
     def episodes_at_once(self) -> int:
         """How many episodes one `score_all` can hold and gains speed from; fewer once memory ran out."""
         return 1

@@ -7,7 +7,6 @@ on the settings alone.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.json_files import read_json
 
 _log = logging.getLogger(__name__)
 
@@ -53,8 +53,8 @@ def read_preprocessing(folder: Path, required: bool = False) -> Preprocessing:
         path = folder / name
         if not path.is_file():
             continue
+        content: Any = read_json(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
             if name == "processor_config.json":
                 content = content.get("video_processor" if is_video else "image_processor")
             if content is not None:
@@ -86,19 +86,6 @@ def _preprocessing(content: dict[str, Any], is_video: bool) -> Preprocessing:
     if len(made.mean) != 3 or len(made.std) != 3 or min(made.std) <= 0 or made.video_pixels <= 0:
         raise ValueError(f"mean, std or size out of range: {made}")
     return made
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file; an empty one where there is no file. Raises `ScorerError` for a damaged one."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return dict(content)
-    except (OSError, ValueError, TypeError) as error:
-        raise ScorerError(
-            f"{path} cannot be read ({type(error).__name__}: {error}): restore it from the checkpoint"
-        ) from error
 
 
 def frame_size(height: int, width: int, unit: int, max_pixels: int) -> tuple[int, int]:

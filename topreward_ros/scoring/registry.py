@@ -11,6 +11,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import numpy as np
+
+from topreward_ros.core.episode import ScoreRequest
+from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings, in_a_line
 from topreward_ros.scoring.checkpoint.checkpoint import (
     CAPTURABLE,
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_TRIAL_SIDE = 64  # [pixels] of a frame
+
 
 class LoadedModel(NamedTuple):
     """What every way of scoring with a Qwen3-VL checkpoint needs."""
@@ -53,11 +59,34 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
 
 def scorer_of(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScorer:
     """`load_scorer` for a checkpoint that is open already."""
-    if not checkpoint.is_incremental:
-        return _load_any(checkpoint, settings)
-    loaded = _load_incremental(checkpoint, settings)
+    make = _incremental_scorer if checkpoint.is_incremental else _any_scorer
+    scorer = make(checkpoint, settings)
+    _try_out(scorer, checkpoint)
+    return scorer
+
+
+def _try_out(scorer: PrefixScorer, checkpoint: Checkpoint) -> None:
+    """Score two small frames, so that a model that cannot score is refused here and not with every image.
+
+    Raises `ScorerError`, after the scorer was closed.
+    """
+    frame = np.tile(np.arange(_TRIAL_SIDE, dtype=np.uint8)[:, None, None], (1, _TRIAL_SIDE, 3))
+    frames = [Frame(0, frame), Frame(NS_PER_S, frame[::-1].copy())]
+    try:
+        scorer.score(ScoreRequest.of_frames("lift", frames))
+    except ScorerError as error:
+        scorer.close()
+        raise ScorerError(
+            f"{checkpoint.folder} was loaded in {scorer.info.dtype} on {scorer.info.device} and cannot score "
+            f"({error}): use dtype float32, or another checkpoint"
+        ) from error
+    scorer.forget()
+
+
+def _incremental_scorer(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScorer:
     from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 
+    loaded = _load_incremental(checkpoint, settings)
     graphs = graph_runner_for(loaded.model, settings)
     return Qwen3VLScorer(loaded.model, loaded.tokens, loaded.preprocessing, settings, loaded.info, graphs)
 
@@ -118,7 +147,7 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings) -> Loade
     return LoadedModel(loaded, tokens, checkpoint.preprocessing, info)
 
 
-def _load_any(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScorer:
+def _any_scorer(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScorer:
     """`scorer_of` for a model that is not scored incrementally."""
     from topreward_ros.scoring.any_vlm.scorer import TransformersVlmScorer
     from topreward_ros.scoring.question.templates import read_templates

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 from transformers.models.molmo2.processing_molmo2 import Molmo2Processor
@@ -875,3 +876,25 @@ def test_a_mixture_of_experts_is_scored_incrementally_and_exactly(
         assert score.log_prob_static == to_rounding(plain.score(asked(TASK, still[:count])).log_prob)
         seen.append(score.log_prob)
     assert np.ptp(seen) > 0.05
+
+
+# ---- weights that do not fit ----------------------------------------------------------------------------
+
+
+@every_family
+def test_a_weight_without_a_place_is_refused_in_every_family(family, folders, settings, tmp_path):
+    folder = Path(shutil.copytree(folders(family), tmp_path / family))
+    weights = load_file(folder / "model.safetensors") | {"model.extra.bias": torch.ones(3)}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ScorerError, match=r"has 1 weight without a place .*: \S*extra\.bias\. They would"):
+        load_scorer(str(folder), settings)
+
+
+@every_family
+def test_a_missing_weight_is_refused_in_every_family(family, folders, settings, tmp_path):
+    folder = Path(shutil.copytree(folders(family), tmp_path / family))
+    weights = load_file(folder / "model.safetensors")
+    del weights[max(name for name in weights if name.endswith("norm.weight"))]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ScorerError, match=r"lacks 1 weights, first '\S*norm\d?\.weight'"):
+        load_scorer(str(folder), settings)

@@ -52,9 +52,10 @@ class TransformersVlmScorer(SequentialScorer):
         self._budget = FrameBudget(info, settings)
         parameters = inspect.signature(model.forward).parameters
         self._options = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """See `PrefixScorer.forget`."""
         self._family.forget()
         self._static_baselines = StaticBaselines()
 
@@ -64,14 +65,14 @@ class TransformersVlmScorer(SequentialScorer):
         while True:
             thinned = self._budget.within(request)
             frames = len(thinned.prefix)
-            with suppress(OutOfMemory), as_scorer_errors(frames, self._forget), torch.inference_mode():
+            with suppress(OutOfMemory), as_scorer_errors(frames, self.forget), torch.inference_mode():
                 return self._score(thinned.instruction, thinned.prefix)
             release_cached_memory(self._model.device)
             self._budget.lower(frames)
 
     def close(self) -> None:
         """See `PrefixScorer.close`."""
-        self._forget()
+        self.forget()
         device = self._model.device
         del self._model
         release_cached_memory(device)

@@ -18,6 +18,7 @@ from topreward_ros.core.frames import Frame
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.any_vlm.family import Family, Inputs, Video, chw_tensor
 from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.json_files import read_json
 from topreward_ros.scoring.patches import read_preprocessing
 
 if TYPE_CHECKING:
@@ -292,7 +293,8 @@ class Molmo2Family(_SquareFamily):
         self._rows = self._side // self._patch_side  # of pixel patches
         self._visual = torch.tensor([self._id(t) for t in (*self.tokens[2:], self.placeholder)])
         self._begin = _beginning(folder)
-        processor = patches.read_json(folder / "processor_config.json")
+        path = folder / "processor_config.json"
+        processor = read_json(path) if path.is_file() else {}
         uses_frame_tokens = processor.get("use_frame_special_tokens", True)
         self._frame_tokens = (
             ("<frame_start>", "<frame_end>") if uses_frame_tokens else ("<im_start>", "<im_end>")
@@ -387,7 +389,8 @@ def in_words(number: int) -> str:
 
 def _beginning(folder: Path) -> str:
     """The token that a stream begins with: bos_token, or eos_token where there is none; else empty."""
-    said = patches.read_json(folder / "tokenizer_config.json")
+    path = folder / "tokenizer_config.json"
+    said = read_json(path) if path.is_file() else {}
     for name in ("bos_token", "eos_token"):
         token = said.get(name)
         token = token.get("content") if isinstance(token, dict) else token

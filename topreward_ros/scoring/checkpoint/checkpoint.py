@@ -7,8 +7,6 @@ loaded here: load.py does that.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line
-from topreward_ros.scoring.checkpoint.folder import find_folder, weight_files
+from topreward_ros.scoring.checkpoint.folder import find_folder
 from topreward_ros.scoring.checkpoint.notes import ModelNotes, read_model_notes
+from topreward_ros.scoring.checkpoint.quantized import refuse_quantized
 from topreward_ros.scoring.checkpoint.random_weights import RANDOM_WEIGHTS_KEY
+from topreward_ros.scoring.checkpoint.weight_files import full_hash, loaded_files, short_hash
+from topreward_ros.scoring.json_files import read_checkpoint_text, read_json, refuse_byte_order_mark
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -58,30 +59,28 @@ class Checkpoint:
 
     @property
     def weight_files(self) -> list[Path]:
-        """The files of weights, in order of names."""
-        return weight_files(self.folder)
+        """The files of weights that are loaded, in order of names."""
+        return loaded_files(self.folder)
 
     @cached_property
     def weights_hash(self) -> str:
-        """SHA-256 of the weights in hex, over one file after the other where there are several."""
-        digest = hashlib.sha256()
-        for path in self.weight_files:
-            with path.open("rb") as weights:
-                while block := weights.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
+        """SHA-256 of the weights in hex, over one file after the other where there are several.
+
+        This reads all of them, which takes long for large ones; `revision` does not.
+        """
+        return full_hash(self.weight_files)
 
     @property
     def hash_matches(self) -> bool | None:
         """Whether the weights have the hash that the notes state; None where they state none."""
         return self.weights_hash == self.notes.sha256 if self.notes.sha256 else None
 
-    @property
+    @cached_property
     def revision(self) -> str:
-        """The hub's commit for a folder of its cache, else the first 16 digits of `weights_hash`."""
+        """The hub's commit for a folder of its cache, else `weight_files.short_hash` of the weights."""
         if self.folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", self.folder.name):
             return self.folder.name
-        return self.weights_hash[:16]
+        return short_hash(self.weight_files)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -89,6 +88,8 @@ class Checkpoint:
         from tokenizers import Tokenizer
 
         path = self.folder / "tokenizer.json"
+        refuse_byte_order_mark(path)
+        read_checkpoint_text(path)  # says what is wrong with a file that is no text
         try:
             return Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises nothing narrower
@@ -121,14 +122,18 @@ def open_checkpoint(model: str) -> Checkpoint:
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a model that this package can load. Raises `ScorerError` for any other."""
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        model_type = config.get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ScorerError(f"{path} cannot be read ({in_a_line(error)}): restore it") from error
+    refuse_byte_order_mark(path)
+    config = read_json(path)
+    refuse_quantized(folder, config)
+    if other := config.get("transformers_weights"):
+        raise ScorerError(
+            f"{path}: transformers_weights names {other!r} as the weights, which is not supported: "
+            "name the weights model.safetensors, and take that line out"
+        )
+    model_type = config.get("model_type")
     if model_type not in INCREMENTAL:
         _check_type(folder, model_type)
-        return dict(config)
+        return config
     for part in ("text_config", "vision_config"):
         if not isinstance(config.get(part, {}), dict):
             raise ScorerError(
@@ -136,7 +141,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             )
     if config.get("vision_config", {}).get("temporal_patch_size", 2) != 2:
         raise ScorerError(f"{path}: temporal_patch_size must be 2, as in every released Qwen3-VL")
-    return dict(config)
+    return config
 
 
 def _check_type(folder: Path, model_type: Any) -> None:

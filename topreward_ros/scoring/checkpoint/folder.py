@@ -7,25 +7,28 @@ Hugging Face hub, of which the copy on this machine is used. Nothing is download
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from topreward_ros.scoring.base import ScorerError, in_a_line
+from topreward_ros.scoring.checkpoint.other_folders import format_mend, refuse_adapter, what_to_do_about
+from topreward_ros.scoring.checkpoint.weight_files import WHOLE, loaded_files
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[2] / "models" / "embedded"
 
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  #: names of files of weights, the better format first
-#: The file that holds all weights. Where several do, an index beside them has this name with .index.json.
-_WHOLE = ("model.safetensors", "pytorch_model.bin")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def find_folder(model: str) -> Path:
     """Folder of the model that a user named. Raises `ScorerError` where there is none, or not all of it."""
     folder = EMBEDDED_FOLDER if model == EMBEDDED else _look_up(model)
-    _check_folder(folder)
+    try:
+        _check_folder(folder)
+    except OSError as error:
+        raise ScorerError(
+            f"{folder} cannot be read ({in_a_line(error)}): name a folder that may be read"
+        ) from error
     return folder
 
 
@@ -42,7 +45,8 @@ def _look_up(model: str) -> Path:
     if model and is_folder:
         return folder
     if is_file:
-        raise ScorerError(f"model {model!r} is a file: name the folder it lies in")
+        mend = format_mend([folder]) or "name the folder it lies in"
+        raise ScorerError(f"model {model!r} is a file: {mend}")
     if is_hub_id(model):
         return _hub_folder(model)
     raise ScorerError(
@@ -82,10 +86,13 @@ def _hub_folder(name: str) -> Path:
 def _check_folder(folder: Path) -> None:
     missing = missing_files(folder)
     if missing:
-        fix = "copy all files of the checkpoint there, or name a folder that has them"
         if folder == EMBEDDED_FOLDER:
             fix = "the installation is not complete; install the package again"
+        else:
+            copy = "copy all files of the checkpoint there, or name a folder that has them"
+            fix = what_to_do_about(folder) or copy
         raise ScorerError(f"{folder} has no {' and no '.join(missing)}: {fix}")
+    refuse_adapter(folder)
 
 
 def missing_files(folder: Path) -> list[str]:
@@ -95,25 +102,8 @@ def missing_files(folder: Path) -> list[str]:
 
 
 def _missing_weights(folder: Path) -> list[str]:
-    """Files that the loader will not find: it takes one with all weights, or an index and shards."""
-    for whole in _WHOLE:
-        index = folder / f"{whole}.index.json"
-        if (folder / whole).is_file():
-            return []
-        if index.is_file():
-            return [shard for shard in _shards(index) if not (folder / shard).is_file()]
-    return [f"{_WHOLE[0]}.index.json"] if weight_files(folder) else ["weights (*.safetensors)"]
-
-
-def _shards(index: Path) -> list[str]:
-    """Names of the files that together hold all weights, as the index lists them."""
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-        return sorted({str(shard) for shard in content["weight_map"].values()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ScorerError(f"{index} cannot be read ({in_a_line(error)}): restore it") from error
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The files of weights in ``folder``, in order of names."""
-    return sorted(path for pattern in WEIGHTS for path in folder.glob(pattern) if path.is_file())
+    files = loaded_files(folder)
+    if files:
+        return [path.name for path in files if not path.is_file()]
+    has_shards = any(folder.glob(f"{Path(WHOLE[0]).stem}-*-of-*.safetensors"))
+    return [f"{WHOLE[0]}.index.json"] if has_shards else ["weights (*.safetensors)"]

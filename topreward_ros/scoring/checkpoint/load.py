@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
+from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line, quiet_logging
 from topreward_ros.scoring.checkpoint.checkpoint import QUANTIZABLE, Checkpoint
+from topreward_ros.scoring.checkpoint.quantized import refuse_quantized_tensors
+from topreward_ros.scoring.checkpoint.weight_files import check_files
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+_MOST_NAMED = 3  # weights in an error
+_ADAPTER_WEIGHT = re.compile(r"(^|\.)(lora_[A-Za-z]+|base_layer|modules_to_save)(\.|$)|^base_model\.model\.")
 
 
 def resolve_device_and_dtype(
@@ -129,34 +136,124 @@ def load_weights(
     from topreward_ros.scoring.checkpoint.quantization import quantize
     from topreward_ros.scoring.device import is_out_of_memory
 
+    folder, stored = checkpoint.folder, check_files(checkpoint.folder)
+    refuse_quantized_tensors(folder, stored.values())
+    if stored and _is_tied_in_its_text_part(checkpoint.config, stored):
+        options["tie_word_embeddings"] = True
     try:
         with quiet_transformers():
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                checkpoint.folder,
+                folder,
                 dtype=dtype,
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are named and refused below
                 **options,
             )
-        quantize(loaded[0], quantization)  # before the move to the device, where the full weights may not fit
-        model: PreTrainedModel = loaded[0].to(device).eval()
+        model, info = loaded
+        check_loading(folder, info)
+        _check_finite(folder, model)
+        quantize(model, quantization)  # before the move to the device, where the full weights may not fit
+        model = model.to(device).eval()
+    except ScorerError:
+        raise
     except Exception as error:
         if is_out_of_memory(error):
             fix = "use a smaller model, another device, or dtype bfloat16"
         else:
-            fix = "the checkpoint is damaged or of another architecture; copy it again"
+            fix = "config.json and weights do not fit each other, or are damaged; copy the checkpoint again"
         raise ScorerError(
-            f"{checkpoint.folder} cannot be loaded on {device} in {dtype} ({in_a_line(error)}): {fix}"
+            f"{folder} cannot be loaded on {device} in {dtype} ({in_a_line(error)}): {fix}"
         ) from error
-    missing = sorted(loaded[1]["missing_keys"])
-    if missing:  # transformers would fill them with random numbers
+    model.requires_grad_(False)
+    return cast("PreTrainedModel", model)
+
+
+def _is_tied_in_its_text_part(config: Mapping[str, Any], stored: Iterable[str]) -> bool:
+    """Whether the head is the embedding, as text_config alone says, and no file holds another.
+
+    transformers looks at the upper level of config.json only, and would draw a random head.
+    """
+    text = config.get("text_config")
+    is_tied = isinstance(text, dict) and text.get("tie_word_embeddings") is True
+    return is_tied and not any(name.endswith("lm_head.weight") for name in stored)
+
+
+def check_loading(folder: Path, info: Mapping[str, Any]) -> None:
+    """Raise `ScorerError` where weights of ``folder`` found no place, have the wrong shape, or are missing.
+
+    ``info``: what `from_pretrained` tells with ``output_loading_info``. What transformers itself lists as not
+    needed is left out there. Whatever is missing has been filled with random numbers by then.
+    """
+    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+    if mismatched := sorted(
+        (name, tuple(has), tuple(wanted)) for name, has, wanted in info["mismatched_keys"]
+    ):
+        name, has, wanted = mismatched[0]
         raise ScorerError(
-            f"{checkpoint.folder} lacks {len(missing)} weights, first {missing[0]!r}: "
+            f"{folder}: {_counted(mismatched, 'weight')} of another shape than config.json says, first "
+            f"{printable(name)!r} with {has}, not {wanted}: config.json and weights are of different models; "
+            "take both from the same checkpoint"
+        )
+    if info["error_msgs"]:
+        said = printable(str(info["error_msgs"][0]), 200)
+        raise ScorerError(f"{folder} cannot be loaded ({said}): copy the checkpoint again")
+    if unexpected:
+        lacking = f" It lacks {len(missing)}, such as {printable(missing[0])!r}." if missing else ""
+        raise ScorerError(
+            f"{folder} has {_counted(unexpected, 'weight')} without a place in the model that config.json "
+            f"describes: {_some(unexpected)}.{lacking} {_mend(missing, unexpected)}"
+        )
+    if missing:
+        raise ScorerError(
+            f"{folder} lacks {len(missing)} weights, first {printable(missing[0])!r}: "
             "the checkpoint is not complete; copy it again"
         )
-    model.requires_grad_(False)
-    return model
+
+
+def _mend(missing: Sequence[str], unexpected: Sequence[str]) -> str:
+    if any(_ADAPTER_WEIGHT.search(name) for name in unexpected):
+        return (
+            "They belong to an adapter that is not merged: merge it with peft's merge_and_unload(), and "
+            "save_pretrained() the result"
+        )
+    wanted = missing[0] if missing else ""
+    if wanted and (other := next((name for name in unexpected if name.endswith(f".{wanted}")), "")):
+        prefix = other.removesuffix(wanted)
+        return (
+            f"All names begin with {printable(prefix)!r}: save the model without what was wrapped around it"
+        )
+    if missing:
+        return (
+            "The weights are of another model, or were saved in another way: save it with save_pretrained()"
+        )
+    return "They would be dropped, and the numbers be wrong: take config.json and weights of one checkpoint"
+
+
+def _some(names: Sequence[str]) -> str:
+    return printable(", ".join(names[:_MOST_NAMED])) + (", ..." if len(names) > _MOST_NAMED else "")
+
+
+def _counted(things: Sequence[object], what: str) -> str:
+    return f"{len(things)} {what}{'s' if len(things) != 1 else ''}"
+
+
+def _check_finite(folder: Path, model: torch.nn.Module) -> None:
+    """Raise `ScorerError` where a weight is infinite or not a number, in the dtype of the model."""
+    import torch
+
+    for name, weight in model.named_parameters():
+        if not weight.numel() or not weight.is_floating_point():
+            continue
+        low, high = weight.detach().aminmax()
+        if not (torch.isfinite(low) and torch.isfinite(high)):
+            fix = "the checkpoint is damaged, or its training failed; use another"
+            if weight.dtype is torch.float16:
+                fix = "float16 may be too narrow for it; use dtype bfloat16 or float32, or another checkpoint"
+            raise ScorerError(
+                f"{folder}: the weight {name!r} has values that are not finite in {weight.dtype}: {fix}"
+            )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from topreward_ros.core.text_files import TextFileError, read_text
 from topreward_ros.scoring.base import ScorerError
 
 NOTES_FILE = "topreward.json"
@@ -40,9 +41,8 @@ def read_model_notes(folder: Path) -> ModelNotes:
     if not path.is_file():
         return ModelNotes()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return _notes(content)
-    except (OSError, ValueError) as error:
+        return _notes(json.loads(read_text(path)))
+    except (TextFileError, ValueError) as error:
         said = str(error).splitlines()[0]
         raise ScorerError(f"{path} cannot be used ({said}): restore it, or remove it") from error
 

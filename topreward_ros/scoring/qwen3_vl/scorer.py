@@ -122,11 +122,11 @@ class Qwen3VLScorer(PrefixScorer):
                     *(len(requests), in_a_line(error), self.episodes_at_once()),
                 )
             # Only here is the error gone, and with it the tensors that its traceback held.
-            self._forget()
+            self.forget()
             release_cached_memory(self._model.device)
         outcomes = [self._score_alone(request) for request in requests]
         if len(requests) > 1:
-            self._forget()
+            self.forget()
         return outcomes
 
     def _score_alone(self, request: ScoreRequest) -> PrefixScore | ScorerError:
@@ -135,7 +135,7 @@ class Qwen3VLScorer(PrefixScorer):
             while True:
                 kept = self._budget.within(request)
                 frames = len(kept.prefix)
-                with suppress(OutOfMemory), as_scorer_errors(frames, self._forget):
+                with suppress(OutOfMemory), as_scorer_errors(frames, self.forget):
                     return self._run_tick([kept])[0]
                 self._lower_budget(frames)
         except ScorerError as error:
@@ -170,7 +170,7 @@ class Qwen3VLScorer(PrefixScorer):
 
     def close(self) -> None:
         """See `PrefixScorer.close`."""
-        self._forget()
+        self.forget()
         device = self._model.device
         if self._graphs is not None:
             self._graphs.discard_graphs()
@@ -214,7 +214,7 @@ class Qwen3VLScorer(PrefixScorer):
     def _step(self, work: Callable[..., object], *arguments: Any) -> None:
         """Do a piece of work that a later score will need. Where memory runs out, all caches are dropped."""
         frames = max((len(episode.prefix) for episode in self._episodes.values()), default=0)
-        with suppress(OutOfMemory), as_scorer_errors(frames, self._forget), torch.inference_mode():
+        with suppress(OutOfMemory), as_scorer_errors(frames, self.forget), torch.inference_mode():
             work(*arguments)
             return
         self._lower_budget(frames)
@@ -250,8 +250,8 @@ class Qwen3VLScorer(PrefixScorer):
 
     # ---- when something fails -------------------------------------------------------------------------
 
-    def _forget(self) -> None:
-        """Clear all caches, which may be partly written."""
+    def forget(self) -> None:
+        """See `PrefixScorer.forget`; caches may be partly written."""
         for episode in self._episodes.values():
             episode.forget()
         self._episodes.clear()
