@@ -20,8 +20,16 @@ NOT_GIVEN = ""
 
 # Name, description, and the values that may be given; none listed: any.
 ARGUMENTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("image_topic", "topic of the camera; for several cameras set image_topics in params_file", ()),
-    ("image_transport", "how images come: sensor_msgs/Image or CompressedImage", ("raw", "compressed")),
+    (
+        "image_topic",
+        "topic of the camera, raw or compressed; for several cameras set image_topics in params_file",
+        (),
+    ),
+    (
+        "image_transport",
+        "which images are read where the camera has both: sensor_msgs/Image or CompressedImage",
+        ("raw", "compressed"),
+    ),
     ("task", "the task to watch, in natural language; the monitor idles until it has one", ()),
     ("model", "'embedded', a Hugging Face hub id, or the folder of a checkpoint", ()),
     ("device", "torch device of the model: auto, cpu, cuda, cuda:1 ...", ()),

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from rich.console import Console
 
 from topreward_ros.core.episode import MonitorSettings, ScoreRequest, State
 from topreward_ros.core.events import SuccessSettings
@@ -29,6 +30,7 @@ from topreward_ros.offline.video import Video, VideoError, open_video
 from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings, SequentialScorer
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.views.curve_plot import plot_curve, plot_curves
+from topreward_ros.views.terminal import curve_summary, curves_table
 
 RATE = 10.0
 FRAMES = 61
@@ -369,6 +371,13 @@ def test_pictures_that_change_their_shape_end_the_episode_and_the_curve_says_so(
     assert "the picture changed from 64x48 to 48x64" in curve.events[1].message
     assert [point.time_s for point in curve.points] == [0.0, 0.5, 1.0]
     assert curve.ended_early and curve.state is State.IDLE and curve.duration_s == pytest.approx(1.7)
+    console = Console(record=True, width=160)
+    console.print(curves_table([curve]))
+    text = console.export_text()
+    assert "turned: 2 frames of another shape were not used" in text
+    assert "turned: broken off at 1.00 s, the picture changed from 64x48 to 48x64" in text
+    console.print(curve_summary(curve))
+    assert "2 frames of another shape" in console.export_text()
     assert {frame.image.shape for _, prefix in scorer.asked for frame in prefix} == {(48, 64, 3)}
 
 

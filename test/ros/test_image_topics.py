@@ -11,10 +11,12 @@ import pytest
 pytest.importorskip("rclpy")
 
 from builtin_interfaces.msg import Time
+from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from topreward_ros.nodes import qos
+from topreward_ros.nodes.cameras import CameraRig
 
 START = 1_700_000_000
 TASK = "open the drawer"
@@ -194,3 +196,20 @@ def test_a_topic_that_carries_no_colour_image_is_named_with_one_that_does(
     assert f"image topic '{named}' carries {what}" in said
     assert "images are on /camera/image_raw (sensor_msgs/msg/Image): set image_topics" in said
     assert sources[1].publisher.get_subscription_count() == 0
+
+
+def test_each_camera_that_loses_images_is_named(bare, capfd: pytest.CaptureFixture[str]) -> None:
+    sources = [Source(bare, topic, "raw") for topic in ("/front", "/wrist")]
+    node = Node("rig", context=bare.context)
+    rig = CameraRig(node, ["front", "wrist"], "raw", "tile", lambda stamp_ns: None)
+    try:
+        for source, camera in zip(sources, rig.cameras, strict=True):
+            bare.until(lambda source=source: node.count_publishers(source.topic) == 1, "it is discovered")
+            camera.received, camera.lost = 50, 50
+        for _ in range(2):
+            rig.warn(stale_timeout=60.0)
+    finally:
+        rig.destroy()
+        node.destroy_node()
+    said = capfd.readouterr().err
+    assert [said.count(f"50% of the images on {source.topic} are lost") for source in sources] == [1, 1]

@@ -269,9 +269,9 @@ def test_two_cameras_are_tiled_into_one_frame(robot) -> None:
 
     wrist.publish(image(START + 5, width=60000, height=1))  # as high as the other: 2.9 million pixels wide
     robot.settle()
-    robot.show(image(START + 40 * SECOND), expect_score=False)
+    robot.show(image(START + 21 * SECOND), expect_score=False)
     robot.spin(4.5)  # longer than stale_timeout
-    robot.show(image(START + 50 * SECOND), expect_score=False)
+    robot.show(image(START + 22 * SECOND), expect_score=False)
     robot.until(lambda: "choose similar cameras" in robot.said(robot.processes[0]), "the mend is named")
     robot.until(
         lambda: "no image on /wrist for" in robot.said(robot.processes[0]), "a silent camera is named"

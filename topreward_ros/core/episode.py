@@ -42,7 +42,7 @@ from topreward_ros.core.progress import (
 )
 from topreward_ros.core.rewards import RewardSettings, RewardStream, RewardType
 from topreward_ros.core.shapes import View, ViewJudge, size_text
-from topreward_ros.core.stamps import Judgement, StampJudge
+from topreward_ros.core.stamps import Judgement, MissingStamps, StampJudge
 
 
 class State(IntEnum):
@@ -216,6 +216,7 @@ class TaskMonitor:
         self._report = ProgressReport(state=State.IDLE)
         self._events = 0
         self._stamps = StampJudge(interval_ns)
+        self._missing_stamps = MissingStamps()
         self._other_shapes = 0
         self._observed_arrival_ns = 0  # of the image that was observed last
         self._last_usable_ns: int | None = None  # arrival of the last image that could be used
@@ -272,6 +273,13 @@ class TaskMonitor:
             return []
         self._enabled = enabled
         return self._begin(self._report.instruction, "", "enabled" if enabled else "disabled")
+
+    def filled_stamp(self, stamp_ns: int, now_ns: int) -> int:
+        """The stamp to observe an image with: its own, or the time of arrival where it has none.
+
+        ``now_ns``: the clock that stamps belong to.
+        """
+        return self._missing_stamps.filled(stamp_ns, now_ns)
 
     def observe(self, stamp_ns: int, arrival_ns: int, *, trusted: bool = False) -> tuple[bool, list[Output]]:
         """Register an image of the primary camera before it is decoded.
@@ -430,6 +438,7 @@ class TaskMonitor:
         The report keeps the instruction, also while the monitor is disabled.
         """
         self._stamps.restart()
+        self._missing_stamps = MissingStamps()
         return self._replace_episode(instruction, episode_id, why)
 
     def _begin_again(self, why: str) -> list[Output]:

@@ -12,11 +12,9 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
-from rclpy.time import Time
 from sensor_msgs.msg import Image
 
 from topreward_ros.core.frames import Frame
-from topreward_ros.core.stamps import MissingStamps
 from topreward_ros.nodes import images, qos
 from topreward_ros.nodes.image_topics import TYPE_NAMES, ImageTopic, first_published, places, unreadable
 from topreward_ros.nodes.say_once import SayOnce
@@ -246,8 +244,6 @@ class CameraRig:
         self._log = node.get_logger()
         self._say_once = SayOnce(self._log)
         self._on_primary = on_primary
-        self._missing_stamps = MissingStamps()
-        self.last_stamp_ns = 0  #: stamp of the primary camera's newest image; 0 before the first
         self.decode_seconds = 0.0  #: how long decoding the last frame took
         # Cameras that would not be scored are not subscribed to either.
         used = topics if layout == "tile" else topics[:1]
@@ -288,8 +284,18 @@ class CameraRig:
             self._say_once.warn(("name", camera), camera.name_warning)
         self._say_once.warn("publishers", self.primary.publishers_warning)
 
-    def newest_frame(self, stale_timeout: float) -> Frame | None:
-        """Decode the newest image of every camera into one frame.
+    def warn_of_no_stamp(self) -> None:
+        """Log that the time of arrival stands in for the stamps of the primary camera, once."""
+        self._say_once.warn(
+            "zero stamp",
+            lambda: (
+                f"images on {self.primary.topic} carry no stamp; the time of arrival is used instead, so "
+                f"results depend on transport delays: have the driver fill header.stamp"
+            ),
+        )
+
+    def newest_frame(self, stamp_ns: int, stale_timeout: float) -> Frame | None:
+        """Decode the newest image of every camera into one frame, with the stamp of the primary one.
 
         Returns None, with a warning, when an image is bad, or when a camera other than the primary sent none
         for ``stale_timeout`` [s]: its old image beside a new one would be scored as current.
@@ -317,7 +323,7 @@ class CameraRig:
             self._log.warning(f"images of {len(pictures)} cameras cannot be tiled: {error}", **_THROTTLED)
             return None
         self.decode_seconds = time.perf_counter() - begun
-        return Frame(self.last_stamp_ns, rgb, pictures[0].frame_id)
+        return Frame(stamp_ns, rgb, pictures[0].frame_id)
 
     def _on_image(self, camera: Camera) -> None:
         self._say_once.forget(("silence", camera))
@@ -331,17 +337,7 @@ class CameraRig:
                 f"skipped an image of {camera.topic} ({camera.bad} so far): {error}", **_THROTTLED
             )
             return
-        now: Time = self._node.get_clock().now()
-        self.last_stamp_ns = self._missing_stamps.filled(stamp_ns, now.nanoseconds)
-        if self.last_stamp_ns != stamp_ns:
-            self._say_once.warn(
-                "zero stamp",
-                lambda: (
-                    f"images on {camera.topic} carry no stamp; the time of arrival is used instead, so "
-                    f"results depend on transport delays: have the driver fill header.stamp"
-                ),
-            )
-        self._on_primary(self.last_stamp_ns)
+        self._on_primary(stamp_ns)
 
 
 def _node_name(publisher: Any) -> str:

@@ -218,9 +218,12 @@ class Session:
     def _on_primary_image(self, stamp_ns: int) -> None:
         if not self.active:
             return
-        due, outputs = self._monitor.observe(stamp_ns, time.monotonic_ns())
+        filled_ns = self._monitor.filled_stamp(stamp_ns, self._now_ns())
+        if filled_ns != stamp_ns:
+            self._rig.warn_of_no_stamp()
+        due, outputs = self._monitor.observe(filled_ns, time.monotonic_ns())
         self._publish(outputs)
-        if not due or (frame := self._rig.newest_frame(self._parameters["stale_timeout"])) is None:
+        if not due or (frame := self._rig.newest_frame(filled_ns, self._parameters["stale_timeout"])) is None:
             return
         request, outputs = self._monitor.add_frame(frame)
         self._publish(outputs)
