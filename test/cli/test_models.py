@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 pytest.importorskip("torch", reason="scoring needs PyTorch")
 
@@ -160,7 +161,8 @@ class Hub:
 @pytest.fixture
 def hub(folder: Path) -> Iterator[Hub]:
     (folder / "training.log").write_text("not needed")
-    (folder / "pytorch_model.bin").write_bytes(bytes(1000))
+    for other in ("pytorch_model.bin", "consolidated.safetensors", "model-00001-of-00001.safetensors"):
+        (folder / other).write_bytes(bytes(1000))
     (folder / "README.md").write_text("# A model")
     hub = Hub(folder)
     yield hub
@@ -332,6 +334,19 @@ def test_what_needs_no_download_says_so(folder: Path, tmp_path: Path) -> None:
     assert "is no model of the hub" in refused(topreward("models", "download", "nowhere", home=tmp_path))
 
 
+def test_only_the_shards_that_the_index_names_are_downloaded(hub: Hub, tmp_path: Path) -> None:
+    weights = load_file(hub.folder / WEIGHTS)
+    (hub.folder / WEIGHTS).unlink()
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    where = {name: shards[i % 2] for i, name in enumerate(sorted(weights))}
+    for shard in shards:
+        save_file({name: weights[name] for name in weights if where[name] == shard}, hub.folder / shard)
+    (hub.folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": where}))
+    result = download(hub, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert sorted({name for name, _ in hub.sent if name.endswith(".safetensors")}) == shards
+
+
 def test_a_download_makes_a_model_that_works_without_network(hub: Hub, tmp_path: Path) -> None:
     result = download(hub, tmp_path)
     assert result.returncode == 0, result.stderr
@@ -343,6 +358,7 @@ def test_a_download_makes_a_model_that_works_without_network(hub: Hub, tmp_path:
     wanted = {"README.md", "config.json", WEIGHTS, "tokenizer.json"}
     assert wanted <= {name for name, _ in hub.sent}
     assert not {"training.log", "pytorch_model.bin"} & {name for name, _ in hub.sent}
+    assert [name for name, _ in hub.sent if name.endswith(".safetensors")] == [WEIGHTS]
 
     requests = hub.requests
     assert topreward("models", "check", NAME, home=tmp_path, endpoint=hub.endpoint).returncode == 0

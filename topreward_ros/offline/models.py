@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline.score_video import Curve, score_video
-from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings, in_a_line
+from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import Checkpoint, open_checkpoint, read_config
 from topreward_ros.scoring.checkpoint.folder import EMBEDDED, EMBEDDED_FOLDER, missing_files
 from topreward_ros.scoring.checkpoint.notes import ModelNotes
+from topreward_ros.scoring.checkpoint.weight_files import read_head
 from topreward_ros.scoring.question.prompts import prompt_hash
 from topreward_ros.scoring.question.templates import PAPER
 from topreward_ros.scoring.registry import read_family, scorer_of
@@ -59,7 +60,7 @@ class ModelFacts:
 
     name: str
     folder: Path
-    revision: str  #: hub commit, or beginning of the weights' SHA-256
+    revision: str  #: see `Checkpoint.revision`
     weight_files: int
     size: int  #: [bytes] of the weights
     parameters: int | None  #: None where the format does not tell
@@ -167,20 +168,13 @@ def _size(files: list[Path]) -> int:
 
 def _count_parameters(weights: list[Path]) -> tuple[int | None, tuple[str, ...]]:
     """How many numbers the safetensors files hold, and of which types, from the heads of the files."""
-    from safetensors import SafetensorError, safe_open
-
     count, dtypes = 0, set()
     for file in weights:
         if file.suffix != ".safetensors":
             return None, ()
-        try:
-            with safe_open(file, framework="numpy") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 - it is no dictionary
-                    tensor = tensors.get_slice(name)
-                    count += prod(tensor.get_shape())
-                    dtypes.add(tensor.get_dtype())
-        except (SafetensorError, OSError) as error:
-            raise ScorerError(f"{file} cannot be read ({in_a_line(error)}): get the model again") from error
+        for tensor in read_head(file):
+            count += prod(tensor.shape)
+            dtypes.add(tensor.dtype)
     return count, tuple(sorted(dtypes))
 
 

@@ -55,7 +55,7 @@ class ScorerInfo:
     """Where the numbers come from; goes into MonitorInfo and into every file we write."""
 
     model_id: str  #: as the user named it: 'embedded', a hub id or a folder
-    revision: str  #: hub revision, or the SHA-256 of the weights
+    revision: str  #: hub revision, or a hash of the weights, see `Checkpoint.revision`
     random_weights: bool  #: True when the weights were never trained: the numbers mean nothing
     device: str  #: torch device, e.g. 'cpu' or 'cuda:0'
     dtype: str  #: 'float32', 'bfloat16' or 'float16'; quantized: followed by ', int8 weights'
