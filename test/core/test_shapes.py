@@ -13,7 +13,7 @@ SIDES = st.integers(1, 5000)
 def test_another_resolution_is_the_same_shape(height: int, width: int, scale: float) -> None:
     shape = (height, width)
     resized = (max(1, round(height * scale)), max(1, round(width * scale)))
-    if min(resized) > 1:
+    if min(height, width) * scale >= 0.5:  # else a side became 1 that should have vanished
         assert same_shape(shape, resized)
 
 

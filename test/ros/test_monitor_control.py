@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -331,6 +332,7 @@ def test_configure_fails_on_a_bad_model_or_topic_and_nothing_is_half_started(rob
     for parameters, said in (
         ({"model": str(robot.folder)}, "config.json"),
         ({"image_topics": ["image", "bad topic!"], "camera_layout": "tile"}, "bad topic!"),
+        ({"model": str(_model_of_nan(robot.folder))}, "not finite"),
     ):
         process = robot.start("monitor", autostart=False, **parameters)
         assert not change_state(robot, Transition.TRANSITION_CONFIGURE)
@@ -341,18 +343,22 @@ def test_configure_fails_on_a_bad_model_or_topic_and_nothing_is_half_started(rob
         assert robot.stop(process) < 3.0 and process.returncode == 0, robot.said(process)
 
 
-def test_a_model_that_gives_no_numbers_is_an_error_per_tick_and_never_progress(robot) -> None:
+def _model_of_nan(folder: Path) -> Path:
     from safetensors.torch import load_file, save_file
 
     from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
 
-    folder = make_random_checkpoint(robot.folder / "model")
-    weights = load_file(folder / "model.safetensors")
+    made = make_random_checkpoint(folder / "nan")
+    weights = load_file(made / "model.safetensors")
     weights["model.language_model.norm.weight"].fill_(math.nan)
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    robot.start_monitor(model=str(folder), task="open the drawer", sample_rate=2.0, heartbeat_rate=5.0)
+    save_file(weights, made / "model.safetensors", {"format": "pt"})
+    return made
+
+
+def test_a_picture_that_no_model_takes_is_an_error_per_tick_and_never_progress(robot) -> None:
+    robot.start_monitor(task="open the drawer", sample_rate=2.0, heartbeat_rate=5.0)
     for second in (0, 1, 3):
-        message = Image(width=64, height=48, step=192, encoding="rgb8", data=bytes(64 * 48 * 3))
+        message = Image(width=1000, height=1, step=3000, encoding="rgb8", data=bytes(3000))
         message.header.stamp = Time(sec=START + second)
         before = robot.event_types().count(TaskEvent.SCORER_ERROR)
         robot.camera.publish(message)
@@ -363,7 +369,7 @@ def test_a_model_that_gives_no_numbers_is_an_error_per_tick_and_never_progress(r
         error = robot.events[-1]
         assert error.header.stamp.sec == START + second
         assert error.message.startswith(f"{second:.1f} s into the episode, ")
-        assert "nan" in error.message and "check the weights" in error.message
+        assert "1000 x 1 pixels" in error.message and "crop it" in error.message
         assert math.isnan(error.log_prob) and math.isnan(error.progress)
     robot.spin(0.5)
     assert robot.progress, "the heartbeat goes on"

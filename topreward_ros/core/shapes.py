@@ -59,14 +59,14 @@ def same_shape(one: Shape, other: Shape) -> bool:
     >>> same_shape((480, 640), (360, 640)), same_shape((480, 640), (640, 480))
     (False, False)
     """
-    (height, width), (other_height, other_width) = one, other
-    expected_width = width * other_height / height
-    expected_height = height * other_width / width
-    return _near(other_width, expected_width) or _near(other_height, expected_height)
+    scales = [_scales(side, other_side) for side, other_side in zip(one, other, strict=True)]
+    return max(low for low, _ in scales) <= min(high for _, high in scales)
 
 
-def _near(side: int, expected: float) -> bool:
-    return abs(side - expected) <= max(0.5, _TOLERANCE * expected)
+def _scales(side: int, other: int) -> tuple[float, float]:
+    """Between which factors one side became the other, which was rounded."""
+    rounding = max(0.5, _TOLERANCE / 2 * other)
+    return (other - rounding) / side, (other + rounding) / side
 
 
 def size_text(shape: Shape) -> str:
