@@ -118,6 +118,37 @@ def test_prefixes_are_asked_about_with_the_times_of_their_frames(tmp_path: Path)
     assert abs(scored[2.0] - scored[0.0]) > 1e-3, "the times make no difference here"
 
 
+def test_a_video_that_breaks_off_is_scored_and_said_to_be_damaged(tmp_path: Path) -> None:
+    """By the table, on standard error and in the JSON, alone or beside others; there is a curve: status 0."""
+    path = tmp_path / "half.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (96, 64))
+    for _ in range(40):
+        writer.write(np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8))
+    writer.release()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    json_file = tmp_path / "curve.json"
+    result = topreward("score", path, "--task", "open the drawer", "--json", json_file)
+    assert result.returncode == 0
+    said = re.sub(r"\s+", " ", result.stdout)
+    assert re.search(r"damaged at 1\.[89]\d s: .*the file ends after (1\.9|2\.0)\d s of the 4\.00 s", said)
+    assert f"topreward: {path} is damaged: at 1." in result.stderr
+    (*_, place) = json.loads(json_file.read_text())["damaged"]
+    assert place["reason"].endswith("of the 4.00 s that it states")
+    several = topreward("score", path, path, "--task", "open the drawer", "--json", json_file)
+    assert several.returncode == 0
+    assert re.sub(r"\s+", " ", several.stdout).count("half.avi is damaged: at 1.") == 2
+    assert several.stderr.count(f"topreward: {path} is damaged") == 2
+    assert all(curve["damaged"] for curve in json.loads(json_file.read_text())["curves"])
+
+
+def test_what_is_a_guess_about_a_folder_is_said_once(tmp_path: Path) -> None:
+    for name in ("1.png", "1 (1).png"):
+        cv2.imwrite(str(tmp_path / name), np.full((64, 96, 3), 120, np.uint8))
+    result = topreward("score", tmp_path, "--task", "open the drawer", "--rate", "5")
+    assert result.returncode == 0
+    assert result.stderr.count("1 (1).png looks like a copy of 1.png") == 1
+
+
 def test_json_on_standard_output_is_nothing_else(video: Path) -> None:
     result = topreward("score", video, "--task", "x", "--json", "-", "--set", "sample_rate=4")
     assert result.returncode == 0, result.stderr
@@ -244,7 +275,9 @@ def test_score_warns_once_of_an_instruction_that_the_model_does_not_know(video: 
         (["--model", "no/model"], "get it with `topreward models download no/model`"),
         (["--plot", "curve.xyz"], "--plot curve.xyz: its name must end in"),
         (["--json", "/no/such/folder/x.json"], "/no/such/folder/x.json cannot be written"),
-        (["--rate", "-1"], "rate -1.0"),
+        (["--rate", "-1"], "--rate -1: must be above 0"),
+        (["--rate", "0"], "--rate 0: must be above 0"),
+        (["--rate", "nan"], "--rate nan: must be above 0"),
         (["--plot", "/no/such/folder/x.png"], "/no/such/folder/x.png cannot be written"),
         (
             ["--set", "sample_rate=1", "--set", "sample_rate=2"],

@@ -171,9 +171,41 @@ def test_what_cannot_be_scored(video: Path, tmp_path: Path) -> None:
         score_video(video, "x", Broken(), SETTINGS)
 
 
-def shown(curve: Curve, path: Path) -> np.ndarray:
+def damaged_folder(path: Path, damaged: tuple[int, ...]) -> Path:
+    """Images for 10 Hz, some of which cannot be read."""
+    path.mkdir()
+    for k in range(21):
+        cv2.imwrite(str(path / f"{k}.png"), np.full((48, 64, 3), 10 * k, np.uint8))
+        if k in damaged:
+            (path / f"{k}.png").write_bytes(b"no picture")
+    return path
+
+
+@pytest.mark.parametrize("prefixes", [0, 5])
+def test_the_next_frame_takes_the_slot_of_one_that_cannot_be_read(tmp_path: Path, prefixes: int) -> None:
+    """The frames of 0.5 s and 2.0 s are due; nothing follows the latter."""
+    folder = damaged_folder(tmp_path / "images", (5, 7, 20))
+    curve = score_video(folder, "x", Brightness(), never_ends(), rate=10.0, prefixes=prefixes)
+    assert [point.time_s for point in curve.points] == pytest.approx([0.0, 0.6, 1.0, 1.5])
+    assert [point.num_frames for point in curve.points] == [1, 2, 3, 4]
+    assert due_times(folder, 2.0, 10.0) == [point.time_s for point in curve.points]
+    assert [place.time_s for place in curve.damaged] == pytest.approx([0.5, 2.0])
+    places = json.loads(curve.to_json())["damaged"]
+    assert [(place["time"], place["until"], place["frames"]) for place in places] == [
+        (0.5, 0.5, 1),
+        (2.0, 2.0, 1),
+    ]
+    assert "5.png" in places[0]["reason"]
+    assert shown(curve, tmp_path / "curve.png", rate=10.0).shape[1] == 1200
+
+
+def test_a_whole_video_has_no_damage(video: Path) -> None:
+    assert json.loads(score_video(video, "x", Brightness(), SETTINGS).to_json())["damaged"] == []
+
+
+def shown(curve: Curve, path: Path, rate: float = 0.0) -> np.ndarray:
     """The picture that is drawn of a curve, (H, W, 3)."""
-    plot_curve(curve, path)
+    plot_curve(curve, path, rate=rate)
     picture = cv2.imread(str(path))
     assert picture is not None
     return picture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import cv2
@@ -72,8 +71,8 @@ def test_given_rate_replaces_the_files_own(tmp_path: Path):
 def test_stamps_are_the_files_own_where_they_increase():
     """Starts at 5 s, varies its rate, repeats a time, has none, goes on."""
     stamps = _Stamps(rate=10.0, use_file=True)
-    presented_ms = [5000.0, 5040.0, 5200.0, 5200.0, float("nan"), 5500.00001]
-    ms = [stamps.next(value) / 1e6 for value in presented_ms]
+    presented_s = [5.0, 5.04, 5.2, 5.2, None, 5.50000001]
+    ms = [stamps.next(value) / 1e6 for value in presented_s]
     assert ms == pytest.approx([0, 40, 200, 300, 400, 500], abs=1e-4)
 
 
@@ -112,10 +111,43 @@ def test_what_cannot_be_opened(tmp_path: Path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(VideoError, match=f"{name} is not a video"):
             open_video(tmp_path / name)
-    with pytest.raises(VideoError, match="holds no images"):
-        open_video(write_folder(tmp_path / "none", []), rate=1.0)
-    with pytest.raises(VideoError, match=r"no frame rate of its own"):
-        open_video(tmp_path)
+    for rate in (0.0, 1.0):
+        with pytest.raises(VideoError, match="holds no images; expected files ending in"):
+            open_video(write_folder(tmp_path / f"none{rate}", []), rate)
+    with pytest.raises(VideoError, match=r"images has no frame rate of its own; give one .*--rate"):
+        open_video(write_folder(tmp_path / "images", ["1.png"]))
+
+
+def test_folder_that_holds_no_images_but(tmp_path: Path):
+    """What a person meant is said, and first of all that it holds no images."""
+    (tmp_path / "runs").mkdir()
+    write_file(tmp_path / "runs" / "b.mp4", count=1)
+    write_file(tmp_path / "runs" / "a.mp4", count=1)
+    with pytest.raises(VideoError, match=r"runs holds no images; it holds 2 videos: name .*runs/a\.mp4"):
+        open_video(tmp_path / "runs")
+    (tmp_path / "camera").mkdir()
+    write_folder(tmp_path / "camera" / "left", ["1.png"])
+    (tmp_path / "camera" / "._IMG.jpg").write_bytes(b"notes of macOS")
+    (tmp_path / "camera" / "3.png").mkdir()
+    with pytest.raises(VideoError, match=r"camera holds no images; its folder left does: name that"):
+        open_video(tmp_path / "camera")
+
+
+def test_hidden_files_and_folders_are_no_images(tmp_path: Path):
+    folder = write_folder(tmp_path / "images", ["1.png", "2.jpg"])
+    (folder / "._1.png").write_bytes(b"notes of macOS")
+    (folder / "3.png").mkdir()
+    assert open_video(folder, rate=1.0).info.frame_count == 2
+
+
+def test_order_that_is_a_guess_is_noted(tmp_path: Path):
+    folder = write_folder(tmp_path / "images", ["IMG_1.png", "IMG_1 (1).png"])
+    (note,) = open_video(folder, rate=1.0).info.notes
+    assert (
+        note
+        == f"images in {folder}: IMG_1 (1).png looks like a copy of IMG_1.png, and both are used; "
+        + ("remove one of them")
+    )
 
 
 def test_video_without_frames(tmp_path: Path):
@@ -126,10 +158,13 @@ def test_video_without_frames(tmp_path: Path):
 def test_damaged_image_in_a_folder(tmp_path: Path):
     folder = write_folder(tmp_path / "images", ["0.png", "1.png"])
     (folder / "1.png").write_bytes(b"not a png")
-    (stamp_ns, first), (_, second) = open_video(folder, rate=1.0)
+    video = open_video(folder, rate=1.0)
+    (stamp_ns, first), (_, second) = video
     assert stamp_ns == 0 and number_of(first()) == 0
-    with pytest.raises(VideoError, match=r"1\.png is corrupt.*repair or remove it"):
+    with pytest.raises(FrameError, match=r"1\.png is corrupt.*repair or remove it"):
         second()
+    (place,) = video.damaged
+    assert (place.time_s, place.until_s, place.frames) == (1.0, 1.0, 1) and "1.png" in place.reason
 
 
 def test_cut_jpeg_in_a_folder_is_no_half_grey_picture(tmp_path: Path):
@@ -158,14 +193,14 @@ def test_folder_whose_first_image_is_damaged(tmp_path: Path):
         open_video(folder, rate=1.0)
 
 
-def test_file_that_ends_early_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    path = write_file(tmp_path / "v.avi", count=60, codec="MJPG")
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-    with caplog.at_level(logging.WARNING):
-        count = len(decoded(open_video(path)))
-    assert 0 < count < 40
-    assert f"ended after {count} of 60 frames" in caplog.text
+def test_damaged_images_at_the_start(tmp_path: Path):
+    folder = write_folder(tmp_path / "images", ["0.png", "1.png", "2.png"])
+    for k in range(2):
+        (folder / f"{k}.png").write_bytes(b"not a png")
+    assert open_video(folder, rate=1.0).info.width == 64
+    (folder / "2.png").write_bytes(b"not a png")
+    with pytest.raises(VideoError, match=r"images holds no image that can be read: .*2\.png is not an image"):
+        open_video(folder, rate=1.0)
 
 
 @pytest.mark.parametrize("clip", DEMO_CLIPS, ids=lambda clip: clip.name)

@@ -304,6 +304,8 @@ def test_mistakes_end_with_one_line_and_status_1(
 ):
     (tmp_path / "broken.mp4").write_bytes(bytes(1000))
     (tmp_path / "none").mkdir()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.png").touch()
     player = watcher.start(*(x for a in arguments for x in ("-p", a.format(folder=tmp_path))))
     errors = player.communicate(timeout=60)[1]
     assert player.returncode == 1

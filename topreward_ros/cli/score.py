@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from topreward_ros.cli.output import (
 )
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_instruction
+from topreward_ros.core.printable import printable
 from topreward_ros.defaults import monitor_defaults
 
 if TYPE_CHECKING:
@@ -61,7 +63,10 @@ def add_parser(commands: Any) -> None:
         "--plot", metavar="FILE", type=Path, help="write a picture of the curve: .png, .svg, .pdf or .jpg"
     )
     parser.add_argument(
-        "--rate", type=float, default=0.0, metavar="HZ", help="frames per second, instead of the file's own"
+        "--rate",
+        type=float,
+        metavar="HZ",
+        help="frames per second, instead of the file's own; a folder and a raw stream need it",
     )
     parser.add_argument(
         "--prefixes",
@@ -98,6 +103,9 @@ def _run(options: argparse.Namespace) -> int:
     options.task = clean_instruction(options.task, "--task")
     if not options.task:
         raise CommandError("--task is empty; say what the robot is to do")
+    if options.rate is not None and not (isfinite(options.rate) and options.rate > 0):
+        raise CommandError(f"--rate {options.rate:g}: must be above 0, or be left out for the file's own")
+    options.rate = options.rate or 0.0
     if options.prefixes is not None and options.prefixes < 1:
         raise CommandError(f"--prefixes {options.prefixes}: must be at least 1, or be left out for all")
     if options.prefixes == 1 and options.prefix_schedule != "monitor":
@@ -141,6 +149,8 @@ def _score_videos(options: argparse.Namespace, parameters: dict[str, Any]) -> li
         try:
             info = open_video(video, options.rate).info
             scores.append(round(info.frame_count / info.rate * settings.sample_rate))
+            for note in info.notes:
+                print(f"topreward: {note}", file=sys.stderr)
         except VideoError:
             if len(options.videos) == 1:
                 raise
@@ -167,9 +177,20 @@ def _score_videos(options: argparse.Namespace, parameters: dict[str, Any]) -> li
         scorer.close()
 
 
+def _warn_of_damage(curves: Sequence[Curve]) -> None:
+    """Say on stderr which videos are damaged. They have a curve of what could be read: the status is 0."""
+    from topreward_ros.views import terminal
+
+    for curve in curves:
+        if curve.damaged:
+            text = f"{printable(curve.video)} is damaged: {terminal.damage_text(curve.damaged)}"
+            print(f"topreward: {text}", file=sys.stderr)
+
+
 def _show_and_write(options: argparse.Namespace, curve: Curve) -> None:
     from topreward_ros.views import terminal
 
+    _warn_of_damage([curve])
     results_console(options).print(terminal.curve_summary(curve))
     write_json(options.json, curve.to_json)
     if options.plot:
@@ -185,6 +206,7 @@ def _show_and_write_several(options: argparse.Namespace, outcomes: list[Outcome]
     from topreward_ros.views import terminal
 
     curves = [outcome for outcome in outcomes if isinstance(outcome, Curve)]
+    _warn_of_damage(curves)
     results_console(options).print(terminal.curves_table(curves))
     write_json(options.json, lambda: outcomes_to_json(options.videos, outcomes))
     if options.plot and curves:

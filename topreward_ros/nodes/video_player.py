@@ -3,7 +3,8 @@
 Publishes ``image`` (sensor_msgs/Image, rgb8) or ``image/compressed`` (sensor_msgs/CompressedImage, JPEG).
 Every frame is published, in order; ``header.stamp`` is the time of the first frame plus the frame's time in
 the video, so the spacing of stamps is the video's and not that of publishing. With ``loop`` the stamps go on
-increasing. Without it, the process ends with status 0 when reliable subscribers have got the last frame.
+increasing. Without it, the process ends when reliable subscribers have got the last frame, with status 0, or
+1 where the video was damaged; frames that cannot be read are left out.
 With ``reset_service`` a monitor is told to begin a new episode before the first frame comes.
 Time is ROS time: with ``use_sim_time`` the player waits for /clock and follows it.
 """
@@ -32,15 +33,17 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.printable import printable
 from topreward_ros.defaults import config_file
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.parameters import VIDEO_PLAYER_PARAMETERS, ParameterError, declare, unknown
-from topreward_ros.offline.video import Video, open_video
+from topreward_ros.offline.video import FrameError, Video, VideoError, open_video
 
 _LONGEST_WAIT = 0.1  # [s] between two looks at whether to stop
 _SETTLING = 0.5  # [s] until a subscriber that we see also sees us; frames sent before would be lost
 _RESET_LIMIT = 10.0  # [s] until the service must have agreed
 _RESET_AGAIN = 1.0  # [s] without an answer until it is called again: it may not have seen us yet
+_SHOWN_DAMAGES = 3  # places in a damaged video that the error names
 _LAST_FRAMES = Duration(seconds=1)  # for reliable subscribers to get the last frames
 
 
@@ -78,7 +81,8 @@ class VideoPlayer(Node):
     def play(self, stopped: Callable[[], bool]) -> None:
         """Play to the end, or until ``stopped()`` is true.
 
-        Raises `ResetError`, and `VideoError` for a damaged frame.
+        A frame that cannot be read is left out. Raises `ResetError`, and `VideoError` in the end where the
+        video was damaged.
         """
         self._wait_for_subscriber(stopped)
         self._wait_for_clock(stopped)
@@ -90,11 +94,17 @@ class VideoPlayer(Node):
             f"playing {self._settings['video']} ({info.width}x{info.height}, {info.rate:g} Hz) "
             f"on {self._publisher.topic_name}"
         )
+        for note in info.notes:
+            self.get_logger().warning(note)
         count = 0
         start_ns = 0
         try:
             for video_ns, read in _repeated(self._video, self._settings["loop"]):
-                message = self._message(read())  # before the wait, so that decoding makes no frame late
+                try:
+                    message = self._message(read())  # before the wait, so that decoding makes no frame late
+                except FrameError as error:
+                    self.get_logger().warning(f"left out: {error}")
+                    continue
                 start_ns = start_ns or self._now_ns()
                 self._wait_until(start_ns + video_ns, stopped)
                 if stopped():
@@ -103,9 +113,12 @@ class VideoPlayer(Node):
                 message.header.frame_id = self._settings["frame_id"]
                 self._publisher.publish(message)
                 count += 1
-        finally:  # also after a damaged frame: those before it may not have arrived yet
+        finally:
             self._publisher.wait_for_all_acked(_LAST_FRAMES)
         self.get_logger().info(f"published {count} frames")
+        if self._video.damaged and not stopped():
+            places = "; ".join(str(place) for place in self._video.damaged[:_SHOWN_DAMAGES])
+            raise VideoError(f"{printable(self._settings['video'])} is damaged: {places}")
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)

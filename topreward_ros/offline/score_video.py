@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,7 +38,7 @@ from topreward_ros.core.progress import PrefixScore, episode_minmax
 from topreward_ros.core.stamps import StampJudge
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.paper_prefixes import PaperPrefixes, PrefixSchedule
-from topreward_ros.offline.video import Video, VideoError, open_video
+from topreward_ros.offline.video import Damage, FrameError, Video, VideoError, open_video
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo
 
 JSON_FORMAT = "topreward_curve/1"  #: raise the number when a field changes its meaning or goes
@@ -90,6 +91,7 @@ class Curve:
     ended_early: bool  #: the episode was over before the video was, and the rest was not scored
     ignored: IgnoredImages  #: frames that were not used, by reason
     prefix_schedule: PrefixSchedule | None = None  #: whose frames the prefixes took; None: all due
+    damaged: tuple[Damage, ...] = ()  #: what could not be read, in the part of the video that was looked at
 
     def minmax(self) -> np.ndarray:
         """The paper's progress (TOPReward eq. 2), which looks ahead: (K,) in [0, 1], or all NaN."""
@@ -105,7 +107,9 @@ class Curve:
         first of the video to the end of the prefix, ``num_frames`` that were scored of them, ``log_prob``,
         ``log_prob_std``, ``log_prob_false`` and ``log_prob_static`` [nat], ``progress`` as live, ``reward``,
         ``progress_minmax`` (the paper's, over the whole curve, never available live); ``events``: ``time``
-        [s], ``type``, ``threshold``, ``message``.
+        [s], ``type``, ``threshold``, ``message``; ``damaged``: per place ``time`` [s] of the newest frame
+        before it or in it, ``until`` [s], to which pictures may be wrong because they are built on what is
+        damaged, ``frames`` that were lost (0: not known) and ``reason``.
         """
         scores = [
             {
@@ -135,6 +139,10 @@ class Curve:
             "prefix_schedule": self.prefix_schedule.value if self.prefix_schedule else None,
             "scores": scores,
             "events": events,
+            "damaged": [
+                {"time": place.time_s, "until": place.until_s, "frames": place.frames, "reason": place.reason}
+                for place in self.damaged
+            ],
         }
         made: dict[str, Any] = json_value(content)
         return made
@@ -320,7 +328,7 @@ def _selection(
 
 def _episode(
     name: str,
-    frames: Iterable[tuple[int, Callable[[], np.ndarray]]],
+    video: Video,
     interval_ns: int,
     instruction: str,
     info: ScorerInfo,
@@ -328,7 +336,10 @@ def _episode(
     selection: _Selection,
     on_score: Callable[[CurvePoint], None] | None,
 ) -> _Episode:
-    """Run one episode of a video. ``interval_ns`` lies between most of its frames."""
+    """Run one episode of a video. ``interval_ns`` lies between most of its frames.
+
+    A frame that cannot be read is left out, and the next one takes its slot, as live.
+    """
     monitor = TaskMonitor(
         settings if selection.stamps_ns is None else replace(settings, sample_rate=_ALL_DUE),
         lambda: Path(name).stem,
@@ -341,19 +352,20 @@ def _episode(
     state = monitor.report.state
     last_ns = 0
     count = 0
-    for number, stamp_ns, due, outputs, read in _observed(frames, selection.stamps_ns, monitor):
+    slots = None if selection.stamps_ns is None else sorted(selection.stamps_ns)
+    for number, stamp_ns, image, outputs in _observed(video, selection.stamps_ns, monitor):
         if _has_ended(events):
             ended_early = True
             break
         last_ns = stamp_ns
         request = None
-        if due:
-            request, more = monitor.add_frame(Frame(stamp_ns, read()))
+        if image is not None:
+            request, more = monitor.add_frame(Frame(stamp_ns, image))
             outputs += more
         outputs, ended_early = _of_one_episode(outputs)  # by this frame, which belongs to the next one
         if ended_early:
             request = None
-        count += request is not None
+        count = count + (request is not None) if slots is None else bisect_left(slots, number)
         events += _events(outputs)
         state = _newest_state(outputs, state)
         if request is None or not (selection.scored is None or count in selection.scored):
@@ -380,6 +392,7 @@ def _episode(
         events=tuple(events),
         ended_early=ended_early,
         ignored=monitor.ignored,
+        damaged=tuple(video.damaged),
     )
 
 
@@ -387,43 +400,61 @@ def due_times(path: str | Path, sample_rate: float, rate: float = 0.0) -> list[f
     """Times [s] of the frames of a video that are due at ``sample_rate`` [Hz]. Raises `VideoError`."""
     video = open_video(path, rate)
     judge = StampJudge(round(NS_PER_S / video.info.rate))
-    believed = [stamp_ns for stamp_ns, _ in video if judge.judge(stamp_ns).usable]
-    if (last_ns := judge.settle()) is not None:
-        believed.append(last_ns)
     schedule = FrameSchedule(sample_rate)
     times = []
-    for stamp_ns in believed:
-        if schedule.observe(stamp_ns):
+
+    def take_if_due(stamp_ns: int, read: Callable[[], np.ndarray]) -> None:
+        if schedule.observe(stamp_ns) and _image(read) is not None:
             schedule.take()
             times.append(stamp_ns / NS_PER_S)
+
+    read = None
+    for stamp_ns, read in video:
+        if judge.judge(stamp_ns).usable:
+            take_if_due(stamp_ns, read)
+    if (last_ns := judge.settle()) is not None and read is not None:
+        take_if_due(last_ns, read)
     return times
 
 
-def _observed(
-    frames: Iterable[tuple[int, Callable[[], np.ndarray]]],
-    stamps_ns: Mapping[int, int] | None,
-    monitor: TaskMonitor,
-) -> Iterator[tuple[int, int, bool, list[Output], Callable[[], np.ndarray]]]:
-    """Yield the number of each frame, from 1, its stamp, whether it is due, what observing it put out, and
-    what reads it.
+def _image(read: Callable[[], np.ndarray]) -> np.ndarray | None:
+    """What ``read`` reads, or None where that cannot be read: `Video.damaged` tells of it."""
+    try:
+        return read()
+    except FrameError:
+        return None
 
-    ``stamps_ns``: of the frames to take, by index, where it is not the monitor that chooses. A last frame
-    that came after a pause is yielded a second time, as due, once it is known to be the last.
+
+def _observed(
+    video: Video, stamps_ns: Mapping[int, int] | None, monitor: TaskMonitor
+) -> Iterator[tuple[int, int, np.ndarray | None, list[Output]]]:
+    """Yield the number of each frame, from 1, its stamp, its image where it is due and can be read, and what
+    observing it put out.
+
+    ``stamps_ns``: of the frames to take, by index, where it is not the monitor that chooses; the next frame
+    stands in for one that cannot be read. A last frame that came after a pause is yielded a second time, as
+    due, once it is known to be the last.
     """
-    last: tuple[int, int, np.ndarray] | None = None
-    for number, (stamp_ns, read) in enumerate(frames, start=1):
+    last: tuple[int, int, np.ndarray | None] | None = None
+    owed_ns: int | None = None  # the stamp of a frame that is to be taken
+    for number, (stamp_ns, read) in enumerate(video, start=1):
+        image: np.ndarray | None = None
+        outputs: list[Output] = []
         if stamps_ns is not None:
-            taken = number - 1 in stamps_ns
-            stamp_ns = stamps_ns.get(number - 1, stamp_ns)
-            due, outputs = monitor.observe(stamp_ns, stamp_ns, trusted=True) if taken else (False, [])
+            owed_ns = stamps_ns.get(number - 1, owed_ns)
+            if owed_ns is not None and (image := _image(read)) is not None:
+                stamp_ns, owed_ns = owed_ns, None
+                due, outputs = monitor.observe(stamp_ns, stamp_ns, trusted=True)
+                image = image if due else None
         else:
             due, outputs = monitor.observe(stamp_ns, arrival_ns=stamp_ns)
-            last = (number, stamp_ns, read()) if monitor.unsettled else None
-        yield number, stamp_ns, due, outputs, read
+            image = _image(read) if due else None
+            last = (number, stamp_ns, _image(read)) if monitor.unsettled else None
+        yield number, stamp_ns, image, outputs
     if last is not None:
         number, stamp_ns, image = last
         due, outputs = monitor.finish(arrival_ns=stamp_ns)
-        yield number, stamp_ns, due, outputs, lambda: image
+        yield number, stamp_ns, image if due else None, outputs
 
 
 def _of_one_episode(outputs: list[Output]) -> tuple[list[Output], bool]:

@@ -1,33 +1,44 @@
 """Video files and folders of images, read as frames with the time at which each was taken.
 
 A frame's stamp is the file's own presentation time, counted from the first frame; where a file has none
-that increases, it is the stamp before plus one frame period. With a ``rate`` given, and in a folder, frame k
-is at k / rate. Decoding is left to the caller, because most frames of a video are not due. Nothing is
-written here, and no clock is read.
+that increases, it is the stamp before plus one frame period. With a ``rate`` given, in a folder and in a raw
+stream, frame k is at k / rate. Conversion to RGB is left to the caller, because most frames of a video are
+not due. What is damaged is left out and told in `Video.damaged`. Nothing is written, and no clock is read.
 """
 
 from __future__ import annotations
 
-import logging
-import os.path
-import re
+import os
+import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
 
-import cv2
 import numpy as np
+from av.video.frame import VideoFrame
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.printable import printable
 from topreward_ros.offline.encoded_image import EncodedImageError, rgb8_of, samples_of
+from topreward_ros.offline.image_names import in_order
+from topreward_ros.offline.video_track import Track, TrackError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-
-_log = logging.getLogger(__name__)
+#: Suffixes by which a folder of videos is told from an empty one; any video file can be read by its own name.
+_VIDEO_SUFFIXES = (".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ts", ".webm", ".wmv")
+_GIVE_A_RATE = "give one above 0 (--rate of topreward score, parameter rate of video_player)"
+_KINDS = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+_LONGEST_REASON = 200  # characters
+_BACKWARDS_NS = NS_PER_S  # a time that goes back by more begins a new count: two recordings in one file
 
 
 class VideoError(UserError):
@@ -44,36 +55,69 @@ class VideoInfo:
 
     rate: float  #: frames per second [Hz], > 0; the given rate when there is one
     frame_count: int  #: as stated by the file: an estimate for some containers, 0 when unknown
-    width: int  #: [px] of the first frame
-    height: int  #: [px] of the first frame
+    width: int  #: [px] of the first frame, as it is to be seen
+    height: int  #: [px] of the first frame, as it is to be seen
+    notes: tuple[str, ...] = ()  #: what the user should know about how it is read, a sentence each
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A part of a video that could not be read, or not be trusted."""
+
+    time_s: float  #: of the frame before or of the damaged one, since the first frame
+    until_s: float  #: of the last frame that may be wrong because its picture is built on a damaged one
+    frames: int  #: how many were lost; 0: not known
+    reason: str
+
+    def __str__(self) -> str:
+        frames = f"{self.frames} frame" + ("s " if self.frames > 1 else " ")
+        what = (frames if self.frames else "") + self.reason
+        doubtful = f"; pictures may be wrong until {self.until_s:.2f} s" if self.until_s > self.time_s else ""
+        return f"at {self.time_s:.2f} s: {what}{doubtful}"
 
 
 class Video(ABC):
     """An opened video. Iterate it as often as you like; every time it starts at the first frame."""
 
     info: VideoInfo
+    damaged: list[Damage]  #: what the newest iteration has met so far
 
     @abstractmethod
     def __iter__(self) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
         """Yield ``(stamp_ns, read)`` per frame, stamps strictly increasing from 0.
 
         ``read()`` decodes that frame to (H, W, 3) uint8 RGB; call it before the next step, or not at all.
-        Raises `VideoError` for a frame that cannot be decoded.
+        Raises `FrameError` for a frame that cannot be decoded: leave it out and go on.
         """
 
 
 def open_video(path: str | Path, rate: float = 0.0) -> Video:
-    """Open a video file or a folder of images and check that its first frame can be read.
+    """Open a video file or a folder of images and check that a frame can be read.
 
-    ``rate`` [Hz] replaces the file's own frame rate; 0 keeps it. A folder has none, so it needs one.
-    Raises `VideoError`.
+    ``rate`` [Hz] replaces the file's own frame rate; 0 keeps it. A folder has none, so it needs one, and so
+    does a raw stream that states none. Raises `VideoError`.
     """
-    path = Path(os.path.expanduser(path))
+    name = printable(os.fspath(path))
     if not (isfinite(rate) and rate >= 0):
-        raise VideoError(f"rate {rate} of {path} is not a number of frames per second; give one above 0")
-    if not path.exists():
-        raise VideoError(f"no video at {path}; check the path (relative ones start at {Path.cwd()})")
-    return _Folder(path, rate) if path.is_dir() else _File(path, rate)
+        raise VideoError(f"rate {rate} of {name} is not a number of frames per second; {_GIVE_A_RATE}")
+    if not name:
+        raise VideoError("the path of the video is empty; name a video file or a folder of images")
+    place = Path(os.path.expanduser(path))
+    try:
+        mode = os.stat(place).st_mode
+        if stat.S_ISDIR(mode):
+            return _Folder(place, name, rate)
+        for is_of_kind, kind in _KINDS:
+            if is_of_kind(mode):
+                raise VideoError(f"{name} is {kind} and not a file; save the video to a file first")
+        return _File(place, name, rate)
+    except FileNotFoundError:
+        raise VideoError(
+            f"no video at {name}; check the path (relative ones start at {printable(os.getcwd())})"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = printable(getattr(error, "strerror", None) or str(error))
+        raise VideoError(f"{name} cannot be opened: {reason}; check the path and its permissions") from None
 
 
 def _evenly(k: int, rate: float) -> int:
@@ -82,51 +126,96 @@ def _evenly(k: int, rate: float) -> int:
 
 
 class _File(Video):
-    def __init__(self, path: Path, rate: float) -> None:
+    def __init__(self, path: Path, name: str, rate: float) -> None:
         self._path = path
+        self._name = name
         self._given_rate = rate
-        capture = self._open()
+        self.damaged = []
+        track = self._open()
         try:
-            own_rate = capture.get(cv2.CAP_PROP_FPS)
+            own_rate = track.rate
             if not rate and not (isfinite(own_rate) and own_rate > 0):
-                raise VideoError(f"{path} states a frame rate of {own_rate}; give a rate yourself")
-            if not capture.grab():
-                raise VideoError(f"{path} holds no frame that can be read; is the file complete?")
-            height, width = self._decode(capture, 0).shape[:2]
-            count = max(0, round(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-            self.info = VideoInfo(rate or own_rate, count, width, height)
-        finally:
-            capture.release()
-
-    def _open(self) -> cv2.VideoCapture:
-        # FFmpeg alone: other backends take a path for a pattern of file names, or for a device
-        capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
-        if not capture.isOpened():
-            raise VideoError(
-                f"{self._path} is not a video that can be read; is it complete? H.264 in .mp4 works"
+                raise VideoError(f"{name} states no frame rate; {_GIVE_A_RATE}")
+            self.info = VideoInfo(
+                rate or own_rate, track.frame_count, 0, 0, tuple(f"{name} {note}" for note in track.notes)
             )
-        return capture
+        finally:
+            track.close()
+        height, width = self._first().shape[:2]
+        self.info = replace(self.info, width=width, height=height)
+
+    def _first(self) -> np.ndarray:
+        """The first frame that can be read."""
+        reason = "is the file complete?"
+        for _, read in self:
+            try:
+                return read()
+            except FrameError as error:
+                reason = str(error)
+        raise VideoError(f"{self._name} holds no frame that can be read; {reason}")
+
+    def _open(self) -> Track:
+        try:
+            return Track(self._path)
+        except TrackError as error:
+            raise VideoError(f"{self._name} {error}") from error
 
     def __iter__(self) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
-        capture = self._open()
-        stamps = _Stamps(self.info.rate, use_file=not self._given_rate)
+        track = self._open()
+        stamps = _Stamps(self.info.rate, use_file=not self._given_rate and track.has_times)
+        log = _DamageLog()
+        self.damaged = log.entries
         count = 0
+
+        def report(reason: str, frames: int) -> None:
+            log.add(max(0, stamps.last) / NS_PER_S, reason, frames, lasting=frames > 0)
+
         try:
-            while capture.grab():
-                yield stamps.next(capture.get(cv2.CAP_PROP_POS_MSEC)), partial(self._decode, capture, count)
+            for time_s, frame in track.frames(report):
+                time_s = stamps.next(time_s) / NS_PER_S
+                log.pass_frame(time_s, frame.key_frame)
+                if track.is_damaged(frame):
+                    log.add(time_s, "damaged", 1, lasting=True)
+                yield stamps.last, partial(self._read, track, frame, count, time_s, log)
                 count += 1
         finally:
-            capture.release()
-        if count < 0.95 * self.info.frame_count - 1:  # containers that estimate are not off by more
-            _log.warning(
-                "%s ended after %d of %d frames; is it damaged?", self._path, count, self.info.frame_count
-            )
+            track.close()
 
-    def _decode(self, capture: cv2.VideoCapture, k: int) -> np.ndarray:
-        ok, bgr = capture.retrieve()
-        if not ok or bgr is None or bgr.size == 0:
-            raise VideoError(f"frame {k} of {self._path} cannot be decoded; is the file damaged?")
-        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+    def _read(self, track: Track, frame: VideoFrame, k: int, time_s: float, log: _DamageLog) -> np.ndarray:
+        if track.is_damaged(frame):
+            raise FrameError(f"frame {k} of {self._name} is damaged; repair the file")
+        try:
+            return track.rgb(frame)
+        except TrackError as error:
+            log.add(time_s, str(error), 1)
+            raise FrameError(f"frame {k} of {self._name} {error}") from None
+
+
+class _DamageLog:
+    """Gathers what one reading of a video meets; what follows at once with the same reason is one entry."""
+
+    def __init__(self) -> None:
+        self.entries: list[Damage] = []
+        self._before_s = 0.0  # times of the newest frame and of the one before it
+        self._newest_s = 0.0
+        self._is_lasting = False  # pictures are built on one that the last entry tells of
+
+    def add(self, time_s: float, reason: str, frames: int, lasting: bool = False) -> None:
+        """Note that ``frames`` were lost at ``time_s`` [s]; ``lasting``: later ones may be built on them."""
+        reason = printable(reason, _LONGEST_REASON)
+        last = self.entries[-1] if self.entries else None
+        if last is not None and last.reason == reason and last.until_s >= self._before_s:
+            self.entries[-1] = replace(last, until_s=time_s, frames=last.frames + frames)
+        else:
+            self.entries.append(Damage(time_s, time_s, frames, reason))
+        self._is_lasting = self._is_lasting or lasting
+
+    def pass_frame(self, time_s: float, is_key: bool) -> None:
+        """A frame was read, which is built on no other if it ``is_key``."""
+        self._before_s, self._newest_s = self._newest_s, time_s
+        self._is_lasting = self._is_lasting and not is_key
+        if self._is_lasting:
+            self.entries[-1] = replace(self.entries[-1], until_s=time_s)
 
 
 class _Stamps:
@@ -136,44 +225,69 @@ class _Stamps:
         self._rate = rate
         self._use_file = use_file
         self._count = 0
-        self._first_ms = 0.0
-        self._last = -1
+        self._first_s = 0.0
+        self.last = -1  #: stamp of the newest frame [ns]; -1 before the first
 
-    def next(self, presented_ms: float) -> int:
+    def next(self, presented_s: float | None) -> int:
+        """Stamp [ns] of the next frame, which the file presents at ``presented_s`` [s] if it says so."""
         k, self._count = self._count, self._count + 1
         if not self._use_file:
-            return _evenly(k, self._rate)
-        if k == 0:
-            self._first_ms, self._last = presented_ms, 0
-            return 0
-        stamp = round((presented_ms - self._first_ms) * 1e6) if isfinite(presented_ms) else -1
-        self._last = stamp if stamp > self._last else self._last + _evenly(1, self._rate)
-        return self._last
+            self.last = _evenly(k, self._rate)
+            return self.last
+        after = self.last + _evenly(1, self._rate) if k else 0
+        if presented_s is None:
+            stamp = after
+        elif not k:
+            self._first_s, stamp = presented_s, 0
+        else:
+            stamp = round((presented_s - self._first_s) * 1e9)
+            if stamp < self.last - _BACKWARDS_NS:
+                self._first_s = presented_s - after / NS_PER_S
+        self.last = stamp if stamp > self.last else after
+        return self.last
 
 
 class _Folder(Video):
-    def __init__(self, path: Path, rate: float) -> None:
+    def __init__(self, path: Path, name: str, rate: float) -> None:
+        self._name = name
+        self.damaged = []
+        # what begins with a dot is hidden: macOS keeps notes on IMG.jpg in ._IMG.jpg
+        files = [file for file in path.iterdir() if not file.name.startswith(".") and file.is_file()]
+        images = [file.name for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+        if not images:
+            raise VideoError(f"{name} holds no images; {_instead(path, files)}")
         if not rate:
-            raise VideoError(f"the folder of images {path} has no frame rate of its own; give a rate")
-        self._files = sorted((f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES), key=_natural)
-        if not self._files:
-            raise VideoError(f"{path} holds no images; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+            raise VideoError(f"the folder of images {name} has no frame rate of its own; {_GIVE_A_RATE}")
+        ordered, notes = in_order(images)
+        self._files = [path / image for image in ordered]
+        notes = [f"images in {name}: {printable(note)}" for note in notes]
+        self.info = VideoInfo(rate, len(ordered), 0, 0, tuple(notes))
         height, width = self._first().shape[:2]
-        self.info = VideoInfo(rate, len(self._files), width, height)
+        self.info = replace(self.info, width=width, height=height)
 
     def _first(self) -> np.ndarray:
         """The first image that can be read."""
-        problem: FrameError | None = None
-        for file in self._files:
+        for _, read in self:
             try:
-                return self._decode(file)
+                return read()
             except FrameError as error:
-                problem = problem or error
-        raise VideoError(f"no image can be read; the first is {problem}")
+                reason = str(error)
+        raise VideoError(f"{self._name} holds no image that can be read: {reason}")
 
     def __iter__(self) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
+        log = _DamageLog()
+        self.damaged = log.entries
         for k, file in enumerate(self._files):
-            yield _evenly(k, self.info.rate), partial(self._decode, file)
+            stamp_ns = _evenly(k, self.info.rate)
+            log.pass_frame(stamp_ns / NS_PER_S, is_key=True)
+            yield stamp_ns, partial(self._read, file, stamp_ns / NS_PER_S, log)
+
+    def _read(self, file: Path, time_s: float, log: _DamageLog) -> np.ndarray:
+        try:
+            return self._decode(file)
+        except FrameError as error:
+            log.add(time_s, str(error), 1)
+            raise
 
     @staticmethod
     def _decode(file: Path) -> np.ndarray:
@@ -185,11 +299,17 @@ class _Folder(Video):
             raise FrameError(f"{printable(str(file))} cannot be read: {error.strerror}") from error
 
 
-def _natural(file: Path) -> tuple[list[str | int], str]:
-    """Sort key by which frame2 comes before frame10.
-
-    >>> sorted([Path("frame10.png"), Path("frame2.png"), Path("a.png")], key=_natural)[1].name
-    'frame2.png'
-    """
-    parts = re.split(r"([0-9]+)", file.name)  # text and numbers alternate, text first
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], file.name
+def _instead(path: Path, files: Sequence[Path]) -> str:
+    """What to do with a folder that holds no images: it may hold videos, or folders of images."""
+    videos = sorted(file.name for file in files if file.suffix.lower() in _VIDEO_SUFFIXES)
+    if videos:
+        count = "a video" if len(videos) == 1 else f"{len(videos)} videos"
+        return f"it holds {count}: name the files, for example {printable(os.path.join(path, videos[0]))}"
+    folders = sorted(
+        folder.name
+        for folder in path.iterdir()
+        if folder.is_dir() and any(file.suffix.lower() in IMAGE_SUFFIXES for file in folder.iterdir())
+    )
+    if folders:
+        return f"its folder {printable(folders[0])} does: name that"
+    return f"expected files ending in {', '.join(IMAGE_SUFFIXES)}"

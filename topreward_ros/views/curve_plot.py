@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from topreward_ros.core.episode import State
 from topreward_ros.core.printable import printable
 from topreward_ros.offline.score_video import Curve, CurveEvent
-from topreward_ros.offline.video import open_video
+from topreward_ros.offline.video import FrameError, open_video
 from topreward_ros.views.terminal import RANDOM_WARNING
 
 _WIDTH_PX, _HEIGHT_PX, _DPI = 1200, 780, 100
@@ -196,7 +197,8 @@ def frames_at(video: str, rate: float, times_s: Sequence[float]) -> list[tuple[f
         if len(frames) == len(times_s):
             break
         if stamp_ns * 1e-9 >= times_s[len(frames)]:
-            frames.append((stamp_ns * 1e-9, read()))
+            with suppress(FrameError):  # the next one takes its place
+                frames.append((stamp_ns * 1e-9, read()))
     return frames
 
 

@@ -19,9 +19,12 @@ from rich.text import Text
 
 from topreward_ros.core.printable import printable
 from topreward_ros.offline.score_video import Curve, CurvePoint
+from topreward_ros.offline.video import Damage
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
 
 RANDOM_WARNING = f"{RANDOM_WEIGHTS}: the numbers mean nothing"
+
+_SHOWN_DAMAGES = 3
 
 
 def number(value: float, digits: int = 3, unit: str = "") -> str:
@@ -54,11 +57,18 @@ def score_progress(
         yield lambda point: bar.update(task, advance=1, progress=number(point.progress, 2))
 
 
+def damage_text(damaged: Sequence[Damage]) -> str:
+    """Where and why a video could not be read: the first places, and how many more there are."""
+    places = [str(place) for place in damaged[:_SHOWN_DAMAGES]]
+    more = len(damaged) - len(places)
+    return printable("; ".join(places) + (f"; and {more} more" if more else ""), 1000)
+
+
 def curves_table(curves: Sequence[Curve]) -> RenderableType:
     """A line for each of several videos that were scored with one model for one task."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("video", overflow="fold")
-    for name in ("length", "scores", "progress", "highest", "log p", "state"):
+    for name in ("scored until", "scores", "progress", "highest", "log p", "state"):
         table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
     paths = [os.path.abspath(curve.video) for curve in curves]
     folder = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
@@ -78,7 +88,12 @@ def curves_table(curves: Sequence[Curve]) -> RenderableType:
         return table
     model = curves[0].model
     about = f"task: {curves[0].instruction}; model {model.model_id} ({model.revision}), {model.device}"
-    parts: list[RenderableType] = [table, Text(printable(about, 400), style="dim")]
+    parts: list[RenderableType] = [table]
+    for curve, path in zip(curves, paths, strict=True):
+        if curve.damaged:
+            name = printable(os.path.relpath(path, folder))
+            parts.append(Text(f"{name} is damaged: {damage_text(curve.damaged)}", style="yellow"))
+    parts.append(Text(printable(about, 400), style="dim"))
     if model.random_weights:
         parts.append(Text(RANDOM_WARNING, style="bold red"))
     for curve, path in zip(curves, paths, strict=True):
@@ -119,6 +134,8 @@ def curve_summary(curve: Curve) -> RenderableType:
     table.add_row("scores", f"{len(curve.points)} of {number(curve.duration_s, 2, 's')}{rest}")
     if curve.ignored.counts():
         table.add_row("not used", _ignored_text(curve))
+    if curve.damaged:
+        table.add_row("damaged", Text(damage_text(curve.damaged), style="yellow"))
     table.add_row("state", curve.state.name)
     if curve.points:
         last = curve.points[-1]

@@ -1,0 +1,359 @@
+"""One video file, read with PyAV (FFmpeg): the frames of its largest track, in the order they are shown.
+
+A frame comes with its presentation time and can be made an upright RGB picture of square pixels. What FFmpeg
+says about damage is passed on. Nothing but the one file is ever opened: no playlist is followed, and no name
+is taken for a pattern, a device or an address.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from io import SEEK_END
+from pathlib import Path
+from time import sleep
+from typing import Any, BinaryIO
+
+import av
+import av.logging
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.sidedata.sidedata import SideDataContainer
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from topreward_ros.core.errors import UserError
+
+#: Called for each damage with what happened and how many frames were lost by it; 0: not known.
+Report = Callable[[str, int], None]
+
+_NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS of FFmpeg's avformat.h: the format holds no times of its own
+_COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
+#: Formats that FFmpeg reads and that are no video files: other files by name, text, still pictures.
+_NOT_VIDEOS = frozenset(("concat", "dash", "hls", "image2", "imf", "rtsp", "sdp", "tty"))
+#: A stream may end so much before the length that its file states, which some round: [s], and a share.
+_END_TOLERANCE_S = 0.5
+_END_TOLERANCE = 0.01
+_WIDEST_PIXEL = 16  # a ratio beyond this or its inverse is a fault in the file
+#: Codes whose decoder shows a picture that lost a part as if it were whole, unless it is told to be strict.
+_STRICT = frozenset(("mjpeg",))
+#: Codes whose decoder only logs what it finds damaged. They are decoded in this thread, to see it.
+_TOLD_IN_LOG = frozenset(("ffv1", "gif"))
+_GIF_TRAILER = b";"  # GIF89a, section 27
+_SETTLING_S = 0.01  # for a decoder thread that is just writing to the log; see `_errors_of`
+
+# Titles in an old encoding must not prevent reading. From 19 on PyAV sees to it, and has no argument for it.
+_FOREIGN_TEXT: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
+
+# A library is to be silent unless its user asks for its log.
+logging.getLogger("libav").addHandler(logging.NullHandler())
+
+
+class TrackError(UserError):
+    """A file holds no video that can be read. The text goes on from the file's name."""
+
+
+class Track:
+    """The largest video track of an opened file, FFmpeg's choice among equals. Read it once and close it."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `TrackError`, and `OSError` where the file cannot be opened."""
+        self._file = path.open("rb", buffering=0)
+        self._container: InputContainer | None = None
+        try:
+            self._container = _open(self._file, path.suffix)
+            self.notes: list[str] = []  #: what the user should know about how the file is read
+            self._stream = self._choose()
+            self._reformatter = VideoReformatter()  # a new one for each frame would take longer than its work
+            self._damaged_times: set[int] = set()  # of packets that are known to be damaged
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._container is not None:
+            sleep(_SETTLING_S)
+            self._container.close()
+        self._file.close()
+
+    def _choose(self) -> VideoStream:
+        assert self._container is not None
+        videos = [stream for stream in self._container.streams.video if not stream.disposition & _COVERS]
+        if not videos:
+            kinds = {stream.type for stream in self._container.streams}
+            if "video" in kinds:
+                raise TrackError("holds a cover picture and no video")
+            raise TrackError("holds no video" + (" but sound" if "audio" in kinds else ""))
+        # FFmpeg's own choice takes what comes first or is marked as default, be it a small preview
+        most = max(stream.width * stream.height for stream in videos)
+        largest = [stream for stream in videos if stream.width * stream.height == most]
+        best = self._container.streams.best("video")
+        if not isinstance(best, VideoStream) or best not in largest:
+            best = largest[0]
+        if getattr(best, "codec_context", None) is None:
+            raise TrackError("holds video in a code that FFmpeg cannot decode; convert it to H.264")
+        if len(videos) > 1:
+            self.notes.append(
+                f"holds {len(videos)} video tracks; number {videos.index(best) + 1} is read, of "
+                f"{best.width}x{best.height} pixels"
+            )
+        if best.codec_context.name in _STRICT:
+            best.codec_context.options = {"err_detect": "explode"}
+        best.thread_type = "NONE" if best.codec_context.name in _TOLD_IN_LOG else "AUTO"
+        return best
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the format has times; a raw stream has none."""
+        assert self._container is not None
+        return not self._container.format.flags & _NO_TIMES and self._container.format.name != "mpjpeg"
+
+    @property
+    def _is_avi(self) -> bool:
+        assert self._container is not None
+        return self._container.format.name == "avi"
+
+    @property
+    def rate(self) -> float:
+        """Frames per second [Hz] as the file states them, 0 where it states none. FFmpeg would assume 25."""
+        if self.has_times:
+            return float(self._stream.average_rate or self._stream.guessed_rate or 0)
+        return float(self._stream.codec_context.framerate or 0)
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames that the file states, or what follows from its length; 0 where unknown."""
+        return self._stream.frames or round(self._stated_s() * self.rate)
+
+    def _stated_s(self) -> float:
+        """Length [s] that the file states; 0 where it states none."""
+        assert self._container is not None
+        duration, unit = self._stream.duration, self._stream.time_base
+        if duration is not None and unit is not None:
+            return float(duration * unit)
+        return (self._container.duration or 0) / av.time_base
+
+    def frames(self, report: Report) -> Iterator[tuple[float | None, VideoFrame]]:
+        """Yield each frame with its presentation time [s], None where it has none.
+
+        Calls ``report`` where frames were lost. A frame may be damaged, see `is_damaged`.
+        """
+        # AVI has no presentation times; its decoding times count the frames in the order they are shown
+        assert self._container is not None
+        code = self._stream.codec_context.name
+        for packet in self._packets(report):
+            with _errors_of(code, code in _TOLD_IN_LOG) as errors:
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError as error:
+                    if not isinstance(error, av.EOFError):
+                        report("cannot be decoded", 1)
+                    continue
+            for frame in frames:
+                if errors and frame.pts is not None:
+                    self._damaged_times.add(frame.pts)
+                assert isinstance(frame, VideoFrame)
+                time, unit = (frame.dts if self._is_avi else frame.pts), frame.time_base
+                if not self.has_times or time is None or unit is None:
+                    yield None, frame
+                else:
+                    yield float(time * unit), frame
+
+    def _packets(self, report: Report) -> Iterator[Packet[VideoStream]]:
+        """The packets of the track. Reports what the demuxer complains of, and an end that comes early."""
+        assert self._container is not None
+        packets = self._container.demux(self._stream)
+        first, end = None, 0
+        while True:
+            with _errors_of(self._container.format.name) as errors:
+                try:
+                    packet = next(packets, None)
+                except (av.FFmpegError, OSError) as error:
+                    errors.append(error.strerror or str(error))
+                    packet = None
+            for text in errors:
+                report(f"the file is damaged: {text}", 0)
+            if packet is None:
+                break
+            if packet.pts is not None:
+                if packet.is_corrupt:
+                    self._damaged_times.add(packet.pts)
+                first = packet.pts if first is None else min(first, packet.pts)
+                end = max(end, packet.pts + (packet.duration or 0))
+            yield packet
+        if self._is_cut_off():
+            report("the file breaks off here", 0)
+        stream = self._stream
+        if first is None or not stream.duration or not stream.time_base or not self.has_times:
+            return
+        # The longer of two lengths: an edit list may leave out a beginning that still comes as packets
+        reached = float(max(end - first, end - (stream.start_time or 0)) * stream.time_base)
+        stated = self._stated_s()
+        period = 1 / self.rate if self.rate else 0.0
+        if self._is_avi:  # FFmpeg fits the length to what is there, and keeps the count
+            stated = max(stated, stream.frames * period)
+        if reached < stated - max(_END_TOLERANCE_S, _END_TOLERANCE * stated, 2 * period):
+            report(f"the file ends after {reached:.2f} s of the {stated:.2f} s that it states", 0)
+
+    def _is_cut_off(self) -> bool:
+        """Whether the end of the file is missing by the file's own structure, which FFmpeg does not check."""
+        assert self._container is not None
+        size = self._file.seek(0, SEEK_END)
+        if self._container.format.name == "gif":
+            self._file.seek(max(0, size - 1))
+            return self._file.read(1) != _GIF_TRAILER
+        if "mp4" in self._container.format.name.split(","):
+            return any(end > size for end in _ends_of_boxes(self._file))
+        return False
+
+    def is_damaged(self, frame: VideoFrame) -> bool:
+        """Whether a part of the frame is missing, which the decoder has guessed."""
+        return bool(frame.is_corrupt) or frame.pts in self._damaged_times
+
+    def rgb(self, frame: VideoFrame) -> np.ndarray:
+        """The frame as it is to be seen: (H, W, 3) uint8 RGB, upright, of square pixels.
+
+        The matrix and the range that the file states are used, BT.601 and the narrow range where it states
+        none. Neither brightness curves (HDR) nor fields (interlaced video) are converted, and an alpha
+        channel is left out. Raises `TrackError`.
+        """
+        turn = _orientation(frame)
+        width, height = _square(frame.width, frame.height, self._stream.sample_aspect_ratio)
+        try:
+            upright = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BICUBIC")
+        except (av.FFmpegError, ValueError) as error:
+            raise TrackError(f"cannot be converted to RGB from {frame.format.name}: {error}") from None
+        return np.ascontiguousarray(turn(upright.to_ndarray()))
+
+
+def _open(file: BinaryIO, suffix: str) -> InputContainer:
+    try:
+        container: InputContainer = av.open(
+            _Bytes(file, suffix),
+            mode="r",
+            options={"protocol_whitelist": "none"},
+            **_FOREIGN_TEXT,
+            buffer_size=1 << 18,
+            io_open=_open_no_other,
+        )
+    except (av.FFmpegError, OSError) as error:
+        raise TrackError("is not a video that can be read; is it complete? H.264 in .mp4 works") from error
+    name = container.format.name
+    if name in _NOT_VIDEOS or name.endswith("_pipe"):
+        container.close()
+        if name == "image2" or name.endswith("_pipe"):
+            raise TrackError("is a picture and not a video; put pictures into a folder and name that")
+        raise TrackError(f"is not a video but a list or text ({name}); name the video file itself")
+    return container
+
+
+def _ends_of_boxes(file: BinaryIO) -> Iterator[int]:
+    """Where the boxes of an MP4 file that hold the video end (ISO/IEC 14496-12, 4.2)."""
+    start = 0
+    while True:
+        file.seek(start)
+        head = file.read(16)
+        if len(head) < 8:
+            return
+        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if length == 1:
+            length = int.from_bytes(head[8:], "big")
+        if length < 8:  # 0: up to the end of the file
+            return
+        start += length
+        if kind in (b"mdat", b"moov", b"moof"):
+            yield start
+
+
+class _Bytes:
+    """A file for PyAV under a harmless name; FFmpeg needs the suffix to know some raw streams."""
+
+    def __init__(self, file: BinaryIO, suffix: str) -> None:
+        suffix = suffix[1:]
+        self.name = "video" + (f".{suffix}" if suffix.isascii() and suffix.isalnum() else "")
+        self.read = file.read
+        self.seek = file.seek
+        self.tell = file.tell
+
+
+def _open_no_other(url: str, flags: int, options: dict[str, Any]) -> Any:
+    raise PermissionError(f"a video file must not open others: {url}")
+
+
+@contextmanager
+def _errors_of(name: str, is_on: bool = True) -> Iterator[list[str]]:
+    """What the demuxer or decoder called ``name`` logs as an error in this thread; nothing unless ``is_on``.
+
+    FFmpeg has no other way of telling, for example, that a Matroska file holds a hole. The log is on while a
+    packet is read and off otherwise: a decoder thread that writes to it needs Python's lock, which
+    `Track.close` holds while it waits for that thread to end. So `Track.close` gives it time first.
+    """
+    errors: list[str] = []
+    if not is_on:
+        yield errors
+        return
+    before = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_skip_repeated(False)
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture(local=False), av.logging.Capture(local=True) as records:
+            yield errors
+    finally:
+        # never back to None, at which PyAV trips over what a decoder thread is just about to write
+        av.logging.set_level(av.logging.PANIC if before[0] is None else before[0])
+        av.logging.set_skip_repeated(before[1])
+    errors += [text.strip() for _, source, text in records if source == name]
+
+
+def _square(width: int, height: int, ratio: Fraction | None) -> tuple[int, int]:
+    """Size of the picture with square pixels, where one pixel is ``ratio`` times as wide as high.
+
+    >>> _square(720, 576, Fraction(16, 15)), _square(720, 480, Fraction(8, 9)), _square(4, 4, None)
+    ((768, 576), (720, 540), (4, 4))
+    """
+    if not ratio or not Fraction(1, _WIDEST_PIXEL) <= ratio <= _WIDEST_PIXEL:
+        return width, height
+    if ratio > 1:  # the shorter side grows, so that nothing is lost
+        return round(width * ratio), height
+    return width, round(height / ratio)
+
+
+def _orientation(frame: VideoFrame) -> Callable[[np.ndarray], np.ndarray]:
+    """How the stored picture is turned and mirrored to be upright.
+
+    FFmpeg's display matrix (libavutil/display.h) takes (x, y) to (a x + c y, b x + d y). Raises `TrackError`
+    where that is no quarter turn.
+    """
+    # not frame.side_data, which the frame would keep: in a circle, and so in memory for long
+    container: Any = SideDataContainer  # PyAV's hints leave out its argument and its keys
+    matrix = container(frame).get(SideDataType.DISPLAYMATRIX)
+    if matrix is None:
+        return lambda picture: picture
+    a, b, _, c, d = np.frombuffer(bytes(matrix)[:20], np.int32).astype(float)
+    size = max(abs(a), abs(b), abs(c), abs(d))
+    is_upright = max(abs(b), abs(c)) < 0.02 * size
+    is_transposed = max(abs(a), abs(d)) < 0.02 * size
+    if not size:
+        return lambda picture: picture
+    if not (is_upright or is_transposed):
+        angle = np.degrees(np.arctan2(b, a))
+        raise TrackError(
+            f"is to be shown turned by {angle:.0f} degrees, and only quarter turns can be read; convert it "
+            "with ffmpeg"
+        )
+    x, y = (a, d) if is_upright else (c, b)
+
+    def turn(picture: np.ndarray) -> np.ndarray:
+        turned = picture if is_upright else picture.swapaxes(0, 1)
+        return turned[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1]
+
+    return turn
