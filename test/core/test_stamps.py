@@ -224,3 +224,37 @@ def test_after_a_restart_any_stamp_is_believed() -> None:
 def test_missing_stamps(stamps: list[int], filled: list[int]) -> None:
     missing = MissingStamps()
     assert [missing.filled(stamp, arrival) for arrival, stamp in enumerate(stamps, start=1)] == filled
+
+
+@pytest.mark.parametrize(
+    ("images", "inner_ms", "gap_ms"),
+    [(2, 33, 1000), (2, 1, 1000), (2, 33, 10_000), (3, 33, 3000), (4, 33, 2000)],
+)
+def test_a_camera_that_comes_in_bursts_is_believed(images: int, inner_ms: int, gap_ms: int) -> None:
+    stamps = [START + (burst * gap_ms + k * inner_ms) * MS for burst in range(40) for k in range(images)]
+    judge = StampJudge()
+    results = judged(stamps, judge)
+    assert sum(not result.usable for result in results) <= 4
+    assert all(result.usable for result in results[3 * images :])
+    assert judge.out_of_line == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "rate"), [(3, 30.0), (12, 30.0), (4, 2.0), (5, 2.0), (5, 1.0), (300, 30.0)]
+)
+def test_a_bag_played_again_goes_back_once_per_pass_however_short(count: int, rate: float) -> None:
+    one = steady(rate, count)
+    results = judged(one * 6, StampJudge())
+    for played in range(1, 6):
+        of_pass = results[played * count : (played + 1) * count]
+        assert of_pass[: AGREEING - 1] == [Judgement.OUT_OF_LINE] * (AGREEING - 1)
+        assert of_pass[AGREEING - 1] is Judgement.WENT_BACK
+        assert set(of_pass[AGREEING:]) <= {Judgement.IN_LINE}
+
+
+def test_stamps_that_never_agree_are_counted_and_not_kept() -> None:
+    judge = StampJudge()
+    judged(steady(30.0, 20), judge)
+    never = [START - 1000 * HOUR + 5**k * NS_PER_S for k in range(9)]  # earlier, and wider and wider apart
+    assert set(judged(never, judge)) == {Judgement.OUT_OF_LINE}
+    assert judge.out_of_line == 9 - AGREEING

@@ -339,6 +339,14 @@ def test_one_channel_of_which_no_colours_can_be_made_is_refused(format: str):
         decoded(compressed(png(np.zeros((7, 8), np.uint8)), format))
 
 
+@pytest.mark.parametrize("encoding", ["bayer_rggb12", "bayer_gbrg10", "mono12", "mono10", "rgb12"])
+def test_16_bits_that_are_filled_in_part_are_refused(encoding: str):
+    """Scaled from 16 bits they would be nearly black."""
+    data = png(np.full((8, 8), 4095, np.uint16))
+    with pytest.raises(ImageError, match="where in 16 bits these lie is not known"):
+        decoded(compressed(data, f"{encoding}; png compressed "))
+
+
 def test_16_bits_become_the_nearest_of_8():
     samples = (np.arange(48).reshape(6, 8) * 1394).astype(np.uint16)
     nearest = np.repeat(np.round(samples / 257).astype(np.uint8)[..., None], 3, axis=-1)

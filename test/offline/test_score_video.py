@@ -185,7 +185,15 @@ def damaged_folder(path: Path, damaged: tuple[int, ...]) -> Path:
 def test_the_next_frame_takes_the_slot_of_one_that_cannot_be_read(tmp_path: Path, prefixes: int) -> None:
     """The frames of 0.5 s and 2.0 s are due; nothing follows the latter."""
     folder = damaged_folder(tmp_path / "images", (5, 7, 20))
-    curve = score_video(folder, "x", Brightness(), never_ends(), rate=10.0, prefixes=prefixes)
+    curve = score_video(
+        folder,
+        "x",
+        Brightness(),
+        never_ends(),
+        rate=10.0,
+        prefixes=prefixes,
+        prefix_schedule=PrefixSchedule.MONITOR,
+    )
     assert [point.time_s for point in curve.points] == pytest.approx([0.0, 0.6, 1.0, 1.5])
     assert [point.num_frames for point in curve.points] == [1, 2, 3, 4]
     assert due_times(folder, 2.0, 10.0) == [point.time_s for point in curve.points]
@@ -428,7 +436,7 @@ def test_pauses_of_a_film_cost_two_frames_and_its_last_one_is_scored(
 
     class Pausing:
         def __init__(self, opened: Video) -> None:
-            self.opened, self.info = opened, opened.info
+            self.opened, self.info, self.damaged = opened, opened.info, opened.damaged
 
         def __iter__(self) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
             for k, (stamp, read) in enumerate(self.opened):

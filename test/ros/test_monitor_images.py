@@ -135,9 +135,11 @@ def test_a_picture_of_another_shape_is_not_used_and_several_are_another_view(sce
     scene.show(image(START + SECOND, width=48, height=64), expect_score=False)
     scene.show(image(START + SECOND + 1))
     assert [message.num_frames for message in scene.scored()] == [1, 2]
-    for k in range(2):
+    for k in range(30):  # three that come, and a busy machine may miss some
+        if TaskEvent.ABORTED in scene.event_types():
+            break
         scene.show(image(START + 2 * SECOND + k, width=48, height=64), expect_score=False)
-    scene.show(image(START + 2 * SECOND + 2, width=48, height=64))
+    scene.until(lambda: len(scene.scored()) == 3, "the other view is scored")
     assert scene.event_types() == [
         TaskEvent.EPISODE_STARTED,
         TaskEvent.ABORTED,

@@ -48,8 +48,8 @@ class RecentIntervals:
     """The newest intervals between the frames of a stream, in ns.
 
     >>> intervals = RecentIntervals([33, 33, 1, 34])
-    >>> intervals.typical(), intervals.shortest()
-    (33.0, 33)
+    >>> intervals.typical(), intervals.shortest(), intervals.longer()
+    (33.0, 33, 34)
     """
 
     def __init__(self, intervals: Iterable[int] = ()) -> None:
@@ -62,6 +62,12 @@ class RecentIntervals:
     def typical(self) -> float | None:
         """The median, which lone gaps and lone images out of order do not move; None before the first."""
         return median(self._newest) if self._newest else None
+
+    def longer(self) -> int:
+        """The longest one but for a seventh of them, which may be gaps: how far apart images of a camera that
+        comes in bursts are. 0 before the first."""
+        ordered = sorted(self._newest)
+        return ordered[len(ordered) - 1 - len(ordered) // 7] if ordered else 0
 
     def shortest(self) -> float:
         """The shortest one, but for those of images that came at nearly the same time; infinity before the

@@ -17,12 +17,13 @@ from topreward_ros.core.frames import NS_PER_S, RecentIntervals
 AGREEING = 3
 
 # How far from the newest stamp another one may lie and still be in line, or out of order: so many of the
-# camera's intervals, and at least so long. A stamp this far ahead is taken, so images that go back by no more
-# than this may be the good ones behind a wrong one: both limits are one.
+# camera's longer intervals, and at least so long. A stamp this far ahead is taken, so images that go back by
+# no more than this may be the good ones behind a wrong one: both limits are one.
 _REACH_INTERVALS = 4
 _SHORTEST_REACH_NS = NS_PER_S // 2
 _FIRST_REACH_NS = 2 * NS_PER_S  # for the second stamp: the camera may be slow
-_UNEVEN = 4  # gaps between stamps that agree differ by no more than this factor
+_PAUSES_WITHIN = 15  # images between two pauses of a camera that comes in bursts
+_UNEVEN = 4  # gaps between stamps that agree on an earlier time differ by no more than this factor
 
 
 class Judgement(Enum):
@@ -43,8 +44,9 @@ class Judgement(Enum):
 class StampJudge:
     """Judges the stamps of one camera, in order of arrival.
 
-    A stamp far from the newest good one is out of line, until `AGREEING` of them in a row increase evenly
-    and no good one comes in between. After a single stamp, two are enough.
+    A stamp far from the newest good one is out of line, until `AGREEING` of them in a row increase (evenly,
+    if they are earlier) and no good one comes in between. After a single stamp, two are enough. The very
+    first stamp of a time line, when it comes again, may be that of a bag played again, however short.
 
     >>> judge = StampJudge()
     >>> [judge.judge(t * 100_000_000).value for t in (50, 51, 90, 52, 1, 53)]  # two are wrong
@@ -62,6 +64,8 @@ class StampJudge:
         self.out_of_order = 0  #: images so far whose stamps were out of order or repeated
         self.out_of_line = 0  #: images so far whose stamps were out of line and that no others confirmed
         self._in_line = 0  # stamps of this time line so far
+        self._start_ns = 0  # the first of them
+        self._pause_ns = 0  # by which time jumped last
         self._intervals = RecentIntervals([interval_ns] if interval_ns else ())
         self._suspects: list[int] = []  # stamps out of line, in a row and increasing
         self._late_suspects = 0  # stamps a little earlier than the newest of them
@@ -84,9 +88,9 @@ class StampJudge:
             self._intervals.add(step_ns)
             return self._believe(stamp_ns)
         if self._suspects and stamp_ns > self._suspects[-1]:
-            self._suspects.append(stamp_ns)
-            return self._move() if self._suspects_agree(reach_ns) else Judgement.OUT_OF_LINE
-        if -reach_ns <= step_ns <= 0:
+            return self._suspect(stamp_ns, reach_ns)
+        begins_again = stamp_ns == self._start_ns and step_ns < 0
+        if -reach_ns <= step_ns <= 0 and not begins_again:
             self._drop_suspects()
             self.out_of_order += 1
             return Judgement.OUT_OF_ORDER
@@ -95,6 +99,15 @@ class StampJudge:
             return Judgement.OUT_OF_LINE
         self._drop_suspects()
         self._suspects = [stamp_ns]
+        return Judgement.OUT_OF_LINE
+
+    def _suspect(self, stamp_ns: int, reach_ns: float) -> Judgement:
+        """Add a stamp to those out of line, and look whether they agree."""
+        self._suspects.append(stamp_ns)
+        if self._suspects_agree(reach_ns):
+            return self._move()
+        self.out_of_line += len(self._suspects[:-AGREEING])
+        self._suspects = self._suspects[-AGREEING:]
         return Judgement.OUT_OF_LINE
 
     @property
@@ -114,13 +127,15 @@ class StampJudge:
 
     def _believe(self, stamp_ns: int) -> Judgement:
         self._drop_suspects()
+        if self.newest_ns is None:
+            self._start_ns = stamp_ns
         self.newest_ns = stamp_ns
         self._in_line += 1
         return Judgement.IN_LINE
 
     def _reach_ns(self) -> float:
         shortest_ns = _FIRST_REACH_NS if self._in_line == 1 else _SHORTEST_REACH_NS
-        return max(shortest_ns, _REACH_INTERVALS * (self._intervals.typical() or 0))
+        return max(shortest_ns, _REACH_INTERVALS * self._intervals.longer())
 
     def _suspects_agree(self, reach_ns: float) -> bool:
         """Whether the newest suspects make a time line, and a better founded one than that in force."""
@@ -128,13 +143,10 @@ class StampJudge:
         newest = self._suspects[-AGREEING:]
         if len(newest) < min(AGREEING, self._in_line + 1):
             return False
-        if max(_gaps(newest)) <= reach_ns:
+        # Ahead, a camera may be slow or come in bursts, and no good stamp has contradicted them.
+        if newest[0] > self.newest_ns or max(_gaps(newest)) <= reach_ns:
             return True
-        # Slower than before: then regularity tells. So it does at the start of a slow stream, whose first
-        # stamp agrees with what comes later.
-        if self._in_line == 1 and newest[0] > self.newest_ns:
-            newest = [self.newest_ns, *newest][-AGREEING:]
-        gaps = _gaps(newest)
+        gaps = _gaps(newest)  # slower than before: then regularity tells
         return len(newest) == AGREEING and max(gaps) <= _UNEVEN * min(gaps)
 
     def _move(self) -> Judgement:
@@ -143,10 +155,16 @@ class StampJudge:
         believed = self._suspects[-AGREEING:]
         self.out_of_line += len(self._suspects) - len(believed)
         self.moved_ns = believed[0] - self.newest_ns
+        if self.moved_ns < 0:
+            self._start_ns = believed[0]
         self.newest_ns = believed[-1]
-        self._in_line = len(believed)
+        in_line, self._in_line = self._in_line, len(believed)
         if gaps := _gaps(believed):  # the old intervals say nothing: the camera may have become slower
             self._intervals = RecentIntervals(gaps)
+        if self.moved_ns > 0:
+            if self._pause_ns and in_line <= _PAUSES_WITHIN:  # a single pause is not an interval, several are
+                self._intervals.add(min(self._pause_ns, self.moved_ns))
+            self._pause_ns = self.moved_ns
         self._suspects, self._late_suspects = [], 0
         return Judgement.WENT_BACK if self.moved_ns < 0 else Judgement.JUMPED
 

@@ -35,6 +35,9 @@ from topreward_ros.offline.encoded_image import (
 #: OpenCV's type names say nothing about colour; OpenCV's own convention (grey, BGR, BGRA) is taken.
 _OPENCV_TYPES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}
 _PAIRED = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv", *PLANAR)  # two neighbours share their colour
+_PART_OF_16_BITS = re.compile(
+    r"[a-z](9|1[0-5])[lp]?$"
+)  # encodings that ROS does not define, of 10 or 12 bits
 _DEPTH = ("16UC1", "16SC1", "32FC1", "64FC1")
 
 _CDR_KINDS = (0x0000, 0x0001, 0x0006, 0x0007)  # plain CDR of XTypes 1 and 2, big and little endian
@@ -170,6 +173,13 @@ def rgb_of_compressed(message: Any) -> np.ndarray:
         samples = samples_of(data, what)
     except EncodedImageError as error:
         raise ImageError(f"{error}; was it damaged on the way?") from error
+    if samples.dtype == np.uint16 and (
+        bits := _PART_OF_16_BITS.search(source) or _PART_OF_16_BITS.search(target)
+    ):
+        raise ImageError(
+            f"{what} has samples of {bits[1]} bits, and where in 16 bits these lie is not known; let the "
+            "camera publish 8 or 16 bits"
+        )
     # image_transport makes JPEGs of Bayer images grey since Humble, and says so
     if samples.ndim == 2 and source.startswith(_NEEDS_CONVERSION) and not target.startswith("mono"):
         return _converted(_raw_in_one_channel(samples, source, is_png(data), what), what)
@@ -195,7 +205,6 @@ def _raw_in_one_channel(samples: np.ndarray, source: str, lossless: bool, what: 
             "transport to png, or let the camera publish colour images"
         )
     if source.startswith("bayer_") and f"{source.rstrip('0123456789')}8" in BYTES_PER_PIXEL:
-        # the depth is the picture's: a camera's 10 or 12 bits are compressed as 16
         encoding = f"{source.rstrip('0123456789')}{8 * samples.itemsize}"
         return Samples(encoding, height, width, width * samples.itemsize, samples)
     if source in PLANAR and samples.dtype == np.uint8 and height % 3 == 0 and width % 2 == 0:

@@ -171,6 +171,19 @@ def test_weights_that_are_no_numbers_are_named(copy, refused, value):
     )
 
 
+def test_a_matrix_of_zeros_is_named(copy, refused):
+    def change(weights: Weights) -> None:
+        weights["model.language_model.layers.0.mlp.down_proj.weight"].zero_()
+
+    change_weights(copy, change)
+    assert "'model.language_model.layers.0.mlp.down_proj.weight' is zero all over" in refused()
+
+
+def test_notes_that_are_nested_without_end_are_named(copy, refused):
+    (copy / "topreward.json").write_text("[" * 100_000)
+    assert "topreward.json cannot be used" in refused()
+
+
 def test_weights_that_are_too_large_for_float16_name_the_dtype_that_works(copy, refused, settings):
     def change(weights: Weights) -> None:
         weights["model.language_model.embed_tokens.weight"][7, 3] = 1e6

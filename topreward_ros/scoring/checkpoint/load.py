@@ -153,7 +153,7 @@ def load_weights(
             )
         model, info = loaded
         check_loading(folder, info)
-        _check_finite(folder, model)
+        _check_values(folder, model)
         quantize(model, quantization)  # before the move to the device, where the full weights may not fit
         model = model.to(device).eval()
     except ScorerError:
@@ -239,14 +239,22 @@ def _counted(things: Sequence[object], what: str) -> str:
     return f"{len(things)} {what}{'s' if len(things) != 1 else ''}"
 
 
-def _check_finite(folder: Path, model: torch.nn.Module) -> None:
-    """Raise `ScorerError` where a weight is infinite or not a number, in the dtype of the model."""
+def _check_values(folder: Path, model: torch.nn.Module) -> None:
+    """Raise `ScorerError` where a weight is infinite or no number in the dtype of the model, or all zeros.
+
+    A hole in a file that covers no matrix wholly is not seen.
+    """
     import torch
 
     for name, weight in model.named_parameters():
         if not weight.numel() or not weight.is_floating_point():
             continue
         low, high = weight.detach().aminmax()
+        if weight.ndim > 1 and float(low) == float(high) == 0.0:
+            raise ScorerError(
+                f"{folder}: the weight {name!r} is zero all over, as in a file with a hole that a copy or a "
+                "download left; copy the checkpoint again"
+            )
         if not (torch.isfinite(low) and torch.isfinite(high)):
             fix = "the checkpoint is damaged, or its training failed; use another"
             if weight.dtype is torch.float16:

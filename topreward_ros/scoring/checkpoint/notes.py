@@ -42,7 +42,7 @@ def read_model_notes(folder: Path) -> ModelNotes:
         return ModelNotes()
     try:
         return _notes(json.loads(read_text(path)))
-    except (TextFileError, ValueError) as error:
+    except (TextFileError, ValueError, RecursionError) as error:
         said = str(error).splitlines()[0]
         raise ScorerError(f"{path} cannot be used ({said}): restore it, or remove it") from error
 

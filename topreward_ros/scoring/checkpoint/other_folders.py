@@ -5,13 +5,14 @@ Every answer is a mend, to be written after what is missing. Nothing is loaded, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.checkpoint.weight_files import WHOLE
+from topreward_ros.scoring.json_files import read_json
 
 #: Files of weights in formats that are not read, by how their names end.
 _FORMATS = {
@@ -80,11 +81,8 @@ def format_mend(files: Iterable[Path]) -> str:
 
 def _merge_mend(folder: Path) -> str:
     base = ""
-    try:
-        content = json.loads((folder / _ADAPTER[0]).read_text(encoding="utf-8-sig"))
-        base = str(content.get("base_model_name_or_path") or "")
-    except (OSError, ValueError, AttributeError):
-        pass  # the name of the model is a help and no more
+    with suppress(ScorerError):  # the name of the model is a help and no more
+        base = str(read_json(folder / _ADAPTER[0]).get("base_model_name_or_path") or "")
     into = f" into {printable(base, 200)}" if base else " into its model"
     return f"merge it{into} with peft's merge_and_unload(), save_pretrained() the result and name that folder"
 

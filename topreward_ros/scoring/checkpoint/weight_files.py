@@ -91,7 +91,7 @@ def read_head(path: Path) -> list[StoredTensor]:
                 raise ValueError("it has no head of a safetensors file, or is cut short within it")
             file.seek(8)
             tensors = list(_tensors(json.loads(file.read(length)), 8 + length))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         said = str(error) if type(error) is ValueError else in_a_line(error)
         raise ScorerError(f"{path} cannot be read ({said}): copy it again") from error
     whole = max((tensor.end for tensor in tensors), default=8 + length)
