@@ -209,6 +209,26 @@ def test_stamps_that_go_back_end_the_episode_and_begin_another() -> None:
     assert rig.monitor.report.num_frames == 2
 
 
+@pytest.mark.parametrize("off_s", [4.0, 3600.0, -3600.0, -1.7e9])
+def test_a_first_stamp_that_was_wrong_is_forgotten(off_s: float) -> None:
+    rig = watching()
+    rig.image(1.7e9 + off_s, -8.0)
+    stream(rig, [1.7e9 + k / 30 for k in range(1, 90)])
+    assert rig.event_types == [EventType.EPISODE_STARTED]
+    assert rig.monitor.report.state is State.RUNNING
+    assert rig.monitor.report.elapsed_ns < 3 * NS_PER_S
+    assert rig.monitor.report.num_frames == 6  # of its own slots
+    assert rig.monitor.ignored.out_of_line == 1
+
+
+def test_a_camera_that_pauses_after_its_first_image_keeps_it() -> None:
+    rig = watching()
+    rig.image(100.0, -8.0)
+    stream(rig, [104 + k / 30 for k in range(90)])
+    assert rig.event_types == [EventType.EPISODE_STARTED]
+    assert rig.monitor.report.elapsed_ns > 6 * NS_PER_S and rig.monitor.ignored.out_of_line == 0
+
+
 def test_a_bag_played_again_after_success_is_a_new_episode() -> None:
     rig = watching()
     rig.images([-8.0] + [-0.1] * 5)

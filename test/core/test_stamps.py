@@ -145,7 +145,8 @@ def test_the_first_stamp_or_the_second_is_wrong(rate: float, offset: int) -> Non
     second = judged([good[0], good[1] + offset, *good[2:]])
     assert second == [Judgement.IN_LINE, Judgement.OUT_OF_LINE, *[Judgement.IN_LINE] * 18]
     first = judged([good[0] + offset, *good[1:]])
-    moved = Judgement.WENT_BACK if offset > 0 else Judgement.JUMPED
+    is_a_pause = -60 * NS_PER_S <= offset < 0
+    moved = Judgement.JUMPED if is_a_pause else Judgement.BEGAN_ANEW
     assert first == [Judgement.IN_LINE, Judgement.OUT_OF_LINE, moved, *[Judgement.IN_LINE] * 17]
 
 
@@ -199,7 +200,10 @@ def test_believed_stamps_increase_but_where_time_went_back(stamps: list[int]) ->
     for stamp in stamps:
         result = judge.judge(stamp)
         if result.usable:
-            assert newest is None or (stamp > newest) is (result is not Judgement.WENT_BACK)
+            went_back = result is Judgement.WENT_BACK or (
+                result is Judgement.BEGAN_ANEW and judge.moved_ns < 0
+            )
+            assert newest is None or (stamp > newest) is not went_back
             newest = stamp
         assert judge.newest_ns == newest
 

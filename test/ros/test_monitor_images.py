@@ -138,7 +138,8 @@ def test_a_picture_of_another_shape_is_not_used_and_several_are_another_view(sce
     for k in range(30):  # three that come, and a busy machine may miss some
         if TaskEvent.ABORTED in scene.event_types():
             break
-        scene.show(image(START + 2 * SECOND + k, width=48, height=64), expect_score=False)
+        scene.camera.publish(image(START + 2 * SECOND + k, width=48, height=64))
+        scene.spin(0.3)
     scene.until(lambda: len(scene.scored()) == 3, "the other view is scored")
     assert scene.event_types() == [
         TaskEvent.EPISODE_STARTED,

@@ -197,8 +197,20 @@ class _Episode:
         self.first_frame: Frame | None = None
         self.last_frame: Frame | None = None
         self.view = ViewJudge()
+        self.started = False  # and said so
+        self.wrong_frame: Frame | None = None  # whose stamp was that of no other
         self.stale = False  # images that can be used have stopped
         self.ended = False
+
+    def begin_anew(self, settings: MonitorSettings) -> None:
+        """Forget the only frame so far, because its stamp was wrong."""
+        self.schedule = FrameSchedule(settings.sample_rate)
+        if self.first_frame is None:
+            return
+        self.wrong_frame, self.first_frame, self.last_frame = self.first_frame, None, None
+        self.buffer = EpisodeBuffer(settings.max_frames, settings.window)
+        self.success = SuccessDetector(settings.success)
+        self.view = ViewJudge()
 
 
 class TaskMonitor:
@@ -294,7 +306,10 @@ class TaskMonitor:
             self._stamps.restart()
         judgement = self._stamps.judge(stamp_ns)
         outputs: list[Output] = []
-        if judgement is Judgement.WENT_BACK:
+        began_anew = judgement is Judgement.BEGAN_ANEW
+        if began_anew and self._episode is not None and not self._episode.ended:
+            self._episode.begin_anew(self._settings)
+        elif judgement is Judgement.WENT_BACK or (began_anew and self._stamps.moved_ns < 0):
             outputs += self._begin_again(
                 f"image stamps went back by {-self._stamps.moved_ns / NS_PER_S:.3f} s"
             )
@@ -351,8 +366,11 @@ class TaskMonitor:
         episode.last_frame = frame
         if episode.first_frame is None:
             episode.first_frame = frame
-            outputs.append(self._event(EventType.EPISODE_STARTED, f"watching for: {episode.instruction}"))
-            outputs += self._enter(State.RUNNING)
+            if not episode.started:
+                outputs.append(self._event(EventType.EPISODE_STARTED, f"watching for: {episode.instruction}"))
+            if not episode.started or self._report.state is not State.RUNNING:
+                outputs += self._enter(State.RUNNING)
+            episode.started = True
         outputs += self._note_usable()
         elapsed_s = (frame.stamp_ns - episode.first_frame.stamp_ns) / NS_PER_S
         timeout_s = self._settings.episode_timeout
@@ -371,6 +389,8 @@ class TaskMonitor:
         if episode is None or episode.ended:
             return []
         newest = request.prefix[-1]
+        if newest is episode.wrong_frame:
+            return []
         success = self._settings.success
         succeeded = episode.success.add(newest.stamp_ns, score.log_prob)
         finished_at_start = looks_finished_at_start(score, success.threshold)

@@ -22,6 +22,7 @@ AGREEING = 3
 _REACH_INTERVALS = 4
 _SHORTEST_REACH_NS = NS_PER_S // 2
 _FIRST_REACH_NS = 2 * NS_PER_S  # for the second stamp: the camera may be slow
+_LONGEST_FIRST_PAUSE_NS = 60 * NS_PER_S  # after a first stamp; one that lies farther back was wrong
 _PAUSES_WITHIN = 15  # images between two pauses of a camera that comes in bursts
 _UNEVEN = 4  # gaps between stamps that agree on an earlier time differ by no more than this factor
 
@@ -34,6 +35,7 @@ class Judgement(Enum):
     OUT_OF_LINE = "out of line"  #: far from the newest one, and nothing confirms it yet: not used
     WENT_BACK = "went back"  #: the last of several that agree on an earlier time: its image can be used
     JUMPED = "jumped"  #: the last of several that agree on a later time: its image can be used
+    BEGAN_ANEW = "began anew"  #: as the two before, where only one stamp stands against them: that was wrong
 
     @property
     def usable(self) -> bool:
@@ -166,6 +168,11 @@ class StampJudge:
                 self._intervals.add(min(self._pause_ns, self.moved_ns))
             self._pause_ns = self.moved_ns
         self._suspects, self._late_suspects = [], 0
+        pause_ns = max(_LONGEST_FIRST_PAUSE_NS, _UNEVEN * max(gaps, default=0))  # of a slow camera
+        if in_line == 1 and not 0 < self.moved_ns <= pause_ns:
+            self.out_of_line += 1
+            self._start_ns = believed[0]
+            return Judgement.BEGAN_ANEW
         return Judgement.WENT_BACK if self.moved_ns < 0 else Judgement.JUMPED
 
     def _drop_suspects(self) -> None:

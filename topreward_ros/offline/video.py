@@ -168,11 +168,12 @@ class _File(Video):
         count = 0
 
         def report(reason: str, frames: int) -> None:
-            log.add(max(0, stamps.last) / NS_PER_S, reason, frames, lasting=frames > 0)
+            log.add(max(0, stamps.last) / NS_PER_S, reason, frames, lasting=True)
 
         try:
             for time_s, frame in track.frames(report):
-                time_s = stamps.next(time_s) / NS_PER_S
+                # The time of a damaged frame may be damaged as well.
+                time_s = stamps.next(None if track.is_damaged(frame) else time_s) / NS_PER_S
                 log.pass_frame(time_s, frame.key_frame)
                 if track.is_damaged(frame):
                     log.add(time_s, "damaged", 1, lasting=True)
