@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -157,6 +158,13 @@ def test_json_holds_everything_and_is_strict(video: Path) -> None:
     assert [event["type"] for event in content["events"]] == [event.type for event in curve.events]
 
 
+def test_json_names_a_file_whose_name_is_no_text(video: Path, tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mp4"))
+    odd.write_bytes(video.read_bytes())
+    text = score_video(odd, "x", Brightness(), SETTINGS).to_json()
+    assert json.loads(text.encode("utf-8"))["video"] == str(odd)
+
+
 def test_what_cannot_be_scored(video: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="instruction is empty"):
         score_video(video, "  ", Brightness(), SETTINGS)
@@ -181,28 +189,31 @@ def damaged_folder(path: Path, damaged: tuple[int, ...]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("prefixes", [0, 5])
-def test_the_next_frame_takes_the_slot_of_one_that_cannot_be_read(tmp_path: Path, prefixes: int) -> None:
-    """The frames of 0.5 s and 2.0 s are due; nothing follows the latter."""
+@pytest.mark.parametrize(
+    ("prefixes", "schedule", "second_s"),
+    [(0, PrefixSchedule.MONITOR, 0.6), (5, PrefixSchedule.MONITOR, 0.6), (21, PrefixSchedule.AUTHORS, 0.5)],
+)
+def test_the_next_frame_takes_the_slot_of_one_that_cannot_be_read(
+    tmp_path: Path, prefixes: int, schedule: PrefixSchedule, second_s: float
+) -> None:
+    """The frames of 0.5 s and 2.0 s are due; nothing follows the latter.
+
+    In the authors' schedule, which knows the slots beforehand, the frame that stands in has the slot's time.
+    """
     folder = damaged_folder(tmp_path / "images", (5, 7, 20))
+    scorer = Brightness()
     curve = score_video(
-        folder,
-        "x",
-        Brightness(),
-        never_ends(),
-        rate=10.0,
-        prefixes=prefixes,
-        prefix_schedule=PrefixSchedule.MONITOR,
+        folder, "x", scorer, never_ends(), rate=10.0, prefixes=prefixes, prefix_schedule=schedule
     )
-    assert [point.time_s for point in curve.points] == pytest.approx([0.0, 0.6, 1.0, 1.5])
-    assert [point.num_frames for point in curve.points] == [1, 2, 3, 4]
-    assert due_times(folder, 2.0, 10.0) == [point.time_s for point in curve.points]
+    times = dict.fromkeys(point.time_s for point in curve.points)
+    assert list(times) == pytest.approx([0.0, second_s, 1.0, 1.5])
+    newest = [prefix[-1].image[0, 0, 0] for _, prefix in scorer.asked]
+    assert list(dict.fromkeys(newest)) == [0, 60, 100, 150]
+    assert [len(prefix) for _, prefix in scorer.asked] == [1, 2, 3, 4]
+    assert due_times(folder, 2.0, 10.0) == pytest.approx([0.0, 0.6, 1.0, 1.5])
     assert [place.time_s for place in curve.damaged] == pytest.approx([0.5, 2.0])
     places = json.loads(curve.to_json())["damaged"]
-    assert [(place["time"], place["until"], place["frames"]) for place in places] == [
-        (0.5, 0.5, 1),
-        (2.0, 2.0, 1),
-    ]
+    assert [(place["until"], place["frames"]) for place in places] == [(0.5, 1), (2.0, 1)]
     assert "5.png" in places[0]["reason"]
     assert shown(curve, tmp_path / "curve.png", rate=10.0).shape[1] == 1200
 

@@ -189,17 +189,7 @@ def test_folder_whose_first_image_is_damaged(tmp_path: Path):
         first()
     assert stamp_ns == 10**9 and number_of(second()) == 1
     (folder / "1.png").write_bytes(b"")
-    with pytest.raises(VideoError, match=r"1\.png is empty"):
-        open_video(folder, rate=1.0)
-
-
-def test_damaged_images_at_the_start(tmp_path: Path):
-    folder = write_folder(tmp_path / "images", ["0.png", "1.png", "2.png"])
-    for k in range(2):
-        (folder / f"{k}.png").write_bytes(b"not a png")
-    assert open_video(folder, rate=1.0).info.width == 64
-    (folder / "2.png").write_bytes(b"not a png")
-    with pytest.raises(VideoError, match=r"images holds no image that can be read: .*2\.png is corrupt"):
+    with pytest.raises(VideoError, match=r"images holds no image that can be read; .*0\.png is empty"):
         open_video(folder, rate=1.0)
 
 

@@ -289,6 +289,7 @@ def test_it_plays_when_nobody_subscribes_in_time(watcher: Watcher, video: Path):
         (["video:=''"], "parameter video is empty"),
         (["video:=/missing.mp4"], "no video at /missing.mp4"),
         (["video:={folder}/broken.mp4"], "broken.mp4 is not a video"),
+        (["video:={folder}/images"], "has no frame rate of its own"),
         (["video:={folder}/none"], "holds no images"),
         (["video:={folder}/none", "rate:=5.0"], "holds no images"),
         (["video:={folder}/broken.mp4", "image_transport:=theora"], "one of raw, compressed"),
@@ -315,16 +316,17 @@ def test_mistakes_end_with_one_line_and_status_1(
 
 
 def test_frame_that_is_damaged_ends_it_with_status_1(watcher: Watcher, tmp_path: Path):
-    for k in range(3):
+    """It is left out, and the others come."""
+    for k in range(4):
         cv2.imwrite(str(tmp_path / f"{k}.png"), np.ascontiguousarray(picture(k)[..., ::-1]))
     (tmp_path / "2.png").write_bytes(b"no picture")
     watcher.subscribe("image", Image)
     player = watcher.start("-p", f"video:={tmp_path}", "-p", "rate:=50.0")
     errors = watcher.watch_to_the_end(player)
     assert player.returncode == 1
-    assert "2.png is corrupt" in errors
+    assert "is damaged: at 0.04 s: 1 frame" in errors and "2.png is corrupt" in errors
     assert "Traceback" not in errors
-    assert watcher.numbers() == [0, 1]
+    assert watcher.numbers() == [0, 1, 3]
 
 
 def test_reader_that_looks_late_gets_the_last_frames(watcher: Watcher, video: Path):

@@ -491,4 +491,6 @@ def _events(outputs: Iterable[Any]) -> list[CurveEvent]:
 
 
 def _to_text(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # a file's name may hold bytes that are no UTF-8: JSON's own escape, which gives the same name when read
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -179,6 +179,9 @@ class _File(Video):
                     log.add(time_s, "damaged", 1, lasting=True)
                 yield stamps.last, partial(self._read, track, frame, count, time_s, log)
                 count += 1
+            for reason, packets, at_s in track.complaints():
+                time_s = stamps.of(at_s, packets) / NS_PER_S
+                log.add(time_s, f"the file is damaged: {reason}", 0)
         finally:
             track.close()
 
@@ -209,6 +212,7 @@ class _DamageLog:
             self.entries[-1] = replace(last, until_s=time_s, frames=last.frames + frames)
         else:
             self.entries.append(Damage(time_s, time_s, frames, reason))
+            self.entries.sort(key=lambda place: place.time_s)
         self._is_lasting = self._is_lasting or lasting
 
     def pass_frame(self, time_s: float, is_key: bool) -> None:
@@ -247,6 +251,12 @@ class _Stamps:
         self.last = stamp if stamp > self.last else after
         return self.last
 
+    def of(self, presented_s: float | None, k: int) -> int:
+        """About the stamp [ns] of what comes after ``k`` frames, the newest at ``presented_s`` [s]."""
+        if not self._use_file or presented_s is None:
+            return min(_evenly(max(0, k - 1), self._rate), max(0, self.last))
+        return min(max(0, round((presented_s - self._first_s) * 1e9)), max(0, self.last))
+
 
 class _Folder(Video):
     def __init__(self, path: Path, name: str, rate: float) -> None:
@@ -268,12 +278,13 @@ class _Folder(Video):
 
     def _first(self) -> np.ndarray:
         """The first image that can be read."""
+        problem: FrameError | None = None
         for _, read in self:
             try:
                 return read()
             except FrameError as error:
-                reason = str(error)
-        raise VideoError(f"{self._name} holds no image that can be read: {reason}")
+                problem = problem or error
+        raise VideoError(f"{self._name} holds no image that can be read; the first is {problem}")
 
     def __iter__(self) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
         log = _DamageLog()

@@ -46,7 +46,7 @@ _STRICT = frozenset(("mjpeg",))
 #: Codes whose decoder only logs what it finds damaged. They are decoded in this thread, to see it.
 _TOLD_IN_LOG = frozenset(("ffv1", "gif"))
 _GIF_TRAILER = b";"  # GIF89a, section 27
-_SETTLING_S = 0.01  # for a decoder thread that is just writing to the log; see `_errors_of`
+_SETTLING_S = 0.01  # for decoder threads that are just writing to the log, see `_errors_of`
 
 # Titles in an old encoding must not prevent reading. From 19 on PyAV sees to it, and has no argument for it.
 _FOREIGN_TEXT: dict[str, Any] = (
@@ -66,6 +66,7 @@ class Track:
 
     def __init__(self, path: Path) -> None:
         """Raises `TrackError`, and `OSError` where the file cannot be opened."""
+        self._path = path
         self._file = path.open("rb", buffering=0)
         self._container: InputContainer | None = None
         try:
@@ -101,6 +102,7 @@ class Track:
             best = largest[0]
         if getattr(best, "codec_context", None) is None:
             raise TrackError("holds video in a code that FFmpeg cannot decode; convert it to H.264")
+        self._number = self._container.streams.video.index(best)
         if len(videos) > 1:
             self.notes.append(
                 f"holds {len(videos)} video tracks; number {videos.index(best) + 1} is read, of "
@@ -149,15 +151,13 @@ class Track:
         """
         # AVI has no presentation times; its decoding times count the frames in the order they are shown
         assert self._container is not None
-        code = self._stream.codec_context.name
         for packet in self._packets(report):
-            with _errors_of(code, code in _TOLD_IN_LOG) as errors:
-                try:
-                    frames = packet.decode()
-                except av.FFmpegError as error:
-                    if not isinstance(error, av.EOFError):
-                        report("cannot be decoded", 1)
-                    continue
+            try:
+                frames, errors = self._decoded(packet)
+            except av.FFmpegError as error:
+                if not isinstance(error, av.EOFError):
+                    report("cannot be decoded", 1)
+                continue
             for frame in frames:
                 if errors and frame.pts is not None:
                     self._damaged_times.add(frame.pts)
@@ -168,20 +168,25 @@ class Track:
                 else:
                     yield float(time * unit), frame
 
+    def _decoded(self, packet: Packet[VideoStream]) -> tuple[list[VideoFrame], list[str]]:
+        """The frames of a packet, and the errors that are seen in the log alone."""
+        code = self._stream.codec_context.name
+        if code not in _TOLD_IN_LOG:
+            return packet.decode(), []
+        with _errors_of(code) as errors:
+            return packet.decode(), errors()
+
     def _packets(self, report: Report) -> Iterator[Packet[VideoStream]]:
-        """The packets of the track. Reports what the demuxer complains of, and an end that comes early."""
+        """The packets of the track. Reports an end that comes early."""
         assert self._container is not None
         packets = self._container.demux(self._stream)
         first, end = None, 0
         while True:
-            with _errors_of(self._container.format.name) as errors:
-                try:
-                    packet = next(packets, None)
-                except (av.FFmpegError, OSError) as error:
-                    errors.append(error.strerror or str(error))
-                    packet = None
-            for text in errors:
-                report(f"the file is damaged: {text}", 0)
+            try:
+                packet = next(packets, None)
+            except (av.FFmpegError, OSError) as error:
+                report(f"the rest of the file cannot be read: {error.strerror or error}", 0)
+                packet = None
             if packet is None:
                 break
             if packet.pts is not None:
@@ -203,6 +208,33 @@ class Track:
             stated = max(stated, stream.frames * period)
         if reached < stated - max(_END_TOLERANCE_S, _END_TOLERANCE * stated, 2 * period):
             report(f"the file ends after {reached:.2f} s of the {stated:.2f} s that it states", 0)
+
+    def complaints(self) -> list[tuple[str, int, float | None]]:
+        """What FFmpeg complains of when it takes the file apart: its text, how many packets came before, and
+        the time [s] of the newest of them.
+
+        For this the file is read once more, without decoding. FFmpeg has no other way than its log of
+        telling, for example, that a Matroska file holds a hole; `_errors_of` says why not while it decodes.
+        """
+        complaints: list[tuple[str, int, float | None]] = []
+        with self._path.open("rb", buffering=0) as file, _open(file, self._path.suffix) as container:
+            stream = container.streams.video[self._number]
+            count, newest = 0, None
+            packets = container.demux(stream)
+            with _errors_of(container.format.name) as errors:
+                packet: Packet[VideoStream] | None
+                while True:
+                    try:
+                        packet = next(packets, None)
+                    except (av.FFmpegError, OSError):  # `_packets` tells of it
+                        packet = None
+                    time_s = None if newest is None else float(newest * (stream.time_base or 0))
+                    complaints += [(text, count, time_s) for text in errors()]
+                    if packet is None:
+                        return complaints
+                    count += packet.size > 0
+                    time = packet.dts if self._is_avi else packet.pts
+                    newest = newest if time is None else max(time, time if newest is None else newest)
 
     def _is_cut_off(self) -> bool:
         """Whether the end of the file is missing by the file's own structure, which FFmpeg does not check."""
@@ -290,28 +322,29 @@ def _open_no_other(url: str, flags: int, options: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def _errors_of(name: str, is_on: bool = True) -> Iterator[list[str]]:
-    """What the demuxer or decoder called ``name`` logs as an error in this thread; nothing unless ``is_on``.
+def _errors_of(name: str) -> Iterator[Callable[[], list[str]]]:
+    """Yield what gives the errors that the demuxer or decoder ``name`` has logged in this thread since then.
 
-    FFmpeg has no other way of telling, for example, that a Matroska file holds a hole. The log is on while a
-    packet is read and off otherwise: a decoder thread that writes to it needs Python's lock, which
-    `Track.close` holds while it waits for that thread to end. So `Track.close` gives it time first.
+    No decoder of ours may have threads that work meanwhile: one that writes to the log needs Python's lock,
+    and whoever frees the decoder holds that while it waits for the thread to end. Where another file is being
+    read by the side, `_SETTLING_S` lets its threads finish writing.
     """
-    errors: list[str] = []
-    if not is_on:
-        yield errors
-        return
     before = av.logging.get_level(), av.logging.get_skip_repeated()
-    av.logging.set_skip_repeated(False)
+    av.logging.set_skip_repeated(False)  # what one file was said to have may be true of the next
     av.logging.set_level(av.logging.ERROR)
     try:
         with av.logging.Capture(local=False), av.logging.Capture(local=True) as records:
+            told = 0
+
+            def errors() -> list[str]:
+                nonlocal told
+                new, told = records[told:], len(records)
+                return [text.strip() for _, source, text in new if source == name]
+
             yield errors
     finally:
-        # never back to None, at which PyAV trips over what a decoder thread is just about to write
-        av.logging.set_level(av.logging.PANIC if before[0] is None else before[0])
+        av.logging.set_level(before[0])
         av.logging.set_skip_repeated(before[1])
-    errors += [text.strip() for _, source, text in records if source == name]
 
 
 def _square(width: int, height: int, ratio: Fraction | None) -> tuple[int, int]:
