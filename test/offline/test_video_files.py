@@ -257,6 +257,33 @@ def test_colours_follow_the_matrix_and_range_of_the_file(
     assert np.abs(rgb.astype(int) - colour).max() <= 2
 
 
+@pytest.mark.skipif(int(av.__version__.split(".")[0]) < 18, reason="this PyAV leaves gamuts as they are")
+def test_wide_gamut_becomes_bt_709(tmp_path: Path) -> None:
+    """A colour of BT.709 that was written in BT.2020 (ITU-R BT.2087) comes back."""
+    colour = np.array((180, 60, 90))
+
+    def linear(value: np.ndarray) -> np.ndarray:
+        return np.where(value < 0.081, value / 4.5, ((value + 0.099) / 1.099) ** (1 / 0.45))
+
+    def curved(value: np.ndarray) -> np.ndarray:
+        return np.where(value < 0.018, 4.5 * value, 1.099 * value**0.45 - 0.099)
+
+    to_2020 = np.array(((0.6274, 0.3293, 0.0433), (0.0691, 0.9195, 0.0114), (0.0164, 0.0880, 0.8956)))
+    wide = 255 * curved(to_2020 @ linear(colour / 255))
+    assert np.abs(wide - colour).max() > 10
+    planes = [np.full((48, 64), value, np.uint8) for value in encoded(wide, "2020", is_full=False)]
+    frame = av.VideoFrame.from_ndarray(np.stack(planes), format="yuv444p", channel_last=False)
+    path = tmp_path / "v.mp4"
+    with av.open(str(path), "w") as container:
+        says = {"x264-params": "colorprim=bt2020:transfer=bt2020-10:colormatrix=bt2020nc", "qp": "0"}
+        stream = container.add_stream("libx264", rate=10, options=says)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p"
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    _, (rgb,), _ = read(path)
+    assert np.abs(rgb.astype(int) - colour).max() <= 4
+
+
 def two_tracks(path: Path) -> Path:
     """A preview of 16x12 before the film of 64x48."""
     with av.open(str(path), "w") as container:

@@ -25,7 +25,7 @@ from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 from av.video.stream import VideoStream
 
 from topreward_ros.core.errors import UserError
@@ -41,6 +41,9 @@ _NOT_VIDEOS = frozenset(("concat", "dash", "hls", "image2", "imf", "rtsp", "sdp"
 _END_TOLERANCE_S = 0.5
 _END_TOLERANCE = 0.01
 _WIDEST_PIXEL = 16  # a ratio beyond this or its inverse is a fault in the file
+#: BT.2020, DCI-P3 and Display P3, and the curves of PQ and HLG: numbers of ITU-T H.273, tables 2 and 3.
+_WIDE_PRIMARIES = frozenset((9, 11, 12))
+_HDR_CURVES = frozenset((16, 18))
 #: Codes whose decoder shows a picture that lost a part as if it were whole, unless it is told to be strict.
 _STRICT = frozenset(("mjpeg",))
 #: Codes whose decoder only logs what it finds damaged. They are decoded in this thread, to see it.
@@ -255,13 +258,15 @@ class Track:
         """The frame as it is to be seen: (H, W, 3) uint8 RGB, upright, of square pixels.
 
         The matrix and the range that the file states are used, BT.601 and the narrow range where it states
-        none. Neither brightness curves (HDR) nor fields (interlaced video) are converted, and an alpha
-        channel is left out. Raises `TrackError`.
+        none; wide gamuts and HDR become BT.709. Fields (interlaced video) stay woven, and an alpha channel
+        is left out. Raises `TrackError`.
         """
         turn = _orientation(frame)
         width, height = _square(frame.width, frame.height, self._stream.sample_aspect_ratio)
         try:
-            upright = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BICUBIC")
+            upright = self._reformatter.reformat(
+                frame, width, height, "rgb24", interpolation="BICUBIC", **_narrowed(frame)
+            )
         except (av.FFmpegError, ValueError) as error:
             raise TrackError(f"cannot be converted to RGB from {frame.format.name}: {error}") from None
         return np.ascontiguousarray(turn(upright.to_ndarray()))
@@ -345,6 +350,13 @@ def _errors_of(name: str) -> Iterator[Callable[[], list[str]]]:
     finally:
         av.logging.set_level(before[0])
         av.logging.set_skip_repeated(before[1])
+
+
+def _narrowed(frame: VideoFrame) -> dict[str, Any]:
+    """What makes `VideoReformatter.reformat` map a wide gamut or HDR to BT.709; PyAV 17 does not."""
+    if frame.color_primaries in _WIDE_PRIMARIES or frame.color_trc in _HDR_CURVES:
+        return {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
+    return {}
 
 
 def _square(width: int, height: int, ratio: Fraction | None) -> tuple[int, int]:
