@@ -10,7 +10,7 @@ import pytest
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.defaults import DEMO_CLIPS, DemoClip, shared_file
-from topreward_ros.offline.video import FrameError, Video, VideoError, _Stamps, open_video
+from topreward_ros.offline.video import FrameError, Video, VideoError, _DamageLog, _Stamps, open_video
 
 
 def picture(k: int) -> np.ndarray:
@@ -74,6 +74,15 @@ def test_stamps_are_the_files_own_where_they_increase():
     presented_s = [5.0, 5.04, 5.2, 5.2, None, 5.50000001]
     ms = [stamps.next(value) / 1e6 for value in presented_s]
     assert ms == pytest.approx([0, 40, 200, 300, 400, 500], abs=1e-4)
+
+
+def test_what_is_found_later_lasts_until_the_next_key_frame():
+    log = _DamageLog()
+    for k in range(20):
+        log.pass_frame(k / 10, is_key=k in (0, 10))
+    for time_s in (1.3, 0.5, 0.9):
+        log.add_past(time_s, "a hole")
+    assert [(place.time_s, place.until_s) for place in log.entries] == [(0.5, 0.9), (0.9, 0.9), (1.3, 1.9)]
 
 
 def test_frames_that_are_not_due_need_not_be_decoded(tmp_path: Path):

@@ -53,12 +53,13 @@ def write(
     times_ms: Sequence[int] | None = None,
     setup: Setup | None = None,
     movflags: str = "",
+    muxer: dict[str, str] | None = None,
     form: str | None = None,
 ) -> Path:
     """Encode the pictures, at the times or evenly at ``rate``."""
     height, width = pictures[0].shape[:2]
     quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
-    flags = {"movflags": movflags} if movflags else {}
+    flags = {"movflags": movflags} if movflags else muxer or {}
     with av.open(str(path), "w", format=form, options=flags) as container:
         stream = container.add_stream(codec, rate=rate, options=quiet | (options or {}))
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
@@ -534,13 +535,23 @@ def test_what_a_decoder_only_logs(tmp_path: Path, name: str, codec: str, pixels:
 
 
 def test_hole_in_a_matroska_file_is_told(tmp_path: Path) -> None:
-    """VP8 decodes what comes after it as if nothing had been lost."""
-    path = write(tmp_path / "v.webm", [busy(k) for k in range(40)], "libvpx")
+    """By FFmpeg's log alone."""
+    moving = [
+        np.roll(busy(1), 4 * k, axis=1) for k in range(40)
+    ]  # without cuts, for which it sets key frames
+    clusters = {"cluster_time_limit": "500"}  # ms: one begins where no key frame does
+    options = {"g": "30", "lag-in-frames": "0"}
+    path = write(tmp_path / "v.webm", moving, "libvpx", options=options, muxer=clusters)
+    places = sizes_and_places(path)
     data = bytearray(path.read_bytes())
-    data[len(data) // 2 : len(data) * 3 // 4] = bytes(len(data) * 3 // 4 - len(data) // 2)
+    (begin, _), (end, _) = places[22], places[25]
+    data[begin:end] = bytes(end - begin)
     path.write_bytes(data)
     for _ in range(2):  # FFmpeg's log leaves out what it has just said
-        assert any("damaged" in place.reason for place in read(path)[2])
+        times, _, damaged = read(path)
+        holes = [place for place in damaged if place.reason.startswith("the file is damaged")]
+        assert times[21:23] == pytest.approx([2.1, 3.0]), "FFmpeg goes on at the next key frame"
+        assert [(hole.time_s, hole.until_s) for hole in holes] == [(times[21], times[21])]
 
 
 def test_two_recordings_in_one_file_go_on(tmp_path: Path) -> None:

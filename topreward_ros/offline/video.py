@@ -181,7 +181,7 @@ class _File(Video):
                 count += 1
             for reason, packets, at_s in track.complaints():
                 time_s = stamps.of(at_s, packets) / NS_PER_S
-                log.add(time_s, f"the file is damaged: {reason}", 0)
+                log.add_past(time_s, f"the file is damaged: {reason}")
         finally:
             track.close()
 
@@ -202,6 +202,7 @@ class _DamageLog:
         self.entries: list[Damage] = []
         self._before_s = 0.0  # times of the newest frame and of the one before it
         self._newest_s = 0.0
+        self._keys: list[tuple[float, float]] = []  # times of key frames and of the frames before them
         self._is_lasting = False  # pictures are built on one that the last entry tells of
 
     def add(self, time_s: float, reason: str, frames: int, lasting: bool = False) -> None:
@@ -212,12 +213,19 @@ class _DamageLog:
             self.entries[-1] = replace(last, until_s=time_s, frames=last.frames + frames)
         else:
             self.entries.append(Damage(time_s, time_s, frames, reason))
-            self.entries.sort(key=lambda place: place.time_s)
         self._is_lasting = self._is_lasting or lasting
+
+    def add_past(self, time_s: float, reason: str) -> None:
+        """Note something that was lost at ``time_s`` [s], before frames that have been passed meanwhile."""
+        until_s = next((before_s for key_s, before_s in self._keys if key_s > time_s), self._newest_s)
+        self.entries.append(Damage(time_s, max(time_s, until_s), 0, printable(reason, _LONGEST_REASON)))
+        self.entries.sort(key=lambda place: place.time_s)
 
     def pass_frame(self, time_s: float, is_key: bool) -> None:
         """A frame was read, which is built on no other if it ``is_key``."""
         self._before_s, self._newest_s = self._newest_s, time_s
+        if is_key:
+            self._keys.append((time_s, self._before_s))
         self._is_lasting = self._is_lasting and not is_key
         if self._is_lasting:
             self.entries[-1] = replace(self.entries[-1], until_s=time_s)
