@@ -20,7 +20,7 @@ from time import perf_counter
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.checkpoint import checkpoint as checkpoint_module
-from topreward_ros.scoring.checkpoint.random_weights import Shape, make_random_checkpoint, rope
+from topreward_ros.scoring.checkpoint.random_weights import TINY, Shape, make_random_checkpoint, rope
 from topreward_ros.scoring.checkpoint.weight_files import full_hash, loaded_files, short_hash
 from topreward_ros.scoring.registry import load_scorer
 
@@ -40,15 +40,7 @@ def shape(gigabytes: float) -> Shape:
             "head_dim": 128,
             "rope_parameters": rope(5e6, (24, 20, 20)),
         },
-        vision={
-            "depth": 4,
-            "hidden_size": 64,
-            "intermediate_size": 192,
-            "num_heads": 4,
-            "out_hidden_size": 2048,
-            "num_position_embeddings": 256,
-            "deepstack_visual_indexes": [0, 1, 2],
-        },
+        vision=TINY.vision | {"out_hidden_size": 2048},
     )
 
 

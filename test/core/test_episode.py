@@ -221,6 +221,15 @@ def test_a_first_stamp_that_was_wrong_is_forgotten(off_s: float) -> None:
     assert rig.monitor.ignored.out_of_line == 1
 
 
+def test_an_episode_whose_first_stamp_was_wrong_has_an_end_before_its_next_frame() -> None:
+    rig = watching()
+    rig.image(3700.0, -8.0)
+    for k in range(3):  # cannot be decoded
+        rig.take(rig.monitor.observe(100 * NS_PER_S + k, 0)[1])
+    rig.take(rig.monitor.reset())
+    assert rig.event_types == [EventType.EPISODE_STARTED, EventType.ABORTED, EventType.EPISODE_ENDED]
+
+
 def test_a_camera_that_pauses_after_its_first_image_keeps_it() -> None:
     rig = watching()
     rig.image(100.0, -8.0)

@@ -197,20 +197,21 @@ class _Episode:
         self.first_frame: Frame | None = None
         self.last_frame: Frame | None = None
         self.view = ViewJudge()
-        self.started = False  # and said so
-        self.wrong_frame: Frame | None = None  # whose stamp was that of no other
+        self.wrong_frame: Frame | None = None  # the first one so far, if its stamp was that of no other
         self.stale = False  # images that can be used have stopped
         self.ended = False
 
-    def begin_anew(self, settings: MonitorSettings) -> None:
-        """Forget the only frame so far, because its stamp was wrong."""
-        self.schedule = FrameSchedule(settings.sample_rate)
-        if self.first_frame is None:
-            return
-        self.wrong_frame, self.first_frame, self.last_frame = self.first_frame, None, None
-        self.buffer = EpisodeBuffer(settings.max_frames, settings.window)
-        self.success = SuccessDetector(settings.success)
-        self.view = ViewJudge()
+    @property
+    def started(self) -> bool:
+        """Whether EPISODE_STARTED was said, so that the episode needs an end."""
+        return self.first_frame is not None or self.wrong_frame is not None
+
+    def anew(self, settings: MonitorSettings) -> _Episode:
+        """The same episode without its only frame so far, because the stamp of that was wrong."""
+        episode = _Episode(self.episode_id, self.instruction, settings)
+        episode.rewards, episode.stale = self.rewards, self.stale
+        episode.wrong_frame = self.first_frame or self.wrong_frame
+        return episode
 
 
 class TaskMonitor:
@@ -308,7 +309,7 @@ class TaskMonitor:
         outputs: list[Output] = []
         began_anew = judgement is Judgement.BEGAN_ANEW
         if began_anew and self._episode is not None and not self._episode.ended:
-            self._episode.begin_anew(self._settings)
+            self._episode = self._episode.anew(self._settings)
         elif judgement is Judgement.WENT_BACK or (began_anew and self._stamps.moved_ns < 0):
             outputs += self._begin_again(
                 f"image stamps went back by {-self._stamps.moved_ns / NS_PER_S:.3f} s"
@@ -365,12 +366,11 @@ class TaskMonitor:
         episode.schedule.take()
         episode.last_frame = frame
         if episode.first_frame is None:
-            episode.first_frame = frame
             if not episode.started:
                 outputs.append(self._event(EventType.EPISODE_STARTED, f"watching for: {episode.instruction}"))
-            if not episode.started or self._report.state is not State.RUNNING:
+            episode.first_frame = frame
+            if self._report.state is not State.RUNNING:
                 outputs += self._enter(State.RUNNING)
-            episode.started = True
         outputs += self._note_usable()
         elapsed_s = (frame.stamp_ns - episode.first_frame.stamp_ns) / NS_PER_S
         timeout_s = self._settings.episode_timeout
@@ -491,7 +491,7 @@ class TaskMonitor:
     def _abort(self, why: str) -> list[Output]:
         """Cut the current episode if it has begun and not ended; otherwise publish nothing."""
         episode = self._episode
-        if episode is None or episode.ended or episode.first_frame is None:
+        if episode is None or episode.ended or not episode.started:
             return []
         return self._cut(EventType.ABORTED, State.IDLE, why)
 

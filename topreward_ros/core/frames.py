@@ -52,8 +52,10 @@ class RecentIntervals:
     (33.0, 33, 34)
     """
 
+    KEPT = 15  #: how many
+
     def __init__(self, intervals: Iterable[int] = ()) -> None:
-        self._newest = deque(intervals, maxlen=15)
+        self._newest = deque(intervals, maxlen=self.KEPT)
 
     def add(self, interval_ns: int) -> None:
         """Add the newest interval."""

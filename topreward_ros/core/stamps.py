@@ -23,7 +23,6 @@ _REACH_INTERVALS = 4
 _SHORTEST_REACH_NS = NS_PER_S // 2
 _FIRST_REACH_NS = 2 * NS_PER_S  # for the second stamp: the camera may be slow
 _LONGEST_FIRST_PAUSE_NS = 60 * NS_PER_S  # after a first stamp; one that lies farther back was wrong
-_PAUSES_WITHIN = 15  # images between two pauses of a camera that comes in bursts
 _UNEVEN = 4  # gaps between stamps that agree on an earlier time differ by no more than this factor
 
 
@@ -164,7 +163,9 @@ class StampJudge:
         if gaps := _gaps(believed):  # the old intervals say nothing: the camera may have become slower
             self._intervals = RecentIntervals(gaps)
         if self.moved_ns > 0:
-            if self._pause_ns and in_line <= _PAUSES_WITHIN:  # a single pause is not an interval, several are
+            if (
+                self._pause_ns and in_line <= RecentIntervals.KEPT
+            ):  # a single pause is not an interval, several are
                 self._intervals.add(min(self._pause_ns, self.moved_ns))
             self._pause_ns = self.moved_ns
         self._suspects, self._late_suspects = [], 0

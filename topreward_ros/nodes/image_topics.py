@@ -16,8 +16,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 RCLError = rclpy_implementation.RCLError
 
-MESSAGE_TYPES = {"raw": Image, "compressed": CompressedImage}
-TYPE_NAMES = {kind: f"sensor_msgs/msg/{kind.__name__}" for kind in MESSAGE_TYPES.values()}
+TYPE_NAMES = {kind: f"sensor_msgs/msg/{kind.__name__}" for kind in (Image, CompressedImage)}
 _COMPRESSED = "/compressed"
 #: Last parts of topics that belong to a camera and carry no colour image that can be read.
 _UNREADABLE = {

@@ -35,9 +35,8 @@ from topreward_ros.offline.encoded_image import (
 #: OpenCV's type names say nothing about colour; OpenCV's own convention (grey, BGR, BGRA) is taken.
 _OPENCV_TYPES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}
 _PAIRED = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv", *PLANAR)  # two neighbours share their colour
-_PART_OF_16_BITS = re.compile(
-    r"[a-z](9|1[0-5])[lp]?$"
-)  # encodings that ROS does not define, of 10 or 12 bits
+#: How encodings of 10 or 12 bits end, which ROS does not define.
+_PART_OF_16_BITS = re.compile(r"[a-z](9|1[0-5])[lp]?$")
 _DEPTH = ("16UC1", "16SC1", "32FC1", "64FC1")
 
 _CDR_KINDS = (0x0000, 0x0001, 0x0006, 0x0007)  # plain CDR of XTypes 1 and 2, big and little endian

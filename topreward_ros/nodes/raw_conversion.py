@@ -38,9 +38,7 @@ PLANAR = ("nv12", "nv21")
 
 #: Names of the same encodings that every release of cv_bridge knows; planar YUV is in none of them.
 _NAMES_OF_CV_BRIDGE = {"uyvy": "yuv422", "yuyv": "yuv422_yuy2"}
-_TRIAL_SECONDS = (
-    20.0  # the longest that the trial may take, on a machine that is starting everything else, too
-)
+_TRIAL_SECONDS = 20.0  # at most, on a machine that is starting everything else, too
 _TRIAL = "from topreward_ros.nodes.raw_conversion import compare_converters; compare_converters()"
 _SIGNS_OF_NUMPY = ("compiled using NumPy", "_ARRAY_API", "multiarray", "newbyteorder", "numpy.dtype size")
 
@@ -62,9 +60,7 @@ class Converter:
     """What makes RGB of samples, and why it is this one."""
 
     name: str  #: "cv_bridge" or "rosbags-image"
-    problem: (
-        str  #: why an installed cv_bridge is not used, and the mend; empty where there is nothing to mend
-    )
+    problem: str  #: why an installed cv_bridge is not used, and the mend; else empty
     to_rgb: Callable[[Samples], np.ndarray]  #: (H, W, 3) uint8; raises exceptions of many kinds
 
 
@@ -93,12 +89,17 @@ def rgb_by_cv_bridge(samples: Samples) -> np.ndarray:
     """
     if samples.encoding in PLANAR:
         return rgb_by_rosbags_image(samples)
-    from cv_bridge import CvBridge
-
     known = _NAMES_OF_CV_BRIDGE.get(samples.encoding, samples.encoding)
     named = Samples(known, samples.height, samples.width, samples.step, samples.data, samples.is_bigendian)
-    bridge = CvBridge()
-    return np.asarray(bridge.imgmsg_to_cv2(named, "passthrough" if known == "rgb8" else "rgb8"))
+    return np.asarray(_bridge().imgmsg_to_cv2(named, "passthrough" if known == "rgb8" else "rgb8"))
+
+
+@cache
+def _bridge() -> Any:
+    """The library's own object, which builds its tables of types when it is made."""
+    from cv_bridge import CvBridge
+
+    return CvBridge()
 
 
 def compare_converters() -> None:

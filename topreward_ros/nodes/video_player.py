@@ -38,12 +38,12 @@ from topreward_ros.defaults import config_file
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.parameters import VIDEO_PLAYER_PARAMETERS, ParameterError, declare, unknown
 from topreward_ros.offline.video import FrameError, Video, VideoError, open_video
+from topreward_ros.views import terminal
 
 _LONGEST_WAIT = 0.1  # [s] between two looks at whether to stop
 _SETTLING = 0.5  # [s] until a subscriber that we see also sees us; frames sent before would be lost
 _RESET_LIMIT = 10.0  # [s] until the service must have agreed
 _RESET_AGAIN = 1.0  # [s] without an answer until it is called again: it may not have seen us yet
-_SHOWN_DAMAGES = 3  # places in a damaged video that the error names
 _LAST_FRAMES = Duration(seconds=1)  # for reliable subscribers to get the last frames
 
 
@@ -117,8 +117,8 @@ class VideoPlayer(Node):
             self._publisher.wait_for_all_acked(_LAST_FRAMES)
         self.get_logger().info(f"published {count} frames")
         if self._video.damaged and not stopped():
-            places = "; ".join(str(place) for place in self._video.damaged[:_SHOWN_DAMAGES])
-            raise VideoError(f"{printable(self._settings['video'])} is damaged: {places}")
+            what = terminal.damage_text(self._video.damaged)
+            raise VideoError(f"{printable(self._settings['video'])} is damaged: {what}")
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)

@@ -294,7 +294,7 @@ def _video_episode(
     on_score: Callable[[CurvePoint], None] | None,
 ) -> _Episode:
     video = open_video(path, rate)
-    selection = _selection(path, video, settings, rate, choice)
+    selection = _selection(str(path), video, settings, choice)
     interval_ns = round(NS_PER_S / video.info.rate)
     curve = yield from _episode(
         str(path), video, interval_ns, instruction, info, settings, selection, on_score
@@ -302,14 +302,12 @@ def _video_episode(
     return replace(curve, prefix_schedule=choice.schedule if choice.prefixes else None)
 
 
-def _selection(
-    path: str | Path, video: Video, settings: MonitorSettings, rate: float, choice: _Choice
-) -> _Selection:
-    """The frames and prefixes that ``choice`` means for a video; it is read once, without decoding."""
+def _selection(name: str, video: Video, settings: MonitorSettings, choice: _Choice) -> _Selection:
+    """The frames and prefixes that ``choice`` means for a video, which is read through for it."""
     if not choice.prefixes:
         return _Selection()
     if choice.schedule is PrefixSchedule.MONITOR:
-        due = len(due_times(path, settings.sample_rate, rate))
+        due = len(_due_times(video, settings.sample_rate))
         return _Selection({round(end): () for end in np.linspace(due, 1, choice.prefixes)})
     stamps = [stamp_ns for stamp_ns, _ in video]
     paper = PaperPrefixes.of(stamps, video.info.rate, settings.sample_rate, choice.prefixes)
@@ -318,7 +316,7 @@ def _selection(
         _log.warning(
             "%s: its longest prefix has %d frames and max_frames is %d, so long prefixes are thinned, which "
             "the authors' code never does: set max_frames to %d",
-            path,
+            name,
             longest,
             settings.max_frames,
             longest + longest % 2,
@@ -398,7 +396,10 @@ def _episode(
 
 def due_times(path: str | Path, sample_rate: float, rate: float = 0.0) -> list[float]:
     """Times [s] of the frames of a video that are due at ``sample_rate`` [Hz]. Raises `VideoError`."""
-    video = open_video(path, rate)
+    return _due_times(open_video(path, rate), sample_rate)
+
+
+def _due_times(video: Video, sample_rate: float) -> list[float]:
     judge = StampJudge(round(NS_PER_S / video.info.rate))
     schedule = FrameSchedule(sample_rate)
     times = []

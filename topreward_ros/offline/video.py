@@ -130,6 +130,7 @@ class _File(Video):
         self._path = path
         self._name = name
         self._given_rate = rate
+        self._complaints: list[tuple[str, int, float | None]] | None = None  # read once, they do not change
         self.damaged = []
         track = self._open()
         try:
@@ -179,7 +180,9 @@ class _File(Video):
                     log.add(time_s, "damaged", 1, lasting=True)
                 yield stamps.last, partial(self._read, track, frame, count, time_s, log)
                 count += 1
-            for reason, packets, at_s in track.complaints():
+            if self._complaints is None:
+                self._complaints = track.complaints()
+            for reason, packets, at_s in self._complaints:
                 time_s = stamps.of(at_s, packets) / NS_PER_S
                 log.add_past(time_s, f"the file is damaged: {reason}")
         finally:

@@ -28,14 +28,8 @@ _MARKS = re.compile(
     r"\.(weight_scale(_inv|_2)?|weight_zero_point|weight_packed|weight_shape|input_scale|activation_scale"
     r"|qweight|qzeros|g_idx|SCB|weight\.(absmax|nested_absmax|quant_map|quant_state\..*)|weight_format)$"
 )
-_NUMBERS = {
-    "F64",
-    "F32",
-    "F16",
-    "BF16",
-    "F8_E4M3",
-    "F8_E5M2",
-}  #: of the format, that are numbers as they stand
+#: Types of the format that are numbers as they stand.
+_NUMBERS = frozenset(("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"))
 
 
 def refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:

@@ -44,7 +44,7 @@ class StoredTensor:
 
 
 def loaded_files(folder: Path) -> list[Path]:
-    """The files of weights that are loaded, in order of names; they may be missing, see `missing_weights`.
+    """The files of weights that are loaded, in order of names; some may be missing.
 
     Empty where there are none. Raises `ScorerError` for a damaged index.
     """
