@@ -369,7 +369,7 @@ def test_wrong_usage_is_2(arguments: list[str]) -> None:
 
 def test_ctrl_c_ends_score_without_a_trace(video: Path, tmp_path: Path, interrupted_on_a_terminal) -> None:
     """On a terminal, as a person would do it, once loading is over."""
-    videos = [str(video)] * 200  # so that it is still scoring when Ctrl-C comes, however late
+    videos = [str(video)] * 40  # so that it is still scoring when Ctrl-C comes, however late
     arguments = ["score", *videos, "--task", "x", "--rate", "0.01", "--set", "max_frames=1024"]
     arguments += ["--model", str(make_random_checkpoint(tmp_path / "small"))]
     status, said = interrupted_on_a_terminal([*COMMAND, *arguments], ENVIRONMENT, b"scoring")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import pytest
 from av.video.stream import VideoStream
 
 from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.offline import video_track
 from topreward_ros.offline.video import Damage, FrameError, VideoError, open_video
+from topreward_ros.views import curve_plot
 
 Setup = Callable[[VideoStream], None]
 
@@ -562,6 +565,30 @@ def test_two_recordings_in_one_file_go_on(tmp_path: Path) -> None:
     assert len(times) == 24
     assert np.diff(times[:12]) == pytest.approx(0.1)
     assert np.diff(times[13:]) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("stage", "closing"), [("open", 1), ("open", 2), ("plot", 1)])
+def test_ctrl_c_while_a_video_is_closed_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, closing: int
+) -> None:
+    """The signal comes at that very moment. Whoever leaves the closing to the garbage collector loses it."""
+    path = write(tmp_path / "v.mp4", counted(30))
+    opened = open_video(path)
+    monkeypatch.setattr(curve_plot, "open_video", lambda *_: opened)
+    stages: dict[str, Callable[[], object]] = {
+        "open": lambda: open_video(path),
+        "plot": lambda: curve_plot.frames_at(str(path), 0.0, [0.0]),
+    }
+    with monkeypatch.context() as patches:
+        closings = count(1)
+
+        def interrupt(_: float) -> None:
+            if next(closings) == closing:
+                signal.raise_signal(signal.SIGINT)
+
+        patches.setattr(video_track, "sleep", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            stages[stage]()
 
 
 def test_size_that_changes_is_passed_on(tmp_path: Path) -> None:

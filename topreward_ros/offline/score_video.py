@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -351,34 +352,35 @@ def _episode(
     last_ns = 0
     count = 0
     slots = None if selection.stamps_ns is None else sorted(selection.stamps_ns)
-    for number, stamp_ns, image, outputs in _observed(video, selection.stamps_ns, monitor):
-        if _has_ended(events):
-            ended_early = True
-            break
-        last_ns = stamp_ns
-        request = None
-        if image is not None:
-            request, more = monitor.add_frame(Frame(stamp_ns, image))
-            outputs += more
-        outputs, ended_early = _of_one_episode(outputs)  # by this frame, which belongs to the next one
-        if ended_early:
-            request = None
-        count = count + (request is not None) if slots is None else bisect_left(slots, number)
-        events += _events(outputs)
-        state = _newest_state(outputs, state)
-        if request is None or not (selection.scored is None or count in selection.scored):
-            continue
-        score = yield request
-        assert score is not None
-        for video_frames in (selection.scored or {}).get(count) or (number,):
+    with closing(_observed(video, selection.stamps_ns, monitor)) as observed:
+        for number, stamp_ns, image, outputs in observed:
             if _has_ended(events):
+                ended_early = True
                 break
-            outputs = monitor.add_score(request, score)
+            last_ns = stamp_ns
+            request = None
+            if image is not None:
+                request, more = monitor.add_frame(Frame(stamp_ns, image))
+                outputs += more
+            outputs, ended_early = _of_one_episode(outputs)  # by this frame, which belongs to the next one
+            if ended_early:
+                request = None
+            count = count + (request is not None) if slots is None else bisect_left(slots, number)
             events += _events(outputs)
             state = _newest_state(outputs, state)
-            points.append(_point(outputs, video_frames))
-            if on_score is not None:
-                on_score(points[-1])
+            if request is None or not (selection.scored is None or count in selection.scored):
+                continue
+            score = yield request
+            assert score is not None
+            for video_frames in (selection.scored or {}).get(count) or (number,):
+                if _has_ended(events):
+                    break
+                outputs = monitor.add_score(request, score)
+                events += _events(outputs)
+                state = _newest_state(outputs, state)
+                points.append(_point(outputs, video_frames))
+                if on_score is not None:
+                    on_score(points[-1])
     return Curve(
         video=name,
         duration_s=last_ns / NS_PER_S,
@@ -428,7 +430,7 @@ def _image(read: Callable[[], np.ndarray]) -> np.ndarray | None:
 
 def _observed(
     video: Video, stamps_ns: Mapping[int, int] | None, monitor: TaskMonitor
-) -> Iterator[tuple[int, int, np.ndarray | None, list[Output]]]:
+) -> Generator[tuple[int, int, np.ndarray | None, list[Output]], None, None]:
     """Yield the number of each frame, from 1, its stamp, its image where it is due and can be read, and what
     observing it put out.
 
@@ -438,20 +440,21 @@ def _observed(
     """
     last: tuple[int, int, np.ndarray | None] | None = None
     owed_ns: int | None = None  # the stamp of a frame that is to be taken
-    for number, (stamp_ns, read) in enumerate(video, start=1):
-        image: np.ndarray | None = None
-        outputs: list[Output] = []
-        if stamps_ns is not None:
-            owed_ns = stamps_ns.get(number - 1, owed_ns)
-            if owed_ns is not None and (image := _image(read)) is not None:
-                stamp_ns, owed_ns = owed_ns, None
-                due, outputs = monitor.observe(stamp_ns, stamp_ns, trusted=True)
-                image = image if due else None
-        else:
-            due, outputs = monitor.observe(stamp_ns, arrival_ns=stamp_ns)
-            image = _image(read) if due else None
-            last = (number, stamp_ns, _image(read)) if monitor.unsettled else None
-        yield number, stamp_ns, image, outputs
+    with closing(iter(video)) as frames:
+        for number, (stamp_ns, read) in enumerate(frames, start=1):
+            image: np.ndarray | None = None
+            outputs: list[Output] = []
+            if stamps_ns is not None:
+                owed_ns = stamps_ns.get(number - 1, owed_ns)
+                if owed_ns is not None and (image := _image(read)) is not None:
+                    stamp_ns, owed_ns = owed_ns, None
+                    due, outputs = monitor.observe(stamp_ns, stamp_ns, trusted=True)
+                    image = image if due else None
+            else:
+                due, outputs = monitor.observe(stamp_ns, arrival_ns=stamp_ns)
+                image = _image(read) if due else None
+                last = (number, stamp_ns, _image(read)) if monitor.unsettled else None
+            yield number, stamp_ns, image, outputs
     if last is not None:
         number, stamp_ns, image = last
         due, outputs = monitor.finish(arrival_ns=stamp_ns)

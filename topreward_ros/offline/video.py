@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -76,6 +78,10 @@ class Damage:
         return f"at {self.time_s:.2f} s: {what}{doubtful}"
 
 
+#: Stamps [ns] of frames, and what reads them; see `Video.__iter__`.
+Frames: TypeAlias = Generator[tuple[int, Callable[[], np.ndarray]], None, None]
+
+
 class Video(ABC):
     """An opened video. Iterate it as often as you like; every time it starts at the first frame."""
 
@@ -83,11 +89,13 @@ class Video(ABC):
     damaged: list[Damage]  #: what the newest iteration has met so far
 
     @abstractmethod
-    def __iter__(self) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
+    def __iter__(self) -> Frames:
         """Yield ``(stamp_ns, read)`` per frame, stamps strictly increasing from 0.
 
         ``read()`` decodes that frame to (H, W, 3) uint8 RGB; call it before the next step, or not at all.
-        Raises `FrameError` for a frame that cannot be decoded: leave it out and go on.
+        Raises `FrameError` for a frame that cannot be decoded: leave it out and go on. Whoever stops before
+        the end closes the iterator (`contextlib.closing`): while the garbage collector does it, a Ctrl-C
+        would be lost.
         """
 
 
@@ -148,11 +156,12 @@ class _File(Video):
     def _first(self) -> np.ndarray:
         """The first frame that can be read."""
         reason = "is the file complete?"
-        for _, read in self:
-            try:
-                return read()
-            except FrameError as error:
-                reason = str(error)
+        with closing(iter(self)) as frames:
+            for _, read in frames:
+                try:
+                    return read()
+                except FrameError as error:
+                    reason = str(error)
         raise VideoError(f"{self._name} holds no frame that can be read; {reason}")
 
     def _open(self) -> Track:
@@ -161,7 +170,7 @@ class _File(Video):
         except TrackError as error:
             raise VideoError(f"{self._name} {error}") from error
 
-    def __iter__(self) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
+    def __iter__(self) -> Frames:
         track = self._open()
         stamps = _Stamps(self.info.rate, use_file=not self._given_rate and track.has_times)
         log = _DamageLog()
@@ -297,7 +306,7 @@ class _Folder(Video):
                 problem = problem or error
         raise VideoError(f"{self._name} holds no image that can be read; the first is {problem}")
 
-    def __iter__(self) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
+    def __iter__(self) -> Frames:
         log = _DamageLog()
         self.damaged = log.entries
         for k, file in enumerate(self._files):

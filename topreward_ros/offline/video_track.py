@@ -84,10 +84,13 @@ class Track:
 
     def close(self) -> None:
         """Close the file."""
-        if self._container is not None:
-            sleep(_SETTLING_S)
-            self._container.close()
-        self._file.close()
+        try:
+            if self._container is not None:
+                sleep(_SETTLING_S)
+        finally:  # also where Ctrl-C cuts the sleep
+            if self._container is not None:
+                self._container.close()
+            self._file.close()
 
     def _choose(self) -> VideoStream:
         assert self._container is not None

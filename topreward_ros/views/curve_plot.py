@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import cv2
@@ -193,12 +193,13 @@ def _draw_strip(axes: Axes, curve: Curve, rate: float, end_s: float) -> None:
 def frames_at(video: str, rate: float, times_s: Sequence[float]) -> list[tuple[float, np.ndarray]]:
     """The first frame (H, W, 3) RGB at or after each of the increasing times, with its own time [s]."""
     frames: list[tuple[float, np.ndarray]] = []
-    for stamp_ns, read in open_video(video, rate):
-        if len(frames) == len(times_s):
-            break
-        if stamp_ns * 1e-9 >= times_s[len(frames)]:
-            with suppress(FrameError):  # the next one takes its place
-                frames.append((stamp_ns * 1e-9, read()))
+    with closing(iter(open_video(video, rate))) as opened:
+        for stamp_ns, read in opened:
+            if len(frames) == len(times_s):
+                break
+            if stamp_ns * 1e-9 >= times_s[len(frames)]:
+                with suppress(FrameError):  # the next one takes its place
+                    frames.append((stamp_ns * 1e-9, read()))
     return frames
 
 
