@@ -132,6 +132,17 @@ def test_a_success_from_start_to_end() -> None:
     assert [r.step for r in rig.rewards] == list(range(5))
 
 
+def test_elapsed_is_the_age_of_the_episode_though_a_sliding_window_lost_its_start() -> None:
+    rig = watching(window=Window.SLIDING, max_frames=4)
+    requests = []
+    for k in range(20):
+        requests.append(rig.image(100 + k / 2, -4.0))
+    assert [report.elapsed_ns for report in rig.scored] == [k * NS_PER_S // 2 for k in range(20)]
+    assert requests[-1] is not None
+    rig.take(rig.monitor.scorer_failed(requests[-1], "out of memory"))
+    assert rig.events[-1].message.startswith("9.5 s into the episode, 4 frames")
+
+
 def test_a_score_of_fewer_frames_than_there_were_says_so() -> None:
     rig = watching()
     requests = [rig.image(float(second)) for second in range(4)]

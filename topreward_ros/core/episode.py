@@ -12,6 +12,9 @@ How an episode runs: it begins with the first frame after an instruction was set
 and ends with SUCCESS (unless told to go on), TIMEOUT or ABORTED, each followed by EPISODE_ENDED.
 After an end nothing is scored until a new task, a reset, or stamps that go back (a bag played again). Stamps
 that go back and a picture that changes end a running episode with ABORTED; the next one begins at once.
+
+An image that can be used is one whose stamp was believed and whose picture became a frame. The time since the
+last of these, by arrival, is the silence: it makes the state STALE, whatever the images lacked.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from enum import IntEnum
 from math import nan
 from typing import Any
 
+from topreward_ros.core.episode_ids import EpisodeIds
 from topreward_ros.core.events import EventType, SuccessDetector, SuccessSettings
 from topreward_ros.core.frames import (
     NO_STAMP,
@@ -42,6 +46,7 @@ from topreward_ros.core.progress import (
 )
 from topreward_ros.core.rewards import RewardSettings, RewardStream, RewardType
 from topreward_ros.core.shapes import View, ViewJudge, size_text
+from topreward_ros.core.silence import Silence
 from topreward_ros.core.stamps import Judgement, MissingStamps, StampJudge
 
 
@@ -198,7 +203,7 @@ class _Episode:
         self.last_frame: Frame | None = None
         self.view = ViewJudge()
         self.wrong_frame: Frame | None = None  # the first one so far, if its stamp was that of no other
-        self.stale = False  # images that can be used have stopped
+        self.stale = ""  # why no image can be used; empty: one can
         self.ended = False
 
     @property
@@ -231,8 +236,9 @@ class TaskMonitor:
         self._stamps = StampJudge(interval_ns)
         self._missing_stamps = MissingStamps()
         self._other_shapes = 0
-        self._observed_arrival_ns = 0  # of the image that was observed last
-        self._last_usable_ns: int | None = None  # arrival of the last image that could be used
+        self._given_ids = EpisodeIds()
+        self._silence = Silence()
+        self._due = False  # whether the image that was observed last would take a slot of the schedule
 
     @property
     def report(self) -> ProgressReport:
@@ -248,6 +254,16 @@ class TaskMonitor:
     def ignored(self) -> IgnoredImages:
         """Images that were not used since this object was made."""
         return IgnoredImages(self._stamps.out_of_order, self._stamps.out_of_line, self._other_shapes)
+
+    @property
+    def watching(self) -> bool:
+        """Whether an episode waits for images or uses them."""
+        return self._episode is not None and not self._episode.ended
+
+    @property
+    def stale_reason(self) -> str:
+        """Why no image can be used, for how long; empty while images can be used or nobody watches them."""
+        return self._current.stale if self.watching else ""
 
     @property
     def newest_stamp_ns(self) -> int | None:
@@ -272,9 +288,13 @@ class TaskMonitor:
     def set_task(self, instruction: str, episode_id: str = "", why: str = "new task") -> list[Output]:
         """End the current episode and wait for the first frame of a new one; empty: go idle.
 
-        Raises `InstructionError` for text that cannot be an instruction, and then changes nothing.
+        ``episode_id``: its name, printable and new; empty: one is made. Raises `InstructionError` for text
+        that cannot be an instruction, and `EpisodeIdError`, and then changes nothing.
         """
-        return self._begin(clean_instruction(instruction), episode_id, why)
+        instruction = clean_instruction(instruction)
+        if episode_id:
+            self._given_ids.give(episode_id)
+        return self._begin(instruction, episode_id, why)
 
     def reset(self, why: str = "reset") -> list[Output]:
         """End the current episode and begin a new one with the same instruction."""
@@ -294,13 +314,16 @@ class TaskMonitor:
         """
         return self._missing_stamps.filled(stamp_ns, now_ns)
 
-    def observe(self, stamp_ns: int, arrival_ns: int, *, trusted: bool = False) -> tuple[bool, list[Output]]:
+    def observe(
+        self, stamp_ns: int, arrival_ns: int | None = None, *, trusted: bool = False
+    ) -> tuple[bool, list[Output]]:
         """Register an image of the primary camera before it is decoded.
 
-        ``stamp_ns``: its stamp of capture; ``arrival_ns``: any steady clock. An image whose stamp cannot be
-        believed is ignored (`StampJudge`); stamps that agree that time went back end the episode and begin
-        another. Returns whether the image is due, so that it should be decoded and passed to `add_frame`;
-        one that cannot be decoded is simply not passed on, and the next one is due in its place.
+        ``stamp_ns``: its stamp of capture; ``arrival_ns``: any steady clock, or None where images do not
+        arrive, as those of a file. An image whose stamp cannot be believed is ignored (`StampJudge`); stamps
+        that agree that time went back end the episode and begin another. Returns whether the image should be
+        decoded and passed to `add_frame`, because it is due or nobody has looked at one for a while. One that
+        cannot be decoded is passed to `frame_failed` instead, and the next one stands in for it.
         ``trusted``: the caller knows that the stamp is right, because it chose the image by it.
         """
         if trusted:
@@ -315,6 +338,7 @@ class TaskMonitor:
                 f"image stamps went back by {-self._stamps.moved_ns / NS_PER_S:.3f} s"
             )
         elif not judgement.usable:
+            self._silence.disbelieved(f"the stamp of the newest image is {judgement.value}")
             return False, []
         return self._take(stamp_ns, arrival_ns, outputs)
 
@@ -323,25 +347,37 @@ class TaskMonitor:
         """Whether the image that was observed last would be due by its stamp only if others confirmed it."""
         return self._stamps.unsettled
 
-    def finish(self, arrival_ns: int) -> tuple[bool, list[Output]]:
+    def finish(self, arrival_ns: int | None = None) -> tuple[bool, list[Output]]:
         """The stream has ended. Returns what `observe` would have of its last image, where that came after
         a pause and no other could confirm its stamp."""
         stamp_ns = self._stamps.settle()
         return (False, []) if stamp_ns is None else self._take(stamp_ns, arrival_ns, [])
 
-    def _take(self, stamp_ns: int, arrival_ns: int, outputs: list[Output]) -> tuple[bool, list[Output]]:
-        """Whether the image of a stamp that can be believed is due."""
+    def _take(
+        self, stamp_ns: int, arrival_ns: int | None, outputs: list[Output]
+    ) -> tuple[bool, list[Output]]:
+        """Whether the image of a stamp that can be believed is to be decoded."""
         episode = self._episode
         if episode is None or episode.ended:
             return False, outputs
-        self._observed_arrival_ns = arrival_ns
-        due = episode.schedule.observe(stamp_ns)
-        if not due:
-            outputs += self._note_usable()
-        return due, outputs
+        self._silence.believed(arrival_ns or 0)
+        if episode.first_frame is not None:
+            elapsed_ns = stamp_ns - episode.first_frame.stamp_ns
+            if ended := self._time_is_up(elapsed_ns, "by the stamps of the images"):
+                return False, [*outputs, *ended]
+        self._due = episode.schedule.observe(stamp_ns)
+        arrives = arrival_ns is not None
+        if self._due or (arrives and self._silence.wants_a_look(self._settings.stale_timeout)):
+            return True, outputs
+        return False, [*outputs, *self._note_usable()]
+
+    def frame_failed(self, why: str) -> None:
+        """The image that was just observed, and that `observe` asked for, cannot be used. ``why``: for a
+        human."""
+        self._silence.failed(why)
 
     def add_frame(self, frame: Frame) -> tuple[ScoreRequest | None, list[Output]]:
-        """Take the frame that was just observed and due.
+        """Take the frame that was just observed, and that `observe` asked for.
 
         A frame of another shape is ignored, as if it could not be decoded; several in a row end the episode
         and begin another. Returns the prefix to score, unless the frame is ignored or the episode is over.
@@ -354,6 +390,8 @@ class TaskMonitor:
         view = episode.view.judge(shape)
         if view is View.OTHER:
             self._other_shapes += 1
+            first = size_text(episode.view.first or shape)
+            self.frame_failed(f"the newest picture is {size_text(shape)}, and the first one was {first}")
             return None, []
         if view is View.CHANGED:
             first = size_text(episode.view.first or shape)
@@ -362,7 +400,9 @@ class TaskMonitor:
             )
             episode = self._current
             episode.view.judge(shape)
-            episode.schedule.observe(frame.stamp_ns)
+            self._due = episode.schedule.observe(frame.stamp_ns)
+        if not self._due:
+            return None, [*outputs, *self._note_usable(looked=True)]
         episode.schedule.take()
         episode.last_frame = frame
         if episode.first_frame is None:
@@ -371,12 +411,7 @@ class TaskMonitor:
             episode.first_frame = frame
             if self._report.state is not State.RUNNING:
                 outputs += self._enter(State.RUNNING)
-        outputs += self._note_usable()
-        elapsed_s = (frame.stamp_ns - episode.first_frame.stamp_ns) / NS_PER_S
-        timeout_s = self._settings.episode_timeout
-        if 0.0 < timeout_s <= elapsed_s:
-            message = f"no success within episode_timeout = {timeout_s:g} s"
-            return None, [*outputs, *self._cut(EventType.TIMEOUT, State.FAILED, message, timeout_s)]
+        outputs += self._note_usable(looked=True)
         episode.buffer.append(frame)
         return ScoreRequest(episode.instruction, episode.buffer.copy()), outputs
 
@@ -401,7 +436,7 @@ class TaskMonitor:
             stamp=newest.stamp,
             progress=live_progress(score, self._settings.progress_mode, success.threshold),
             score=score,
-            elapsed_ns=newest.stamp_ns - request.prefix[0].stamp_ns,
+            elapsed_ns=self._elapsed_ns(newest),
             message=_finished_at_start_message(score, success) if finished_at_start else "",
         )
         reward = episode.rewards.step(score.log_prob, self._report.progress)
@@ -423,30 +458,63 @@ class TaskMonitor:
         if self._episode is None or self._episode.ended:
             return []
         newest = request.prefix[-1]
-        elapsed = (newest.stamp_ns - request.prefix[0].stamp_ns) / NS_PER_S
-        where = f"{elapsed:.1f} s into the episode, {len(request.prefix)} frames"
+        where = f"{self._elapsed_ns(newest) / NS_PER_S:.1f} s into the episode, {len(request.prefix)} frames"
         return [self._event(EventType.SCORER_ERROR, f"{where}: {message}", frame=newest)]
 
-    def check_clock(self, now_ns: int) -> list[Output]:
-        """Look at the clock (the one of ``arrival_ns``): have images that can be used stopped?"""
-        episode = self._episode
-        if self._last_usable_ns is None:
-            self._last_usable_ns = now_ns
-        silent_s = (now_ns - self._last_usable_ns) / NS_PER_S
-        timeout_s = self._settings.stale_timeout
-        if episode is None or episode.ended or episode.stale or silent_s < timeout_s:
-            return []
-        episode.stale = True
-        message = f"no image that can be used for {silent_s:.1f} s (stale_timeout = {timeout_s:g} s)"
-        event = self._event(EventType.STALE_IMAGES, message, timeout_s)
-        # A success that was fired stays the state of its episode.
-        return [event] if episode.success.fired else [event, *self._enter(State.STALE)]
+    def check_clock(
+        self,
+        now_ns: int,
+        silence: Callable[[], str] | None = None,
+        *,
+        stopped_ns: int = 0,
+        paused_ns: int = 0,
+    ) -> list[Output]:
+        """Look at the clock (the one of ``arrival_ns``): have images that can be used stopped, is time up?
 
-    def _note_usable(self) -> list[Output]:
-        """Note that the image that was observed last can be used: images are there, or there again."""
+        ``silence`` says why no image comes at all, where it knows; else what was wrong with the newest one is
+        told. For so long since the last call this process was stopped (``stopped_ns``), which says nothing
+        about the camera, or simulated time stood still (``paused_ns``), in which an episode grows no older.
+        """
+        silent_s = self._silence.check(now_ns, stopped_ns, paused_ns) / NS_PER_S
+        episode = self._episode
+        if episode is None or episode.ended:
+            return []
+        outputs: list[Output] = []
+        timeout_s = self._settings.stale_timeout
+        if not episode.stale and silent_s >= timeout_s:
+            why = (silence() if silence else "") or self._silence.why() or "no image comes"
+            episode.stale = (
+                f"no image that can be used for {silent_s:.1f} s (stale_timeout = {timeout_s:g} s): {why}"
+            )
+            outputs.append(self._event(EventType.STALE_IMAGES, episode.stale, timeout_s))
+            # A success that was fired stays the state of its episode.
+            if not episode.success.fired:
+                outputs += self._enter(State.STALE)
+        # While images come their stamps tell how old the episode is, however fast a bag is played.
+        newest_ns = self._stamps.newest_ns
+        if episode.stale and episode.first_frame is not None and newest_ns is not None:
+            elapsed_ns = newest_ns - episode.first_frame.stamp_ns + self._silence.behind_ns(now_ns)
+            outputs += self._time_is_up(elapsed_ns, "by the wall clock, as no image comes that can be used")
+        return outputs
+
+    def _time_is_up(self, elapsed_ns: int, by: str) -> list[Output]:
+        """End the episode if it is older than it may be; ``by`` which clock, for the message."""
+        timeout_s = self._settings.episode_timeout
+        if not 0.0 < timeout_s <= elapsed_ns / NS_PER_S:
+            return []
+        limit = f"episode_timeout = {timeout_s:g} s, {by}"
+        if self._current.success.fired:
+            return self._cut(None, State.SUCCEEDED, f"it was watched beyond its success for {limit}")
+        return self._cut(EventType.TIMEOUT, State.FAILED, f"no success within {limit}", timeout_s)
+
+    def _note_usable(self, *, looked: bool = False) -> list[Output]:
+        """Note that the image that was observed last can be used: images are there, or there again.
+
+        ``looked``: its picture was seen, and not only its stamp.
+        """
         episode = self._current
-        self._last_usable_ns = self._observed_arrival_ns
-        episode.stale = False
+        self._silence.usable(looked=looked)
+        episode.stale = ""
         if self._report.state is not State.STALE:
             return []
         return self._enter(State.RUNNING if episode.first_frame else State.WAITING_FOR_IMAGES)
@@ -459,6 +527,7 @@ class TaskMonitor:
         """
         self._stamps.restart()
         self._missing_stamps = MissingStamps()
+        self._silence = Silence()
         return self._replace_episode(instruction, episode_id, why)
 
     def _begin_again(self, why: str) -> list[Output]:
@@ -472,11 +541,10 @@ class TaskMonitor:
         if episode.first_frame is None:
             episode.schedule = FrameSchedule(self._settings.sample_rate)
             return []
-        return self._replace_episode(episode.instruction, "", why)
+        return self._replace_episode(episode.instruction, self._given_ids.after(episode.episode_id), why)
 
     def _replace_episode(self, instruction: str, episode_id: str, why: str) -> list[Output]:
         outputs = self._abort(why)
-        self._last_usable_ns = None
         if instruction and self._enabled:
             episode_id = episode_id or self._new_episode_id()
             self._episode = _Episode(episode_id, instruction, self._settings)
@@ -488,6 +556,11 @@ class TaskMonitor:
             self._report = ProgressReport(state=State.IDLE, instruction=instruction)
         return [*outputs, self._report]
 
+    def _elapsed_ns(self, newest: Frame) -> int:
+        """How old the episode was at its ``newest`` frame; a sliding window no longer has the first one."""
+        first = self._current.first_frame
+        return 0 if first is None else newest.stamp_ns - first.stamp_ns
+
     def _abort(self, why: str) -> list[Output]:
         """Cut the current episode if it has begun and not ended; otherwise publish nothing."""
         episode = self._episode
@@ -495,13 +568,19 @@ class TaskMonitor:
             return []
         return self._cut(EventType.ABORTED, State.IDLE, why)
 
-    def _cut(self, cause: EventType, state: State, message: str, threshold: float = nan) -> list[Output]:
-        """End an episode early: publish the cause, a last reward marked truncated, and EPISODE_ENDED."""
+    def _cut(
+        self, cause: EventType | None, state: State, message: str, threshold: float = nan
+    ) -> list[Output]:
+        """End an episode early: publish the cause, a last reward marked truncated, and EPISODE_ENDED.
+
+        None: what ends it is no failure, and needs no event of its own.
+        """
         episode = self._current
         # Once SUCCESS has fired, SUCCEEDED stays the state of its episode, however the episode ends.
         report = self._enter(State.SUCCEEDED if episode.success.fired else state)
         reward = self._reward(episode.rewards.close(), episode.last_frame, truncated=True)
-        return [*report, reward, self._event(cause, message, threshold), *self._end(message)]
+        causes = [] if cause is None else [self._event(cause, message, threshold)]
+        return [*report, reward, *causes, *self._end(message)]
 
     def _end(self, why: str, frame: Frame | None = None) -> list[Output]:
         self._current.ended = True

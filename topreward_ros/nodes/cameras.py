@@ -244,6 +244,7 @@ class CameraRig:
         self._log = node.get_logger()
         self._say_once = SayOnce(self._log)
         self._on_primary = on_primary
+        self._unreadable = ""  # what is wrong with the newest message of the primary camera
         self.decode_seconds = 0.0  #: how long decoding the last frame took
         # Cameras that would not be scored are not subscribed to either.
         used = topics if layout == "tile" else topics[:1]
@@ -272,13 +273,26 @@ class CameraRig:
             self._log.info(f"the monitor {camera.reading()}")
         return bool(changed)
 
-    def warn(self, stale_timeout: float) -> None:
+    def why_silent(self, stale_timeout: float) -> str:
+        """Why the primary camera has given no stamps for ``stale_timeout`` [s]; empty where it has."""
+        if self.primary.silent_seconds() > stale_timeout / 2:
+            return self.primary.silence_warning()
+        return self._unreadable
+
+    def excuse(self, stopped_s: float) -> None:
+        """This process was stopped for so long [s]: no camera was silent in that time."""
+        now = time.monotonic()
+        for camera in self.cameras:
+            camera.last_arrival = min(now, camera.last_arrival + stopped_s)
+
+    def warn(self, stale_timeout: float, *, watched: bool) -> None:
         """Log what is wrong with the cameras, each problem once.
 
         A silence is longer than ``stale_timeout`` [s]; it is warned of again when images came in between.
+        ``watched``: the primary camera's silence has an event of its own.
         """
         for camera in self.cameras:
-            if camera.silent_seconds() > stale_timeout:
+            if camera.silent_seconds() > stale_timeout and not (watched and camera is self.primary):
                 self._say_once.warn(("silence", camera), camera.silence_warning)
             self._say_once.warn(("loss", camera), camera.loss_warning)
             self._say_once.warn(("name", camera), camera.name_warning)
@@ -294,34 +308,33 @@ class CameraRig:
             ),
         )
 
-    def newest_frame(self, stamp_ns: int, stale_timeout: float) -> Frame | None:
+    def newest_frame(self, stamp_ns: int, stale_timeout: float) -> Frame:
         """Decode the newest image of every camera into one frame, with the stamp of the primary one.
 
-        Returns None, with a warning, when an image is bad, or when a camera other than the primary sent none
-        for ``stale_timeout`` [s]: its old image beside a new one would be scored as current.
+        Raises `images.ImageError`, and logs it, when an image is bad, or when a camera other than the primary
+        sent none for ``stale_timeout`` [s]: its old image beside a new one would be scored as current.
         """
         begun = time.perf_counter()
         for camera in self.cameras[1:]:
             if not camera.raw or camera.silent_seconds() > stale_timeout:
                 since = f"for {camera.silent_seconds():.0f} s" if camera.raw else "yet"
-                self._log.warning(
-                    f"no image on {camera.topic} {since}, so no frame can be tiled", **_THROTTLED
-                )
-                return None
+                problem = f"no image on {camera.topic} {since}, so no frame can be tiled"
+                self._log.warning(problem, **_THROTTLED)
+                raise images.ImageError(problem)
         pictures: list[images.DecodedImage] = []
         for camera in self.cameras:
             try:
                 pictures.append(camera.decode())
             except images.ImageError as error:
-                self._log.warning(
-                    f"skipped an image of {camera.topic} ({camera.bad} so far): {error}", **_THROTTLED
-                )
-                return None
+                problem = f"skipped an image of {camera.topic} ({camera.bad} so far): {error}"
+                self._log.warning(problem, **_THROTTLED)
+                raise images.ImageError(problem) from None
         try:
             rgb = images.tile([picture.rgb for picture in pictures])
         except images.ImageError as error:
-            self._log.warning(f"images of {len(pictures)} cameras cannot be tiled: {error}", **_THROTTLED)
-            return None
+            problem = f"images of {len(pictures)} cameras cannot be tiled: {error}"
+            self._log.warning(problem, **_THROTTLED)
+            raise images.ImageError(problem) from None
         self.decode_seconds = time.perf_counter() - begun
         return Frame(stamp_ns, rgb, pictures[0].frame_id)
 
@@ -333,10 +346,10 @@ class CameraRig:
             stamp_ns = images.stamp_ns_of(camera.raw)
         except images.ImageError as error:
             camera.bad += 1
-            self._log.warning(
-                f"skipped an image of {camera.topic} ({camera.bad} so far): {error}", **_THROTTLED
-            )
+            self._unreadable = f"skipped an image of {camera.topic} ({camera.bad} so far): {error}"
+            self._log.warning(self._unreadable, **_THROTTLED)
             return
+        self._unreadable = ""
         self._on_primary(stamp_ns)
 
 

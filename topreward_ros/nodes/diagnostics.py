@@ -85,6 +85,8 @@ class Diagnostics:
         if quietest.silent_seconds() > stale_timeout_s:
             level = DiagnosticStatus.ERROR
             message = quietest.silence_warning()
+        elif reason := monitor.stale_reason:
+            level, message = DiagnosticStatus.WARN, reason
         elif newly_bad:
             level = DiagnosticStatus.WARN
             message = f"{newly_bad} images could not be used since the last report, see the log"

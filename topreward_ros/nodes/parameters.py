@@ -217,7 +217,13 @@ MONITOR_PARAMETERS = (
         "End the episode at SUCCESS; false: go on scoring until a reset or a new task",
         live=True,
     ),
-    Parameter("episode_timeout", "Longest episode in stamp time [s]; 0: no limit", 0.0, 86400.0, live=True),
+    Parameter(
+        "episode_timeout",
+        "Longest episode [s], by stamps, and by the wall clock once images are stale; 0: no limit",
+        0.0,
+        86400.0,
+        live=True,
+    ),
     Parameter(
         "stale_timeout",
         "Time without an image that can be used until STALE_IMAGES and advice in the log [s]",

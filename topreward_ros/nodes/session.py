@@ -21,7 +21,9 @@ from std_msgs.msg import Float32, String
 from std_srvs.srv import SetBool, Trigger
 
 from topreward_ros.core.episode import Event, Output, ProgressReport, Reward, State, TaskMonitor
+from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
+from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.instruction import InstructionError, clean_instruction
 from topreward_ros.core.printable import printable
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
@@ -34,6 +36,7 @@ from topreward_ros.nodes.diagnostics import (
     hang_warning,
     ignored_warnings,
 )
+from topreward_ros.nodes.images import ImageError
 from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo
 from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
@@ -41,6 +44,7 @@ from topreward_ros.scoring.worker import ScoringWorker
 from topreward_ros.srv import GetProgress, SetTask
 
 _LONGEST_LOG_LINE = 1000
+_STOPPED_S = 1.0  # without a look at the clock: the process was stopped
 
 
 class Session:
@@ -66,6 +70,7 @@ class Session:
         self._say_once = SayOnce(node.get_logger())
         self._latched: tuple[State, str, str] | None = None  # state, episode and task on task_state
         self._last_progress_time = 0.0
+        self._looked_ns, self._looked_time_ns = time.monotonic_ns(), 0  # at the clock; and what it said then
         self._worker = ScoringWorker(scorer, self._on_worker_notify)
         self._opened.callback(self._stop_worker)
         try:
@@ -105,14 +110,33 @@ class Session:
 
         The node calls this several times a second.
         """
+        now_ns, time_ns = time.monotonic_ns(), self._now_ns()
+        since_ns = now_ns - self._looked_ns
+        stopped_ns = since_ns if since_ns > _STOPPED_S * NS_PER_S else 0
+        paused_ns = since_ns if time_ns == self._looked_time_ns else 0
+        self._looked_ns, self._looked_time_ns = now_ns, time_ns
         if not self.active:
             return
-        self._publish(self._monitor.check_clock(time.monotonic_ns()))
-        if self._now_ns() == 0:
+        stale_timeout = self._parameters["stale_timeout"]
+        if stopped_ns:
+            self._node.get_logger().warning(
+                f"this process did not run for {stopped_ns / NS_PER_S:.1f} s: it was stopped, or the machine "
+                f"is too busy; images of that time are lost"
+            )
+            self._rig.excuse(stopped_ns / NS_PER_S)
+        self._publish(
+            self._monitor.check_clock(
+                now_ns,
+                lambda: self._rig.why_silent(stale_timeout),
+                stopped_ns=stopped_ns,
+                paused_ns=paused_ns,
+            )
+        )
+        if time_ns == 0:
             self._node.get_logger().warning(NO_CLOCK, throttle_duration_sec=30.0)
         if self._rig.follow_publishers():
             self.publish_info()
-        self._rig.warn(self._parameters["stale_timeout"])
+        self._rig.warn(stale_timeout, watched=self._monitor.watching)
         for reason, warning in ignored_warnings(self._rig.primary.topic, self._monitor.ignored).items():
             self._say_once.warn(reason, partial(str, warning))
         if error := hang_warning(self._worker):
@@ -121,11 +145,12 @@ class Session:
     def set_instruction(self, instruction: str, episode_id: str = "", why: str = "new task") -> None:
         """Take another instruction, and begin an episode with it when active. Empty: go idle.
 
-        Raises `InstructionError`, and then changes nothing.
+        Raises `InstructionError` or `EpisodeIdError`, and then changes nothing.
         """
-        self.instruction = clean_instruction(instruction)
+        instruction = clean_instruction(instruction)
         if self.active:
-            self._watch_for(self.instruction, episode_id, why)
+            self._watch_for(instruction, episode_id, why)
+        self.instruction = instruction
 
     def image_topics(self) -> list[str]:
         """The topics that are subscribed to, or will be where images are published there instead."""
@@ -223,7 +248,12 @@ class Session:
             self._rig.warn_of_no_stamp()
         due, outputs = self._monitor.observe(filled_ns, time.monotonic_ns())
         self._publish(outputs)
-        if not due or (frame := self._rig.newest_frame(filled_ns, self._parameters["stale_timeout"])) is None:
+        if not due:
+            return
+        try:
+            frame = self._rig.newest_frame(filled_ns, self._parameters["stale_timeout"])
+        except ImageError as error:
+            self._monitor.frame_failed(str(error))
             return
         request, outputs = self._monitor.add_frame(frame)
         self._publish(outputs)
@@ -277,6 +307,8 @@ class Session:
         text = _for_log(f"{event.type.name} in episode '{event.episode_id}': {message.message}")
         if event.type is EventType.SCORER_ERROR:
             self._node.get_logger().error(text)
+        elif event.type is EventType.STALE_IMAGES:
+            self._node.get_logger().warning(text)
         else:
             self._node.get_logger().info(text)
 
@@ -317,7 +349,7 @@ class Session:
         if response.success:
             try:
                 self.set_instruction(request.instruction, request.episode_id, why="~/set_task")
-            except InstructionError as error:
+            except UserError as error:
                 response.success, response.message = False, str(error)
                 return response
             response.episode_id = self._monitor.report.episode_id

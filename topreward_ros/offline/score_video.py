@@ -448,16 +448,16 @@ def _observed(
                 owed_ns = stamps_ns.get(number - 1, owed_ns)
                 if owed_ns is not None and (image := _image(read)) is not None:
                     stamp_ns, owed_ns = owed_ns, None
-                    due, outputs = monitor.observe(stamp_ns, stamp_ns, trusted=True)
+                    due, outputs = monitor.observe(stamp_ns, trusted=True)
                     image = image if due else None
             else:
-                due, outputs = monitor.observe(stamp_ns, arrival_ns=stamp_ns)
+                due, outputs = monitor.observe(stamp_ns)
                 image = _image(read) if due else None
                 last = (number, stamp_ns, _image(read)) if monitor.unsettled else None
             yield number, stamp_ns, image, outputs
     if last is not None:
         number, stamp_ns, image = last
-        due, outputs = monitor.finish(arrival_ns=stamp_ns)
+        due, outputs = monitor.finish()
         yield number, stamp_ns, image if due else None, outputs
 
 

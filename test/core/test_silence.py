@@ -1,0 +1,264 @@
+"""What counts as silence, and what it does: the state is true, whatever the images lack."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pytest
+
+from topreward_ros.core.episode import (
+    Event,
+    MonitorSettings,
+    Output,
+    Reward,
+    State,
+    TaskMonitor,
+)
+from topreward_ros.core.episode_ids import LONGEST, EpisodeIdError, EpisodeIds
+from topreward_ros.core.events import EventType
+from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.progress import PrefixScore
+from topreward_ros.defaults import monitor_defaults
+
+PIXEL = np.zeros((1, 1, 3), np.uint8)
+WIDE, TALL = np.zeros((10, 20, 3), np.uint8), np.zeros((20, 10, 3), np.uint8)
+
+
+class Live:
+    """A monitor on a wall clock that is looked at five times a second, and a 10 Hz camera beside it."""
+
+    def __init__(self, episode_id: str = "", **changes: Any) -> None:
+        settings = MonitorSettings.from_parameters(monitor_defaults() | changes)
+        numbers = count(1)
+        self.monitor = TaskMonitor(settings, lambda: f"episode-{next(numbers)}")
+        self.outputs: list[Output] = self.monitor.set_task("open the drawer", episode_id)
+        self.now = 1000.0  # of the wall clock, by which images arrive
+        self.stamp = 100.0
+        self.decoded = 0
+        self.log_prob = -4.0
+
+    @property
+    def state(self) -> State:
+        return self.monitor.report.state
+
+    @property
+    def events(self) -> list[Event]:
+        return [output for output in self.outputs if isinstance(output, Event)]
+
+    @property
+    def event_types(self) -> list[EventType]:
+        return [event.type for event in self.events]
+
+    @property
+    def rewards(self) -> list[Reward]:
+        return [output for output in self.outputs if isinstance(output, Reward)]
+
+    def look(self, **what: int) -> None:
+        self.outputs += self.monitor.check_clock(round(self.now * NS_PER_S), **what)
+
+    def run(
+        self,
+        seconds: float,
+        *,
+        images: bool = True,
+        unreadable: str = "",
+        picture: np.ndarray = PIXEL,
+        speed: float = 1.0,
+        paused: bool = False,
+    ) -> None:
+        """``speed``: of the stamps against the wall clock; 0: they stand still."""
+        for k in range(round(seconds * 10)):
+            self.now += 0.1
+            self.stamp += 0.1 * speed
+            if images:
+                self._image(unreadable, picture)
+            if k % 2:
+                self.look(paused_ns=NS_PER_S // 5 if paused else 0)
+
+    def _image(self, unreadable: str, picture: np.ndarray) -> None:
+        stamp_ns = round(self.stamp * NS_PER_S)
+        wanted, outputs = self.monitor.observe(stamp_ns, round(self.now * NS_PER_S))
+        self.outputs += outputs
+        if not wanted:
+            return
+        self.decoded += 1
+        if unreadable:
+            self.monitor.frame_failed(unreadable)
+            return
+        request, outputs = self.monitor.add_frame(Frame(stamp_ns, picture))
+        self.outputs += outputs
+        if request is not None:
+            score = PrefixScore(self.log_prob, -1.0, -8.0, num_frames=len(request.prefix))
+            self.outputs += self.monitor.add_score(request, score)
+
+    def time_to_stale(self, **kind: Any) -> float:
+        """For how long images of a kind must come until the state is STALE [s]."""
+        before = self.now
+        while self.state is not State.STALE:
+            assert self.now - before < 60.0, "it stays RUNNING for ever"
+            self.run(0.2, **kind)
+        return self.now - before
+
+
+@pytest.mark.parametrize("sample_rate", [0.1, 0.5, 2.0, 10.0])
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ({"images": False}, "no image comes"),
+        ({"unreadable": "encoding '8UC7' is not one of ours"}, "encoding '8UC7' is not one of ours"),
+        ({"speed": 0.0}, "out of order"),
+    ],
+)
+def test_silence_counts_from_the_last_image_that_could_be_used(
+    kind: dict[str, Any], reason: str, sample_rate: float
+) -> None:
+    live = Live(sample_rate=sample_rate)
+    live.run(12.3)
+    assert 4.3 <= live.time_to_stale(**kind) <= 5.3  # stale_timeout = 5
+    live.run(30.0, **kind)
+    assert live.event_types == [EventType.EPISODE_STARTED, EventType.STALE_IMAGES]
+    assert reason in live.events[-1].message and reason in live.monitor.stale_reason
+    live.run(1.0)
+    assert live.state is State.RUNNING and not live.monitor.stale_reason
+
+
+def test_one_picture_that_cannot_be_read_is_no_silence() -> None:
+    live = Live(sample_rate=0.1, stale_timeout=0.5)
+    live.run(3.0)
+    for _ in range(20):
+        live.run(0.1, unreadable="torn")
+        live.run(1.9)
+    assert live.event_types == [EventType.EPISODE_STARTED]
+
+
+def test_looking_at_pictures_that_are_not_due_is_rare() -> None:
+    live = Live(sample_rate=2.0)
+    live.run(20.0)
+    assert live.decoded == 40
+    slow = Live(sample_rate=0.1)
+    slow.run(20.0)
+    # Two a second, to see that they can be read; and as many are scored as are due.
+    assert 30 <= slow.decoded <= 45 and len(slow.rewards) == 2
+
+
+def test_a_file_is_not_looked_at_between_slots() -> None:
+    monitor = Live(sample_rate=0.1).monitor
+    assert [monitor.observe(k * NS_PER_S // 10)[0] for k in range(5)] == [True] * 5  # none was taken
+    monitor.add_frame(Frame(4 * NS_PER_S // 10, PIXEL))
+    assert not any(monitor.observe(k * NS_PER_S // 10)[0] for k in range(5, 100))
+
+
+def test_pictures_of_another_shape_name_it() -> None:
+    live = Live()
+    live.run(2.0, picture=WIDE)
+    live.run(0.8, picture=TALL)
+    assert EventType.STALE_IMAGES not in live.event_types
+    assert live.event_types[-3:] == [
+        EventType.ABORTED,
+        EventType.EPISODE_ENDED,
+        EventType.EPISODE_STARTED,
+    ]
+    live.run(3.0, picture=TALL)
+    assert live.state is State.RUNNING
+
+
+def test_time_is_up_without_images_and_says_by_which_clock() -> None:
+    live = Live(episode_timeout=8.0)
+    live.run(4.0)
+    live.run(20.0, images=False)
+    assert live.event_types[-3:] == [EventType.STALE_IMAGES, EventType.TIMEOUT, EventType.EPISODE_ENDED]
+    assert "8 s, by the wall clock" in live.events[-2].message
+    assert live.state is State.FAILED
+    assert live.rewards[-1].truncated
+
+
+@pytest.mark.parametrize("kind", [{"unreadable": "torn"}, {"speed": 0.0}, {"images": False}, {}])
+def test_time_is_up_in_time_whatever_the_images_are(kind: dict[str, Any]) -> None:
+    live = Live(episode_timeout=20.0)
+    live.run(2.0)
+    live.run(17.7, **kind)
+    assert EventType.TIMEOUT not in live.event_types
+    live.run(0.8, **kind)
+    assert live.event_types[-2:] == [EventType.TIMEOUT, EventType.EPISODE_ENDED]
+    by = "by the stamps" if "unreadable" in kind or not kind else "by the wall clock"
+    assert by in live.events[-2].message
+
+
+@pytest.mark.parametrize("speed", [0.1, 0.5, 4.0])
+def test_a_bag_at_another_rate_has_the_time_of_its_stamps(speed: float) -> None:
+    live = Live(episode_timeout=3.0, sample_rate=1.0)
+    live.run(2.8 / speed, speed=speed)
+    assert live.event_types == [EventType.EPISODE_STARTED]
+    live.run(0.6 / speed, speed=speed)
+    assert live.event_types[-2:] == [EventType.TIMEOUT, EventType.EPISODE_ENDED]
+
+
+def test_simulated_time_that_stands_still_ends_no_episode() -> None:
+    live = Live(episode_timeout=8.0)
+    live.run(4.0)
+    live.run(60.0, images=False, paused=True, speed=0.0)
+    assert live.state is State.STALE and EventType.TIMEOUT not in live.event_types
+    live.run(2.0)
+    assert live.state is State.RUNNING
+
+
+def test_a_process_that_was_stopped_does_not_blame_the_camera() -> None:
+    live = Live(episode_timeout=30.0)
+    live.run(4.0)
+    live.now += 60.0
+    live.look(stopped_ns=60 * NS_PER_S)
+    live.stamp += 0.1
+    live.run(4.0)
+    assert live.event_types == [EventType.EPISODE_STARTED]
+    live.run(6.0, images=False)
+    assert live.event_types[-1] is EventType.STALE_IMAGES
+
+
+def test_time_that_is_up_after_a_success_is_no_failure() -> None:
+    live = Live(end_episode_on_success=False, episode_timeout=10.0)
+    live.run(3.0)
+    live.log_prob = -0.01
+    live.run(9.0)
+    kinds = live.event_types
+    assert kinds == [EventType.EPISODE_STARTED, EventType.SUCCESS, EventType.EPISODE_ENDED]
+    assert live.state is State.SUCCEEDED
+    assert "beyond its success" in live.events[-1].message
+    assert live.rewards[-1].truncated and not live.rewards[-1].terminated
+
+
+def test_a_named_episode_goes_on_under_its_name_and_a_number() -> None:
+    live = Live("pick-7")
+    for _ in range(3):
+        live.stamp = 100.0
+        live.run(3.0)
+    started = [event.episode_id for event in live.events if event.type is EventType.EPISODE_STARTED]
+    assert started == ["pick-7", "pick-7.2", "pick-7.3"]
+    live.monitor.reset()
+    assert live.monitor.report.episode_id == "episode-1"
+
+
+@pytest.mark.parametrize(
+    "name", ["pick-7", "pick-7.2", "two\nlines", "\x1b[31m", "\u202e", "x" * (LONGEST + 1)]
+)
+def test_a_name_that_cannot_be_changes_nothing(name: str) -> None:
+    live = Live("pick-7")
+    live.run(3.0)
+    live.stamp = 100.0
+    live.run(3.0)
+    before = live.monitor.report
+    with pytest.raises(EpisodeIdError, match="leave it empty"):
+        live.monitor.set_task("close the drawer", name)
+    assert live.monitor.report == before
+    live.monitor.set_task("close the drawer", "Grünes Auto 7")
+    assert live.monitor.report.episode_id == "Grünes Auto 7"
+
+
+def test_names_that_were_given_are_not_remembered_without_end() -> None:
+    ids = EpisodeIds()
+    for k in range(20_000):
+        ids.give(f"episode {k}")
+    ids.give("episode 0")
+    with pytest.raises(EpisodeIdError):
+        ids.give("episode 19999")

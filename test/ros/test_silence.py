@@ -1,0 +1,96 @@
+"""Silence of usable images, over DDS: whatever the reason, the state says STALE and one event says why."""
+
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from sensor_msgs.msg import Image
+from topreward_ros.msg import TaskEvent, TaskProgress
+
+from topreward_ros.nodes import qos
+from topreward_ros.nodes.conversions import time_message as header_stamp
+
+TASK = "open the drawer"
+STALE_TIMEOUT = 2.0
+
+
+def picture(stamp_ns: int, **fields: Any) -> Image:
+    message = Image(width=64, height=48, step=192, encoding="rgb8")
+    message.data = np.full(64 * 48 * 3, 90, np.uint8).tobytes()
+    message.header.stamp = header_stamp(stamp_ns)
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+def pictures(robot, until: Callable[[], bool], **fields: Any) -> float:
+    """Publish 20 pictures a second on `image` until something holds; returns how long that took [s]."""
+    stamp_ns = fields.pop("stamp_ns", None)
+    begun = time.monotonic()
+    while not until():
+        assert time.monotonic() - begun < 60.0, robot.said(robot.processes[0])
+        robot.camera.publish(picture(stamp_ns or time.time_ns(), **fields))
+        robot.spin(0.05)
+    return time.monotonic() - begun
+
+
+def state(robot) -> int:
+    return robot.states[-1].state if robot.states else TaskProgress.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"encoding": "hsv17"}, "hsv17"),
+        ({"stamp_ns": 1_700_000_000_000_000_000}, "out of line"),
+    ],
+)
+def test_images_that_cannot_be_used_are_silence(robot, fields: dict[str, Any], reason: str) -> None:
+    robot.start_monitor(task=TASK, stale_timeout=STALE_TIMEOUT, sample_rate=0.2, episode_timeout=6.0)
+    statuses: list[DiagnosticStatus] = []
+    robot.node.create_subscription(DiagnosticArray, "/diagnostics", lambda m: statuses.extend(m.status), 10)
+    pictures(robot, lambda: state(robot) == TaskProgress.RUNNING)
+    robot.spin(0.5)
+    pictures(robot, lambda: TaskEvent.STALE_IMAGES in robot.event_types(), **fields)
+    assert robot.event_types() == [TaskEvent.EPISODE_STARTED, TaskEvent.STALE_IMAGES]
+    assert reason in robot.events[-1].message
+    pictures(robot, lambda: state(robot) == TaskProgress.STALE, **fields)
+    pictures(robot, lambda: any(s.level == b"\x01" and reason in s.message for s in statuses), **fields)
+    pictures(robot, lambda: TaskEvent.EPISODE_ENDED in robot.event_types(), **fields)
+    assert robot.event_types()[2:] == [TaskEvent.TIMEOUT, TaskEvent.EPISODE_ENDED]
+    assert robot.said(robot.processes[0]).count("STALE_IMAGES") == 1
+    assert robot.rewards[-1].truncated
+
+
+def test_the_second_camera_that_falls_silent_is_silence(robot) -> None:
+    robot.start_monitor(
+        task=TASK, image_topics=["image", "wrist"], camera_layout="tile", stale_timeout=STALE_TIMEOUT
+    )
+    wrist = robot.node.create_publisher(Image, "wrist", qos.image_source())
+    robot.until(lambda: wrist.get_subscription_count() > 0, "the second camera is subscribed to")
+
+    def both_run() -> bool:
+        wrist.publish(picture(time.time_ns()))
+        return state(robot) == TaskProgress.RUNNING
+
+    pictures(robot, both_run)
+    pictures(robot, lambda: state(robot) == TaskProgress.STALE)
+    robot.until(lambda: TaskEvent.STALE_IMAGES in robot.event_types(), "the event")
+    assert "no image on /wrist" in robot.events[-1].message
+    pictures(robot, both_run)
+
+
+def test_a_monitor_that_was_stopped_does_not_blame_the_camera(robot) -> None:
+    monitor = robot.start_monitor(task=TASK, stale_timeout=STALE_TIMEOUT)
+    pictures(robot, lambda: state(robot) == TaskProgress.RUNNING)
+    monitor.send_signal(signal.SIGSTOP)
+    robot.spin(2 * STALE_TIMEOUT)
+    monitor.send_signal(signal.SIGCONT)
+    pictures(robot, lambda: "this process did not run for" in robot.said(monitor))
+    robot.settle()
+    assert TaskEvent.STALE_IMAGES not in robot.event_types()
+    robot.until(lambda: state(robot) == TaskProgress.STALE, "silence after that is the camera's")
