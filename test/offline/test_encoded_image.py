@@ -350,3 +350,16 @@ def test_samples_without_a_range_are_refused() -> None:
 def test_what_is_no_image(data: bytes, says: str) -> None:
     with pytest.raises(EncodedImageError, match=re.escape(says)):
         samples_of(data, "it")
+
+
+def test_what_libraries_say_of_damaged_images_is_not_on_standard_error(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """It is in the error that names the image."""
+    picture = np.random.default_rng(1).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    for suffix in (".bmp", ".tiff", ".gif"):
+        data = cv2.imencode(suffix, picture)[1].tobytes()
+        for length in (20, len(data) * 6 // 10):
+            with pytest.raises(EncodedImageError, match=r"^it "):
+                samples_of(data[:length], "it")
+    assert capfd.readouterr() == ("", "")

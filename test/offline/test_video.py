@@ -76,6 +76,22 @@ def test_stamps_are_the_files_own_where_they_increase():
     assert ms == pytest.approx([0, 40, 200, 300, 400, 500], abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("presented_s", "expected_ms"),
+    [
+        ([10.0, 10.1, 0.0, 10.3, 10.4], [0, 100, 200, 300, 400]),  # one that is wrong
+        ([10.0, 10.1, 0.0, 10.3, 0.1, 10.5], [0, 100, 200, 300, 400, 500]),  # two that are
+        ([10.0, 10.1, 5.0, 0.0, 10.4], [0, 100, 200, 300, 400]),  # and disagree
+        ([10.0, 10.1, 0.0, None, 0.2, 0.25], [0, 100, 200, 300, 400, 450]),  # a new count
+        ([10.0, 10.1, 3.0, 3.2, 3.3], [0, 100, 200, 400, 500]),
+        ([10.0, 10.1, 20.0, 10.3, 10.4], [0, 100, 10000, 10100, 10200]),  # forwards: may be a wait
+    ],
+)
+def test_a_new_count_begins_where_two_times_agree(presented_s: list[float | None], expected_ms: list[int]):
+    stamps = _Stamps(rate=10.0, use_file=True)
+    assert [stamps.next(value) / 1e6 for value in presented_s] == pytest.approx(expected_ms, abs=1e-4)
+
+
 def test_what_is_found_later_lasts_until_the_next_key_frame():
     log = _DamageLog()
     for k in range(20):

@@ -16,6 +16,7 @@ import av
 import numpy as np
 import pytest
 from av.video.stream import VideoStream
+from PIL import Image
 
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.offline import video_track
@@ -97,6 +98,7 @@ def read(path: Path, rate: float = 0.0) -> tuple[list[float], list[np.ndarray | 
     return times, pictures, video.damaged
 
 
+LARGE = {"b": "4000000"}  # bits per second
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "H.264 with B-frames": ("v.mp4", "libx264", {"options": {"bf": "3"}}),
     "H.264 with B-frames in AVI": ("v.avi", "libx264", {"options": {"bf": "3"}}),
@@ -113,6 +115,15 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ProRes with alpha": ("v.mov", "prores_ks", {"pixels": "yuva444p10le"}),
     "FFV1": ("v.mkv", "ffv1", {}),
     "FFV1 in RGB": ("v.mkv", "ffv1", {"pixels": "bgr0"}),
+    "PNG in MOV": ("v.mov", "png", {"pixels": "rgb24"}),
+    "APNG": ("v.apng", "apng", {"pixels": "rgb24"}),
+    "APNG by the name of a picture": ("v.png", "apng", {"pixels": "rgb24", "form": "apng"}),
+    "WMV": ("v.wmv", "wmv2", {"options": LARGE}),
+    "FLV": ("v.flv", "flv", {"options": LARGE}),
+    "H.264 in FLV": ("v.flv", "libx264", {"options": {"bf": "3"}}),
+    "H.264 in 3GP": ("v.3gp", "libx264", {}),
+    "MPEG-2 in MXF": ("v.mxf", "mpeg2video", {"options": LARGE, "rate": 25}),
+    "YUV4MPEG": ("v.y4m", "rawvideo", {"form": "yuv4mpegpipe"}),
 }
 
 
@@ -122,7 +133,8 @@ def test_every_frame_at_its_time_and_in_its_colours(
 ) -> None:
     path = write(tmp_path / name, counted(), codec, **more)
     times, pictures, damaged = read(path)
-    assert times == pytest.approx([k / 10 for k in range(12)], abs=1e-3)
+    rate = more.get("rate", 10)
+    assert times == pytest.approx([k / rate for k in range(12)], abs=1e-3)
     assert [number_of(rgb) for rgb in pictures if rgb is not None] == list(range(12))
     colours = pictures[6][[12, 12, 44], [10, 54, 54]].astype(int)
     # a GIF has few colours, others lose a little
@@ -132,7 +144,53 @@ def test_every_frame_at_its_time_and_in_its_colours(
     assert pictures[0].dtype == np.uint8 and pictures[0].flags.c_contiguous
     assert not damaged
     info = open_video(path).info
-    assert info.rate == pytest.approx(10) and (info.width, info.height) == (64, 48) and not info.notes
+    assert info.rate == pytest.approx(rate) and (info.width, info.height) == (64, 48) and not info.notes
+
+
+@pytest.mark.parametrize("b_frames", [0, 3])
+def test_avi_whose_clock_ticks_faster_than_its_frames(tmp_path: Path, b_frames: int) -> None:
+    """H.264 that was copied into an AVI often has two ticks per frame, and this one has a hundred."""
+    times_ms = [100 * k for k in range(12)]
+    if not b_frames:
+        times_ms[7] += 40
+    path = write(tmp_path / "v.avi", counted(), times_ms=times_ms, options={"bf": str(b_frames)})
+    times, pictures, damaged = read(path)
+    assert times == pytest.approx([t / 1000 for t in times_ms])
+    assert [number_of(rgb) for rgb in pictures if rgb is not None] == list(range(12))
+    assert not damaged
+    info = open_video(path).info
+    if b_frames:
+        assert (info.rate, info.frame_count) == (pytest.approx(10), pytest.approx(12, abs=1))
+
+
+def test_picture_that_is_shown_on_is_shown_on(tmp_path: Path) -> None:
+    """Theora holds an empty packet where a picture does not change."""
+    path = (
+        Path(__file__).parents[1] / "data" / "held_pictures.ogv"
+    )  # four, held for three frames and the last for two
+    times, pictures, damaged = read(path)
+    assert times == pytest.approx([k / 10 for k in range(11)])
+    assert [number_of(rgb) for rgb in pictures if rgb is not None] == [4 * (k // 3) for k in range(11)]
+    assert not damaged
+    short = tmp_path / "v.ogv"
+    short.write_bytes(path.read_bytes()[:-20])
+    assert "breaks off" in str(read(short)[2])
+
+
+def test_multipart_stream_ends_with_a_boundary(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.mpjpeg", counted(), "mjpeg", pixels="yuvj420p", form="mpjpeg")
+    times, pictures, damaged = read(path, rate=10.0)
+    assert len(times) == 12 and all(rgb is not None for rgb in pictures) and not damaged
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + data[len(data) // 2 + 1500 :])
+    assert read(path, rate=10.0)[2]
+
+
+def test_animated_webp_is_refused(tmp_path: Path) -> None:
+    images = [Image.fromarray(rgb) for rgb in counted(3)]
+    images[0].save(tmp_path / "v.webp", save_all=True, append_images=images[1:], duration=100)
+    with pytest.raises(VideoError, match=r"v\.webp is an animated WebP, .*convert it"):
+        open_video(tmp_path / "v.webp")
 
 
 @pytest.mark.parametrize("size", [(63, 47), (1, 1), (2, 3), (17, 16)])
@@ -537,6 +595,85 @@ def test_what_a_decoder_only_logs(tmp_path: Path, name: str, codec: str, pixels:
     assert damaged and 0.3 <= damaged[0].time_s <= 0.6
 
 
+#: Formats whose lost packets FFmpeg passes over; key frames stand at every tenth frame.
+PACKED: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "GIF": ("v.gif", "gif", {"pixels": "rgb8"}),
+    "APNG": ("v.apng", "apng", {"pixels": "rgb24"}),
+    "WMV": ("v.wmv", "wmv2", {"options": LARGE | {"g": "10"}}),
+    "FLV": ("v.flv", "flv", {"options": LARGE | {"g": "10"}}),
+    "MXF": ("v.mxf", "mpeg2video", {"options": LARGE | {"g": "10"}, "rate": 25}),
+    "MP4 in fragments": (
+        "v.mp4",
+        "libx264",
+        {"options": {"g": "10", "bf": "0"}, "movflags": "frag_keyframe+empty_moov"},
+    ),
+    "YUV4MPEG": ("v.y4m", "rawvideo", {"form": "yuv4mpegpipe"}),
+    "JPEGs": ("v.mjpeg", "mjpeg", {"pixels": "yuvj420p", "options": {"q:v": "2"}}),
+}
+
+
+@pytest.mark.parametrize("how", ["zeroed", "left out"])
+@pytest.mark.parametrize(("name", "codec", "more"), PACKED.values(), ids=PACKED)
+def test_packets_that_were_lost_are_told(
+    tmp_path: Path, name: str, codec: str, more: dict[str, Any], how: str
+) -> None:
+    """From half a packet on, and for three packets."""
+    path = write(tmp_path / name, [busy(k) for k in range(40)], codec, **more)
+    rate = 10.0 if name.endswith("mjpeg") else 0.0
+    whole, pictures, damaged = read(path, rate)
+    assert len(whole) == 40 and all(rgb is not None for rgb in pictures) and not damaged
+    places = sizes_and_places(path)
+    begin, end = (at + size // 2 for at, size in (places[17], places[20]))
+    end += 7  # else three raw frames would be missing, which nothing tells
+    data = path.read_bytes()
+    path.write_bytes(data[:begin] + bytes(end - begin if how == "zeroed" else 0) + data[end:])
+    for _ in range(2):
+        times, _, damaged = read(path, rate)
+        assert len(times) < 40 and damaged
+        if name != "v.y4m" or how == "zeroed":  # raw frames that were moved look like others
+            assert any(whole[14] <= place.time_s <= whole[21] for place in damaged), damaged
+
+
+@pytest.mark.parametrize("name", ["GIF", "APNG"])
+def test_zeros_between_two_pictures_are_told(tmp_path: Path, name: str) -> None:
+    """FFmpeg takes them for the end."""
+    name, codec, more = PACKED[name]
+    path = write(tmp_path / name, [busy(k) for k in range(20)], codec, **more)
+    places = sizes_and_places(path)
+    data = bytearray(path.read_bytes())
+    (begin, _), (end, _) = places[10], places[12]
+    data[begin:end] = bytes(end - begin)
+    path.write_bytes(data)
+    times, _, damaged = read(path)
+    assert len(times) in (9, 10) and damaged  # FFmpeg drops the picture before zeros in an APNG
+    assert {place.time_s for place in damaged} == {times[-1]}
+
+
+@pytest.mark.parametrize("is_aligned", [False, True])
+def test_packets_cut_out_of_a_wmv_are_told(tmp_path: Path, is_aligned: bool) -> None:
+    """Where whole packets are missing, the numbers of the pictures tell."""
+    path = write(tmp_path / "v.wmv", [busy(k) for k in range(40)], "wmv2", options=LARGE | {"g": "10"})
+    data = path.read_bytes()
+    begin = sizes_and_places(path)[14][0]
+    end = begin + 5 * 3200 + (0 if is_aligned else 100)
+    path.write_bytes(data[:begin] + data[end:])
+    _, _, damaged = read(path)
+    assert any(1.0 <= place.time_s <= 1.6 and place.until_s < 2.0 for place in damaged)
+
+
+def test_times_of_a_wmv_may_jump(tmp_path: Path) -> None:
+    times_ms = [0, 33, 66, 1000, 1033, 9000, 9033]
+    times, _, damaged = read(write(tmp_path / "v.wmv", counted(7), "wmv2", times_ms=times_ms))
+    assert times == pytest.approx([t / 1000 for t in times_ms], abs=2e-3) and not damaged
+
+
+def test_second_recording_in_an_flv_is_not_passed_over(tmp_path: Path) -> None:
+    data = write(tmp_path / "v.flv", counted(), "flv").read_bytes()
+    (tmp_path / "v.flv").write_bytes(data + data)
+    times, _, (place,) = read(tmp_path / "v.flv")
+    assert len(times) == 12 and place.time_s == times[-1] and "second recording" in str(place)
+
+
 def test_hole_in_a_matroska_file_is_told(tmp_path: Path) -> None:
     """By FFmpeg's log alone."""
     moving = [
@@ -565,6 +702,17 @@ def test_two_recordings_in_one_file_go_on(tmp_path: Path) -> None:
     assert len(times) == 24
     assert np.diff(times[:12]) == pytest.approx(0.1)
     assert np.diff(times[13:]) == pytest.approx(0.2)
+
+
+def test_damage_of_one_recording_is_not_that_of_the_next(tmp_path: Path) -> None:
+    """Their clocks agree, and the first one is cut off."""
+    data = write(tmp_path / "v.ts", [busy(k) for k in range(12)]).read_bytes()
+    (tmp_path / "v.ts").write_bytes(data[:-188] + data)
+    _, pictures, damaged = read(tmp_path / "v.ts")
+    assert len(pictures) == 24
+    lost = [k for k, rgb in enumerate(pictures) if rgb is None]
+    assert lost and set(lost) <= {10, 11}
+    assert sum(place.frames for place in damaged) == len(lost)
 
 
 @pytest.mark.parametrize(("stage", "closing"), [("open", 1), ("open", 2), ("plot", 1)])

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 import zlib
 
 import cv2
@@ -39,6 +40,11 @@ _READ_AHEAD = 16  # bytes that the decoder may have read before it knows that th
 _MAX_ZEROS = 32  # bytes of zeros that a scan may have in a row: the signs of more than 80 coefficients
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")  # leaves out stuffed bytes and restarts
 _MAX_END_MARKERS = 8  # of how many places that look like the end of a JPEG the stray bytes are looked for
+
+
+# What the libraries have to say of an image comes as `EncodedImageError`, and not as lines on standard error.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 
 class EncodedImageError(UserError):
@@ -80,6 +86,17 @@ def samples_of(data: bytes, name: str) -> np.ndarray:
             f"{name} holds {picture.dtype} samples, which have no fixed range; save it with 8 or 16 bits"
         )
     return picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def is_zeroed_jpeg(data: bytes) -> bool:
+    """Whether zeros stand in a JPEG where its picture should, which a decoder says nothing about."""
+    if not _has_zeroed_scan(data):
+        return False
+    try:
+        _checked_jpeg(data, "")  # zeros that fill up its end are none of the picture's
+    except EncodedImageError:
+        return True
+    return False
 
 
 def rgb8_of(samples: np.ndarray) -> np.ndarray:

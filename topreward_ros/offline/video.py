@@ -40,7 +40,8 @@ _KINDS = (
     (stat.S_ISSOCK, "a socket"),
 )
 _LONGEST_REASON = 200  # characters
-_BACKWARDS_NS = NS_PER_S  # a time that goes back by more begins a new count: two recordings in one file
+#: Two times in a row that go back by more begin a new count: two recordings in one file.
+_BACKWARDS_NS = NS_PER_S
 
 
 class VideoError(UserError):
@@ -193,7 +194,7 @@ class _File(Video):
                 self._complaints = track.complaints()
             for reason, packets, at_s in self._complaints:
                 time_s = stamps.of(at_s, packets) / NS_PER_S
-                log.add_past(time_s, f"the file is damaged: {reason}")
+                log.add_past(time_s, reason)
         finally:
             track.close()
 
@@ -251,6 +252,7 @@ class _Stamps:
         self._use_file = use_file
         self._count = 0
         self._first_s = 0.0
+        self._back: tuple[float, int] | None = None  # a time that went back, and its stamp; or it was wrong
         self.last = -1  #: stamp of the newest frame [ns]; -1 before the first
 
     def next(self, presented_s: float | None) -> int:
@@ -266,8 +268,15 @@ class _Stamps:
             self._first_s, stamp = presented_s, 0
         else:
             stamp = round((presented_s - self._first_s) * 1e9)
-            if stamp < self.last - _BACKWARDS_NS:
-                self._first_s = presented_s - after / NS_PER_S
+            if stamp >= self.last - _BACKWARDS_NS:
+                self._back = None
+            elif self._back is not None and presented_s > self._back[0]:
+                presented_before_s, stamp_before = self._back
+                self._first_s = presented_before_s - stamp_before / NS_PER_S
+                self._back = None
+                stamp = round((presented_s - self._first_s) * 1e9)
+            else:
+                self._back = presented_s, after
         self.last = stamp if stamp > self.last else after
         return self.last
 

@@ -8,6 +8,9 @@ is taken for a pattern, a device or an address.
 from __future__ import annotations
 
 import logging
+import re
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -29,6 +32,8 @@ from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 from av.video.stream import VideoStream
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.offline.encoded_image import is_zeroed_jpeg
+from topreward_ros.offline.video_structure import faults_of
 
 #: Called for each damage with what happened and how many frames were lost by it; 0: not known.
 Report = Callable[[str, int], None]
@@ -48,7 +53,14 @@ _HDR_CURVES = frozenset((16, 18))
 _STRICT = frozenset(("mjpeg",))
 #: Codes whose decoder only logs what it finds damaged. They are decoded in this thread, to see it.
 _TOLD_IN_LOG = frozenset(("ffv1", "gif"))
-_GIF_TRAILER = b";"  # GIF89a, section 27
+#: Codes in which an empty packet repeats the frame before (Theora, 7.1). They are decoded in this thread,
+#: so that this is the newest one.
+_REPEATING = frozenset(("theora",))
+_LONGEST_DELAY = 64  # packets, at least, that a decoder may take before it gives the frame of the first
+_FRAMES_ALONE = frozenset(("dv", "yuv4mpegpipe"))  # formats that hold frames of one size and nothing else
+#: What may follow the last part of a multipart stream (RFC 2046, 5.1.1).
+_LONGEST_BOUNDARY = 100
+_LAST_BOUNDARY = re.compile(rb"\s*--[^\r\n]*\s*")
 _SETTLING_S = 0.01  # for decoder threads that are just writing to the log, see `_errors_of`
 
 # Titles in an old encoding must not prevent reading. From 19 on PyAV sees to it, and has no argument for it.
@@ -77,7 +89,8 @@ class Track:
             self.notes: list[str] = []  #: what the user should know about how the file is read
             self._stream = self._choose()
             self._reformatter = VideoReformatter()  # a new one for each frame would take longer than its work
-            self._damaged_times: set[int] = set()  # of packets that are known to be damaged
+            self._damaged_times: dict[int, int] = {}  # of packets that are damaged, and their numbers
+            self._count = 0  # of packets
         except BaseException:
             self.close()
             raise
@@ -116,7 +129,7 @@ class Track:
             )
         if best.codec_context.name in _STRICT:
             best.codec_context.options = {"err_detect": "explode"}
-        best.thread_type = "NONE" if best.codec_context.name in _TOLD_IN_LOG else "AUTO"
+        best.thread_type = "NONE" if best.codec_context.name in _TOLD_IN_LOG | _REPEATING else "AUTO"
         return best
 
     @property
@@ -132,20 +145,29 @@ class Track:
 
     @property
     def rate(self) -> float:
-        """Frames per second [Hz] as the file states them, 0 where it states none. FFmpeg would assume 25."""
+        """Frames per second [Hz] as the file states them, 0 where it states none. FFmpeg would assume 25.
+
+        What AVI and DV state may be how often their clock ticks, so that their frames are asked.
+        """
         if self.has_times:
+            if self._is_avi or self._stream.average_rate == 1 / (self._stream.time_base or 1):
+                return float(self._stream.guessed_rate or self._stream.average_rate or 0)
             return float(self._stream.average_rate or self._stream.guessed_rate or 0)
         return float(self._stream.codec_context.framerate or 0)
 
     @property
     def frame_count(self) -> int:
         """Number of frames that the file states, or what follows from its length; 0 where unknown."""
-        return self._stream.frames or round(self._stated_s() * self.rate)
+        frames = 0 if self._is_avi else self._stream.frames  # an AVI states ticks
+        return frames or round(self._stated_s() * self.rate)
 
     def _stated_s(self) -> float:
         """Length [s] that the file states; 0 where it states none."""
         assert self._container is not None
         duration, unit = self._stream.duration, self._stream.time_base
+        if self._is_avi and duration is not None:
+            # FFmpeg fits the length to what is there, and keeps the count
+            duration = max(duration, self._stream.frames)
         if duration is not None and unit is not None:
             return float(duration * unit)
         return (self._container.duration or 0) / av.time_base
@@ -155,9 +177,17 @@ class Track:
 
         Calls ``report`` where frames were lost. A frame may be damaged, see `is_damaged`.
         """
-        # AVI has no presentation times; its decoding times count the frames in the order they are shown
         assert self._container is not None
+        repeats = self._stream.codec_context.name in _REPEATING
+        order = _AviOrder() if self._is_avi else None
+        shown: VideoFrame | None = None
         for packet in self._packets(report):
+            if order is not None and packet is not None:
+                order.note(packet)
+            if repeats and packet is not None and not packet.size and packet.pts is not None:
+                if shown is not None:
+                    yield self._seconds(packet.pts), shown
+                continue
             try:
                 frames, errors = self._decoded(packet)
             except av.FFmpegError as error:
@@ -165,44 +195,58 @@ class Track:
                     report("cannot be decoded", 1)
                 continue
             for frame in frames:
+                if shown is not None and shown.pts is not None:  # a later frame may have the same time
+                    self._damaged_times.pop(shown.pts, None)
                 if errors and frame.pts is not None:
-                    self._damaged_times.add(frame.pts)
+                    self._damaged_times[frame.pts] = self._count
                 assert isinstance(frame, VideoFrame)
-                time, unit = (frame.dts if self._is_avi else frame.pts), frame.time_base
-                if not self.has_times or time is None or unit is None:
-                    yield None, frame
-                else:
-                    yield float(time * unit), frame
+                shown = frame
+                yield self._seconds(order.time_of(frame) if order is not None else frame.pts), frame
 
-    def _decoded(self, packet: Packet[VideoStream]) -> tuple[list[VideoFrame], list[str]]:
-        """The frames of a packet, and the errors that are seen in the log alone."""
+    def _seconds(self, time: int | None) -> float | None:
+        unit = self._stream.time_base
+        return None if not self.has_times or time is None or unit is None else float(time * unit)
+
+    def _decoded(self, packet: Packet[VideoStream] | None) -> tuple[list[VideoFrame], list[str]]:
+        """The frames of a packet, or the last ones (None), and the errors that are seen in the log alone."""
         code = self._stream.codec_context.name
         if code not in _TOLD_IN_LOG:
-            return packet.decode(), []
+            return self._stream.decode(packet), []
         with _errors_of(code) as errors:
-            return packet.decode(), errors()
+            return self._stream.decode(packet), errors()
 
-    def _packets(self, report: Report) -> Iterator[Packet[VideoStream]]:
-        """The packets of the track. Reports an end that comes early."""
+    def _packets(self, report: Report) -> Iterator[Packet[VideoStream] | None]:
+        """The packets of the track, and None after the last where an error ends the file.
+
+        Reports an end that comes early.
+        """
         assert self._container is not None
         packets = self._container.demux(self._stream)
-        first, end = None, 0
+        is_jpeg = self._stream.codec_context.name == "mjpeg"
+        first, end, end_byte = None, 0, 0
         while True:
             try:
                 packet = next(packets, None)
             except (av.FFmpegError, OSError) as error:
-                report(f"the rest of the file cannot be read: {error.strerror or error}", 0)
+                yield None
+                if not self._is_at_end_of_parts(end_byte):
+                    report(f"the rest of the file cannot be read: {error.strerror or error}", 0)
                 packet = None
             if packet is None:
                 break
+            self._count += 1
+            end_byte = max(end_byte, (packet.pos or 0) + packet.size)
             if packet.pts is not None:
-                if packet.is_corrupt:
-                    self._damaged_times.add(packet.pts)
+                if packet.is_corrupt or (is_jpeg and is_zeroed_jpeg(bytes(packet))):
+                    self._forget()
+                    self._damaged_times[packet.pts] = self._count
+                elif not self._count % _LONGEST_DELAY:
+                    self._forget()
                 first = packet.pts if first is None else min(first, packet.pts)
                 end = max(end, packet.pts + (packet.duration or 0))
             yield packet
-        if self._is_cut_off():
-            report("the file breaks off here", 0)
+        if self._container.format.name in _FRAMES_ALONE and end_byte != self._file.seek(0, SEEK_END):
+            report("the file breaks off here or has lost a part before", 0)
         stream = self._stream
         if first is None or not stream.duration or not stream.time_base or not self.has_times:
             return
@@ -210,19 +254,20 @@ class Track:
         reached = float(max(end - first, end - (stream.start_time or 0)) * stream.time_base)
         stated = self._stated_s()
         period = 1 / self.rate if self.rate else 0.0
-        if self._is_avi:  # FFmpeg fits the length to what is there, and keeps the count
-            stated = max(stated, stream.frames * period)
         if reached < stated - max(_END_TOLERANCE_S, _END_TOLERANCE * stated, 2 * period):
             report(f"the file ends after {reached:.2f} s of the {stated:.2f} s that it states", 0)
 
     def complaints(self) -> list[tuple[str, int, float | None]]:
-        """What FFmpeg complains of when it takes the file apart: its text, how many packets came before, and
-        the time [s] of the newest of them.
+        """What is wrong with the file around its packets, as FFmpeg and `faults_of` have it.
 
-        For this the file is read once more, without decoding. FFmpeg has no other way than its log of
-        telling, for example, that a Matroska file holds a hole; `_errors_of` says why not while it decodes.
+        A text, how many packets came before, and the time [s] of the newest of them. For this the file is
+        read once more, without decoding. FFmpeg has no other way than its log of telling, for example, that
+        a Matroska file holds a hole; `_errors_of` says why not while it decodes.
         """
         complaints: list[tuple[str, int, float | None]] = []
+        with self._path.open("rb") as blocks:
+            assert self._container is not None
+            faults = deque(faults_of(blocks, self._container.format.name))
         with self._path.open("rb", buffering=0) as file, _open(file, self._path.suffix) as container:
             stream = container.streams.video[self._number]
             count, newest = 0, None
@@ -235,23 +280,27 @@ class Track:
                     except (av.FFmpegError, OSError):  # `_packets` tells of it
                         packet = None
                     time_s = None if newest is None else float(newest * (stream.time_base or 0))
-                    complaints += [(text, count, time_s) for text in errors()]
+                    complaints += [(f"the file is damaged: {text}", count, time_s) for text in errors()]
+                    while faults and (packet is None or (packet.pos or 0) >= faults[0][0]):
+                        complaints.append((faults.popleft()[1], count, time_s))
                     if packet is None:
                         return complaints
                     count += packet.size > 0
                     time = packet.dts if self._is_avi else packet.pts
                     newest = newest if time is None else max(time, time if newest is None else newest)
 
-    def _is_cut_off(self) -> bool:
-        """Whether the end of the file is missing by the file's own structure, which FFmpeg does not check."""
+    def _forget(self) -> None:
+        """Forget the times of damaged packets whose frames will not come any more."""
+        oldest = self._count - _LONGEST_DELAY
+        self._damaged_times = {time: k for time, k in self._damaged_times.items() if k > oldest}
+
+    def _is_at_end_of_parts(self, end: int) -> bool:
+        """Whether all parts of a multipart stream were read: FFmpeg seeks one after the last boundary."""
         assert self._container is not None
-        size = self._file.seek(0, SEEK_END)
-        if self._container.format.name == "gif":
-            self._file.seek(max(0, size - 1))
-            return self._file.read(1) != _GIF_TRAILER
-        if "mp4" in self._container.format.name.split(","):
-            return any(end > size for end in _ends_of_boxes(self._file))
-        return False
+        if self._container.format.name != "mpjpeg":
+            return False
+        self._file.seek(end)
+        return _LAST_BOUNDARY.fullmatch(self._file.read(_LONGEST_BOUNDARY)) is not None
 
     def is_damaged(self, frame: VideoFrame) -> bool:
         """Whether a part of the frame is missing, which the decoder has guessed."""
@@ -290,28 +339,43 @@ def _open(file: BinaryIO, suffix: str) -> InputContainer:
     name = container.format.name
     if name in _NOT_VIDEOS or name.endswith("_pipe"):
         container.close()
+        if _is_animated_webp(file):
+            raise TrackError("is an animated WebP, which FFmpeg cannot read; convert it to MP4 or GIF")
         if name == "image2" or name.endswith("_pipe"):
             raise TrackError("is a picture and not a video; put pictures into a folder and name that")
         raise TrackError(f"is not a video but a list or text ({name}); name the video file itself")
     return container
 
 
-def _ends_of_boxes(file: BinaryIO) -> Iterator[int]:
-    """Where the boxes of an MP4 file that hold the video end (ISO/IEC 14496-12, 4.2)."""
-    start = 0
-    while True:
-        file.seek(start)
-        head = file.read(16)
-        if len(head) < 8:
-            return
-        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-        if length == 1:
-            length = int.from_bytes(head[8:], "big")
-        if length < 8:  # 0: up to the end of the file
-            return
-        start += length
-        if kind in (b"mdat", b"moov", b"moof"):
-            yield start
+def _is_animated_webp(file: BinaryIO) -> bool:
+    """By the flag of the extended header (RFC 9649, 2.7.1)."""
+    file.seek(0)
+    head = file.read(21)
+    return len(head) == 21 and head[8:16] == b"WEBPVP8X" and bool(head[20] & 2)
+
+
+class _AviOrder:
+    """Times of the frames of an AVI, which has no presentation times: its decoding times count the frames in
+    the order they are shown."""
+
+    def __init__(self) -> None:
+        self._times: list[int] = []
+        self._delay: int | None = None  # how many packets later the decoder has said a frame is
+        self._next = 0
+
+    def note(self, packet: Packet[VideoStream]) -> None:
+        if packet.size and packet.dts is not None:
+            self._times.append(packet.dts)
+
+    def time_of(self, frame: VideoFrame) -> int | None:
+        """Time of the next frame. Towards the end the decoder gives none."""
+        if frame.dts is not None:
+            at = bisect_left(self._times, frame.dts)
+            self._delay = at if self._delay is None else self._delay
+            self._next = max(0, at - self._delay)
+        time = self._times[self._next] if self._next < len(self._times) else None
+        self._next += 1
+        return time
 
 
 class _Bytes:
