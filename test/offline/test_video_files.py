@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from PIL import Image
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.offline import video_track
 from topreward_ros.offline.video import Damage, FrameError, VideoError, open_video
+from topreward_ros.offline.video_structure import faults_of
 from topreward_ros.views import curve_plot
 
 Setup = Callable[[VideoStream], None]
@@ -771,3 +773,18 @@ def test_title_in_an_old_encoding(tmp_path: Path) -> None:
     assert b"Zug xyz" in data
     path.write_bytes(data.replace(b"Zug xyz", b"Zug \xfc\xff\xfe"))
     assert len(read(path)[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("GIF", "gif"), ("APNG", "apng"), ("WMV", "asf"), ("FLV", "flv"), ("MXF", "mxf")]
+)
+def test_structure_of_any_bytes_is_walked_to_an_end(tmp_path: Path, name: str, form: str) -> None:
+    """Lengths and flags that are wrong lead to no place outside the file, and to no error."""
+    name, codec, more = PACKED[name]
+    data = write(tmp_path / name, counted(3), codec, **more).read_bytes()
+    assert not faults_of(io.BytesIO(data), form)
+    for at in range(0, min(len(data), 300)):
+        for value in (b"\0", b"\x7f", b"\xff"):
+            broken = data[:at] + 8 * value + data[at + 8 :]
+            places = [place for place, _ in faults_of(io.BytesIO(broken), form)]
+            assert places == sorted(places) and all(0 <= place <= len(broken) for place in places)

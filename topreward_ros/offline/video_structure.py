@@ -19,6 +19,7 @@ _CUT_OFF = "the file breaks off here"
 _LOST = "the file is damaged: a part of it is missing or overwritten"
 _LONGEST_CHUNK = 1 << 28  # bytes of an APNG chunk that are looked at; no frame is larger
 _LONGEST_PAGE = 27 + 255 + 255 * 255  # bytes of a page of Ogg
+_SHORTEST_PACKET = 32  # bytes of a packet of ASF with anything in it
 _SEARCHED = 1 << 20  # bytes that are searched at once for where a structure goes on
 
 
@@ -150,7 +151,7 @@ _MXF_KEY = b"\x06\x0e\x2b\x34"  # how the universal labels of SMPTE begin
 def _mxf(file: BinaryIO, size: int) -> Iterator[Fault]:
     """Keys, lengths and values (SMPTE ST 379-1; lengths as in ST 336)."""
     start = max(0, _find(file, _MXF_KEY, 0))
-    while len(head := _at(file, start, 25)) >= 17:
+    while start < size and len(head := _at(file, start, 25)) >= 17:
         if not head.startswith(_MXF_KEY):
             if (found := _find(file, _MXF_KEY, start)) < 0:  # what was appended
                 return
@@ -170,14 +171,14 @@ _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")  # of the Data Obj
 
 def _asf(file: BinaryIO, size: int) -> Iterator[Fault]:
     """Packets and the parts of media objects in them (ASF 01.20.05, 3.2, 5 and 5.2)."""
-    header = _at(file, 0, int.from_bytes(_at(file, 16, 8), "little"))
+    header = _at(file, 0, min(size, int.from_bytes(_at(file, 16, 8), "little")))
     at = header.find(_ASF_FILE)
     data = len(header)
-    if at < 0 or _at(file, data, 16) != _ASF_DATA:
+    if at < 0 or at + 104 > data or _at(file, data, 16) != _ASF_DATA:
         return
     stated, is_broadcast = int.from_bytes(header[at + 56 : at + 64], "little"), header[at + 88] & 1
     length = int.from_bytes(header[at + 92 : at + 96], "little")
-    if not length or length != int.from_bytes(header[at + 96 : at + 100], "little"):
+    if length < _SHORTEST_PACKET or length != int.from_bytes(header[at + 96 : at + 100], "little"):
         return
     start, end = data + 50, size
     if stated and not is_broadcast:
