@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from topreward_ros.offline.image_names import in_order
+from topreward_ros.offline.image_names import SeveralStreamsError, in_order
 
 
 def stamps(
@@ -32,6 +32,34 @@ CERTAIN = {
     "digits of other scripts": ["f\u0661", "f\u0662", "f\u0661\u0660"],
     "upper and lower case": ["IMG_1", "img_2", "IMG_3"],
     "sizes": ["9x480", "10x480"],
+    "days first": ["30-12-2025", "31-12-2025", "01-01-2026"],
+    "days first with times": ["31.12.2025 23.59.58", "31.12.2025 23.59.59", "01.01.2026 00.00.01"],
+    "months first": ["12-30-2025", "12-31-2025", "01-01-2026"],
+    "days first without separators": ["31122025_235959", "01012026_000001"],
+    "days first, short years": ["31-12-25_23-59-59", "01-01-26_00-00-01"],
+    "years first, short": ["25-12-31_23-59-59", "26-01-01_00-00-01"],
+    "names of months": ["31-Dec-2025", "01-Jan-2026", "Jan 2, 2026", "2026-Jan-03"],
+    "twelve hours": [f"2026-01-01 at {t}" for t in ("11.59.58 AM", "12.00.01 PM", "1.00.02 PM")],
+    "decimal commas": ["12,05", "12,5", "13", "13,25"],
+    "thousands": ["999", "1,000", "1,001", "10,000"],
+    "small times as Python writes them": ["0.0", "1e-05", "0.0001", "0.25"],
+    "large times as C writes them": ["9.5e+08", "1.7e+09"],
+    "a dash behind a letter": [f"take1e-{k:02}" for k in range(12)],
+    "spaces at the end": ["img 1 ", "img  2", "img 10 "],
+    "ROS image_saver": [f"frame{k:04}" for k in range(12)],
+    "seconds and nanoseconds": [f"{t // 10**9}.{t % 10**9:09}" for t in stamps()],
+    "camera, seconds and nanoseconds": [f"cam_{t // 10**9}_{t % 10**9:09}" for t in stamps()],
+    "nanoseconds": [f"{t}" for t in stamps()],
+    "LeRobot": [f"frame_{k:06}" for k in range(12)],
+    "BridgeData": [f"im_{k}" for k in range(12)],
+    "one camera with its number": [f"camera1_image_{k}" for k in range(12)],
+    "a camera's counter": [f"camera_{k}" for k in range(12)],
+    "GoPro": ["G0019998", "G0019999", "G0020000"],
+    "phone": ["IMG_20251231_235959", "IMG_20260101_000000"],
+    "times of day": [f"{k // 3600:02}-{k // 60 % 60:02}-{k % 60:02}" for k in range(43190, 43300)],
+    "two images of a second": ["12-30-05_001", "12-30-05_998"],
+    "eight digits": [f"{k:08}" for k in range(1_011_990, 1_012_010)],
+    "episodes": [f"episode_{k // 9}_frame_{k % 9}" for k in range(20)],
 }
 
 
@@ -49,7 +77,24 @@ UNCERTAIN = {
     "hexadecimal": ([f"{k:04x}.png" for k in range(7, 30)], "read as hexadecimal numbers, from 0007.png"),
     "no numbers": (["first.png", "last.png", "middle.png"], "alphabetical order"),
     "a stray picture": ([f"{k:03}.png" for k in range(9)] + ["mask.png"], "such as 000.png and mask.png"),
-    "two cameras": (["left_1.png", "left_2.png", "right_1.png", "right_2.png"], "a folder of its own"),
+    "two cameras": (["left_1.png", "left_2.png", "right_3.png", "right_4.png"], "a folder of its own"),
+    "a counter that starts again": (
+        ["DSC_9998.png", "DSC_9999.png", "DSC_0001.png", "DSC_0002.png"],
+        "DSC_9999.png comes before DSC_0001.png",
+    ),
+    "one with lost images": (["990.png", "995.png", "000.png", "005.png"], "995.png comes before 000.png"),
+    "one of 16 bits": (["65534.png", "65535.png", "0.png", "1.png"], "65535.png comes before 0.png"),
+    "one and strays": (["a.png", "DSC_9999.png", "DSC_0001.png", "DSC_0002.png"], "taken to have started"),
+    "two recordings": (
+        ["DSC_0001.png", "DSC_0002.png", "DSC_9000.png", "DSC_9001.png"],
+        "between DSC_0002.png and DSC_9000.png the numbers jump",
+    ),
+    "day or month first": (
+        ["03-04-2025.png", "04-04-2025.png", "03-05-2025.png"],
+        "such as 03-04-2025 are read day first",
+    ),
+    "day and month first": (["03-04-2025.png", "05-14-2025.png", "31-04-2025.png"], "neither all day"),
+    "powers of ten": (["1e-3.png", "2e-3.png", "1e-2.png"], "read as powers of ten"),
     "one number twice": (["1.jpg", "1.png", "2.png"], "1.jpg and 1.png have the same number"),
     "zeros in front or not": (["1.png", "01.png", "2.png"], "have the same number"),
     "a dash everywhere": (["frame_-1.png", "frame_-2.png", "frame_-3.png"], "not taken for a minus"),
@@ -60,7 +105,23 @@ UNCERTAIN = {
 def test_what_is_a_guess_is_said(names: list[str], says: str) -> None:
     ordered, notes = in_order(random.Random(7).sample(names, len(names)))
     assert ordered == names or says.endswith("same number")
-    assert len(notes) == 1 and says in notes[0]
+    assert len(notes) == 1 + ("a.png" in names) and says in notes[0]
+
+
+STREAMS = {
+    "depth and colour": ["depth_1.png", "depth_2.png", "rgb_1.png", "rgb_2.png"],
+    "with their own stamps": ["depth_7.1.png", "depth_7.2.png", "rgb_7.15.png", "rgb_7.25.png"],
+    "by their last word": ["0.left.png", "0.right.png", "1.left.png", "1.right.png"],
+    "by their suffix": ["1.jpg", "1.png", "2.jpg", "2.png"],
+    "numbered cameras": ["cam0_0001.png", "cam0_0002.png", "cam1_0001.png", "cam1_0002.png"],
+    "cameras behind": ["0001_Camera 1.png", "0001_Camera 2.png", "0002_Camera 1.png", "0002_Camera 2.png"],
+}
+
+
+@pytest.mark.parametrize("names", STREAMS.values(), ids=STREAMS)
+def test_streams_side_by_side_are_refused(names: list[str]) -> None:
+    with pytest.raises(SeveralStreamsError, match=f"such as {names[0]} and .*a folder of its own"):
+        in_order(names)
 
 
 def test_remedy_for_two_readings_is_named_and_works() -> None:

@@ -234,3 +234,46 @@ def test_demo_clip(clip: DemoClip):
     assert change(0, 9) < 1
     assert change(-60, -1) < 1, "a success must last to be noticed"
     assert (change(0, -1) > 3) == (clip.name != "idle")
+
+
+def write_deep(path: Path, brightest: int, count: int = 3) -> Path:
+    """Grey PNGs of 16 bits, from 0 to ``brightest``."""
+    path.mkdir()
+    for k in range(count):
+        ramp = np.linspace(0, brightest, 64 * 48).astype(np.uint16).reshape(48, 64)
+        cv2.imwrite(str(path / f"{k}.png"), np.roll(ramp, k, axis=0))
+    return path
+
+
+def test_depth_images_in_a_folder_are_refused(tmp_path: Path):
+    with pytest.raises(VideoError, match=r"grey images of 16 bits .* as in depth images: name the folder"):
+        open_video(write_deep(tmp_path / "depth", brightest=9000), rate=1.0)
+    unknown = write_deep(tmp_path / "unknown", brightest=9000)
+    for file in unknown.iterdir():  # some cameras mark unknown depth by the largest value
+        samples = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        samples[:3, :5] = 65535
+        cv2.imwrite(str(file), samples)
+    with pytest.raises(VideoError, match="depth"):
+        open_video(unknown, rate=1.0)
+
+
+def test_brightness_of_16_bits_in_a_folder_is_read_with_a_note(tmp_path: Path):
+    folder = write_deep(tmp_path / "grey", brightest=65535)
+    cv2.imwrite(str(folder / "0.png"), np.zeros((48, 64), np.uint16))  # the lamp was off
+    video = open_video(folder, rate=1.0)
+    assert len(video.info.notes) == 1 and "read as brightness from 0 to 65535" in video.info.notes[0]
+    assert [int(read().max()) for _, read in video] == [0, 255, 255]
+
+
+def test_a_depth_image_among_colour_images_is_left_out(tmp_path: Path):
+    folder = write_folder(tmp_path / "images", ["0.png", "1.png"])
+    cv2.imwrite(str(folder / "1.png"), np.full((48, 64), 40_000, np.uint16))
+    _, (_, second) = open_video(folder, rate=1.0)
+    with pytest.raises(FrameError, match=r"1\.png is grey of 16 bits, the first image is not"):
+        second()
+
+
+def test_streams_side_by_side_in_a_folder_are_refused(tmp_path: Path):
+    folder = write_folder(tmp_path / "images", ["left_0.png", "left_1.png", "right_0.png", "right_1.png"])
+    with pytest.raises(VideoError, match=r"images holds several streams .*left_0\.png and right_0\.png"):
+        open_video(folder, rate=1.0)

@@ -41,6 +41,8 @@ _MAX_ZEROS = 32  # bytes of zeros that a scan may have in a row: the signs of mo
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")  # leaves out stuffed bytes and restarts
 _MAX_END_MARKERS = 8  # of how many places that look like the end of a JPEG the stray bytes are looked for
 
+_BRIGHT_SHARE = 100  # one of so many samples
+
 
 # What the libraries have to say of an image comes as `EncodedImageError`, and not as lines on standard error.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -112,6 +114,20 @@ def eight_bits_of(samples: np.ndarray) -> np.ndarray:
     [0, 0, 1, 254, 255, 255]
     """
     return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def is_deep_grey(samples: np.ndarray) -> bool:
+    """Whether what `samples_of` gives is grey of 16 bits: brightness, or a depth image."""
+    return samples.dtype == np.uint16 and samples.ndim == 2
+
+
+def is_dark(samples: np.ndarray) -> bool:
+    """Whether hardly a sample of 16 bits reaches the upper half of their range.
+
+    So are depth images in millimetres, and 10 or 12 bits in the lower end of 16. A few samples at the top
+    do not count: some cameras mark unknown depth so.
+    """
+    return int(np.count_nonzero(samples >= 1 << 15)) * _BRIGHT_SHARE < samples.size
 
 
 # ---- JPEG ---------------------------------------------------------------------------------------

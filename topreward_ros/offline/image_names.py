@@ -2,7 +2,9 @@
 
 Numbers in names count as numbers: frame2 comes before frame10, `_-1` before `_0`, 0x9 before 0xa. Where names
 can be read in two ways (decimal fractions, or seconds and nanoseconds without leading zeros) the spacing of
-the numbers decides. Whatever remains a guess is told in a note. No file is opened here.
+the numbers decides. Dates and numbers in other spellings are put in order of size first (name_spelling.py). A
+counter that has started again goes on after its largest number. Whatever remains a guess is told in a note.
+Names of several streams side by side, such as depth and colour, are refused. No file is opened here.
 """
 
 from __future__ import annotations
@@ -16,12 +18,25 @@ from itertools import pairwise
 from os.path import splitext
 from typing import TypeAlias
 
+from topreward_ros.core.errors import UserError
+from topreward_ros.offline.name_spelling import in_order_of_size
+
 _NUMBER = re.compile(r"(0[xX][0-9a-fA-F]+|\d+)")
 #: How programs name a copy of a file whose name was taken.
 _COPY = re.compile(r"( ?\(\d+\)| - copy( \(\d+\))?| copy( \d+)?|~\d+)$", re.IGNORECASE)
 #: Units of the second number of a stamp in two whole numbers: milli-, micro- and nanoseconds.
 _DIGITS_OF_UNITS = (3, 6, 9)
 _FEWEST_FOR_SPACING = 4  # names, below which an even spacing is chance
+#: Words before the number of a camera, which is no number of an image.
+_CAMERA = re.compile(
+    r"(?:^|[^a-z])(?:cam|camera|channel|ch|dev|device|eye|kinect|lens|realsense|sensor|stream|view)[ _-]?$"
+)
+_MOST_CAMERAS = 100  # larger numbers behind such a word are times or counters
+#: Largest numbers + 1 of binary counters; those of decimal digits follow from the names.
+_BINARY_COUNTERS = (1 << 8, 1 << 16, 1 << 32)
+#: How many times larger than all other steps the gap is between the last and the first number of a counter
+#: that has started again.
+_CLEAR_GAP = 10
 
 #: Texts and numbers in turn, text first: what is compared.
 _Key: TypeAlias = tuple["str | Fraction", ...]
@@ -39,28 +54,42 @@ class _Name:
     numbers: tuple[str, ...]
 
     @classmethod
-    def of(cls, name: str) -> _Name:
+    def of(cls, name: str, spelling: str) -> _Name:
+        """``spelling``: the name without its suffix, in order of size (name_spelling.py)."""
+        parts = _NUMBER.split(spelling)
         stem = splitext(name)[0]
-        parts = _NUMBER.split(stem)
         return cls(name, stem, tuple(part.casefold() for part in parts[::2]), tuple(parts[1::2]))
+
+    @property
+    def suffix(self) -> str:
+        return splitext(self.whole)[1].casefold()
+
+
+class SeveralStreamsError(UserError):
+    """Names of images belong to several streams that were taken side by side."""
 
 
 def in_order(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """The names in the order of their numbers, and notes on what is uncertain about it.
+
+    Raises `SeveralStreamsError` for names of several streams, whose text is to follow the folder's name.
 
     >>> in_order(["frame10.png", "frame2.png", "frame1.png"])
     (['frame1.png', 'frame2.png', 'frame10.png'], [])
     >>> in_order(["7.25.png", "7.5.png", "7.05.png"])[0]
     ['7.05.png', '7.25.png', '7.5.png']
     """
-    parsed = [_Name.of(name) for name in sorted(names)]
+    some = sorted(names)
+    spellings, notes = in_order_of_size([splitext(name)[0] for name in some])
+    parsed = [_Name.of(name, spelling) for name, spelling in zip(some, spellings, strict=True)]
     if hexadecimal := _hexadecimal(parsed):
         return hexadecimal
-    notes: list[str] = []
     signed = _signed(parsed, notes)
     two_whole_numbers = _pairs_of_whole_numbers(parsed, signed, notes)
     keys = {name.whole: _key(name, signed, two_whole_numbers) for name in parsed}
+    _refuse_streams(parsed, keys)
     ordered = sorted(keys, key=lambda whole: (keys[whole], whole.casefold(), whole))
+    ordered = _with_counter_started_again(ordered, parsed, keys, notes)
     notes += _notes_on_copies(parsed) + _notes_on_kinds(parsed, keys) + _notes_on_equal_numbers(ordered, keys)
     return ordered, notes
 
@@ -233,6 +262,95 @@ def _key(name: _Name, signed: set[tuple[int, str]], whole: set[tuple[tuple[str, 
     return tuple(key)
 
 
+def _originals(names: Sequence[_Name]) -> list[_Name]:
+    """The names without those that look like copies of others."""
+    stems = {name.stem for name in names}
+    return [name for name in names if _COPY.sub("", name.stem) not in stems - {name.stem}]
+
+
+def _kind(key: _Key) -> tuple[tuple[str | Fraction, ...], tuple[Fraction, ...]]:
+    """The texts of a key, with the numbers of cameras, and its other numbers."""
+    texts: list[str | Fraction] = [key[0]]
+    numbers: list[Fraction] = []
+    for text, number, after in zip(key[::2], key[1::2], key[2::2], strict=False):
+        assert isinstance(text, str) and isinstance(number, Fraction)
+        is_camera = (
+            len(key) > 3
+            and number.denominator == 1
+            and 0 <= number < _MOST_CAMERAS
+            and _CAMERA.search(text) is not None
+        )
+        (texts if is_camera else numbers).append(number)
+        texts.append(after)
+    return tuple(texts), tuple(numbers)
+
+
+def _refuse_streams(names: Sequence[_Name], keys: dict[str, _Key]) -> None:
+    """Raise `SeveralStreamsError` where two kinds of names have numbers of the same range."""
+    kinds: dict[tuple[object, ...], dict[tuple[Fraction, ...], str]] = defaultdict(dict)
+    for name in _originals(names):
+        texts, numbers = _kind(keys[name.whole])
+        if numbers:
+            kinds[len(numbers), name.suffix, texts][numbers] = name.whole
+    several = [(kind[0], images) for kind, images in kinds.items() if len(images) > 1]
+    for k, (count, images) in enumerate(several):
+        for other_count, others in several[:k]:
+            if count != other_count:
+                continue
+            low, high = max(min(images), min(others)), min(max(images), max(others))
+            fewer = min(images, others, key=len)
+            if 2 * sum(low <= numbers <= high for numbers in fewer) >= len(fewer):
+                first, second = sorted((images[min(images)], others[min(others)]))
+                raise SeveralStreamsError(
+                    f"holds several streams of images side by side, such as {first} and {second}: give each "
+                    "a folder of its own, and name that of the camera that is to be scored"
+                )
+
+
+def _with_counter_started_again(
+    ordered: list[str], names: Sequence[_Name], keys: dict[str, _Key], notes: list[str]
+) -> list[str]:
+    """``ordered``, with the numbers after a counter's largest behind it: 9998, 9999, 0001.
+
+    Only names count in which one number alone differs.
+    """
+    kinds: dict[tuple[str | Fraction, ...], list[str]] = defaultdict(list)
+    for whole in ordered:
+        kinds[keys[whole][::2]].append(whole)
+    most = max(kinds.values(), key=len, default=[])
+    columns = list(zip(*(keys[whole][1::2] for whole in most), strict=True))
+    varying = [k for k, column in enumerate(columns) if len(set(column)) > 1]
+    if len(varying) != 1:
+        return ordered
+    (place,) = varying
+    numbers = [Fraction(value) for value in columns[place]]
+    if any(number.denominator > 1 or number < 0 for number in numbers):
+        return ordered
+    of_this_kind = set(most)
+    digits = {len(name.numbers[place]) for name in names if name.whole in of_this_kind}
+    values = [int(number) for number in numbers]
+    steps = [later - earlier for earlier, later in pairwise(values)]
+    gap = max(steps)
+    at = steps.index(gap) + 1
+    usual = max([*steps[: at - 1], *steps[at:], 1])
+    sizes = [10 ** max(digits)] if len(digits) == 1 and max(digits) > 1 else []
+    for size in sorted([*sizes, *_BINARY_COUNTERS]):
+        across = size - values[-1] + values[0]  # one number may be left out: cameras have no picture 0
+        if size > values[-1] and across <= 2 * usual and gap >= _CLEAR_GAP * max(across, usual):
+            notes.append(
+                f"the counter in the names is taken to have started again: {most[-1]} comes before {most[0]}"
+                "; if that is not their order, number them anew"
+            )
+            begin = ordered.index(most[0])
+            return [*ordered[:begin], *most[at:], *most[:at], *ordered[begin + len(most) :]]
+    if sizes and sizes[0] > 1000 and 2 * gap > sizes[0] and gap >= _CLEAR_GAP * usual:
+        notes.append(
+            f"between {most[at - 1]} and {most[at]} the numbers jump; if these are two recordings, give each "
+            "a folder, and if the counter has started again, number them anew"
+        )
+    return ordered
+
+
 def _notes_on_copies(names: Sequence[_Name]) -> list[str]:
     stems = {name.stem: name.whole for name in names}
     for name in names:
@@ -245,14 +363,12 @@ def _notes_on_copies(names: Sequence[_Name]) -> list[str]:
 
 
 def _notes_on_kinds(names: Sequence[_Name], keys: dict[str, _Key]) -> list[str]:
-    stems = {name.stem for name in names}
     kinds: Counter[tuple[str | Fraction, ...]] = Counter()
     examples: dict[tuple[str | Fraction, ...], str] = {}
-    for name in names:
-        if _COPY.sub("", name.stem) not in stems - {name.stem}:
-            texts = keys[name.whole][::2]
-            kinds[texts] += 1
-            examples.setdefault(texts, name.whole)
+    for name in _originals(names):
+        texts = _kind(keys[name.whole])[0]
+        kinds[texts] += 1
+        examples.setdefault(texts, name.whole)
     if len(kinds) < 2:
         return []
     if not any(name.numbers for name in names):
@@ -260,7 +376,8 @@ def _notes_on_kinds(names: Sequence[_Name], keys: dict[str, _Key]) -> list[str]:
     (most, _), (other, _) = kinds.most_common()[0], kinds.most_common()[-1]
     return [
         f"the names are of {len(kinds)} kinds, such as {examples[most]} and {examples[other]}, which are "
-        "read one after the other; give each camera a folder of its own and take out what is no frame"
+        "read one after the other; name what belongs together alike, give each camera a folder of its own "
+        "and take out what is no frame"
     ]
 
 

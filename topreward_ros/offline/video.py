@@ -12,7 +12,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
@@ -25,8 +25,8 @@ from av.video.frame import VideoFrame
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.printable import printable
-from topreward_ros.offline.encoded_image import EncodedImageError, rgb8_of, samples_of
-from topreward_ros.offline.image_names import in_order
+from topreward_ros.offline.encoded_image import EncodedImageError, is_dark, is_deep_grey, rgb8_of, samples_of
+from topreward_ros.offline.image_names import SeveralStreamsError, in_order
 from topreward_ros.offline.video_track import Track, TrackError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -298,19 +298,26 @@ class _Folder(Video):
             raise VideoError(f"{name} holds no images; {_instead(path, files)}")
         if not rate:
             raise VideoError(f"the folder of images {name} has no frame rate of its own; {_GIVE_A_RATE}")
-        ordered, notes = in_order(images)
+        try:
+            ordered, notes = in_order(images)
+        except SeveralStreamsError as error:
+            raise VideoError(f"{name} {printable(str(error))}") from error
         self._files = [path / image for image in ordered]
         notes = [f"images in {name}: {printable(note)}" for note in notes]
-        self.info = VideoInfo(rate, len(ordered), 0, 0, tuple(notes))
-        height, width = self._first().shape[:2]
-        self.info = replace(self.info, width=width, height=height)
+        self.info = VideoInfo(rate, len(ordered), 0, 0)
+        first = self._first()
+        self._is_deep_grey = is_deep_grey(first)  #: all images are to be so, or none
+        if self._is_deep_grey:
+            notes.append(self._note_on_deep_grey())
+        height, width = first.shape[:2]
+        self.info = replace(self.info, width=width, height=height, notes=tuple(notes))
 
     def _first(self) -> np.ndarray:
-        """The first image that can be read."""
+        """The samples of the first image that can be read."""
         problem: FrameError | None = None
-        for _, read in self:
+        for file in self._files:
             try:
-                return read()
+                return self._samples(file)
             except FrameError as error:
                 problem = problem or error
         raise VideoError(f"{self._name} holds no image that can be read; the first is {problem}")
@@ -330,10 +337,35 @@ class _Folder(Video):
             log.add(time_s, str(error), 1)
             raise
 
+    def _decode(self, file: Path) -> np.ndarray:
+        samples = self._samples(file)
+        if is_deep_grey(samples) != self._is_deep_grey:
+            kinds = ("grey of 16 bits", "not grey of 16 bits")
+            what, others = kinds if is_deep_grey(samples) else reversed(kinds)
+            raise FrameError(
+                f"{printable(str(file))} is {what}, the first image is {others}; take depth images out"
+            )
+        return rgb8_of(samples)
+
+    def _note_on_deep_grey(self) -> str:
+        """What to know of images that are grey of 16 bits. Raises `VideoError` where they look like depth."""
+        for file in (self._files[0], self._files[len(self._files) // 2], self._files[-1]):
+            with suppress(FrameError):  # is told when it is read
+                samples = self._samples(file)
+                if is_deep_grey(samples) and not is_dark(samples):
+                    return (
+                        f"images in {self._name} are grey of 16 bits and read as brightness from 0 to 65535; "
+                        "if they are depth, name the folder of the colour images"
+                    )
+        raise VideoError(
+            f"{self._name} holds grey images of 16 bits in whose values the upper half hardly occurs, as in "
+            "depth images: name the folder of the colour images, or scale brightness to 0 to 65535 or to 8 bits"
+        )
+
     @staticmethod
-    def _decode(file: Path) -> np.ndarray:
+    def _samples(file: Path) -> np.ndarray:
         try:
-            return rgb8_of(samples_of(file.read_bytes(), printable(str(file))))
+            return samples_of(file.read_bytes(), printable(str(file)))
         except EncodedImageError as error:
             raise FrameError(f"{error}; repair or remove it") from error
         except OSError as error:
