@@ -376,3 +376,40 @@ def test_ctrl_c_ends_score_without_a_trace(video: Path, tmp_path: Path, interrup
     assert status == 130
     assert b"interrupted" in said and b"Traceback" not in said
     assert b"(random weights)" in said, "beside the number that moves"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["score", "-x.mp4", "--task", "x"], "-x.mp4 is taken for an option: write ./-x.mp4"),
+        (["score", "a.mp4", "-x.mp4", "--task", "x"], "-x.mp4 is taken for an option: write ./-x.mp4"),
+        (["score", "a.mp4", "--task", "-open"], "as in --task=-VALUE"),
+        (["score", "a.mp4"], "the following arguments are required: --task"),
+    ],
+)
+def test_a_dash_that_is_taken_for_an_option_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    hint: str,
+) -> None:
+    from topreward_ros.cli.main import main
+
+    (tmp_path / "-x.mp4").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.rstrip().endswith(hint)
+
+
+def test_help_needs_no_numpy() -> None:
+    code = (
+        "import sys\n"
+        "from topreward_ros.cli.main import main\n"
+        "try: main(['score', '--help'])\n"
+        "except SystemExit: sys.exit('numpy' in sys.modules)"
+    )
+    result = topreward(command=[sys.executable, "-c", code])
+    assert result.returncode == 0 and "{authors,monitor}" in result.stdout, result.stderr

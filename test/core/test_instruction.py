@@ -25,6 +25,32 @@ from topreward_ros.core.instruction import InstructionError, clean_instruction
         ("Open the DRAWER.", "Open the DRAWER."),
         ("\u06a9\u062a\u0627\u0628\u200c\u0647\u0627", "\u06a9\u062a\u0627\u0628\u200c\u0647\u0627"),
         ("\U0001f469\u200d\U0001f373", "\U0001f469\u200d\U0001f373"),
+        (
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u0631\u0627",
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u0631\u0627",
+        ),
+        ("\u0645\u06cc\u0650\u200c\u062e", "\u0645\u06cc\u0650\u200c\u062e"),  # behind a vowel sign
+        ("\u0915\u094d\u200d\u0937", "\u0915\u094d\u200d\u0937"),  # half a letter of Hindi
+        ("\u09b0\u200d\u09cd\u09af", "\u09b0\u200d\u09cd\u09af"),  # Bengali, before the virama
+        ("\u2764\ufe0f", "\u2764\ufe0f"),
+        ("\U0001f469\U0001f3fd\u200d\u2695\ufe0f", "\U0001f469\U0001f3fd\u200d\u2695\ufe0f"),
+        ("\U0001f3f3\ufe0f\u200d\U0001f308", "\U0001f3f3\ufe0f\u200d\U0001f308"),
+        ("\U0001f642\u200d\u2194\ufe0f", "\U0001f642\u200d\u2194\ufe0f"),
+        ("press 1\ufe0f\u20e3", "press 1\ufe0f\u20e3"),
+        ("\U0001f3f4\U000e0067\U000e0062\U000e007f", "\U0001f3f4\U000e0067\U000e0062\U000e007f"),
+        ("\u845b\U000e0100", "\u845b\U000e0100"),  # a form of a Chinese character
+        ("\u182d\u180e\u1820", "\u182d\u180e\u1820"),
+        ("open\u180ethe\u3164drawer\u2800", "open the drawer"),
+        ("open\uffa0the\u115f\u1160drawer", "open the drawer"),
+        ("o\u034fp\u17b4e\ufe00n\ufe0f 1\ufe0f\u206f\u2065\ufff0\U000e0001", "open 1"),
+        ("op\u200cen\u200d the\u200d \u200cd\u200brawer\u200d", "open the drawer"),
+        ("m\u1edf\u200cng\u0103n", "m\u1edfng\u0103n"),  # Vietnamese does not join
+        ("\u06a9\u062a\u0627\u0628\u200c \u200d\u0647\u0627\u200c", "\u06a9\u062a\u0627\u0628 \u0647\u0627"),
+        ("\U0001f469\u200d \u200d\U0001f373", "\U0001f469 \U0001f373"),
+        ("open\U000e0067\U000e0062 it\u180b", "open it"),
+        ("e\u034f\u0301", "\u00e9"),
+        ("\ufe0f", ""),
+        ("\u3164\u034f\u2800\u200d\u200c\u180e\u115f\U000e0041", ""),
         ("\ufeff\u200b \n", ""),
         ("", ""),
     ],

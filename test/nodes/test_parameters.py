@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from topreward_ros.nodes.parameters import MONITOR_PARAMETERS, Parameter
+from topreward_ros.nodes.parameters import MONITOR_PARAMETERS, Parameter, mend_of_type
 
 pytest.importorskip("docs", reason="docs/ is not installed with the package")
 
@@ -70,3 +70,19 @@ def test_comments_are_written_anew_and_nothing_else() -> None:
 def test_a_value_that_cannot_be_is_named_with_the_way_out(name: str, value: Any, problem: str) -> None:
     said = OF_NAME[name].problem_with(value)
     assert said.startswith(problem) and bool(said) == bool(problem)
+
+
+@pytest.mark.parametrize(
+    ("default", "given", "mend"),
+    [
+        (2.0, 4, "a number with a point; write 4.0"),
+        (0.0, -1, "a number with a point; write -1.0"),
+        (32, 64.0, "a whole number; write 64"),
+        (["image"], "/eye", "a list; write [/eye]"),
+        (True, 1, "true or false, without quotes"),
+        ("", 5, "text; quote it twice"),
+        (2.0, "fast", "something like 2.0"),
+    ],
+)
+def test_the_mend_for_a_value_of_another_type(default: Any, given: Any, mend: str) -> None:
+    assert mend_of_type(default, given).startswith(mend)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from topreward_ros.offline.paper_prefixes import PaperPrefixes, PrefixSchedule, scheduled_frames
+from topreward_ros.offline.paper_prefixes import PaperPrefixes, scheduled_frames
 
 
 @pytest.mark.parametrize("rate", [3.0, 5.0, 15.0, 24.0, 25.0, 30000 / 1001, 30.0, 60.0])
@@ -31,9 +31,3 @@ def test_at_a_variable_rate_the_stamps_count() -> None:
     prefixes = PaperPrefixes.of([round(time * 1e9) for time in stamps], 20.0, 2.0, 4)
     assert list(prefixes.stamps_ns.values()) == [round(stamps[k] * 1e9) for k in taken]
     assert sum(len(lengths) for lengths in prefixes.lengths.values()) == 4
-
-
-def test_the_command_names_every_schedule() -> None:
-    from topreward_ros.cli.score import PREFIX_SCHEDULES
-
-    assert tuple(schedule.value for schedule in PrefixSchedule) == PREFIX_SCHEDULES

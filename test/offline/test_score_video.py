@@ -19,7 +19,7 @@ from topreward_ros.core.events import SuccessSettings
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.defaults import monitor_defaults
-from topreward_ros.offline.paper_prefixes import PrefixSchedule
+from topreward_ros.offline.prefix_schedule import PrefixSchedule
 from topreward_ros.offline.score_video import (
     Curve,
     due_times,

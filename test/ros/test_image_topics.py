@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -213,3 +214,25 @@ def test_each_camera_that_loses_images_is_named(bare, capfd: pytest.CaptureFixtu
         node.destroy_node()
     said = capfd.readouterr().err
     assert [said.count(f"50% of the images on {source.topic} are lost") for source in sources] == [1, 1]
+
+
+def test_an_image_is_one_whatever_its_topic_is_called(bare) -> None:
+    source = Source(bare, "/camera/image_raw/ffmpeg", "compressed")
+    process = bare.start("monitor", task=TASK, image_topics=["/camera/image_raw/ffmpeg"])
+    until_scored(bare, source)
+    assert "FFmpeg" not in bare.said(process)
+
+
+def test_parameters_under_another_name_are_hinted_at(bare, tmp_path: Path) -> None:
+    Source(bare, "/other", "raw")
+    file = tmp_path / "mine.yaml"
+    file.write_text("/task_monitor:\n  ros__parameters:\n    image_topics: [/other]\n")
+    process = bare.run(
+        *("-m", "topreward_ros.nodes.monitor", "--ros-args", "--params-file", str(file)),
+        *("-p", f"task:='{TASK}'", "-p", "stale_timeout:=0.5"),
+    )
+    hint = (
+        "set image_topics to the one that you mean (it is at its default; in a file of parameters it stands"
+    )
+    bare.until(lambda: hint in bare.said(process), "it says where the parameters stand")
+    assert "under /monitor or /**)" in bare.said(process)

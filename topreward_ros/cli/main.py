@@ -19,9 +19,11 @@ try:
     from collections.abc import Callable, Sequence
     from contextlib import suppress
     from io import TextIOWrapper
+    from typing import Any, NoReturn
 
     from topreward_ros.cli import bench, demo, models, score, watch
     from topreward_ros.core.errors import UserError
+    from topreward_ros.core.printable import printable
 except KeyboardInterrupt:  # no traceback for Ctrl-C during these imports, either
     sys.exit(130)
 
@@ -80,7 +82,7 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _ArgumentParser(
         prog="topreward",
         description="Task progress from video: how far has the robot come with what it was told to do?",
         epilog="`topreward COMMAND --help` tells more. The live monitor itself is a ROS 2 node: "
@@ -94,6 +96,26 @@ def _parser() -> argparse.ArgumentParser:
     models.add_parser(commands)
     bench.add_parser(commands)
     return parser
+
+
+class _ArgumentParser(argparse.ArgumentParser):
+    """Names the way out where a file's name or a value begins with a dash, and is taken for an option."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # of subcommands as well
+        self._arguments = list(args or ())
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2 and ``message``, and a hint where there is one."""
+        options = (
+            self._arguments[: self._arguments.index("--")] if "--" in self._arguments else self._arguments
+        )
+        files = [text for text in options if text.startswith("-") and text != "-" and os.path.exists(text)]
+        if files:
+            message += f"; {printable(files[0])} is taken for an option: write ./{printable(files[0])}"
+        elif message.endswith("expected one argument"):
+            message += "; a value that begins with a dash is joined to the option by =, as in --task=-VALUE"
+        super().error(message)
 
 
 class _Version(argparse.Action):

@@ -24,13 +24,12 @@ from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_instruction
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import monitor_defaults
+from topreward_ros.offline.prefix_schedule import PrefixSchedule
 
 if TYPE_CHECKING:
     from topreward_ros.core.episode import MonitorSettings
     from topreward_ros.offline.score_video import Curve, Outcome
     from topreward_ros.scoring.base import ScorerSettings
-
-PREFIX_SCHEDULES = ("authors", "monitor")  #: values of `PrefixSchedule`, which needs numpy
 
 # Parameters of `--set` that make no sense here: they say how the live node gets images and how often it
 # publishes, or they have an option of their own.
@@ -79,7 +78,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--prefix-schedule",
-        choices=PREFIX_SCHEDULES,
+        choices=[schedule.value for schedule in PrefixSchedule],
         help="with --prefixes, whose frames are sampled: those that the code of the paper's authors takes "
         "(by index, half to even; the default), or those that the live monitor takes, the prefixes then "
         "being evenly spaced over them",
@@ -108,7 +107,7 @@ def _run(options: argparse.Namespace) -> int:
     options.rate = options.rate or 0.0
     if options.prefixes is not None and options.prefixes < 1:
         raise CommandError(f"--prefixes {options.prefixes}: must be at least 1, or be left out for all")
-    if options.prefixes == 1 and options.prefix_schedule != "monitor":
+    if options.prefixes == 1 and options.prefix_schedule != PrefixSchedule.MONITOR.value:
         raise CommandError(
             "--prefixes 1: the code of the paper's authors scores the first frame alone then; give 2 or "
             "more, or --prefix-schedule monitor for the whole video"
@@ -134,14 +133,13 @@ def _score_videos(options: argparse.Namespace, parameters: dict[str, Any]) -> li
     """Score the videos, with a progress bar on stderr."""
     from rich.console import Console
 
-    from topreward_ros.offline.paper_prefixes import PrefixSchedule
     from topreward_ros.offline.score_video import score_videos
     from topreward_ros.offline.video import VideoError, open_video
     from topreward_ros.scoring.registry import load_scorer
     from topreward_ros.views import terminal
 
     settings, scorer_settings = _settings(parameters)
-    schedule = PrefixSchedule(options.prefix_schedule or "authors")
+    schedule = PrefixSchedule(options.prefix_schedule or PrefixSchedule.AUTHORS)
     if options.prefixes and schedule is PrefixSchedule.AUTHORS:
         scorer_settings = replace(scorer_settings, sample_rate=0.0)  # times in the prompt as they are
     scores = []

@@ -12,9 +12,9 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
-from sensor_msgs.msg import Image
 
 from topreward_ros.core.frames import Frame
+from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes import images, qos
 from topreward_ros.nodes.image_topics import TYPE_NAMES, ImageTopic, first_published, places, unreadable
 from topreward_ros.nodes.say_once import SayOnce
@@ -29,6 +29,7 @@ _LARGE_IMAGES_ADVICE = (
 # For so long a place stays the one that is read, though nobody publishes there and somebody does at another:
 # a camera's publishers are discovered one after the other.
 _PATIENCE_S = 1.0
+_TOPICS = "image_topics"  # the parameter
 # How often a warning may be repeated; rclpy tells warnings apart by the line that logs them.
 _THROTTLED = {"throttle_duration_sec": 10.0}
 
@@ -100,8 +101,8 @@ class Camera:
 
     def name_warning(self) -> str:
         """What is wrong with a topic of this name, where that is known; else empty."""
-        what = unreadable(self.places[0].name.removesuffix("/compressed"))
-        if not what or TYPE_NAMES[Image] in self._types_on(self.topic):
+        what = unreadable(self.places[0].name.removesuffix("/compressed"), self._types_on(self.topic))
+        if not what:
             return ""
         if not self._readable_topics() and self.silent_seconds() < _PATIENCE_S:
             return ""  # the topic that is meant may not have been discovered yet
@@ -206,7 +207,7 @@ class Camera:
             for kind in kinds
             if kind in TYPE_NAMES.values()
             and name != self.topic
-            and not unreadable(name)
+            and not unreadable(name, kinds)
             and self._node.count_publishers(name)
         }
 
@@ -218,7 +219,18 @@ class Camera:
         camera = self.topic.rpartition("/")[0]
         ours = {name for name in others if camera in (name, name.rpartition("/")[0])} if camera else set()
         shown = ", ".join(f"{name} ({others[name]})" for name in sorted(ours or others))
-        return f"images are on {shown}: set image_topics to the one that you mean"
+        return f"images are on {shown}: set image_topics to the one that you mean{self._default_hint()}"
+
+    def _default_hint(self) -> str:
+        """Why a value that was set may not have arrived: ROS 2 drops those under another name silently."""
+        node = self._node
+        is_set = (
+            node.has_parameter(_TOPICS) and node.get_parameter(_TOPICS).value != monitor_defaults()[_TOPICS]
+        )
+        if is_set:
+            return ""
+        name = node.get_fully_qualified_name()
+        return f" (it is at its default; in a file of parameters it stands under {name} or /**)"
 
     def _on_message(self, raw: bytes, info: dict[str, Any]) -> None:
         self.raw = raw

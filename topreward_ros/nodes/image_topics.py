@@ -18,9 +18,10 @@ RCLError = rclpy_implementation.RCLError
 
 TYPE_NAMES = {kind: f"sensor_msgs/msg/{kind.__name__}" for kind in (Image, CompressedImage)}
 _COMPRESSED = "/compressed"
+_DEPTH = "compressedDepth"
 #: Last parts of topics that belong to a camera and carry no colour image that can be read.
 _UNREADABLE = {
-    "compressedDepth": "depth images",
+    _DEPTH: "depth images",
     "theora": "a Theora stream",
     "ffmpeg": "a stream of FFmpeg packets",
     "zstd": "images compressed with zstd",
@@ -78,15 +79,22 @@ def first_published(
     return next((place for place in candidates if place.type_name in types_on(place.name)), None)
 
 
-def unreadable(name: str) -> str:
+def unreadable(name: str, types: Collection[str] = ()) -> str:
     """What is on a topic of this name, where that is known and no colour image; else empty.
 
-    >>> unreadable("/camera/depth/compressedDepth")
+    ``types``: of its publishers. Images are images whatever their topic is called; but compressedDepth is
+    depth in the type of compressed images.
+
+    >>> unreadable("/camera/depth/compressedDepth", ["sensor_msgs/msg/CompressedImage"])
     'depth images'
-    >>> unreadable("/camera/image_raw")
+    >>> unreadable("/camera/ffmpeg")
+    'a stream of FFmpeg packets'
+    >>> unreadable("/camera/ffmpeg", ["sensor_msgs/msg/CompressedImage"])
     ''
     """
-    return _UNREADABLE.get(name.rpartition("/")[2], "")
+    last = name.rpartition("/")[2]
+    readable = {TYPE_NAMES[Image]} if last == _DEPTH else set(TYPE_NAMES.values())
+    return "" if readable.intersection(types) else _UNREADABLE.get(last, "")
 
 
 def _below(node: Node, base: str) -> str:

@@ -287,6 +287,27 @@ def unknown(node: Node, image_topics: Collection[str] | None = ()) -> dict[str, 
     return said
 
 
+def mend_of_type(default: Any, given: Any) -> str:
+    """What a parameter with ``default`` takes, where ``given`` is of another type.
+
+    >>> mend_of_type(2.0, 4)
+    'a number with a point; write 4.0'
+    >>> mend_of_type(32, 64.0)
+    'a whole number; write 64'
+    """
+    if isinstance(default, str):
+        return "text; quote it twice, as in \"'5'\""
+    if isinstance(default, float) and type(given) is int:
+        return f"a number with a point; write {float(given)}"
+    if type(default) is int and isinstance(given, float):
+        return f"a whole number; write {given:.0f}"
+    if isinstance(default, list) and isinstance(given, str):
+        return f"a list; write [{printable(given)}]"
+    if isinstance(default, bool):
+        return "true or false, without quotes"
+    return f"something like {default!r}"
+
+
 def declare(node: Node, parameters: tuple[Parameter, ...], defaults: dict[str, Any]) -> dict[str, Any]:
     """Declare ``parameters`` on ``node`` and return their values by name. Raises `ParameterError`."""
     from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
@@ -297,8 +318,11 @@ def declare(node: Node, parameters: tuple[Parameter, ...], defaults: dict[str, A
         try:
             declared = node.declare_parameter(parameter.name, default, parameter.descriptor(default))
         except InvalidParameterTypeException as error:
-            kind = "text: quote it twice, as in \"'5'\"" if default == "" else f"something like {default!r}"
-            raise ParameterError(f"parameter {parameter.name} takes {kind}: {error}") from None
+            # rclpy has no public way to ask for what was given
+            given = getattr(node, "_parameter_overrides", {})[parameter.name].value
+            raise ParameterError(
+                f"parameter {parameter.name} = {printable(str(given))}: takes {mend_of_type(default, given)}"
+            ) from error
         except InvalidParameterValueException as error:
             bounds = f"must lie between {parameter.low:g} and {parameter.high:g}"
             raise ParameterError(f"parameter {parameter.name}: {bounds}: {error}") from None

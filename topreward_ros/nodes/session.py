@@ -147,7 +147,10 @@ class Session:
 
         Raises `InstructionError` or `EpisodeIdError`, and then changes nothing.
         """
-        instruction = clean_instruction(instruction)
+        self._take_instruction(clean_instruction(instruction), episode_id, why)
+
+    def _take_instruction(self, instruction: str, episode_id: str = "", why: str = "new task") -> None:
+        """`set_instruction` with one that is clean."""
         if self.active:
             self._watch_for(instruction, episode_id, why)
         self.instruction = instruction
@@ -337,7 +340,7 @@ class Session:
             self._node.get_logger().error(f"{error}; the task stays as it is", throttle_duration_sec=30.0)
             return
         if instruction != self.instruction:
-            self.set_instruction(instruction, why="new instruction")
+            self._take_instruction(instruction, why="new instruction")
 
     def _watch_for(self, instruction: str, episode_id: str = "", why: str = "") -> None:
         warning = unknown_instruction_warning(instruction, self._worker.scorer.info, "model:=")

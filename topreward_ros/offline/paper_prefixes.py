@@ -14,18 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 
 from topreward_ros.core.frames import NS_PER_S
-
-
-class PrefixSchedule(Enum):
-    """Whose frames a given number of prefixes takes."""
-
-    AUTHORS = "authors"  #: those of the authors' code: evenly spaced raw frames, half to even
-    MONITOR = "monitor"  #: those of the live monitor: prefixes evenly spaced over the frames that are due
 
 
 def prefix_lengths(num_frames: int, prefixes: int) -> list[int]:

@@ -38,7 +38,8 @@ from topreward_ros.core.instruction import clean_instruction
 from topreward_ros.core.progress import PrefixScore, episode_minmax
 from topreward_ros.core.stamps import StampJudge
 from topreward_ros.offline.json_values import json_value
-from topreward_ros.offline.paper_prefixes import PaperPrefixes, PrefixSchedule
+from topreward_ros.offline.paper_prefixes import PaperPrefixes
+from topreward_ros.offline.prefix_schedule import PrefixSchedule
 from topreward_ros.offline.video import Damage, FrameError, Video, VideoError, open_video
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo
 

@@ -359,7 +359,7 @@ class _Folder(Video):
                     )
         raise VideoError(
             f"{self._name} holds grey images of 16 bits in whose values the upper half hardly occurs, as in "
-            "depth images: name the folder of the colour images, or scale brightness to 0 to 65535 or to 8 bits"
+            "depth images: name the folder of the colour images, or scale brightness to 65535 or to 8 bits"
         )
 
     @staticmethod

@@ -14,15 +14,15 @@ _MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _RESTORE = "restore it from the checkpoint"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in the file ``path``. Raises `ScorerError`."""
+def read_json(path: Path, mend: str = _RESTORE) -> dict[str, Any]:
+    """The object in the file ``path``. Raises `ScorerError`, which ends in ``mend`` where it holds none."""
     text = read_checkpoint_text(path)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ScorerError(f"{path} cannot be read ({in_a_line(error)}): {_RESTORE}") from error
+        raise ScorerError(f"{path} cannot be read ({in_a_line(error)}): {mend}") from error
     if not isinstance(content, dict):
-        raise ScorerError(f"{path} cannot be read (it must hold one object): {_RESTORE}")
+        raise ScorerError(f"{path} cannot be read (it must hold one object): {mend}")
     return content
 
 

@@ -181,7 +181,8 @@ def test_a_matrix_of_zeros_is_named(copy, refused):
 
 def test_notes_that_are_nested_without_end_are_named(copy, refused):
     (copy / "topreward.json").write_text("[" * 100_000)
-    assert "topreward.json cannot be used" in refused()
+    said = refused()
+    assert "topreward.json cannot be read" in said and said.endswith(": restore it, or remove it")
 
 
 def test_weights_that_are_too_large_for_float16_name_the_dtype_that_works(copy, refused, settings):

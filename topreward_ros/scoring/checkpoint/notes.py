@@ -6,17 +6,17 @@ vocabulary.py.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from topreward_ros.core.text_files import TextFileError, read_text
 from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.json_files import read_json
 
 NOTES_FILE = "topreward.json"
+_MEND = "restore it, or remove it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +40,14 @@ def read_model_notes(folder: Path) -> ModelNotes:
     path = folder / NOTES_FILE
     if not path.is_file():
         return ModelNotes()
+    content = read_json(path, _MEND)
     try:
-        return _notes(json.loads(read_text(path)))
-    except (TextFileError, ValueError, RecursionError) as error:
-        said = str(error).splitlines()[0]
-        raise ScorerError(f"{path} cannot be used ({said}): restore it, or remove it") from error
+        return _notes(content)
+    except ValueError as error:
+        raise ScorerError(f"{path} cannot be used ({error}): {_MEND}") from error
 
 
-def _notes(content: Any) -> ModelNotes:
-    if not isinstance(content, dict):
-        raise ValueError("it must hold one object")
+def _notes(content: dict[str, Any]) -> ModelNotes:
     frame_pixels = content.get("frame_pixels")
     if frame_pixels is not None and (type(frame_pixels) is not int or frame_pixels < 1):
         raise ValueError(f"frame_pixels is {frame_pixels!r} and must be a whole number above 0")

@@ -38,7 +38,7 @@ def read_templates(name: str) -> tuple[str, ...]:
     try:
         text = read_text(path)
     except TextFileError as error:
-        raise ScorerError(f"prompts {name!r}: {error}, with a template per line") from error
+        raise ScorerError(f"prompts {name!r}, a file with a template per line: {error}") from error
     templates: dict[str, int] = {}  # each with its line
     for number, line in enumerate(text.split("\n"), start=1):
         try:
