@@ -29,6 +29,7 @@ CERTAIN = {
     "minus": [f"frame_{k}" for k in range(-12, 12)],
     "minus and fraction": ["-1", "-0.5", "-0.25", "0.25", "1"],
     "hexadecimal with 0x": [f"f0x{k:x}" for k in range(8, 30)],
+    "hexadecimal behind a dot": ["1.0x9", "1.0xa", "2.0x1"],
     "digits of other scripts": ["f\u0661", "f\u0662", "f\u0661\u0660"],
     "upper and lower case": ["IMG_1", "img_2", "IMG_3"],
     "sizes": ["9x480", "10x480"],

@@ -34,6 +34,7 @@ def test_parameters_and_their_defaults_are_the_same_list() -> None:
         ({"quantization": "int4"}, ["int4", "none, int8"]),
         ({"sample_rate": -1.0}, ["sample_rate", "between 0.01 and 60"]),
         ({"sample_rate": "fast"}, ["sample_rate"]),
+        ({"sample_rate": 4}, ["sample_rate = 4", "write 4.0"]),
         ({"max_frames": 7}, ["max_frames", "even"]),
         ({"progress_mode": "episode_minmax"}, ["episode_minmax", "static_baseline, raw_probability"]),
         ({"image_topics": [""]}, ["image_topics"]),

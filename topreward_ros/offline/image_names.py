@@ -135,8 +135,11 @@ def _may_be_minus(place: int, text: str) -> bool:
 
 
 def _dotted(name: _Name) -> list[int]:
-    """Places of numbers that have a dot and one further number behind them; 1.2.3 has none."""
+    """Places of numbers that have a dot and one further number behind them; 1.2.3 and 0x1.2 have none."""
     dots = [text == "." for text in name.texts]
+    for k, number in enumerate(name.numbers):
+        if not number.isdecimal():
+            dots[k] = dots[k + 1] = False
     last = len(name.numbers)
     return [
         k
@@ -265,7 +268,9 @@ def _key(name: _Name, signed: set[tuple[int, str]], whole: set[tuple[tuple[str, 
 def _originals(names: Sequence[_Name]) -> list[_Name]:
     """The names without those that look like copies of others."""
     stems = {name.stem for name in names}
-    return [name for name in names if _COPY.sub("", name.stem) not in stems - {name.stem}]
+    return [
+        name for name in names if (original := _COPY.sub("", name.stem)) == name.stem or original not in stems
+    ]
 
 
 def _kind(key: _Key) -> tuple[tuple[str | Fraction, ...], tuple[Fraction, ...]]:
@@ -341,8 +346,8 @@ def _with_counter_started_again(
                 f"the counter in the names is taken to have started again: {most[-1]} comes before {most[0]}"
                 "; if that is not their order, number them anew"
             )
-            begin = ordered.index(most[0])
-            return [*ordered[:begin], *most[at:], *most[:at], *ordered[begin + len(most) :]]
+            turned = iter([*most[at:], *most[:at]])
+            return [next(turned) if whole in of_this_kind else whole for whole in ordered]
     if sizes and sizes[0] > 1000 and 2 * gap > sizes[0] and gap >= _CLEAR_GAP * usual:
         notes.append(
             f"between {most[at - 1]} and {most[at]} the numbers jump; if these are two recordings, give each "
