@@ -218,6 +218,7 @@ def test_each_camera_that_loses_images_is_named(bare, capfd: pytest.CaptureFixtu
 
 def test_an_image_is_one_whatever_its_topic_is_called(bare) -> None:
     source = Source(bare, "/camera/image_raw/ffmpeg", "compressed")
+    Source(bare, "/other", "raw")  # which would be advised
     process = bare.start("monitor", task=TASK, image_topics=["/camera/image_raw/ffmpeg"])
     until_scored(bare, source)
     assert "FFmpeg" not in bare.said(process)
