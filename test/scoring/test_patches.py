@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
 
 from topreward_ros.scoring.base import ScorerError
-from topreward_ros.scoring.patches import Preprocessing, frame_size, read_preprocessing
+from topreward_ros.scoring.patches import Preprocessing, frame_size, normalized, read_preprocessing
 
 sides = st.integers(1, 5000)
 shapes = st.tuples(sides, sides).filter(lambda shape: max(shape) <= 200 * min(shape))
@@ -92,6 +93,52 @@ def test_a_file_that_makes_no_sense_is_named(tmp_path, content):
     write(tmp_path, "video_preprocessor_config.json", content)
     with pytest.raises(ScorerError, match=r"video_preprocessor_config\.json cannot be (used|read)"):
         read_preprocessing(tmp_path)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        *(({"rescale_factor": value}, "rescale_factor is ") for value in (0, -1, NAN, INF, "x", True, [1])),
+        *(
+            ({"image_mean": value}, "image_mean is ")
+            for value in ([], [NAN] * 3, [0.5], 0.5, ["a"] * 3, [INF] * 3)
+        ),
+        *(
+            ({"image_std": value}, "image_std is ")
+            for value in ([], [0.5, 0, 0.5], [NAN] * 3, [-1] * 3, [INF] * 3)
+        ),
+        *(({"size": {"longest_edge": value}}, "longest_edge is ") for value in (-1, NAN, INF, "x", True)),
+        ({"size": 5}, "size is 5 and must be an object"),
+        ({"image_std": [1e-30] * 3}, "make -5e+29 of black and 5e+29 of white"),
+        ({"image_std": [1e9] * 3}, "make -5e-10 of black and 5e-10 of white"),
+        ({"rescale_factor": 1e-300}, "make -1 of black and -1 of white"),
+    ],
+)
+def test_a_value_that_makes_no_pixels_is_named(tmp_path, content, said):
+    write(tmp_path, "video_preprocessor_config.json", content)
+    with pytest.raises(ScorerError) as error:
+        read_preprocessing(tmp_path)
+    path = tmp_path / "video_preprocessor_config.json"
+    assert str(error.value).startswith(f"{path} cannot be used (") and said in str(error.value)
+    assert str(error.value).endswith("): restore it from the checkpoint")
+
+
+def test_null_is_what_is_not_said(tmp_path):
+    names = ("image_mean", "image_std", "rescale_factor", "size", "do_rescale", "do_normalize")
+    write(tmp_path, "video_preprocessor_config.json", dict.fromkeys(names))
+    assert read_preprocessing(tmp_path) == Preprocessing()
+
+
+def test_a_step_that_is_left_out_is_left_out(tmp_path):
+    write(tmp_path, "video_preprocessor_config.json", {"do_normalize": False})
+    image = torch.arange(0, 252, 21, dtype=torch.uint8).view(1, 3, 2, 2)
+    torch.testing.assert_close(normalized(image, read_preprocessing(tmp_path)), image / 255)
+    said = {"do_rescale": False, "image_mean": [100.0] * 3, "image_std": [50.0] * 3}
+    write(tmp_path, "video_preprocessor_config.json", said)
+    torch.testing.assert_close(normalized(image, read_preprocessing(tmp_path)), (image.float() - 100) / 50)
 
 
 def test_a_file_that_is_no_json_is_named(tmp_path):

@@ -199,7 +199,7 @@ def test_a_file_is_refused(checkpoint, settings):
     [
         ("config.json", "no config.json"),
         ("tokenizer.json", "no tokenizer.json"),
-        ("model.safetensors", r"no weights \(\*\.safetensors\)"),
+        ("model.safetensors", r"no weights \(model\.safetensors\)"),
     ],
 )
 def test_what_a_folder_lacks_is_named(copy, settings, file, named):

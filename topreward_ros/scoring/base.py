@@ -19,6 +19,7 @@ import numpy as np
 from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import Frame
+from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import PrefixScore, ProgressMode
 
 __all__ = [
@@ -44,10 +45,15 @@ class ScorerError(UserError):
     """A score could not be computed, or a scorer could not be made."""
 
 
+_LONGEST_ERROR = 300  # characters that are quoted of the error of a library
+
+
 def in_a_line(error: BaseException) -> str:
-    """Type and first line of a foreign error, to be quoted in our own message."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
+    """Type and text of a foreign error, to be quoted in our own message.
+
+    The text is on one line, and cut where it is long: the cause may stand in the second line.
+    """
+    return f"{type(error).__name__}: {printable(' '.join(str(error).split()), _LONGEST_ERROR)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.json_files import read_json
 
 _log = logging.getLogger(__name__)
 
 _LONGEST_SHAPE = 200  # long side by short side, the processor's limit
+# What a preprocessor file may say. The released models turn black into about -1 or -2, white into 1 or 2.
+_LARGEST_NUMBER = 1e15  # not infinite, and a whole number in float64
+_LARGEST_VALUE = 1e4
+_LEAST_CONTRAST = 1e-3  # between black and white
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +64,9 @@ def read_preprocessing(folder: Path, required: bool = False) -> Preprocessing:
                 content = content.get("video_processor" if is_video else "image_processor")
             if content is not None:
                 return _preprocessing(content, is_video)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except ValueError as error:
             raise ScorerError(
-                f"{path} cannot be used ({type(error).__name__}: {error}): restore it from the checkpoint"
+                f"{path} cannot be used ({printable(str(error), 300)}): restore it from the checkpoint"
             ) from error
     if required:
         raise ScorerError(
@@ -72,20 +77,54 @@ def read_preprocessing(folder: Path, required: bool = False) -> Preprocessing:
     return Preprocessing()
 
 
-def _preprocessing(content: dict[str, Any], is_video: bool) -> Preprocessing:
+def _preprocessing(content: Any, is_video: bool) -> Preprocessing:
+    """What the object of a preprocessor says; null counts as not said. Raises `ValueError`."""
     standard = Preprocessing()
+    if not isinstance(content, dict):
+        raise ValueError(f"its processor is {content!r} and must be an object")
     size = content.get("size") or {}
+    if not isinstance(size, dict):
+        raise ValueError(f"size is {size!r} and must be an object")
+    rescales, normalizes = (content.get(step) is not False for step in ("do_rescale", "do_normalize"))
+    pixels = _positive(size, "longest_edge", standard.video_pixels) if is_video else standard.video_pixels
     made = Preprocessing(
-        mean=tuple(float(value) for value in content.get("image_mean", standard.mean)),
-        std=tuple(float(value) for value in content.get("image_std", standard.std)),
-        rescale=float(content.get("rescale_factor", standard.rescale)),
-        video_pixels=int(size.get("longest_edge", standard.video_pixels))
-        if is_video
-        else standard.video_pixels,
+        mean=_channels(content, "image_mean", standard.mean) if normalizes else (0.0, 0.0, 0.0),
+        std=_channels(content, "image_std", standard.std) if normalizes else (1.0, 1.0, 1.0),
+        rescale=_positive(content, "rescale_factor", standard.rescale) if rescales else 1.0,
+        video_pixels=max(1, int(pixels)),
     )
-    if len(made.mean) != 3 or len(made.std) != 3 or min(made.std) <= 0 or made.video_pixels <= 0:
-        raise ValueError(f"mean, std or size out of range: {made}")
+    if min(made.std) <= 0:
+        raise ValueError(f"image_std is {list(made.std)} and must be above 0")
+    for mean, std in zip(made.mean, made.std, strict=True):
+        black, white = -mean / std, (255 * made.rescale - mean) / std
+        if max(abs(black), abs(white)) > _LARGEST_VALUE or white - black < _LEAST_CONTRAST:
+            raise ValueError(
+                f"image_mean, image_std and rescale_factor make {black:.3g} of black and {white:.3g} of white"
+            )
     return made
+
+
+def _channels(content: dict[str, Any], name: str, standard: tuple[float, ...]) -> tuple[float, ...]:
+    """One finite number for each of the three channels."""
+    said = content.get(name)
+    if said is None:
+        return standard
+    if not isinstance(said, list) or len(said) != 3 or not all(map(_is_number, said)):
+        raise ValueError(f"{name} is {said!r} and must be three numbers")
+    return tuple(map(float, said))
+
+
+def _positive(content: dict[str, Any], name: str, standard: float) -> float:
+    said = content.get(name)
+    if said is None:
+        return standard
+    if not _is_number(said) or said <= 0:
+        raise ValueError(f"{name} is {said!r} and must be a number above 0")
+    return float(said)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST_NUMBER
 
 
 def frame_size(height: int, width: int, unit: int, max_pixels: int) -> tuple[int, int]:

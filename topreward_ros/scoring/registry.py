@@ -15,7 +15,7 @@ import numpy as np
 
 from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import NS_PER_S, Frame
-from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings, in_a_line
+from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import (
     CAPTURABLE,
     INCREMENTAL,
@@ -25,6 +25,7 @@ from topreward_ros.scoring.checkpoint.checkpoint import (
 from topreward_ros.scoring.checkpoint.load import (
     check_vocabulary_size,
     load_weights,
+    model_config,
     quiet_transformers,
     resolve_device_and_dtype,
     use_threads,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _TRIAL_SIDE = 64  # [pixels] of a frame
+_LEAST_LOG_PROB = -1000.0  # [nat] of a model that works; logits of trained models differ by tens
 
 
 class LoadedModel(NamedTuple):
@@ -73,13 +75,21 @@ def _try_out(scorer: PrefixScorer, checkpoint: Checkpoint) -> None:
     frame = np.tile(np.arange(_TRIAL_SIDE, dtype=np.uint8)[:, None, None], (1, _TRIAL_SIDE, 3))
     frames = [Frame(0, frame), Frame(NS_PER_S, frame[::-1].copy())]
     try:
-        scorer.score(ScoreRequest.of_frames("lift", frames))
+        score = scorer.score(ScoreRequest.of_frames("lift", frames))
     except ScorerError as error:
         scorer.close()
         raise ScorerError(
             f"{checkpoint.folder} was loaded in {scorer.info.dtype} on {scorer.info.device} and cannot score "
             f"({error}): use dtype float32, or another checkpoint"
         ) from error
+    least = min(score.log_prob, score.log_prob_false)
+    if least < _LEAST_LOG_PROB:
+        scorer.close()
+        raise ScorerError(
+            f"{checkpoint.folder}: the log-probability of an answer is {least:.3g} nat in a trial, and no "
+            f"model that was trained goes below {_LEAST_LOG_PROB:g}: its weights are damaged; copy the "
+            "checkpoint again"
+        )
     scorer.forget()
 
 
@@ -180,19 +190,10 @@ def read_family(checkpoint: Checkpoint, settings: ScorerSettings) -> Family:
 
     Reads no weights. Raises `ScorerError`.
     """
-    from transformers import AutoConfig
-
     from topreward_ros.scoring.any_vlm.image_family import ImageFamily
     from topreward_ros.scoring.any_vlm.video_families import FAMILIES
 
-    folder = checkpoint.folder
-    try:
-        with quiet_transformers():
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        raise ScorerError(
-            f"{folder / 'config.json'} cannot be used ({in_a_line(error)}): restore it from the checkpoint"
-        ) from error
+    folder, config = checkpoint.folder, model_config(checkpoint)
     if getattr(config, "is_encoder_decoder", False):
         raise ScorerError(
             f"{folder} holds a model of type {config.model_type!r}, which reads with an encoder and has no "

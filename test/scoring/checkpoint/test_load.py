@@ -196,6 +196,52 @@ def test_weights_that_are_too_large_for_float16_name_the_dtype_that_works(copy, 
     assert load_scorer(str(copy), settings).info.dtype == "float32"
 
 
+@pytest.mark.parametrize(
+    "name", ["lm_head.weight", "model.language_model.embed_tokens.weight", "model.language_model.norm.weight"]
+)
+def test_a_weight_that_no_training_makes_is_named(copy, refused, name):
+    change_weights(copy, lambda weights: weights | {name: weights[name] * 1e30})
+    assert f"the weight {name!r} has the value " in refused() and "none that was trained is so" in refused()
+
+
+@pytest.mark.parametrize("factor", [1e3, 1e6])
+def test_a_head_whose_log_probabilities_cannot_be_is_refused(copy, refused, factor):
+    change_weights(copy, lambda weights: weights | {"lm_head.weight": weights["lm_head.weight"] * factor})
+    assert "no model that was trained goes below -1000" in refused()
+
+
+@pytest.mark.parametrize(("name", "holes"), [("mlp.down_proj", True), ("embed_tokens", False)])
+def test_stretches_of_zeros_are_warned_of_where_no_model_has_them(copy, settings, caplog, name, holes):
+    def change(weights: Weights) -> None:
+        weight = next(weights[full] for full in sorted(weights) if full.endswith(f"{name}.weight"))
+        weight.view(-1)[500 : 500 + 2048] = 0.0
+
+    change_weights(copy, change)
+    load_scorer(str(copy), settings)
+    assert ("stretches of zeros in 1 weight" in caplog.text) == holes
+
+
+# ---- configurations ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", ["flash_attention_2", "eager", "kernels-community/flash-attn", "nonsense"])
+@pytest.mark.parametrize("part", ["", "text_config", "vision_config"])
+def test_the_attention_of_the_machine_that_saved_a_model_does_not_matter(copy, same_score, part, kernel):
+    for key in ("_attn_implementation", "attn_implementation"):
+        if part:
+            edit_part(copy, part, **{key: kernel})
+        else:
+            edit(copy / "config.json", **{key: kernel})
+    same_score()
+
+
+def test_what_a_library_says_is_quoted_beyond_its_first_line(copy, refused):
+    edit_part(copy, "text_config", hidden_act=["silu"])
+    said = refused()
+    assert f"{copy / 'config.json'} cannot be used (" in said and "restore it from the checkpoint" in said
+    assert "hidden_act" in said and "list" in said
+
+
 # ---- heads ----------------------------------------------------------------------------------------------
 
 
@@ -334,6 +380,53 @@ def test_a_file_of_weights_of_a_wrong_size_is_named(copy, refused, change, state
     )
 
 
+class Hostile:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("in_a_shard", [True, False])
+def test_a_pickle_that_runs_a_program_is_not_run(copy, refused, tmp_path, is_zip, in_a_shard):
+    weights: dict[str, Any] = load_file(copy / WEIGHTS)
+    (copy / WEIGHTS).unlink()
+    mark = tmp_path / "ran"
+    file = "pytorch_model-00001-of-00001.bin" if in_a_shard else "pytorch_model.bin"
+    if in_a_shard:
+        (copy / "pytorch_model.bin.index.json").write_text(
+            json.dumps({"metadata": {}, "weight_map": dict.fromkeys(weights, file)})
+        )
+    torch.save(weights | {"more": Hostile(mark)}, copy / file, _use_new_zipfile_serialization=is_zip)
+    said = refused()
+    assert "holds other things than weights" in said and "get the model as safetensors" in said
+    assert "weights_only" not in said, "torch says how to load it all the same"
+    assert not mark.exists()
+    torch.load(copy / file, weights_only=False)
+    assert mark.exists(), "the file is as hostile as it should be"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda content: content[: len(content) // 2], "is cut short ("),
+        (lambda content: content[:-1], "is cut short ("),
+        (lambda _: b"<html>the proxy says no</html>", "is no file of PyTorch: copy it again"),
+    ],
+)
+def test_a_damaged_file_of_pytorch_is_named(copy, refused, change, said):
+    weights = load_file(copy / WEIGHTS)
+    (copy / WEIGHTS).unlink()
+    path = copy / "pytorch_model.bin"
+    torch.save(weights, path)
+    path.write_bytes(change(path.read_bytes()))
+    assert f"{path} {said}" in refused()
+
+
 def test_a_weight_in_two_shards_is_named(copy, refused):
     where = split(copy)
     (name, other) = next((name, shard) for name, shard in where.items() if shard == SHARDS[1])
@@ -349,6 +442,20 @@ def test_an_index_that_leaves_the_folder_is_refused(copy, refused, shard):
     where = split(copy)
     (copy / INDEX).write_text(json.dumps({"weight_map": where | {"lm_head.weight": shard}}))
     assert f"{INDEX} names a file of another folder, {shard!r}" in refused()
+
+
+@pytest.mark.parametrize("shard", ["config.json", "lm_head.bin", "..", "lm_head.safetensors\0"])
+def test_an_index_that_names_what_holds_no_weights_is_refused(copy, refused, shard):
+    where = split(copy)
+    (copy / "lm_head.bin").write_bytes(b"\x80")
+    (copy / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": where | {"lm_head.weight": shard}}))
+    assert f"{INDEX} names " in refused() and "restore the index" in refused()
+
+
+def test_an_index_without_metadata_is_named(copy, refused):
+    where = split(copy)
+    (copy / INDEX).write_text(json.dumps({"weight_map": where}))
+    assert f"{INDEX} has no metadata, which transformers needs: restore the index" in refused()
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", WEIGHTS])
@@ -440,6 +547,20 @@ def test_an_adapter_beside_the_weights_is_refused(copy, refused, name):
             "a download into this folder was inter",
         ),
         (["checkpoint-500/config.json"], "the checkpoint lies one level deeper; name "),
+        (
+            ["config.json", "tokenizer.json", "model.fp16.safetensors"],
+            "model.fp16.safetensors is not looked for",
+        ),
+        (["config.json", "tokenizer.json", "Model.safetensors"], "rename it to model.safetensors"),
+        (
+            ["config.json", "model.safetensors"],
+            "has no tokenizer.json: copy all files of the checkpoint there",
+        ),
+        (["model-00001-of-00002.safetensors"], "copy all files of the checkpoint there"),
+        (
+            ["model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors"],
+            "are not looked for under these names; take the files that are called model.safetensors",
+        ),
         (["training_args.bin"], "copy all files of the checkpoint there"),
     ],
 )
@@ -521,8 +642,10 @@ def test_weights_of_the_older_format_are_told_apart(copy, monkeypatch, same_scor
 
 
 def test_a_model_that_loads_and_cannot_score_is_refused(copy, refused, settings):
-    def change(weights: Weights) -> None:
-        weights["lm_head.weight"] *= 1e4  # finite in float16, but no logit is
+    def change(weights: Weights) -> None:  # finite in float16, but what lies between the two is not
+        layer = "model.language_model.layers.0.mlp"
+        weights[f"{layer}.up_proj.weight"] *= 2.0**16
+        weights[f"{layer}.down_proj.weight"] *= 2.0**-16
 
     change_weights(copy, change)
     said = refused(dtype="float16")

@@ -106,4 +106,4 @@ def _missing_weights(folder: Path) -> list[str]:
     if files:
         return [path.name for path in files if not path.is_file()]
     has_shards = any(folder.glob(f"{Path(WHOLE[0]).stem}-*-of-*.safetensors"))
-    return [f"{WHOLE[0]}.index.json"] if has_shards else ["weights (*.safetensors)"]
+    return [f"{WHOLE[0]}.index.json"] if has_shards else [f"weights ({WHOLE[0]})"]

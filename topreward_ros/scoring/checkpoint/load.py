@@ -7,24 +7,30 @@ PyTorch and transformers are imported when a model is loaded, so that importing 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, cast
 
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line, quiet_logging
 from topreward_ros.scoring.checkpoint.checkpoint import QUANTIZABLE, Checkpoint
 from topreward_ros.scoring.checkpoint.quantized import refuse_quantized_tensors
-from topreward_ros.scoring.checkpoint.weight_files import check_files
+from topreward_ros.scoring.checkpoint.weight_files import WHOLE, check_files
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+_log = logging.getLogger(__name__)
+
 _MOST_NAMED = 3  # weights in an error
+_LARGEST_WEIGHT = 1e7  # trained ones are below a thousand
+_STRETCH = 1024  # values in a row; a hole has at least a block of a disk, which is 2048 of two bytes
 _ADAPTER_WEIGHT = re.compile(r"(^|\.)(lora_[A-Za-z]+|base_layer|modules_to_save)(\.|$)|^base_model\.model\.")
 
 
@@ -138,12 +144,14 @@ def load_weights(
 
     folder, stored = checkpoint.folder, check_files(checkpoint.folder)
     refuse_quantized_tensors(folder, stored.values())
+    config = model_config(checkpoint)
     if stored and _is_tied_in_its_text_part(checkpoint.config, stored):
-        options["tie_word_embeddings"] = True
+        config.tie_word_embeddings = True
     try:
         with quiet_transformers():
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 folder,
+                config=config,
                 dtype=dtype,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -158,6 +166,11 @@ def load_weights(
         model = model.to(device).eval()
     except ScorerError:
         raise
+    except (UnpicklingError, EOFError) as error:  # its text tells how to load it all the same
+        raise ScorerError(
+            f"{folder}: {WHOLE[1]} is damaged, or holds other things than weights, which are not loaded "
+            "because they could run a program: get the model as safetensors"
+        ) from error
     except Exception as error:
         if is_out_of_memory(error):
             fix = "use a smaller model, another device, or dtype bfloat16"
@@ -168,6 +181,31 @@ def load_weights(
         ) from error
     model.requires_grad_(False)
     return cast("PreTrainedModel", model)
+
+
+def model_config(checkpoint: Checkpoint) -> Any:
+    """config.json as transformers reads it, for a model of the type that it names. Raises `ScorerError`.
+
+    Kernels for attention and experts that it names are left out. They are for the machine that it was saved
+    on, and transformers would fetch some of them from the hub.
+    """
+    with quiet_logging():
+        from transformers import AutoConfig
+
+    try:
+        with quiet_transformers():
+            config: Any = AutoConfig.from_pretrained(
+                checkpoint.folder, local_files_only=True, trust_remote_code=False
+            )
+            for choice in ("_attn_implementation", "_experts_implementation"):
+                if hasattr(config, choice):
+                    setattr(config, choice, None)
+    except Exception as error:
+        raise ScorerError(
+            f"{checkpoint.folder / 'config.json'} cannot be used ({in_a_line(error)}): restore it from the "
+            "checkpoint"
+        ) from error
+    return config
 
 
 def _is_tied_in_its_text_part(config: Mapping[str, Any], stored: Iterable[str]) -> bool:
@@ -240,16 +278,22 @@ def _counted(things: Sequence[object], what: str) -> str:
 
 
 def _check_values(folder: Path, model: torch.nn.Module) -> None:
-    """Raise `ScorerError` where a weight is infinite or no number in the dtype of the model, or all zeros.
+    """Raise `ScorerError` where a weight is all zeros, no number in the dtype of the model, or far too large.
 
-    A hole in a file that covers no matrix wholly is not seen.
+    Stretches of zeros are warned of, as a few models have them. Those in an embedding do not count, where the
+    rows of tokens that never came are zero, and those of less than `_STRETCH` are not seen.
     """
     import torch
 
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    embeddings = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    of_tokens = {id(module.weight) for module in (*embeddings, head) if module is not None}
+    with_holes = []
     for name, weight in model.named_parameters():
         if not weight.numel() or not weight.is_floating_point():
             continue
-        low, high = weight.detach().aminmax()
+        lows, highs = _extremes(weight.detach().reshape(-1))
+        low, high = lows.min(), highs.max()
         if weight.ndim > 1 and float(low) == float(high) == 0.0:
             raise ScorerError(
                 f"{folder}: the weight {name!r} is zero all over, as in a file with a hole that a copy or a "
@@ -262,6 +306,34 @@ def _check_values(folder: Path, model: torch.nn.Module) -> None:
             raise ScorerError(
                 f"{folder}: the weight {name!r} has values that are not finite in {weight.dtype}: {fix}"
             )
+        if (largest := max(-float(low), float(high))) > _LARGEST_WEIGHT:
+            raise ScorerError(
+                f"{folder}: the weight {name!r} has the value {largest:.3g}, and none that was trained is so "
+                "large: the checkpoint is damaged; copy it again"
+            )
+        whole = weight.numel() // _STRETCH  # the rest at the end may be a few zeros by chance
+        is_hole = (lows[:whole] == 0) & (highs[:whole] == 0)
+        if weight.ndim > 1 and id(weight) not in of_tokens and bool(is_hole.any()):
+            with_holes.append(name)
+    if with_holes:
+        _log.warning(
+            "%s has stretches of zeros in %s, first %r, as in a file with a hole that a copy or a download "
+            "left: compare its SHA-256 with the original's",
+            *(folder, _counted(with_holes, "weight"), with_holes[0]),
+        )
+
+
+def _extremes(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The least and the largest of every `_STRETCH` of ``values`` (n,), and of the rest at the end."""
+    import torch
+
+    whole = len(values) // _STRETCH * _STRETCH
+    stretches, rest = values[:whole].view(-1, _STRETCH), values[whole:]
+    lows, highs = stretches.amin(dim=1), stretches.amax(dim=1)
+    if not len(rest):
+        return lows, highs
+    low, high = rest.aminmax()
+    return torch.cat([lows, low[None]]), torch.cat([highs, high[None]])
 
 
 @contextmanager

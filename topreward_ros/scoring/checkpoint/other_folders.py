@@ -5,6 +5,7 @@ Every answer is a mend, to be written after what is missing. Nothing is loaded, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ _FORMATS = {
 }
 _NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "rng_state")  #: of a trainer, with such endings
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # which lack their index
 _MOST_NAMED = 3
 
 
@@ -60,7 +62,25 @@ def what_to_do_about(folder: Path) -> str:
         return f"it is a folder of the hub's cache; name the model, {name}, or the folder in snapshots/"
     if "config.json" not in names and (inner := _checkpoints_in(folder)):
         return f"the checkpoint lies one level deeper; name {_listed([str(folder / name) for name in inner])}"
-    return format_mend(folder.iterdir())
+    return _names_mend(names) or format_mend(folder.iterdir())
+
+
+def _names_mend(names: set[str]) -> str:
+    """What to do about safetensors files of which none has a name that is looked for; empty without them."""
+    others = sorted(
+        name for name in names if name.endswith(".safetensors") and not name.startswith("consolidated.")
+    )
+    if not others or WHOLE[0] in names or any(_SHARD.fullmatch(name) for name in others):
+        return ""
+    if len(others) == 1:
+        return (
+            f"{printable(others[0])} is not looked for under that name; if it holds all weights of this "
+            f"model, rename it to {WHOLE[0]}"
+        )
+    return (
+        f"{_listed(others)} are not looked for under these names; take the files that are called {WHOLE[0]}, "
+        f"or {WHOLE[0]}.index.json and its shards"
+    )
 
 
 def format_mend(files: Iterable[Path]) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import is_zipfile
 
 from topreward_ros.core.text_files import is_git_lfs_pointer, lfs_mend
 from topreward_ros.scoring.base import ScorerError, in_a_line
@@ -48,13 +49,20 @@ def loaded_files(folder: Path) -> list[Path]:
 
     Empty where there are none. Raises `ScorerError` for a damaged index.
     """
+    if (index := _index_in_use(folder)) is not None:
+        return [folder / shard for shard in shards_of(index)]
+    return [folder / whole for whole in WHOLE if (folder / whole).is_file()][:1]
+
+
+def _index_in_use(folder: Path) -> Path | None:
+    """The index of the shards that are loaded; None where one file holds all weights, and without weights."""
     for whole in WHOLE:
         index = folder / f"{whole}.index.json"
         if (folder / whole).is_file():
-            return [folder / whole]
+            return None
         if index.is_file():
-            return [folder / shard for shard in shards_of(index)]
-    return []
+            return index
+    return None
 
 
 def shards_of(index: Path) -> list[str]:
@@ -73,6 +81,9 @@ def _weight_map(index: Path) -> dict[str, str]:
         )
     if outside := next((file for file in where.values() if Path(file).name != file), None):
         raise ScorerError(f"{index} names a file of another folder, {outside!r}: restore the index")
+    kind = Path(index.name.removesuffix(".index.json")).suffix
+    if other := next((file for file in where.values() if not file.endswith(kind) or "\0" in file), None):
+        raise ScorerError(f"{index} names {other!r}, which is no {kind} file: restore the index")
     return where
 
 
@@ -130,10 +141,11 @@ def check_files(folder: Path) -> dict[str, StoredTensor]:
                     "would be dropped: copy the checkpoint again"
                 )
             found[tensor.name] = path, tensor
-    index = folder / f"{WHOLE[0]}.index.json"
-    if found and not (folder / WHOLE[0]).is_file() and index.is_file():
+    if (index := _index_in_use(folder)) is not None:
+        if not isinstance(read_json(index).get("metadata"), dict):
+            raise ScorerError(f"{index} has no metadata, which transformers needs: restore the index")
         for name, file in _weight_map(index).items():
-            if name not in found:
+            if found and name not in found:
                 raise ScorerError(
                     f"{index} says that {file} holds the weight {name!r}, which no file does: index and "
                     "files are of different checkpoints; copy all of them again"
@@ -151,6 +163,12 @@ def _check_pickled(path: Path) -> None:
         raise ScorerError(f"{path} {lfs_mend(path.parent)}")
     if not begin:
         raise ScorerError(f"{path} is empty (0 bytes): copy it again")
+    # PyTorch writes a ZIP archive, whose list of contents is at its end, and before version 1.6 bare pickles.
+    if begin.startswith(b"PK\x03\x04"):
+        if not is_zipfile(path):
+            raise ScorerError(f"{path} is cut short ({path.stat().st_size} bytes): copy it again")
+    elif not begin.startswith(b"\x80"):
+        raise ScorerError(f"{path} is no file of PyTorch: copy it again")
 
 
 def full_hash(files: Sequence[Path]) -> str:
