@@ -324,6 +324,12 @@ def test_check_warns_when_the_video_shows_what_the_model_does_not_know(folder: P
     assert "does not know the instruction 'open the drawer'" in line and "'close the drawer'" in line
 
 
+def test_a_check_has_a_time_limit(folder: Path, tmp_path: Path) -> None:
+    line = refused(topreward("models", "check", folder, "--time-limit", "0.1", home=tmp_path))
+    assert line.startswith(f"checking model {folder} was not done after 0.1 s: ") and "--time-limit" in line
+    assert topreward("models", "check", folder, "--time-limit", "0", home=tmp_path).returncode == 2
+
+
 # ---- download ----------------------------------------------------------------------------------------
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
-from topreward_ros.cli.output import show, warn_of_unknown_instruction
+from topreward_ros.cli.output import seconds, show, warn_of_unknown_instruction
+from topreward_ros.core.printable import printable
+
+_CHECK_S = 3600.0  # [s]; a large model on a CPU takes minutes
 
 
 def add_parser(commands: Any) -> None:
@@ -26,11 +30,23 @@ def add_parser(commands: Any) -> None:
             _download,
             "download a model from the Hugging Face hub, or what is missing of it",
         ),
-        ("check", _check, "load a model and score the shipped video with it; status 1 if that fails"),
+        (
+            "check",
+            _check,
+            "load a model and score the shipped video with it; status 1 if that fails, or takes too long",
+        ),
     ):
         action = actions.add_parser(name, help=about, description=about)
         action.add_argument("model", metavar="NAME", help="'embedded', a hub id, or a folder")
         action.set_defaults(run=run)
+        if run is _check:
+            action.add_argument(
+                "--time-limit",
+                type=seconds,
+                default=_CHECK_S,
+                metavar="S",
+                help="seconds after which the check is given up (default: %(default)g)",
+            )
 
 
 def _list(_: argparse.Namespace) -> int:
@@ -68,12 +84,16 @@ def _check(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from topreward_ros.defaults import DEMO_TASK
-    from topreward_ros.offline.models import check_model
+    from topreward_ros.offline.bounded_call import call_bounded
+    from topreward_ros.offline.models import check_model, why_not_rising
     from topreward_ros.views import terminal
     from topreward_ros.views.models import check_view
 
-    with terminal.working(Console(stderr=True), f"checking model {options.model} ..."):
-        result = check_model(options.model)
+    what = f"checking model {printable(options.model)}"
+    with terminal.working(Console(stderr=True), f"{what} ..."):
+        result = call_bounded(check_model, options.model, time_limit_s=options.time_limit, what=what)
+    if warning := why_not_rising(result.info, result.curve):
+        print(f"topreward: {printable(warning)}", file=sys.stderr)
     warn_of_unknown_instruction(DEMO_TASK, result.info)
     show(check_view(result))
     return 0

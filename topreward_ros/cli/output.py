@@ -35,6 +35,17 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def seconds(text: str) -> float:
+    """The value of an option that takes a time, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: must be a number of seconds above 0")
+    return value
+
+
 def check_outputs(options: argparse.Namespace, inputs: Sequence[str | Path] = ()) -> None:
     """Raise `CommandError` before the work where ``--json`` or ``--plot`` cannot or must not be written.
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from topreward_ros.cli.output import check_output, ros_module
+from topreward_ros.cli.output import check_output, ros_module, seconds
 
 
 def add_parser(commands: Any) -> None:
@@ -22,20 +22,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--topic", default="task_progress", help="of TaskProgress (default: %(default)s)")
     parser.add_argument("--once", action="store_true", help="end after the first score")
     parser.add_argument(
-        "--duration", type=_seconds, metavar="S", help="end after S seconds; status 1 if nothing came"
+        "--duration", type=seconds, metavar="S", help="end after S seconds; status 1 if nothing came"
     )
     parser.add_argument("--svg", type=Path, metavar="FILE", help="save the last view as a picture")
     parser.set_defaults(run=run)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: must be a number of seconds above 0")
-    return value
 
 
 def run(options: argparse.Namespace) -> int:

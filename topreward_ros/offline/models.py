@@ -12,7 +12,7 @@ from enum import Enum
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import Checkpoint, open_checkpoint, read_config
 from topreward_ros.scoring.checkpoint.folder import EMBEDDED, EMBEDDED_FOLDER, missing_files
 from topreward_ros.scoring.checkpoint.notes import ModelNotes
+from topreward_ros.scoring.checkpoint.vocabulary import is_known
 from topreward_ros.scoring.checkpoint.weight_files import read_head
 from topreward_ros.scoring.question.prompts import prompt_hash
 from topreward_ros.scoring.question.templates import PAPER
@@ -30,6 +31,9 @@ from topreward_ros.scoring.registry import read_family, scorer_of
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo
+
+_ENDS = 3  # scores at each end of a curve that are compared
+_LEAST_RISE = 0.5  # [nat]; the embedded model's is above 3
 
 #: Released models of the right kind, from small to large.
 KNOWN_MODELS = tuple(f"Qwen/Qwen3-VL-{size}-Instruct" for size in ("2B", "4B", "8B", "32B"))
@@ -181,7 +185,8 @@ def _count_parameters(weights: list[Path]) -> tuple[int | None, tuple[str, ...]]
 def check_model(name: str) -> CheckResult:
     """Load a model, which verifies its files and answer tokens, and score the shipped video with it.
 
-    Raises `ScorerError` where that fails.
+    Raises `ScorerError` where that fails, and where the score of a model that was trained for this task does
+    not rise.
     """
     parameters = monitor_defaults()
     checkpoint = open_checkpoint(name)
@@ -206,5 +211,25 @@ def check_model(name: str) -> CheckResult:
         )
     finally:
         scorer.close()
+    if scorer.info.instructions and (reason := why_not_rising(scorer.info, curve)):
+        raise ScorerError(f"{reason}. It was trained for this task: install the model again")
     score_s = median(after - before for before, after in pairwise(times))
     return CheckResult(scorer.info, load_s, score_s, curve)
+
+
+def why_not_rising(info: ScorerInfo, curve: Curve) -> str:
+    """What to say where the score does not rise in ``curve``, of the shipped video of a success; else empty.
+
+    Nothing is said of random weights, and of a task that the model does not know.
+    """
+    if info.random_weights or not is_known(DEMO_TASK, info):
+        return ""
+    log_probs = [point.score.log_prob for point in curve.points]
+    rise = fmean(log_probs[-_ENDS:]) - fmean(log_probs[:_ENDS])
+    if rise >= _LEAST_RISE:
+        return ""
+    return (
+        f"model '{info.model_id}': log p(True) changes by {rise:.2f} nat over a video in which the robot "
+        f"does what it was told ({DEMO_TASK!r}), and should rise: the tokenizer may be of another model, or "
+        "have True and False exchanged"
+    )

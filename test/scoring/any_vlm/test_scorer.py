@@ -8,6 +8,7 @@ import logging
 import math
 import re
 import shutil
+import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,6 +31,7 @@ from transformers.models.smolvlm import processing_smolvlm
 from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import EpisodeBuffer, Frame
 from topreward_ros.offline.models import check_model, describe_model
+from topreward_ros.scoring.any_vlm import image_family
 from topreward_ros.scoring.any_vlm.scorer import TransformersVlmScorer
 from topreward_ros.scoring.any_vlm.video_families import in_words
 from topreward_ros.scoring.base import PrefixScore, ScorerError
@@ -763,6 +765,18 @@ def test_a_chat_without_a_template_is_refused(folders, settings, tmp_path, video
     with pytest.raises(ScorerError, match=r"chat_template is true, and .* has no chat template"):
         load_scorer(str(folder), replace(settings, chat_template=True))
     assert load_scorer(str(folder), settings).score(asked(TASK, video[:2])).log_prob < 0
+
+
+def test_a_chat_template_without_end_is_given_up(folders, settings, tmp_path, monkeypatch):
+    folder, tracer = copy_of(folders("llava"), tmp_path), sys.gettrace()
+    loop = "{% for i in range(99999) %}"
+    (folder / "chat_template.jinja").write_text(loop * 4 + "{% endfor %}" * 4)
+    monkeypatch.setattr(image_family, "_RENDER_S", 0.2)
+    with pytest.raises(
+        ScorerError, match=r"chat template .* fails .*TimeoutError: it was not done after 0.2 s"
+    ):
+        load_scorer(str(folder), settings)
+    assert sys.gettrace() is tracer
 
 
 def test_a_result_that_is_no_number_is_an_error_and_the_next_call_works(load, video):

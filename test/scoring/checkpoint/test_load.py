@@ -242,6 +242,60 @@ def test_what_a_library_says_is_quoted_beyond_its_first_line(copy, refused):
     assert "hidden_act" in said and "list" in said
 
 
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        *(("text_config", "num_hidden_layers", value) for value in (10**6, 0, -1, True, 4.0, "4")),
+        *(
+            ("text_config", key, -8)
+            for key in ("hidden_size", "head_dim", "num_key_value_heads", "vocab_size")
+        ),
+        *(("text_config", key, 10**15) for key in ("vocab_size", "intermediate_size")),
+        ("text_config", "num_experts", 10**6),
+        ("text_config", "num_labels", 10**8),
+        ("vision_config", "depth", 10**6),
+        *(("vision_config", key, 0) for key in ("patch_size", "num_heads", "num_position_embeddings")),
+        ("vision_config", "image_size", [224, 0]),
+        ("vision_config", "spatial_merge_size", -2),
+        ("vision_config", "deepstack_visual_indexes", [0] * 20_000),
+        ("audio_config", "encoder_layers", 10**6),
+    ],
+)
+def test_a_size_that_cannot_be_is_named(copy, refused, part, key, value):
+    config = json.loads((copy / "config.json").read_text())
+    edit(copy / "config.json", **{part: config.get(part, {}) | {key: value}})
+    said = refused()
+    assert f"{copy / 'config.json'}: {part}.{key} is " in said and "restore it from the checkpoint" in said
+
+
+@pytest.mark.parametrize("section", [[0, 0, 0], [8, 4, 5], [16], "x", [8.0, 4.0, 4.0], [20, -2, -2]])
+def test_a_rotation_that_does_not_make_up_a_head_is_named(copy, refused, section):
+    config = json.loads((copy / "config.json").read_text())
+    rope = config["text_config"]["rope_parameters"]
+    edit_part(copy, "text_config", rope_parameters=rope | {"mrope_section": section})
+    assert "three whole numbers above 0 that sum to half of head_dim, 32: restore it" in refused()
+
+
+@pytest.mark.parametrize("is_pickle", [True, False])
+@pytest.mark.parametrize("sizes", [{"vocab_size": 9_999_999}, {"num_hidden_layers": 500}])
+def test_a_configuration_of_a_far_larger_model_takes_no_memory(copy, refused, sizes, is_pickle):
+    edit_part(copy, "text_config", **sizes)
+    if is_pickle:
+        torch.save(load_file(copy / WEIGHTS), copy / "pytorch_model.bin")
+        (copy / WEIGHTS).unlink()
+    assert re.search(r"describes a model of [\d,]+ numbers, and the weights are [\d,]+: they are", refused())
+
+
+@pytest.mark.parametrize("name", ["config.json", "video_preprocessor_config.json", "generation_config.json"])
+@pytest.mark.parametrize("key", ["some", "model_type", "text_config", "size"])
+@pytest.mark.parametrize("depth", [60, 600, 100_000])
+def test_a_file_that_is_nested_without_end_is_named(copy, refused, name, key, depth):
+    content = json.loads((copy / name).read_text()) if (copy / name).is_file() else {}
+    text = json.dumps(content | {key: "HERE"}).replace('"HERE"', "[" * depth + "]" * depth)
+    (copy / name).write_text(text)
+    assert f"{copy / name} cannot be " in refused()
+
+
 # ---- heads ----------------------------------------------------------------------------------------------
 
 

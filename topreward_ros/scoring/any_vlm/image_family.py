@@ -6,9 +6,12 @@ is not installed, torchvision above all, its error says so.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +24,7 @@ from topreward_ros.scoring.base import ScorerError, in_a_line
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_RENDER_S = 10.0  # [s] that a chat template may take; a healthy one takes milliseconds
 _MARK = "THE-QUESTION"  # replaces the question while the chat template runs
 
 
@@ -99,7 +103,8 @@ class ImageFamily(Family):
             return token * count, ""
         chat = [{"role": "user", "content": [*[image] * count, {"type": "text", "text": _MARK}]}]
         try:
-            text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            with _time_limit(_RENDER_S):
+                text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # a template may raise anything
             raise ScorerError(
                 f"the chat template of the model of type {self.model_type!r} fails on several images "
@@ -112,6 +117,23 @@ class ImageFamily(Family):
                 "restore it from the checkpoint"
             )
         return before, after
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TimeoutError` in Python code that runs longer in this thread; a template may have no end."""
+    deadline, before = monotonic() + seconds, sys.gettrace()
+
+    def look(*_: object) -> Any:
+        if monotonic() > deadline:
+            raise TimeoutError(f"it was not done after {seconds:g} s")
+        return look
+
+    sys.settrace(look)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def _read_processor(folder: Path, model_type: str) -> Any:

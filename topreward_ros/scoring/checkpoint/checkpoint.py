@@ -14,7 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line
+from topreward_ros.scoring.checkpoint.config_bounds import check_bounds
 from topreward_ros.scoring.checkpoint.folder import find_folder
 from topreward_ros.scoring.checkpoint.notes import ModelNotes, read_model_notes
 from topreward_ros.scoring.checkpoint.quantized import refuse_quantized
@@ -130,6 +132,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{path}: transformers_weights names {other!r} as the weights, which is not supported: "
             "name the weights model.safetensors, and take that line out"
         )
+    check_bounds(path, config)
     model_type = config.get("model_type")
     if model_type not in INCREMENTAL:
         _check_type(folder, model_type)
@@ -137,11 +140,28 @@ def read_config(folder: Path) -> dict[str, Any]:
     for part in ("text_config", "vision_config"):
         if not isinstance(config.get(part, {}), dict):
             raise ScorerError(
-                f"{path}: {part} is {config[part]!r} and must be an object: restore it from the checkpoint"
+                f"{path}: {part} is {printable(repr(config[part]), 100)} and must be an object: restore it "
+                "from the checkpoint"
             )
     if config.get("vision_config", {}).get("temporal_patch_size", 2) != 2:
         raise ScorerError(f"{path}: temporal_patch_size must be 2, as in every released Qwen3-VL")
+    _check_rotation(path, config.get("text_config", {}))
     return config
+
+
+def _check_rotation(path: Path, text: Mapping[str, Any]) -> None:
+    """Raise `ScorerError` where the parts of a head that turn with time, height and width do not add up."""
+    rope = text.get("rope_parameters") or text.get("rope_scaling")
+    section = rope.get("mrope_section") if isinstance(rope, dict) else None
+    width = text.get("head_dim")
+    if section is None or width is None:
+        return
+    fits = isinstance(section, list) and len(section) == 3 and all(type(part) is int for part in section)
+    if not fits or min(section) < 1 or 2 * sum(section) != width:
+        raise ScorerError(
+            f"{path}: mrope_section is {printable(repr(section), 60)} and must be three whole numbers above "
+            f"0 that sum to half of head_dim, {width}: restore it from the checkpoint"
+        )
 
 
 def _check_type(folder: Path, model_type: Any) -> None:
@@ -158,6 +178,6 @@ def _check_type(folder: Path, model_type: Any) -> None:
     if model_type == "internvl_chat":
         fix = "get the same model in the format of transformers, whose name on the hub ends in -hf"
     raise ScorerError(
-        f"{folder} holds a model of type {model_type!r}, which transformers {transformers.__version__} does "
-        f"not know as one that reads images and text: {fix}"
+        f"{folder} holds a model of type {printable(repr(model_type), 100)}, which transformers "
+        f"{transformers.__version__} does not know as one that reads images and text: {fix}"
     )

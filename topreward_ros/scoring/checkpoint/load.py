@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from math import prod
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, cast
@@ -20,7 +22,8 @@ from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line, quiet_logging
 from topreward_ros.scoring.checkpoint.checkpoint import QUANTIZABLE, Checkpoint
 from topreward_ros.scoring.checkpoint.quantized import refuse_quantized_tensors
-from topreward_ros.scoring.checkpoint.weight_files import WHOLE, check_files
+from topreward_ros.scoring.checkpoint.weight_files import WHOLE, StoredTensor, check_files
+from topreward_ros.scoring.json_files import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MOST_NAMED = 3  # weights in an error
+_MOST_TIMES = 8  # the numbers in the files; a model that lacks a few is told by their names
 _LARGEST_WEIGHT = 1e7  # trained ones are below a thousand
 _STRETCH = 1024  # values in a row; a hole has at least a block of a disk, which is 2048 of two bytes
 _ADAPTER_WEIGHT = re.compile(r"(^|\.)(lora_[A-Za-z]+|base_layer|modules_to_save)(\.|$)|^base_model\.model\.")
@@ -145,10 +149,13 @@ def load_weights(
     folder, stored = checkpoint.folder, check_files(checkpoint.folder)
     refuse_quantized_tensors(folder, stored.values())
     config = model_config(checkpoint)
+    if (generation := folder / "generation_config.json").is_file():
+        read_json(generation)  # transformers reads it as well, and does not say what is wrong with it
     if stored and _is_tied_in_its_text_part(checkpoint.config, stored):
         config.tie_word_embeddings = True
     try:
         with quiet_transformers():
+            _check_size(checkpoint, config, stored.values())
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 folder,
                 config=config,
@@ -206,6 +213,28 @@ def model_config(checkpoint: Checkpoint) -> Any:
             "checkpoint"
         ) from error
     return config
+
+
+def _check_size(checkpoint: Checkpoint, config: Any, stored: Collection[StoredTensor]) -> None:
+    """Raise `ScorerError` where ``config`` describes a model that is far larger than its files.
+
+    What the files lack, transformers would fill with random numbers, if there is the memory for it.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    with torch.device("meta"):
+        library: Any = AutoModelForImageTextToText  # without type hints of its own
+        outline = library.from_config(deepcopy(config), trust_remote_code=False)
+    described = sum(weight.numel() for weight in outline.parameters())
+    held = sum(prod(tensor.shape) for tensor in stored)
+    if not stored:  # a format whose head is not read: a number has a byte at least
+        held = sum(path.stat().st_size for path in checkpoint.weight_files)
+    if described > _MOST_TIMES * held:
+        raise ScorerError(
+            f"{checkpoint.folder}: config.json describes a model of {described:,} numbers, and the weights "
+            f"are {held:,}: they are of different models; take both from the same checkpoint"
+        )
 
 
 def _is_tied_in_its_text_part(config: Mapping[str, Any], stored: Iterable[str]) -> bool:
