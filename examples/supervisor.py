@@ -45,7 +45,9 @@ class Supervisor(Node):
         if not self._is_new(event):
             return
         # Texts are quoted with !r, because an instruction may hold commands to the terminal.
-        text = f"{EventType(event.type).name} in episode {event.episode_id!r}: {event.message!r}"
+        known = event.type in set(EventType)  # another version of the monitor may have more
+        what = EventType(event.type).name if known else f"event {event.type}"
+        text = f"{what} in episode {event.episode_id!r}: {event.message!r}"
         if event.type == TaskEvent.SCORER_ERROR:
             self.get_logger().error(text)
         elif event.type == TaskEvent.STALE_IMAGES:  # the monitor is blind: the policy may be, too

@@ -22,8 +22,9 @@ try:
     from typing import Any, NoReturn
 
     from topreward_ros.cli import bench, demo, models, score, watch
+    from topreward_ros.cli.output import say
     from topreward_ros.core.errors import UserError
-    from topreward_ros.core.printable import printable
+    from topreward_ros.core.printable import make_libraries_printable, printable
 except KeyboardInterrupt:  # no traceback for Ctrl-C during these imports, either
     sys.exit(130)
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a character that the locale lacks must not undo the work
             stream.reconfigure(errors="replace")
+    make_libraries_printable()
     try:
         status = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
@@ -45,17 +47,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 1
     except KeyboardInterrupt:
-        print("topreward: interrupted", file=sys.stderr)
+        say("interrupted")
         return _INTERRUPTED
     except UserError as error:
-        print(f"topreward: {error}", file=sys.stderr)
+        say(str(error))
+        for line in error.lines:
+            print(f"  {printable(line)}", file=sys.stderr)
         return 1
     except OSError as error:
         if error.filename is not None or error.errno not in _NO_MORE_OUTPUT:
             raise
         _drop_output()
         with suppress(OSError):
-            print(f"topreward: the output cannot be written ({error.strerror})", file=sys.stderr)
+            say(f"the output cannot be written ({error.strerror})")
         return 1
 
 
@@ -99,7 +103,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _ArgumentParser(argparse.ArgumentParser):
-    """Names the way out where a file's name or a value begins with a dash, and is taken for an option."""
+    """Names the way out where a file's name or a value begins with a dash, and is taken for an option.
+
+    Wrong arguments are quoted printably: a file name that a pattern found may be taken for one.
+    """
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # of subcommands as well
         self._arguments = list(args or ())
@@ -112,10 +119,10 @@ class _ArgumentParser(argparse.ArgumentParser):
         )
         files = [text for text in options if text.startswith("-") and text != "-" and os.path.exists(text)]
         if files:
-            message += f"; {printable(files[0])} is taken for an option: write ./{printable(files[0])}"
+            message += f"; {files[0]} is taken for an option: write ./{files[0]}"
         elif message.endswith("expected one argument"):
             message += "; a value that begins with a dash is joined to the option by =, as in --task=-VALUE"
-        super().error(message)
+        super().error(printable(message))
 
 
 class _Version(argparse.Action):

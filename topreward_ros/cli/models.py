@@ -72,11 +72,12 @@ def _download(options: argparse.Namespace) -> int:
     from topreward_ros.views.models import DownloadBar
 
     if reason := why_nothing_to_download(options.model):
-        print(reason)
+        print(printable(reason))
         return 0
     with DownloadBar(Console(stderr=True, highlight=False), options.model) as bar:
         folder = download_model(options.model, bar)
-    print(f"{options.model} is in {folder}; use it with model:={options.model}, or --model {options.model}")
+    name = printable(options.model)
+    print(f"{name} is in {printable(str(folder))}; use it with model:={name}, or --model {name}")
     return 0
 
 

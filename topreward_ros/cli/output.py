@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.printable import printable
 from topreward_ros.defaults import monitor_defaults
 
 if TYPE_CHECKING:
@@ -98,6 +99,11 @@ def results_console(options: argparse.Namespace) -> Console:
     return Console(stderr=options.json == "-", highlight=False)
 
 
+def say(text: str) -> None:
+    """Print ``text`` to standard error as one line of the command `topreward`, with nothing raw in it."""
+    print(f"topreward: {printable(text)}", file=sys.stderr)
+
+
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
     """Raise `CommandError` that names ``path`` where writing it fails after all: a disk may be full."""
@@ -125,11 +131,10 @@ def show(content: Any) -> None:
 
 def warn_of_unknown_instruction(instruction: str, info: ScorerInfo) -> None:
     """Say on stderr that the model does not know ``instruction``, where it does not."""
-    from topreward_ros.core.printable import printable
     from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
 
     if warning := unknown_instruction_warning(instruction, info, "--model "):
-        print(f"topreward: {printable(warning)}", file=sys.stderr)
+        say(warning)
 
 
 def ros_module(name: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -16,6 +15,7 @@ from topreward_ros.cli.output import (
     add_model_option,
     check_outputs,
     results_console,
+    say,
     warn_of_unknown_instruction,
     write_json,
     writing,
@@ -148,7 +148,7 @@ def _score_videos(options: argparse.Namespace, parameters: dict[str, Any]) -> li
             info = open_video(video, options.rate).info
             scores.append(round(info.frame_count / info.rate * settings.sample_rate))
             for note in info.notes:
-                print(f"topreward: {note}", file=sys.stderr)
+                say(note)
         except VideoError:
             if len(options.videos) == 1:
                 raise
@@ -181,8 +181,7 @@ def _warn_of_damage(curves: Sequence[Curve]) -> None:
 
     for curve in curves:
         if curve.damaged:
-            text = f"{printable(curve.video)} is damaged: {terminal.damage_text(curve.damaged)}"
-            print(f"topreward: {text}", file=sys.stderr)
+            say(f"{printable(curve.video)} is damaged: {terminal.damage_text(curve.damaged)}")
 
 
 def _show_and_write(options: argparse.Namespace, curve: Curve) -> None:
@@ -219,7 +218,7 @@ def _show_and_write_several(options: argparse.Namespace, outcomes: list[Outcome]
     ]
     for video, error in errors:
         name = "" if video in str(error) else f"{video}: "
-        print(f"topreward: {name}{error}", file=sys.stderr)
+        say(f"{name}{error}")
     return 1 if errors else 0
 
 

@@ -6,6 +6,8 @@ a bug of this package and keeps its traceback.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """Something failed that the user can fix: a name, a file, a parameter, the machine, the network.
@@ -13,3 +15,5 @@ class UserError(Exception):
     Its text says what failed, its value and how to fix it, for example: "device 'gpu' is not known: use auto,
     cpu, cuda, or cuda:N".
     """
+
+    lines: Sequence[str] = ()  #: of the output of another program, to be shown below the text

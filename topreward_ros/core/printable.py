@@ -1,6 +1,20 @@
-"""How text from outside (an instruction, a file name, an error of a library) is made fit to be shown."""
+"""How text from outside is made fit to be shown: on a terminal, in a log, in a picture.
+
+From outside is whatever we did not write: an instruction, an id, a file name, the encoding of an image, the
+notes of a checkpoint, the error of a library. It is made printable where it is shown and not before: ids and
+instructions in messages, and JSON, keep it as it came.
+
+What cannot be printed is what `str.isprintable` says: control characters (C0 and C1, so every escape sequence
+and every line break), marks of direction, separators of lines and paragraphs, lone surrogates, which stand
+for bytes that were no UTF-8, and code points without a character. This covers all that XML 1.0 (section 2.2)
+forbids.
+"""
 
 from __future__ import annotations
+
+import logging
+import warnings
+from typing import TextIO
 
 
 def printable(text: str, longest: int = 10_000, *, stand_in: str = " ") -> str:
@@ -14,4 +28,31 @@ def printable(text: str, longest: int = 10_000, *, stand_in: str = " ") -> str:
     """
     if len(text) > longest:
         text = text[: longest - 3] + "..."
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else stand_in for character in text)
+
+
+class _PrintableRecord(logging.LogRecord):
+    def getMessage(self) -> str:
+        return printable(super().getMessage())
+
+
+def make_libraries_printable() -> None:
+    """Make printable what this process's libraries log and warn of through Python: they quote files, too.
+
+    For the beginning of a program; it acts on the whole process.
+    """
+    logging.setLogRecordFactory(_PrintableRecord)
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    logging.getLogger("py.warnings").warning("%s:%d: %s: %s", filename, lineno, category.__name__, message)

@@ -8,10 +8,15 @@ from std_msgs.msg import Header
 from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, Reward, State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Stamp
+from topreward_ros.core.printable import printable
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, ScorerInfo
 from topreward_ros.scoring.checkpoint.vocabulary import UNKNOWN_INSTRUCTION, is_known
-from topreward_ros.views.messages import Happening, Sample
+from topreward_ros.views.messages import Description, Happening, Sample
+
+# Another version may send other numbers: they are shown as they are.
+_STATES = frozenset(State)
+_EVENT_TYPES = frozenset(EventType)
 
 
 def time_message(time_ns: int) -> Time:
@@ -54,7 +59,7 @@ def progress_message(report: ProgressReport, info: ScorerInfo, now_ns: int) -> T
         elapsed=duration_message(report.elapsed_ns),
         latency=duration_message(now_ns - report.stamp.ns if report.stamp.ns else 0),
         calibrated=False,
-        message="; ".join([*notes, *filter(None, [report.message])]),
+        message=printable("; ".join([*notes, *filter(None, [report.message])])),
     )
 
 
@@ -84,7 +89,7 @@ def event_message(event: Event, info: ScorerInfo) -> TaskEvent:
         log_prob=event.log_prob,
         threshold=event.threshold,
         calibrated=False,
-        message=event.message + (f" ({RANDOM_WEIGHTS})" if info.random_weights else ""),
+        message=printable(event.message) + (f" ({RANDOM_WEIGHTS})" if info.random_weights else ""),
     )
 
 
@@ -94,8 +99,8 @@ def info_message(
     """Model and settings, which produce the numbers, as MonitorInfo."""
     return MonitorInfo(
         header=Header(stamp=time_message(now_ns)),
-        model_id=info.model_id,
-        model_revision=info.revision,
+        model_id=printable(info.model_id),
+        model_revision=printable(info.revision),
         random_weights=info.random_weights,
         device=info.device,
         dtype=info.dtype,
@@ -122,7 +127,7 @@ def sample(message: TaskProgress) -> Sample:
     return Sample(
         episode_id=message.episode_id,
         instruction=message.instruction,
-        state=State(message.state),
+        state=State(message.state) if message.state in _STATES else message.state,
         stamp_ns=nanoseconds(message.header.stamp),
         progress=message.progress,
         log_prob=message.log_prob,
@@ -140,6 +145,17 @@ def happening(message: TaskEvent) -> Happening:
     return Happening(
         episode_id=message.episode_id,
         stamp_ns=nanoseconds(message.header.stamp),
-        type=EventType(message.type).name,
+        type=EventType(message.type).name if message.type in _EVENT_TYPES else f"event {message.type}",
         message=message.message,
+    )
+
+
+def description(message: MonitorInfo) -> Description:
+    """What a MonitorInfo says of the numbers' origin."""
+    return Description(
+        model_id=message.model_id,
+        device=message.device,
+        dtype=message.dtype,
+        random_weights=message.random_weights,
+        camera_names=tuple(message.camera_names),
     )

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -47,6 +47,11 @@ _LOG_LINES = 15  # so many are shown of a child that failed
 
 class DemoError(UserError):
     """The demonstration failed."""
+
+    def __init__(self, text: str, lines: Sequence[str] = ()) -> None:
+        """``lines``: of the output of a child, to be shown below the text."""
+        super().__init__(text)
+        self.lines = tuple(lines)
 
 
 class Child:
@@ -105,9 +110,9 @@ class Child:
             self._process.kill()
             self._process.wait()
 
-    def last_lines(self) -> str:
+    def last_lines(self) -> list[str]:
         """The end of its output."""
-        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:])
+        return self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
 
 
 def run(video: str | None, task: str | None, model: str, svg: Path | None) -> int:
@@ -195,10 +200,11 @@ def _play(
     if end.dead is not None:
         raise DemoError(
             f"the {end.dead.name} ended with status {end.dead_status}; its last lines "
-            f"(all of {end.dead.log}):\n{end.dead.last_lines()}"
+            f"(all of {end.dead.log}):",
+            end.dead.last_lines(),
         )
     if not log.score_count and not stopped():
-        raise DemoError(f"no score came; see {monitor.log}, which ends with\n{monitor.last_lines()}")
+        raise DemoError(f"no score came; see {monitor.log}, which ends with", monitor.last_lines())
     return Take(log, len(video.due_s), end.gave_up, video.clip)
 
 

@@ -9,6 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 from topreward_ros.core.episode import IgnoredImages, ProgressReport, TaskMonitor
+from topreward_ros.core.printable import printable
 from topreward_ros.nodes.cameras import CameraRig
 from topreward_ros.nodes.conversions import time_message
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
@@ -149,7 +150,7 @@ class Diagnostics:
         return DiagnosticStatus(
             level=level,
             name=f"{self._node.get_fully_qualified_name()}: {part}",
-            message=message,
-            hardware_id=self._worker.scorer.info.model_id,
-            values=[KeyValue(key=key, value=value) for key, value in values.items()],
+            message=printable(message),
+            hardware_id=printable(self._worker.scorer.info.model_id),
+            values=[KeyValue(key=printable(key), value=printable(value)) for key, value in values.items()],
         )

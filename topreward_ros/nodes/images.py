@@ -87,7 +87,8 @@ def decode(raw: bytes, message_type: type[Image | CompressedImage]) -> DecodedIm
     try:
         message = deserialize_message(raw, message_type)
     except RuntimeError as error:  # rclpy's RMWError, and what it makes of a bad allocation
-        raise ImageError(f"{len(raw)} bytes are no {message_type.__name__}: {error}") from error
+        reason = printable(str(error), 200)
+        raise ImageError(f"{len(raw)} bytes are no {message_type.__name__}: {reason}") from error
     rgb = rgb_of_compressed(message) if isinstance(message, CompressedImage) else rgb_of_raw(message)
     return DecodedImage(stamp_ns, message.header.frame_id, rgb)
 
@@ -113,7 +114,7 @@ def _described(message: Any) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 40 else text[:40] + "..."
+    return printable(text, 43)
 
 
 def _packed(message: Any) -> Samples:

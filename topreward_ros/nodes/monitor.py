@@ -30,9 +30,11 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 
 from topreward_ros.core.episode import MonitorSettings, TaskMonitor
+from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes import parameters
 from topreward_ros.nodes.image_topics import RCLError, places
+from topreward_ros.nodes.log import PrintableLog
 from topreward_ros.nodes.raw_conversion import converter
 from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.nodes.session import Session, create_steady_timer
@@ -42,7 +44,7 @@ from topreward_ros.scoring.registry import load_scorer
 _CLOCK_PERIOD_S = 0.2  # how often the session looks at the clock, for images that stopped
 
 
-class MonitorNode(LifecycleNode):
+class MonitorNode(PrintableLog, LifecycleNode):
     """Watches cameras for one instruction at a time. Interfaces: see the README."""
 
     def __init__(self) -> None:
@@ -85,7 +87,9 @@ class MonitorNode(LifecycleNode):
             self.get_logger().error(f"cannot configure: {error}; check image_topics and remappings")
         except Exception:
             # The lifecycle machinery would swallow it without a word.
-            self.get_logger().error(f"cannot configure: {traceback.format_exc()}")
+            self.get_logger().error("cannot configure:")
+            for line in traceback.format_exc().splitlines():
+                self.get_logger().error(line)
         else:
             self._warn_of_unknown_parameters()
             return super().on_configure(state)
@@ -215,6 +219,7 @@ def _run_until_signal(args: list[str] | None) -> int:
     # rclpy's handlers shut the context down, which ends everything below. Python's own, which they call
     # too, only take note: `ros2 launch` and a terminal each send SIGINT, and neither may interrupt the
     # clean-up. One that comes before rclpy's are in place is found in the list.
+    make_libraries_printable()
     signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: signals.append(received))
@@ -225,9 +230,10 @@ def _run_until_signal(args: list[str] | None) -> int:
         if signals:
             return 0  # the signal shut ROS down in the middle of something, which then failed
         if isinstance(error, (parameters.ParameterError, RCLError)):
-            print(f"monitor: {error}", file=sys.stderr)
+            print(f"monitor: {printable(str(error))}", file=sys.stderr)
             return 1
-        traceback.print_exc()
+        for line in traceback.format_exc().splitlines():
+            print(f"monitor: {printable(line)}", file=sys.stderr)
         return 1
     finally:
         rclpy.try_shutdown()

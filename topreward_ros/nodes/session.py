@@ -43,7 +43,6 @@ from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warn
 from topreward_ros.scoring.worker import ScoringWorker
 from topreward_ros.srv import GetProgress, SetTask
 
-_LONGEST_LOG_LINE = 1000
 _STOPPED_S = 1.0  # without a look at the clock: the process was stopped
 
 
@@ -307,7 +306,7 @@ class Session:
             self._worker.start_generation()  # a score that is still being computed belongs to the past
         message = conversions.event_message(event, self._worker.scorer.info)
         self._pub_event.publish(message)
-        text = _for_log(f"{event.type.name} in episode '{event.episode_id}': {message.message}")
+        text = f"{event.type.name} in episode '{event.episode_id}': {message.message}"
         if event.type is EventType.SCORER_ERROR:
             self._node.get_logger().error(text)
         elif event.type is EventType.STALE_IMAGES:
@@ -344,7 +343,7 @@ class Session:
 
     def _watch_for(self, instruction: str, episode_id: str = "", why: str = "") -> None:
         warning = unknown_instruction_warning(instruction, self._worker.scorer.info, "model:=")
-        self._say_once.warn(warning, lambda: _for_log(warning))
+        self._say_once.warn(warning, lambda: warning)
         self._publish(self._monitor.set_task(instruction, episode_id, why))
 
     def _on_set_task(self, request: SetTask.Request, response: SetTask.Response) -> SetTask.Response:
@@ -353,7 +352,7 @@ class Session:
             try:
                 self.set_instruction(request.instruction, request.episode_id, why="~/set_task")
             except UserError as error:
-                response.success, response.message = False, str(error)
+                response.success, response.message = False, printable(str(error))
                 return response
             response.episode_id = self._monitor.report.episode_id
             response.message = "waiting for images" if response.episode_id else "idle"
@@ -411,8 +410,3 @@ def create_steady_timer(node: LifecycleNode, period_s: float, callback: Callable
     """A timer in wall time: heartbeats and the notice that images stopped must come even when /clock
     stands still."""
     return node.create_timer(period_s, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
-
-
-def _for_log(text: str) -> str:
-    """Make ``text`` fit for the log: an instruction may hold commands to the terminal, or a whole book."""
-    return printable(text, _LONGEST_LOG_LINE, stand_in="\N{REPLACEMENT CHARACTER}")

@@ -24,8 +24,6 @@ import rclpy
 import yaml
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.logging import get_logger
-from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
 from rclpy.utilities import try_shutdown
@@ -33,9 +31,10 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from topreward_ros.core.errors import UserError
-from topreward_ros.core.printable import printable
+from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.defaults import config_file
 from topreward_ros.nodes import qos
+from topreward_ros.nodes.log import PrintableLog, logger_named
 from topreward_ros.nodes.parameters import VIDEO_PLAYER_PARAMETERS, ParameterError, declare, unknown
 from topreward_ros.offline.video import FrameError, Video, VideoError, open_video
 from topreward_ros.views import terminal
@@ -51,7 +50,7 @@ class ResetError(UserError):
     """The service that is called before the first frame did not answer, or refused."""
 
 
-class VideoPlayer(Node):
+class VideoPlayer(PrintableLog):
     """Plays a video. The constructor raises `ParameterError` or `VideoError` before anything is published."""
 
     def __init__(self) -> None:
@@ -211,6 +210,7 @@ def main(args: list[str] | None = None) -> int:
     """Run the node. Returns the exit status: 0 after the last frame, SIGINT or SIGTERM, 1 after an error."""
     # A flag instead of rclpy's handlers: these shut the context down under a publish that is under way,
     # and Ctrl-C in `ros2 launch` sends SIGINT twice, the second into the clean-up of the first.
+    make_libraries_printable()
     signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: signals.append(received))
@@ -220,7 +220,7 @@ def main(args: list[str] | None = None) -> int:
         player = VideoPlayer()
         player.play(stopped=lambda: bool(signals))
     except UserError as error:
-        get_logger("video_player").error(str(error))
+        logger_named("video_player").error(str(error))
         return 1
     finally:
         if player is not None:

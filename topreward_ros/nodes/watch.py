@@ -27,10 +27,11 @@ from rich.console import Console
 from rich.live import Live
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.printable import printable
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress
 from topreward_ros.nodes import conversions, qos
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
-from topreward_ros.views.watch import WatchLog, event_line, sample_line, view
+from topreward_ros.views.watch import WatchLog, description_line, event_line, sample_line, view
 
 _REDRAW_S = 0.25  # between two pictures; the age of the last message changes even when nothing comes
 _SILENCE_S = 5.0  # without a message, until advice is shown
@@ -70,7 +71,7 @@ class Screen:
     def line(self, text: str) -> None:
         """Print a line, unless there is a picture, which shows the same."""
         if self._live is None:
-            print(text, flush=True)
+            print(printable(text), flush=True)
 
     def draw(self, force: bool = False) -> None:
         """Redraw the picture if ``force`` is set or the last one is old enough."""
@@ -120,9 +121,16 @@ class Watcher:
             rclpy.init(args=list(ros_arguments), signal_handler_options=SignalHandlerOptions.NO)
         except Exception as error:  # rclpy has several, and they differ between distributions
             raise WatchError(_why_no_start(ros_arguments[1:], error)) from error
-        self._node = Node(
-            "topreward_watch", parameter_overrides=[], enable_rosout=False, start_parameter_services=False
-        )
+        try:
+            self._node = Node(
+                "topreward_watch",
+                parameter_overrides=[],
+                enable_rosout=False,
+                start_parameter_services=False,
+            )
+        except Exception as error:  # the middleware: it may lack DDS security, or its keys
+            rclpy.try_shutdown()
+            raise WatchError(_why_no_start(ros_arguments[1:], error)) from error
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
         try:
@@ -241,10 +249,9 @@ class Watcher:
             self._screen.line(event_line(self.log, event))
 
     def _on_info(self, message: MonitorInfo) -> None:
-        self.log.random_weights = message.random_weights
-        self.log.model = ", ".join([message.model_id, message.device, message.dtype])
-        note = f" ({RANDOM_WEIGHTS})" if message.random_weights else ""
-        self._screen.line(f"model {self.log.model}{note}, cameras {', '.join(message.camera_names)}")
+        described = conversions.description(message)
+        self.log.add_description(described)
+        self._screen.line(description_line(described))
 
     def _advise(self, silent_s: float) -> None:
         """Show which topic is silent and what to check."""
@@ -312,12 +319,13 @@ def stop_signals() -> Iterator[list[int]]:
 def save_svg(log: WatchLog, path: Path, title: str) -> None:
     """Save the view as an SVG file; ``title`` says which run it shows. Raises `WatchError`."""
     console = Console(record=True, width=100, file=StringIO(), force_terminal=True, color_system="truecolor")
+    # rich would let stand what XML forbids: the view has none of it, nor may the title.
     console.print(view(log, log.last_arrival_s or time.monotonic(), 100))
     # Without rich's web fonts: a picture must not need the network.
     template = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-    note = f" ({RANDOM_WEIGHTS})" if log.random_weights else ""
+    title = printable(title, 300) + (f" ({RANDOM_WEIGHTS})" if log.random_weights else "")
     try:
-        path.write_text(console.export_svg(title=title + note, code_format=template), encoding="utf-8")
+        path.write_text(console.export_svg(title=title, code_format=template), encoding="utf-8")
     except OSError as error:
         raise WatchError(
             f"the picture {path} cannot be written ({error.strerror}); name another file"

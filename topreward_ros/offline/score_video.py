@@ -496,6 +496,13 @@ def _events(outputs: Iterable[Any]) -> list[CurveEvent]:
 
 
 def _to_text(content: dict[str, Any]) -> str:
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # a file's name may hold bytes that are no UTF-8: JSON's own escape, which gives the same name when read
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    return "".join(f"{line if line.isprintable() else _escaped(line)}\n" for line in text.split("\n"))
+
+
+def _escaped(line: str) -> str:
+    """A line of JSON with JSON's own escapes for what cannot be printed: the same value when it is read.
+
+    It may go to a terminal; and a file's name may hold bytes that are no UTF-8, which a file cannot take.
+    """
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)

@@ -11,8 +11,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from topreward_ros.core.printable import printable
 from topreward_ros.offline.engine_bench import CACHE, OURS, PLAIN, PREFIXES, Row
-from topreward_ros.views.terminal import number
+from topreward_ros.views.terminal import number, shown
 
 _COLOURS = {OURS: "#1769aa", CACHE: "#f9a825", PLAIN: "#757575"}
 
@@ -40,7 +41,7 @@ def bench_table(rows: Sequence[Row], machine: dict[str, Any]) -> RenderableType:
             ratios = (getattr(one.ways[PLAIN], of) / getattr(ours, of) for of in ("episode", "last_tick"))
             plain = [f"~{_times(row.case.prompts * ratio)}" for ratio in ratios]
         table.add_row(
-            row.case.model,
+            shown(row.case.model),
             str(row.case.frames),
             str(row.case.prompts),
             number(ours.episode, 2, "s"),
@@ -57,7 +58,7 @@ def bench_table(rows: Sequence[Row], machine: dict[str, Any]) -> RenderableType:
         "(~: that of one prompt, times the prompts). "
         "diff: largest distance of log p(True) from plain [nat]."
     )
-    return Group(table, Text(legend, style="dim"), Text(machine_line(machine), style="dim"))
+    return Group(table, Text(legend, style="dim"), shown(machine_line(machine), style="dim"))
 
 
 def _with_one_prompt(row: Row, rows: Sequence[Row]) -> Row | None:
@@ -96,7 +97,7 @@ def plot_bench(rows: Sequence[Row], machine: dict[str, Any], picture: Path) -> N
 
 def _case_label(row: Row) -> str:
     prompts = "1 prompt" if row.case.prompts == 1 else f"{row.case.prompts} prompts"
-    return f"{row.case.model}\n{row.case.frames} frames, {prompts}"
+    return f"{printable(row.case.model, 60)}\n{row.case.frames} frames, {prompts}"
 
 
 def _times(value: float) -> str:
@@ -105,7 +106,7 @@ def _times(value: float) -> str:
 
 def machine_line(machine: dict[str, Any]) -> str:
     """What `engine_bench.machine` says, for a person."""
-    return (
+    return printable(
         f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores, load average "
         f"{machine['load_average']}, torch {machine['torch']}, {machine['date']}"
     )

@@ -96,7 +96,7 @@ def _draw_title(figure: Figure, curve: Curve, name: str) -> None:
         _LEFT, 0.955, f"“{printable(curve.instruction, 90)}”",
         fontsize=15, weight="bold", parse_math=False,
     )  # fmt: skip
-    model = f"{name}   ·   model {printable(curve.model.model_id, 60)}"
+    model = f"{printable(name, 90)}   ·   model {printable(curve.model.model_id, 60)}"
     figure.text(_LEFT, 0.92, model, fontsize=10, color="0.35", parse_math=False)
     if curve.model.random_weights:
         figure.text(
@@ -168,9 +168,10 @@ def _draw_events(panels: Sequence[Axes], events: Sequence[CurveEvent]) -> None:
             axes.axvline(time_s, color=colour, linewidth=1.4)
         starts_left = time_s < 0.5 * panels[0].get_xlim()[1]
         panels[0].annotate(
-            " · ".join(at_once), (time_s, 0.98), xycoords=("data", "axes fraction"),
+            printable(" · ".join(at_once)), (time_s, 0.98), xycoords=("data", "axes fraction"),
             xytext=(4 if starts_left else -4, 0), textcoords="offset points", va="top",
             ha="left" if starts_left else "right", fontsize=9, weight="bold", color=colour,
+            parse_math=False,
         )  # fmt: skip
 
 

@@ -14,9 +14,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from topreward_ros.core.printable import printable
 from topreward_ros.defaults import DemoClip
 from topreward_ros.views.messages import Happening
-from topreward_ros.views.terminal import RANDOM_WARNING, number
+from topreward_ros.views.terminal import RANDOM_WARNING, number, shown
 from topreward_ros.views.watch import WatchLog, event_line
 
 LAST_SCORE_S = 30.0  #: the last score of a video is awaited for so long without any score
@@ -53,7 +54,7 @@ def summary(take: Take) -> str:
         f"demo: {log.score_count} scores of {take.due} due frames, "
         f"final progress {number(take.progress, 2)}, "
         f"events: {', '.join(events) or 'none'}, median latency {number(log.median_latency_s(), 2)} s{note}"
-    ) + "".join(f"\ndemo: {line}" for line in why_not_all(take))
+    ) + "".join(f"\ndemo: {printable(line)}" for line in why_not_all(take))
 
 
 def why_not_all(take: Take) -> list[str]:
@@ -101,13 +102,13 @@ def takes_table(takes: Sequence[Take]) -> RenderableType:
         assert take.clip is not None
         success, problem = take.success, unexpected(take)
         table.add_row(
-            take.clip.name,
+            shown(take.clip.name),
             number(take.progress, 2),
             f"at {take.log.event_time_s(success):.1f} s" if success else "none",
             Text(f"no: {problem}", style="bold red") if problem else Text("yes", style="green"),
         )
         # After SUCCESS nothing is scored, so that scores are missing as expected.
-        notes += [] if success else [Text(f"demo: {take.clip.name}: {line}") for line in why_not_all(take)]
+        notes += [] if success else [shown(f"demo: {take.clip.name}: {line}") for line in why_not_all(take)]
     if any(take.log.random_weights for take in takes):
         notes.append(Text(RANDOM_WARNING, style="bold red"))
     latencies = [latency for take in takes for latency in take.log.latencies_s]

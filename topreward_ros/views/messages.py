@@ -7,13 +7,24 @@ from dataclasses import dataclass
 from topreward_ros.core.episode import State
 
 
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a MonitorInfo message says of the numbers' origin, without ROS types."""
+
+    model_id: str
+    device: str
+    dtype: str
+    random_weights: bool
+    camera_names: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """A TaskProgress message without ROS types."""
 
     episode_id: str
     instruction: str
-    state: State
+    state: State | int  #: the number, where it is of a version that knows more states
     stamp_ns: int  #: of the newest frame in the prefix
     progress: float
     log_prob: float
@@ -24,6 +35,11 @@ class Sample:
     latency_s: float
     message: str
 
+    @property
+    def state_name(self) -> str:
+        """How people know the state."""
+        return self.state.name if isinstance(self.state, State) else f"state {self.state}"
+
 
 @dataclass(frozen=True, slots=True)
 class Happening:
@@ -31,5 +47,5 @@ class Happening:
 
     episode_id: str
     stamp_ns: int
-    type: str  #: name of the constant
+    type: str  #: name of the constant; "event" and the number, where it is of a version that knows more
     message: str

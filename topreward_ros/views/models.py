@@ -13,7 +13,7 @@ from rich.text import Text
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import DEMO_TASK
 from topreward_ros.offline.models import CheckResult, ListedModel, ModelFacts, Presence
-from topreward_ros.views.terminal import RANDOM_WARNING, number
+from topreward_ros.views.terminal import RANDOM_WARNING, number, shown
 
 _PRESENCE_STYLES = {Presence.HERE: "green", Presence.INCOMPLETE: "yellow", Presence.NOT_HERE: "dim"}
 
@@ -36,12 +36,10 @@ def model_table(models: Sequence[ListedModel]) -> RenderableType:
     table.add_column("")
     for model in models:
         table.add_row(
-            Text(model.name),
+            shown(model.name),
             Text(model.presence.value, style=_PRESENCE_STYLES[model.presence]),
             size_text(model.size) if model.size else "-",
-            Text(RANDOM_WARNING, style="bold red")
-            if model.random_weights
-            else Text(printable(model.summary)),
+            Text(RANDOM_WARNING, style="bold red") if model.random_weights else shown(model.summary),
         )
     return Group(table, Text(), Text("Get one, or the rest of one, with `topreward models download NAME`."))
 
@@ -49,24 +47,24 @@ def model_table(models: Sequence[ListedModel]) -> RenderableType:
 def facts_view(facts: ModelFacts) -> RenderableType:
     """What `topreward models info` shows."""
     table = _pairs()
-    table.add_row("model", Text(facts.name))
+    table.add_row("model", shown(facts.name))
     if facts.notes.summary:
-        table.add_row("", Text(printable(facts.notes.summary)))
+        table.add_row("", shown(facts.notes.summary))
     if facts.random_weights:
         table.add_row("", Text(RANDOM_WARNING, style="bold red"))
-    table.add_row("folder", Text(str(facts.folder)))
-    table.add_row("revision", Text(facts.revision))
+    table.add_row("folder", shown(str(facts.folder)))
+    table.add_row("revision", shown(facts.revision))
     if facts.hash_matches is not None:
         table.add_row("SHA-256", _hash_text(facts))
     parameters = f"{facts.parameters / 1e6:,.2f} million" if facts.parameters is not None else "unknown"
     files = f" in {facts.weight_files} files" if facts.weight_files > 1 else ""
-    table.add_row("parameters", f"{parameters}, {' and '.join(facts.dtypes) or '-'}")
+    table.add_row("parameters", shown(f"{parameters}, {' and '.join(facts.dtypes) or '-'}", 400))
     table.add_row("weights", f"{size_text(facts.size)}{files}")
-    table.add_row("prompt", facts.prompt_hash)
+    table.add_row("prompt", shown(facts.prompt_hash))
     table.add_row("frame", f"at most {facts.frame_pixels} pixels, with the shipped settings")
     ways = ("a full forward pass per prefix: slower", "incremental: only what is new is computed")
     table.add_row("scoring", ways[facts.incremental])
-    table.add_row("model card", Text(str(facts.card or "-")))
+    table.add_row("model card", shown(str(facts.card or "-")))
     if not facts.notes.instructions:
         table.add_row("instructions", "any")
         return table
@@ -75,8 +73,8 @@ def facts_view(facts: ModelFacts) -> RenderableType:
 
 def _hash_text(facts: ModelFacts) -> Text:
     if facts.hash_matches:
-        return Text(f"{facts.notes.sha256} (matches)")
-    return Text(f"does NOT match {facts.notes.sha256}: damaged, or of another version", style="bold red")
+        return shown(f"{facts.notes.sha256} (matches)")
+    return shown(f"does NOT match {facts.notes.sha256}: damaged, or of another version", style="bold red")
 
 
 def _instructions(facts: ModelFacts) -> RenderableType:
@@ -86,7 +84,7 @@ def _instructions(facts: ModelFacts) -> RenderableType:
     table.add_column("wordings", overflow="fold")
     for instruction, wordings in facts.notes.instructions.items():
         others = [printable(wording) for wording in wordings if wording != instruction]
-        table.add_row(Text(printable(instruction), style="bold"), Text("; ".join(others) or "-"))
+        table.add_row(shown(instruction, style="bold"), shown("; ".join(others) or "-"))
     return table
 
 
@@ -94,16 +92,16 @@ def check_view(result: CheckResult) -> RenderableType:
     """What `topreward models check` shows."""
     info, points = result.info, result.curve.points
     table = _pairs()
-    table.add_row("model", Text(f"{info.model_id} ({info.revision})"))
+    table.add_row("model", shown(f"{info.model_id} ({info.revision})"))
     if info.random_weights:
         table.add_row("", Text(RANDOM_WARNING, style="bold red"))
-    table.add_row("runs on", f"{info.device} in {info.dtype}")
+    table.add_row("runs on", shown(f"{info.device} in {info.dtype}"))
     table.add_row("loading", number(result.load_s, 2, "s"))
     table.add_row("answer", 'one token, " True"')
     table.add_row("scoring", f"{number(result.score_s, 3, 's')} per score, {len(points)} scores")
     start, end = points[0].score.log_prob, points[-1].score.log_prob
     table.add_row("log p(True)", f"{number(start)} at the start, {number(end)} nat at the end")
-    table.add_row("of", Text(f"{result.curve.video}: {DEMO_TASK}"))
+    table.add_row("of", shown(f"{result.curve.video}: {DEMO_TASK}"))
     return table
 
 
@@ -125,7 +123,7 @@ class DownloadBar:
     def begin(self, files: int, size: int, folder: Path) -> None:
         """See `DownloadProgress`."""
         line = f"{self._name}: {files} files, {size_text(size)}, to {folder}"
-        self._console.print(Text(line), soft_wrap=True)
+        self._console.print(shown(line), soft_wrap=True)
         self._bar.start()
         self._task = self._bar.add_task(self._name, total=size)
 

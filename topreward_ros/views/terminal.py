@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from math import isfinite, nan
+from math import isfinite, isinf, isnan, nan
 
 from rich.console import Console, Group, RenderableType
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -25,11 +24,24 @@ from topreward_ros.scoring.base import RANDOM_WEIGHTS
 RANDOM_WARNING = f"{RANDOM_WEIGHTS}: the numbers mean nothing"
 
 _SHOWN_DAMAGES = 3
+_MANY_DIGITS = 1e9  # numbers from here on are shown with an exponent
+
+
+def shown(text: str, longest: int = 10_000, style: str = "") -> Text:
+    """Text from outside for rich: `printable`, and nothing in it is taken for markup."""
+    return Text(printable(text, longest), style=style)
 
 
 def number(value: float, digits: int = 3, unit: str = "") -> str:
-    """A number with its unit, or a dash for NaN."""
-    return f"{value:.{digits}f}{unit and ' ' + unit}" if isfinite(value) else "-"
+    """A number with its unit, or a dash for NaN; one too large to be read in full has an exponent.
+
+    >>> number(-0.25, unit="nat"), number(nan), number(-inf, unit="nat"), number(2e38)
+    ('-0.250 nat', '-', '-inf nat', '2.000e+38')
+    """
+    if isnan(value):
+        return "-"
+    kind = "f" if abs(value) < _MANY_DIGITS or isinf(value) else "e"
+    return f"{value:.{digits}{kind}}{unit and ' ' + unit}"
 
 
 @contextmanager
@@ -38,7 +50,7 @@ def working(console: Console, text: str) -> Iterator[None]:
     if not console.is_terminal:
         yield
         return
-    with console.status(escape(text)):
+    with console.status(shown(text)):
         yield
 
 
@@ -76,7 +88,7 @@ def curves_table(curves: Sequence[Curve]) -> RenderableType:
         last = curve.points[-1] if curve.points else None
         finite = [point.progress for point in curve.points if isfinite(point.progress)]
         table.add_row(
-            Text(printable(os.path.relpath(path, folder))),
+            shown(os.path.relpath(path, folder)),
             number(curve.duration_s, 1, "s"),
             str(len(curve.points)),
             f"[bold]{number(last.progress) if last else '-'}[/bold]",
@@ -93,12 +105,12 @@ def curves_table(curves: Sequence[Curve]) -> RenderableType:
         if curve.damaged:
             name = printable(os.path.relpath(path, folder))
             parts.append(Text(f"{name} is damaged: {damage_text(curve.damaged)}", style="yellow"))
-    parts.append(Text(printable(about, 400), style="dim"))
+    parts.append(shown(about, 400, "dim"))
     if model.random_weights:
         parts.append(Text(RANDOM_WARNING, style="bold red"))
     for curve, path in zip(curves, paths, strict=True):
         name = printable(os.path.relpath(path, folder))
-        parts += [Text(f"{name}: {printable(note, 400)}", style="yellow") for note in _notes(curve)]
+        parts += [shown(f"{name}: {printable(note, 400)}", style="yellow") for note in _notes(curve)]
     return Group(*parts)
 
 
@@ -125,9 +137,9 @@ def curve_summary(curve: Curve) -> RenderableType:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     model = curve.model
-    table.add_row("task", Text(printable(curve.instruction, 400)))
-    table.add_row("video", Text(printable(curve.video)))
-    table.add_row("model", Text(f"{model.model_id} ({model.revision}), {model.device}, {model.dtype}"))
+    table.add_row("task", shown(curve.instruction, 400))
+    table.add_row("video", shown(curve.video))
+    table.add_row("model", shown(f"{model.model_id} ({model.revision}), {model.device}, {model.dtype}"))
     if model.random_weights:
         table.add_row("", Text(RANDOM_WARNING, style="bold red"))
     rest = ", the rest of the video was not scored" if curve.ended_early else ""
@@ -153,7 +165,8 @@ def curve_summary(curve: Curve) -> RenderableType:
         table.add_row("return", f"{total:.3f} ({kind})")
     for index, event in enumerate(curve.events):
         label = "events" if index == 0 else ""
-        table.add_row(
-            label, f"{event.time_s:7.2f} s  {event.type}  [dim]{escape(printable(event.message, 400))}[/dim]"
+        about = Text.assemble(
+            f"{event.time_s:7.2f} s  {printable(event.type)}  ", (printable(event.message, 400), "dim")
         )
+        table.add_row(label, about)
     return Group(table)

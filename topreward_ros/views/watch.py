@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from io import StringIO
-from math import isfinite
+from math import isnan
 from statistics import median
 
 from rich import box
@@ -23,8 +23,8 @@ from topreward_ros.core.episode import State
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
-from topreward_ros.views.messages import Happening, Sample
-from topreward_ros.views.terminal import RANDOM_WARNING, number
+from topreward_ros.views.messages import Description, Happening, Sample
+from topreward_ros.views.terminal import RANDOM_WARNING, number, shown
 
 _EVENTS_SHOWN = 6
 _LONGEST_TEXT = 200  # characters of an instruction or message in the picture
@@ -36,6 +36,7 @@ _LOWEST_CHART = 2
 _HIGHEST_CHART = 20
 _NUMBER_ROWS = 3
 _CHART_SPANS_S = (10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
+_MOST_SHOWN = 10.0  # progress is at most 1; what claims more than this is not shown in full
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _STATE_STYLES = {
     State.RUNNING: "bold black on cyan",
@@ -126,14 +127,20 @@ class WatchLog:
         self.events.append(event)
         return True
 
+    def add_description(self, description: Description) -> None:
+        """Take what the monitor says of its model."""
+        self.random_weights = description.random_weights
+        self.model = ", ".join([description.model_id, description.device, description.dtype])
+
     def event_time_s(self, event: Happening) -> float:
         """When it happened, in seconds since the present episode began."""
         return (event.stamp_ns - self._start_ns) / NS_PER_S
 
     def score_rate(self) -> float:
-        """Rate of the newest scores [Hz]; NaN before there are two."""
+        """Rate of the newest scores [Hz]; NaN before there are two at different times."""
         times = self._score_times_s
-        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else float("nan")
+        span_s = times[-1] - times[0] if times else 0.0
+        return (len(times) - 1) / span_s if span_s > 0.0 else float("nan")
 
     def median_latency_s(self) -> float:
         """Median latency of the newest scores [s]; NaN before the first."""
@@ -148,7 +155,7 @@ def sample_line(sample: Sample) -> str:
     """A score as one line, for where there is no terminal."""
     note = f"  ({printable(sample.message)})" if sample.message else ""
     return (
-        f"{sample.elapsed_s:8.2f} s  {sample.state.name:<9}  progress {number(sample.progress)}  "
+        f"{sample.elapsed_s:8.2f} s  {sample.state_name:<9}  progress {number(sample.progress)}  "
         f"log p {number(sample.log_prob)} nat, first frame held {number(sample.log_prob_static)} nat  "
         f"frames {sample.num_frames}  latency {number(sample.latency_s)} s{note}"
     )
@@ -156,7 +163,14 @@ def sample_line(sample: Sample) -> str:
 
 def event_line(log: WatchLog, event: Happening) -> str:
     """An event as one line."""
-    return f"{log.event_time_s(event):8.2f} s  {event.type}: {printable(event.message)}"
+    return f"{log.event_time_s(event):8.2f} s  {printable(event.type)}: {printable(event.message)}"
+
+
+def description_line(description: Description) -> str:
+    """Where the numbers come from, as one line."""
+    model = ", ".join([description.model_id, description.device, description.dtype])
+    note = f" ({RANDOM_WEIGHTS})" if description.random_weights else ""
+    return printable(f"model {model}{note}, cameras {', '.join(description.camera_names)}")
 
 
 def view(log: WatchLog, now_s: float, width: int, height: int | None = None) -> RenderableType:
@@ -219,12 +233,12 @@ class _Gap(Text):
 
 def _picture(log: WatchLog, now_s: float, width: int, plan: _RowPlan) -> RenderableType:
     sample = log.newest
-    episode = f"episode {sample.episode_id}" if sample and sample.episode_id else ""
-    model = f"model {log.model}" if log.model else ""
+    episode = f"episode {printable(sample.episode_id, _LONGEST_TEXT)}" if sample and sample.episode_id else ""
+    model = f"model {printable(log.model, _LONGEST_TEXT)}" if log.model else ""
     return Panel(
         Group(*_parts(log, now_s, max(width - 4, 30), plan)),
-        title=Text(f"{log.title}  {log.topic}", style="bold"), title_align="left",
-        subtitle=Text("  ".join(filter(None, [episode, model])), style="dim"), subtitle_align="right",
+        title=shown(f"{log.title}  {log.topic}", style="bold"), title_align="left",
+        subtitle=shown("  ".join(filter(None, [episode, model])), style="dim"), subtitle_align="right",
         box=box.ROUNDED, border_style="blue", width=width,
     )  # fmt: skip
 
@@ -234,9 +248,9 @@ def _parts(log: WatchLog, now_s: float, inner: int, plan: _RowPlan) -> list[Rend
     sample = log.newest
     groups: list[list[RenderableType]] = []
     if log.caption:
-        groups.append([_cut(Text(log.caption, style="italic"), plan.brief)])
+        groups.append([_cut(shown(log.caption, style="italic"), plan.brief)])
     if sample is None:
-        groups.append([Text(log.waiting, style="dim")])
+        groups.append([shown(log.waiting, style="dim")])
     else:
         groups += [[_headline(sample, inner, plan.brief)], [_bar(sample.progress, inner)]]
         if plan.chart:
@@ -256,13 +270,16 @@ def _headline(sample: Sample, width: int, brief: bool) -> RenderableType:
     line = Table.grid(expand=True)
     line.add_column(ratio=1, overflow="fold")
     line.add_column(justify="right", no_wrap=True)
-    instruction = printable(sample.instruction, _LONGEST_TEXT)
-    task = Text(instruction, style="bold") if instruction else Text("no task", style="dim")
-    state = f" {sample.state.name}"
+    task = shown(sample.instruction, _LONGEST_TEXT, "bold") if sample.instruction else Text("no task", "dim")
+    state = f" {sample.state_name}"
     if brief:
         task = _two_rows(task, width - len(state))
-    line.add_row(task, Text(sample.state.name, style=_STATE_STYLES.get(sample.state, "reverse")))
+    line.add_row(task, Text(sample.state_name, style=_state_style(sample.state)))
     return line
+
+
+def _state_style(state: State | int) -> str:
+    return _STATE_STYLES.get(state, "reverse") if isinstance(state, State) else "bold white on magenta"
 
 
 def _two_rows(text: Text, width: int) -> Text:
@@ -275,11 +292,22 @@ def _two_rows(text: Text, width: int) -> Text:
 
 
 def _bar(progress: float, width: int) -> Text:
-    percent = f" {100 * progress:3.0f} %" if isfinite(progress) else "     -"
+    percent = "     -" if isnan(progress) else f" {_percent(progress)} %"
     cells = width - len(percent)
-    eighths = round(progress * cells * 8) if isfinite(progress) else 0
+    eighths = round(_in_range(progress) * cells * 8)
     filled = "█" * (eighths // 8) + (_partial(eighths % 8) if eighths % 8 else "")
     return Text.assemble((filled, "green"), ("░" * (cells - len(filled)), "bright_black"), (percent, "bold"))
+
+
+def _percent(progress: float) -> str:
+    if abs(progress) < _MOST_SHOWN:
+        return f"{100 * progress:3.0f}"
+    return f"{'>' if progress > 0 else '< -'}{100 * _MOST_SHOWN:.0f}"
+
+
+def _in_range(progress: float) -> float:
+    """Progress as it can be drawn: 0 for NaN, which others draw nothing for."""
+    return 0.0 if isnan(progress) else min(max(progress, 0.0), 1.0)
 
 
 def _partial(eighths: int) -> str:
@@ -297,7 +325,7 @@ def _chart(scores: Sequence[Sample], width: int, height: int) -> RenderableType:
     span_s = next((span for span in _CHART_SPANS_S if span >= elapsed_s), elapsed_s)
     # A progress of 0 is a line at the bottom, so that it differs from none at all.
     values = _resample(scores, span_s, columns)
-    levels = [max(round(value * height * 8), 1) if isfinite(value) else 0 for value in values]
+    levels = [0 if isnan(value) else max(round(_in_range(value) * height * 8), 1) for value in values]
     rows = []
     for row in range(height):
         label = {0: "1.0 ", height - 1: "0.0 "}.get(row, "    ")
@@ -357,8 +385,8 @@ def _notes(log: WatchLog, brief: bool) -> list[RenderableType]:
     if log.random_weights or RANDOM_WEIGHTS in message:
         notes.append(Text(RANDOM_WARNING, style="bold red"))
         message = message.removeprefix(RANDOM_WEIGHTS).removeprefix("; ")
-    others = [printable(message)] if message else []
-    notes += [_cut(Text(line, style="yellow"), brief) for line in (*others, *log.warnings, *log.advice)]
+    others = [message] if message else []
+    notes += [_cut(shown(line, style="yellow"), brief) for line in (*others, *log.warnings, *log.advice)]
     return notes
 
 
@@ -378,7 +406,7 @@ def _events(log: WatchLog, plan: _RowPlan) -> RenderableType:
         at_hand = log.newest is None or event.episode_id == log.newest.episode_id
         table.add_row(
             f"{log.event_time_s(event):.1f} s" if at_hand else "before",
-            Text(event.type, style=_EVENT_STYLES.get(event.type, "bold yellow")),
-            _cut(Text(printable(event.message, _LONGEST_TEXT)), plan.brief),
+            shown(event.type, style=_EVENT_STYLES.get(event.type, "bold yellow")),
+            _cut(shown(event.message, _LONGEST_TEXT), plan.brief),
         )
     return table

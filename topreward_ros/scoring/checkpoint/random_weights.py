@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.scoring.question.templates import fill, read_templates
 
@@ -288,4 +289,4 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m topreward_ros.scoring.checkpoint.random_weights FOLDER")
     made = make_random_checkpoint(sys.argv[1])
-    print(f"{RANDOM_WEIGHTS} (the numbers mean nothing): {made}")
+    print(f"{RANDOM_WEIGHTS} (the numbers mean nothing): {printable(str(made))}")

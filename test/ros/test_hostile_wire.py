@@ -1,0 +1,111 @@
+"""Hostile texts and unknown numbers over DDS: what `topreward watch` and the monitor's log make of them."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray
+from sensor_msgs.msg import Image
+from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress
+from topreward_ros.srv import SetTask
+
+from test.hostile import SENT, check_lines
+from topreward_ros.nodes import qos
+
+NAMES = ("C0", "C1", "escapes", "lines", "direction", "no text", "markup")
+_RICH = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # what rich itself tells a terminal: colours, and where to draw
+
+
+def test_watch(robot, tmp_path: Path) -> None:
+    """On a terminal and without; states and events that this version does not know; then a good score."""
+    progress = robot.node.create_publisher(TaskProgress, "/task_progress", qos.progress())
+    events = robot.node.create_publisher(TaskEvent, "/task_event", qos.events())
+    info = robot.node.create_publisher(MonitorInfo, "/monitor/info", qos.latched())
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "topreward_ros.cli", "watch", "--duration", "600", "--svg"]
+    picture = tmp_path / "w.svg"
+    environment = {**robot.environment, "COLUMNS": "90", "TERM": "xterm-256color"}
+    lines = subprocess.Popen(
+        [*command, picture], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    drawn = subprocess.Popen(
+        [*command, tmp_path / "d.svg"], env=environment, stdout=follower, stderr=follower
+    )
+    robot.processes += [lines, drawn]
+    os.close(follower)
+    robot.until(
+        lambda: progress.get_subscription_count() == events.get_subscription_count() == 3, "both watch"
+    )
+    for k, name in enumerate(NAMES):
+        text = SENT[name]
+        info.publish(MonitorInfo(model_id=text, device=text, dtype=text, camera_names=[text]))
+        events.publish(TaskEvent(episode_id=text, type=77 + k, message=text, instruction=text))
+        message = TaskProgress(episode_id=text, instruction=text, message=text, state=99, num_frames=1 + k)
+        message.header.frame_id = text
+        message.header.stamp.sec = -(2**31) + k
+        message.progress, message.log_prob = (float("inf"), -1e300) if k % 2 else (-3e38, float("nan"))
+        progress.publish(message)
+        robot.spin(0.2)
+    last = TaskProgress(
+        episode_id="e", instruction="good", state=TaskProgress.RUNNING, num_frames=9, progress=0.5
+    )
+    last.header.stamp.sec = 5
+    progress.publish(last)
+    robot.spin(1.0)
+    for process in (lines, drawn):
+        process.terminate()
+    said = lines.communicate(timeout=60)[0].decode()
+    seen = b""
+    try:
+        while chunk := os.read(leader, 65536):
+            seen += chunk
+    except OSError:  # the other end is closed
+        pass
+    os.close(leader)
+    assert (lines.returncode, drawn.wait(60)) == (0, 0), said
+
+    check_lines(said)
+    assert "state 99" in said and "event 77" in said and "Traceback" not in said
+    assert said.count("\n") == 1 + 3 * len(NAMES) + 1, said
+    terminal = seen.decode()
+    for row in terminal.replace("\r", "").split("\n"):
+        check_lines(_RICH.sub("", row), 1)
+    assert "\x1b]" not in terminal and "\x1b[2J" not in terminal
+    assert "state 99" in terminal and "event 83" in terminal and "good" in terminal
+    for svg in (picture, tmp_path / "d.svg"):
+        ElementTree.parse(svg)
+
+
+def test_the_log_and_the_diagnostics_of_a_monitor(robot) -> None:
+    reports: list[DiagnosticArray] = []
+    robot.node.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
+    monitor = robot.start_monitor(task="open it", diagnostics_rate=5.0)
+    for name in NAMES:
+        robot.call(SetTask, "monitor/set_task", instruction="open it", episode_id=SENT[name])
+        image = Image(encoding=SENT[name], width=4, height=4, step=12, data=[0] * 48)
+        image.header.stamp.sec, image.header.frame_id = 1_700_000_000, SENT[name]
+        robot.camera.publish(image)
+        robot.settle()
+    robot.until(lambda: len(reports) > 2, "diagnostics come")
+    robot.stop(monitor)
+    said = robot.said(monitor)
+    assert "skipped an image" in said and "unknown encoding" in said and "Traceback" not in said
+    for line in said.splitlines():
+        assert re.match(r"\[[A-Z]+\] \[[0-9.]+\] \[monitor\]: ", line), line
+        check_lines(line.partition("]: ")[2], 1)
+    for status in (status for report in reports for status in report.status):
+        for text in (status.name, status.message, status.hardware_id):
+            check_lines(text, 1)
+        for value in status.values:
+            check_lines(value.key, 1)
+            check_lines(value.value, 1)
