@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -26,6 +27,14 @@ NAMES = ("C0", "C1", "escapes", "lines", "direction", "no text", "markup")
 _RICH = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # what rich itself tells a terminal: colours, and where to draw
 
 
+def _read(descriptor: int, seen: list[bytes]) -> None:
+    try:
+        while chunk := os.read(descriptor, 65536):
+            seen.append(chunk)
+    except OSError:  # the other end is closed
+        pass
+
+
 def test_watch(robot, tmp_path: Path) -> None:
     """On a terminal and without; states and events that this version does not know; then a good score."""
     progress = robot.node.create_publisher(TaskProgress, "/task_progress", qos.progress())
@@ -43,6 +52,9 @@ def test_watch(robot, tmp_path: Path) -> None:
     )
     robot.processes += [lines, drawn]
     os.close(follower)
+    seen: list[bytes] = []
+    reader = threading.Thread(target=_read, args=(leader, seen), daemon=True)
+    reader.start()
     robot.until(
         lambda: progress.get_subscription_count() == events.get_subscription_count() == 3, "both watch"
     )
@@ -65,19 +77,15 @@ def test_watch(robot, tmp_path: Path) -> None:
     for process in (lines, drawn):
         process.terminate()
     said = lines.communicate(timeout=60)[0].decode()
-    seen = b""
-    try:
-        while chunk := os.read(leader, 65536):
-            seen += chunk
-    except OSError:  # the other end is closed
-        pass
+    drawn.wait(60)
+    reader.join(60)
     os.close(leader)
-    assert (lines.returncode, drawn.wait(60)) == (0, 0), said
+    assert (lines.returncode, drawn.returncode) == (0, 0), said
 
     check_lines(said)
     assert "state 99" in said and "event 77" in said and "Traceback" not in said
     assert said.count("\n") == 1 + 3 * len(NAMES) + 1, said
-    terminal = seen.decode()
+    terminal = b"".join(seen).decode()
     for row in terminal.replace("\r", "").split("\n"):
         check_lines(_RICH.sub("", row), 1)
     assert "\x1b]" not in terminal and "\x1b[2J" not in terminal
