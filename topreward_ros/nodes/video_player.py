@@ -34,6 +34,7 @@ from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.defaults import config_file
 from topreward_ros.nodes import qos
+from topreward_ros.nodes.image_topics import RCLError
 from topreward_ros.nodes.log import PrintableLog, logger_named
 from topreward_ros.nodes.parameters import VIDEO_PLAYER_PARAMETERS, ParameterError, declare, unknown
 from topreward_ros.offline.video import FrameError, Video, VideoError, open_video
@@ -219,7 +220,7 @@ def main(args: list[str] | None = None) -> int:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         player = VideoPlayer()
         player.play(stopped=lambda: bool(signals))
-    except UserError as error:
+    except (UserError, RCLError) as error:  # the latter: a node that cannot be, as without DDS security
         logger_named("video_player").error(str(error))
         return 1
     finally:

@@ -35,7 +35,7 @@ def shown(text: str, longest: int = 10_000, style: str = "") -> Text:
 def number(value: float, digits: int = 3, unit: str = "") -> str:
     """A number with its unit, or a dash for NaN; one too large to be read in full has an exponent.
 
-    >>> number(-0.25, unit="nat"), number(nan), number(-inf, unit="nat"), number(2e38)
+    >>> number(-0.25, unit="nat"), number(nan), number(float("-inf"), unit="nat"), number(2e38)
     ('-0.250 nat', '-', '-inf nat', '2.000e+38')
     """
     if isnan(value):

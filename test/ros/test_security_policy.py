@@ -1,0 +1,56 @@
+"""The policy for DDS security allows what a monitor needs, and names nothing that it does not have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from topreward_ros.defaults import shared_file
+
+_ENCLAVES = ("/camera", "/monitor", "/supervisor", "/watch")
+# Not used by a monitor as it is started here: simulated time, and images in another form.
+_OTHERWISE = {"/clock", "/image/compressed"}
+
+
+def allowed(enclave: str, kind: str, way: str) -> set[str]:
+    """Full names of the topics or services that the policy lets ``enclave`` publish, subscribe, reply ..."""
+    policy = ElementTree.parse(Path(shared_file("config/sros2_policy.xml")))
+    names = set()
+    for profile in policy.iterfind(f".//enclave[@path='{enclave}']//profile"):
+        node = f"{profile.attrib['ns']}{profile.attrib['node']}"
+        for place in profile.iterfind(f"{kind}s[@{way}='ALLOW']/{kind}"):
+            names.add(f"/{place.text}".replace("/~", node))
+    return names
+
+
+def test_a_monitor_may_do_what_it_does(robot) -> None:
+    robot.start_monitor(task="open it")
+    node = robot.node
+    names = {
+        ("topic", "publish"): node.get_publisher_names_and_types_by_node,
+        ("topic", "subscribe"): node.get_subscriber_names_and_types_by_node,
+        ("service", "reply"): node.get_service_names_and_types_by_node,
+        ("service", "request"): node.get_client_names_and_types_by_node,
+    }
+    for (kind, way), ask in names.items():
+        has = {name for name, _ in ask("monitor", "/")}
+        assert has <= allowed("/monitor", kind, way), way
+        assert allowed("/monitor", kind, way) - has <= _OTHERWISE, way
+
+
+def test_only_the_supervisor_sets_the_task_and_nobody_sets_parameters() -> None:
+    ways = {("topic", "publish", "/task_instruction"), ("service", "request", "/monitor/set_task")}
+    for kind, way, name in ways:
+        may = {e for e in _ENCLAVES if name in allowed(e, kind, way)}
+        assert may == {"/supervisor"}
+    requests = {
+        name
+        for e in ("/camera", "/monitor", "/supervisor", "/watch")
+        for name in allowed(e, "service", "request")
+    }
+    assert requests and not any("parameters" in name or "change_state" in name for name in requests)
+    assert allowed("/watch", "topic", "publish") <= {"/parameter_events"}
