@@ -22,9 +22,10 @@ from sensor_msgs.msg import CompressedImage, Image
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 
 from test.hostile import SENT, TEXTS, check_lines, check_xml
-from topreward_ros.core.episode import Event, ProgressReport, State
+from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import Stamp
+from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes import conversions, images, watch
 from topreward_ros.nodes.log import logger_named
 from topreward_ros.scoring.base import ScorerInfo
@@ -180,3 +181,7 @@ def test_what_we_publish_for_people(text: str) -> None:
         conversions.event_message(event, info),
     ):
         check_lines(sent(message).message, 1)
+    settings = MonitorSettings.from_parameters(monitor_defaults())
+    described = sent(conversions.info_message(info, settings, ["/image"], "primary", 0))
+    check_lines(described.model_id, 1)
+    check_lines(described.model_revision, 1)
