@@ -206,7 +206,7 @@ def test_each_camera_that_loses_images_is_named(bare, capfd: pytest.CaptureFixtu
     try:
         for source, camera in zip(sources, rig.cameras, strict=True):
             bare.until(lambda source=source: node.count_publishers(source.topic) == 1, "it is discovered")
-            camera.received, camera.lost = 50, 50
+            camera.received, camera.senders.lost = 50, 50
         for _ in range(2):
             rig.warn(stale_timeout=60.0, watched=False)
     finally:

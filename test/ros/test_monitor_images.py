@@ -263,7 +263,7 @@ def test_two_cameras_are_tiled_into_one_frame(robot) -> None:
 
     log_probs = []
     for k, value in enumerate((0, 255, 0)):
-        wrist.publish(image(START + 5, value=value))
+        wrist.publish(image(START + k * 10 * SECOND + 5, value=value))
         robot.settle()
         robot.call(Trigger, "monitor/reset")
         robot.show(image(START + k * 10 * SECOND))
@@ -271,12 +271,18 @@ def test_two_cameras_are_tiled_into_one_frame(robot) -> None:
     assert log_probs[0] == log_probs[2] != log_probs[1]
     assert [m.header.stamp.sec for m in robot.scored()] == [START // SECOND + 10 * k for k in range(3)]
 
-    wrist.publish(image(START + 5, width=60000, height=1))  # as high as the other: 2.9 million pixels wide
+    wrist.publish(image(START + 21 * SECOND, width=60000, height=1))  # as high: 2.9 million pixels wide
     robot.settle()
     robot.show(image(START + 21 * SECOND), expect_score=False)
-    robot.spin(4.5)  # longer than stale_timeout
-    robot.show(image(START + 22 * SECOND), expect_score=False)
     robot.until(lambda: "choose similar cameras" in robot.said(robot.processes[0]), "the mend is named")
+    wrist.publish(image(START + 21 * SECOND))
+    robot.settle()
+    robot.show(image(START + 22 * SECOND), expect_score=False)
+    robot.until(
+        lambda: "was taken 1.0 s before that on /image" in robot.said(robot.processes[0]), "the skew is named"
+    )
+    robot.spin(1.0)  # longer than camera_max_skew
+    robot.show(image(START + 23 * SECOND), expect_score=False)
     robot.until(
         lambda: "no image on /wrist for" in robot.said(robot.processes[0]), "a silent camera is named"
     )

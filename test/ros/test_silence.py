@@ -38,6 +38,10 @@ def pictures(robot, until: Callable[[], bool], **fields: Any) -> float:
     return time.monotonic() - begun
 
 
+def stamp_of(message: Any) -> int:
+    return int(message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec)
+
+
 def state(robot) -> int:
     return robot.states[-1].state if robot.states else TaskProgress.UNKNOWN
 
@@ -94,3 +98,50 @@ def test_a_monitor_that_was_stopped_does_not_blame_the_camera(robot) -> None:
     robot.settle()
     assert TaskEvent.STALE_IMAGES not in robot.event_types()
     robot.until(lambda: state(robot) == TaskProgress.STALE, "silence after that is the camera's")
+
+
+def test_of_two_publishers_one_is_followed_until_it_stops(robot) -> None:
+    """Their stamps lie 20 s apart: taken together, every second image began another episode."""
+    robot.start_monitor(task=TASK, sample_rate=10.0, stale_timeout=STALE_TIMEOUT)
+    other = robot.node.create_publisher(Image, "image", qos.image_source())
+    robot.until(lambda: other.get_subscription_count() > 0, "the second publisher is matched")
+    ours: list[int] = []
+
+    def publish(*, first: bool, second: bool) -> None:
+        now_ns = time.time_ns()
+        if first:
+            ours.append(now_ns)
+            robot.camera.publish(picture(now_ns))
+        robot.spin(0.05)  # a subscription of depth 1 would lose one of two that come at once
+        if second:
+            other.publish(picture(now_ns - 20 * 1_000_000_000))
+        robot.spin(0.05)
+
+    while not robot.scored():
+        publish(first=True, second=False)
+    for _ in range(40):
+        publish(first=True, second=True)
+    robot.settle()
+    assert robot.event_types() == [TaskEvent.EPISODE_STARTED]
+    assert {stamp_of(message) for message in robot.scored()} <= set(ours)
+    assert "are lost" not in robot.said(robot.processes[0])
+    while robot.event_types()[1:] != [TaskEvent.ABORTED, TaskEvent.EPISODE_ENDED, TaskEvent.EPISODE_STARTED]:
+        publish(first=False, second=True)
+        assert len(robot.event_types()) <= 4
+    assert "stamps went back by" in robot.events[1].message
+
+
+def test_a_second_monitor_of_the_same_name_is_noticed(robot) -> None:
+    """The patience with killed processes is shortened here; nothing else."""
+    file = robot.folder / "parameters.yaml"
+    file.write_text("/**: {ros__parameters: {task: open the drawer}}")
+    shortened = (
+        "from topreward_ros.nodes import monitor, session; session._KILLED_STAYS_S = 1.0; monitor.main()"
+    )
+    first = robot.run("-c", shortened, "--ros-args", "--params-file", str(file))
+    robot.until(lambda: "model 'embedded'" in robot.said(first), "the first one runs")
+    robot.spin(2.0)
+    assert "nodes are called" not in robot.said(first)
+    second = robot.run("-c", shortened, "--ros-args", "--params-file", str(file))
+    robot.until(lambda: "2 nodes are called /monitor" in robot.said(first), "the first one says so")
+    robot.until(lambda: "2 nodes are called /monitor" in robot.said(second), "the second one says so")

@@ -6,6 +6,7 @@ schedule asks for it. The first camera is the primary: its stamps are the stamps
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 
-from topreward_ros.core.frames import Frame
+from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.publishers import Publishers
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes import images, qos
 from topreward_ros.nodes.image_topics import TYPE_NAMES, ImageTopic, first_published, places, unreadable
@@ -22,6 +24,7 @@ from topreward_ros.nodes.say_once import SayOnce
 _LOST_SHARE_WORTH_A_WARNING = 0.1
 _MESSAGES_BEFORE_LOSS_IS_JUDGED = 30
 _LARGE_BYTES = 100_000  # several of these fill the default shared-memory segment of Fast DDS
+_LATE_NS = 5_000_000  # an executor that waits takes a message sooner
 _LARGE_IMAGES_ADVICE = (
     "Large images overflow the default shared-memory segment of Fast DDS: start the camera's node with "
     "FASTRTPS_DEFAULT_PROFILES_FILE set to config/fastdds_large_images.xml of this package"
@@ -30,8 +33,8 @@ _LARGE_IMAGES_ADVICE = (
 # a camera's publishers are discovered one after the other.
 _PATIENCE_S = 1.0
 _TOPICS = "image_topics"  # the parameter
-# How often a warning may be repeated; rclpy tells warnings apart by the line that logs them.
-_THROTTLED = {"throttle_duration_sec": 10.0}
+_REPEATED_AFTER_S = 10.0  # the warning of an image that cannot be used
+_NUMBERS = re.compile(r"\d+")
 
 
 class Camera:
@@ -44,13 +47,13 @@ class Camera:
         """``topic`` and ``transport`` as they were given. ``on_image`` is called for every message, with
         nothing decoded yet."""
         self.raw = b""  #: the newest message, serialised; empty before the first
-        self.received = 0  #: messages
-        self.lost = 0  #: messages that the publisher sent and that did not come
+        self.received = 0  #: messages of the publisher that is followed
+        self.senders = Publishers()  #: who is followed, and what was lost
         self.bad = 0  #: messages that could not be decoded
         self.last_arrival = time.monotonic()  #: [s] when the newest message came; at first, when we started
         self._node = node
         self._on_image = on_image
-        self._last_sequence: int | None = None
+        self._late_losses = self._losses = 0  # of which this process was the cause; gaps in the numbers
         self._given = topic
         self.places = places(node, topic, transport)  #: where its images may be, best first
         self._elsewhere_since: float | None = None  # images are only at another place than where we look
@@ -129,17 +132,26 @@ class Camera:
 
     def loss_warning(self) -> str:
         """How many images are lost on the way and what to do about it; empty while they are few."""
-        sent = self.lost + self.received
-        if not self.lost or sent < _MESSAGES_BEFORE_LOSS_IS_JUDGED or self._publisher_count() != 1:
-            return ""  # with several publishers it cannot be told whose messages are missing
-        share = self.lost / sent
+        lost = self.senders.lost
+        sent = lost + self.received
+        if not lost or sent < _MESSAGES_BEFORE_LOSS_IS_JUDGED:
+            return ""
+        share = lost / sent
         if share <= _LOST_SHARE_WORTH_A_WARNING:
             return ""
-        cause = (
-            _LARGE_IMAGES_ADVICE
-            if len(self.raw) >= _LARGE_BYTES
-            else "This process did not keep up: the machine is busy, or it was stopped for a while"
-        )
+        override = f"qos_overrides.{self.topic}.subscription"
+        if self._late_losses > self._losses / 2:
+            cause = (
+                "This process did not keep up: the machine is busy, or it was stopped for a while. "
+                f"{override}.reliability: reliable and {override}.depth: 30 keep them for it"
+            )
+        elif len(self.raw) >= _LARGE_BYTES:
+            cause = _LARGE_IMAGES_ADVICE
+        else:
+            cause = (
+                "They do not reach this machine: the network loses them, or the camera's node is too busy. "
+                f"Where it publishes reliably, {override}.reliability: reliable has them sent again"
+            )
         return f"{share:.0%} of the images on {self.topic} are lost on the way. {cause}"
 
     def silence_warning(self) -> str:
@@ -147,14 +159,17 @@ class Camera:
         return f"no image on {self.topic} for {self.silent_seconds():.0f} s: {self._missing_images_advice()}"
 
     def publishers_warning(self) -> str:
-        """Who publishes on this topic, when several do: their stamps do not fit together. Else empty."""
+        """Who publishes on this topic, when several do: the images of one are used. Else empty."""
         if self._publisher_count() < 2:
             return ""
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         names = sorted(_node_name(publisher) for publisher in publishers)
         if any("UNKNOWN" in name for name in names):
             return ""  # not all of their names have been discovered yet
-        return f"{len(names)} nodes publish on {self.topic}: {', '.join(names)}: remap all but one"
+        return (
+            f"{len(names)} nodes publish on {self.topic}: {', '.join(names)}; the images of one of them are "
+            f"used until it stops: remap all but one"
+        )
 
     def _publisher_count(self) -> int:
         count: int = self._node.count_publishers(self.topic)
@@ -162,7 +177,8 @@ class Camera:
 
     def _subscribe(self, place: ImageTopic) -> None:
         self.place = place  #: where the images are expected
-        self.raw, self._last_sequence = b"", None  # of another topic, and perhaps another type
+        self.raw = b""  # of another topic, and perhaps another type
+        self.senders.restart()
         self.subscription = self._node.create_subscription(
             place.message_type,
             place.name,
@@ -233,15 +249,25 @@ class Camera:
         return f" (it is at its default; in a file of parameters it stands under {name} or /**)"
 
     def _on_message(self, raw: bytes, info: dict[str, Any]) -> None:
+        lost_before = self.senders.lost
+        try:
+            stamp_ns = images.stamp_ns_of(raw)
+        except images.ImageError:
+            stamp_ns = 0  # what is wrong with it is told where it would be used
+        if not self.senders.take(
+            info["publication_sequence_number"],
+            time.monotonic_ns(),
+            stamp_ns,
+            images.frame_id_of(raw),
+            alone=self._publisher_count() == 1,
+        ):
+            return
+        if self.senders.lost > lost_before:
+            self._losses += 1
+            self._late_losses += time.time_ns() - info["received_timestamp"] > _LATE_NS
         self.raw = raw
         self.received += 1
         self.last_arrival = time.monotonic()
-        # The middleware counts what one publisher sent; a number that goes back is another publisher.
-        sequence = info["publication_sequence_number"]
-        if sequence is not None:
-            if self._last_sequence is not None and sequence > self._last_sequence:
-                self.lost += sequence - self._last_sequence - 1
-            self._last_sequence = sequence
         self._on_image(self)
 
 
@@ -256,6 +282,7 @@ class CameraRig:
         self._log = node.get_logger()
         self._say_once = SayOnce(self._log)
         self._on_primary = on_primary
+        self._told: dict[str, float] = {}  # why an image was refused -> when that was logged [s]
         self._unreadable = ""  # what is wrong with the newest message of the primary camera
         self.decode_seconds = 0.0  #: how long decoding the last frame took
         # Cameras that would not be scored are not subscribed to either.
@@ -308,7 +335,7 @@ class CameraRig:
                 self._say_once.warn(("silence", camera), camera.silence_warning)
             self._say_once.warn(("loss", camera), camera.loss_warning)
             self._say_once.warn(("name", camera), camera.name_warning)
-        self._say_once.warn("publishers", self.primary.publishers_warning)
+            self._say_once.warn(("publishers", camera), camera.publishers_warning)
 
     def warn_of_no_stamp(self) -> None:
         """Log that the time of arrival stands in for the stamps of the primary camera, once."""
@@ -320,35 +347,60 @@ class CameraRig:
             ),
         )
 
-    def newest_frame(self, stamp_ns: int, stale_timeout: float) -> Frame:
+    def newest_frame(self, stamp_ns: int, max_skew: float) -> Frame:
         """Decode the newest image of every camera into one frame, with the stamp of the primary one.
 
-        Raises `images.ImageError`, and logs it, when an image is bad, or when a camera other than the primary
-        sent none for ``stale_timeout`` [s]: its old image beside a new one would be scored as current.
+        Raises `images.ImageError`, and logs it, when an image is bad, or when that of another camera was
+        taken more than ``max_skew`` [s] before or after the primary's: it would be scored as current.
         """
         begun = time.perf_counter()
         for camera in self.cameras[1:]:
-            if not camera.raw or camera.silent_seconds() > stale_timeout:
-                since = f"for {camera.silent_seconds():.0f} s" if camera.raw else "yet"
-                problem = f"no image on {camera.topic} {since}, so no frame can be tiled"
-                self._log.warning(problem, **_THROTTLED)
-                raise images.ImageError(problem)
+            if problem := self._problem_beside(camera, stamp_ns, max_skew):
+                raise self._refused(f"{problem}, so no frame can be tiled")
         pictures: list[images.DecodedImage] = []
         for camera in self.cameras:
             try:
                 pictures.append(camera.decode())
             except images.ImageError as error:
-                problem = f"skipped an image of {camera.topic} ({camera.bad} so far): {error}"
-                self._log.warning(problem, **_THROTTLED)
-                raise images.ImageError(problem) from None
+                raise self._refused(
+                    f"skipped an image of {camera.topic} ({camera.bad} so far): {error}"
+                ) from None
         try:
             rgb = images.tile([picture.rgb for picture in pictures])
         except images.ImageError as error:
-            problem = f"images of {len(pictures)} cameras cannot be tiled: {error}"
-            self._log.warning(problem, **_THROTTLED)
-            raise images.ImageError(problem) from None
+            raise self._refused(f"images of {len(pictures)} cameras cannot be tiled: {error}") from None
         self.decode_seconds = time.perf_counter() - begun
         return Frame(stamp_ns, rgb, pictures[0].frame_id)
+
+    def _refused(self, problem: str) -> images.ImageError:
+        """Log why an image cannot be used, each reason once in a while, and make the error of it."""
+        reason = _NUMBERS.sub("0", problem)
+        now = time.monotonic()
+        if now - self._told.get(reason, -_REPEATED_AFTER_S) >= _REPEATED_AFTER_S:
+            self._told = {known: when for known, when in self._told.items() if now - when < _REPEATED_AFTER_S}
+            self._told[reason] = now
+            self._log.warning(problem)
+        return images.ImageError(problem)
+
+    def _problem_beside(self, camera: Camera, stamp_ns: int, max_skew: float) -> str:
+        """Why the newest image of another camera does not belong beside the primary's of that stamp."""
+        if not camera.raw:
+            return f"no image on {camera.topic} yet"
+        try:
+            own_ns = images.stamp_ns_of(camera.raw)
+        except images.ImageError:
+            return ""  # decoding it says what is wrong
+        # Without a stamp, the time of arrival is all that there is.
+        age = (stamp_ns - own_ns) / NS_PER_S if own_ns > 0 else camera.silent_seconds()
+        if abs(age) <= max_skew:
+            return ""
+        if camera.silent_seconds() > max_skew:
+            return f"no image on {camera.topic} for {camera.silent_seconds():.1f} s"
+        when = f"{abs(age):.1f} s {'before' if age > 0 else 'after'}"
+        return (
+            f"the newest image on {camera.topic} was taken {when} that on {self.primary.topic} "
+            f"(camera_max_skew = {max_skew:g} s: set the clocks of all machines by NTP, or allow more)"
+        )
 
     def _on_image(self, camera: Camera) -> None:
         self._say_once.forget(("silence", camera))
@@ -358,8 +410,8 @@ class CameraRig:
             stamp_ns = images.stamp_ns_of(camera.raw)
         except images.ImageError as error:
             camera.bad += 1
-            self._unreadable = f"skipped an image of {camera.topic} ({camera.bad} so far): {error}"
-            self._log.warning(self._unreadable, **_THROTTLED)
+            problem = f"skipped an image of {camera.topic} ({camera.bad} so far): {error}"
+            self._unreadable = str(self._refused(problem))
             return
         self._unreadable = ""
         self._on_primary(stamp_ns)

@@ -111,7 +111,8 @@ class Diagnostics:
         for camera in rig.cameras:
             values |= {
                 f"{camera.topic} received": str(camera.received),
-                f"{camera.topic} lost": str(camera.lost),
+                f"{camera.topic} lost": str(camera.senders.lost),
+                f"{camera.topic} from other publishers": str(camera.senders.of_others),
                 f"{camera.topic} bad": str(camera.bad),
             }
         return self._status("images", level, message, values)

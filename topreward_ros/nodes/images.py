@@ -77,6 +77,11 @@ def stamp_ns_of(raw: bytes) -> int:
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
+def frame_id_of(raw: bytes) -> bytes:
+    """``header.frame_id`` of a serialised message as it stands there; not its text, and never an error."""
+    return raw[16 : 16 + min(raw[12], 64)] if len(raw) > 16 else b""
+
+
 def decode(raw: bytes, message_type: type[Image | CompressedImage]) -> DecodedImage:
     """Deserialise and convert one camera message. ``message_type`` is the type of its topic.
 

@@ -113,6 +113,13 @@ MONITOR_PARAMETERS = (
         "With several cameras: primary scores the first one only, tile puts all side by side in one frame",
         choices=("primary", "tile"),
     ),
+    Parameter(
+        "camera_max_skew",
+        "With camera_layout tile: longest time between the stamps of two cameras' images in a frame [s]",
+        0.001,
+        3600.0,
+        live=True,
+    ),
     Parameter("model", "'embedded', a Hugging Face hub id, or the folder of a checkpoint"),
     Parameter("device", "Torch device of the scorer: auto, cpu, cuda, cuda:1 ..."),
     Parameter(

@@ -43,6 +43,7 @@ from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warn
 from topreward_ros.scoring.worker import ScoringWorker
 from topreward_ros.srv import GetProgress, SetTask
 
+_KILLED_STAYS_S = 25.0  # in the graph; Fast DDS forgets after 20 s
 _STOPPED_S = 1.0  # without a look at the clock: the process was stopped
 
 
@@ -69,6 +70,7 @@ class Session:
         self._say_once = SayOnce(node.get_logger())
         self._latched: tuple[State, str, str] | None = None  # state, episode and task on task_state
         self._last_progress_time = 0.0
+        self._alone_ns = time.monotonic_ns()  # when no other monitor of this name was last known
         self._looked_ns, self._looked_time_ns = time.monotonic_ns(), 0  # at the clock; and what it said then
         self._worker = ScoringWorker(scorer, self._on_worker_notify)
         self._opened.callback(self._stop_worker)
@@ -135,6 +137,7 @@ class Session:
             self._node.get_logger().warning(NO_CLOCK, throttle_duration_sec=30.0)
         if self._rig.follow_publishers():
             self.publish_info()
+        self._say_once.warn("namesake", self._namesake_warning)
         self._rig.warn(stale_timeout, watched=self._monitor.watching)
         for reason, warning in ignored_warnings(self._rig.primary.topic, self._monitor.ignored).items():
             self._say_once.warn(reason, partial(str, warning))
@@ -253,7 +256,7 @@ class Session:
         if not due:
             return
         try:
-            frame = self._rig.newest_frame(filled_ns, self._parameters["stale_timeout"])
+            frame = self._rig.newest_frame(filled_ns, self._parameters["camera_max_skew"])
         except ImageError as error:
             self._monitor.frame_failed(str(error))
             return
@@ -381,6 +384,27 @@ class Session:
             report = replace(report, state=State.UNKNOWN)
         response.progress = self._progress_message(report)
         return response
+
+    def _namesake_warning(self) -> str:
+        """What is wrong where another monitor has the same name or the same topics; else empty.
+
+        A process that was killed stays known for a while, so another one has to stay longer.
+        """
+        name = self._node.get_fully_qualified_name()
+        nodes = self._node.get_node_names_and_namespaces()
+        namesakes = sum(f"{namespace.rstrip('/')}/{node}" == name for node, namespace in nodes)
+        topic = self._node.resolve_topic_name("task_event")
+        if namesakes < 2 and self._node.count_publishers(topic) < 2:
+            self._alone_ns = time.monotonic_ns()
+            return ""
+        if time.monotonic_ns() - self._alone_ns < _KILLED_STAYS_S * NS_PER_S:
+            return ""
+        what = (
+            f"{namesakes} nodes are called {name}: which of them a service reaches is chance"
+            if namesakes > 1
+            else f"another node publishes on {topic}, too: listeners cannot tell whose events they hear"
+        )
+        return f"{what}. Give one of them a namespace (namespace:=arm), or stop it"
 
     def _how_to_set_a_task(self) -> str:
         return (
