@@ -26,6 +26,7 @@ from topreward_ros.scoring.base import PrefixScore, ScorerError, ScorerSettings
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import load_qwen3_vl
 from topreward_ros.views.bench import machine_line
+from topreward_ros.views.picture import write_picture
 
 
 def measure(options: argparse.Namespace, folder: str) -> tuple[dict[int, float], dict[int, float]]:
@@ -79,7 +80,7 @@ def plot(speeds: dict[int, float], title: str, picture: Path) -> None:
     axes.set_xlabel("episodes at once")
     axes.set_ylabel("scores per second")
     axes.set_title(title, fontsize=8, loc="left")
-    figure.savefig(picture)
+    write_picture(figure, picture)
 
 
 def main() -> None:

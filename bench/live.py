@@ -35,6 +35,7 @@ from playing import SETTLING_S, machine_around, playing
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.nodes import qos
 from topreward_ros.views.bench import machine_line
+from topreward_ros.views.picture import write_picture
 
 SIZE = (640, 480)
 CAMERA_RATE = 30.0  # [Hz]
@@ -164,7 +165,7 @@ def plot(rows: Sequence[Row], machine: dict[str, Any], picture: Path) -> None:
         loc="left",
     )
     legend_above(axes)
-    figure.savefig(picture)
+    write_picture(figure, picture)
 
 
 def main() -> None:

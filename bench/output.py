@@ -9,13 +9,15 @@ from typing import Any, Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from topreward_ros.core.output_files import write_file
+
 BLUE, YELLOW, RED, GREY = "#1769aa", "#f9a825", "#c62828", "#757575"
 
 
 def write_json(path: Path | None, content: dict[str, Any]) -> None:
     """Write ``content`` to ``path``, if there is one."""
     if path is not None:
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_file(path, json.dumps(content, indent=2) + "\n")
 
 
 def new_axes(width: float, height: float, grid: Literal["x", "y"] | None = None) -> tuple[Figure, Axes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from topreward_ros.core.output_files import temporary_folder
 from topreward_ros.nodes.demo import Child, free_domain, stop
 from topreward_ros.offline.engine_bench import machine
 
@@ -29,8 +29,7 @@ def playing(parameters: Mapping[str, object], size: tuple[int, int], rate: float
     """
     os.environ |= {"ROS_DOMAIN_ID": str(free_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     children: list[Child] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with temporary_folder("topreward-bench-") as folder:
         make_video(folder / "video.avi", size, rate)
         try:
             monitor = Child(

@@ -12,7 +12,6 @@ measured, too.
 from __future__ import annotations
 
 import gc
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -30,6 +29,7 @@ from options import add_files, add_threads, parser
 from output import BLUE, GREY, legend_above, new_axes, write_json
 from topreward_ros.core.episode import MonitorSettings, ScoreRequest
 from topreward_ros.core.frames import Frame, FrameSchedule
+from topreward_ros.core.output_files import temporary_folder
 from topreward_ros.core.progress import PrefixScore, live_progress
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline.engine_bench import SIZES, machine, make_video
@@ -41,6 +41,7 @@ from topreward_ros.scoring.qwen3_vl.references import PlainForward
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import load_qwen3_vl
 from topreward_ros.views.bench import machine_line
+from topreward_ros.views.picture import write_picture
 
 NOISE_FRAMES = 8
 PRECISIONS = (("float32", "none"), ("bfloat16", "none"), ("float16", "none"))
@@ -190,7 +191,7 @@ def plot(rows: Sequence[Row], about: dict[str, Any], picture: Path) -> None:
     axes.set_xlabel("distance of log p(True) from a plain forward pass in float32 [nat]; bars: the largest")
     axes.set_title(f"Fewer bits, every prefix of an episode\n{machine_line(about)}", fontsize=9, loc="left")
     legend_above(axes)
-    figure.savefig(picture)
+    write_picture(figure, picture)
 
 
 def main() -> None:
@@ -201,7 +202,7 @@ def main() -> None:
     options = command.parse_args()
     precisions = PRECISIONS + (QUANTIZED if find_spec("torchao") else ())
     rows = []
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary_folder("topreward-bench-") as temporary:
         for subject in subjects(options.folder or Path(temporary) / "50M"):
             truth: Scores | None = None
             for precision in track(precisions, subject.name, console=Console(stderr=True), transient=True):

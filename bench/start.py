@@ -13,10 +13,10 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from time import perf_counter
 
+from topreward_ros.core.output_files import temporary_folder
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.checkpoint import checkpoint as checkpoint_module
@@ -79,7 +79,7 @@ def main() -> None:
     if options.measure:
         measure(Path(options.measure[0]), options.measure[1])
         return
-    with tempfile.TemporaryDirectory() as scratch:
+    with temporary_folder("topreward-bench-") as scratch:
         print("making the weights ...", file=sys.stderr)
         folder = make_random_checkpoint(Path(scratch, "large"), shape=shape(options.gigabytes))
         size = sum(path.stat().st_size for path in loaded_files(folder))

@@ -32,6 +32,7 @@ from topreward_ros.scoring.question.templates import read_templates
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import load_qwen3_vl
 from topreward_ros.views.bench import machine_line
+from topreward_ros.views.picture import write_picture
 
 WITHOUT, AHEAD, WHEN_NEEDED = "no baseline", "baseline, worked ahead", "baseline, nothing ahead"
 COLOURS = {WITHOUT: GREY, AHEAD: BLUE, WHEN_NEEDED: RED}
@@ -96,7 +97,7 @@ def plot(times: dict[str, list[float]], ahead: list[float], thinned: list[int], 
     axes.set_xlabel("tick")
     axes.set_ylabel("time [ms], logarithmic")
     axes.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9)
-    figure.savefig(picture)
+    write_picture(figure, picture)
 
 
 def main() -> None:

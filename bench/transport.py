@@ -12,7 +12,6 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import cv2
 import numpy as np
 
 from options import parser
+from topreward_ros.core.output_files import temporary_folder
 from topreward_ros.defaults import large_image_environment
 from topreward_ros.nodes.demo import free_domain
 
@@ -91,7 +91,7 @@ def main() -> None:
         print(f"{count} of {len(list(options.images.iterdir()))} at {rate:.1f} Hz")
         return
     print("| size | subscription | profile | arrived |\n|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder("topreward-bench-") as folder:
         for width, height in SIZES:
             images = folder_of_images(Path(folder, f"{width}"), (width, height), options.frames)
             for reliable in (False, True):

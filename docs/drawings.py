@@ -12,6 +12,8 @@ import argparse
 from html import escape
 from pathlib import Path
 
+from topreward_ros.core.output_files import write_file
+
 _GROUND, _EDGE, _INK, _DIM = "#ffffff", "#8c959f", "#1f2328", "#57606a"
 #: Fill and outline of a box, by what it is.
 _KINDS = {
@@ -175,7 +177,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where nodes.svg and tick.svg are written")
     folder: Path = parser.parse_args().folder
     for name, drawing in (("nodes", nodes()), ("tick", tick())):
-        (folder / f"{name}.svg").write_text(drawing.svg(), encoding="utf-8")
+        write_file(folder / f"{name}.svg", drawing.svg())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from topreward_ros.core.output_files import write_file
 from topreward_ros.nodes.parameters import MONITOR_PARAMETERS, VIDEO_PLAYER_PARAMETERS, Parameter
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
@@ -45,7 +46,7 @@ def main() -> None:
     """Write the comments of all files anew."""
     for name, parameters in FILES.items():
         path = CONFIG / name
-        path.write_text(with_comments(path.read_text(encoding="utf-8"), parameters), encoding="utf-8")
+        write_file(path, with_comments(path.read_text(encoding="utf-8"), parameters))
 
 
 if __name__ == "__main__":

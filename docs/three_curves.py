@@ -23,6 +23,7 @@ from topreward_ros.offline.score_video import Curve, score_video
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.views.curve_plot import frames_at
+from topreward_ros.views.picture import write_picture
 from topreward_ros.views.terminal import RANDOM_WARNING
 
 #: Colour (Okabe and Ito's, which the colour-blind can tell apart), mark and dashes: any of them is enough.
@@ -75,7 +76,7 @@ def draw(curves: list[Curve], picture: Path) -> None:
     strips = figure.add_gridspec(3, 1, left=left, right=right, top=0.374, bottom=0.01, hspace=0.05)
     for row, (curve, style, clip) in enumerate(zip(curves, _STYLES, DEMO_CLIPS, strict=True)):
         _draw_strip(figure.add_subplot(strips[row]), curve, style[0], clip)
-    figure.savefig(picture)
+    write_picture(figure, picture)
 
 
 def _draw_curve(axes: Axes, curve: Curve, style: _Style, label: str) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+
+from topreward_ros.core.output_files import write_file
 
 #: [Hz] frames of a clip; every second one is the monitor's usual rate.
 RATE = 4.0
@@ -41,20 +44,19 @@ class Clip:
         return content.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write to ``path``; when interrupted, no half-written file stands there."""
+        """Write to ``path``."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        with unfinished.open("wb") as file:
-            np.savez_compressed(
-                file,
-                names=np.array([self.task, self.kind, self.view]),
-                frames=self.frames,
-                progress=self.progress,
-                moved=self.moved,
-                hand=self.hand,
-                success=self.success,
-            )
-        unfinished.rename(path)
+        stored = BytesIO()
+        np.savez_compressed(
+            stored,
+            names=np.array([self.task, self.kind, self.view]),
+            frames=self.frames,
+            progress=self.progress,
+            moved=self.moved,
+            hand=self.hand,
+            success=self.success,
+        )
+        write_file(path, stored.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> Clip:
@@ -89,9 +91,7 @@ class Manifest:
             json.dumps({**line.__dict__, "path": line.path.as_posix()}) + "\n"
             for line in sorted(lines, key=lambda line: line.path.as_posix())
         )
-        unfinished = folder / f"{Manifest.NAME}.part"
-        unfinished.write_text(text)
-        unfinished.rename(folder / Manifest.NAME)
+        write_file(folder / Manifest.NAME, text)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @staticmethod

@@ -19,7 +19,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +33,7 @@ from rich.table import Table
 
 from topreward_ros.core.episode import MonitorSettings, ScoreRequest
 from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.output_files import temporary_folder, write_file
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.engine_bench import machine
 from topreward_ros.offline.score_video import score_video
@@ -151,10 +151,10 @@ def evaluate_job(scorer: PrefixScorer, settings: MonitorSettings, clip: Clip, jo
     images = _images(clip, job)
     if job.role in _ONLY_THESE:
         return Result(job, _score_some(scorer, images, job), np.array([]), fired=False)
-    with tempfile.TemporaryDirectory() as name:
-        _write_images(Path(name), images)
+    with temporary_folder("topreward-evaluate-") as folder:
+        _write_images(folder, images)
         curve = score_video(
-            name,
+            folder,
             job.instruction,
             scorer,
             replace(settings, sample_rate=job.fps, end_episode_on_success=False),
@@ -476,12 +476,12 @@ def main() -> None:
     for row in by_task_table(results):
         console.print(row)
     if arguments.json:
-        arguments.json.write_text(json.dumps([_to_plain(result) for result in results.all]))
+        write_file(arguments.json, json.dumps([_to_plain(result) for result in results.all]))
     if arguments.card:
         card = Path(arguments.model) / "README.md"
         before, rest = card.read_text().split(TABLE_START)
         _, after = rest.split(TABLE_END)
-        card.write_text(f"{before}{TABLE_START}\n{markdown(lines, results)}\n{TABLE_END}{after}")
+        write_file(card, f"{before}{TABLE_START}\n{markdown(lines, results)}\n{TABLE_END}{after}")
 
 
 def _to_plain(result: Result) -> dict[str, object]:

@@ -14,9 +14,10 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from tokenizers import Tokenizer
 
+from topreward_ros.core.output_files import write_file
 from training.instructions import TASKS
 from training.network import MERGE, PATCH, make_config
 
@@ -39,12 +40,13 @@ def export(run: Path, folder: Path) -> str:
         for name, weight in trained.items()
         if name.startswith("model.")
     }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    stored = save(weights, metadata={"format": "pt"})
+    write_file(folder / "model.safetensors", stored)
+    digest = hashlib.sha256(stored).hexdigest()
     config = make_config(tokenizer)
     config.dtype = "float16"
-    config.save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    write_file(folder / "config.json", config.to_json_string())
+    write_file(folder / "tokenizer.json", tokenizer.to_str(pretty=False))
     _write(
         folder / "tokenizer_config.json",
         {
@@ -77,12 +79,12 @@ def export(run: Path, folder: Path) -> str:
     )
     made_from = json.loads((run / "made_from.json").read_text())
     parameters = sum(weight.numel() for weight in weights.values())
-    (folder / "README.md").write_text(_card(made_from, digest, parameters))
+    write_file(folder / "README.md", _card(made_from, digest, parameters))
     return digest
 
 
 def _write(path: Path, content: dict[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_file(path, json.dumps(content, indent=2) + "\n")
 
 
 TABLE_START, TABLE_END = "<!-- table: training.evaluate -->", "<!-- end of table -->"

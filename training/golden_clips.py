@@ -26,6 +26,7 @@ import av
 import numpy as np
 from rich.progress import track
 
+from topreward_ros.core.output_files import temporary_folder, write_file
 from training.instructions import BY_NAME, TASKS
 from training.simulation import IDLE, MISS, RESTING, RETREAT, STOP, SUCCESS, Camera, Simulator, Trajectory
 
@@ -154,6 +155,13 @@ def wrong_instruction(task: str) -> str:
 
 def write_h264(path: Path, pictures: np.ndarray, form: Format) -> None:
     """Write pictures (N, height, width, 3), with the index first so that a player can start at once."""
+    with temporary_folder("topreward-film-") as folder:
+        unfinished = folder / path.name
+        _encode_h264(unfinished, pictures, form)
+        write_file(path, unfinished.read_bytes())
+
+
+def _encode_h264(path: Path, pictures: np.ndarray, form: Format) -> None:
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(form.rate))
         stream.width, stream.height, stream.pix_fmt = form.width, form.height, "yuv420p"
@@ -179,7 +187,7 @@ def main() -> None:
         simulator.close()
     if not arguments.demo:
         text = json.dumps(lines, indent=2, ensure_ascii=False) + "\n"
-        (arguments.folder / "clips.json").write_text(text, encoding="utf-8")
+        write_file(arguments.folder / "clips.json", text)
     for line in lines:
         size = (arguments.folder / str(line["file"])).stat().st_size
         at = "" if line["success_at"] is None else f", success at {line['success_at']} s"

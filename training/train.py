@@ -30,9 +30,11 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.utils.data import DataLoader, Dataset
 
+from topreward_ros.core.output_files import write_file
+from topreward_ros.views.picture import write_picture
 from training.clips import Clip, Listed, Manifest
 from training.generate import TRAIN
 from training.network import Batch, Look, Stream, Trainee, make_tokenizer
@@ -207,14 +209,15 @@ def train(
             yield batch.to(device)
 
     run.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(run / "tokenizer.json"), pretty=False)
+    write_file(run / "tokenizer.json", tokenizer.to_str(pretty=False))
     learn_to_look(trainee, loaded(Looks(data, drawn_from, stream, looks, seed)), looks, run / "looks.csv")
     batches = loaded(Steps(data, drawn_from, stream, steps, seed))
     rows = learn_to_answer(trainee, batches, steps, run / "log.csv")
     draw(rows, run / "loss.png")
     weights = {name: weight.cpu().contiguous() for name, weight in trainee.state_dict().items()}
-    save_file(weights, run / "trainee.safetensors")
-    digest = hashlib.sha256((run / "trainee.safetensors").read_bytes()).hexdigest()
+    stored = save(weights)
+    write_file(run / "trainee.safetensors", stored)
+    digest = hashlib.sha256(stored).hexdigest()
     made_from = {
         "data_sha256": data_hash,
         "clips": len(clips),
@@ -226,7 +229,7 @@ def train(
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "a CPU",
         "weights_sha256": digest,
     }
-    (run / "made_from.json").write_text(json.dumps(made_from, indent=2) + "\n")
+    write_file(run / "made_from.json", json.dumps(made_from, indent=2) + "\n")
     return digest
 
 
@@ -246,7 +249,7 @@ def draw(rows: list[dict[str, float]], path: Path) -> None:
     from matplotlib import pyplot
 
     names = ["loss", *_WEIGHTS, *_HEADS]
-    figure, panels = pyplot.subplots(5, 4, figsize=(14, 12), sharex=True, layout="constrained")
+    figure, panels = pyplot.subplots(5, 4, figsize=(14, 12), sharex=True, layout="constrained", dpi=110)
     for name, panel in zip(names, panels.flat, strict=False):
         values = np.array([row[name] for row in rows])
         width = max(1, len(values) // 50)
@@ -257,7 +260,7 @@ def draw(rows: list[dict[str, float]], path: Path) -> None:
         panel.set_xlabel("step")
     for panel in panels.flat[len(names) :]:
         panel.set_visible(False)
-    figure.savefig(path, dpi=110)
+    write_picture(figure, path)
     pyplot.close(figure)
 
 

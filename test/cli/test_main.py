@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -209,9 +211,27 @@ def test_an_output_that_fails_late_is_one_line(video: Path, tmp_path: Path, opti
     full.symlink_to("/dev/full")
     result = topreward("score", video, "--task", "open the drawer", option, full)
     assert result.returncode == 1 and "EPISODE_STARTED" in result.stdout
-    assert (
-        result.stderr == f"topreward: {full} cannot be written (No space left on device); name another file\n"
+    assert result.stderr == (
+        f"topreward: {full} cannot be written (No space left on device): make room, or name a file on "
+        "another disk; what was there before is unchanged\n"
     )
+
+
+def test_a_full_disk_leaves_the_old_file(video: Path, tmp_path: Path) -> None:
+    path = tmp_path / "kept.json"
+    path.write_text("the old one")
+    command = [*COMMAND, "score", str(video), "--task", "open the drawer", "--json", str(path)]
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+    )
+    assert result.returncode == 1 and "EPISODE_STARTED" in result.stdout
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"topreward: {path} cannot be written (File too large): make room")
+    assert path.read_text() == "the old one" and list(tmp_path.iterdir()) == [path]
 
 
 def test_an_output_without_permission_is_refused_before_the_work(video: Path, tmp_path: Path) -> None:
@@ -328,6 +348,36 @@ def test_outputs_never_overwrite_each_other_or_what_is_read(video: Path, tmp_pat
     assert (
         topreward("score", frames, "--task", "x", "--rate", "10", "--json", frames / "x.json").returncode == 0
     )
+
+
+def test_demo_and_watch_do_not_overwrite_what_they_read(video: Path, tmp_path: Path) -> None:
+    (tmp_path / "v.svg").symlink_to(video)
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text("/**: {ros__parameters: {}}\n")
+    before = video.read_bytes()
+    for arguments in (
+        ["demo", "--video", video, "--task", "x", "--svg", tmp_path / "v.svg"],
+        ["watch", "--svg", parameters, "--ros-args", "--params-file", parameters],
+    ):
+        result = topreward(*arguments)
+        assert result.returncode == 1 and "which is read: name another file" in result.stderr, result
+    assert video.read_bytes() == before and parameters.read_text().startswith("/**")
+
+
+def test_an_output_never_replaces_the_file_that_standard_output_goes_to(video: Path, tmp_path: Path) -> None:
+    """As in `topreward score ... --json all.txt >> all.txt`."""
+    path = tmp_path / "all.txt"
+    path.write_text("before\n")
+    command = [*COMMAND, "score", str(video), "--task", "open the drawer", "--json"]
+    with path.open("a") as output:
+        run = partial(subprocess.run, stdout=output, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        result = run([*command, str(path)])
+        assert result.returncode == 1 and "the file that standard output goes to" in result.stderr
+        assert path.read_text() == "before\n"
+        assert run([*command, "/dev/stdout"]).returncode == 0
+    said = path.read_text()
+    assert said.startswith("before\n") and "EPISODE_STARTED" in said[: said.index("{")]
+    assert json.loads(said[said.index("{") :])["instruction"] == "open the drawer"
 
 
 def test_the_task_is_what_can_be_seen_of_it(video: Path) -> None:

@@ -374,6 +374,18 @@ def test_children_end_with_a_demo_that_is_killed(run, environment, wait_s: float
     command.until(lambda: not any(map(is_running, children)))
 
 
+def test_the_folder_of_a_demo_that_was_killed_goes_with_the_next(run, environment, tmp_path: Path) -> None:
+    killed = run(environment, "demo")
+    killed.until(lambda: len(killed.children()) == 2)
+    killed.stop(signal.SIGKILL)
+    (left,) = tmp_path.glob("topreward-demo-*")
+    following = run(environment, "demo")
+    following.until(lambda: len(following.children()) == 2)
+    assert not left.exists() and len(list(tmp_path.glob("topreward-demo-*"))) == 1
+    assert following.stop(signal.SIGINT)[0] == 130
+    assert list(tmp_path.glob("topreward-demo-*")) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("wait_s", [0.0, 0.3, 1.0, 2.0], ids="after {} s".format)
 def test_children_that_still_import_end_with_the_demo(run, environment, wait_s: float, number: int) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from topreward_ros.cli.output import check_outputs, results_console, write_json, writing
+from topreward_ros.cli.output import check_outputs, results_console, write_json
 
 
 def add_parser(commands: Any) -> None:
@@ -30,16 +30,17 @@ def add_parser(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     import json
-    import tempfile
 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from topreward_ros.core.output_files import temporary_folder
     from topreward_ros.offline import engine_bench
+    from topreward_ros.scoring.checkpoint.folder import EMBEDDED
     from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million
     from topreward_ros.views.bench import bench_table, plot_bench
 
-    check_outputs(options)
+    check_outputs(options, model=EMBEDDED)
     cases = engine_bench.FULL if options.full else engine_bench.QUICK
     console = Console(stderr=True)
     columns = (
@@ -47,11 +48,11 @@ def _run(options: argparse.Namespace) -> int:
     )  # fmt: skip
     rows = []
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    with tempfile.TemporaryDirectory() as folder, bar:
+    with temporary_folder("topreward-bench-") as folder, bar:
         task = bar.add_task("making a model of 50 million random weights", total=len(cases))
         models: dict[str, str | Path] = {
             "embedded": "embedded",
-            "50M": make_fifty_million(Path(folder) / "50M"),
+            "50M": make_fifty_million(folder / "50M"),
         }
         bar.update(task, description="measuring")
         for row in engine_bench.run(cases, models, options.threads):
@@ -61,6 +62,5 @@ def _run(options: argparse.Namespace) -> int:
     results_console(options).print(bench_table(rows, content["machine"]))
     write_json(options.json, lambda: json.dumps(content, indent=2) + "\n")
     if options.plot:
-        with writing(options.plot):
-            plot_bench(rows, content["machine"], options.plot)
+        plot_bench(rows, content["machine"], options.plot)
     return 0

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from topreward_ros.cli.output import CommandError, add_model_option, check_output, ros_module
+from topreward_ros.cli.output import CommandError, add_model_option, check_outputs, ros_module
 from topreward_ros.core.instruction import clean_instruction
+from topreward_ros.defaults import DEMO_CLIPS, shared_file
 
 
 def add_parser(commands: Any) -> None:
@@ -35,6 +36,7 @@ def _run(options: argparse.Namespace) -> int:
         options.task = clean_instruction(options.task, "--task")
     if options.video and not options.task:
         raise CommandError("--video without --task: say what the robot in it is to do")
-    check_output(options.svg)
+    shipped = [shared_file(clip.video) for clip in DEMO_CLIPS]
+    check_outputs(options, [options.video] if options.video else shipped, options.model)
     demo = ros_module("demo")
     return int(demo.run(options.video, options.task, options.model, options.svg))

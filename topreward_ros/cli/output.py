@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.output_files import is_same_file, is_stream, write_file
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import monitor_defaults
 
@@ -47,49 +48,87 @@ def seconds(text: str) -> float:
     return value
 
 
-def check_outputs(options: argparse.Namespace, inputs: Sequence[str | Path] = ()) -> None:
-    """Raise `CommandError` before the work where ``--json`` or ``--plot`` cannot or must not be written.
+def check_outputs(
+    options: argparse.Namespace, inputs: Iterable[str | Path] = (), model: str | None = None
+) -> None:
+    """Raise `CommandError` before the work where an output cannot or must not be written.
 
-    ``inputs``: files and folders that the command reads. None of them is overwritten, and no picture is
-    written among the pictures of a folder, of which it would be one the next time.
+    Outputs are what ``--json``, ``--plot`` and ``--svg`` name, and standard output where the shell sends it
+    to a file. ``inputs``: files and folders that the command reads, and ``model`` as a user names it. None
+    of them is overwritten; no picture is written among the pictures of a folder, of which it would be one
+    the next time, and nothing into the folder of a model. What counts is the file, by whatever name.
     """
-    check_output(options.json)
-    check_output(options.plot)
-    if options.plot and options.plot.suffix.lower() not in PICTURES:
-        raise CommandError(f"--plot {options.plot}: its name must end in one of {', '.join(PICTURES)}")
-    outputs = {}
-    if options.json and options.json != "-":
-        outputs["--json"] = Path(options.json)
-    if options.plot:
-        outputs["--plot"] = options.plot
-    if len(outputs) == 2 and _is_same(*outputs.values()):
-        raise CommandError(
-            f"--json {options.json} and --plot {options.plot} are one file, the picture would replace the "
-            "JSON: name two"
-        )
-    for option, output in outputs.items():
-        for read in map(Path, map(os.path.expanduser, inputs)):
-            folder = Path(os.path.realpath(output)).parent
-            if _is_same(output, read) or (output.suffix.lower() in PICTURES and _is_same(folder, read)):
-                raise CommandError(f"{option} {output} would change {read}, which is read: name another file")
+    named = {name: getattr(options, name, None) for name in ("json", "plot", "svg")}
+    outputs = {f"--{name}": Path(path) for name, path in named.items() if path and path != "-"}
+    for path in outputs.values():
+        _check_can_write(path)
+    plot = outputs.get("--plot")
+    if plot and plot.suffix.lower() not in PICTURES:
+        raise CommandError(f"--plot {plot}: its name must end in one of {', '.join(PICTURES)}")
+    files = {option: path for option, path in outputs.items() if not is_stream(path)}
+    for (one, first), (other, second) in combinations(files.items(), 2):
+        if is_same_file(first, second):
+            raise CommandError(
+                f"{one} {first} and {other} {second} are one file, and one would replace the other: name two"
+            )
+    read = [path for name in inputs if (path := Path(os.path.expanduser(name))).exists()]
+    folder = _folder_of(model) if model and files else None
+    for option, path in files.items():
+        if is_standard_output(path):
+            raise CommandError(
+                f"{option} {path} would replace the file that standard output goes to: name another file"
+            )
+        for source in [*read, *([folder] if folder else [])]:
+            if _would_change(path, source, is_model=source is folder):
+                raise CommandError(f"{option} {path} would change {source}, which is read: name another file")
 
 
-def _is_same(one: Path, other: Path) -> bool:
-    """Whether two paths, of which none need exist, lead to one file."""
-    if one.exists() and other.exists():
-        return os.path.samefile(one, other)
-    return os.path.realpath(one) == os.path.realpath(other)
+def is_standard_output(path: Path) -> bool:
+    """Whether standard output goes to the file ``path``."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError):  # no such file; or no descriptor, in a test
+        return False
 
 
-def check_output(name: str | Path | None) -> None:
-    """Raise `CommandError` before the work where its result cannot be written to ``name``."""
-    if name in (None, "-"):
-        return
-    path = Path(str(name)).absolute()
-    if path.is_dir() or not path.parent.is_dir():
-        raise CommandError(f"{name} cannot be written: name a file in a folder that exists")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise CommandError(f"{name} cannot be written: you lack the permission; name another file")
+def _would_change(output: Path, source: Path, *, is_model: bool) -> bool:
+    """Whether a file at ``output`` would replace ``source``, or be part of that folder."""
+    from topreward_ros.offline.video import IMAGE_SUFFIXES
+
+    if not source.is_dir():
+        return is_same_file(output, source)
+    folder = Path(os.path.realpath(output)).parent
+    if is_model:
+        if any(is_same_file(above, source) for above in (folder, *folder.parents)):
+            return True
+    elif output.suffix.lower() in (*PICTURES, *IMAGE_SUFFIXES) and is_same_file(folder, source):
+        return True
+    return output.exists() and any(is_same_file(output, file) for file in source.iterdir())
+
+
+def _folder_of(model: str) -> Path | None:
+    """The folder of a model; None where there is none, of which loading it will tell."""
+    from topreward_ros.scoring.base import ScorerError
+    from topreward_ros.scoring.checkpoint.folder import find_folder
+
+    try:
+        return find_folder(model)
+    except ScorerError:
+        return None
+
+
+def _check_can_write(path: Path) -> None:
+    """Raise `CommandError` where no file can be written to ``path``."""
+    target = Path(os.path.realpath(path))
+    try:
+        stream = is_stream(path)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written ({error.strerror}): name another file") from error
+    if target.is_dir() or not (stream or target.parent.is_dir()):
+        raise CommandError(f"{path} cannot be written: name a file in a folder that exists")
+    places = [path] if stream else [target.parent, *([target] if target.exists() else [])]
+    if not all(os.access(place, os.W_OK) for place in places):
+        raise CommandError(f"{path} cannot be written: you lack the permission; name another file")
 
 
 def results_console(options: argparse.Namespace) -> Console:
@@ -104,22 +143,16 @@ def say(text: str) -> None:
     print(f"topreward: {printable(text)}", file=sys.stderr)
 
 
-@contextmanager
-def writing(path: str | Path) -> Iterator[None]:
-    """Raise `CommandError` that names ``path`` where writing it fails after all: a disk may be full."""
-    try:
-        yield
-    except OSError as error:
-        raise CommandError(f"{path} cannot be written ({error.strerror}); name another file") from error
-
-
 def write_json(name: str | None, make: Callable[[], str]) -> None:
-    """Write what ``make`` gives to the file that ``--json`` names, or to standard output."""
+    """Write what ``make`` gives to the file that ``--json`` names, or to standard output.
+
+    Raises `OutputFileError`.
+    """
     if name == "-":
         sys.stdout.write(make())
     elif name:
-        with writing(name):
-            Path(name).write_text(make(), encoding="utf-8")
+        sys.stdout.flush()  # which may be where the name leads, too
+        write_file(name, make())
 
 
 def show(content: Any) -> None:

@@ -18,7 +18,6 @@ from topreward_ros.cli.output import (
     say,
     warn_of_unknown_instruction,
     write_json,
-    writing,
 )
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_instruction
@@ -98,7 +97,7 @@ def add_parser(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     parameters = _with_overrides(monitor_defaults(), options.overrides)
     prompts = parameters["prompts"]
-    check_outputs(options, [*options.videos, *([prompts] if prompts else [])])
+    check_outputs(options, [*options.videos, *([prompts] if prompts else [])], options.model)
     options.task = clean_instruction(options.task, "--task")
     if not options.task:
         raise CommandError("--task is empty; say what the robot is to do")
@@ -193,8 +192,7 @@ def _show_and_write(options: argparse.Namespace, curve: Curve) -> None:
     if options.plot:
         from topreward_ros.views.curve_plot import plot_curve
 
-        with writing(options.plot):
-            plot_curve(curve, options.plot, rate=options.rate)
+        plot_curve(curve, options.plot, rate=options.rate)
 
 
 def _show_and_write_several(options: argparse.Namespace, outcomes: list[Outcome]) -> int:
@@ -209,8 +207,7 @@ def _show_and_write_several(options: argparse.Namespace, outcomes: list[Outcome]
     if options.plot and curves:
         from topreward_ros.views.curve_plot import plot_curves
 
-        with writing(options.plot):
-            plot_curves(curves, options.plot)
+        plot_curves(curves, options.plot)
     errors = [
         (video, outcome)
         for video, outcome in zip(options.videos, outcomes, strict=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from topreward_ros.cli.output import check_output, ros_module, seconds
+from topreward_ros.cli.output import check_outputs, ros_module, seconds
 
 
 def add_parser(commands: Any) -> None:
@@ -30,7 +31,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Watch until it is interrupted, or as long as the options say."""
-    check_output(options.svg)
+    check_outputs(options, [name for name in options.ros_arguments if os.path.isfile(name)])
     try:
         watch = ros_module("watch")
     except KeyboardInterrupt:  # Ctrl-C is the way to end it, also while it still starts

@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from rich.console import Console
 
 import topreward_ros.nodes.watch as watch
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.output_files import temporary_folder, write_file
 from topreward_ros.defaults import (
     DEMO_CLIPS,
     DEMO_TASK,
@@ -42,6 +42,7 @@ _DOMAINS = range(1, 102)  # their ports lie below those that Linux gives to clie
 _MOST_PARTICIPANTS = 32  # Fast DDS looks for so many on a machine
 _WAIT_FOR_MONITOR_S = 3600.0  # the player waits so long; that the monitor has died is noticed here
 _STOP_S = 2.5  # for a child to end after SIGTERM, before it is killed
+_FOLDER = "topreward-demo-"  # the beginning of its name
 _LOG_LINES = 15  # so many are shown of a child that failed
 
 
@@ -70,7 +71,7 @@ class Child:
         self.name = name
         self.log = folder / f"{name}.log"
         params_file = folder / f"{name}.yaml"
-        params_file.write_text(_parameter_file(parameters), encoding="utf-8")
+        write_file(params_file, _parameter_file(parameters))
         module = f"topreward_ros.nodes.{name}"
         # The child gets SIGTERM when we are killed (setpriv is part of util-linux). The shell checks that we
         # did not die before that was set up.
@@ -127,7 +128,6 @@ def run(video: str | None, task: str | None, model: str, svg: Path | None) -> in
     shared = bool(os.environ.get("ROS_DOMAIN_ID"))  # empty is as not set, also for ROS 2
     if not shared:
         os.environ["ROS_DOMAIN_ID"] = str(free_domain())
-    folder = Path(tempfile.mkdtemp(prefix="topreward-demo-"))
     takes: list[Take] = []
     with watch.stop_signals() as signals, watch.Watcher("task_progress", [sys.argv[0]]) as watcher:
         if shared:
@@ -135,26 +135,26 @@ def run(video: str | None, task: str | None, model: str, svg: Path | None) -> in
         watcher.log.title = f"topreward demo (ROS_DOMAIN_ID {os.environ['ROS_DOMAIN_ID']})"
         waiting = f"starting the monitor with model {model} ..."
         children: list[Child] = []
-        try:
-            parameters = {"task": task or DEMO_TASK, "model": model}
-            children.append(Child("monitor", parameters, folder, os.environ))
-            for number, played in enumerate(videos, start=1):
-                place = f"{number} of {len(videos)}: " if shipped else ""
-                watcher.log = watcher.log.successor(place + played.caption, waiting)
-                take = _play(played, watcher, children, folder, lambda: bool(signals))
-                if signals:
-                    break
-                takes.append(take)
-                waiting = "starting the next video ..."
-        finally:
-            stop(children)
+        # What the children said is kept where one failed, until the next demonstration.
+        with temporary_folder(_FOLDER, keep_on_error=True) as folder:
+            try:
+                parameters = {"task": task or DEMO_TASK, "model": model}
+                children.append(Child("monitor", parameters, folder, os.environ))
+                for number, played in enumerate(videos, start=1):
+                    place = f"{number} of {len(videos)}: " if shipped else ""
+                    watcher.log = watcher.log.successor(place + played.caption, waiting)
+                    take = _play(played, watcher, children, folder, lambda: bool(signals))
+                    if signals:
+                        break
+                    takes.append(take)
+                    waiting = "starting the next video ..."
+            finally:
+                stop(children)
         if signals:
-            shutil.rmtree(folder, ignore_errors=True)
             print(f"topreward: stopped by {signal.Signals(signals[0]).name}", file=sys.stderr)
             return 128 + signals[0]
     if svg is not None:
         watch.save_svg(takes[0].log, svg, f"topreward demo: {videos[0].path.name}, model {model}")
-    shutil.rmtree(folder, ignore_errors=True)
     if shipped:
         Console(highlight=False).print(takes_table(takes))
     else:

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.live import Live
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.output_files import write_file
 from topreward_ros.core.printable import printable
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress
 from topreward_ros.nodes import conversions, qos
@@ -317,16 +318,11 @@ def stop_signals() -> Iterator[list[int]]:
 
 
 def save_svg(log: WatchLog, path: Path, title: str) -> None:
-    """Save the view as an SVG file; ``title`` says which run it shows. Raises `WatchError`."""
+    """Save the view as an SVG file; ``title`` says which run it shows. Raises `OutputFileError`."""
     console = Console(record=True, width=100, file=StringIO(), force_terminal=True, color_system="truecolor")
     # rich would let stand what XML forbids: the view has none of it, nor may the title.
     console.print(view(log, log.last_arrival_s or time.monotonic(), 100))
     # Without rich's web fonts: a picture must not need the network.
     template = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     title = printable(title, 300) + (f" ({RANDOM_WEIGHTS})" if log.random_weights else "")
-    try:
-        path.write_text(console.export_svg(title=title, code_format=template), encoding="utf-8")
-    except OSError as error:
-        raise WatchError(
-            f"the picture {path} cannot be written ({error.strerror}); name another file"
-        ) from error
+    write_file(path, console.export_svg(title=title, code_format=template))

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from topreward_ros.core.printable import printable
 from topreward_ros.offline.engine_bench import CACHE, OURS, PLAIN, PREFIXES, Row
+from topreward_ros.views.picture import write_picture
 from topreward_ros.views.terminal import number, shown
 
 _COLOURS = {OURS: "#1769aa", CACHE: "#f9a825", PLAIN: "#757575"}
@@ -71,7 +72,7 @@ def _with_one_prompt(row: Row, rows: Sequence[Row]) -> Row | None:
 
 
 def plot_bench(rows: Sequence[Row], machine: dict[str, Any], picture: Path) -> None:
-    """Seconds per episode by case and way, as bars. Raises `OSError`; `ValueError` for a file type."""
+    """Seconds per episode by case and way, as bars. Raises as `write_picture` does."""
     figure = Figure(figsize=(10, 0.9 + 0.62 * len(rows)), dpi=110, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     height = 0.27
@@ -92,7 +93,7 @@ def plot_bench(rows: Sequence[Row], machine: dict[str, Any], picture: Path) -> N
     axes.set_title(f"The same numbers, three ways\n{machine_line(machine)}", fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper right", frameon=False)
-    figure.savefig(picture)
+    write_picture(figure, picture)
 
 
 def _case_label(row: Row) -> str:

@@ -17,6 +17,7 @@ from topreward_ros.core.episode import State
 from topreward_ros.core.printable import printable
 from topreward_ros.offline.score_video import Curve, CurveEvent
 from topreward_ros.offline.video import FrameError, open_video
+from topreward_ros.views.picture import write_picture
 from topreward_ros.views.terminal import RANDOM_WARNING
 
 _WIDTH_PX, _HEIGHT_PX, _DPI = 1200, 780, 100
@@ -30,8 +31,8 @@ _STATE_COLOURS = {State.SUCCEEDED: "#2e7d32", State.FAILED: "#c62828"}
 def plot_curve(curve: Curve, picture: str | Path, *, rate: float = 0.0) -> None:
     """Write the curve with key frames of its video to ``picture`` (.png, .svg, .pdf ...).
 
-    ``rate`` [Hz] as in `score_video`. Raises `VideoError`, `OSError`, and `ValueError` for a file type
-    that matplotlib does not know.
+    ``rate`` [Hz] as in `score_video`. Raises `VideoError`, `OutputFileError`, and `ValueError` for a file
+    type that matplotlib does not know.
     """
     figure = Figure(figsize=(_WIDTH_PX / _DPI, _HEIGHT_PX / _DPI), dpi=_DPI, facecolor="white")
     grid = figure.add_gridspec(
@@ -54,12 +55,11 @@ def plot_curve(curve: Curve, picture: str | Path, *, rate: float = 0.0) -> None:
             axes.axvspan(curve.events[-1].time_s, end_s, color="0.93", zorder=0)
         middle_s = 0.5 * (curve.events[-1].time_s + end_s)
         progress.text(middle_s, 0.03, "not scored:\nepisode over", ha="center", fontsize=8, color="0.4")
-    with matplotlib.rc_context({"svg.fonttype": "none"}):
-        figure.savefig(picture)
+    write_picture(figure, picture)
 
 
 def plot_curves(curves: Sequence[Curve], picture: str | Path) -> None:
-    """Write the progress of several videos over one time axis. Raises `OSError`, `ValueError` as above."""
+    """Write the progress of several videos over one time axis. Raises as `write_picture` does."""
     figure = Figure(figsize=(_WIDTH_PX / _DPI, 5.4), dpi=_DPI, facecolor="white")
     axes = figure.add_axes((_LEFT, 0.11, 0.66, 0.73))
     colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(curves)))
@@ -86,8 +86,7 @@ def plot_curves(curves: Sequence[Curve], picture: str | Path) -> None:
     for text in legend.get_texts():
         text.set_parse_math(False)
     _draw_title(figure, curves[0], f"{len(curves)} videos")
-    with matplotlib.rc_context({"svg.fonttype": "none"}):
-        figure.savefig(picture)
+    write_picture(figure, picture)
 
 
 def _draw_title(figure: Figure, curve: Curve, name: str) -> None:

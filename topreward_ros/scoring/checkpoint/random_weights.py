@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topreward_ros.core.output_files import write_file
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.scoring.question.templates import fill, read_templates
@@ -168,7 +169,7 @@ def make_fifty_million(folder: Path | str) -> Path:
 
 def _write_checkpoint(folder: Path, seed: int, shape: Shape) -> None:
     tokenizer = train_tokenizer([*_SENTENCES, *shape.sentences], shape.vocabulary)
-    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    write_file(folder / "tokenizer.json", tokenizer.to_str(pretty=False))
     _write_json(
         folder / "tokenizer_config.json",
         {
@@ -194,7 +195,7 @@ def _write_checkpoint(folder: Path, seed: int, shape: Shape) -> None:
 
 
 def _write_json(path: Path, content: dict[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_file(path, json.dumps(content, indent=2) + "\n")
 
 
 def train_tokenizer(sentences: Sequence[str], vocabulary: int) -> Tokenizer:
@@ -237,7 +238,7 @@ def train_tokenizer(sentences: Sequence[str], vocabulary: int) -> Tokenizer:
 
 def _write_model(folder: Path, tokenizer: Tokenizer, seed: int, shape: Shape) -> None:
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     def token(content: str) -> int:
@@ -261,8 +262,8 @@ def _write_model(folder: Path, tokenizer: Tokenizer, seed: int, shape: Shape) ->
         model = Qwen3VLForConditionalGeneration(config)
     _draw_weights(model, seed)
     weights = {name: weight.to(torch.bfloat16).contiguous() for name, weight in model.state_dict().items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    config.save_pretrained(folder)
+    write_file(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
+    write_file(folder / "config.json", config.to_json_string())
 
 
 def _draw_weights(model: torch.nn.Module, seed: int) -> None:

@@ -1,0 +1,209 @@
+"""Files that this package writes: at any moment the old one is there or the new one, never a part of one.
+
+The content goes to a temporary file beside the target, is brought to the disk (fsync) and takes the target's
+name by a rename. Whoever is killed on the way leaves the target as it was and at most a hidden file whose
+name ends in `TEMPORARY`, which the next writer of the same target removes. The writer holds a lock (flock)
+on its temporary file, which the kernel releases with the process: that tells the dead from the living.
+
+Folders for files that are needed for the time of a run only are made here as well, and removed by the next
+run where this one was killed. What a file holds, and which options name it, is not known here.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from secrets import token_hex
+from typing import BinaryIO
+
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.printable import printable
+
+TEMPORARY = ".topreward-tmp"  #: the end of the name of every temporary file
+_NAME_PART = 48  # characters of the target's name in that of its temporary file, which has at most 255 bytes
+_MOST_LINKS = 40  # that are followed, as Linux does
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)  # of file systems that have no fsync
+
+
+class OutputFileError(UserError):
+    """A file cannot be written. What was there before is unchanged."""
+
+
+def write_file(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Write ``content`` (text as UTF-8) to ``path``, all of it or nothing. Raises `OutputFileError`.
+
+    A file that is there is replaced and hands down its mode and, where that is allowed, its owner; one that
+    is read-only is refused. A symbolic link stays, and the file that it leads to is replaced. What is no file
+    (`/dev/stdout`, a named pipe) is written to directly.
+    """
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    try:
+        if is_stream(path):
+            with open(path, "ab") as stream:  # to append also where the shell put a file there
+                stream.write(data)
+        else:
+            _replace(Path(os.path.realpath(path)), data)
+    except OSError as error:
+        mend = "make room, or name a file on another disk" if error.errno in _NO_ROOM else "name another file"
+        raise OutputFileError(
+            f"{printable(os.fspath(path))} cannot be written ({error.strerror or error}): {mend}; "
+            "what was there before is unchanged"
+        ) from error
+
+
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` leads to something that cannot be replaced by a file: a device, a pipe, a descriptor.
+
+    Raises `OSError` where that cannot be looked up.
+    """
+    step = os.fspath(path)
+    for _ in range(_MOST_LINKS):
+        folder, name = os.path.split(step)
+        step = os.path.join(os.path.realpath(folder), name)
+        if step.startswith("/proc/"):  # where /dev/stdout and /dev/fd lead: a file that is open already
+            return True
+        if not os.path.islink(step):
+            break
+        step = os.path.join(os.path.dirname(step), os.readlink(step))
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether two paths, of which none need exist, lead to one file, by whatever names and links.
+
+    Of two that do not exist, names that differ in case alone count as one: on some disks they are.
+    """
+    there = os.path.exists(one), os.path.exists(other)
+    if all(there):
+        return os.path.samefile(one, other)
+    if any(there):
+        return False
+    first, second = Path(os.path.realpath(one)), Path(os.path.realpath(other))
+    return first.name.casefold() == second.name.casefold() and (
+        first.parent == second.parent or is_same_file(first.parent, second.parent)
+    )
+
+
+def _replace(target: Path, data: bytes) -> None:
+    try:
+        before = os.stat(target)
+    except FileNotFoundError:
+        before = None
+    if before is not None:
+        if stat.S_ISDIR(before.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        if not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+    start = f".{target.name[:_NAME_PART]}."
+    _remove_leftovers(target.parent, start)
+    temporary, file = _create(target.parent, start)
+    try:
+        with file:
+            if before is not None:
+                with suppress(PermissionError):
+                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
+            file.write(data)
+            file.flush()
+            _sync(file.fileno())
+            os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    with suppress(OSError), _opened(target.parent) as folder:  # the rename, too, is to outlive a power cut
+        os.fsync(folder)
+
+
+def _create(folder: Path, start: str) -> tuple[Path, BinaryIO]:
+    """A temporary file in ``folder`` that nobody else uses, opened and locked."""
+    while True:
+        path = folder / f"{start}{token_hex(4)}{TEMPORARY}"
+        # With this mode the umask decides, as for every new file.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        if _lock(descriptor) is not False and path.exists():  # not taken for a leftover in between
+            return path, os.fdopen(descriptor, "wb")
+        os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Take the lock of a file or folder until it is closed. False: another has it; None: no locks here."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(folder: Path, start: str) -> None:
+    """Remove temporary files in ``folder`` whose names begin with ``start`` and whose writers are dead."""
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            if name.startswith(start) and name.endswith(TEMPORARY):
+                with suppress(OSError), _opened(folder / name) as descriptor:
+                    if stat.S_ISREG(os.fstat(descriptor).st_mode) and _lock(descriptor):
+                        os.unlink(folder / name)
+
+
+@contextmanager
+def temporary_folder(start: str, *, keep_on_error: bool = False) -> Iterator[Path]:
+    """A folder in the system's temporary directory, with a name that begins with ``start``.
+
+    It is removed at the end. Earlier ones of the same user are removed first where their process is dead: it
+    was killed, or ended by an error with ``keep_on_error``. Raises `OSError`.
+    """
+    _remove_left_folders(start)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=start))
+        with _opened(folder) as descriptor:
+            if _lock(descriptor) is False or not folder.exists():  # taken for a left one in between
+                continue
+            try:
+                yield folder
+            except BaseException:
+                if not keep_on_error:
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+
+
+def _remove_left_folders(start: str) -> None:
+    home = Path(tempfile.gettempdir())
+    with suppress(OSError):
+        for name in os.listdir(home):
+            if name.startswith(start):
+                with suppress(OSError), _opened(home / name) as descriptor:
+                    found = os.fstat(descriptor)
+                    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and _lock(descriptor):
+                        shutil.rmtree(home / name, ignore_errors=True)
