@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -62,7 +62,12 @@ class Hub:
         self.damages = False  #: weights arrive with other bytes
         self.slowly = False  #: weights take minutes
         self.knows_ranges = True  #: else a file always comes from its beginning
-        self.claimed_size = 0  #: of the weights, instead of their own
+        self.claimed_size: object = 0  #: of the weights, instead of their own
+        self.claimed_sha256 = ""  #: likewise
+        self.claimed_commit = COMMIT  #: of the model
+        self.endless = ""  #: the file whose body never ends
+        self.headers: dict[str, str] = {}  #: of every file, instead of the right ones
+        self.more_names: list[str] = []  #: of files that are no files of the folder
         self.requests = 0
         hub = self
 
@@ -98,7 +103,9 @@ class Hub:
             self._send(request, json.dumps(tree).encode())
         elif path.startswith(about) and not self.unknown:
             siblings = [self._entry(file, "rfilename") for file in self._files()]
-            self._send(request, json.dumps({"id": NAME, "sha": COMMIT, "siblings": siblings}).encode())
+            siblings += [{"rfilename": name, "size": 10} for name in self.more_names]
+            told = {"id": NAME, "sha": self.claimed_commit, "siblings": siblings}
+            self._send(request, json.dumps(told).encode())
         else:
             self._refuse(request, 404, "RepoNotFound")
 
@@ -110,7 +117,8 @@ class Hub:
         if file.suffix != ".safetensors":
             return {name_key: file.name, "size": size}
         size = self.claimed_size or size
-        lfs = {"sha256": digest(file), "oid": digest(file), "size": size, "pointerSize": 134}
+        sha256 = self.claimed_sha256 or digest(file)
+        lfs = {"sha256": sha256, "oid": sha256, "size": size, "pointerSize": 134}
         return {name_key: file.name, "size": size, "lfs": lfs}
 
     def _send_file(self, request: BaseHTTPRequestHandler, file: Path) -> None:
@@ -119,13 +127,16 @@ class Hub:
             return
         content, is_weights = file.read_bytes(), file.suffix == ".safetensors"
         start = int(re.sub(r"\D", "", request.headers.get("Range", "bytes=0-"))) * self.knows_ranges
-        headers = {"ETag": f'"{digest(file)}"', "X-Repo-Commit": COMMIT}
+        headers = {"ETag": f'"{digest(file)}"', "X-Repo-Commit": COMMIT, **self.headers}
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         if request.command == "GET":
             self.sent.append((file.name, start))
         if is_weights and self.damages:
             content = bytes(len(content))
+        if file.name == self.endless and request.command == "GET":
+            self._send_without_end(request)
+            return
         most = None
         if is_weights and request.command == "GET" and self.breaks_after:
             most = self.breaks_after.pop(0)
@@ -150,6 +161,14 @@ class Hub:
         request.wfile.write(content[: MEBIBYTE if slowly else most])
         while slowly and self.slowly:
             time.sleep(0.05)
+
+    def _send_without_end(self, request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Connection", "close")
+        request.end_headers()
+        with suppress(OSError):  # the other side has had enough
+            for _ in range(1000):
+                request.wfile.write(bytes(MEBIBYTE))
 
     def _refuse(self, request: BaseHTTPRequestHandler, status: int, code: str) -> None:
         request.send_response(status)
@@ -386,7 +405,8 @@ def test_a_break_in_the_middle_is_taken_up_again(hub: Hub, tmp_path: Path) -> No
     hub.breaks_after = [MEBIBYTE]
     result = download(hub, tmp_path)
     assert result.returncode == 0, result.stderr
-    assert [start for name, start in hub.sent if name == WEIGHTS] == [0, MEBIBYTE]
+    assert len([name for name, _ in hub.sent if name == WEIGHTS]) == 2
+    assert digest(cached(tmp_path) / "snapshots" / COMMIT / WEIGHTS) == digest(hub.folder / WEIGHTS)
     assert len(result.stderr.splitlines()) == 1, result.stderr
 
 
@@ -397,10 +417,10 @@ def test_a_hub_that_always_begins_anew_does_no_harm(hub: Hub, tmp_path: Path) ->
     assert digest(cached(tmp_path) / "snapshots" / COMMIT / WEIGHTS) == digest(hub.folder / WEIGHTS)
 
 
-def test_a_download_that_failed_goes_on_where_it_ended(hub: Hub, tmp_path: Path) -> None:
+def test_a_download_that_failed_goes_on_with_the_file_at_which_it_ended(hub: Hub, tmp_path: Path) -> None:
     hub.breaks_after, hub.ends_with_break = [MEBIBYTE], True
     result = download(hub, tmp_path)
-    assert result.returncode == 1 and "what has arrived is kept" in result.stderr.splitlines()[-1]
+    assert result.returncode == 1 and "files that are complete are kept" in result.stderr.splitlines()[-1]
     missing = topreward("models", "info", NAME, home=tmp_path)
     assert "is not on this machine" in refused(missing), "a model is there in whole or not at all"
     assert listed(tmp_path)[NAME].startswith("incomplete")
@@ -408,26 +428,40 @@ def test_a_download_that_failed_goes_on_where_it_ended(hub: Hub, tmp_path: Path)
     hub.refuses = 0, ""
     hub.sent.clear()
     assert download(hub, tmp_path).returncode == 0
-    assert [start for name, start in hub.sent if name == WEIGHTS] == [MEBIBYTE]
+    assert [name for name, _ in hub.sent] == [WEIGHTS], "the others are there"
     assert digest(cached(tmp_path) / "snapshots" / COMMIT / WEIGHTS) == digest(hub.folder / WEIGHTS)
     assert not list(cached(tmp_path).rglob("*.incomplete"))
 
 
-def test_ctrl_c_on_a_terminal_keeps_what_has_arrived(
-    hub: Hub, tmp_path: Path, interrupted_on_a_terminal
-) -> None:
+def test_ctrl_c_on_a_terminal_ends_it_at_once(hub: Hub, tmp_path: Path, interrupted_on_a_terminal) -> None:
     hub.slowly = True
     command = [*COMMAND, "models", "download", NAME]
-    progress_bar = b"1.0/3.2 MB"
+    progress_bar = b"/3.2 MB"
     status, said = interrupted_on_a_terminal(command, environment(tmp_path, hub.endpoint), progress_bar)
-    partial = cached(tmp_path) / "blobs" / f"{digest(hub.folder / WEIGHTS)}.incomplete"
-    assert status == 130
+    assert status == 130 and hub.slowly, "it did not wait for the hub"
     assert b"interrupted" in said and b"Traceback" not in said
-    assert partial.stat().st_size == MEBIBYTE
+    assert listed(tmp_path)[NAME].startswith("incomplete")
     hub.slowly = False
-    hub.sent.clear()
     assert download(hub, tmp_path).returncode == 0
-    assert [start for name, start in hub.sent if name == WEIGHTS] == [MEBIBYTE]
+
+
+def test_what_a_killed_download_leaves_is_removed_by_the_next(hub: Hub, tmp_path: Path) -> None:
+    hub.slowly = True
+    command = [*COMMAND, "models", "download", NAME]
+    process = subprocess.Popen(
+        command, env=environment(tmp_path, hub.endpoint), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    parts = f"{digest(hub.folder / WEIGHTS)}*.incomplete"
+    end = time.monotonic() + 60.0
+    while not list((cached(tmp_path) / "blobs").glob(parts)):
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert list((cached(tmp_path) / "blobs").glob(parts))
+    hub.slowly = False
+    assert download(hub, tmp_path).returncode == 0
+    assert not list((cached(tmp_path) / "blobs").glob("*.incomplete"))
 
 
 def test_weights_that_arrive_damaged_are_not_kept(hub: Hub, tmp_path: Path) -> None:
@@ -436,12 +470,101 @@ def test_weights_that_arrive_damaged_are_not_kept(hub: Hub, tmp_path: Path) -> N
     assert not list((cached(tmp_path) / "blobs").glob(digest(hub.folder / WEIGHTS) + "*"))
 
 
+def test_a_model_counts_only_once_its_weights_have_been_checked(hub: Hub, tmp_path: Path) -> None:
+    """Who is killed between the last byte and the check leaves files that nobody has checked."""
+    assert download(hub, tmp_path).returncode == 0
+    weights = cached(tmp_path) / "snapshots" / COMMIT / WEIGHTS
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.resolve().write_bytes(content)
+    (cached(tmp_path) / "refs" / "main").unlink()
+    assert "arrived damaged" in refused(download(hub, tmp_path))
+    assert download(hub, tmp_path).returncode == 0
+    assert digest(weights) == digest(hub.folder / WEIGHTS)
+
+
 def test_two_downloads_at_once_do_not_mix(hub: Hub, tmp_path: Path) -> None:
-    partial = cached(tmp_path) / "blobs" / f"{digest(hub.folder / WEIGHTS)}.incomplete"
-    partial.parent.mkdir(parents=True)
-    with partial.open("ab") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        assert "is being downloaded by another process" in download(hub, tmp_path).stderr
+    command, where = [*COMMAND, "models", "download", NAME], environment(tmp_path, hub.endpoint)
+    both = [subprocess.Popen(command, env=where, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        assert process.communicate(timeout=120)[1].count("Error") == 0 and process.returncode == 0
+    assert digest(cached(tmp_path) / "snapshots" / COMMIT / WEIGHTS) == digest(hub.folder / WEIGHTS)
+    assert not list((cached(tmp_path) / "blobs").glob("*.incomplete"))
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "home" not in path.relative_to(folder).parts
+    }
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, "config.json"])
+def test_a_body_without_end_is_given_up_at_the_stated_size(hub: Hub, tmp_path: Path, file: str) -> None:
+    hub.endless = file
+    line = download(hub, tmp_path).stderr.splitlines()[-1]
+    size = (hub.folder / file).stat().st_size
+    assert f"{file} of {NAME} is longer than the {size} bytes that the hub states, and was given up" in line
+    assert "check HF_ENDPOINT" in line
+    assert not list(cached(tmp_path).rglob("*.incomplete"))
+    assert not (cached(tmp_path) / "snapshots" / COMMIT / file).exists()
+
+
+LIES: tuple[dict[str, object], ...] = (
+    {"claimed_sha256": "{victim}"},
+    {"claimed_sha256": "../../../../victim"},
+    {"claimed_sha256": "ab" * 31},
+    {"headers": {"ETag": '"{victim}"'}},
+    {"headers": {"ETag": '"../../../../victim"'}},
+    {"headers": {"X-Linked-Etag": '"../../../../new"'}},
+    {"headers": {"ETag": 'W/".."'}},
+    {"headers": {"X-Repo-Commit": "../../../../new"}},
+    {"headers": {"X-Repo-Commit": "ab" * 20}},
+    {"claimed_commit": "../../../../new"},
+    {"claimed_commit": "main"},
+    {"claimed_size": "many"},
+)
+
+
+def test_nothing_that_a_hub_says_becomes_a_path(hub: Hub, tmp_path: Path) -> None:
+    """All lies in one process, whose imports take longer than they."""
+    victim = tmp_path / "victim"
+    victim.write_text("of somebody else")
+    code = (
+        "import sys\n"
+        "from topreward_ros.core.errors import UserError\n"
+        "from topreward_ros.offline.model_download import download_model\n"
+        "for name in sys.stdin:\n"
+        "    try: print('arrived in', download_model(name.strip(), None), flush=True)\n"
+        "    except UserError as error: print(error, flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment(tmp_path / "home", hub.endpoint),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    before, honest = everything(tmp_path), {name: getattr(hub, name) for lie in LIES for name in lie}
+    for lie in LIES:
+        for name, value in (honest | lie).items():
+            setattr(hub, name, json.loads(json.dumps(value).replace("{victim}", str(victim))))
+        process.stdin.write(f"{NAME}\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        assert "it is no hub, or a broken one: check HF_ENDPOINT" in line, (lie, line)
+        assert everything(tmp_path) == before, lie
+    process.stdin.close()
+    assert process.wait(60) == 0
+
+
+def test_files_with_other_names_are_left_out(hub: Hub, tmp_path: Path) -> None:
+    hub.more_names = ["../evil.json", "/evil.json", "..", ".json", "a/b.json", "x\\..\\evil.json", ""]
+    before = everything(tmp_path)
+    assert download(hub, tmp_path / "home").returncode == 0
+    assert everything(tmp_path) == before
 
 
 def test_another_kind_of_model_is_refused_before_its_weights(hub: Hub, tmp_path: Path) -> None:
@@ -468,6 +591,8 @@ def test_a_repository_without_all_files_is_named(hub: Hub, tmp_path: Path) -> No
 def test_why_the_hub_gives_nothing_is_one_line(hub: Hub, tmp_path: Path) -> None:
     hub.refuses = 403, "GatedRepo"
     assert f"{NAME} is gated: accept its terms" in refused(download(hub, tmp_path))
+    hub.refuses = 401, ""
+    assert "log in by `hf auth login`" in refused(download(hub, tmp_path))
     hub.unknown = True
     assert f"the hub knows no model {NAME}: check the name" in refused(download(hub, tmp_path))
     assert "HF_HUB_OFFLINE is set" in refused(download(hub, tmp_path, HF_HUB_OFFLINE="1"))

@@ -1,27 +1,30 @@
 """Downloads a model from the Hugging Face hub into its local cache, as a step of the setup.
 
-Before gigabytes are fetched it is checked that the model is of the right kind and that the disk has room.
-Large files are fetched here, to the cache's own places, because the library starts an unfinished file again,
-and a model of 4 GB may be one file. What has arrived is kept, whatever interrupts, and a file counts only
-when its SHA-256 is right. Small files are left to the library's `snapshot_download`.
+Files are fetched by `hf_hub_download`, one after the other, so that Ctrl-C ends it at once. (The library's
+`snapshot_download` does the same in threads, and waits for them.) What stands here is what a hub is not
+trusted with: that the model is of the right kind and the disk has room, before gigabytes are fetched; that no
+file is longer than the hub said; that nothing of what it says becomes a path outside the cache; and that the
+SHA-256 of all weights is right, before the model counts as present.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import logging
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from http import HTTPStatus
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.output_files import write_file
 from topreward_ros.scoring.base import in_a_line
 from topreward_ros.scoring.checkpoint.checkpoint import read_config
 from topreward_ros.scoring.checkpoint.folder import EMBEDDED, is_hub_id, missing_files
@@ -31,8 +34,12 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 _HUB_TIMEOUT = 10.0  # [s] until a hub that does not answer is given up
-_BLOCK = 1 << 20  # [bytes] written and read at once
+_BLOCK = 1 << 20  # [bytes] read at once
 _SMALL_FILES = ("*.json", "*.jinja", "README.md", "LICENSE*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_CACHE_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")  # of a file in the cache: no path
+_LIES = "it is no hub, or a broken one: check HF_ENDPOINT"
 
 
 class DownloadError(UserError):
@@ -57,6 +64,17 @@ class _File:
     size: int  #: [bytes]
     sha256: str  #: empty for a small file, which the hub keeps in another way
 
+    @classmethod
+    def of(cls, model: str, sibling: RepoSibling) -> _File:
+        """What the hub says of a file of ``model``. Raises `DownloadError` where that cannot be."""
+        size, sha256 = sibling.size or 0, sibling.lfs.sha256 if sibling.lfs else None
+        if not isinstance(size, int) or (sibling.lfs and not _SHA256.fullmatch(str(sha256))):
+            raise DownloadError(
+                f"the hub says that {sibling.rfilename} of {model} has {size!r:.40} bytes and the SHA-256 "
+                f"{sha256!r:.80}, which is no number and 64 hexadecimal digits: {_LIES}"
+            )
+        return cls(sibling.rfilename, size, sha256 or "")
+
 
 def why_nothing_to_download(name: str) -> str:
     """Why the model ``name`` needs no download; empty where it may be on the hub."""
@@ -72,7 +90,8 @@ def why_nothing_to_download(name: str) -> str:
 def download_model(name: str, progress: DownloadProgress) -> Path:
     """Download the model ``name`` of the hub, or what is missing of it; returns its folder.
 
-    The next call resumes where one was interrupted. Raises `DownloadError` and, for a model that cannot be
+    The next call goes on with the file at which one was interrupted; within a file it does where the hub has
+    it in chunks (Xet) and ``hf_xet`` is installed. Raises `DownloadError` and, for a model that cannot be
     scored with, `ScorerError`.
     """
     import huggingface_hub
@@ -83,74 +102,88 @@ def download_model(name: str, progress: DownloadProgress) -> Path:
         )
     with _hub_call(name):
         about = huggingface_hub.HfApi().model_info(name, timeout=_HUB_TIMEOUT, files_metadata=True)
-    commit, offered = str(about.sha), about.siblings or []
-    if "config.json" not in [sibling.rfilename for sibling in offered]:
+    commit = str(about.sha)
+    if not _COMMIT.fullmatch(commit):
+        raise DownloadError(f"the hub says that {name} is at commit {commit!r:.80}: {_LIES}")
+    offered = {
+        sibling.rfilename: _File.of(name, sibling)
+        for sibling in about.siblings or []
+        if _CACHE_NAME.fullmatch(sibling.rfilename)  # others, and those in folders, are not needed
+    }
+    if "config.json" not in offered:
         raise DownloadError(f"{name} has no config.json: it is no checkpoint; choose another")
-    with _hub_call(name):
-        config = Path(huggingface_hub.hf_hub_download(name, "config.json", revision=commit))
-    read_config(config.parent)
-    files = _needed(offered, _weight_names(name, commit, {sibling.rfilename for sibling in offered}))
-    repository = config.parent.parent.parent  # of the cache: blobs/, refs/ and snapshots/
-    missing = [file for file in files if not _is_here(file, config.parent, repository)]
-    size = sum(file.size - _arrived(repository, file) for file in missing)
-    _check_room(repository, size)
+    fetch = partial(_fetch, name, commit)
+    folder = fetch(offered["config.json"]).parent
+    read_config(folder)
+    files = _needed(fetch, offered)
+    missing = [file for file in files if not (folder / file.name).is_file()]
+    size = sum(file.size for file in missing)
+    cache = folder.parent.parent  # of this model: blobs/, refs/ and snapshots/
+    main = cache / "refs" / "main"  # which makes the model present
+    is_checked = main.is_file() and main.read_text() == commit
+    _remove_leftovers(cache)
+    _check_room(cache, size)
     if missing:
-        progress.begin(len(missing), size, repository)
-    with _hub_call(name):
-        for file in missing:
-            if file.sha256:
-                _fetch(name, commit, file, repository, progress.advance)
-        # Small files, the links from names to contents, and `main`, which makes the model present.
-        folder = huggingface_hub.snapshot_download(name, allow_patterns=[file.name for file in files])
-    if lacking := missing_files(Path(folder)):
+        progress.begin(len(missing), size, cache)
+    for file in missing:
+        fetch(file, progress.advance)
+    for file in missing if is_checked else files:
+        _check_hash(name, file, folder / file.name, cache)
+    if lacking := missing_files(folder):
         raise DownloadError(
             f"{name} has no {' and no '.join(lacking)} on the hub: it is no whole checkpoint; choose another"
         )
-    return Path(folder)
+    if not is_checked:
+        main.parent.mkdir(exist_ok=True)
+        write_file(main, commit)
+    return folder
 
 
-def _weight_names(name: str, commit: str, offered: set[str]) -> list[str]:
-    """The files of weights that will be loaded of those that a repository offers."""
-    import huggingface_hub
+def _fetch(name: str, commit: str, file: _File, advance: Callable[[int], None] = lambda _: None) -> Path:
+    """Fetch a file into the cache, unless it is there; returns its path. Raises `DownloadError`."""
+    from huggingface_hub import hf_hub_download, utils
 
+    library: Any = utils  # exports more than it declares
+
+    class Counter(library.tqdm):  # type: ignore[misc]
+        """Takes the place of the library's progress bar, which hears of bytes before they are written."""
+
+        arrived = 0
+
+        def update(self, size: float | None = 1) -> None:
+            self.arrived += int(size or 0)
+            if self.arrived > file.size:
+                raise DownloadError(
+                    f"{file.name} of {name} is longer than the {file.size} bytes that the hub states, and "
+                    f"was given up: {_LIES}"
+                )
+            advance(int(size or 0))
+
+        def update_transfer(self, size: float | None = 1) -> None:
+            """Chunks on the network (Xet), which are no bytes of the file yet."""
+
+        def set_transfer_postfix_str(self, *_: object, **__: object) -> None:
+            """What the library says of these chunks."""
+
+    with _hub_call(name, commit):
+        return Path(
+            hf_hub_download(name, file.name, revision=commit, tqdm_class=Counter, etag_timeout=_HUB_TIMEOUT)
+        )
+
+
+def _needed(fetch: Callable[[_File], Path], offered: dict[str, _File]) -> list[_File]:
+    """The files that we need: the small ones, and the weights that will be loaded."""
+    small = [name for name in offered if any(fnmatch(name, pattern) for pattern in _SMALL_FILES)]
+    weights: list[str] = []
     for whole in WHOLE:
-        index = f"{whole}.index.json"
+        index = offered.get(f"{whole}.index.json")
         if whole in offered:
-            return [whole]
-        if index in offered:
-            with _hub_call(name):
-                path = huggingface_hub.hf_hub_download(name, index, revision=commit)
-            return [shard for shard in shards_of(Path(path)) if shard in offered]
-    return []
-
-
-def _needed(offered: list[RepoSibling], weights: list[str]) -> list[_File]:
-    """The files that we need of a repository: ``weights``, and the small files beside them."""
-    by_name = {sibling.rfilename: sibling for sibling in offered if "/" not in sibling.rfilename}
-    small = [name for name in by_name if any(fnmatch(name, pattern) for pattern in _SMALL_FILES)]
-    return [
-        _File(name, by_name[name].size or 0, lfs.sha256 if (lfs := by_name[name].lfs) else "")
-        for name in [*small, *weights]
-    ]
-
-
-def _blob(repository: Path, file: _File) -> Path:
-    return repository / "blobs" / file.sha256
-
-
-def _partial(repository: Path, file: _File) -> Path:
-    """Where a file grows; the cache's own name for it, so that its cleaning tools know it."""
-    return repository / "blobs" / f"{file.sha256}.incomplete"
-
-
-def _is_here(file: _File, folder: Path, repository: Path) -> bool:
-    return (folder / file.name).is_file() or bool(file.sha256 and _blob(repository, file).is_file())
-
-
-def _arrived(repository: Path, file: _File) -> int:
-    """Bytes that an interrupted download has left."""
-    partial = _partial(repository, file)
-    return partial.stat().st_size if file.sha256 and partial.is_file() else 0
+            weights = [whole]
+        elif index:
+            weights = [shard for shard in shards_of(fetch(index)) if shard in offered]
+        if weights:
+            break
+    return [offered[name] for name in dict.fromkeys([*small, *weights])]
 
 
 def _check_room(folder: Path, needed: int) -> None:
@@ -162,78 +195,66 @@ def _check_room(folder: Path, needed: int) -> None:
         )
 
 
-def _fetch(name: str, commit: str, file: _File, repository: Path, advance: Callable[[int], None]) -> None:
-    """Fetch a file from where an earlier attempt ended, and keep it if its SHA-256 is right."""
-    from huggingface_hub import hf_hub_url
-
-    url = hf_hub_url(name, file.name, revision=commit)
-    partial = _partial(repository, file)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("ab", buffering=0) as growing:
-        _lock(growing, name)
-        while (before := growing.tell()) < file.size:
-            try:
-                _append(url, growing, advance)
-            except Exception:
-                if growing.tell() <= before:  # else some arrived, and the next attempt may bring the rest
-                    raise
-        if _sha256(partial) != file.sha256:
-            partial.unlink()
-            raise DownloadError(
-                f"{file.name} of {name} arrived damaged (its SHA-256 is not {file.sha256[:16]}...), and was "
-                "removed: run the same command again"
-            )
-        partial.rename(_blob(repository, file))
-
-
-def _append(url: str, growing: BinaryIO, advance: Callable[[int], None]) -> None:
-    """Request what is missing of a file and write what arrives. Raises `EOFError` where nothing does."""
-    from huggingface_hub import get_session, get_token, utils
-
-    library: Any = utils  # exports more than it declares
-    start = growing.tell()
-    headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-"}
-    if token := get_token():
-        headers["Authorization"] = f"Bearer {token}"
-    with get_session().stream("GET", url, headers=headers, timeout=_HUB_TIMEOUT) as response:
-        library.hf_raise_for_status(response)
-        if response.status_code != HTTPStatus.PARTIAL_CONTENT:  # all of it comes, from the first byte on
-            growing.truncate(0)
-            advance(-start)
-        for block in response.iter_bytes(_BLOCK):
-            growing.write(block)
-            advance(len(block))
-    if growing.tell() == start:
-        raise EOFError("the hub sent nothing")
-
-
-def _lock(file: BinaryIO, name: str) -> None:
-    """Hold the file until it is closed, or this process ends."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            raise DownloadError(f"{name} is being downloaded by another process: wait for it") from error
-
-
-def _sha256(path: Path) -> str:
+def _check_hash(name: str, file: _File, path: Path, cache: Path) -> None:
+    """Raise `DownloadError` and remove a file whose SHA-256 is not what the hub says."""
+    if not file.sha256:
+        return
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
+    with path.open("rb") as opened:
+        while block := opened.read(_BLOCK):
             digest.update(block)
-    return digest.hexdigest()
+    if digest.hexdigest() != file.sha256:
+        content = path.resolve()
+        path.unlink()
+        if cache.parent.resolve() in content.parents:  # else somebody has put a link there
+            content.unlink(missing_ok=True)
+        raise DownloadError(
+            f"{file.name} of {name} arrived damaged (its SHA-256 is not {file.sha256[:16]}...), and was "
+            "removed: run the same command again"
+        )
+
+
+def _remove_leftovers(cache: Path) -> None:
+    """Remove what downloads that were killed have left: parts of files, under names that never come again."""
+    from huggingface_hub import utils
+
+    library: Any = utils
+    for path in (cache / "blobs").glob("*.*.incomplete"):
+        lock = cache.parent / ".locks" / cache.name / f"{path.name.rsplit('.', 2)[0]}.lock"
+        with suppress(OSError), library.WeakFileLock(lock, timeout=0.1):  # else somebody is at it
+            path.unlink()
+
+
+def _refuse_paths(response: Any, commit: str) -> None:
+    """Raise `DownloadError` where the library would take a path that the hub says for a name in the cache."""
+    if response.request.method != "HEAD":  # of the others no header becomes a name
+        return
+    said = response.headers.get("X-Repo-Commit", commit)
+    etag = response.headers.get("X-Linked-Etag") or response.headers.get("ETag") or "none"
+    if said != commit:
+        raise DownloadError(f"the hub was asked for commit {commit} and answers with {said!r:.80}: {_LIES}")
+    if not _CACHE_NAME.fullmatch(etag.removeprefix("W/").strip('"')):
+        raise DownloadError(f"the hub gives a file the ETag {etag!r:.80}, which is no name: {_LIES}")
 
 
 @contextmanager
-def _hub_call(name: str) -> Iterator[None]:
-    """Turn what the library raises into a `DownloadError`, and hide the library's own lines and bars."""
-    from huggingface_hub import errors, utils
+def _hub_call(name: str, commit: str | None = None) -> Iterator[None]:
+    """Turn what the library raises into a `DownloadError`, and hide the library's own lines and bars.
+
+    With ``commit``, every answer of the hub is looked at before the library uses it.
+    """
+    from huggingface_hub import errors, get_session, utils
 
     library: Any = utils  # exports more than it declares
     log = logging.getLogger("huggingface_hub")
     level, has_bars = log.level, not library.are_progress_bars_disabled()
     log.setLevel(logging.ERROR)
     library.disable_progress_bars()
+    session = get_session()
+    hooks = session.event_hooks
+    if commit:
+        check = partial(_refuse_paths, commit=commit)
+        session.event_hooks = {**hooks, "response": [*hooks.get("response", []), check]}
     try:
         yield
     except UserError:
@@ -249,17 +270,25 @@ def _hub_call(name: str) -> Iterator[None]:
             f"the hub knows no model {name}: check the name (a private one needs `hf auth login`)"
         ) from error
     except Exception as error:  # of network libraries that change between versions
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        # Where a file is not here either, the library tells why the hub did not answer in the cause alone.
+        cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None
+        why = cause or error
+        if isinstance(why, OSError) and why.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             fix = "make room, or set HF_HOME to a folder on another disk"
-        elif isinstance(error, OSError) and error.filename is not None:
+        elif isinstance(why, OSError) and why.filename is not None:
             fix = "the hub's local cache must be writable; set HF_HOME to another folder"
+        elif getattr(getattr(why, "response", None), "status_code", 0) in (401, 403):
+            fix = "log in by `hf auth login` as somebody who may read it"
+        elif os.environ.get("HF_ENDPOINT"):
+            fix = "check the network and HF_ENDPOINT"
         else:
             fix = "check the network"
         raise DownloadError(
-            f"{name} cannot be downloaded ({in_a_line(error)}): {fix}, then run the same command "
-            "again; what has arrived is kept"
+            f"{name} cannot be downloaded ({in_a_line(why)}): {fix}, then run the same command "
+            "again; files that are complete are kept"
         ) from error
     finally:
+        session.event_hooks = hooks
         log.setLevel(level)
         if has_bars:
             library.enable_progress_bars()
