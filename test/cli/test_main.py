@@ -351,13 +351,14 @@ def test_outputs_never_overwrite_each_other_or_what_is_read(video: Path, tmp_pat
 
 
 def test_demo_and_watch_do_not_overwrite_what_they_read(video: Path, tmp_path: Path) -> None:
-    (tmp_path / "v.svg").symlink_to(video)
     parameters = tmp_path / "parameters.yaml"
     parameters.write_text("/**: {ros__parameters: {}}\n")
+    (tmp_path / "v.svg").symlink_to(video)
+    (tmp_path / "p.svg").symlink_to(parameters)
     before = video.read_bytes()
     for arguments in (
         ["demo", "--video", video, "--task", "x", "--svg", tmp_path / "v.svg"],
-        ["watch", "--svg", parameters, "--ros-args", "--params-file", parameters],
+        ["watch", "--svg", tmp_path / "p.svg", "--ros-args", "--params-file", parameters],
     ):
         result = topreward(*arguments)
         assert result.returncode == 1 and "which is read: name another file" in result.stderr, result

@@ -70,3 +70,5 @@ def test_where_nothing_can_be_written_is_said_before_the_work(tmp_path: Path) ->
     for output in (tmp_path, tmp_path / "no" / "x.json", loop, tmp_path / "dangling.json"):
         assert refused(json=output).startswith(f"{output} cannot be written")
     assert "must end in one of .png" in refused(plot=tmp_path / "x.xyz")
+    assert refused(svg=tmp_path / "v.mp4").endswith("v.mp4: its name must end in .svg")
+    assert refused(svg=Path("/dev/stdout")) == ""

@@ -65,6 +65,9 @@ def check_outputs(
     plot = outputs.get("--plot")
     if plot and plot.suffix.lower() not in PICTURES:
         raise CommandError(f"--plot {plot}: its name must end in one of {', '.join(PICTURES)}")
+    svg = outputs.get("--svg")
+    if svg and svg.suffix.lower() != ".svg" and not is_stream(svg):
+        raise CommandError(f"--svg {svg}: its name must end in .svg")
     files = {option: path for option, path in outputs.items() if not is_stream(path)}
     for (one, first), (other, second) in combinations(files.items(), 2):
         if is_same_file(first, second):
