@@ -1,5 +1,6 @@
 """The state machine: what is published, in which order, whatever happens to it."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
@@ -598,3 +599,119 @@ def test_a_picture_that_changes_its_shape_ends_the_episode_and_begins_another() 
     report = rig.monitor.report
     assert (report.episode_id, report.num_frames, report.instruction) == ("episode-2", 2, "open the drawer")
     assert report.state is State.RUNNING and rig.image(101.7, picture=HIGH) is None
+
+
+# ---- wrong stamps of a healthy camera ----
+
+STARTED = [EventType.EPISODE_STARTED]
+
+
+def times(rate: float, count: int, start_s: float = 1.7e9) -> list[float]:
+    return [start_s + k / rate for k in range(count)]
+
+
+def after_a_reset(rate: float = 30.0, **changes: float) -> tuple[Rig, float]:
+    """A monitor that has watched the camera for 2 s before the task, and the time of the next image."""
+    rig = Rig(**changes)
+    seen = times(rate, round(2 * rate))
+    stream(rig, seen)
+    rig.take(rig.monitor.set_task("open the drawer"))
+    return rig, seen[-1] + 1 / rate
+
+
+def with_wrong(stamps: Sequence[float], wrong: dict[int, float]) -> list[float]:
+    return [stamp + wrong.get(k, 0.0) for k, stamp in enumerate(stamps)]
+
+
+@pytest.mark.parametrize("rate", [5.0, 10.0, 30.0, 60.0, 120.0])
+@pytest.mark.parametrize("first", [0.3, 0.35, 0.45, 0.55])
+@pytest.mark.parametrize("count", [1, 2])
+def test_small_wrong_stamps_do_not_add_up(rate: float, first: float, count: int) -> None:
+    """Each is ahead of the one before by no more than what is taken."""
+    rig = watching()
+    wrong = {300 + k: first * (k + 1) for k in range(count)}
+    stream(rig, with_wrong(times(rate, 600), wrong))
+    assert rig.event_types == STARTED
+    lead = max(wrong.values())
+    assert sum(rig.monitor.ignored.counts().values()) <= lead * rate + count, "and no image beyond their lead"
+
+
+@pytest.mark.parametrize(
+    ("rate", "share", "reach"), [(30, 0.05, 0.4), (30, 0.1, 0.7), (60, 0.05, 1.0), (60, 1, 0.3)]
+)
+def test_many_stamps_a_little_wrong_end_no_episode(rate: int, share: float, reach: float) -> None:
+    chance = random.Random(2)
+    rig = watching()
+    stream(
+        rig,
+        [
+            stamp + (chance.uniform(-reach, reach) if k and chance.random() < share else 0.0)
+            for k, stamp in enumerate(times(rate, 40 * rate))
+        ],
+    )
+    assert rig.event_types == STARTED
+
+
+@pytest.mark.parametrize("off_s", [0.7, 1.0, 1.9, 2.1, 10.0, -0.7, -1.9, -10.0, -40.0, -59.0, -61.0, -3600.0])
+@pytest.mark.parametrize("at", [(0,), (1,), (0, 1), (0, 2), (1, 2)])
+def test_wrong_stamps_among_the_first_after_a_reset_are_forgotten(off_s: float, at: tuple[int, ...]) -> None:
+    """What came before the reset tells which ones are wrong."""
+    rig, next_s = after_a_reset(episode_timeout=30.0)
+    good = times(30.0, 200, next_s)
+    taken = stream(rig, with_wrong(good, {k: off_s for k in at}))
+    assert rig.event_types == STARTED
+    assert set(taken[-8:]) <= set(good)
+    (last,) = [o for o in rig.outputs if isinstance(o, ProgressReport)][-1:]
+    assert good[0] - 0.1 < last.stamp.ns / NS_PER_S - last.elapsed_ns / NS_PER_S < good[7]
+    assert sum(rig.monitor.ignored.counts().values()) <= len(at) + 3
+
+
+@pytest.mark.parametrize("off_s", [0.7, 1.5, 1.9])
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_wrong_stamp_a_little_ahead_among_the_first_of_all(off_s: float, at: int) -> None:
+    rig = watching()
+    stream(rig, with_wrong(times(30.0, 100), {at: off_s}))
+    assert rig.event_types == STARTED
+    assert sum(rig.monitor.ignored.counts().values()) <= 5
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(30.0, 1.0), (30.0, 5.0), (10.0, 1.9), (5.0, 2.0), (1.0, 5.0)])
+@pytest.mark.parametrize("stray", [1, 2])
+def test_an_image_on_its_way_at_a_reset_does_not_stop_the_bag_that_is_played_again(
+    rate: float, seconds: float, stray: int
+) -> None:
+    bag = times(rate, round(rate * seconds))
+    rig = watching(sample_rate=10.0)
+    stream(rig, bag)
+    rig.take(rig.monitor.reset())
+    stream(rig, bag[-stray:])
+    assert len(stream(rig, bag)) >= min(10 * seconds, len(bag)) - 2
+    ended = rig.event_types.count(EventType.EPISODE_ENDED)
+    assert len(stream(rig, bag)) >= min(10 * seconds, len(bag)) - 2
+    assert rig.event_types.count(EventType.EPISODE_ENDED) == ended + 1
+
+
+@pytest.mark.parametrize("skew_s", [5.0, -3600.0, 3600.0])
+@pytest.mark.parametrize("rate", [0.2, 1.0, 30.0])
+def test_every_second_image_without_a_stamp_and_the_first_one_too(rate: float, skew_s: float) -> None:
+    rig = watching()
+    lost = 0
+    for k, arrival in enumerate(times(rate, 60)):
+        stamp_ns = round((arrival + skew_s) * NS_PER_S) if k % 2 else 0
+        filled_ns = rig.monitor.filled_stamp(stamp_ns, round(arrival * NS_PER_S))
+        rig.monitor.observe(filled_ns, round(arrival * NS_PER_S))
+        lost += stamp_ns > 0 and rig.monitor.newest_stamp_ns != stamp_ns
+    assert lost <= 3
+
+
+def test_two_frames_with_wrong_stamps_are_forgotten_with_their_scores() -> None:
+    rig, next_s = after_a_reset(rate=2.0)
+    good = times(2.0, 12, next_s)
+    first, second = rig.image(good[0] + 100.0), rig.image(good[1] + 100.0)
+    assert first is not None and second is not None
+    assert [rig.image(stamp) for stamp in good[2:4]] == [None, None]
+    request = rig.image(good[4])
+    assert request is not None and len(request.prefix) == 1
+    for late in (first, second):
+        assert rig.monitor.add_score(late, PrefixScore(-0.1, -1.0, -8.0, num_frames=2)) == []
+    assert rig.event_types == STARTED and rig.monitor.ignored == IgnoredImages(0, 2, 0)

@@ -262,3 +262,22 @@ def test_stamps_that_never_agree_are_counted_and_not_kept() -> None:
     never = [START - 1000 * HOUR + 5**k * NS_PER_S for k in range(9)]  # earlier, and wider and wider apart
     assert set(judged(never, judge)) == {Judgement.OUT_OF_LINE}
     assert judge.out_of_line == 9 - AGREEING
+
+
+def test_a_late_image_is_no_witness_for_a_wrong_one_far_back() -> None:
+    good = steady(30.0, 60)
+    ahead, back = good[33] + NS_PER_S // 5, good[34] - NS_PER_S * 6 // 10
+    judge = StampJudge()
+    results = judged([*good[:33], ahead, back, *good[35:]], judge)
+    assert Judgement.WENT_BACK not in results and results[-1] is Judgement.IN_LINE
+    assert judge.out_of_line == 1
+
+
+def test_the_first_frame_of_a_file_is_never_forgotten() -> None:
+    for pause_s in (4, 65, 3600):
+        stamps = [0, *steady(10.0, 20, pause_s * NS_PER_S)]
+        judge = StampJudge(NS_PER_S // 10)
+        assert Judgement.BEGAN_ANEW not in judged(stamps, judge) and judge.out_of_line == 0
+    camera = StampJudge()
+    judged([START, *steady(10.0, 20, START + 65 * NS_PER_S)], camera)
+    assert camera.out_of_line == 1, "of a camera it may be wrong"

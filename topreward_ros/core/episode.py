@@ -202,20 +202,20 @@ class _Episode:
         self.first_frame: Frame | None = None
         self.last_frame: Frame | None = None
         self.view = ViewJudge()
-        self.wrong_frame: Frame | None = None  # the first one so far, if its stamp was that of no other
+        self.wrong_frames: tuple[Frame, ...] = ()  # the first ones so far, if their stamps were wrong
         self.stale = ""  # why no image can be used; empty: one can
         self.ended = False
 
     @property
     def started(self) -> bool:
         """Whether EPISODE_STARTED was said, so that the episode needs an end."""
-        return self.first_frame is not None or self.wrong_frame is not None
+        return self.first_frame is not None or bool(self.wrong_frames)
 
     def anew(self, settings: MonitorSettings) -> _Episode:
-        """The same episode without its only frame so far, because the stamp of that was wrong."""
+        """The same episode without its frames so far, because their stamps were wrong."""
         episode = _Episode(self.episode_id, self.instruction, settings)
         episode.rewards, episode.stale = self.rewards, self.stale
-        episode.wrong_frame = self.first_frame or self.wrong_frame
+        episode.wrong_frames = (*self.wrong_frames, *self.buffer.prefix())
         return episode
 
 
@@ -424,7 +424,7 @@ class TaskMonitor:
         if episode is None or episode.ended:
             return []
         newest = request.prefix[-1]
-        if newest is episode.wrong_frame:
+        if newest in episode.wrong_frames:
             return []
         success = self._settings.success
         succeeded = episode.success.add(newest.stamp_ns, score.log_prob)
