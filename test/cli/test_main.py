@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -203,6 +204,19 @@ def test_ctrl_c_while_it_still_imports_leaves_no_trace() -> None:
     )
     result = topreward(command=[sys.executable, "-c", code])
     assert result.returncode == 130 and result.stderr == "" and result.stdout == ""
+
+
+def test_ctrl_c_while_the_process_ends_leaves_no_trace() -> None:
+    """The interrupt comes when all is written, in what libraries have registered for the end."""
+    code = (
+        "import atexit, sys, os, signal\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+        "from topreward_ros.cli.main import main\n"
+        "sys.exit(main(['--version']))"
+    )
+    result = topreward(command=[sys.executable, "-c", code])
+    assert result.returncode == -signal.SIGINT and result.stderr == ""
+    assert result.stdout.startswith("topreward "), "it was written before"
 
 
 @pytest.mark.parametrize("option", ["--json", "--plot"])

@@ -380,3 +380,18 @@ def test_memory_of_a_killed_process_is_freed_and_that_of_a_living_one_kept(
     free_dead_shared_memory()
     assert not any(path.exists() for path in killed)
     assert all(path.exists() for path in living)
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_signals_while_it_still_imports_leave_no_trace(number: str):
+    """As a module, which `topreward demo` starts. The signal comes with the first import of ROS."""
+    code = (
+        "import os, runpy, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == 'rclpy': os.kill(os.getpid(), signal.{number})\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "runpy.run_module('topreward_ros.nodes.video_player', run_name='__main__')"
+    )
+    player = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (player.returncode, player.stderr) == (0, "")

@@ -16,6 +16,7 @@ try:
     import argparse
     import errno
     import os
+    import signal
     from collections.abc import Callable, Sequence
     from contextlib import suppress
     from io import TextIOWrapper
@@ -61,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError):
             say(f"the output cannot be written ({error.strerror})")
         return 1
+    finally:  # the work is done or given up: Ctrl-C ends the process, and not just one step of its clean-up
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _drop_output() -> None:

@@ -11,10 +11,17 @@ Time is ROS time: with ``use_sim_time`` the player waits for /clock and follows 
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+
+if __name__ == "__main__":  # as long as Python imports there is nothing to clean up: leave at once
+    for _number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(_number, lambda *_: os._exit(0))
+
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from time import monotonic
 from typing import Any
 
@@ -37,7 +44,7 @@ from topreward_ros.nodes import qos
 from topreward_ros.nodes.image_topics import RCLError
 from topreward_ros.nodes.log import PrintableLog, logger_named
 from topreward_ros.nodes.parameters import VIDEO_PLAYER_PARAMETERS, ParameterError, declare, unknown
-from topreward_ros.offline.video import FrameError, Video, VideoError, open_video
+from topreward_ros.offline.video import FrameError, Frames, Video, VideoError, open_video
 from topreward_ros.views import terminal
 
 _LONGEST_WAIT = 0.1  # [s] between two looks at whether to stop
@@ -99,20 +106,21 @@ class VideoPlayer(PrintableLog):
         count = 0
         start_ns = 0
         try:
-            for video_ns, read in _repeated(self._video, self._settings["loop"]):
-                try:
-                    message = self._message(read())  # before the wait, so that decoding makes no frame late
-                except FrameError as error:
-                    self.get_logger().warning(f"left out: {error}")
-                    continue
-                start_ns = start_ns or self._now_ns()
-                self._wait_until(start_ns + video_ns, stopped)
-                if stopped():
-                    break
-                message.header.stamp = Time(nanoseconds=start_ns + video_ns).to_msg()
-                message.header.frame_id = self._settings["frame_id"]
-                self._publisher.publish(message)
-                count += 1
+            with closing(_repeated(self._video, self._settings["loop"])) as frames:
+                for video_ns, read in frames:
+                    try:
+                        message = self._message(read())  # before the wait: decoding makes no frame late
+                    except FrameError as error:
+                        self.get_logger().warning(f"left out: {error}")
+                        continue
+                    start_ns = start_ns or self._now_ns()
+                    self._wait_until(start_ns + video_ns, stopped)
+                    if stopped():
+                        break
+                    message.header.stamp = Time(nanoseconds=start_ns + video_ns).to_msg()
+                    message.header.frame_id = self._settings["frame_id"]
+                    self._publisher.publish(message)
+                    count += 1
         finally:
             self._publisher.wait_for_all_acked(_LAST_FRAMES)
         self.get_logger().info(f"published {count} frames")
@@ -195,13 +203,14 @@ def _raw(rgb: np.ndarray) -> Image:
     return image
 
 
-def _repeated(video: Video, loop: bool) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
+def _repeated(video: Video, loop: bool) -> Frames:
     """Yield the video's frames once or for ever; it starts again one frame period after the last frame."""
     begin_ns = 0
     while True:
         stamp_ns = 0
-        for stamp_ns, read in video:
-            yield begin_ns + stamp_ns, read
+        with closing(iter(video)) as frames:
+            for stamp_ns, read in frames:
+                yield begin_ns + stamp_ns, read
         if not loop:
             return
         begin_ns += stamp_ns + round(1e9 / video.info.rate)

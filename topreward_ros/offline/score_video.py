@@ -311,7 +311,8 @@ def _selection(name: str, video: Video, settings: MonitorSettings, choice: _Choi
     if choice.schedule is PrefixSchedule.MONITOR:
         due = len(_due_times(video, settings.sample_rate))
         return _Selection({round(end): () for end in np.linspace(due, 1, choice.prefixes)})
-    stamps = [stamp_ns for stamp_ns, _ in video]
+    with closing(iter(video)) as frames:
+        stamps = [stamp_ns for stamp_ns, _ in frames]
     paper = PaperPrefixes.of(stamps, video.info.rate, settings.sample_rate, choice.prefixes)
     longest = len(paper.stamps_ns)
     if longest > settings.max_frames:
@@ -413,9 +414,10 @@ def _due_times(video: Video, sample_rate: float) -> list[float]:
             times.append(stamp_ns / NS_PER_S)
 
     read = None
-    for stamp_ns, read in video:
-        if judge.judge(stamp_ns).usable:
-            take_if_due(stamp_ns, read)
+    with closing(iter(video)) as frames:
+        for stamp_ns, read in frames:
+            if judge.judge(stamp_ns).usable:
+                take_if_due(stamp_ns, read)
     if (last_ns := judge.settle()) is not None and read is not None:
         take_if_due(last_ns, read)
     return times
