@@ -1,4 +1,4 @@
-"""How soon a monitor says that no image can be used: from the last good image to state, event and diagnostics.
+"""How soon a monitor says that no image can be used: from the last good image to state, event, diagnostics.
 
 A camera of this process shows good images to a monitor in a process of its own, over real DDS, and then
 none, or such as cannot be used. With `stale_timeout` T, STALE has to come no later than T + 0.5 s after the
@@ -157,7 +157,7 @@ def main() -> None:
     table = Table("what comes", *(f"{way} [s]" for way in ways), title=f"stale_timeout {STALE_TIMEOUT:g} s")
     for kind, rows in measured.items():
         spans = [(min(row[way] for row in rows), max(row[way] for row in rows)) for way in ways]
-        table.add_row(kind, *(f"{low:.2f} – {high:.2f}" for low, high in spans))
+        table.add_row(kind, *(f"{low:.2f} to {high:.2f}" for low, high in spans))
     console = Console()
     console.print(table)
     slowest = max(row[way] for rows in measured.values() for row in rows for way in ways)
