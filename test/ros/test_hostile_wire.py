@@ -35,7 +35,7 @@ def _read(descriptor: int, seen: list[bytes]) -> None:
         pass
 
 
-def test_watch(robot, tmp_path: Path) -> None:
+def test_watch(robot, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """On a terminal and without; states and events that this version does not know; then a good score."""
     progress = robot.node.create_publisher(TaskProgress, "/task_progress", qos.progress())
     events = robot.node.create_publisher(TaskEvent, "/task_event", qos.events())
@@ -44,13 +44,14 @@ def test_watch(robot, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "topreward_ros.cli", "watch", "--duration", "600", "--svg"]
     picture = tmp_path / "w.svg"
     environment = {**robot.environment, "COLUMNS": "90", "TERM": "xterm-256color"}
-    lines = subprocess.Popen(
-        [*command, picture], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    output = tmp_path / "lines.txt"
+    with output.open("wb") as file:
+        lines = subprocess.Popen([*command, picture], env=environment, stdout=file, stderr=subprocess.STDOUT)
     drawn = subprocess.Popen(
         [*command, tmp_path / "d.svg"], env=environment, stdout=follower, stderr=follower
     )
-    robot.processes += [lines, drawn]
+    for process in (lines, drawn):
+        request.addfinalizer(process.kill)
     os.close(follower)
     seen: list[bytes] = []
     reader = threading.Thread(target=_read, args=(leader, seen), daemon=True)
@@ -67,17 +68,20 @@ def test_watch(robot, tmp_path: Path) -> None:
         message.header.stamp.sec = -(2**31) + k
         message.progress, message.log_prob = (float("inf"), -1e300) if k % 2 else (-3e38, float("nan"))
         progress.publish(message)
-        robot.spin(0.2)
+        shown = 1 + 3 * (k + 1)
+        robot.until(lambda shown=shown: output.read_bytes().count(b"\n") == shown, f"{name} is shown")
     last = TaskProgress(
         episode_id="e", instruction="good", state=TaskProgress.RUNNING, num_frames=9, progress=0.5
     )
     last.header.stamp.sec = 5
     progress.publish(last)
-    robot.spin(1.0)
+    robot.until(lambda: b"progress 0.500" in output.read_bytes(), "the good score is shown")
+    robot.until(lambda: b"good" in b"".join(seen), "and drawn")
     for process in (lines, drawn):
         process.terminate()
-    said = lines.communicate(timeout=60)[0].decode()
+    lines.wait(60)
     drawn.wait(60)
+    said = output.read_text()
     reader.join(60)
     os.close(leader)
     assert (lines.returncode, drawn.returncode) == (0, 0), said
