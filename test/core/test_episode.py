@@ -28,6 +28,8 @@ from topreward_ros.core.frames import NO_STAMP, NS_PER_S, Frame, Window
 from topreward_ros.core.progress import PrefixScore, ProgressMode
 from topreward_ros.core.rewards import RewardSettings, RewardType
 
+from .scenes import flat, noise, scene
+
 PIXEL = np.zeros((1, 1, 3), np.uint8)
 SETTINGS = MonitorSettings(
     sample_rate=2.0,
@@ -715,3 +717,138 @@ def test_two_frames_with_wrong_stamps_are_forgotten_with_their_scores() -> None:
     for late in (first, second):
         assert rig.monitor.add_score(late, PrefixScore(-0.1, -1.0, -8.0, num_frames=2)) == []
     assert rig.event_types == STARTED and rig.monitor.ignored == IgnoredImages(0, 2, 0)
+
+
+def seen(rig: Rig, pictures: Sequence[np.ndarray], scores: Sequence[float], start_s: float = 100.0) -> None:
+    """Show ``pictures`` at 2 Hz, each with its score of the prefix."""
+    for k, (picture, log_prob) in enumerate(zip(pictures, scores, strict=True)):
+        rig.image(start_s + k / 2, log_prob, picture=picture)
+
+
+@pytest.mark.parametrize("bad", [flat(0), flat(255), noise()])
+def test_pictures_that_show_nothing_are_counted_and_start_no_episode(bad: np.ndarray) -> None:
+    rig = watching()
+    seen(rig, [bad] * 3, [-8.0] * 3)
+    assert rig.event_types == [] and rig.monitor.report.state is State.WAITING_FOR_IMAGES
+    rig.image(101.5, -8.0, picture=scene())
+    assert rig.event_types == [EventType.EPISODE_STARTED] and rig.monitor.report.num_frames == 1
+    assert rig.monitor.ignored.counts() == {"of one colour or noise": 3}
+
+
+def test_an_episode_begins_in_the_dark_in_the_end_and_says_so() -> None:
+    rig = watching()
+    seen(rig, [flat(0)] * 8, [-8.0] * 8)
+    assert rig.event_types == [EventType.EPISODE_STARTED]
+    assert "look at the camera and the light" in rig.scored[0].message and rig.scored[1].message == ""
+
+
+def test_lights_that_go_off_are_silence() -> None:
+    """The frames go on and none can be used: the state says so, and nothing is scored."""
+    rig = watching()
+    seen(rig, [scene()] * 3, [-8.0] * 3)
+    for k in range(16):
+        stamp = (102 + k / 2) * NS_PER_S
+        rig.image(stamp / NS_PER_S, -8.0, picture=flat(0))
+        rig.take(rig.monitor.check_clock(round(stamp)))
+    assert rig.event_types == [EventType.EPISODE_STARTED, EventType.STALE_IMAGES]
+    assert rig.monitor.report.num_frames == 3 and rig.monitor.report.state is State.STALE
+    rig.image(110.0, -7.0, picture=scene())
+    assert rig.monitor.report.state is State.RUNNING and rig.monitor.report.num_frames == 4
+
+
+def test_a_cut_begins_the_prefix_anew_in_the_same_episode() -> None:
+    rig = watching()
+    seen(rig, [scene()] * 8 + [scene(3)] * 4, [-8.0] * 12)
+    assert rig.event_types == [EventType.EPISODE_STARTED]
+    assert [report.num_frames for report in rig.scored] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 3, 4]
+    report = rig.scored[10]
+    assert report.message.startswith("the picture jumped as a whole: watching begins anew")
+    assert report.elapsed_ns == 5 * NS_PER_S and report.episode_id == "episode-1"
+    assert [reward.step for reward in rig.rewards] == list(range(12))
+
+
+def test_a_cut_to_a_finished_scene_is_no_success() -> None:
+    """After it the start looks finished: progress has no meaning, and the message says why."""
+    rig = watching()
+    seen(rig, [scene()] * 8, [-8.0] * 8)
+    for k in range(20):
+        rig.image(104 + k / 2, -0.05, static=-8.0 if k < 2 else -0.05, picture=scene(3))
+    assert EventType.SUCCESS not in rig.event_types
+    assert isnan(rig.scored[-1].progress) and "already reads as success" in rig.scored[-1].message
+
+
+def test_what_is_not_sure_counts_neither_for_the_dwell_nor_for_success() -> None:
+    rig = watching()
+    jumping = [scene(k % 2 * 7) for k in range(20)]
+    seen(rig, [scene()] * 8 + jumping, [-8.0] * 8 + [-0.05] * 20)
+    assert EventType.SUCCESS not in rig.event_types
+
+
+def test_after_a_cover_the_prefix_goes_on_without_it() -> None:
+    rig = watching()
+    seen(rig, [scene()] * 8 + [scene(3)] * 5 + [scene()] * 8, [-8.0] * 8 + [-5.0] * 5 + [-0.05] * 8)
+    counts = [report.num_frames for report in rig.scored]
+    assert counts[:13] == [*range(1, 11), 3, 4, 5] and counts[13:16] == [6, 7, 11]
+    assert "goes on" in rig.scored[15].message
+    success = next(event for event in rig.events if event.type is EventType.SUCCESS)
+    assert success.stamp.ns == round((100 + (15 + 2) / 2) * NS_PER_S), "a second after the view was back"
+
+
+def test_a_score_that_comes_after_a_cut_belongs_to_the_past() -> None:
+    rig = watching()
+    seen(rig, [scene()] * 8, [-8.0] * 8)
+    late = rig.image(104.0, picture=scene(3))
+    rig.image(104.5, picture=scene(3))
+    newest = rig.image(105.0, picture=scene(3))
+    assert late is not None and newest is not None
+    assert rig.monitor.add_score(late, score_of(late, -0.01)) == []
+    rig.take(rig.monitor.add_score(newest, score_of(newest, -3.0)))
+    assert rig.scored[-1].num_frames == 3
+
+
+def test_chosen_frames_are_used_whatever_they_show() -> None:
+    monitor = TaskMonitor(SETTINGS, lambda: "it", judge_scene=False)
+    monitor.set_task("open the drawer")
+    for k, picture in enumerate([flat(0), noise(), scene(1), scene(2), scene(2), scene(2)]):
+        assert monitor.observe(k * NS_PER_S // 2, 0)[0]
+        request, _ = monitor.add_frame(Frame(k * NS_PER_S // 2, picture))
+        assert request is not None and len(request.prefix) == k + 1
+
+
+def test_a_gap_in_the_dwell_is_told() -> None:
+    rig = watching()
+    rig.images([-8.0, -8.0, -0.1, -0.1])
+    stream(rig, [110.0])  # alone, it is not believed
+    for k in range(3):
+        rig.image(110.1 + k / 2, -0.1)
+    messages = [report.message for report in rig.scored if report.message]
+    assert messages == ["no score for 9.1 s: the dwell for SUCCESS starts anew"]
+    assert EventType.SUCCESS not in rig.event_types
+
+
+def test_the_message_of_success_says_what_was_true() -> None:
+    rig = watching()
+    rig.images([-8.0, -8.0, -0.1, -0.2, -0.15, -0.1])
+    message = next(event.message for event in rig.events if event.type is EventType.SUCCESS)
+    assert message == (
+        "smoothed log-probability -0.150 nat, at or above -0.22 nat for 1.0 s in 3 scores, none below "
+        "-0.200 nat; it had been below -0.72 nat"
+    )
+
+
+def test_after_a_success_there_is_no_timeout() -> None:
+    rig = watching(end_episode_on_success=False, episode_timeout=6.0)
+    rig.images([-8.0] * 2 + [-0.1] * 20)
+    assert rig.event_types == [EventType.EPISODE_STARTED, EventType.SUCCESS, EventType.EPISODE_ENDED]
+    assert rig.events[-1].message == (
+        "it was watched beyond its success for episode_timeout = 6 s, by the stamps of the images"
+    )
+    assert rig.monitor.report.state is State.SUCCEEDED
+    assert rig.rewards[-1].truncated and not any(reward.terminated for reward in rig.rewards)
+
+
+def test_a_success_before_a_cut_is_not_taken_back_by_the_timeout() -> None:
+    rig = watching(end_episode_on_success=False, episode_timeout=12.0)
+    seen(rig, [scene()] * 12 + [scene(3)] * 16, [-8.0] * 3 + [-0.1] * 9 + [-8.0] * 5 + [-0.1] * 11)
+    assert rig.event_types == [EventType.EPISODE_STARTED, EventType.SUCCESS, EventType.EPISODE_ENDED]
+    assert rig.monitor.report.state is State.SUCCEEDED

@@ -413,7 +413,12 @@ def test_pictures_that_change_their_shape_end_the_episode_and_the_curve_says_so(
         prefix_schedule=PrefixSchedule.MONITOR,
     )
     assert [point.time_s for point in curve.points] == [0.0, 0.5, 1.1, 1.5, 2.0, 2.5]
-    assert json.loads(curve.to_json())["ignored"] == {"out_of_order": 0, "out_of_line": 0, "other_shape": 1}
+    assert json.loads(curve.to_json())["ignored"] == {
+        "out_of_order": 0,
+        "out_of_line": 0,
+        "other_shape": 1,
+        "not_pictures": 0,
+    }
 
     turned = film(tmp_path / "turned", [wide] * 12 + [high] * 18)
     scorer = Brightness()

@@ -6,7 +6,8 @@ everything that must come out the same live and from a bag) and arrival times (o
 images stopped). Every method returns what is to be published, in order.
 
 Images whose stamp is out of order or out of line (stamps.py), and frames of another shape (shapes.py), are
-not used, but counted. Once several in a row agree, time has gone back or the picture has changed.
+not used, but counted. Once several in a row agree, time has gone back or the picture has changed. Pictures
+that show nothing are not used either, and where another scene is seen the prefix begins anew (scene.py).
 
 How an episode runs: it begins with the first frame after an instruction was set (EPISODE_STARTED),
 and ends with SUCCESS (unless told to go on), TIMEOUT or ABORTED, each followed by EPISODE_ENDED.
@@ -19,6 +20,7 @@ last of these, by arrival, is the silence: it makes the state STALE, whatever th
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -45,6 +47,7 @@ from topreward_ros.core.progress import (
     looks_finished_at_start,
 )
 from topreward_ros.core.rewards import RewardSettings, RewardStream, RewardType
+from topreward_ros.core.scene import AGREEING, SceneJudge, Sight
 from topreward_ros.core.shapes import View, ViewJudge, size_text
 from topreward_ros.core.silence import Silence
 from topreward_ros.core.stamps import Judgement, MissingStamps, StampJudge
@@ -178,6 +181,7 @@ class IgnoredImages:
     out_of_order: int  #: stamps a little earlier than the newest one, or repeated
     out_of_line: int  #: stamps far from those before and after
     other_shape: int  #: lone pictures of another shape than the episode's others
+    not_pictures: int = 0  #: of one colour or noise
 
     def counts(self) -> dict[str, int]:
         """How many, by the words for the reason; reasons that there are not are left out."""
@@ -185,6 +189,7 @@ class IgnoredImages:
             "out of order": self.out_of_order,
             "with a stamp out of line": self.out_of_line,
             "of another shape": self.other_shape,
+            "of one colour or noise": self.not_pictures,
         }
         return {reason: count for reason, count in named.items() if count}
 
@@ -197,11 +202,18 @@ class _Episode:
         self.instruction = instruction
         self.schedule = FrameSchedule(settings.sample_rate)
         self.buffer = EpisodeBuffer(settings.max_frames, settings.window)
-        self.success = SuccessDetector(settings.success)
+        self.success = SuccessDetector(settings.success, 1.0 / settings.sample_rate)
         self.rewards = RewardStream(settings.reward)
         self.first_frame: Frame | None = None
         self.last_frame: Frame | None = None
         self.view = ViewJudge()
+        self.scene = SceneJudge()
+        self.newest: deque[Frame] = deque(maxlen=AGREEING)
+        self.unsure: dict[int, str] = {}  # why, by stamp of frames that have no score yet
+        self.note = ""  # what was seen, for the next report
+        self.before_change: EpisodeBuffer | None = None  # the buffer, before what is not sure yet
+        self.other_view: tuple[SuccessDetector, EpisodeBuffer] | None = None  # what is known of the last one
+        self.prefix_since_ns = 0  # stamp of the frame with which the prefix became another one
         self.wrong_frames: tuple[Frame, ...] = ()  # the first ones so far, if their stamps were wrong
         self.stale = ""  # why no image can be used; empty: one can
         self.ended = False
@@ -210,6 +222,48 @@ class _Episode:
     def started(self) -> bool:
         """Whether EPISODE_STARTED was said, so that the episode needs an end."""
         return self.first_frame is not None or bool(self.wrong_frames)
+
+    def see(self, frame: Frame, sight: Sight) -> None:
+        """Take a frame into the prefix. Where another scene is seen, the prefix and what is known of its
+        scores begin anew."""
+        self.newest.append(frame)
+        if sight.sure:
+            self.note = sight.message or self.note
+        if not sight.anew:
+            if sight.sure:
+                self.before_change = None
+            else:
+                self.before_change = self.before_change or self.buffer.copy()
+                self.unsure[frame.stamp_ns] = sight.message
+            self.buffer.append(frame)
+            return
+        kept = list(self.newest)[-sight.anew :]
+        other = self.other_view
+        # Without the frames since the change, which are of the view that comes now.
+        self.other_view = self.success, self.before_change or self.buffer
+        if sight.back and other is not None:
+            self.success, self.buffer = other
+            self.success.interrupt(sight.message)
+            newest = self.other_view[0]
+            self.success.settings, self.success.fired = newest.settings, newest.fired
+            for frame_of_it in kept:
+                self.buffer.append(frame_of_it)
+        else:
+            self.buffer = EpisodeBuffer.holding(kept, self.buffer.max_frames, self.buffer.window)
+            self.success = self.success.anew()
+        self.prefix_since_ns, self.unsure, self.before_change = frame.stamp_ns, {}, None
+
+    def is_of_the_past(self, request: ScoreRequest) -> bool:
+        """Whether a request was made before the prefix became another one."""
+        return request.prefix[-1].stamp_ns < self.prefix_since_ns
+
+    def succeeds(self, stamp_ns: int, score: PrefixScore) -> bool:
+        """Show a score to the detector, if it is sure what it means; True at the one moment of success."""
+        known = {ns: why for ns, why in self.unsure.items() if ns <= stamp_ns}
+        self.unsure = {ns: why for ns, why in self.unsure.items() if ns > stamp_ns}
+        for why in known.values():
+            self.success.interrupt(why)
+        return stamp_ns not in known and self.success.add(stamp_ns, score.log_prob, score.log_prob_static)
 
     def anew(self, settings: MonitorSettings) -> _Episode:
         """The same episode without its frames so far, because their stamps were wrong."""
@@ -223,10 +277,16 @@ class TaskMonitor:
     """Watches one instruction at a time, episode after episode. Not thread-safe: one thread owns it."""
 
     def __init__(
-        self, settings: MonitorSettings, new_episode_id: Callable[[], str], interval_ns: int | None = None
+        self,
+        settings: MonitorSettings,
+        new_episode_id: Callable[[], str],
+        interval_ns: int | None = None,
+        *,
+        judge_scene: bool = True,
     ) -> None:
         """``new_episode_id`` names an episode whose caller gave no name. ``interval_ns``: between two images,
-        where it is known beforehand."""
+        where it is known beforehand. ``judge_scene``: False where the caller has chosen the frames, so that
+        all are used, whatever they show."""
         self._settings = settings
         self._new_episode_id = new_episode_id
         self._episode: _Episode | None = None
@@ -239,6 +299,8 @@ class TaskMonitor:
         self._given_ids = EpisodeIds()
         self._silence = Silence()
         self._due = False  # whether the image that was observed last would take a slot of the schedule
+        self._not_pictures = 0
+        self._judge_scene = judge_scene
 
     @property
     def report(self) -> ProgressReport:
@@ -253,7 +315,9 @@ class TaskMonitor:
     @property
     def ignored(self) -> IgnoredImages:
         """Images that were not used since this object was made."""
-        return IgnoredImages(self._stamps.out_of_order, self._stamps.out_of_line, self._other_shapes)
+        return IgnoredImages(
+            self._stamps.out_of_order, self._stamps.out_of_line, self._other_shapes, self._not_pictures
+        )
 
     @property
     def watching(self) -> bool:
@@ -380,7 +444,8 @@ class TaskMonitor:
         """Take the frame that was just observed, and that `observe` asked for.
 
         A frame of another shape is ignored, as if it could not be decoded; several in a row end the episode
-        and begin another. Returns the prefix to score, unless the frame is ignored or the episode is over.
+        and begin another. So is one that shows nothing. Where the scene is another, the prefix begins anew.
+        Returns the prefix to score, unless the frame is ignored or the episode is over.
         """
         episode = self._episode
         if episode is None or episode.ended:
@@ -402,7 +467,15 @@ class TaskMonitor:
             episode.view.judge(shape)
             self._due = episode.schedule.observe(frame.stamp_ns)
         if not self._due:
+            if fault := episode.scene.why_not_used(frame.image) if self._judge_scene else "":
+                self.frame_failed(fault)
+                return None, outputs
             return None, [*outputs, *self._note_usable(looked=True)]
+        sight = episode.scene.judge(frame.stamp_ns, frame.image) if self._judge_scene else Sight()
+        if not sight.used:
+            self._not_pictures += 1
+            self.frame_failed(sight.message)
+            return None, outputs
         episode.schedule.take()
         episode.last_frame = frame
         if episode.first_frame is None:
@@ -412,7 +485,7 @@ class TaskMonitor:
             if self._report.state is not State.RUNNING:
                 outputs += self._enter(State.RUNNING)
         outputs += self._note_usable(looked=True)
-        episode.buffer.append(frame)
+        episode.see(frame, sight)
         return ScoreRequest(episode.instruction, episode.buffer.copy()), outputs
 
     def add_score(self, request: ScoreRequest, score: PrefixScore) -> list[Output]:
@@ -424,11 +497,14 @@ class TaskMonitor:
         if episode is None or episode.ended:
             return []
         newest = request.prefix[-1]
-        if newest in episode.wrong_frames:
+        if newest in episode.wrong_frames or episode.is_of_the_past(request):
             return []
         success = self._settings.success
-        succeeded = episode.success.add(newest.stamp_ns, score.log_prob)
-        finished_at_start = looks_finished_at_start(score, success.threshold)
+        succeeded = episode.succeeds(newest.stamp_ns, score)
+        notes = [episode.note, _broken_off_message(episode.success)]
+        episode.note = ""
+        if looks_finished_at_start(score, success.threshold):
+            notes.append(_finished_at_start_message(score, success))
         self._report = ProgressReport(
             state=State.SUCCEEDED if succeeded else self._report.state,
             instruction=episode.instruction,
@@ -437,17 +513,13 @@ class TaskMonitor:
             progress=live_progress(score, self._settings.progress_mode, success.threshold),
             score=score,
             elapsed_ns=self._elapsed_ns(newest),
-            message=_finished_at_start_message(score, success) if finished_at_start else "",
+            message="; ".join(filter(None, notes)),
         )
         reward = episode.rewards.step(score.log_prob, self._report.progress)
         terminated = succeeded and self._settings.end_episode_on_success
         outputs: list[Output] = [self._report, self._reward(reward, newest, terminated=terminated)]
         if succeeded:
-            message = (
-                f"smoothed log-probability {episode.success.smoothed:.3f} nat: it reached "
-                f"{success.threshold:g} nat and for {success.dwell:g} s did not fall below "
-                f"{success.lower_threshold:g} nat"
-            )
+            message = episode.success.success_text()
             outputs.append(self._event(EventType.SUCCESS, message, success.threshold, newest))
         if terminated:
             outputs += self._end("success", newest)
@@ -635,9 +707,14 @@ def _stamp_of(frame: Frame | None) -> Stamp:
     return frame.stamp if frame else NO_STAMP
 
 
+def _broken_off_message(success: SuccessDetector) -> str:
+    return success.broken_off and f"{success.broken_off}: the dwell for SUCCESS starts anew"
+
+
 def _finished_at_start_message(score: PrefixScore, success: SuccessSettings) -> str:
     return (
         f"the first frame, held still, already reads as success (r_static = {score.log_prob_static:.3f} nat, "
         f"success_threshold = {success.threshold:g} nat): progress is NaN, and SUCCESS waits until the score "
-        f"was below {success.lower_threshold:g} nat; reset the scene or check the task"
+        f"was below {success.lower_threshold:g} nat {success.min_scores} times in a row; reset the scene or "
+        "check the task"
     )

@@ -1,10 +1,10 @@
 """The types of events, and the detector that decides when an episode has succeeded.
 
-The detector is a threshold on the score with smoothing, hysteresis, dwell, arming and a latch. Each of these
-answers a known failure of a bare threshold: one noisy score (smoothing, dwell), a sub-goal that looks like
-the goal for a moment (dwell), a score that hovers at the threshold (hysteresis), a scene that already looks
-finished at reset (arming), a SUCCESS that fires twice (latch). When the other events fire is decided in
-episode.py.
+The detector is a threshold on the score with smoothing, dwell, arming and a latch. Each of these answers a
+known failure of a bare threshold: one noisy score (smoothing, dwell), a sub-goal that looks like the goal for
+a moment (dwell), a scene that already looks finished at reset (arming), a SUCCESS that fires twice (latch).
+The dwell is one stretch of scores without a break, all of them at or above the threshold. When the other
+events fire is decided in episode.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from math import isfinite, nan
 
-from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.frames import NS_PER_S, RecentIntervals
 
 
 class EventType(IntEnum):
@@ -38,50 +38,119 @@ class SuccessSettings:
 
     threshold: float  #: [nat], <= 0, on the smoothed log-probability; 0 never fires
     hysteresis: float  #: [nat], >= 0: see `lower_threshold`
-    dwell: float  #: [s], >= 0: how long the smoothed score must stay up
-    min_scores: int  #: >= 1 scores that must have come while it stayed up
+    dwell: float  #: [s], >= 0: how long the smoothed score must stay at or above the threshold
+    min_scores: int  #: >= 1 scores in a row that arm the detector, and that must come while it stays up
     smoothing: int  #: span of the exponential moving average in scores; 1: none
 
     @property
     def lower_threshold(self) -> float:
-        """[nat] A smoothed score below it arms the detector and ends a dwell in progress."""
+        """[nat] Scores below it arm the detector."""
         return self.threshold - self.hysteresis
+
+
+_FEW_PERIODS = 4  # between two scores; a longer time is a gap
 
 
 class SuccessDetector:
     """Fires once per episode, on the scores of that episode in order of their stamps.
 
-    >>> detector = SuccessDetector(SuccessSettings(-0.2, 0.5, dwell=1.0, min_scores=2, smoothing=1))
-    >>> [detector.add(k * NS_PER_S, r) for k, r in enumerate([-3.0, -0.1, -0.1, -0.1])]
-    [False, False, True, False]
+    It is armed by `min_scores` scores in a row below the lower threshold, smoothed and unsmoothed, or by as
+    many readings of the start, held still, below it: there was something to be done. The dwell runs while the
+    smoothed score is at or above the threshold. A gap (four periods of the scores without one), a stamp
+    earlier than the last, a score that is no number and `interrupt` begin the dwell and the row of low scores
+    anew.
+
+    >>> detector = SuccessDetector(SuccessSettings(-0.2, 0.5, dwell=1.0, min_scores=1, smoothing=1))
+    >>> [detector.add(k * NS_PER_S, r) for k, r in enumerate([-3.0, -0.1, -0.3, -0.1, -0.1])]
+    [False, False, False, False, True]
     """
 
-    def __init__(self, settings: SuccessSettings) -> None:
+    def __init__(self, settings: SuccessSettings, period_s: float = 0.0) -> None:
+        """``period_s``: between two scores, at least; a slower pace is learnt from the scores."""
         self.settings = settings  #: may be replaced at any time; takes effect with the next score
         self.smoothed = nan  #: [nat] moving average of the scores so far
-        self.armed = False  #: the smoothed score has been below the lower threshold
+        self.armed = False  #: enough scores were below the lower threshold
         self.fired = False
+        self.broken_off = ""  #: why the newest score, or the interruption after it, ended a dwell; else empty
+        self._period_ns = round(period_s * NS_PER_S)
+        self._intervals = RecentIntervals()  # between scores, without single gaps
+        self._gap_ns = 0  # before the newest score, if that came after one
+        self._newest_ns: int | None = None
+        self._low_scores = 0  # in a row
+        self._low_starts = 0  # readings of the start
         self._up_since_ns: int | None = None
         self._up_scores = 0
+        self._lowest = 0.0  # smoothed score of the dwell
 
-    def add(self, stamp_ns: int, log_prob: float) -> bool:
-        """Take the next score (stamp in ns, score in nats); True at the one moment of success."""
+    def add(self, stamp_ns: int, log_prob: float, log_prob_static: float = nan) -> bool:
+        """Take the next score (stamp in ns, score in nats); True at the one moment of success.
+
+        ``log_prob_static``: of the first frame held still, for as long [nat]; NaN if that is not known.
+        """
+        self.broken_off = ""
+        if gap := self._gap(stamp_ns):
+            self.interrupt(gap)
         if not isfinite(log_prob):
+            self.interrupt("a score was not a finite number")
             return False
         settings = self.settings
         weight = 2.0 / (settings.smoothing + 1.0) if isfinite(self.smoothed) else 1.0
         self.smoothed = log_prob if weight == 1.0 else self.smoothed + weight * (log_prob - self.smoothed)
 
-        if self.smoothed < settings.lower_threshold:
-            self.armed = True
+        self._low_scores = (
+            self._low_scores + 1 if max(self.smoothed, log_prob) < settings.lower_threshold else 0
+        )
+        self._low_starts += log_prob_static < settings.lower_threshold
+        self.armed = self.armed or max(self._low_scores, self._low_starts) >= settings.min_scores
+        if self.smoothed < settings.threshold or settings.threshold >= 0.0:
             self._up_since_ns = None
             return False
-        is_up = self.smoothed >= settings.threshold and settings.threshold < 0.0
-        if not self.armed or self.fired or (self._up_since_ns is None and not is_up):
+        if not self.armed or self.fired:
             return False
         if self._up_since_ns is None:
-            self._up_since_ns, self._up_scores = stamp_ns, 0
-        self._up_scores += is_up
+            self._up_since_ns, self._up_scores, self._lowest = stamp_ns, 0, 0.0
+        self._up_scores += 1
+        self._lowest = min(self._lowest, self.smoothed)
         held_s = (stamp_ns - self._up_since_ns) / NS_PER_S
-        self.fired = is_up and held_s >= settings.dwell and self._up_scores >= settings.min_scores
+        self.fired = held_s >= settings.dwell and self._up_scores >= settings.min_scores
         return self.fired
+
+    def anew(self) -> SuccessDetector:
+        """A detector for another scene of the same episode. What fired once does not fire again."""
+        other = SuccessDetector(self.settings, self._period_ns / NS_PER_S)
+        other.fired = self.fired
+        return other
+
+    def interrupt(self, why: str) -> None:
+        """What was seen does not belong together: the dwell and the row of low scores begin anew. ``why`` is
+        kept in `broken_off` if that ended a dwell."""
+        self.broken_off = why if self._up_since_ns is not None and not self.fired else ""
+        self._up_since_ns = None
+        self._low_scores = 0
+
+    def success_text(self) -> str:
+        """What was true when it fired."""
+        assert self.fired and self._newest_ns is not None and self._up_since_ns is not None
+        settings = self.settings
+        held_s = (self._newest_ns - self._up_since_ns) / NS_PER_S
+        return (
+            f"smoothed log-probability {self.smoothed:.3f} nat, at or above {settings.threshold:g} nat for "
+            f"{held_s:.1f} s in {self._up_scores} scores, none below {self._lowest:.3f} nat; it had been "
+            f"below {settings.lower_threshold:g} nat"
+        )
+
+    def _gap(self, stamp_ns: int) -> str:
+        """Why the scores before this stamp do not belong to it; empty: they do."""
+        before_ns, self._newest_ns = self._newest_ns, stamp_ns
+        step_ns = 0 if before_ns is None else stamp_ns - before_ns
+        if step_ns < 0:
+            return f"the stamps of the scores went back by {-step_ns / NS_PER_S:.1f} s"
+        usual_ns = max(self._period_ns, self._intervals.longer()) or step_ns
+        is_gap = step_ns > _FEW_PERIODS * usual_ns
+        if is_gap and 0 < step_ns <= _FEW_PERIODS * self._gap_ns:
+            self._intervals = RecentIntervals()  # the second in a row: scores come at another pace
+            is_gap = False
+        self._gap_ns = step_ns if is_gap else 0
+        if step_ns > 0 and not is_gap:
+            self._intervals.add(step_ns)
+        return f"no score for {step_ns / NS_PER_S:.1f} s" if is_gap else ""

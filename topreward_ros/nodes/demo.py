@@ -195,7 +195,7 @@ def _play(
     with watch.Screen(log) as screen:
         if log.caption:
             screen.line(log.caption)
-        end = _End(log, monitor, player, video.due_s[-1])
+        end = _End(log, monitor, player, video.due_s[-1] - video.due_s[0])
         watcher.follow(screen, done=lambda: stopped() or end.reached(), advise=False)
     if end.dead is not None:
         raise DemoError(
@@ -222,13 +222,13 @@ def _refuse_other_publishers(watcher: watch.Watcher, stopped: Callable[[], bool]
 class _End:
     """Notices the end of a video: the last score has come, or a child has died."""
 
-    def __init__(self, log: WatchLog, monitor: Child, player: Child, last_due_s: float) -> None:
+    def __init__(self, log: WatchLog, monitor: Child, player: Child, last_elapsed_s: float) -> None:
         self.dead: Child | None = None
         self.dead_status = 0
         self.gave_up = False  # the last score did not come in time
         self._log = log
         self._monitor, self._player = monitor, player
-        self._last_due_s = last_due_s
+        self._last_elapsed_s = last_elapsed_s  # of the last frame, since the first one that is taken
         self._quiet_since_s = 0.0
         self._scores_then = -1
 
@@ -249,7 +249,7 @@ class _End:
     def _last_score_came(self) -> bool:
         scores, events = self._log.scores, self._log.events
         ended = bool(events) and events[-1].type == "EPISODE_ENDED"
-        return ended or (bool(scores) and scores[-1].elapsed_s >= self._last_due_s - 1e-3)
+        return ended or (bool(scores) and scores[-1].elapsed_s >= self._last_elapsed_s - 1e-3)
 
 
 def free_domain() -> int:

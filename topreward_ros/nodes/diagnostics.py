@@ -29,8 +29,8 @@ def hang_warning(worker: ScoringWorker) -> str:
 def ignored_warnings(topic: str, ignored: IgnoredImages) -> dict[str, str]:
     """What to say of the images of the primary camera that were not used, by the reason."""
     return {
-        reason: f"an image on {topic} is {reason} and was not used; it does not fit those around it. Look at "
-        f"the camera's driver; /diagnostics counts such images"
+        reason: f"an image on {topic} is {reason} and was not used. Look at the camera, its light and its "
+        f"driver; /diagnostics counts such images"
         for reason in ignored.counts()
     }
 
@@ -78,7 +78,7 @@ class Diagnostics:
         bad = sum(camera.bad for camera in rig.cameras)
         newly_bad, self._last_bad = bad - self._last_bad, bad
         ignored = monitor.ignored
-        implausible = ignored.out_of_line + ignored.other_shape
+        implausible = ignored.out_of_line + ignored.other_shape + ignored.not_pictures
         newly_ignored, self._last_ignored = implausible - self._last_ignored, implausible
         quietest = max(rig.cameras, key=lambda camera: camera.silent_seconds())
         loss = next(filter(None, (camera.loss_warning() for camera in rig.cameras)), "")
@@ -93,7 +93,7 @@ class Diagnostics:
             message = f"{newly_bad} images could not be used since the last report, see the log"
         elif newly_ignored:
             level = DiagnosticStatus.WARN
-            message = f"{newly_ignored} images were not used since the last report, by their stamps or shapes"
+            message = f"{newly_ignored} images were not used since the last report, see the counts below"
         elif problem := loss or primary.publishers_warning():
             level, message = DiagnosticStatus.WARN, problem
         newest_ns = monitor.newest_stamp_ns
@@ -107,6 +107,7 @@ class Diagnostics:
             "images out of order": str(ignored.out_of_order),
             "images with a stamp out of line": str(ignored.out_of_line),
             "images of another shape": str(ignored.other_shape),
+            "images of one colour or noise": str(ignored.not_pictures),
         }
         for camera in rig.cameras:
             values |= {

@@ -193,21 +193,23 @@ MONITOR_PARAMETERS = (
     ),
     Parameter(
         "success_hysteresis",
-        "The detector is armed only after the smoothed score was this far below the threshold [nat]",
+        "SUCCESS can fire only after scores, or readings of the first frame held still, were this far below "
+        "the threshold [nat]; once it can, only the threshold counts",
         0.0,
         100.0,
         live=True,
     ),
     Parameter(
         "success_dwell",
-        "Time from reaching the threshold until SUCCESS [s]; broken off below threshold - hysteresis",
+        "How long the smoothed score must stay at or above the threshold until SUCCESS [s]; a score below "
+        "it, a gap or a jump of the picture starts it anew",
         0.0,
         3600.0,
         live=True,
     ),
     Parameter(
         "success_min_scores",
-        "Scores at or above the threshold that SUCCESS needs during this time",
+        "Scores that SUCCESS needs during the dwell, and of those before it that were far enough below",
         1,
         1000,
         live=True,

@@ -36,6 +36,7 @@ from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Frame, FrameSchedule
 from topreward_ros.core.instruction import clean_instruction
 from topreward_ros.core.progress import PrefixScore, episode_minmax
+from topreward_ros.core.scene import SceneJudge
 from topreward_ros.core.stamps import StampJudge
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.paper_prefixes import PaperPrefixes
@@ -309,7 +310,7 @@ def _selection(name: str, video: Video, settings: MonitorSettings, choice: _Choi
     if not choice.prefixes:
         return _Selection()
     if choice.schedule is PrefixSchedule.MONITOR:
-        due = len(_due_times(video, settings.sample_rate))
+        due = len(_due_times(video, settings.sample_rate, None))
         return _Selection({round(end): () for end in np.linspace(due, 1, choice.prefixes)})
     with closing(iter(video)) as frames:
         stamps = [stamp_ns for stamp_ns, _ in frames]
@@ -345,6 +346,7 @@ def _episode(
         settings if selection.stamps_ns is None else replace(settings, sample_rate=_ALL_DUE),
         lambda: Path(name).stem,
         interval_ns,
+        judge_scene=selection.scored is None,
     )
     monitor.set_task(instruction)
     points: list[CurvePoint] = []
@@ -399,17 +401,20 @@ def _episode(
 
 
 def due_times(path: str | Path, sample_rate: float, rate: float = 0.0) -> list[float]:
-    """Times [s] of the frames of a video that are due at ``sample_rate`` [Hz]. Raises `VideoError`."""
-    return _due_times(open_video(path, rate), sample_rate)
+    """Times [s] of the frames of a video that are taken at ``sample_rate`` [Hz]. Raises `VideoError`."""
+    return _due_times(open_video(path, rate), sample_rate, SceneJudge())
 
 
-def _due_times(video: Video, sample_rate: float) -> list[float]:
+def _due_times(video: Video, sample_rate: float, scene: SceneJudge | None) -> list[float]:
+    """``scene``: which frames are not used because they show nothing; None: all are."""
     judge = StampJudge(round(NS_PER_S / video.info.rate))
     schedule = FrameSchedule(sample_rate)
     times = []
 
     def take_if_due(stamp_ns: int, read: Callable[[], np.ndarray]) -> None:
-        if schedule.observe(stamp_ns) and _image(read) is not None:
+        if not schedule.observe(stamp_ns) or (image := _image(read)) is None:
+            return
+        if scene is None or scene.judge(stamp_ns, image).used:
             schedule.take()
             times.append(stamp_ns / NS_PER_S)
 
