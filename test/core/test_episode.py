@@ -32,6 +32,7 @@ from .scenes import flat, noise, scene
 
 PIXEL = np.zeros((1, 1, 3), np.uint8)
 SETTINGS = MonitorSettings(
+    camera_fixed=True,
     sample_rate=2.0,
     max_frames=16,
     window=Window.EPISODE,

@@ -159,3 +159,11 @@ def test_small_pictures_are_not_judged() -> None:
 
 def test_a_slow_camera_comes_to_an_end_of_its_patience_too() -> None:
     assert kinds([flat(0)] * 4, period_s=10.0) == "r..."
+
+
+def test_frames_of_a_camera_that_moves_are_not_compared() -> None:
+    moving = [scene(seed=k) for k in range(1, 7)]
+    assert kinds([scene()] * 8 + moving) == "." * 8 + "u" * 6  # what it says of them else
+    sights = judged([noise(), *moving, flat(0), *moving], judge=SceneJudge(fixed=False))
+    assert [sight.used for sight in sights] == [False, *[True] * 6, False, *[True] * 6]
+    assert all(sight.sure and not sight.anew for sight in sights if sight.used)

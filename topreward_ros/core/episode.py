@@ -70,6 +70,9 @@ class State(IntEnum):
 class MonitorSettings:
     """Everything that turns stamps, frames and scores into progress, rewards and events."""
 
+    camera_fixed: (
+        bool  #: the camera does not move, so that a picture that changes as a whole is another scene
+    )
     sample_rate: float  #: [Hz]
     max_frames: int  #: frame budget of a prefix, even and >= 4
     window: Window  #: which frames go when the budget is full
@@ -84,6 +87,7 @@ class MonitorSettings:
     def from_parameters(cls, parameters: Mapping[str, Any]) -> MonitorSettings:
         """Take the settings from parameters named as in config/monitor.yaml, ignoring the others."""
         return cls(
+            camera_fixed=parameters["camera_fixed"],
             sample_rate=parameters["sample_rate"],
             max_frames=parameters["max_frames"],
             window=Window(parameters["window"]),
@@ -207,7 +211,7 @@ class _Episode:
         self.first_frame: Frame | None = None
         self.last_frame: Frame | None = None
         self.view = ViewJudge()
-        self.scene = SceneJudge()
+        self.scene = SceneJudge(fixed=settings.camera_fixed)
         self.newest: deque[Frame] = deque(maxlen=AGREEING)
         self.unsure: dict[int, str] = {}  # why, by stamp of frames that have no score yet
         self.note = ""  # what was seen, for the next report

@@ -60,7 +60,10 @@ class SceneJudge:
     [False, False, False, False, False, False, True, True]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, fixed: bool = True) -> None:
+        """``fixed``: the camera stands still; one that moves shows another picture with every frame, so that
+        frames are not compared."""
+        self._fixed = fixed
         self._refused_since_ns: int | None = None
         self._poor_start = ""  # what was wrong with the first frame, as long as no better one came
         self._start_ns = 0
@@ -85,7 +88,7 @@ class SceneJudge:
             return self._go_on_after_poor_start(stamp_ns, picture)
         if picture.fault:
             return self._refuse(stamp_ns, picture)
-        return self._compare(stamp_ns, picture)
+        return self._compare(stamp_ns, picture) if self._fixed else _ORDINARY
 
     def why_not_used(self, image: np.ndarray) -> str:
         """Why a frame with this image would not be used, which is not judged now; empty: it would."""

@@ -120,6 +120,12 @@ MONITOR_PARAMETERS = (
         3600.0,
         live=True,
     ),
+    Parameter(
+        "camera_fixed",
+        "The camera stands still: where the picture changes as a whole and stays so, watching begins anew. "
+        "false for one that moves with the robot (wrist): no cut is noticed then",
+        live=True,
+    ),
     Parameter("model", "'embedded', a Hugging Face hub id, or the folder of a checkpoint"),
     Parameter("device", "Torch device of the scorer: auto, cpu, cuda, cuda:1 ..."),
     Parameter(
