@@ -313,6 +313,7 @@ def test_the_full_lifecycle_twice(robot) -> None:
         sequences += [event.sequence for event in robot.events]
         inactive = robot.call(GetProgress, "monitor/get_progress").progress
         assert inactive.state == TaskProgress.UNKNOWN
+        robot.until(lambda: robot.states[-1].state == TaskProgress.UNKNOWN, "task_state says the same")
         show(robot, 2, expect_score=False)
         assert change_state(robot, Transition.TRANSITION_ACTIVATE)
         robot.forget()

@@ -2,7 +2,7 @@
 
 Wiring only: states of the lifecycle, parameters, and the process. What the node does while it is configured
 is in nodes/session.py. Two threads: the executor's, which owns everything here, and the scorer's. A third
-loads the model, and ends when it is loaded.
+loads the model, and ends when it is loaded; a fourth waits for signals.
 
     configure   loads the model, then opens a session: publishers, services and subscriptions
     activate    watches the instruction that is known by then
@@ -13,27 +13,30 @@ loads the model, and ends when it is loaded.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import traceback
 from datetime import datetime
 from functools import partial
 from secrets import token_hex
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 
 from topreward_ros.core.episode import MonitorSettings, TaskMonitor
 from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes import parameters
+from topreward_ros.nodes.end_signals import EndSignals
 from topreward_ros.nodes.image_topics import RCLError, places
+from topreward_ros.nodes.lifecycle import PatientLifecycleNode
 from topreward_ros.nodes.log import PrintableLog
 from topreward_ros.nodes.raw_conversion import converter
 from topreward_ros.nodes.say_once import SayOnce
@@ -44,7 +47,11 @@ from topreward_ros.scoring.registry import load_scorer
 _CLOCK_PERIOD_S = 0.2  # how often the session looks at the clock, for images that stopped
 
 
-class MonitorNode(PrintableLog, LifecycleNode):
+class Interrupted(Exception):
+    """The loading of a model was broken off."""
+
+
+class MonitorNode(PrintableLog, PatientLifecycleNode):
     """Watches cameras for one instruction at a time. Interfaces: see the README."""
 
     def __init__(self) -> None:
@@ -65,35 +72,53 @@ class MonitorNode(PrintableLog, LifecycleNode):
         self._monitor = TaskMonitor(MonitorSettings.from_parameters(self.values), self._new_episode_id)
         self._say_once = SayOnce(self.get_logger())
         self._session: Session | None = None  # while configured
-        # Always there, because it also wakes an executor that rclpy forgot to wake: its signal handler
-        # triggers the wait before it shuts the context down, and then nothing else may ever come.
+        self._loading: Future | None = None  # while the model is loaded: becomes its scorer
+        self._scorer: PrefixScorer | None = None  # loaded, until a session has it
         create_steady_timer(self, _CLOCK_PERIOD_S, self._look_at_clock)
 
     # ---- lifecycle ------------------------------------------------------------------------------
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the model and, when that worked, open a session with every interface."""
-        self.close()  # a session that an error in a later transition left behind
+    async def start(self) -> bool:
+        """Configure and activate; False when that failed. A shutdown that came meanwhile is no failure."""
+        started = await self.change_state("configure") and await self.change_state("activate")
+        return started or self.state_label == "finalized"
+
+    async def end(self, why: str) -> None:
+        """End what is under way, a model's loading included, and tell everybody ``why``."""
+        await self.end_configuring()
+        self.close(why)
+
+    async def prepare(self) -> None:
+        """Check what can be checked at once, and load the model. Raises what `on_configure` has to report."""
+        self.close("configured anew")  # a session that an error in a later transition left behind
         self._warn_of_unknown_parameters()
-        try:
-            self._say_converter()
-            for topic in self.values["image_topics"]:  # before minutes are spent on loading
-                places(self, topic, self.values["image_transport"])
-            self._session = Session(self, self.values, self._monitor, self._load_scorer())
-        except ScorerError as error:
-            if self.context.ok():  # else a signal interrupted the loading, which is no error
-                self.get_logger().error(f"cannot configure: {error}")
-        except (InvalidTopicNameException, ValueError) as error:
-            self.get_logger().error(f"cannot configure: {error}; check image_topics and remappings")
-        except Exception:
-            # The lifecycle machinery would swallow it without a word.
-            self.get_logger().error("cannot configure:")
-            for line in traceback.format_exc().splitlines():
-                self.get_logger().error(line)
-        else:
-            self._warn_of_unknown_parameters()
-            return super().on_configure(state)
-        return TransitionCallbackReturn.FAILURE
+        self._say_converter()
+        for topic in self.values["image_topics"]:  # before minutes are spent on loading
+            places(self, topic, self.values["image_transport"])
+        self._scorer = await self._load_scorer()
+
+    def break_off(self) -> None:
+        """Wait no longer for the model."""
+        if self._loading is not None and not self._loading.done():
+            self._loading.set_exception(Interrupted())
+
+    def cannot_prepare(self, error: Exception) -> str:
+        """What to say of an error of `prepare` or `on_configure`; empty where nothing has to be said."""
+        if isinstance(error, Interrupted):
+            return ""
+        if isinstance(error, ScorerError):
+            return str(error)
+        if isinstance(error, (InvalidTopicNameException, ValueError)):
+            return f"{error}; check image_topics and remappings"
+        return super().cannot_prepare(error)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Open a session with every interface, now that the model is loaded."""
+        assert self._scorer is not None, "`prepare` has loaded it"
+        scorer, self._scorer = self._scorer, None
+        self._session = Session(self, self.values, self._monitor, scorer)
+        self._warn_of_unknown_parameters()
+        return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start watching the instruction at hand."""
@@ -111,16 +136,19 @@ class MonitorNode(PrintableLog, LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Close every interface and let the model go."""
         result = super().on_cleanup(state)
-        self.close()
+        self.close("cleaned up")
         return result
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Deactivate and clean up from any state."""
-        if self._session is not None:
-            self._session.deactivate("shut down")
         result = super().on_shutdown(state)
-        self.close()
+        self.close("shut down")
         return result
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Clean up, as the node is unconfigured from now on."""
+        self.close("an error in a transition")
+        return super().on_error(state)
 
     def destroy_node(self) -> None:
         """Leave ROS 2. Nothing of the node stays, least of all its shared memory of 64 MB (Fast DDS)."""
@@ -128,10 +156,13 @@ class MonitorNode(PrintableLog, LifecycleNode):
         # rclpy forgets this one, and it keeps the node alive until the interpreter takes everything apart.
         self.__dict__.pop("_state_machine", None)
 
-    def close(self) -> None:
-        """Undo `on_configure`. May be called at any time; returns within 2 s."""
+    def close(self, why: str) -> None:
+        """Undo `on_configure`: end the episode, which is told with the reason, and close every interface.
+
+        May be called at any time; returns within 2 s.
+        """
         if self._session is not None:
-            self._session.close()
+            self._session.close(why)
         self._session = None
 
     def _say_converter(self) -> None:
@@ -141,30 +172,35 @@ class MonitorNode(PrintableLog, LifecycleNode):
             self.get_logger().warning(chosen.problem, once=True)
         self.get_logger().info(f"images are converted by {chosen.name}", once=True)
 
-    def _load_scorer(self) -> PrefixScorer:
-        """Load in a thread, so that a signal ends the process at once even while gigabytes are read."""
-        outcome: dict[str, Any] = {}
+    async def _load_scorer(self) -> PrefixScorer:
+        """Load in a thread, so that everything else goes on even while gigabytes are read."""
+        executor = self.executor
+        assert executor is not None, "transitions are made while the executor runs"
+        self._loading = loading = Future(executor=executor)
+
+        def take(scorer: PrefixScorer | None, error: Exception | None) -> None:
+            if loading.done():  # nobody waits any more
+                if scorer is not None:
+                    scorer.close()
+            elif error is not None:
+                loading.set_exception(error)
+            else:
+                loading.set_result(scorer)
+            executor.wake()  # for the one who waits
 
         def load() -> None:
+            scorer, failed = None, None
             try:
-                outcome["scorer"] = load_scorer(
-                    self.values["model"], ScorerSettings.from_parameters(self.values)
-                )
+                scorer = load_scorer(self.values["model"], ScorerSettings.from_parameters(self.values))
+            except ScorerError as error:
+                failed = error
             except BaseException as error:
-                outcome["error"] = error
+                failed = ScorerError(f"model '{self.values['model']}': {type(error).__name__}: {error}")
+            executor.create_task(take, scorer, failed)
 
         self.get_logger().info(f"loading model '{self.values['model']}' ...")
-        thread = threading.Thread(target=load, name="loading", daemon=True)
-        thread.start()
-        while thread.is_alive():
-            thread.join(0.05)
-            if not self.context.ok():
-                raise ScorerError("interrupted while the model was loading")
-        if isinstance(error := outcome.get("error"), BaseException):
-            if isinstance(error, ScorerError):
-                raise error
-            raise ScorerError(f"model '{self.values['model']}': {type(error).__name__}: {error}") from error
-        scorer: PrefixScorer = outcome["scorer"]
+        threading.Thread(target=load, name="loading", daemon=True).start()
+        scorer: PrefixScorer = await loading
         return scorer
 
     def _look_at_clock(self) -> None:
@@ -216,19 +252,12 @@ def main(args: list[str] | None = None) -> NoReturn:
 
 
 def _run_until_signal(args: list[str] | None) -> int:
-    # rclpy's handlers shut the context down, which ends everything below. Python's own, which they call
-    # too, only take note: `ros2 launch` and a terminal each send SIGINT, and neither may interrupt the
-    # clean-up. One that comes before rclpy's are in place is found in the list.
     make_libraries_printable()
-    signals: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _: signals.append(received))
+    signals = EndSignals()
     try:
-        rclpy.init(args=args)
-        return 0 if signals else _run()
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        return _run(signals)
     except Exception as error:
-        if signals:
-            return 0  # the signal shut ROS down in the middle of something, which then failed
         if isinstance(error, (parameters.ParameterError, RCLError)):
             print(f"monitor: {printable(str(error))}", file=sys.stderr)
             return 1
@@ -239,28 +268,27 @@ def _run_until_signal(args: list[str] | None) -> int:
         rclpy.try_shutdown()
 
 
-def _run() -> int:
+def _run(signals: EndSignals) -> int:
     node = MonitorNode()
-    status = 0
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    signals.call(executor.wake)
+    why = "the process failed"
     try:
-        if node.values["autostart"] and not _start(node):
-            status = 1 if rclpy.ok() else 0
-        else:
-            executor.spin()
+        started = executor.create_task(node.start) if node.values["autostart"] else None
+        while not signals:
+            executor.spin_once()
+            if started is not None and started.done() and not started.result():
+                return 1
+        why = f"the monitor was ended by {signals.name}"
+        executor.spin_until_future_complete(executor.create_task(node.end, why), timeout_sec=1.0)
     except ExternalShutdownException:
         pass
     finally:
-        node.close()
+        node.close(why)
         executor.shutdown(timeout_sec=0.5)
         node.destroy_node()
-    return status
-
-
-def _start(node: MonitorNode) -> bool:
-    success = TransitionCallbackReturn.SUCCESS
-    return bool(node.trigger_configure() == success and node.trigger_activate() == success)
+    return 0
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Float32, String
@@ -45,6 +46,7 @@ from topreward_ros.srv import GetProgress, SetTask
 
 _KILLED_STAYS_S = 25.0  # in the graph; Fast DDS forgets after 20 s
 _STOPPED_S = 1.0  # without a look at the clock: the process was stopped
+_LONGEST_WAIT_FOR_SUBSCRIBERS_S = 0.5
 
 
 class Session:
@@ -66,6 +68,7 @@ class Session:
         self._parameters = parameters
         self._monitor = monitor
         self._opened = ExitStack()  # undoes what was created here, last thing first
+        self._publishers: list[Any] = []
         self._newest_result = NewestResult()  # for the diagnostics
         self._say_once = SayOnce(node.get_logger())
         self._latched: tuple[State, str, str] | None = None  # state, episode and task on task_state
@@ -80,7 +83,7 @@ class Session:
             self._open_cameras()
             self._open_reports()
         except BaseException:
-            self.close()
+            self.close("not opened")
             raise
         self._tell_model(scorer.info)
 
@@ -99,12 +102,28 @@ class Session:
         """End the episode, if there is one, and ignore images from now on; the instruction is kept."""
         if self.active:
             self._publish(self._monitor.set_task("", why=why))
-        self.active = False
+            self.active = False
+            self._publish_progress(self._report())
 
-    def close(self) -> None:
-        """Undo what the session created. May be called twice; returns within 2 s."""
-        self.active = False
+    def close(self, why: str) -> None:
+        """Deactivate, and undo what the session created once all that it said has arrived.
+
+        May be called twice; returns within 2 s.
+        """
+        self.deactivate(why)
+        self._worker.ask_to_stop()  # it ends while messages are on their way
+        self._wait_until_heard()
         self._opened.close()
+
+    def _wait_until_heard(self) -> None:
+        """Give what was published time to arrive: with its publisher, a message on its way is lost.
+
+        Fast DDS may ask its readers for an answer as late as after 3 s, so that not all can be waited for;
+        but a reader that misses a message asks for it at once. rclpy's own waiting holds up all threads.
+        """
+        end = time.monotonic() + _LONGEST_WAIT_FOR_SUBSCRIBERS_S
+        while time.monotonic() < end and not all(p.wait_for_all_acked(Duration()) for p in self._publishers):
+            time.sleep(0.01)
 
     def look_at_clock(self) -> None:
         """Notice that images stopped, that a camera needs attention, or that the scorer hangs.
@@ -179,6 +198,7 @@ class Session:
         def publisher(kind: type, topic: str, profile: QoSProfile, **options: Any) -> Any:
             made = self._node.create_lifecycle_publisher(kind, topic, profile, **options)
             self._opened.callback(self._node.destroy_lifecycle_publisher, made)
+            self._publishers.append(made)
             return made
 
         stream = partial(publisher, qos_overriding_options=qos.overrides())
@@ -379,10 +399,7 @@ class Session:
     def _on_get_progress(
         self, _: GetProgress.Request, response: GetProgress.Response
     ) -> GetProgress.Response:
-        report = self._monitor.report
-        if not self.active:
-            report = replace(report, state=State.UNKNOWN)
-        response.progress = self._progress_message(report)
+        response.progress = self._progress_message(self._report())
         return response
 
     def _namesake_warning(self) -> str:
@@ -405,6 +422,11 @@ class Session:
             else f"another node publishes on {topic}, too: listeners cannot tell whose events they hear"
         )
         return f"{what}. Give one of them a namespace (namespace:=arm), or stop it"
+
+    def _report(self) -> ProgressReport:
+        """The newest report; what is not watched has no state."""
+        report = self._monitor.report
+        return report if self.active else replace(report, state=State.UNKNOWN)
 
     def _how_to_set_a_task(self) -> str:
         return (

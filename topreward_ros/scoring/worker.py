@@ -60,6 +60,7 @@ class ScoringWorker:
         self._not_before_s = 0.0  # monotonic: end of that pause
         self._done: deque[tuple[int, ScoreResult]] = deque()
         self._stopping = False
+        self._stop_by_s = 0.0  # monotonic: until when a stop waits
         # A daemon, so that a scorer that hangs cannot keep the process alive.
         self._thread = threading.Thread(target=self._run, name="scoring", daemon=True)
         self._thread.start()
@@ -91,14 +92,20 @@ class ScoringWorker:
         begun = self._begun
         return 0.0 if begun is None else time.monotonic() - begun
 
-    def stop(self) -> bool:
-        """End the thread and close the scorer. Returns in under 2 s whatever the scorer does; False
-        when the scorer still hangs, and its thread had to be left behind."""
+    def ask_to_stop(self) -> None:
+        """Let the thread end and close the scorer, after the request that is being scored."""
         with self._wake:
+            if not self._stopping:
+                self._stop_by_s = time.monotonic() + _STOP_TIMEOUT_S
             self._stopping = True
             self._pending = None
             self._wake.notify()
-        self._thread.join(_STOP_TIMEOUT_S)
+
+    def stop(self) -> bool:
+        """End the thread and close the scorer. Returns in under 2 s, counted from `ask_to_stop`, whatever the
+        scorer does; False when the scorer still hangs, and its thread had to be left behind."""
+        self.ask_to_stop()
+        self._thread.join(max(0.0, self._stop_by_s - time.monotonic()))
         return not self._thread.is_alive()
 
     def _run(self) -> None:

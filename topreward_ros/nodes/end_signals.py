@@ -1,0 +1,64 @@
+"""SIGINT and SIGTERM as requests to end in order, and the limits of that: three seconds, or a second signal.
+
+rclpy's own handlers shut ROS 2 down at once, so that nothing can be published any more. These only take note,
+in a thread of their own: the main thread may be waiting for a message, or hang in native code.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from select import select
+
+_LONGEST_END_S = 2.8  # from the first signal to the end of the process
+# One Ctrl-C may come twice: `ros2 launch` passes on what the terminal has sent to all already.
+_SAME_REQUEST_S = 0.5
+
+
+class EndSignals:
+    """Takes note of signals. One per process; the main thread makes it."""
+
+    def __init__(self) -> None:
+        """Take note from now on."""
+        self.name = ""  #: of the first signal, such as SIGINT; empty before
+        self._wake: Callable[[], None] = lambda: None
+        self._reader, writer = os.pipe()
+        os.set_blocking(writer, False)  # as Python demands
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, name="signals", daemon=True).start()
+
+    def __bool__(self) -> bool:
+        """Whether the process was asked to end."""
+        return bool(self.name)
+
+    def call(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` once a signal has come, in the thread of the signals."""
+        self._wake = wake
+        if self:
+            wake()
+
+    def _watch(self) -> None:
+        self.name = self._next(None)
+        first = time.monotonic()
+        self._wake()
+        time.sleep(_SAME_REQUEST_S)
+        while self._next(0.0):  # however late this thread gets its turn, these came before
+            pass
+        self._next(max(0.0, first + _LONGEST_END_S - time.monotonic()))
+        sys.stderr.write(f"cut off {time.monotonic() - first:.1f} s after {self.name}\n")
+        sys.stderr.flush()
+        os._exit(0)
+
+    def _next(self, timeout_s: float | None) -> str:
+        """The next signal; empty when none comes in time."""
+        while select([self._reader], [], [], timeout_s)[0]:
+            number = os.read(self._reader, 1)[0]
+            if number in (signal.SIGINT, signal.SIGTERM):
+                return signal.Signals(number).name
+        return ""
