@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topreward_ros.core.instruction import InstructionError, clean_instruction
+from topreward_ros.core.instruction import LONGEST, InstructionError, clean_instruction
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,13 @@ def test_what_cannot_be_seen_does_not_count(typed, seen):
 def test_bytes_that_are_no_text_are_refused(typed, named):
     with pytest.raises(InstructionError, match=named):
         clean_instruction(typed, "--task")
+
+
+def test_a_text_that_is_too_long_is_refused_before_anything_else():
+    assert len(clean_instruction(" " + "x" * LONGEST + "\n")) == LONGEST
+    for text in ("x" * (LONGEST + 1), "caf\ufffd" * 10**6, "\u0958" * LONGEST):  # NFC takes two for the last
+        with pytest.raises(InstructionError, match=r"--task has [0-9,]+ characters: at most 2,000 are taken"):
+            clean_instruction(text, "--task")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters=["\ufffd"])))

@@ -15,7 +15,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterDescriptor, ParameterType, ParameterValue
-from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
@@ -131,6 +131,47 @@ def test_instruction_topic_starts_once_however_often_it_is_said(idle) -> None:
     assert [m.instruction for m in idle.scored()] == ["stack the cup", "stack the cup", "fold the towel"]
     idle.say("")
     idle.until(lambda: idle.states[-1].state == TaskProgress.IDLE, "empty means idle")
+
+
+def test_the_parameter_says_the_task_whoever_set_it(idle) -> None:
+    """So that `ros2 param load` of what `ros2 param dump` wrote ends no episode."""
+
+    def parameter() -> str:
+        return idle.call(GetParameters, "monitor/get_parameters", names=["task"]).values[0].string_value
+
+    idle.say("stack the  cup")
+    show(idle, 0)
+    assert parameter() == "stack the cup"
+    assert set_parameter(idle, "task", parameter())[0] and set_parameter(idle, "task", " stack the\ncup")[0]
+    show(idle, 1)
+    assert idle.event_types() == [TaskEvent.EPISODE_STARTED], "the same task from three sides"
+    idle.call(SetTask, "monitor/set_task", instruction="fold the towel", episode_id="take-9")
+    show(idle, 2)
+    assert parameter() == "fold the towel"
+    assert set_parameter(idle, "task", parameter())[0]
+    idle.say("fold the towel")
+    show(idle, 3)
+    assert [m.episode_id for m in idle.scored()[2:]] == ["take-9", "take-9"]
+    assert set_parameter(idle, "task", "stack the cup")[0]
+    show(idle, 4)
+    assert idle.scored()[-1].instruction == "stack the cup"
+
+
+def test_a_text_that_is_too_long_is_refused_whichever_way_it_comes(idle) -> None:
+    idle.say("stack the cup")
+    show(idle, 0)
+    text = "stack the cup " * 10_000
+    said = "139,999 characters: at most 2,000 are taken"
+    successful, reason = set_parameter(idle, "task", text)
+    assert not successful and said in reason and len(reason) < 500
+    response = idle.call(SetTask, "monitor/set_task", instruction=text)
+    assert not response.success and said in response.message
+    idle.say(text)
+    idle.until(
+        lambda: f"the text on task_instruction has {said}" in idle.said(idle.processes[0]), "it is said"
+    )
+    show(idle, 1)
+    assert idle.event_types() == [TaskEvent.EPISODE_STARTED] and len(idle.scored()) == 2
 
 
 def test_a_score_that_is_late_never_reaches_the_next_episode(idle) -> None:

@@ -13,7 +13,8 @@ Two instructions that look the same are the same to the model and to the monitor
 
 Everything else stays as it was typed, upper case and punctuation included: the model sees them, too. Bytes
 that were no UTF-8 are refused. From a command line they arrive as lone surrogates, which neither a tokenizer
-nor a file takes; from ROS 2 as the replacement character U+FFFD.
+nor a file takes; from ROS 2 as the replacement character U+FFFD. Text above `LONGEST` characters is refused,
+too, before anything is done with it: cut, it would be another task.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ _TAGS = range(0xE0020, 0xE0080)
 _VIRAMA = 9  # combining class of the sign that stacks consonants in scripts of India
 
 
+#: Characters of an instruction, more than anybody needs to tell a robot what to do.
+LONGEST = 2000
+
+
 class InstructionError(UserError):
     """A text cannot be an instruction."""
 
@@ -49,11 +54,13 @@ class InstructionError(UserError):
 def clean_instruction(text: str, what: str = "the instruction") -> str:
     """``text`` by the rule above; empty where nothing in it can be seen.
 
-    ``what``: how the user knows it, such as '--task'. Raises `InstructionError` for what was no UTF-8.
+    ``what``: how the user knows it, such as '--task'. Raises `InstructionError` for what was no UTF-8, and
+    for what is too long.
 
     >>> clean_instruction("\\ufeff open\\u00a0the\\n drawer\\u200b\\n")
     'open the drawer'
     """
+    text = _not_too_long(text.strip(), what)
     for i, character in enumerate(text):
         if "\ud800" <= character <= "\udfff" or character == "\ufffd":
             after = f" after '{printable(text[:i][-40:])}'" if i else " at its beginning"
@@ -63,7 +70,13 @@ def clean_instruction(text: str, what: str = "the instruction") -> str:
     cleaned = _cleaned(text)
     while cleaned != text:  # what is dropped or composed may be what a joiner stood beside
         text, cleaned = cleaned, _cleaned(cleaned)
-    return cleaned
+    return _not_too_long(cleaned, what)
+
+
+def _not_too_long(text: str, what: str) -> str:
+    if len(text) > LONGEST:
+        raise InstructionError(f"{what} has {len(text):,} characters: at most {LONGEST:,} are taken")
+    return text
 
 
 def _named(damaged: str) -> str:

@@ -219,6 +219,7 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         known = {parameter.name: parameter for parameter in parameters.MONITOR_PARAMETERS}
         for parameter in changed:
             if parameter.name in known and (problem := known[parameter.name].problem_with(parameter.value)):
+                self.get_logger().error(f"{problem}; the parameter stays as it is")
                 return SetParametersResult(successful=False, reason=problem)
         return SetParametersResult(successful=True)
 
@@ -230,8 +231,8 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         if self._session is None or not names:
             return
         if "task" in names:
-            self._session.set_instruction(self.values["task"], why="parameter task")
-        if self._session.active:
+            self._session.follow(self.values["task"], "the parameter task", why="parameter task")
+        if self._session.active and names != {"task"}:
             self._session.publish_info()
 
     def _new_episode_id(self) -> str:

@@ -48,7 +48,7 @@ class Parameter:
         if self.low is not None and self.high is not None and not self.low <= value <= self.high:
             return f"{self.name} = {value}: must lie between {self.low:g} and {self.high:g}"
         if self.check is not None and (problem := self.check(value)):
-            return f"{self.name} = {printable(str(value))}: {problem}"
+            return f"{self.name} = {printable(str(value), 200)}: {problem}"
         return ""
 
     def descriptor(self, default: Any) -> ParameterDescriptor:
@@ -92,7 +92,7 @@ _TRANSPORTS = ("raw", "compressed")
 MONITOR_PARAMETERS = (
     Parameter(
         "task",
-        "Instruction in natural language; empty: idle until one comes by topic or service",
+        "Instruction in natural language, also where topic or service set it; empty: idle until one comes",
         live=True,
         check=_readable,
     ),

@@ -17,6 +17,7 @@ from typing import Any
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Float32, String
 from std_srvs.srv import SetBool, Trigger
@@ -60,9 +61,9 @@ class Session:
         ``parameters``: the node's, by name; the node keeps their values up to date.
         """
         self.active = False
-        #: The task to watch while active, whoever set it last: parameter, topic or service. The session owns
-        #: it because both live equally long: a session begins with the parameter, and what was set since
-        #: stays through deactivate and activate. The task monitor only knows the one that it reports.
+        #: The task to watch while active, whoever set it last: parameter, topic or service. The parameter
+        #: says the same, so that a dump of the parameters that is loaded again changes nothing, and the task
+        #: stays through every transition. The task monitor only knows the one that it reports.
         self.instruction: str = clean_instruction(parameters["task"])
         self._node = node
         self._parameters = parameters
@@ -71,6 +72,7 @@ class Session:
         self._publishers: list[Any] = []
         self._newest_result = NewestResult()  # for the diagnostics
         self._say_once = SayOnce(node.get_logger())
+        self._refused = ""  # why the last text on task_instruction could not be taken, as the log said it
         self._latched: tuple[State, str, str] | None = None  # state, episode and task on task_state
         self._last_progress_time = 0.0
         self._alone_ns = time.monotonic_ns()  # when no other monitor of this name was last known
@@ -175,6 +177,20 @@ class Session:
         if self.active:
             self._watch_for(instruction, episode_id, why)
         self.instruction = instruction
+        if clean_instruction(self._parameters["task"]) != instruction:
+            self._node.set_parameters([Parameter("task", value=instruction)])
+
+    def follow(self, text: str, what: str, why: str) -> None:
+        """Take the instruction of a source that may repeat itself: only another text is another task.
+
+        ``what``: how the user knows the text.
+
+        `ros2 topic pub` repeats it every second, a latched publisher is heard by both subscriptions, and
+        `ros2 param load` sets what is set already. `~/reset` starts the same one again, and so does
+        `~/set_task`, which is called once. Raises `InstructionError`.
+        """
+        if (instruction := clean_instruction(text, what)) != self.instruction:
+            self._take_instruction(instruction, why=why)
 
     def image_topics(self) -> list[str]:
         """The topics that are subscribed to, or will be where images are published there instead."""
@@ -354,15 +370,14 @@ class Session:
     # ---- instruction and services ---------------------------------------------------------------
 
     def _on_instruction(self, message: String) -> None:
-        # Publishers repeat themselves (`ros2 topic pub` every second, a latched one on both
-        # subscriptions): only another text is another task. `~/reset` starts the same one again.
         try:
-            instruction = clean_instruction(message.data, "the text on task_instruction")
+            self.follow(message.data, "the text on task_instruction", why="new instruction")
         except InstructionError as error:
-            self._node.get_logger().error(f"{error}; the task stays as it is", throttle_duration_sec=30.0)
-            return
-        if instruction != self.instruction:
-            self._take_instruction(instruction, why="new instruction")
+            if str(error) != self._refused:  # publishers repeat themselves
+                self._refused = str(error)
+                self._node.get_logger().error(f"{error}; the task stays as it is")
+        else:
+            self._refused = ""
 
     def _watch_for(self, instruction: str, episode_id: str = "", why: str = "") -> None:
         warning = unknown_instruction_warning(instruction, self._worker.scorer.info, "model:=")
@@ -375,6 +390,7 @@ class Session:
             try:
                 self.set_instruction(request.instruction, request.episode_id, why="~/set_task")
             except UserError as error:
+                self._node.get_logger().error(f"~/set_task: {error}; the task stays as it is")
                 response.success, response.message = False, printable(str(error))
                 return response
             response.episode_id = self._monitor.report.episode_id
