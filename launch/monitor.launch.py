@@ -18,30 +18,41 @@ from topreward_ros.defaults import large_image_environment
 
 NOT_GIVEN = ""
 
-# Name, description, and the values that may be given; none listed: any.
-ARGUMENTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+TRANSPORTS = {name: name for name in ("raw", "compressed")}
+TRUTHS = {
+    **dict.fromkeys(("true", "1", "yes", "on"), "true"),
+    **dict.fromkeys(("false", "0", "no", "off"), "false"),
+}
+LOG_LEVELS = {
+    **{name: name for name in ("debug", "info", "warn", "error", "fatal")},
+    "warning": "warn",  # as Python calls them
+    "critical": "fatal",
+}
+
+# Name, description, and the words that may be given, in any case, with what they mean; none listed: any text.
+ARGUMENTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     (
         "image_topic",
         "topic of the camera, raw or compressed; for several cameras set image_topics in params_file",
-        (),
+        {},
     ),
     (
         "image_transport",
         "which images are read where the camera has both: sensor_msgs/Image or CompressedImage",
-        ("raw", "compressed"),
+        TRANSPORTS,
     ),
-    ("task", "the task to watch, in natural language; the monitor idles until it has one", ()),
-    ("model", "'embedded', a Hugging Face hub id, or the folder of a checkpoint", ()),
-    ("device", "torch device of the model: auto, cpu, cuda, cuda:1 ...", ()),
-    ("namespace", "ROS namespace of the monitor and of its relative topics", ()),
+    ("task", "the task to watch, in natural language; the monitor idles until it has one", {}),
+    ("model", "'embedded', a Hugging Face hub id, or the folder of a checkpoint", {}),
+    ("device", "torch device of the model: auto, cpu, cuda, cuda:1 ...", {}),
+    ("namespace", "ROS namespace of the monitor and of its relative topics", {}),
     (
         "params_file",
         "YAML file with parameters; the rest is as in config/monitor.yaml",
-        (),
+        {},
     ),
-    ("use_sim_time", "take the time from /clock", ("true", "false")),
-    ("autostart", "false waits for a lifecycle manager to configure and activate", ("true", "false")),
-    ("log_level", "least severity that is logged", ("debug", "info", "warn", "error", "fatal")),
+    ("use_sim_time", "take the time from /clock: true or false", TRUTHS),
+    ("autostart", "false waits for a lifecycle manager to configure and activate", TRUTHS),
+    ("log_level", "least severity that is logged: debug, info, warn, error or fatal", LOG_LEVELS),
 )
 
 
@@ -50,19 +61,23 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription([*map(_declare, ARGUMENTS), OpaqueFunction(function=_monitor)])
 
 
-def _declare(argument: tuple[str, str, tuple[str, ...]]) -> DeclareLaunchArgument:
-    name, description, choices = argument
-    return DeclareLaunchArgument(
-        name,
-        default_value=NOT_GIVEN,
-        description=description,
-        choices=[*choices, NOT_GIVEN] if choices else None,
-    )
+def _declare(argument: tuple[str, str, dict[str, str]]) -> DeclareLaunchArgument:
+    name, description, _ = argument
+    return DeclareLaunchArgument(name, default_value=NOT_GIVEN, description=description)
+
+
+def _meant(name: str, value: str, words: dict[str, str]) -> str:
+    """What ``value`` of an argument means, however it is written."""
+    if not words:
+        return value
+    if (meant := words.get(value.strip().lower())) is None:
+        raise ValueError(f"{name}:={value} is none of {', '.join(words)}")
+    return meant
 
 
 def _monitor(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    given = {name: context.launch_configurations[name] for name, *_ in ARGUMENTS}
-    given = {name: value for name, value in given.items() if value != NOT_GIVEN}
+    values = {name: (context.launch_configurations[name], words) for name, _, words in ARGUMENTS}
+    given = {name: _meant(name, *value) for name, value in values.items() if value[0] != NOT_GIVEN}
     log_level = ["--ros-args", "--log-level", given["log_level"]] if "log_level" in given else []
     return [
         Node(

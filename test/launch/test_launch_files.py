@@ -186,9 +186,26 @@ def test_arguments_win_over_the_parameter_file_and_the_file_over_the_defaults(
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ("use_sim_time:=True", "autostart:=False", "log_level:=WARN"),
+        ("use_sim_time:=1", "autostart:=off", "log_level:=Warning", "image_transport:=RAW"),
+    ],
+)
+def test_truths_and_levels_may_be_written_as_in_python(
+    arguments: tuple[str, ...], launched: Callable[..., Launched]
+) -> None:
+    monitor = launched("monitor.launch.py", *arguments)
+    expected = {"use_sim_time": True, "autostart": False, "image_transport": "raw"}
+    assert monitor.parameters("monitor", *expected) == expected
+
+
+@pytest.mark.parametrize(
     ("file", "argument", "words"),
     [
-        ("monitor.launch.py", "image_transport:=jpeg", "['raw', 'compressed', '']"),
+        ("monitor.launch.py", "image_transport:=jpeg", "image_transport:=jpeg is none of raw, compressed"),
+        ("monitor.launch.py", "autostart:=maybe", "autostart:=maybe is none of true, 1, yes, on, false"),
+        ("monitor.launch.py", "log_level:=loud", "log_level:=loud is none of debug, info"),
         ("monitor.launch.py", "params_file:=nowhere.yaml", "params_file:=nowhere.yaml is no file"),
         ("demo.launch.py", "video:=film.mp4", "video:=film.mp4 without task"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 pytest.importorskip("rclpy")
@@ -110,6 +112,19 @@ def test_durations_of_either_sign_are_kept(duration_ns: int) -> None:
     assert conversions.nanoseconds(conversions.duration_message(duration_ns)) == duration_ns
 
 
-def test_a_duration_that_does_not_fit_is_cut() -> None:
-    assert conversions.duration_message(10**30).sec == 2**31 - 1
-    assert conversions.duration_message(-(10**30)).sec == -(2**31)
+@pytest.mark.parametrize("convert", [conversions.duration_message, conversions.time_message])
+def test_what_does_not_fit_becomes_the_last_that_does_and_never_wraps(convert) -> None:
+    last = 2**31 * NS_PER_S - 1
+    for value in (last, last + 1, 2**31 * NS_PER_S + 5, 10**30):
+        assert conversions.nanoseconds(convert(value)) == last
+    for value in (-(2**31) * NS_PER_S, -(2**31) * NS_PER_S - 1, -(10**30)):
+        assert conversions.nanoseconds(convert(value)) == -(2**31) * NS_PER_S
+
+
+@pytest.mark.parametrize("now_ns", [0, STAMP.ns - 2 * NS_PER_S, STAMP.ns - 86_400 * NS_PER_S])
+def test_a_latency_that_cannot_be_told_is_minus_one_second_and_nan(now_ns: int) -> None:
+    message = conversions.progress_message(REPORT, INFO, now_ns)
+    assert (message.latency.sec, message.latency.nanosec) == (-1, 0)
+    assert math.isnan(conversions.sample(message).latency_s)
+    slightly = conversions.progress_message(REPORT, INFO, STAMP.ns - 1000)
+    assert conversions.sample(slightly).latency_s == -1e-6, "clocks of two computers"

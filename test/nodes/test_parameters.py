@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from topreward_ros.nodes.parameters import MONITOR_PARAMETERS, Parameter, mend_of_type
+from topreward_ros.nodes.parameters import MONITOR_PARAMETERS, Parameter, for_others, mend_of_type
 
 pytest.importorskip("docs", reason="docs/ is not installed with the package")
 
 from docs.parameter_comments import CONFIG, FILES, with_comments
+
+
+@pytest.fixture
+def ros_reads() -> Callable[[Path, str], bool]:
+    """Whether ROS 2 gives a node something of a parameter file."""
+    rclpy = pytest.importorskip("rclpy")
+    from rclpy.context import Context
+    from rclpy.node import Node
+
+    def reads(file: Path, name: str) -> bool:
+        context = Context()
+        rclpy.init(args=["--ros-args", "--params-file", str(file)], context=context)
+        try:
+            namespace, _, node_name = name.rpartition("/")
+            node = Node(
+                node_name,
+                namespace=namespace,
+                context=context,
+                start_parameter_services=False,
+                automatically_declare_parameters_from_overrides=True,
+            )
+            return node.has_parameter("a")
+        finally:
+            rclpy.shutdown(context=context)
+
+    return reads
+
 
 OF_NAME = {parameter.name: parameter for parameter in MONITOR_PARAMETERS}
 
@@ -52,6 +81,46 @@ def test_comments_are_written_anew_and_nothing_else() -> None:
     assert "# A heading\n" in commented and "    # What to watch\n" in commented
     assert '    topics: ["image", "wrist"]          # One per camera\n' in commented
     assert commented.count("said ") == 10 and max(map(len, commented.splitlines())) <= 118
+
+
+@pytest.mark.parametrize(
+    ("node", "sections", "meant"),
+    [
+        ("/monitor", "/**: {P: {a: 1}}", ""),
+        ("/monitor", "/*: {P: {a: 1}}", ""),
+        ("/monitor", "monitor: {P: {a: 1}}", ""),
+        ("/monitor", "{/camera: {P: {a: 1}}, /monitor: {P: {a: 1}}}", ""),
+        ("/robot/monitor", "/robot/monitor: {P: {a: 1}}", ""),
+        ("/robot/monitor", "robot: {monitor: {P: {a: 1}}}", ""),
+        ("/robot/monitor", "/**/monitor: {P: {a: 1}}", ""),
+        ("/robot/monitor", "/robot/*: {P: {a: 1}}", ""),
+        ("/robot/monitor", "monitor: {P: {a: 1}}", "/monitor"),
+        ("/robot/monitor", "/*: {P: {a: 1}}", "/*"),
+        ("/monitor", "robot: {monitor: {P: {a: 1}}}", "/robot/monitor"),
+        ("/monitor", "moniter: {P: {a: 1}}", "/moniter"),
+        (
+            "/monitor",
+            "{/camera: {P: {a: 1}}, /video_player: {P: {a: 1}}, /moniter: {P: {}}}",
+            "/moniter and 2 more",
+        ),
+    ],
+)
+def test_a_file_that_has_nothing_for_the_node_is_named(node, sections, meant, tmp_path, ros_reads) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(sections.replace("P:", "ros__parameters:"))
+    said = for_others(["monitor", "--ros-args", "--params-file", str(file), "-p", "x:=1"], node)
+    if meant:
+        (warning,) = said
+        assert f"{file} has no parameters for {node}: it has some for {meant}; name the section" in warning
+    else:
+        assert said == []
+    assert ros_reads(file, node) == (not meant), "what ROS 2 itself takes from the file"
+
+
+def test_a_file_that_cannot_be_read_is_left_to_ros(tmp_path) -> None:
+    (tmp_path / "bad.yaml").write_text("a: [")
+    arguments = ["--params-file", str(tmp_path / "bad.yaml"), "--params-file", "/nowhere", "--params-file"]
+    assert for_others(arguments, "/monitor") == []
 
 
 @pytest.mark.parametrize(

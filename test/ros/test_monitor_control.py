@@ -16,6 +16,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterDescriptor, ParameterType, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
@@ -277,6 +278,32 @@ def test_the_heartbeat_repeats_the_score_with_growing_latency(idle) -> None:
     assert len(idle.rewards) == 1  # a heartbeat is not a reward
 
 
+def test_a_clock_that_is_absent_or_stands_gives_no_latency_and_stamps_of_1970_are_named(robot) -> None:
+    process = robot.start("monitor", task="stack the cup", use_sim_time=True, heartbeat_rate=5.0)
+    robot.until(lambda: bool(robot.infos), "it is active")
+    robot.until(lambda: robot.camera.get_subscription_count() > 0, "it subscribes")
+    robot.introduce("monitor")
+
+    def latency() -> float:
+        newest = robot.progress[-1].latency
+        return newest.sec + newest.nanosec / 1e9
+
+    show(robot, 0)
+    assert latency() == -1.0, "no time yet"
+    clock = robot.node.create_publisher(Clock, "/clock", 10)
+    robot.until(lambda: clock.get_subscription_count() > 0, "it listens to the clock")
+    clock.publish(Clock(clock=Time(sec=START + 3)))
+    robot.until(lambda: latency() == 3.0, "the clock runs")
+    robot.until(lambda: latency() == -1.0, "the clock stands")
+    robot.until(lambda: "the time on /clock stands still" in robot.said(process), "the log says it")
+    clock.publish(Clock(clock=Time(sec=START + 7200)))
+    robot.until(lambda: latency() == 7200.0, "the clock runs again")
+    robot.until(lambda: "at 2023-11-14 22:13:20 UTC" in robot.said(process), "the log names the stamps")
+    clock.publish(Clock(clock=Time(sec=START - 7200)))
+    robot.until(lambda: "lie 7200.0 s in the future" in robot.said(process), "and those of tomorrow")
+    assert robot.said(process).count("s in the past, at") == 1
+
+
 def test_task_parameter_and_live_parameters(idle) -> None:
     assert set_parameter(idle, "task", "open the drawer") == (True, "")
     show(idle, 0)
@@ -430,6 +457,20 @@ def test_a_live_parameter_that_is_set_before_configure_acts(robot) -> None:
     assert change_state(robot, Transition.TRANSITION_ACTIVATE)
     robot.until(lambda: bool(robot.infos), "the monitor says what it goes by")
     assert (robot.infos[-1].success_threshold, robot.infos[-1].stale_timeout) == (-3.5, 77.0)
+
+
+def test_a_parameter_file_for_another_node_is_named(robot) -> None:
+    file = robot.folder / "mine.yaml"
+    file.write_text("monitor: {ros__parameters: {task: stack the cup}}")
+    process = robot.run(
+        *("-m", "topreward_ros.nodes.monitor", "--ros-args", "-r", "__ns:=/arm", "-p", "model:=/nowhere"),
+        *("--params-file", str(file)),
+    )
+    assert process.wait(timeout=60) == 1
+    said = (
+        f"{file} has no parameters for /arm/monitor: it has some for /monitor; name the section /arm/monitor"
+    )
+    assert robot.said(process).count(said) == 1, robot.said(process)
 
 
 def test_a_misspelt_parameter_is_named_once_with_the_one_that_was_meant(robot) -> None:

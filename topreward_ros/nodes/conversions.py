@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import nan
+
 from builtin_interfaces.msg import Duration, Time
 from std_msgs.msg import Header
 
@@ -18,17 +20,23 @@ from topreward_ros.views.messages import Description, Happening, Sample
 _STATES = frozenset(State)
 _EVENT_TYPES = frozenset(EventType)
 
+_UNKNOWN_LATENCY_NS = -NS_PER_S  # in messages, which have no NaN for it
+
 
 def time_message(time_ns: int) -> Time:
-    """A time [ns] as builtin_interfaces/Time, cut to what that can hold."""
-    seconds, nanoseconds = divmod(time_ns, NS_PER_S)
-    return Time(sec=min(max(seconds, -(2**31)), 2**31 - 1), nanosec=nanoseconds)
+    """A time [ns] as builtin_interfaces/Time; one that does not fit is the first or last that does (2038)."""
+    return Time(**_parts(time_ns))
 
 
 def duration_message(duration_ns: int) -> Duration:
-    """A duration [ns] of either sign as builtin_interfaces/Duration, cut to what that can hold."""
-    seconds, nanoseconds = divmod(duration_ns, NS_PER_S)
-    return Duration(sec=min(max(seconds, -(2**31)), 2**31 - 1), nanosec=nanoseconds)
+    """A duration [ns] of either sign as builtin_interfaces/Duration; else the longest that fits."""
+    return Duration(**_parts(duration_ns))
+
+
+def _parts(value_ns: int) -> dict[str, int]:
+    """Seconds in 32 bits and nanoseconds; in order, also where they do not fit."""
+    seconds, rest_ns = divmod(min(max(value_ns, -(2**31) * NS_PER_S), 2**31 * NS_PER_S - 1), NS_PER_S)
+    return {"sec": seconds, "nanosec": rest_ns}
 
 
 def nanoseconds(message: Time | Duration) -> int:
@@ -41,7 +49,10 @@ def _header(stamp: Stamp) -> Header:
 
 
 def progress_message(report: ProgressReport, info: ScorerInfo, now_ns: int) -> TaskProgress:
-    """A report as TaskProgress, published at ``now_ns`` of the clock that the stamps belong to."""
+    """A report as TaskProgress, published at ``now_ns`` of the clock that the stamps belong to.
+
+    ``now_ns``: 0 while that clock does not run.
+    """
     score = report.score
     notes = [RANDOM_WEIGHTS] if info.random_weights else []
     notes += [] if is_known(report.instruction, info) else [UNKNOWN_INSTRUCTION]
@@ -57,10 +68,16 @@ def progress_message(report: ProgressReport, info: ScorerInfo, now_ns: int) -> T
         log_prob_static=score.log_prob_static,
         num_frames=report.num_frames,
         elapsed=duration_message(report.elapsed_ns),
-        latency=duration_message(now_ns - report.stamp.ns if report.stamp.ns else 0),
+        latency=duration_message(_latency_ns(report.stamp.ns, now_ns)),
         calibrated=False,
         message=printable("; ".join([*notes, *filter(None, [report.message])])),
     )
+
+
+def _latency_ns(stamp_ns: int, now_ns: int) -> int:
+    if not stamp_ns:
+        return 0
+    return max(now_ns - stamp_ns, _UNKNOWN_LATENCY_NS) if now_ns else _UNKNOWN_LATENCY_NS
 
 
 def reward_message(reward: Reward) -> TaskReward:
@@ -124,6 +141,7 @@ def info_message(
 
 def sample(message: TaskProgress) -> Sample:
     """What a TaskProgress says."""
+    latency_ns = nanoseconds(message.latency)
     return Sample(
         episode_id=message.episode_id,
         instruction=message.instruction,
@@ -135,7 +153,7 @@ def sample(message: TaskProgress) -> Sample:
         log_prob_static=message.log_prob_static,
         num_frames=message.num_frames,
         elapsed_s=nanoseconds(message.elapsed) / NS_PER_S,
-        latency_s=nanoseconds(message.latency) / NS_PER_S,
+        latency_s=latency_ns / NS_PER_S if latency_ns > _UNKNOWN_LATENCY_NS else nan,
         message=message.message,
     )
 

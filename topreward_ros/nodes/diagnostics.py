@@ -10,14 +10,14 @@ from rclpy.node import Node
 
 from topreward_ros.core.episode import IgnoredImages, ProgressReport, TaskMonitor
 from topreward_ros.core.printable import printable
+from topreward_ros.core.stamp_clock import Fault
 from topreward_ros.nodes.cameras import CameraRig
 from topreward_ros.nodes.conversions import time_message
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.scoring.worker import ScoringWorker
 
 _BUSY_WORTH_AN_ERROR_S = 10.0
-_FUTURE_WORTH_A_WARNING_S = 1.0
-NO_CLOCK = "use_sim_time is set, but no time comes on /clock: start the simulator or `ros2 bag play --clock`"
+NO_CLOCK = Fault.ABSENT.value
 
 
 def hang_warning(worker: ScoringWorker) -> str:
@@ -61,16 +61,17 @@ class Diagnostics:
         """End the publisher."""
         self._node.destroy_publisher(self._publisher)
 
-    def publish(self, monitor: TaskMonitor, stale_timeout_s: float) -> None:
-        """Publish both statuses."""
+    def publish(self, monitor: TaskMonitor, stale_timeout_s: float, clock_problem: str) -> None:
+        """Publish both statuses. ``clock_problem``: of the clock or of stamps; empty: there is none."""
         now_ns = self._node.get_clock().now().nanoseconds
-        array = DiagnosticArray(
-            status=[self._input(now_ns, monitor, stale_timeout_s), self._scorer(monitor.report)]
-        )
+        images = self._input(now_ns, monitor, stale_timeout_s, clock_problem)
+        array = DiagnosticArray(status=[images, self._scorer(monitor.report)])
         array.header.stamp = time_message(now_ns)
         self._publisher.publish(array)
 
-    def _input(self, now_ns: int, monitor: TaskMonitor, stale_timeout_s: float) -> DiagnosticStatus:
+    def _input(
+        self, now_ns: int, monitor: TaskMonitor, stale_timeout_s: float, clock_problem: str
+    ) -> DiagnosticStatus:
         rig, primary = self._rig, self._rig.primary
         now = time.monotonic()
         rate = (primary.received - self._last_received) / max(now - self._last_time, 1e-9)
@@ -98,8 +99,8 @@ class Diagnostics:
             level, message = DiagnosticStatus.WARN, problem
         newest_ns = monitor.newest_stamp_ns
         age_s = float("nan") if newest_ns is None else (now_ns - newest_ns) / 1e9
-        if problem := self._problem_with_clock(now_ns, age_s):
-            level, message = DiagnosticStatus.WARN, problem
+        if clock_problem:
+            level, message = DiagnosticStatus.WARN, clock_problem
         values = {
             "input rate [Hz]": f"{rate:.2f}",
             "age of newest stamp [s]": f"{age_s:.3f}",
@@ -117,13 +118,6 @@ class Diagnostics:
                 f"{camera.topic} bad": str(camera.bad),
             }
         return self._status("images", level, message, values)
-
-    def _problem_with_clock(self, now_ns: int, age_s: float) -> str:
-        if now_ns == 0:
-            return NO_CLOCK
-        if age_s < -_FUTURE_WORTH_A_WARNING_S:
-            return f"image stamps lie {-age_s:.1f} s in the future: the clocks differ, or use_sim_time does"
-        return ""
 
     def _scorer(self, report: ProgressReport) -> DiagnosticStatus:
         scorer, counts = self._worker.scorer, self._worker.counts

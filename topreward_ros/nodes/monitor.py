@@ -214,6 +214,8 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         topics = None if self._session is None else self._session.image_topics()
         for name, warning in parameters.unknown(self, topics).items():
             self._say_once.warn(name, partial(str, warning))
+        for warning in parameters.for_others(sys.argv, self.get_fully_qualified_name()):
+            self._say_once.warn(warning, partial(str, warning))
 
     def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
         known = {parameter.name: parameter for parameter in parameters.MONITOR_PARAMETERS}

@@ -8,10 +8,15 @@ else; a test checks that both list the same parameters. ROS 2 is imported only t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import Window
@@ -276,6 +281,49 @@ VIDEO_PLAYER_PARAMETERS = (
         "(monitor/reset); empty: none",
     ),
 )
+
+
+def for_others(arguments: Sequence[str], node: str) -> list[str]:
+    """What to say of each ``--params-file`` among the arguments of a process that has nothing for ``node``.
+
+    ``node``: its name with its namespace, such as /robot/monitor. ROS 2 reads such a file without a word.
+    What is wrong with the file itself it says, so that this does not.
+    """
+    said = []
+    for option, path in pairwise(arguments):
+        if option != "--params-file":
+            continue
+        try:
+            sections = _sections(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError, yaml.YAMLError):
+            continue
+        if sections and not any(_covers(section, node) for section in sections):
+            close = printable(get_close_matches(node, sections, n=1, cutoff=0.0)[0], 200)
+            more = f" and {len(sections) - 1} more" if len(sections) > 1 else ""
+            said.append(
+                f"{printable(path, 200)} has no parameters for {node}: it has some for {close}{more}; "
+                f"name the section {node}, or /** for every node"
+            )
+    return said
+
+
+def _sections(value: Any, name: str = "") -> list[str]:
+    """The nodes that a parameter file speaks of, as ROS 2 reads their names: without a slash they have no
+    namespace, and what is indented below a namespace belongs to it."""
+    if not isinstance(value, dict):
+        return []
+    found = [name] if name and "ros__parameters" in value else []
+    for key, inner in value.items():
+        if isinstance(key, str) and key != "ros__parameters":
+            found += _sections(inner, f"{name}/{key.strip('/')}")
+    return found
+
+
+def _covers(section: str, node: str) -> bool:
+    """Whether a section of a parameter file is for ``node``: * stands for one part of a name, ** for any."""
+    wild = {"*": "/[^/]+", "**": "(/[^/]+)*"}
+    pattern = "".join(wild.get(part, re.escape(f"/{part}")) for part in section[1:].split("/"))
+    return re.fullmatch(pattern, node) is not None
 
 
 def unknown(node: Node, image_topics: Collection[str] | None = ()) -> dict[str, str]:

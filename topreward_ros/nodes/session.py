@@ -28,6 +28,7 @@ from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.instruction import InstructionError, clean_instruction
 from topreward_ros.core.printable import printable
+from topreward_ros.core.stamp_clock import Fault, StampClock
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import conversions, qos
 from topreward_ros.nodes.cameras import CameraRig
@@ -73,6 +74,7 @@ class Session:
         self._newest_result = NewestResult()  # for the diagnostics
         self._say_once = SayOnce(node.get_logger())
         self._refused = ""  # why the last text on task_instruction could not be taken, as the log said it
+        self._clock = StampClock()
         self._latched: tuple[State, str, str] | None = None  # state, episode and task on task_state
         self._last_progress_time = 0.0
         self._alone_ns = time.monotonic_ns()  # when no other monitor of this name was last known
@@ -354,7 +356,8 @@ class Session:
             self._node.get_logger().info(text)
 
     def _progress_message(self, report: ProgressReport) -> TaskProgress:
-        return conversions.progress_message(report, self._worker.scorer.info, self._now_ns())
+        now_ns = self._clock.look(self._now_ns(), time.monotonic_ns())
+        return conversions.progress_message(report, self._worker.scorer.info, now_ns)
 
     # ---- timers ---------------------------------------------------------------------------------
 
@@ -365,7 +368,22 @@ class Session:
 
     def _on_diagnostics(self) -> None:
         if self.active:
-            self._diagnostics.publish(self._monitor, self._parameters["stale_timeout"])
+            problem = self._problem_with_clock()
+            self._diagnostics.publish(self._monitor, self._parameters["stale_timeout"], problem)
+
+    def _problem_with_clock(self) -> str:
+        """What is wrong with the clock or with stamps, for the diagnostics; each kind is logged once."""
+        stamp_ns, now_ns = self._monitor.newest_stamp_ns, self._now_ns()
+        found = self._clock.fault(stamp_ns, now_ns, time.monotonic_ns())
+        for fault in Fault:
+            if fault is not found:
+                self._say_once.forget(fault)
+        if found is None:
+            return ""
+        text = found.text(stamp_ns, now_ns)
+        if found is not Fault.ABSENT:  # `look_at_clock` says it again and again
+            self._say_once.warn(found, lambda: text)
+        return "" if found is Fault.PAST else text  # as with every old bag
 
     # ---- instruction and services ---------------------------------------------------------------
 

@@ -43,7 +43,13 @@ from topreward_ros.defaults import config_file
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.image_topics import RCLError
 from topreward_ros.nodes.log import PrintableLog, logger_named
-from topreward_ros.nodes.parameters import VIDEO_PLAYER_PARAMETERS, ParameterError, declare, unknown
+from topreward_ros.nodes.parameters import (
+    VIDEO_PLAYER_PARAMETERS,
+    ParameterError,
+    declare,
+    for_others,
+    unknown,
+)
 from topreward_ros.offline.video import FrameError, Frames, Video, VideoError, open_video
 from topreward_ros.views import terminal
 
@@ -67,7 +73,7 @@ class VideoPlayer(PrintableLog):
         self._settings: dict[str, Any] = declare(
             self, VIDEO_PLAYER_PARAMETERS, defaults["/**"]["ros__parameters"]
         )
-        for warning in unknown(self).values():
+        for warning in (*unknown(self).values(), *for_others(sys.argv, self.get_fully_qualified_name())):
             self.get_logger().warning(warning)
         if not self._settings["video"]:
             raise ParameterError("parameter video is empty: name a video file or a folder of images")

@@ -104,7 +104,8 @@ class WatchLog:
             self._start_ns = sample.stamp_ns - round(sample.elapsed_s * NS_PER_S)
             self._keep(sample)
             self.score_count += 1
-            self.latencies_s.append(sample.latency_s)
+            if not isnan(sample.latency_s):  # while the clock of the stamps does not run
+                self.latencies_s.append(sample.latency_s)
             self._score_times_s.append(now_s)
         return is_score
 

@@ -1,0 +1,73 @@
+"""The clock that stamps belong to: does it run, and do stamps fit it? It is told the time and reads no clock.
+
+With simulated time it is /clock, which may be absent (then it says 0), or stand still. Latencies mean
+nothing then, and neither do they where stamps lie in the future. Which images are used does not depend on it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from enum import Enum
+
+from topreward_ros.core.frames import NS_PER_S
+
+_STANDS_AFTER_NS = 2 * NS_PER_S
+_FUTURE_NS = NS_PER_S  # worth a warning; clocks of two computers differ by less
+_PAST_NS = 3600 * NS_PER_S  # no camera is as late
+
+
+class Fault(Enum):
+    """What may be wrong with a clock or with stamps."""
+
+    ABSENT = (
+        "use_sim_time is set, but no time comes on /clock: start the simulator or `ros2 bag play --clock`"
+    )
+    STANDS = "the time on /clock stands still: latencies cannot be told, images are watched all the same"
+    FUTURE = (
+        "image stamps lie {age} in the future, at {stamp} UTC: the clocks differ, or use_sim_time does; "
+        "latencies cannot be told"
+    )
+    PAST = (
+        "image stamps lie {age} in the past, at {stamp} UTC, and so latencies say nothing: the camera's "
+        "driver has no clock, or a bag is played without `--clock` and use_sim_time"
+    )
+
+    def text(self, stamp_ns: int | None, now_ns: int) -> str:
+        """What to say of a newest stamp at a time."""
+        stamp_ns = stamp_ns or 0
+        stamp = datetime.fromtimestamp(stamp_ns // NS_PER_S, timezone.utc)
+        age = f"{abs(now_ns - stamp_ns) / NS_PER_S:.1f} s"
+        return self.value.format(age=age, stamp=f"{stamp:%Y-%m-%d %H:%M:%S}")
+
+
+class StampClock:
+    """Follows a clock, looked at from time to time."""
+
+    def __init__(self) -> None:
+        self._time_ns = 0
+        self._moved_ns: int | None = None  # steady time at which it was seen to have moved
+
+    def look(self, time_ns: int, steady_ns: int) -> int:
+        """Take what the clock says, at ``steady_ns`` of one that never stops. Returns the same, or 0 where
+        that is no time: before the first, and while the clock stands.
+
+        >>> clock, looks = StampClock(), ((0, 0), (7, 1), (7, 2), (7, 4), (8, 5))
+        >>> [clock.look(time_ns, steady_s * NS_PER_S) for time_ns, steady_s in looks]
+        [0, 7, 7, 0, 8]
+        """
+        if time_ns != self._time_ns or self._moved_ns is None:
+            self._time_ns, self._moved_ns = time_ns, steady_ns
+        return 0 if steady_ns - self._moved_ns > _STANDS_AFTER_NS else time_ns
+
+    def fault(self, stamp_ns: int | None, time_ns: int, steady_ns: int) -> Fault | None:
+        """What is wrong, with the newest stamp of an image or with the clock; None: nothing."""
+        now_ns = self.look(time_ns, steady_ns)
+        if time_ns == 0:
+            return Fault.ABSENT
+        if now_ns == 0:
+            return Fault.STANDS
+        if stamp_ns is None:
+            return None
+        if stamp_ns - now_ns > _FUTURE_NS:
+            return Fault.FUTURE
+        return Fault.PAST if now_ns - stamp_ns > _PAST_NS else None
