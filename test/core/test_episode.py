@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
-from math import isnan, nan
+from math import inf, isnan, nan
 from typing import Any
 
 import numpy as np
@@ -243,6 +243,37 @@ def test_an_episode_whose_first_stamp_was_wrong_has_an_end_before_its_next_frame
         rig.take(rig.monitor.observe(100 * NS_PER_S + k, 0)[1])
     rig.take(rig.monitor.reset())
     assert rig.event_types == [EventType.EPISODE_STARTED, EventType.ABORTED, EventType.EPISODE_ENDED]
+
+
+def test_nothing_is_said_of_a_first_frame_whose_stamp_was_wrong() -> None:
+    rig = watching()
+    request = rig.image(3700.0)
+    assert request is not None
+    stream(rig, [100.0 + k / 30 for k in range(1, 4)])
+    assert rig.monitor.scorer_failed(request, "out of memory") == []  # else "3599.9 s into the episode"
+    assert rig.monitor.add_score(request, score_of(request, -1.0)) == []
+
+
+def test_a_bag_played_again_after_its_end_is_not_silent_since_then() -> None:
+    rig = watching(stale_timeout=5.0)
+    rig.images([-8.0, -0.1, -0.1, -0.1, -0.1])
+    assert rig.event_types[-1] is EventType.EPISODE_ENDED
+    for k in range(3):  # an hour later; the pictures cannot be decoded at once
+        rig.take(rig.monitor.observe(50 * NS_PER_S + k, 3600 * NS_PER_S)[1])
+    assert rig.monitor.report.episode_id == "episode-2"
+    rig.take(rig.monitor.check_clock(3600 * NS_PER_S))
+    assert EventType.STALE_IMAGES not in rig.event_types
+    rig.take(rig.monitor.check_clock(3605 * NS_PER_S))
+    assert rig.event_types[-1] is EventType.STALE_IMAGES
+
+
+@pytest.mark.parametrize("mode", ProgressMode)
+@pytest.mark.parametrize("log_prob", [nan, inf, -inf, 1000.0])
+def test_a_score_that_is_no_number_is_no_progress(mode: ProgressMode, log_prob: float) -> None:
+    rig = watching(progress_mode=mode)
+    rig.images([-8.0, log_prob])
+    assert len(rig.scored) == 2
+    assert isnan(rig.scored[-1].progress) or (log_prob == 1000.0 and rig.scored[-1].progress == 1.0)
 
 
 def test_a_camera_that_pauses_after_its_first_image_keeps_it() -> None:

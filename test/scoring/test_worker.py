@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf, nan
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ class GatedScorer(SequentialScorer):
         self.begun = threading.Semaphore(0)
         self.seen: list[int] = []
         self.error: Exception | None = None
+        self.log_prob: float | None = None
         self.closed = False
 
     def score_one(self, request: ScoreRequest) -> PrefixScore:
@@ -48,7 +50,8 @@ class GatedScorer(SequentialScorer):
         self.gate.acquire()
         if self.error is not None:
             raise self.error
-        return PrefixScore(-float(prefix[-1].stamp_ns), -1.0)
+        log_prob = -float(prefix[-1].stamp_ns) if self.log_prob is None else self.log_prob
+        return PrefixScore(log_prob, -1.0)
 
     def close(self) -> None:
         self.closed = True
@@ -139,6 +142,19 @@ def test_errors_are_reported_and_the_next_request_is_tried(
         wait(told)
         (result,) = worker.results()
         assert result.error == "" and result.score == PrefixScore(-2.0, -1.0, result.score.log_prob_static)
+
+
+@pytest.mark.parametrize("log_prob", [nan, inf, -inf, 0.5])
+def test_what_is_no_log_probability_is_an_error(log_prob: float) -> None:
+    scorer = GatedScorer()
+    with running(scorer) as (worker, told):
+        scorer.log_prob = log_prob
+        worker.submit(request(1))
+        scorer.gate.release()
+        wait(told)
+        (result,) = worker.results()
+        assert result.score is None and f"the scorer gave {log_prob} for a log-prob" in result.error
+        assert worker.counts.failed == 1
 
 
 class Clock:

@@ -531,7 +531,8 @@ class TaskMonitor:
 
     def scorer_failed(self, request: ScoreRequest, message: str) -> list[Output]:
         """Report that a prefix could not be scored; the episode goes on with the next frame."""
-        if self._episode is None or self._episode.ended:
+        episode = self._episode
+        if episode is None or episode.ended or request.prefix[-1] in episode.wrong_frames:
             return []
         newest = request.prefix[-1]
         where = f"{self._elapsed_ns(newest) / NS_PER_S:.1f} s into the episode, {len(request.prefix)} frames"
@@ -617,6 +618,8 @@ class TaskMonitor:
         if episode.first_frame is None:
             episode.schedule = FrameSchedule(self._settings.sample_rate)
             return []
+        if episode.ended:
+            self._silence = Silence()  # nobody looked at images since then
         return self._replace_episode(episode.instruction, self._given_ids.after(episode.episode_id), why)
 
     def _replace_episode(self, instruction: str, episode_id: str, why: str) -> list[Output]:

@@ -44,15 +44,18 @@ def looks_finished_at_start(score: PrefixScore, success_threshold: float) -> boo
 
 
 def live_progress(score: PrefixScore, mode: ProgressMode, success_threshold: float) -> float:
-    """Progress in [0, 1], or NaN when it has no meaning because the start already looks finished.
+    """Progress in [0, 1], or NaN when it has no meaning: the start already looks finished, or the score is no
+    number.
 
     >>> live_progress(PrefixScore(-1.0, -0.5, log_prob_static=-4.0), ProgressMode.STATIC_BASELINE, -0.22)
     0.75
     >>> live_progress(PrefixScore(-5.0, -0.5, log_prob_static=-4.0), ProgressMode.STATIC_BASELINE, -0.22)
     0.0
     """
+    if not isfinite(score.log_prob):
+        return nan
     if mode is ProgressMode.RAW_PROBABILITY:
-        return exp(score.log_prob)
+        return exp(min(score.log_prob, 0.0))  # rounding may leave it a little above
     if not isfinite(score.log_prob_static) or looks_finished_at_start(score, success_threshold):
         return nan
     return min(max(1.0 - score.log_prob / score.log_prob_static, 0.0), 1.0)

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 
 from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError
@@ -22,6 +23,7 @@ _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _STOP_TIMEOUT_S = 1.5
+_ROUNDING = 1e-3  # [nat] by which a log-probability may lie above 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,11 @@ class ScoringWorker:
         score, error = None, ""
         try:
             score = self.scorer.score(request)
+            if not (isfinite(score.log_prob) and score.log_prob <= _ROUNDING):
+                error = (
+                    f"the scorer gave {score.log_prob} for a log-probability, which is finite and at most 0"
+                )
+                score = None
         except ScorerError as exc:
             error = str(exc)
         except Exception as exc:  # a scorer must never take the robot's node down
