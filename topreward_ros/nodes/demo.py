@@ -293,6 +293,7 @@ def _parameter_file(parameters: Mapping[str, object]) -> str:
         text = yaml.safe_dump(
             value,
             default_style='"' if isinstance(value, str) else None,
+            default_flow_style=True,  # of lists
             allow_unicode=True,
             width=sys.maxsize,
         )
