@@ -204,6 +204,22 @@ def test_what_libraries_log_and_warn_of(name: str) -> None:
     check_lines(done.stderr.decode(), 2)
 
 
+def test_a_traceback_begins_no_line_as_we_do_and_commands_no_terminal() -> None:
+    script = (
+        "import logging, sys; from topreward_ros.core.printable import make_libraries_printable;"
+        "make_libraries_printable()\n"
+        "try: raise ValueError(sys.stdin.buffer.read().decode())\n"
+        "except ValueError: logging.getLogger('x').exception('unexpected')"
+    )
+    sent = (TEXTS["lines"] + TEXTS["escapes"]).encode()
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=sent, env=OURS, capture_output=True, check=True
+    )
+    first, *rest = done.stderr.decode().split("\n")[:-1]
+    assert first == "unexpected" and "Traceback" in rest[0] and "ValueError: ab" in "".join(rest)
+    assert all(line.isprintable() and line.startswith("    ") for line in rest)
+
+
 def test_the_command_line(tmp_path: Path) -> None:
     """File names and arguments: whatever is wrong with them is said on one line, or below the usage."""
     names = ("lines", "escapes", "direction", "surrogates")

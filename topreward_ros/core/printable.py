@@ -13,8 +13,9 @@ forbids.
 from __future__ import annotations
 
 import logging
+import traceback
 import warnings
-from typing import TextIO
+from typing import Any, TextIO
 
 
 def printable(text: str, longest: int = 10_000, *, stand_in: str = " ") -> str:
@@ -34,6 +35,13 @@ def printable(text: str, longest: int = 10_000, *, stand_in: str = " ") -> str:
 
 
 class _PrintableRecord(logging.LogRecord):
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        if self.exc_info and self.exc_info[0]:
+            # The error quotes as it likes; no line of it may begin as one of ours does.
+            lines = "".join(traceback.format_exception(*self.exc_info)).splitlines()
+            self.exc_text = "\n".join("    " + printable(line) for line in lines)
+
     def getMessage(self) -> str:
         return printable(super().getMessage())
 
