@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,17 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from topreward_ros.msg import TaskEvent
+from topreward_ros.msg import TaskEvent, TaskProgress
+from topreward_ros.srv import SetTask
 
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, shared_file
 from topreward_ros.nodes import qos
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "supervisor.py"
-STOPS = "here the policy stops\n"
-RETRIES = "here the policy stops and tries again\n"
+STARTS = "here the policy starts"
+STOPS = "here the policy stops"
+WAITS = "here the policy waits"
+GOES_ON = "here the policy goes on"
 
 
 def start(robot: Any, *arguments: str) -> subprocess.Popen[bytes]:
@@ -37,69 +39,79 @@ def start(robot: Any, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def test_it_stops_the_policy_once_when_the_robot_of_the_demonstration_succeeds(robot: Any) -> None:
-    robot.start_monitor(task=DEMO_TASK)
-    example = start(robot)
-    robot.start(
-        "video_player",
-        video=str(shared_file(DEMO_VIDEO)),
-        wait_for_subscriber=60.0,
-        reset_service="monitor/reset",
-    )
+    robot.start_monitor(stale_timeout=60.0)  # the player may take long to start
+    example = start(robot, "--ros-args", "-p", f"task:={DEMO_TASK}")
+    robot.until(lambda: STARTS in robot.said(example), "the example has its episode")
+    robot.start("video_player", video=str(shared_file(DEMO_VIDEO)), wait_for_subscriber=60.0)
     robot.until(lambda: TaskEvent.EPISODE_ENDED in robot.event_types(), "the episode ends")
     (success,) = (event for event in robot.events if event.type == TaskEvent.SUCCESS)
-    robot.until(lambda: "EPISODE_ENDED" in robot.said(example), "the example hears the last event")
+    assert success.instruction == DEMO_TASK and success.episode_id.startswith("supervisor-")
+    robot.until(lambda: STOPS in robot.said(example), "the example hears of the success")
+    robot.spin(0.5)
     said = robot.said(example)
-    assert [said.count(f"{name} in episode") for name in ("EPISODE_STARTED", "SUCCESS", "EPISODE_ENDED")] == [
-        1, 1, 1,
-    ]  # fmt: skip
-    assert said.count(STOPS) == 1 and f"'{success.episode_id}': {STOPS}" in said
-    assert RETRIES not in said and "did not arrive" not in said
+    assert [said.count(f"{name} in episode") for name in ("EPISODE_STARTED", "SUCCESS")] == [1, 1]
+    assert f"'{success.episode_id}': {STOPS} (the task is done)" in said
+    assert [said.count(text) for text in (STARTS, STOPS, WAITS)] == [1, 1, 0]
     robot.stop(example, signal.SIGINT)
     assert example.returncode == 0 and "Traceback" not in robot.said(example), robot.said(example)
 
 
-def test_it_acts_on_no_event_twice_and_on_none_of_an_older_episode(robot: Any) -> None:
-    example = start(robot)
+def test_it_acts_once_on_each_event_of_its_own_episodes_and_on_no_other(robot: Any) -> None:
+    """What a monitor may say, by hand: in another order, of others, twice."""
+    asked: list[SetTask.Request] = []
+
+    def on_set_task(request: SetTask.Request, response: SetTask.Response) -> SetTask.Response:
+        asked.append(request)
+        response.success = len(asked) < 3
+        response.message = "disabled\x1b[31m"
+        return response
+
+    robot.node.create_service(SetTask, "monitor/set_task", on_set_task)
     publisher = robot.node.create_publisher(TaskEvent, "task_event", qos.events())
-    numbers = count(1)
-
-    def greeted() -> bool:
-        """Only what it says tells that it knows of our publisher, as we know of its subscription."""
-        # Each in an episode of its own, so that none is missed when one is lost.
-        publisher.publish(TaskEvent(sequence=1, episode_id=f"greeting {next(numbers)}"))
-        robot.spin(0.1)
-        return "in episode 'greeting" in robot.said(example)
-
-    robot.until(greeted, "the example hears us")
+    states = robot.node.create_publisher(TaskProgress, "task_state", qos.latched())
+    example = start(robot, "--ros-args", "-p", "task:=open it")
+    robot.until(lambda: STARTS in robot.said(example), "it asks for an episode, and has it")
+    assert asked[0].instruction == "open it" and asked[0].episode_id
+    robot.until(lambda: publisher.get_subscription_count() == 2, "it hears us")
+    first = asked[0].episode_id
 
     def tell(sequence: int, episode: str, kind: int, text: str = "") -> None:
         publisher.publish(TaskEvent(sequence=sequence, episode_id=episode, type=kind, message=text))
 
-    def hears(text: str) -> str:
-        robot.until(lambda: text in robot.said(example), f"the example says {text!r}")
-        return str(robot.said(example))
+    def hears(text: str, times: int = 1) -> None:
+        robot.until(
+            lambda: robot.said(example).count(text) == times, f"the example says {text!r} {times} times"
+        )
 
-    tell(1, "first", TaskEvent.EPISODE_STARTED)
-    tell(2, "first", TaskEvent.SUCCESS)
-    tell(2, "first", TaskEvent.SUCCESS)
-    tell(3, "first", TaskEvent.EPISODE_ENDED)
-    tell(4, "second", TaskEvent.EPISODE_STARTED)
-    tell(2, "first", TaskEvent.SUCCESS)
-    tell(5, "second", TaskEvent.TIMEOUT, "\x1b[31mred")
-    tell(6, "second", TaskEvent.EPISODE_ENDED)
-    said = hears("EPISODE_ENDED in episode 'second'")
-    assert said.count(STOPS) == 1 and said.count(RETRIES) == 1 and f"'second': {RETRIES}" in said
-    assert "did not arrive" not in said and "\x1b[31m" not in said
-    # An event is lost on the way, and then the monitor is started again and counts from 1.
-    tell(8, "second", TaskEvent.STALE_IMAGES)
-    tell(1, "third", TaskEvent.EPISODE_STARTED)
-    tell(2, "third", TaskEvent.SUCCESS)
-    tell(3, "third", TaskEvent.SCORER_ERROR)
-    tell(4, "third", TaskEvent.EPISODE_ENDED)
-    said = hears("EPISODE_ENDED in episode 'third'")
-    assert said.count("did not arrive") == 1 and "1 events before event 8" in said
-    assert f"'third': {STOPS}" in said and said.count(STOPS) == 2
-    assert "[WARN]" in said and "[ERROR]" in said
+    tell(1, first, TaskEvent.EPISODE_STARTED)
+    hears("EPISODE_STARTED in episode")  # so it knows our publisher
+    tell(2, "somebody else's", TaskEvent.SUCCESS)
+    tell(2, f"{first}0", TaskEvent.SUCCESS)
+    tell(3, first, TaskEvent.STALE_IMAGES, "no image comes\x1b[2J")
+    tell(3, first, TaskEvent.STALE_IMAGES, "no image comes\x1b[2J")
+    hears(WAITS)
+    states.publish(TaskProgress(episode_id="somebody else's", state=TaskProgress.RUNNING))
+    states.publish(TaskProgress(episode_id=first, state=TaskProgress.STALE))
+    states.publish(TaskProgress(episode_id=first, state=TaskProgress.RUNNING))
+    hears(GOES_ON)
+    tell(4, first, TaskEvent.ABORTED, "image stamps went back by 3.900 s")
+    tell(5, first, TaskEvent.EPISODE_ENDED)
+    hears(STOPS)
+    tell(6, f"{first}.2", TaskEvent.EPISODE_STARTED)
+    hears(STARTS, 2)
+    tell(7, f"{first}.2", 77)
+    tell(8, f"{first}.2", TaskEvent.TIMEOUT)
+    hears(STOPS, 2)
+    hears(STARTS, 3)
+    assert len(asked) == 2 and asked[1].episode_id != first, "another attempt has another name"
+    tell(9, first, TaskEvent.SUCCESS)  # of an episode that is over
+    tell(10, asked[1].episode_id, TaskEvent.TIMEOUT)
+    hears("the monitor refuses the task: 'disabled\\x1b[31m'")
+    tell(11, asked[2].episode_id, TaskEvent.TIMEOUT)
+    hears("no attempt is left")
+    said = robot.said(example)
+    assert "the task is done" not in said and said.count(WAITS) == 1 and "event 77 in episode" in said
+    assert "\x1b" not in said and "Traceback" not in said and len(asked) == 3
 
 
 def test_it_listens_in_its_namespace_and_ends_in_order(robot: Any) -> None:
