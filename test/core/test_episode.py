@@ -254,6 +254,17 @@ def test_nothing_is_said_of_a_first_frame_whose_stamp_was_wrong() -> None:
     assert rig.monitor.add_score(request, score_of(request, -1.0)) == []
 
 
+def test_a_success_is_said_once_though_the_first_stamp_was_wrong() -> None:
+    at_once = SuccessSettings(threshold=-0.22, hysteresis=0.5, dwell=0.0, min_scores=1, smoothing=1)
+    rig = watching(success=at_once, end_episode_on_success=False)
+    rig.image(3700.0, -0.1)
+    assert rig.event_types == [EventType.EPISODE_STARTED, EventType.SUCCESS]
+    for k in range(60):
+        rig.image(100.0 + k / 10, -0.1)
+    assert rig.event_types == [EventType.EPISODE_STARTED, EventType.SUCCESS]
+    assert rig.monitor.report.state is State.SUCCEEDED and rig.monitor.report.elapsed_ns < 6 * NS_PER_S
+
+
 def test_a_bag_played_again_after_its_end_is_not_silent_since_then() -> None:
     rig = watching(stale_timeout=5.0)
     rig.images([-8.0, -0.1, -0.1, -0.1, -0.1])

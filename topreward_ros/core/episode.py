@@ -273,6 +273,7 @@ class _Episode:
         """The same episode without its frames so far, because their stamps were wrong."""
         episode = _Episode(self.episode_id, self.instruction, settings)
         episode.rewards, episode.stale = self.rewards, self.stale
+        episode.success.fired = self.success.fired
         episode.wrong_frames = (*self.wrong_frames, *self.buffer.prefix())
         return episode
 
@@ -486,7 +487,7 @@ class TaskMonitor:
             if not episode.started:
                 outputs.append(self._event(EventType.EPISODE_STARTED, f"watching for: {episode.instruction}"))
             episode.first_frame = frame
-            if self._report.state is not State.RUNNING:
+            if self._report.state is not State.RUNNING and not episode.success.fired:
                 outputs += self._enter(State.RUNNING)
         outputs += self._note_usable(looked=True)
         episode.see(frame, sight)
