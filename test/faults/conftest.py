@@ -25,7 +25,7 @@ Where each fault is tested, by its kind; the files are below test/:
     a scorer that raises, hangs, gives no number      faults/test_scorers.py, scoring/test_worker.py
     images with any fields                            faults/test_messages.py, nodes/test_images.py
     any sequence of calls of the state machine        core/test_episode_machine.py
-    all of it, for a minute or an hour                ../bench/soak.py
+    all of it, for a minute or an hour                ../bench/soak.py, faults/test_invariants.py
 
 The services cannot be fuzzed on the wire by a client of ours: rclpy serialises what a message type can hold,
 and refuses the rest (text that is no UTF-8, numbers out of range) before anything is sent.
