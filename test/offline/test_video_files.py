@@ -696,6 +696,96 @@ def test_hole_in_a_matroska_file_is_told(tmp_path: Path) -> None:
         assert [(hole.time_s, hole.until_s) for hole in holes] == [(times[21], times[21])]
 
 
+@pytest.mark.parametrize("lost", [(1, 20), (22, 25)], ids=["the first cluster", "a part of the second"])
+def test_hole_that_ffmpeg_meets_while_it_opens_the_file(tmp_path: Path, lost: tuple[int, int]) -> None:
+    """It reads up to 5 MB ahead, which is the whole of a small file."""
+    path = write(tmp_path / "v.mkv", [busy(k) for k in range(60)], options=OF_FIVE | {"bf": "2", "g": "20"})
+    assert not read(path)[2]
+    places = sizes_and_places(path)
+    begin, end = (places[k][0] for k in lost)
+    data = bytearray(path.read_bytes())
+    data[begin:end] = bytes(end - begin)
+    path.write_bytes(data)
+    for _ in range(2):
+        times, _, damaged = read(path)
+        holes = [place for place in damaged if place.reason.startswith("the file is damaged")]
+        assert len(times) < 50 and holes
+        assert all(abs(hole.time_s - (lost[0] - 1) / 10) < 0.3 for hole in holes)
+
+
+def test_track_in_a_code_that_ffmpeg_does_not_know(tmp_path: Path) -> None:
+    """It has no size. The other one is read, and where there is none, one sentence says so."""
+    path = two_tracks(tmp_path / "v.mp4")
+    data = path.read_bytes()
+    first = data.index(b"avc1", data.index(b"stsd"))
+    second = data.index(b"avc1", first + 4)
+    for known, number, size in ((first, 1, (16, 12)), (second, 2, (64, 48))):
+        unknown = second if known == first else first
+        path.write_bytes(data[:unknown] + b"zzz9" + data[unknown + 4 :])
+        info = open_video(path).info
+        assert (info.width, info.height) == size and len(read(path)[0]) == 12
+        assert info.notes == (
+            f"{path} holds 2 video tracks, 1 of them in a code that FFmpeg cannot decode; "
+            f"number {number} is read, of {size[0]}x{size[1]} pixels",
+        )
+    path.write_bytes(data.replace(b"avc1", b"zzz9"))
+    with pytest.raises(VideoError, match=r"v\.mp4 holds video in a code that FFmpeg cannot decode; convert"):
+        open_video(path)
+
+
+def in_one_fragment(path: Path) -> tuple[bytearray, int]:
+    """An MP4 of 40 frames in a fragment of its own, and where the table of frames stands in it.
+
+    An entry is duration, size and offset, four bytes each (ISO/IEC 14496-12, 8.8.8).
+    """
+    flags = "empty_moov+frag_keyframe+default_base_moof"
+    options = {"g": "40", "bf": "2", "sc_threshold": "0"}
+    times_ms = [100 * k + 20 * (k % 3) for k in range(40)]  # evenly, their duration would stand there once
+    write(path, [busy(k) for k in range(40)], options=options, movflags=flags, times_ms=times_ms)
+    assert not read(path)[2]
+    data = bytearray(path.read_bytes())
+    at = data.index(b"trun")
+    assert int.from_bytes(data[at + 5 : at + 8], "big") == 0xB05 and data[at + 11] == 40
+    return data, at + 20
+
+
+def test_frame_of_a_fragment_whose_time_is_damaged_is_told(tmp_path: Path) -> None:
+    """Its time would be 36 hours; FFmpeg says nothing."""
+    data, table = in_one_fragment(tmp_path / "v.mp4")
+    at = table + 12 * 20 + 8
+    data[at : at + 4] = (0x7F000000).to_bytes(4, "big")
+    (tmp_path / "v.mp4").write_bytes(data)
+    times, pictures, damaged = read(tmp_path / "v.mp4")
+    assert times[-1] < 4.2 and sum(rgb is None for rgb in pictures) == 1
+    assert any(1.5 < place.time_s < 2.5 and place.frames == 1 for place in damaged)
+
+
+def test_fragment_that_ends_early_is_told_whatever_its_times(tmp_path: Path) -> None:
+    """A time far too late would hide it, and the next size is so wrong that the rest cannot be found."""
+    data, table = in_one_fragment(tmp_path / "v.mp4")
+    at = table + 12 * 20
+    data[at + 8 : at + 12] = (0x7F000000).to_bytes(4, "big")
+    data[at + 16 : at + 20] = (0x19C00000).to_bytes(4, "big")
+    (tmp_path / "v.mp4").write_bytes(data)
+    times, _, damaged = read(tmp_path / "v.mp4")
+    assert len(times) < 23
+    reasons = {place.reason for place in damaged}
+    assert "a damaged frame is missing" in reasons
+    assert any(reason.endswith("of the 4.06 s that it states") for reason in reasons)
+
+
+def test_times_far_beyond_the_stated_length_are_told(tmp_path: Path) -> None:
+    """One duration in the table of an MP4 is damaged (ISO/IEC 14496-12, 8.6.1.2)."""
+    times_ms = [100 * k + 20 * (k % 3) for k in range(40)]
+    path = write(tmp_path / "v.mp4", counted(40), times_ms=times_ms, options={"bf": "0"})
+    data = bytearray(path.read_bytes())
+    at = data.index(b"stts") + 12 + 8 * 20 + 4
+    data[at : at + 4] = (0x3F000000).to_bytes(4, "big")
+    path.write_bytes(data)
+    _, _, damaged = read(path)
+    assert any("frames are far beyond the 4." in place.reason for place in damaged)
+
+
 def test_two_recordings_in_one_file_go_on(tmp_path: Path) -> None:
     """The second begins at its own zero."""
     parts = [write(tmp_path / f"{k}.ts", counted(12), rate=rate) for k, rate in enumerate((10, 5))]

@@ -192,7 +192,7 @@ class _File(Video):
                 count += 1
             if self._complaints is None:
                 self._complaints = track.complaints()
-            for reason, packets, at_s in self._complaints:
+            for reason, packets, at_s in [*track.lost, *self._complaints]:
                 time_s = stamps.of(at_s, packets) / NS_PER_S
                 log.add_past(time_s, reason)
         finally:

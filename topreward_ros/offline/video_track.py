@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+from array import array
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from fractions import Fraction
 from io import SEEK_END
 from pathlib import Path
 from time import sleep
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import av
 import av.logging
@@ -45,6 +46,10 @@ _NOT_VIDEOS = frozenset(("concat", "dash", "hls", "image2", "imf", "rtsp", "sdp"
 #: A stream may end so much before the length that its file states, which some round: [s], and a share.
 _END_TOLERANCE_S = 0.5
 _END_TOLERANCE = 0.01
+#: A packet is far beyond a stated length from twice the length and this much on [s].
+_FAR_S = 10.0
+#: How much longer than others one frame may wait from its decoding to its turn [s].
+_LONGEST_WAIT_S = 3600.0
 _WIDEST_PIXEL = 16  # a ratio beyond this or its inverse is a fault in the file
 #: BT.2020, DCI-P3 and Display P3, and the curves of PQ and HLG: numbers of ITU-T H.273, tables 2 and 3.
 _WIDE_PRIMARIES = frozenset((9, 11, 12))
@@ -61,6 +66,8 @@ _FRAMES_ALONE = frozenset(("dv", "yuv4mpegpipe"))  # formats that hold frames of
 #: What may follow the last part of a multipart stream (RFC 2046, 5.1.1).
 _LONGEST_BOUNDARY = 100
 _LAST_BOUNDARY = re.compile(rb"\s*--[^\r\n]*\s*")
+#: Where FFmpeg's log says at which byte of the file something is wrong.
+_PLACE_IN_LOG = re.compile(r"\b(?:at|offset) (?:pos\.? )?(0x[0-9a-f]+|\d+)\b")
 _SETTLING_S = 0.01  # for decoder threads that are just writing to the log, see `_errors_of`
 
 # Titles in an old encoding must not prevent reading. From 19 on PyAV sees to it, and has no argument for it.
@@ -89,8 +96,12 @@ class Track:
             self.notes: list[str] = []  #: what the user should know about how the file is read
             self._stream = self._choose()
             self._reformatter = VideoReformatter()  # a new one for each frame would take longer than its work
-            self._damaged_times: dict[int, int] = {}  # of packets that are damaged, and their numbers
+            self._damaged: dict[int, _DamagedPacket] = {}  # by their times
             self._count = 0  # of packets
+            self._newest_s: float | None = None  # time of the newest frame
+            self._failed = 0  # how many times decoding did
+            #: Packets whose frames never came, after `frames`: as `complaints` has them.
+            self.lost: list[tuple[str, int, float | None]] = []
         except BaseException:
             self.close()
             raise
@@ -113,19 +124,22 @@ class Track:
             if "video" in kinds:
                 raise TrackError("holds a cover picture and no video")
             raise TrackError("holds no video" + (" but sound" if "audio" in kinds else ""))
+        known = [stream for stream in videos if getattr(stream, "codec_context", None) is not None]
+        if not known:  # such a stream has no size either
+            raise TrackError("holds video in a code that FFmpeg cannot decode; convert it to H.264")
         # FFmpeg's own choice takes what comes first or is marked as default, be it a small preview
-        most = max(stream.width * stream.height for stream in videos)
-        largest = [stream for stream in videos if stream.width * stream.height == most]
+        most = max(stream.width * stream.height for stream in known)
+        largest = [stream for stream in known if stream.width * stream.height == most]
         best = self._container.streams.best("video")
         if not isinstance(best, VideoStream) or best not in largest:
             best = largest[0]
-        if getattr(best, "codec_context", None) is None:
-            raise TrackError("holds video in a code that FFmpeg cannot decode; convert it to H.264")
         self._number = self._container.streams.video.index(best)
         if len(videos) > 1:
+            unknown = len(videos) - len(known)
             self.notes.append(
-                f"holds {len(videos)} video tracks; number {videos.index(best) + 1} is read, of "
-                f"{best.width}x{best.height} pixels"
+                f"holds {len(videos)} video tracks"
+                + (f", {unknown} of them in a code that FFmpeg cannot decode" if unknown else "")
+                + f"; number {videos.index(best) + 1} is read, of {best.width}x{best.height} pixels"
             )
         if best.codec_context.name in _STRICT:
             best.codec_context.options = {"err_detect": "explode"}
@@ -142,6 +156,11 @@ class Track:
     def _is_avi(self) -> bool:
         assert self._container is not None
         return self._container.format.name == "avi"
+
+    @property
+    def _is_mp4(self) -> bool:
+        assert self._container is not None
+        return "mp4" in self._container.format.name.split(",")
 
     @property
     def rate(self) -> float:
@@ -175,7 +194,8 @@ class Track:
     def frames(self, report: Report) -> Iterator[tuple[float | None, VideoFrame]]:
         """Yield each frame with its presentation time [s], None where it has none.
 
-        Calls ``report`` where frames were lost. A frame may be damaged, see `is_damaged`.
+        Calls ``report`` where frames were lost. A frame may be damaged, see `is_damaged`. What can only be
+        said after the last one is in `lost`.
         """
         assert self._container is not None
         repeats = self._stream.codec_context.name in _REPEATING
@@ -192,16 +212,21 @@ class Track:
                 frames, errors = self._decoded(packet)
             except av.FFmpegError as error:
                 if not isinstance(error, av.EOFError):
+                    self._failed += 1
                     report("cannot be decoded", 1)
                 continue
             for frame in frames:
                 if shown is not None and shown.pts is not None:  # a later frame may have the same time
-                    self._damaged_times.pop(shown.pts, None)
+                    self._damaged.pop(shown.pts, None)
                 if errors and frame.pts is not None:
-                    self._damaged_times[frame.pts] = self._count
+                    self._note_damaged(frame.pts)
                 assert isinstance(frame, VideoFrame)
                 shown = frame
-                yield self._seconds(order.time_of(frame) if order is not None else frame.pts), frame
+                self._newest_s = self._seconds(order.time_of(frame) if order is not None else frame.pts)
+                yield self._newest_s, frame
+        if shown is not None and shown.pts is not None:
+            self._damaged.pop(shown.pts, None)
+        self._forget(keep=0)
 
     def _seconds(self, time: int | None) -> float | None:
         unit = self._stream.time_base
@@ -223,7 +248,7 @@ class Track:
         assert self._container is not None
         packets = self._container.demux(self._stream)
         is_jpeg = self._stream.codec_context.name == "mjpeg"
-        first, end, end_byte = None, 0, 0
+        reach, end_byte = _Reach(self._is_mp4, self._stream.time_base), 0
         while True:
             try:
                 packet = next(packets, None)
@@ -237,22 +262,24 @@ class Track:
             self._count += 1
             end_byte = max(end_byte, (packet.pos or 0) + packet.size)
             if packet.pts is not None:
-                if packet.is_corrupt or (is_jpeg and is_zeroed_jpeg(bytes(packet))):
+                is_right = reach.note(packet.pts, packet.dts, packet.duration or 0)
+                if packet.is_corrupt or not is_right or (is_jpeg and is_zeroed_jpeg(bytes(packet))):
                     self._forget()
-                    self._damaged_times[packet.pts] = self._count
+                    self._note_damaged(packet.pts)
                 elif not self._count % _LONGEST_DELAY:
                     self._forget()
-                first = packet.pts if first is None else min(first, packet.pts)
-                end = max(end, packet.pts + (packet.duration or 0))
             yield packet
         if self._container.format.name in _FRAMES_ALONE and end_byte != self._file.seek(0, SEEK_END):
             report("the file breaks off here or has lost a part before", 0)
         stream = self._stream
-        if first is None or not stream.duration or not stream.time_base or not self.has_times:
+        if not stream.duration or not stream.time_base or not self.has_times or not reach.is_known:
             return
-        # The longer of two lengths: an edit list may leave out a beginning that still comes as packets
-        reached = float(max(end - first, end - (stream.start_time or 0)) * stream.time_base)
         stated = self._stated_s()
+        # An edit list may leave out a beginning that still comes as packets
+        reached, far = reach.seconds(stream.start_time or 0, 2 * stated + _FAR_S)
+        if far:
+            frames = "frame" if far == 1 else "frames"
+            report(f"the times of {far} {frames} are far beyond the {stated:.2f} s that the file states", 0)
         period = 1 / self.rate if self.rate else 0.0
         if reached < stated - max(_END_TOLERANCE_S, _END_TOLERANCE * stated, 2 * period):
             report(f"the file ends after {reached:.2f} s of the {stated:.2f} s that it states", 0)
@@ -264,35 +291,51 @@ class Track:
         read once more, without decoding. FFmpeg has no other way than its log of telling, for example, that
         a Matroska file holds a hole; `_errors_of` says why not while it decodes.
         """
+        assert self._container is not None
         complaints: list[tuple[str, int, float | None]] = []
+        name = self._container.format.name
         with self._path.open("rb") as blocks:
-            assert self._container is not None
-            faults = deque(faults_of(blocks, self._container.format.name))
-        with self._path.open("rb", buffering=0) as file, _open(file, self._path.suffix) as container:
+            found = faults_of(blocks, name)
+        # Opening reads far ahead, to know the streams: of a small file to its end
+        with (
+            self._path.open("rb", buffering=0) as file,
+            _errors_of(name) as errors,
+            _open(file, self._path.suffix) as container,
+        ):
+            faults = deque(sorted([*found, *map(_fault_in_log, errors())]))
             stream = container.streams.video[self._number]
             count, newest = 0, None
             packets = container.demux(stream)
-            with _errors_of(container.format.name) as errors:
-                packet: Packet[VideoStream] | None
-                while True:
-                    try:
-                        packet = next(packets, None)
-                    except (av.FFmpegError, OSError):  # `_packets` tells of it
-                        packet = None
-                    time_s = None if newest is None else float(newest * (stream.time_base or 0))
-                    complaints += [(f"the file is damaged: {text}", count, time_s) for text in errors()]
-                    while faults and (packet is None or (packet.pos or 0) >= faults[0][0]):
-                        complaints.append((faults.popleft()[1], count, time_s))
-                    if packet is None:
-                        return complaints
-                    count += packet.size > 0
-                    time = packet.dts if self._is_avi else packet.pts
-                    newest = newest if time is None else max(time, time if newest is None else newest)
+            packet: Packet[VideoStream] | None
+            while True:
+                try:
+                    packet = next(packets, None)
+                except (av.FFmpegError, OSError):  # `_packets` tells of it
+                    packet = None
+                time_s = None if newest is None else float(newest * (stream.time_base or 0))
+                complaints += [(_fault_in_log(text)[1], count, time_s) for text in errors()]
+                while faults and (packet is None or (packet.pos or 0) >= faults[0][0]):
+                    complaints.append((faults.popleft()[1], count, time_s))
+                if packet is None:
+                    return complaints
+                count += packet.size > 0
+                time = packet.dts if self._is_avi else packet.pts
+                newest = newest if time is None else max(time, time if newest is None else newest)
 
-    def _forget(self) -> None:
-        """Forget the times of damaged packets whose frames will not come any more."""
-        oldest = self._count - _LONGEST_DELAY
-        self._damaged_times = {time: k for time, k in self._damaged_times.items() if k > oldest}
+    def _note_damaged(self, time: int) -> None:
+        """The newest packet, of this time, is damaged."""
+        self._damaged[time] = _DamagedPacket(self._count, self._newest_s, self._failed)
+
+    def _forget(self, keep: int = _LONGEST_DELAY) -> None:
+        """Forget damaged packets but for the ``keep`` newest packets: their frames will not come any more.
+
+        Where decoding has failed since then, that was told.
+        """
+        for time, packet in list(self._damaged.items()):
+            if packet.number <= self._count - keep:
+                del self._damaged[time]
+                if packet.failed == self._failed:
+                    self.lost.append(("a damaged frame is missing", packet.number - 1, packet.newest_s))
 
     def _is_at_end_of_parts(self, end: int) -> bool:
         """Whether all parts of a multipart stream were read: FFmpeg seeks one after the last boundary."""
@@ -304,7 +347,7 @@ class Track:
 
     def is_damaged(self, frame: VideoFrame) -> bool:
         """Whether a part of the frame is missing, which the decoder has guessed."""
-        return bool(frame.is_corrupt) or frame.pts in self._damaged_times
+        return bool(frame.is_corrupt) or frame.pts in self._damaged
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
         """The frame as it is to be seen: (H, W, 3) uint8 RGB, upright, of square pixels.
@@ -347,11 +390,77 @@ def _open(file: BinaryIO, suffix: str) -> InputContainer:
     return container
 
 
+def _fault_in_log(text: str) -> tuple[int, str]:
+    """What the log of a demuxer says, and the place in the file [byte]; 0 where it says none.
+
+    >>> _fault_in_log("0x00 at pos 33047 (0x8117) invalid as first byte of an EBML number")[0]
+    33047
+    """
+    found = _PLACE_IN_LOG.search(text)
+    return int(found[1], 0) if found else 0, f"the file is damaged: {text}"
+
+
 def _is_animated_webp(file: BinaryIO) -> bool:
     """By the flag of the extended header (RFC 9649, 2.7.1)."""
     file.seek(0)
     head = file.read(21)
     return len(head) == 21 and head[8:16] == b"WEBPVP8X" and bool(head[20] & 2)
+
+
+class _DamagedPacket(NamedTuple):
+    number: int  #: counted from 1
+    newest_s: float | None  #: time of the newest frame when it was read
+    failed: int  #: how many times decoding had failed before
+
+
+class _Reach:
+    """How far the packets of a track reach, without times that cannot be right.
+
+    An MP4 states how long its packets are to be decoded, and for each how much later it is shown; the last
+    ones may be shown long after the length that is stated.
+    """
+
+    def __init__(self, is_mp4: bool, unit: Fraction | None) -> None:
+        """``unit`` [s] of the times."""
+        self._is_mp4 = is_mp4
+        self._unit = unit or Fraction(0)
+        self._longest_wait = _LONGEST_WAIT_S / unit if unit else float("inf")
+        self._wait: int | None = None  # from decoding to showing, as it was believed last
+        self._doubted: int | None = None  # another one, of the packet before
+        self._first: int | None = None
+        self._ends = array("q")
+
+    @property
+    def is_known(self) -> bool:
+        return self._first is not None
+
+    def note(self, shown: int, decoded: int | None, length: int) -> bool:
+        """Note a packet by its times; False where they are not believed.
+
+        A wait that is new is believed where two packets in a row have it.
+        """
+        time = shown
+        if self._is_mp4 and decoded is not None:
+            time, wait = decoded, shown - decoded
+            believed = [self._wait] if self._doubted is None else [self._wait, self._doubted]
+            if all(one is not None and abs(wait - one) > self._longest_wait for one in believed):
+                self._doubted = wait
+                return False
+            self._wait, self._doubted = wait, None
+        self._first = time if self._first is None else min(self._first, time)
+        self._ends.append(time + length)
+        return True
+
+    def seconds(self, start: int, limit_s: float) -> tuple[float, int]:
+        """From ``start``, or from the first packet if that is earlier, to the end of the last one [s].
+
+        Packets of an MP4 that end after more than ``limit_s`` are left out, and counted.
+        """
+        assert self._first is not None
+        limit = self._first + limit_s / self._unit if self._is_mp4 and self._unit else float("inf")
+        near = [end for end in self._ends if end <= limit]
+        first = min(self._first, start)
+        return float((max(near, default=first) - first) * self._unit), len(self._ends) - len(near)
 
 
 class _AviOrder:
