@@ -31,6 +31,9 @@ from topreward_ros.core.instruction import LONGEST, InstructionError, clean_inst
         ),
         ("\u0645\u06cc\u0650\u200c\u062e", "\u0645\u06cc\u0650\u200c\u062e"),  # behind a vowel sign
         ("\u0915\u094d\u200d\u0937", "\u0915\u094d\u200d\u0937"),  # half a letter of Hindi
+        ("\u0d05\u0d35\u0d28\u0d4d\u200d", "\u0d05\u0d35\u0d28\u0d4d\u200d"),  # a letter of Malayalam
+        ("\u0d28\u0d4d\u200d\u200b\u200d \n", "\u0d28\u0d4d\u200d"),
+        ("\u0d28\u0d4d\u200c", "\u0d28\u0d4d"),  # at the end this shows as it would without
         ("\u09b0\u200d\u09cd\u09af", "\u09b0\u200d\u09cd\u09af"),  # Bengali, before the virama
         ("\u2764\ufe0f", "\u2764\ufe0f"),
         ("\U0001f469\U0001f3fd\u200d\u2695\ufe0f", "\U0001f469\U0001f3fd\u200d\u2695\ufe0f"),

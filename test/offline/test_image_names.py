@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from uuid import UUID
 
 import pytest
 
@@ -14,6 +15,10 @@ def stamps(
 ) -> list[int]:
     return [start_ns + k * period_ns for k in range(count)]
 
+
+_RANDOM = random.Random(5)
+PARTS = [_RANDOM.getrandbits(32) for _ in range(300)]
+PARTS_OF_128_BITS = [_RANDOM.getrandbits(128) for _ in range(300)]
 
 CERTAIN = {
     "numbers": ["frame2", "frame10", "frame100"],
@@ -39,12 +44,23 @@ CERTAIN = {
     "days first without separators": ["31122025_235959", "01012026_000001"],
     "days first, short years": ["31-12-25_23-59-59", "01-01-26_00-00-01"],
     "years first, short": ["25-12-31_23-59-59", "26-01-01_00-00-01"],
+    "days first, short and without separators": ["311225_235955", "311225_235956", "010126_000000"],
+    "years first, short and without separators": ["251231_235955", "251231_235956", "260101_000000"],
+    "months first and milliseconds": ["123125-235955120", "123125-235955220", "010126-000000001"],
+    "two numbers of six digits": [f"{k:06}_{7 * k + 1:06}" for k in range(12)],
+    "episodes of six digits": [f"{k // 3:06}_{k % 3:06}" for k in range(12)],
     "names of months": ["31-Dec-2025", "01-Jan-2026", "Jan 2, 2026", "2026-Jan-03"],
     "twelve hours": [f"2026-01-01 at {t}" for t in ("11.59.58 AM", "12.00.01 PM", "1.00.02 PM")],
     "decimal commas": ["12,05", "12,5", "13", "13,25"],
     "thousands": ["999", "1,000", "1,001", "10,000"],
     "small times as Python writes them": ["0.0", "1e-05", "0.0001", "0.25"],
     "large times as C writes them": ["9.5e+08", "1.7e+09"],
+    "small times behind a letter": ["t0", "t1e-05", "t2e-05", "t0.0001", "t0.00011"],
+    "a hash behind": [f"{k:04}_{part:08x}" for k, part in enumerate(PARTS)],
+    "a hash before": [f"{part:08x}-{k}" for k, part in enumerate(PARTS)],
+    "Roboflow": [f"frame_{k:04}_jpg.rf.{part:032x}" for k, part in enumerate(PARTS_OF_128_BITS)],
+    "UUIDs": [f"{k}_{UUID(int=part)}" for k, part in enumerate(PARTS_OF_128_BITS)],
+    "other words behind": ["000_start", "001_go", "002_grasp now", "003_end 2"],
     "a dash behind a letter": [f"take1e-{k:02}" for k in range(12)],
     "spaces at the end": ["img 1 ", "img  2", "img 10 "],
     "ROS image_saver": [f"frame{k:04}" for k in range(12)],
@@ -109,11 +125,24 @@ def test_what_is_a_guess_is_said(names: list[str], says: str) -> None:
     assert len(notes) == 1 + ("a.png" in names) and says in notes[0]
 
 
+def test_one_stream_in_two_formats() -> None:
+    names = [f"IMG_{k:04}.{'jpg' if k % 3 else 'png'}" for k in range(1, 20)]
+    assert in_order(random.Random(7).sample(names, len(names))) == (names, [])
+    assert in_order(["IMG_0003.jpg", "IMG_0001.jpg", "IMG_0002.png"])[0][1] == "IMG_0002.png"
+
+
+def test_dates_of_six_digits_with_two_readings_are_told() -> None:
+    _, notes = in_order(["030425_120000.png", "040425_120000.png", "030525_120000.png"])
+    assert len(notes) == 1 and "dates such as 030425 are read day first" in notes[0]
+
+
 STREAMS = {
     "depth and colour": ["depth_1.png", "depth_2.png", "rgb_1.png", "rgb_2.png"],
     "with their own stamps": ["depth_7.1.png", "depth_7.2.png", "rgb_7.15.png", "rgb_7.25.png"],
     "by their last word": ["0.left.png", "0.right.png", "1.left.png", "1.right.png"],
     "by their suffix": ["1.jpg", "1.png", "2.jpg", "2.png"],
+    "by their last word, with stamps": ["1_left.png", "2_right.png", "3_left.png", "4_right.png"],
+    "by their suffix, one missing": ["1.jpg", "1.png", "2.jpg", "3.jpg", "3.png"],
     "numbered cameras": ["cam0_0001.png", "cam0_0002.png", "cam1_0001.png", "cam1_0002.png"],
     "cameras behind": ["0001_Camera 1.png", "0001_Camera 2.png", "0002_Camera 1.png", "0002_Camera 2.png"],
 }

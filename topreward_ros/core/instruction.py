@@ -32,7 +32,8 @@ _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0\U0001d159")
 # Default_Ignorable_Code_Point of Unicode (DerivedCoreProperties.txt) that is no format character: a joiner of
 # graphemes, vowels of Khmer, and code points that are kept free for more of the kind.
 _IGNORABLE = ((0x034F, 0x034F), (0x17B4, 0x17B5), (0x2065, 0x2065), (0xFFF0, 0xFFF8), (0xE0000, 0xE0FFF))
-_JOINERS = frozenset("\u200c\u200d")  # zero width: non-joiner, joiner
+_JOINER = "\u200d"
+_JOINERS = frozenset(("\u200c", _JOINER))  # zero width: non-joiner, joiner
 _FORMS = frozenset("\ufe0e\ufe0f")  # a sign as text, or as emoji
 _MONGOLIAN_FORMS = frozenset("\u180b\u180c\u180d\u180f")
 _VOWEL_SEPARATOR = "\u180e"  # of Mongolian; to Unicode before 6.3 it was a space
@@ -121,7 +122,7 @@ def _acts(character: str, before: str, after: str) -> bool:
     if not last:
         return False
     if character in _JOINERS:
-        return _joins(before, after)
+        return _joins(character, before, after)
     if ord(character) in _TAGS:
         return last == _FLAG or ord(last) in _TAGS
     if character in _FORMS:
@@ -134,10 +135,10 @@ def _acts(character: str, before: str, after: str) -> bool:
     return unicodedata.category(last) in ("Lo", "Sm", "So")
 
 
-def _joins(before: str, after: str) -> bool:
+def _joins(joiner: str, before: str, after: str) -> bool:
     """Whether a joiner between ``before`` and ``after`` may show (as in RFC 5892, appendices A.1 and A.2)."""
-    if not after:
-        return False
+    if not after:  # letters of Malayalam and Bengali may end so
+        return joiner == _JOINER and unicodedata.combining(before[-1]) == _VIRAMA
     if _VIRAMA in (unicodedata.combining(before[-1]), unicodedata.combining(after)):
         return True
     base = next((c for c in before[: -_MOST_MARKS - 1 : -1] if unicodedata.category(c) != "Mn"), "")

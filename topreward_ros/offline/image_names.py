@@ -24,6 +24,10 @@ from topreward_ros.offline.name_spelling import in_order_of_size
 _NUMBER = re.compile(r"(0[xX][0-9a-fA-F]+|\d+)")
 #: How programs name a copy of a file whose name was taken.
 _COPY = re.compile(r"( ?\(\d+\)| - copy( \(\d+\))?| copy( \d+)?|~\d+)$", re.IGNORECASE)
+#: Random parts of names, as tools that export datasets add: hexadecimal hashes and UUIDs.
+_HASH = re.compile(
+    r"(?<![^\W_])(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{6,})(?![^\W_])", re.IGNORECASE
+)
 #: Units of the second number of a stamp in two whole numbers: milli-, micro- and nanoseconds.
 _DIGITS_OF_UNITS = (3, 6, 9)
 _FEWEST_FOR_SPACING = 4  # names, below which an even spacing is chance
@@ -80,7 +84,7 @@ def in_order(names: Iterable[str]) -> tuple[list[str], list[str]]:
     ['7.05.png', '7.25.png', '7.5.png']
     """
     some = sorted(names)
-    spellings, notes = in_order_of_size([splitext(name)[0] for name in some])
+    spellings, notes = in_order_of_size(_without_hashes([splitext(name)[0] for name in some]))
     parsed = [_Name.of(name, spelling) for name, spelling in zip(some, spellings, strict=True)]
     if hexadecimal := _hexadecimal(parsed):
         return hexadecimal
@@ -92,6 +96,27 @@ def in_order(names: Iterable[str]) -> tuple[list[str], list[str]]:
     ordered = _with_counter_started_again(ordered, parsed, keys, notes)
     notes += _notes_on_copies(parsed) + _notes_on_kinds(parsed, keys) + _notes_on_equal_numbers(ordered, keys)
     return ordered, notes
+
+
+def _without_hashes(stems: list[str]) -> list[str]:
+    """With an x for a random part that all have at one place, where the rest tells them apart."""
+    if len(stems) < 2:
+        return stems
+    found = [list(_HASH.finditer(stem)) for stem in stems]
+    for k in range(min(map(len, found), default=0)):
+        fits = [fit[k] for fit in found]
+        parts = [fit[0] for fit in fits]
+        mixed = sum(not part.isdecimal() and any(map(str.isdecimal, part)) for part in parts)
+        rest = [f"{stem[: fit.start()]}x{stem[fit.end() :]}" for stem, fit in zip(stems, fits, strict=True)]
+        if (
+            len(set(map(len, parts))) == 1
+            and len(set(parts)) == len(parts)
+            and 2 * mixed >= len(parts)
+            and len({_NUMBER.sub("0", part) for part in rest}) == 1
+            and len(set(rest)) == len(rest)
+        ):
+            return rest
+    return stems
 
 
 def _hexadecimal(names: Sequence[_Name]) -> tuple[list[str], list[str]] | None:
@@ -291,20 +316,29 @@ def _kind(key: _Key) -> tuple[tuple[str | Fraction, ...], tuple[Fraction, ...]]:
 
 
 def _refuse_streams(names: Sequence[_Name], keys: dict[str, _Key]) -> None:
-    """Raise `SeveralStreamsError` where two kinds of names have numbers of the same range."""
-    kinds: dict[tuple[object, ...], dict[tuple[Fraction, ...], str]] = defaultdict(dict)
+    """Raise `SeveralStreamsError` where two kinds of names have numbers of the same range.
+
+    Where they differ in their suffix alone, these must be the same numbers: one stream may have two formats.
+    """
+    kinds: dict[tuple[int, str, tuple[str | Fraction, ...]], dict[tuple[Fraction, ...], str]] = defaultdict(
+        dict
+    )
     for name in _originals(names):
         texts, numbers = _kind(keys[name.whole])
         if numbers:
             kinds[len(numbers), name.suffix, texts][numbers] = name.whole
-    several = [(kind[0], images) for kind, images in kinds.items() if len(images) > 1]
-    for k, (count, images) in enumerate(several):
-        for other_count, others in several[:k]:
+    several = [(kind[0], kind[2], images) for kind, images in kinds.items() if len(images) > 1]
+    for k, (count, texts, images) in enumerate(several):
+        for other_count, other_texts, others in several[:k]:
             if count != other_count:
                 continue
             low, high = max(min(images), min(others)), min(max(images), max(others))
             fewer = min(images, others, key=len)
-            if 2 * sum(low <= numbers <= high for numbers in fewer) >= len(fewer):
+            if texts == other_texts:
+                together = len(images.keys() & others.keys())
+            else:
+                together = sum(low <= numbers <= high for numbers in fewer)
+            if 2 * together >= len(fewer):
                 first, second = sorted((images[min(images)], others[min(others)]))
                 raise SeveralStreamsError(
                     f"holds several streams of images side by side, such as {first} and {second}: give each "
@@ -374,8 +408,9 @@ def _notes_on_kinds(names: Sequence[_Name], keys: dict[str, _Key]) -> list[str]:
         texts = _kind(keys[name.whole])[0]
         kinds[texts] += 1
         examples.setdefault(texts, name.whole)
-    if len(kinds) < 2:
-        return []
+    leading = {keys[name.whole][:2] for name in names}
+    if len(kinds) < 2 or (len({key[0] for key in leading}) == 1 and len(leading) == len(names)):
+        return []  # the first number alone orders them, whatever follows
     if not any(name.numbers for name in names):
         return ["the names hold no numbers and are read in alphabetical order; number them to be sure"]
     (most, _), (other, _) = kinds.most_common()[0], kinds.most_common()[-1]

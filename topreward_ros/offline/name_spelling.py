@@ -25,11 +25,19 @@ _EIGHT_DIGITS = re.compile(r"(?<!\d)(\d\d)()(\d\d)(\d{4})(?!\d)")
 #: A date with two digits for the year; with a time behind it, or else it may be a time itself.
 _SHORT_DATE = re.compile(r"(?<!\d)(\d\d)([-._/ ])(\d\d)\2(\d\d)(?!\d)")
 _SHORT_DATE_AND_TIME = re.compile(_SHORT_DATE.pattern + r"(?=[-_ T.]+\d\d[-._:h ]?\d\d)")
+#: The same without separators, before a time of six digits, perhaps with fractions of a second.
+_SIX_DIGITS_AND_TIME = re.compile(
+    r"(?<!\d)(\d\d)()(\d\d)(\d\d)(?=[-_ T.]+(?:[01]\d|2[0-3])[0-5]\d[0-5]\d(?:\d{3}|\d{6})?(?!\d))"
+)
+_WITHOUT_SEPARATORS = (_EIGHT_DIGITS, _SIX_DIGITS_AND_TIME)
 _TWELVE_HOURS = re.compile(
     r"(?<!\d)(1[0-2]|0?[1-9])((?:[-.:_ ][0-5]\d){1,2})[\s_-]?([ap])\.?m(?![a-z])", re.IGNORECASE
 )
 #: As programs write small and large numbers: one digit before the point, a sign, two digits at most.
 _POWER_OF_TEN = re.compile(r"(?<![^\W_])(?<![.,])(\d(?:[.,]\d+)?)e([+-]\d{1,2})(?![^\W_])", re.IGNORECASE)
+#: The same behind a letter, where it may be no power; it is one if others have a fraction there.
+_POWER_BEHIND_A_LETTER = re.compile(r"(?<=[^\W\d_])(\d(?:[.,]\d+)?)e([+-]\d\d)(?![^\W_])", re.IGNORECASE)
+_FRACTION_BEHIND_A_LETTER = re.compile(r"(?<=[^\W\d_])\d+[.,]\d+(?![^\W_])(?![.,]\d)")
 _COMMA = re.compile(r"(?<=\d),(?=\d)")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _YEARS = range(1970, 2100)
@@ -65,13 +73,14 @@ def in_order_of_size(stems: Sequence[str]) -> tuple[list[str], list[str]]:
     >>> in_order_of_size(["31-12-2025", "01-01-2026"])
     (['2025-12-31', '2026-01-01'], [])
     >>> in_order_of_size(["t0,5", "t1e+01"])
-    (['t0.5', 't1e+01'], [])
+    (['t0.5', 't10'], [])
     """
     notes: list[str] = []
     written = [_with_numbered_month(" ".join(stem.split())) for stem in stems]
     for pattern, readings in (
         (_YEAR_LAST, ("day first", "month first")),
         (_EIGHT_DIGITS, ("day first", "month first")),
+        (_SIX_DIGITS_AND_TIME, tuple(_READINGS)),
         (_SHORT_DATE_AND_TIME, tuple(_READINGS)),
         (_SHORT_DATE, tuple(_READINGS)),
     ):
@@ -131,7 +140,7 @@ def _with_iso_dates(
             "the order would be another. Write them as 2026-12-31 to be sure"
         )
     ordered_days = iter(days[best])
-    dash = "" if pattern is _EIGHT_DIGITS else "-"
+    dash = "" if pattern in _WITHOUT_SEPARATORS else "-"
     return [
         stem[: fit.start()] + next(ordered_days).strftime(f"%Y{dash}%m{dash}%d") + stem[fit.end() :]
         if fit
@@ -143,7 +152,7 @@ def _with_iso_dates(
 def _may_be_dates(triples: Sequence[_Triple], pattern: re.Pattern[str]) -> bool:
     if pattern is _SHORT_DATE:  # or times of day
         return any(first > 23 or second > 59 or third > 59 for first, second, third in triples)
-    if pattern is _SHORT_DATE_AND_TIME:
+    if pattern in (_SHORT_DATE_AND_TIME, _SIX_DIGITS_AND_TIME):
         return True
     if pattern is _EIGHT_DIGITS and all(_is_iso(triple) for triple in triples):
         return False
@@ -169,6 +178,13 @@ def _order(triples: Sequence[_Triple], days: Sequence[date]) -> list[_Triple]:
 
 def _with_plain_numbers(stems: Sequence[str], notes: list[str]) -> list[str]:
     """Without powers of ten and commas in numbers."""
+    before = {stem[: fit.start()] for stem in stems for fit in _FRACTION_BEHIND_A_LETTER.finditer(stem)}
+    stems = [
+        _POWER_BEHIND_A_LETTER.sub(
+            lambda fit: _with_all_digits(fit) if fit.string[: fit.start()] in before else fit[0], stem
+        )
+        for stem in stems
+    ]
     powers = [stem for stem in stems if _POWER_OF_TEN.search(stem)]
     with_fraction = any(re.search(r"\d[.,]\d", stem) for stem in stems if not _POWER_OF_TEN.search(stem))
     if any("-" in fit[2] for stem in powers if (fit := _POWER_OF_TEN.search(stem))) and not with_fraction:
