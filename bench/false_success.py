@@ -32,6 +32,7 @@ from options import parser
 from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, ScoreRequest, TaskMonitor
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.output_files import write_file
 from topreward_ros.core.pictures import Picture, examine, likeness
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.defaults import monitor_defaults
@@ -301,7 +302,7 @@ class KnownScores:
     def save(self) -> None:
         self._digests.clear()
         if self._path is not None:
-            self._path.write_text(json.dumps(self._known))
+            write_file(self._path, json.dumps(self._known))
 
     def _digest(self, image: np.ndarray) -> str:
         known = self._digests.get(id(image))
@@ -479,7 +480,7 @@ def main() -> None:
     console.print(table_of(results, before))
     console.print(f"{len(results)} runs in {time.monotonic() - begun:.0f} s")
     if options.json:
-        options.json.write_text(json.dumps(results))
+        write_file(options.json, json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -248,11 +248,15 @@ def test_a_missing_file_is_named_with_the_places_searched() -> None:
 
 
 def test_programs_start_the_function_of_their_name() -> None:
-    modules = {"monitor": "nodes.monitor", "topreward": "cli.main", "video_player": "nodes.video_player"}
+    started = {
+        "monitor": "nodes.monitor import main",
+        "topreward": "cli.main import command",
+        "video_player": "nodes.video_player import main",
+    }
     programs = {path.name: path for path in (ROOT / "scripts").iterdir() if path.is_file()}
-    assert set(programs) == set(modules)
+    assert set(programs) == set(started)
     for name, path in programs.items():
         text = path.read_text(encoding="utf-8")
         assert text.startswith("#!/usr/bin/env python3\n")
         assert path.stat().st_mode & 0o111 == 0o111, f"{path} must be executable for all"
-        assert f"from topreward_ros.{modules[name]} import main" in text
+        assert f"from topreward_ros.{started[name]}" in text

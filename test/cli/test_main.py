@@ -211,10 +211,10 @@ def test_ctrl_c_while_the_process_ends_leaves_no_trace() -> None:
     code = (
         "import atexit, sys, os, signal\n"
         "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
-        "from topreward_ros.cli.main import main\n"
-        "sys.exit(main(['--version']))"
+        "from topreward_ros.cli.main import command\n"
+        "sys.exit(command())"
     )
-    result = topreward(command=[sys.executable, "-c", code])
+    result = topreward("--version", command=[sys.executable, "-c", code])
     assert result.returncode == -signal.SIGINT and result.stderr == ""
     assert result.stdout.startswith("topreward "), "it was written before"
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from topreward_ros.cli.main import main
+from topreward_ros.cli.main import command
 
-sys.exit(main())
+sys.exit(command())

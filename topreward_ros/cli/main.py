@@ -34,6 +34,14 @@ _NO_MORE_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBA
 _ROS_ARGUMENTS = "--ros-args"
 
 
+def command() -> int:
+    """Run ``topreward`` as a process of its own and return its exit status."""
+    try:
+        return main()
+    finally:  # the work is done or given up: Ctrl-C ends the process, and not just one step of its clean-up
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``topreward`` with ``argv`` (of the process when None) and return its exit status."""
     for stream in (sys.stdout, sys.stderr):
@@ -62,8 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError):
             say(f"the output cannot be written ({error.strerror})")
         return 1
-    finally:  # the work is done or given up: Ctrl-C ends the process, and not just one step of its clean-up
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _drop_output() -> None:
