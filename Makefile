@@ -6,6 +6,7 @@ VENV := .venv
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 STEADY_ARGS ?=
+SOAK_ARGS ?=
 
 # A sourced ROS 2 is used; without one, ROS 2 Jazzy comes as wheels. Our own .venv is not "a sourced ROS 2".
 sourced_ros := $(and $(ROS_DISTRO),$(filter-out $(CURDIR)/$(VENV),$(subst :, ,$(AMENT_PREFIX_PATH))))
@@ -26,7 +27,7 @@ sources := package.xml CMakeLists.txt setup.py setup.cfg pyproject.toml LICENSE 
   $(shell find $(wildcard $(installed_folders)) -name __pycache__ -prune -o -type f -print)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-random test-steady test-int8 lint clean
+.PHONY: help setup demo test test-random test-steady test-int8 soak lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -47,6 +48,9 @@ test-steady: setup  ## run all tests ten times, beside busy processes and halted
 
 test-int8: setup $(int8)  ## run the tests of weights in 8 bits, with the optional torchao
 	@$(with_ros) PYTHONPATH="$(VENV)/int8$${PYTHONPATH:+:$$PYTHONPATH}" $(VENV)/bin/python -m pytest test/scoring/qwen3_vl/test_precision.py $(PYTEST_ARGS)
+
+soak: setup  ## disturb a monitor for a minute and see that it tells the truth; SOAK_ARGS="--seconds 3600"
+	@$(with_ros) $(VENV)/bin/python bench/soak.py $(SOAK_ARGS)
 
 lint: setup  ## check style, format and types
 	@$(VENV)/bin/ruff check .
