@@ -27,8 +27,9 @@ Where each fault is tested, by its kind; the files are below test/:
     any sequence of calls of the state machine        core/test_episode_machine.py
     all of it, for a minute or an hour                ../bench/soak.py, faults/test_invariants.py
 
-The services cannot be fuzzed on the wire by a client of ours: rclpy serialises what a message type can hold,
-and refuses the rest (text that is no UTF-8, numbers out of range) before anything is sent.
+The services cannot be fuzzed on the wire by a client of ours. Tried: before anything is sent, rclpy refuses
+surrogates and values of another type, and cuts a text at a zero. Long and hostile texts, which it does send,
+are tested in the files above.
 """
 
 from test.robot import robot, shared_robot
