@@ -20,12 +20,12 @@ import numpy as np
 
 from options import parser
 from topreward_ros.core.output_files import temporary_folder
-from topreward_ros.defaults import large_image_environment
+from topreward_ros.defaults import fast_dds_profile_variables, large_image_environment
 from topreward_ros.nodes.demo import free_domain
 
 RATE = 30.0  # [Hz]
 SIZES = ((640, 480), (1920, 1080))
-PROFILE = large_image_environment({})
+VARIABLES = fast_dds_profile_variables(os.environ)
 
 
 def folder_of_images(folder: Path, size: tuple[int, int], frames: int) -> Path:
@@ -67,9 +67,10 @@ def count_arrivals(images: Path, reliable: bool) -> tuple[int, float]:
 
 def in_a_fresh_process(images: Path, reliable: bool, with_profile: bool) -> str:
     """Run `count_arrivals` in a new process, as Fast DDS reads its profile once per process."""
+    without = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     environment = {
-        **{name: value for name, value in os.environ.items() if name not in PROFILE},
-        **(PROFILE if with_profile else {}),
+        **without,
+        **(large_image_environment(without) if with_profile else {}),
         "ROS_DOMAIN_ID": str(free_domain()),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
     }

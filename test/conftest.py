@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
-import shutil
+import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -42,24 +43,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("robots"))
 
 
-def _cleaner() -> Callable[[], None] | None:
-    """Removes what killed processes left in /dev/shm, as `fastdds shm clean` does; None without that tool.
+def _remove_dead_segments() -> None:
+    """Removes what killed processes left of Fast DDS in /dev/shm, as `fastdds shm clean` does.
 
-    /dev/shm is memory. Fast DDS leaves a process's segments there when it is killed, which some tests do
-    on purpose: 64 MB each. The tool takes only those whose lock no living process holds.
+    /dev/shm is memory: 64 MB for each process, and some tests kill on purpose. A living process holds a lock
+    on the file beside its segment or port that ends in _el or _sl. Fast DDS 2 (ROS 2 Jazzy) and 3 (Kilted)
+    give different names. The tool does not start everywhere, and a test session must not depend on it.
     """
-    beside_python = str(Path(sys.executable).parent)  # a virtual environment need not be activated
-    tool = shutil.which("fastdds", path=os.pathsep.join([beside_python, os.environ.get("PATH", os.defpath)]))
-    if tool is None:
-        return None
-    return lambda: subprocess.run([tool, "shm", "clean"], stdout=subprocess.DEVNULL, timeout=60, check=True)
+    for path in Path("/dev/shm").glob("fast*_[es]l"):
+        if not re.fullmatch(r"fast(rtps|dds)_([0-9a-z]{16}|port\d+)_[es]l", path.name):
+            continue
+        with suppress(OSError):  # locked, gone meanwhile, or another user's
+            lock = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                segment = path.name[: -len("_el")]
+                for name in (segment, f"sem.{segment}_mutex", path.name):
+                    path.with_name(name).unlink(missing_ok=True)
+            finally:
+                os.close(lock)
 
 
 def _free_dead_shared_memory(session: pytest.Session) -> None:
     if hasattr(session.config, "workerinput"):
         return  # one of xdist's processes: their head does it, once
-    if (free := _cleaner()) is not None:
-        free()
+    _remove_dead_segments()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -71,9 +79,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def free_dead_shared_memory() -> Callable[[], None] | None:
-    """See `_cleaner`."""
-    return _cleaner()
+def remove_dead_segments() -> Callable[[], None]:
+    """See `_remove_dead_segments`."""
+    return _remove_dead_segments
 
 
 @pytest.fixture(scope="session")

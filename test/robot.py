@@ -304,7 +304,7 @@ def shared_memory() -> Callable[[int], list[Path]]:
         for entry in os.scandir(f"/proc/{pid}/fd"):
             with suppress(FileNotFoundError):  # closed meanwhile
                 lock = os.readlink(entry.path)
-                if re.fullmatch(r"/dev/shm/fastrtps_[0-9a-z]{16}_el", lock):
+                if re.fullmatch(r"/dev/shm/fast(rtps|dds)_[0-9a-z]{16}_el", lock):
                     segments += [Path(lock), Path(lock.removesuffix("_el"))]
         if rclpy.get_rmw_implementation_identifier() == "rmw_fastrtps_cpp" and Path("/dev/shm").is_dir():
             assert segments and all(segment.exists() for segment in segments)

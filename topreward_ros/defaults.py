@@ -6,6 +6,8 @@ same file. Parameter files of users are read by ROS 2, not here.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -83,13 +85,25 @@ def config_file(name: str) -> Path:
     return shared_file(f"config/{name}")
 
 
+def fast_dds_profile_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Variables in which the Fast DDS of the ROS 2 of ``environ`` looks for a profile, the one to set first.
+
+    Version 2 (Jazzy) knows the old name alone. In Kilted, on version 3, rmw_fastrtps takes both, with a
+    warning for the old one. The package of version 3 is called fastdds, that of version 2 fastrtps.
+    """
+    prefixes = [sys.prefix, *filter(None, environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))]
+    is_version_3 = any(Path(prefix, "share", "fastdds").is_dir() for prefix in prefixes)
+    return ("FASTDDS_DEFAULT_PROFILES_FILE",) * is_version_3 + ("FASTRTPS_DEFAULT_PROFILES_FILE",)
+
+
 def large_image_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Variables to add to ``environ`` so that Fast DDS has room in shared memory for camera images.
 
     There are none where ``environ`` names a profile already, which is the user's. Errors as `shared_file`.
     """
-    variable = "FASTRTPS_DEFAULT_PROFILES_FILE"
-    return {} if variable in environ else {variable: str(config_file("fastdds_large_images.xml"))}
+    variables = fast_dds_profile_variables(environ)
+    named = any(variable in environ for variable in variables)
+    return {} if named else {variables[0]: str(config_file("fastdds_large_images.xml"))}
 
 
 def monitor_defaults() -> dict[str, Any]:

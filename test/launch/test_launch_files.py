@@ -31,7 +31,12 @@ from rclpy.parameter import parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 from topreward_ros.msg import TaskProgress
 
-from topreward_ros.defaults import DEMO_CLIPS, monitor_defaults, shared_file
+from topreward_ros.defaults import (
+    DEMO_CLIPS,
+    fast_dds_profile_variables,
+    monitor_defaults,
+    shared_file,
+)
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.demo import free_domain
 
@@ -234,8 +239,10 @@ def environment_of_child(launch_pid: int, program: str) -> dict[str, str]:
 def test_the_profile_for_large_images_is_set_unless_the_user_has_one(
     own: str, launched: Callable[..., Launched], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
-    environment = {"FASTRTPS_DEFAULT_PROFILES_FILE": own} if own else {}
+    variables = fast_dds_profile_variables(os.environ)
+    for variable in variables:
+        monkeypatch.delenv(variable, raising=False)
+    environment = {variables[0]: own} if own else {}
     monitor = launched("monitor.launch.py", "autostart:=false", **environment)
     seen: dict[str, str] = {}
 
@@ -245,7 +252,7 @@ def test_the_profile_for_large_images_is_set_unless_the_user_has_one(
 
     monitor.wait_until(found)
     expected = own or str(shared_file("config/fastdds_large_images.xml"))
-    assert Path(seen["FASTRTPS_DEFAULT_PROFILES_FILE"]).name == Path(expected).name
+    assert Path(seen[variables[0]]).name == Path(expected).name
 
 
 def test_the_demonstration_scores_its_video_and_ends_by_itself(

@@ -24,6 +24,7 @@ pytest.importorskip("rclpy")
 
 from topreward_ros.msg import TaskProgress
 
+from topreward_ros.defaults import fast_dds_profile_variables
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.demo import free_domain
 from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
@@ -293,9 +294,8 @@ def test_a_terminal_without_utf_8_gets_lines(robot, run) -> None:
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """As of a user who has set nothing; files of the demonstration go to ``tmp_path``."""
-    kept = {
-        k: v for k, v in os.environ.items() if k not in ("ROS_DOMAIN_ID", "FASTRTPS_DEFAULT_PROFILES_FILE")
-    }
+    unset = ("ROS_DOMAIN_ID", *fast_dds_profile_variables(os.environ))
+    kept = {k: v for k, v in os.environ.items() if k not in unset}
     return {**kept, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
 
 

@@ -6,6 +6,7 @@ schedule asks for it. The first camera is the primary: its stamps are the stamps
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from rclpy.qos import QoSCompatibility, qos_check_compatible
 
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.publishers import Publishers
-from topreward_ros.defaults import monitor_defaults
+from topreward_ros.defaults import fast_dds_profile_variables, monitor_defaults
 from topreward_ros.nodes import images, qos
 from topreward_ros.nodes.image_topics import TYPE_NAMES, ImageTopic, first_published, places, unreadable
 from topreward_ros.nodes.say_once import SayOnce
@@ -27,7 +28,7 @@ _LARGE_BYTES = 100_000  # several of these fill the default shared-memory segmen
 _LATE_NS = 5_000_000  # an executor that waits takes a message sooner
 _LARGE_IMAGES_ADVICE = (
     "Large images overflow the default shared-memory segment of Fast DDS: start the camera's node with "
-    "FASTRTPS_DEFAULT_PROFILES_FILE set to config/fastdds_large_images.xml of this package"
+    f"{fast_dds_profile_variables(os.environ)[0]} set to config/fastdds_large_images.xml of this package"
 )
 # For so long a place stays the one that is read, though nobody publishes there and somebody does at another:
 # a camera's publishers are discovered one after the other.
