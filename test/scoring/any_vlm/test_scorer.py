@@ -790,7 +790,7 @@ def test_a_result_that_is_no_number_is_an_error_and_the_next_call_works(load, vi
     ):
         scorer.score(asked(TASK, video))
     weight.copy_(kept)
-    assert scorer.score(asked(TASK, video)) == before
+    assert repr(scorer.score(asked(TASK, video))) == repr(before)
 
 
 def test_memory_that_runs_out_costs_half_the_frames_and_not_the_score(load, monkeypatch, caplog):
