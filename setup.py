@@ -39,6 +39,17 @@ def ros_environment() -> dict[str, str]:
     return environment
 
 
+def generators(prefixes: str) -> str:
+    """Return what `prefixes` state of the packages that generate code for messages, versions included.
+
+    Jazzy and Kilted may lie in one folder one after the other, and an update may change a ROS 2 in its place.
+    """
+    packages = (
+        Path(prefix, "share", "rosidl_generator_py", "package.xml") for prefix in prefixes.split(os.pathsep)
+    )
+    return "".join(package.read_text(encoding="utf-8") for package in packages if package.is_file())
+
+
 def run_cmake() -> Path:
     """Configure once, build what changed, install all of it into an empty staging folder and return that."""
     environment = ros_environment()
@@ -46,7 +57,8 @@ def run_cmake() -> Path:
     if cmake is None:
         raise SystemExit("topreward_ros: cmake is missing; install it with `sudo apt install cmake`")
     # Kept between runs, one per Python and ROS 2, so that a change in Python only compiles nothing.
-    key = f"{sys.prefix} {environment['AMENT_PREFIX_PATH']}"
+    prefixes = environment["AMENT_PREFIX_PATH"]
+    key = f"{sys.prefix} {sys.implementation.cache_tag} {prefixes} {generators(prefixes)}"
     build = SOURCE / "build" / f"cmake-{crc32(key.encode()):08x}"
     stage = build / "stage"
     if not (build / "CMakeCache.txt").exists():

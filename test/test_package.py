@@ -47,7 +47,8 @@ ROSDEP_OF_LIBRARY = {
     "pyyaml": "python3-yaml",
     "rich": "python3-rich",
 }
-REQUIREMENTS = tuple(f"requirements/{name}.txt" for name in ("run", "dev", "int8", "ros-jazzy"))
+ROS_REQUIREMENTS = ("ros-jazzy", "ros-kilted")  # one or the other
+REQUIREMENTS = tuple(f"requirements/{name}.txt" for name in ("run", "dev", "int8", *ROS_REQUIREMENTS))
 ROS_PACKAGES = {"ament_index_python", "cv_bridge", "launch", "launch_ros", "rclpy", "rcl_interfaces"}
 
 
@@ -129,9 +130,27 @@ def test_requirement_files_pin_exactly(name: str) -> None:
         assert [specifier.operator for specifier in requirement.specifier] == ["=="], str(requirement)
 
 
-def test_requirement_files_do_not_name_a_library_twice() -> None:
-    files = [set(pins(name)) for name in REQUIREMENTS]
+@pytest.mark.parametrize("ros", ROS_REQUIREMENTS)
+def test_requirement_files_do_not_name_a_library_twice(ros: str) -> None:
+    files = [set(pins(f"requirements/{name}.txt")) for name in ("run", "dev", "int8", ros)]
     assert len(set.union(*files)) == sum(map(len, files))
+
+
+def test_each_ros_is_pinned_with_the_packages_of_its_own_name() -> None:
+    def named(distro: str) -> set[str]:
+        names = pins(f"requirements/ros-{distro}.txt").keys()
+        foreign = {
+            name
+            for name in names
+            for other in ("jazzy", "kilted")
+            if f"-{other}-" in name and other != distro
+        }
+        assert not foreign
+        return {name.replace(f"-{distro}-", "-") for name in names if f"-{distro}-" in name}
+
+    # Kilted's ament_cmake_ros is split in two and finds Python by itself.
+    assert named("kilted") - named("jazzy") == {"ros-ament-cmake-ros-core"}
+    assert named("jazzy") - named("kilted") == {"ros-python-cmake-module"}
 
 
 def test_training_pins_what_it_imports_and_scores_with_what_is_shipped() -> None:
