@@ -374,7 +374,9 @@ class TaskMonitor:
         if enabled == self._enabled:
             return []
         self._enabled = enabled
-        return self._begin(self._report.instruction, "", "enabled" if enabled else "disabled")
+        return self._begin(
+            self._report.instruction, "", "the monitor was enabled" if enabled else "the monitor was disabled"
+        )
 
     def filled_stamp(self, stamp_ns: int, now_ns: int) -> int:
         """The stamp to observe an image with: its own, or the time of arrival where it has none.

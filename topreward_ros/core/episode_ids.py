@@ -29,10 +29,16 @@ class EpisodeIds:
 
     def give(self, episode_id: str) -> None:
         """Take a name that a caller gives. Raises `EpisodeIdError`, and then does not know it."""
-        if len(episode_id) > LONGEST or not episode_id.isprintable():
+        problem = ""
+        if len(episode_id) > LONGEST:
+            problem = f"it has {len(episode_id)} characters, and may have {LONGEST}"
+        elif not episode_id.isprintable():
+            wrong = next(letter for letter in episode_id if not letter.isprintable())
+            problem = f"it holds {wrong!a}, which cannot be printed"
+        if problem:
             raise EpisodeIdError(
-                f"episode_id '{printable(episode_id, 60)}': at most {LONGEST} printable characters; leave it "
-                f"empty and the monitor makes one"
+                f"episode_id '{printable(episode_id, 60)}': {problem}; choose another, or leave it empty and "
+                f"the monitor makes one"
             )
         if episode_id in self._given:
             raise EpisodeIdError(

@@ -157,7 +157,7 @@ class SceneJudge:
             self._before = self._at_change
             if is_back:
                 return Sight(
-                    anew=AGREEING, back=True, message=f"{change}: the view is that of before, and goes on"
+                    anew=AGREEING, back=True, message="the view of before is back: its prefix goes on"
                 )
             return Sight(anew=AGREEING, message=f"{change}: watching begins anew with what is seen since")
         if self._change:

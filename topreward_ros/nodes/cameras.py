@@ -211,6 +211,10 @@ class Camera:
                     f"Set qos_overrides.{self.topic}.subscription.reliability to best_effort"
                 )
         names = ", ".join(_node_name(publisher) for publisher in publishers)
+        if self.received and not self.senders.lost:
+            return (
+                f"they came until then, and {names} still runs: look at the camera, its cable and its driver"
+            )
         return (
             f"{names} publishes on {self.topic} with a matching QoS, but no image arrives: is it sending "
             f"(`ros2 topic hz {self.topic}`)? {_LARGE_IMAGES_ADVICE}"

@@ -233,7 +233,7 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         if self._session is None or not names:
             return
         if "task" in names:
-            self._session.follow(self.values["task"], "the parameter task", why="parameter task")
+            self._session.follow(self.values["task"], "the parameter task", why="the parameter task was set")
         if self._session.active and names != {"task"}:
             self._session.publish_info()
 

@@ -389,7 +389,9 @@ class Session:
 
     def _on_instruction(self, message: String) -> None:
         try:
-            self.follow(message.data, "the text on task_instruction", why="new instruction")
+            self.follow(
+                message.data, "the text on task_instruction", why="another task came on task_instruction"
+            )
         except InstructionError as error:
             if str(error) != self._refused:  # publishers repeat themselves
                 self._refused = str(error)
@@ -406,7 +408,9 @@ class Session:
         response.success, response.message = self._takes_tasks()
         if response.success:
             try:
-                self.set_instruction(request.instruction, request.episode_id, why="~/set_task")
+                self.set_instruction(
+                    request.instruction, request.episode_id, why="a task was set by ~/set_task"
+                )
             except UserError as error:
                 self._node.get_logger().error(f"~/set_task: {error}; the task stays as it is")
                 response.success, response.message = False, printable(str(error))
@@ -418,7 +422,7 @@ class Session:
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success, response.message = self._takes_tasks()
         if response.success:
-            self._publish(self._monitor.reset("~/reset"))
+            self._publish(self._monitor.reset("reset by ~/reset"))
             name = self._monitor.report.episode_id
             response.message = f"episode '{name}'" if name else self._how_to_set_a_task()
         return response

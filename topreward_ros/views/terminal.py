@@ -83,12 +83,14 @@ def curves_table(curves: Sequence[Curve]) -> RenderableType:
     for name in ("scored until", "scores", "progress", "highest", "log p", "state"):
         table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
     paths = [os.path.abspath(curve.video) for curve in curves]
-    folder = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
-    for curve, path in zip(curves, paths, strict=True):
+    common = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    is_root = common == os.path.dirname(common)  # names without it would look like those of other files
+    names = paths if is_root else [os.path.relpath(path, common) for path in paths]
+    for curve, name in zip(curves, names, strict=True):
         last = curve.points[-1] if curve.points else None
         finite = [point.progress for point in curve.points if isfinite(point.progress)]
         table.add_row(
-            shown(os.path.relpath(path, folder)),
+            shown(name),
             number(curve.duration_s, 1, "s"),
             str(len(curve.points)),
             f"[bold]{number(last.progress) if last else '-'}[/bold]",
@@ -101,15 +103,13 @@ def curves_table(curves: Sequence[Curve]) -> RenderableType:
     model = curves[0].model
     about = f"task: {curves[0].instruction}; model {model.model_id} ({model.revision}), {model.device}"
     parts: list[RenderableType] = [table]
-    for curve, path in zip(curves, paths, strict=True):
+    for curve, name in zip(curves, map(printable, names), strict=True):
         if curve.damaged:
-            name = printable(os.path.relpath(path, folder))
             parts.append(Text(f"{name} is damaged: {damage_text(curve.damaged)}", style="yellow"))
     parts.append(shown(about, 400, "dim"))
     if model.random_weights:
         parts.append(Text(RANDOM_WARNING, style="bold red"))
-    for curve, path in zip(curves, paths, strict=True):
-        name = printable(os.path.relpath(path, folder))
+    for curve, name in zip(curves, map(printable, names), strict=True):
         parts += [shown(f"{name}: {printable(note, 400)}", style="yellow") for note in _notes(curve)]
     return Group(*parts)
 
