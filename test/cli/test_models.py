@@ -68,6 +68,8 @@ class Hub:
         self.endless = ""  #: the file whose body never ends
         self.headers: dict[str, str] = {}  #: of every file, instead of the right ones
         self.more_names: list[str] = []  #: of files that are no files of the folder
+        self._back: threading.Timer | None = None
+        self.closes_once = False  #: after telling of the model, nobody listens for a moment
         self.requests = 0
         hub = self
 
@@ -81,16 +83,26 @@ class Hub:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
+        self._handler = Handler
+        self._listen(0)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+
+    def _listen(self, port: int) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def _stop_listening(self) -> None:
+        self._server.shutdown()
+        self._server.socket.close()  # server_close waits for the thread that calls this
+        self._thread.join()
 
     def close(self) -> None:
         self.slowly = False
-        self._server.shutdown()
+        if self._back:
+            self._back.join()
+        self._stop_listening()
         self._server.server_close()
-        self._thread.join()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.requests += 1
@@ -105,6 +117,12 @@ class Hub:
             siblings = [self._entry(file, "rfilename") for file in self._files()]
             siblings += [{"rfilename": name, "size": 10} for name in self.more_names]
             told = {"id": NAME, "sha": self.claimed_commit, "siblings": siblings}
+            if self.closes_once:
+                self.closes_once = False
+                request.close_connection = True
+                self._stop_listening()
+                self._back = threading.Timer(1.0, self._listen, [self._server.server_port])
+                self._back.start()
             self._send(request, json.dumps(told).encode())
         else:
             self._refuse(request, 404, "RepoNotFound")
@@ -558,6 +576,58 @@ def test_nothing_that_a_hub_says_becomes_a_path(hub: Hub, tmp_path: Path) -> Non
         assert everything(tmp_path) == before, lie
     process.stdin.close()
     assert process.wait(60) == 0
+
+
+def test_a_hub_that_was_away_for_a_moment_is_trusted_no_more_than_before(hub: Hub, tmp_path: Path) -> None:
+    """After an error of the network the library asks again with another client."""
+    new = tmp_path / "new.txt"
+    hub.headers, hub.closes_once = {"ETag": f'"{new}"'}, True
+    line = refused(download(hub, tmp_path / "home"))
+    assert f"the hub gives a file the ETag '\"{new}\"', which is no name" in line
+    assert not new.exists() and hub.sent == [] and not hub.closes_once
+
+
+def test_chunks_come_from_the_web_alone(hub: Hub, tmp_path: Path) -> None:
+    """To a local:// store hf_xet makes folders and a database, wherever it is."""
+    pytest.importorskip("hf_xet", reason="files come in chunks by hf_xet alone")
+    store = f"local://{tmp_path / 'new'}"
+    hub.headers = {
+        "X-Xet-Hash": "ab" * 32,
+        "X-Xet-Refresh-Route": f"{hub.endpoint}/{NAME}/resolve/{COMMIT}/config.json",
+        "X-Xet-Access-Token": "a",
+        "X-Xet-Token-Expiration": "9999999999",
+        "X-Xet-Cas-Url": store,
+    }
+    assert f"'{store:.79}" in (line := refused(download(hub, tmp_path / "home"))) and "no web address" in line
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_hub_that_was_away_for_a_moment_serves_a_download(hub: Hub, tmp_path: Path) -> None:
+    hub.closes_once = True
+    assert download(hub, tmp_path).returncode == 0
+    assert digest(cached(tmp_path) / "snapshots" / COMMIT / WEIGHTS) == digest(hub.folder / WEIGHTS)
+
+
+def test_a_file_that_leads_out_of_the_cache_does_not_count(hub: Hub, tmp_path: Path) -> None:
+    """The second line: a link that lies in the cache under the name that the hub gives."""
+    victim = tmp_path / "victim"
+    victim.write_text('{"model_type": "qwen3_vl"}')
+    (cached(tmp_path) / "blobs").mkdir(parents=True)
+    (cached(tmp_path) / "blobs" / "evil").symlink_to(victim)
+    hub.headers = {"ETag": '"evil"'}
+    line = refused(download(hub, tmp_path))
+    assert f"config.json of {NAME} leads to {victim}, outside the cache {cached(tmp_path)}" in line
+    assert not (cached(tmp_path) / "snapshots" / COMMIT / "config.json").is_symlink()
+    assert victim.exists() and hub.sent == []
+
+
+def test_a_cache_that_is_a_link_is_the_cache(hub: Hub, tmp_path: Path) -> None:
+    for place in (cached(tmp_path), cached(tmp_path) / "blobs"):
+        disk = tmp_path / f"another-disk-{place.name}"
+        disk.mkdir()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(disk)
+    assert download(hub, tmp_path).returncode == 0
 
 
 def test_files_with_other_names_are_left_out(hub: Hub, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
@@ -141,7 +141,7 @@ def download_model(name: str, progress: DownloadProgress) -> Path:
 
 def _fetch(name: str, commit: str, file: _File, advance: Callable[[int], None] = lambda _: None) -> Path:
     """Fetch a file into the cache, unless it is there; returns its path. Raises `DownloadError`."""
-    from huggingface_hub import hf_hub_download, utils
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache, utils
 
     library: Any = utils  # exports more than it declares
 
@@ -166,8 +166,25 @@ def _fetch(name: str, commit: str, file: _File, advance: Callable[[int], None] =
             """What the library says of these chunks."""
 
     with _hub_call(name, commit):
-        return Path(
+        was_here = isinstance(try_to_load_from_cache(name, file.name, revision=commit), str)
+        path = Path(
             hf_hub_download(name, file.name, revision=commit, tqdm_class=Counter, etag_timeout=_HUB_TIMEOUT)
+        )
+    if not was_here:
+        _check_place(name, file, path)
+    return path
+
+
+def _check_place(name: str, file: _File, path: Path) -> None:
+    """Raise `DownloadError` where a file that was fetched to ``path`` lies outside the cache after all."""
+    cache, content = path.parent.parent.parent, path.resolve()
+    # blobs/ of the model, or that of all models, to which the library links; either may be a link itself.
+    places = [place.resolve() for place in (cache, cache / "blobs", cache.parent / "blobs")]
+    if not any(place in content.parents for place in places):
+        path.unlink()
+        raise DownloadError(
+            f"{file.name} of {name} leads to {content}, outside the cache {cache}, and does not count: {_LIES}, "
+            f"and look for links in {cache / 'blobs'}"
         )
 
 
@@ -226,7 +243,10 @@ def _remove_leftovers(cache: Path) -> None:
 
 
 def _refuse_paths(response: Any, commit: str) -> None:
-    """Raise `DownloadError` where the library would take a path that the hub says for a name in the cache."""
+    """Raise `DownloadError` where a path that the hub says would become one of this machine."""
+    chunks = response.headers.get("X-Xet-Cas-Url", "https://")  # hf_xet makes files at a local:// one
+    if not chunks.startswith(("https://", "http://")):
+        raise DownloadError(f"the hub sends for chunks to {chunks!r:.80}, which is no web address: {_LIES}")
     if response.request.method != "HEAD":  # of the others no header becomes a name
         return
     said = response.headers.get("X-Repo-Commit", commit)
@@ -238,25 +258,48 @@ def _refuse_paths(response: Any, commit: str) -> None:
 
 
 @contextmanager
+def _checked_answers(commit: str) -> Iterator[None]:
+    """Let `_refuse_paths` look at every answer that the library gets.
+
+    It is the factory that is replaced: the library closes its client after an error of the network, and makes
+    another.
+    """
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils import _http
+
+    library: Any = _http  # the factory that is in use can be set, and is told nowhere else
+    make = library._GLOBAL_CLIENT_FACTORY
+
+    def make_checked() -> Any:
+        client = make()
+        hooks = client.event_hooks
+        check = partial(_refuse_paths, commit=commit)
+        client.event_hooks = {**hooks, "response": [*hooks.get("response", []), check]}
+        return client
+
+    set_client_factory(make_checked)  # and close the client that is there
+    try:
+        yield
+    finally:
+        set_client_factory(make)
+
+
+@contextmanager
 def _hub_call(name: str, commit: str | None = None) -> Iterator[None]:
     """Turn what the library raises into a `DownloadError`, and hide the library's own lines and bars.
 
     With ``commit``, every answer of the hub is looked at before the library uses it.
     """
-    from huggingface_hub import errors, get_session, utils
+    from huggingface_hub import errors, utils
 
     library: Any = utils  # exports more than it declares
     log = logging.getLogger("huggingface_hub")
     level, has_bars = log.level, not library.are_progress_bars_disabled()
     log.setLevel(logging.ERROR)
     library.disable_progress_bars()
-    session = get_session()
-    hooks = session.event_hooks
-    if commit:
-        check = partial(_refuse_paths, commit=commit)
-        session.event_hooks = {**hooks, "response": [*hooks.get("response", []), check]}
     try:
-        yield
+        with _checked_answers(commit) if commit else nullcontext():
+            yield
     except UserError:
         raise
     except errors.OfflineModeIsEnabled as error:
@@ -288,7 +331,6 @@ def _hub_call(name: str, commit: str | None = None) -> Iterator[None]:
             "again; files that are complete are kept"
         ) from error
     finally:
-        session.event_hooks = hooks
         log.setLevel(level)
         if has_bars:
             library.enable_progress_bars()
