@@ -69,6 +69,8 @@ def test_where_nothing_can_be_written_is_said_before_the_work(tmp_path: Path) ->
     (tmp_path / "dangling.json").symlink_to(tmp_path / "no" / "x.json")
     for output in (tmp_path, tmp_path / "no" / "x.json", loop, tmp_path / "dangling.json"):
         assert refused(json=output).startswith(f"{output} cannot be written")
+    for name in (f"{tmp_path}/new/", f"{tmp_path}/new.json/."):
+        assert refused(json=name) == f"{name} cannot be written: name a file in a folder that exists"
     assert "must end in one of .png" in refused(plot=tmp_path / "x.xyz")
     assert refused(svg=tmp_path / "v.mp4").endswith("v.mp4: its name must end in .svg")
     assert refused(svg=Path("/dev/stdout")) == ""

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -86,12 +87,91 @@ def test_what_is_no_file_is_written_directly(tmp_path: Path) -> None:
     write_file(fifo, b"through")
     reader.join(10.0)
     assert heard == [b"through"] and stat.S_ISFIFO(fifo.stat().st_mode)
-    write_file("/dev/null", b"x")
-    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
     link = tmp_path / "link"
     link.symlink_to("/dev/full")
     with pytest.raises(OutputFileError, match=r"link cannot be written \(No space left .*\): make room"):
         write_file(link, b"x")
+
+
+def test_a_device_stays_a_device(tmp_path: Path) -> None:
+    """It is made here: a fault would replace the one of the machine."""
+    null = tmp_path / "null"
+    try:
+        os.mknod(null, stat.S_IFCHR | 0o666, os.stat("/dev/null").st_rdev)
+        null.write_bytes(b"")
+    except OSError as error:
+        pytest.skip(f"devices cannot be made here: {error}")
+    write_file(null, b"x")
+    assert stat.S_ISCHR(null.stat().st_mode) and names(tmp_path) == ["null"]
+
+
+WRITE = (
+    "import sys\n"
+    "try: write_file(sys.argv[1], bytes(int(sys.argv[2])))\n"
+    "except OutputFileError as error: print(error)\n"
+)
+
+
+def test_a_mount_point_is_written_in_place(tmp_path: Path) -> None:
+    """A file that a container is given by itself: no rename ever takes its place."""
+    mounted, small = tmp_path / "out.json", tmp_path / "small"
+    mounted.touch()
+    small.mkdir()
+    code = (
+        "import subprocess, sys\n"
+        "from pathlib import Path\n"
+        "mounted, small, write = sys.argv[1:]\n"
+        "def mount(*arguments):\n"
+        "    if subprocess.run(['mount', *arguments]).returncode: sys.exit(77)\n"
+        "mount('-t', 'tmpfs', '-o', 'size=64k', 'small', small)\n"
+        "Path(small, 'file').write_bytes(b'old' * 100)\n"
+        "mount('--bind', f'{small}/file', mounted)\n"
+        "for size in ('5', '200000'):\n"
+        "    subprocess.run([sys.executable, '-c', write, mounted, size])\n"
+        "    print(Path(small, 'file').read_bytes(), flush=True)\n"
+    )
+    start = ["unshare", "--mount", *([] if IS_ROOT else ["--map-root-user"]), sys.executable, "-c", code]
+    write = f"from topreward_ros.core.output_files import *\n{WRITE}"
+    try:
+        result = subprocess.run(
+            [*start, str(mounted), str(small), write],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=Path(__file__).parents[2],
+        )
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    if result.returncode == 77 or result.stderr.startswith("unshare:"):
+        pytest.skip(f"nothing can be mounted here: {result.stderr}")
+    assert result.stderr == "" and result.stdout.splitlines() == [
+        repr(bytes(5)),
+        f"{mounted} cannot be written (No space left on device): make room, or name a file on another disk; "
+        "what was there before is unchanged",
+        repr(bytes(5)),
+    ]
+    assert names(tmp_path) == ["out.json", "small"]
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root becomes another user")
+def test_a_file_of_somebody_else_in_a_sticky_folder_is_written_in_place() -> None:
+    with tempfile.TemporaryDirectory() as name:  # where another user may go, other than in tmp_path
+        folder, path = Path(name), Path(name) / "r.json"
+        path.write_bytes(b"old" * 100)
+        path.chmod(0o666)
+        folder.chmod(0o1777)
+        said = python(f"import os, sys; os.setgid(1234); os.setuid(1234)\n{WRITE}", path, 5)
+        assert said.stdout == said.stderr == ""
+        assert path.read_bytes() == bytes(5) and path.stat().st_uid == 0 and names(folder) == ["r.json"]
+
+
+def test_what_can_only_be_a_folder_is_no_file(tmp_path: Path) -> None:
+    for end in ("/", "/.", "//"):
+        with pytest.raises(OutputFileError, match=r"new/.* cannot be written \(Is a directory\)"):
+            write_file(f"{tmp_path}/new{end}", b"x")
+    with pytest.raises(OutputFileError, match=r"a.b cannot be written \(embedded null .*\): name another"):
+        write_file(f"{tmp_path}/a\0b", b"x")
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])

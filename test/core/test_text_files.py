@@ -44,6 +44,13 @@ def test_what_is_no_text_is_named(tmp_path, content, named):
         read_text(tmp_path / "mine.txt")
 
 
+def test_a_file_without_end_is_given_up(tmp_path):
+    endless = tmp_path / "endless"
+    endless.symlink_to("/dev/zero")
+    with pytest.raises(TextFileError, match=r"endless has more than 100 MiB"):
+        read_text(endless)
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(TextFileError, match=r"nowhere\.txt cannot be read \(No such file"):
         read_text(tmp_path / "nowhere.txt")

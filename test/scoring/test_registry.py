@@ -398,6 +398,13 @@ def test_damaged_notes_are_named(copy, settings, content, named):
     assert named in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("target", ["nowhere", NOTES_FILE, "."])
+def test_notes_that_lead_to_no_file_are_not_taken_for_none(tmp_path, target):
+    (tmp_path / NOTES_FILE).symlink_to(target)
+    with pytest.raises(ScorerError, match=r"topreward\.json is no file, or a link to none: restore it"):
+        read_model_notes(tmp_path)
+
+
 def test_notes_of_a_later_version_are_read_as_far_as_they_are_known(tmp_path):
     assert read_model_notes(tmp_path) == ModelNotes()
     notes(tmp_path, sha256="AB" * 32, made_with="something new")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.core.errors import UserError
-from topreward_ros.core.output_files import is_same_file, is_stream, write_file
+from topreward_ros.core.output_files import is_same_file, is_stream, names_a_folder, write_file
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import monitor_defaults
 
@@ -60,8 +60,9 @@ def check_outputs(
     """
     named = {name: getattr(options, name, None) for name in ("json", "plot", "svg")}
     outputs = {f"--{name}": Path(path) for name, path in named.items() if path and path != "-"}
-    for path in outputs.values():
-        _check_can_write(path)
+    for path in named.values():
+        if path and path != "-":
+            _check_can_write(path)
     plot = outputs.get("--plot")
     if plot and plot.suffix.lower() not in PICTURES:
         raise CommandError(f"--plot {plot}: its name must end in one of {', '.join(PICTURES)}")
@@ -120,14 +121,14 @@ def _folder_of(model: str) -> Path | None:
         return None
 
 
-def _check_can_write(path: Path) -> None:
+def _check_can_write(path: str | Path) -> None:
     """Raise `CommandError` where no file can be written to ``path``."""
     target = Path(os.path.realpath(path))
     try:
         stream = is_stream(path)
     except OSError as error:
         raise CommandError(f"{path} cannot be written ({error.strerror}): name another file") from error
-    if target.is_dir() or not (stream or target.parent.is_dir()):
+    if names_a_folder(path) or target.is_dir() or not (stream or target.parent.is_dir()):
         raise CommandError(f"{path} cannot be written: name a file in a folder that exists")
     places = [path] if stream else [target.parent, *([target] if target.exists() else [])]
     if not all(os.access(place, os.W_OK) for place in places):

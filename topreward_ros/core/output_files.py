@@ -5,6 +5,10 @@ name by a rename. Whoever is killed on the way leaves the target as it was and a
 name ends in `TEMPORARY`, which the next writer of the same target removes. The writer holds a lock (flock)
 on its temporary file, which the kernel releases with the process: that tells the dead from the living.
 
+A file whose name cannot be taken is the exception: one that is a mount point itself (a file that a container
+is given), or one of somebody else in a folder such as /tmp. It is written in place, so whoever is killed in
+that moment leaves a part, and two writers at once are not kept apart.
+
 Folders for files that are needed for the time of a run only are made here as well, and removed by the next
 run where this one was killed. What a file holds, and which options name it, is not known here.
 """
@@ -34,29 +38,39 @@ _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)  # of file systems that have no fsy
 
 
 class OutputFileError(UserError):
-    """A file cannot be written. What was there before is unchanged."""
+    """A file cannot be written. What was there before is unchanged, unless the message says otherwise."""
 
 
 def write_file(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write ``content`` (text as UTF-8) to ``path``, all of it or nothing. Raises `OutputFileError`.
 
-    A file that is there is replaced and hands down its mode and, where that is allowed, its owner; one that
-    is read-only is refused. A symbolic link stays, and the file that it leads to is replaced. What is no file
-    (`/dev/stdout`, a named pipe) is written to directly.
+    A file that is there is replaced and hands down its mode and, where that is allowed, its owner, but no
+    access list (ACL) and no extended attribute; one that is read-only is refused. A symbolic link stays, and
+    the file that it leads to is replaced; a second hard link keeps the old file. A file that cannot be
+    replaced because it is a mount point, or for its owner, is written in place, with what it had before
+    restored where that fails. What is no file (`/dev/stdout`, a named pipe) is written to directly.
     """
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     try:
+        if names_a_folder(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if is_stream(path):
             with open(path, "ab") as stream:  # to append also where the shell put a file there
                 stream.write(data)
         else:
             _replace(Path(os.path.realpath(path)), data)
-    except OSError as error:
-        mend = "make room, or name a file on another disk" if error.errno in _NO_ROOM else "name another file"
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        number, why = getattr(error, "errno", None), getattr(error, "strerror", None) or error
+        mend = "make room, or name a file on another disk" if number in _NO_ROOM else "name another file"
+        was = "is lost" if isinstance(error, _NotRestoredError) else "is unchanged"
         raise OutputFileError(
-            f"{printable(os.fspath(path))} cannot be written ({error.strerror or error}): {mend}; "
-            "what was there before is unchanged"
+            f"{printable(os.fspath(path))} cannot be written ({why}): {mend}; what was there before {was}"
         ) from error
+
+
+def names_a_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` can only be a folder, whatever is there: it ends in a slash or a dot of its own."""
+    return os.path.basename(os.fspath(path)) in ("", os.curdir, os.pardir)
 
 
 def is_stream(path: str | os.PathLike[str]) -> bool:
@@ -118,12 +132,44 @@ def _replace(target: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             _sync(file.fileno())
-            os.replace(temporary, target)
+            try:
+                os.replace(temporary, target)
+            except OSError:
+                if before is None:
+                    raise
+                _write_in_place(target, data)
+                temporary.unlink()
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     with suppress(OSError), _opened(target.parent) as folder:  # the rename, too, is to outlive a power cut
         os.fsync(folder)
+
+
+class _NotRestoredError(OSError):
+    """A file could be neither written in place nor restored."""
+
+
+def _write_in_place(target: Path, data: bytes) -> None:
+    """Write over the file ``target``; where that fails, its content is restored. Raises `OSError`."""
+    with open(target, "r+b") as file:
+        before = file.read()
+        try:
+            _write_over(file.fileno(), data)
+        except BaseException as error:
+            try:
+                _write_over(file.fileno(), before)  # for which there is room: nothing has been cut off yet
+            except OSError as again:
+                raise _NotRestoredError(again.errno, again.strerror) from error
+            raise
+
+
+def _write_over(descriptor: int, data: bytes) -> None:
+    written = 0
+    while written < len(data):
+        written += os.pwrite(descriptor, memoryview(data)[written:], written)
+    os.ftruncate(descriptor, len(data))
+    _sync(descriptor)
 
 
 def _create(folder: Path, start: str) -> tuple[Path, BinaryIO]:

@@ -16,6 +16,7 @@ from topreward_ros.core.printable import printable
 
 #: How the pointer begins that git leaves in the place of a file which git LFS keeps elsewhere.
 _GIT_LFS = b"version https://git-lfs.github.com/spec/"
+_MOST = 100 << 20  # [bytes]; the largest tokenizer.json that is known has a third
 _UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -27,11 +28,17 @@ class TextFileError(UserError):
 def read_text(path: Path) -> str:
     """The text in the file ``path``. Raises `TextFileError`, which names file, line and mend."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_MOST + 1)
     except OSError as error:
         raise TextFileError(
             f"{printable(str(path))} cannot be read ({error.strerror or error}): name a text file in UTF-8"
         ) from error
+    if len(content) > _MOST:
+        raise TextFileError(
+            f"{printable(str(path))} has more than {_MOST >> 20} MiB, which no text file here needs: "
+            "restore it, or name another file"
+        )
     if is_git_lfs_pointer(content):
         raise TextFileError(f"{printable(str(path))} {lfs_mend(path.parent)}")
     return decode(content, str(path))

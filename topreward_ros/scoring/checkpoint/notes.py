@@ -6,6 +6,7 @@ vocabulary.py.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ def read_model_notes(folder: Path) -> ModelNotes:
     """Read the notes in ``folder``; no file, no notes. Raises `ScorerError` for one that is invalid."""
     path = folder / NOTES_FILE
     if not path.is_file():
+        if os.path.lexists(path):
+            raise ScorerError(f"{path} is no file, or a link to none: {_MEND}")
         return ModelNotes()
     content = read_json(path, _MEND)
     try:
