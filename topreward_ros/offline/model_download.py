@@ -183,8 +183,8 @@ def _check_place(name: str, file: _File, path: Path) -> None:
     if not any(place in content.parents for place in places):
         path.unlink()
         raise DownloadError(
-            f"{file.name} of {name} leads to {content}, outside the cache {cache}, and does not count: {_LIES}, "
-            f"and look for links in {cache / 'blobs'}"
+            f"{file.name} of {name} leads to {content}, outside the cache {cache}, and does not count: "
+            f"{_LIES}, and look for links in {cache / 'blobs'}"
         )
 
 
