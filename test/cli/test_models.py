@@ -583,7 +583,7 @@ def test_a_hub_that_was_away_for_a_moment_is_trusted_no_more_than_before(hub: Hu
     new = tmp_path / "new.txt"
     hub.headers, hub.closes_once = {"ETag": f'"{new}"'}, True
     line = refused(download(hub, tmp_path / "home"))
-    assert f"the hub gives a file the ETag '\"{new}\"', which is no name" in line
+    assert "the hub gives a file the ETag '\"/" in line and "which is no name" in line
     assert not new.exists() and hub.sent == [] and not hub.closes_once
 
 

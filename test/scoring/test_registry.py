@@ -388,14 +388,15 @@ def test_a_known_instruction_reaches_the_model_as_it_was_trained(copy, settings,
         ('{"instructions": ["x"]}', "instructions must be an object"),
         ('{"instructions": {"x": "y"}}', "wordings of 'x' must be a list"),
         ('{"instructions": {"x": [1]}}', "wordings of 'x' must be a list"),
-        (b"\xff".decode("latin-1"), "cannot be used"),
+        (b"\xff".decode("latin-1"), "the byte 0xff is not UTF-8"),
     ],
 )
 def test_damaged_notes_are_named(copy, settings, content, named):
     (copy / NOTES_FILE).write_text(content, encoding="latin-1")
-    with pytest.raises(ScorerError, match=r"topreward\.json cannot be used \(.*restore it") as caught:
+    with pytest.raises(ScorerError, match=r"topreward\.json(, line 1:| cannot be (used|read) \()") as caught:
         load_scorer(str(copy), settings)
     assert named in str(caught.value) and "\n" not in str(caught.value)
+    assert "restore it" in str(caught.value) or "save the file in UTF-8" in str(caught.value)
 
 
 @pytest.mark.parametrize("target", ["nowhere", NOTES_FILE, "."])
