@@ -38,6 +38,8 @@ def play(robot) -> subprocess.Popen[bytes]:
     folder.mkdir()
     for k in range(200):
         cv2.imwrite(str(folder / f"{k}.png"), np.full((48, 64, 3), k, np.uint8))
+    robot.until(lambda: bool(robot.infos), "the monitor is active")
+    robot.introduce("monitor")  # or the first event goes where nobody listens yet
     player = robot.start("video_player", video=str(folder), rate=30.0, loop=True)
     robot.until(lambda: len(robot.scored()) >= 2, "it scores")
     return player
