@@ -25,7 +25,7 @@ class Publishers(_Publishers):
         alone: bool = False,
     ) -> bool:
         stamp = arrival_ns - 7 * MS if stamp_ns is None else stamp_ns
-        return super().take(sequence, arrival_ns, stamp, frame_id, alone=alone)
+        return super().take(sequence, arrival_ns, stamp, frame_id, alone=lambda: alone)
 
 
 def test_one_publisher_that_loses_messages() -> None:
@@ -129,3 +129,11 @@ def test_a_bag_that_is_played_in_a_loop_is_one_publisher() -> None:
     for k in range(1, 300):
         assert publishers.take(k, k * 33 * MS, (k % 100) * 33 * MS, alone=True)
     assert not publishers.changes and not publishers.lost
+
+
+def test_a_publisher_whose_stamps_jump_all_the_time_is_not_remembered_without_end() -> None:
+    publishers = Publishers()
+    for k in range(1, 2000):
+        assert publishers.take(10_000 + k, k * 33 * MS)
+        assert not publishers.take(k, k * 33 * MS + 1, 10_000 * k * MS)
+    assert len(publishers._known) < 20 and not publishers.lost

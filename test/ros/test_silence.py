@@ -5,26 +5,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import Image
 from topreward_ros.msg import TaskEvent, TaskProgress
 
+from test.faults.pictures import TASK, picture
 from topreward_ros.nodes import qos
-from topreward_ros.nodes.conversions import time_message as header_stamp
 
-TASK = "open the drawer"
 STALE_TIMEOUT = 2.0
-
-
-def picture(stamp_ns: int, **fields: Any) -> Image:
-    message = Image(width=64, height=48, step=192, encoding="rgb8")
-    message.data = np.full(64 * 48 * 3, 90, np.uint8).tobytes()
-    message.header.stamp = header_stamp(stamp_ns)
-    for name, value in fields.items():
-        setattr(message, name, value)
-    return message
 
 
 def pictures(robot, until: Callable[[], bool], **fields: Any) -> float:

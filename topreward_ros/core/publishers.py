@@ -8,6 +8,7 @@ One publisher is followed; another is, once that one is gone. Times of arrival a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from topreward_ros.core.frames import NS_PER_S, RecentIntervals
@@ -20,6 +21,7 @@ _LOST_PER_S = 1000
 _GONE_INTERVALS = 4
 _SHORTEST_GONE_NS = NS_PER_S // 2
 _FORGOTTEN_NS = 60 * NS_PER_S
+_MOST_OTHERS = 8  # publishers that are known beside the one that is followed
 _SAME_CLOCK_NS = NS_PER_S  # how much later or earlier than before a message of a publisher may arrive
 
 
@@ -65,13 +67,19 @@ class Publishers:
         self._known, self._followed = [], None
 
     def take(
-        self, sequence: int | None, arrival_ns: int, stamp_ns: int, frame_id: bytes, *, alone: bool = False
+        self,
+        sequence: int | None,
+        arrival_ns: int,
+        stamp_ns: int,
+        frame_id: bytes,
+        *,
+        alone: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Note a message; returns whether it is to be used, because the publisher that is followed sent it.
 
         ``sequence``: its number, or None where the middleware gives none. ``stamp_ns``, ``frame_id``: of its
-        header. ``alone``: there is one publisher only, so that another one has taken the place of the one
-        before, and stamps that jump are its own.
+        header. ``alone``: whether there is one publisher only, so that another one has taken the place of
+        the one before, and stamps that jump are its own; asked only where that matters.
         """
         if sequence is None:
             return True
@@ -79,13 +87,14 @@ class Publishers:
         possible = [
             known
             for known in self._known
-            if known.may_have_sent(sequence, arrival_ns) and (alone or known.is_like(delay_ns, frame_id))
+            if known.may_have_sent(sequence, arrival_ns) and (known.is_like(delay_ns, frame_id) or alone())
         ]
         # Of two with the same number, the one that was silent longer.
         sender = max(possible, key=lambda known: (known.sequence, -known.arrival_ns), default=None)
         lost = 0
         if sender is None:
             sender = _Publisher(sequence, arrival_ns, delay_ns, frame_id, RecentIntervals())
+            self._forget(arrival_ns)
             self._known.append(sender)
         else:
             lost = sequence - sender.sequence - 1
@@ -93,12 +102,17 @@ class Publishers:
             sender.sequence, sender.arrival_ns = sequence, arrival_ns
             sender.delay_ns, sender.frame_id = delay_ns, frame_id
         if sender is not self._followed:
-            if self._followed is not None and not (alone or self._followed.is_gone(arrival_ns)):
+            if self._followed is not None and not (self._followed.is_gone(arrival_ns) or alone()):
                 self.of_others += 1
                 return False
             self.changes += self._followed is not None
             self._followed = sender
-            self._known = [known for known in self._known if arrival_ns - known.arrival_ns < _FORGOTTEN_NS]
             lost = 0
         self.lost += lost
         return True
+
+    def _forget(self, now_ns: int) -> None:
+        """Forget all but the newest of those that sent something lately: stamps that jump look like many."""
+        lately = [known for known in self._known if now_ns - known.arrival_ns < _FORGOTTEN_NS]
+        others = [known for known in lately if known is not self._followed]
+        self._known = [known for known in lately if known is self._followed] + others[-_MOST_OTHERS:]

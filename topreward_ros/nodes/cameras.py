@@ -264,7 +264,7 @@ class Camera:
             time.monotonic_ns(),
             stamp_ns,
             images.frame_id_of(raw),
-            alone=self._publisher_count() == 1,
+            alone=lambda: self._publisher_count() == 1,
         ):
             return
         if self.senders.lost > lost_before:
