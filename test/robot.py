@@ -27,6 +27,7 @@ from rclpy.context import Context
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float32, String
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
@@ -192,6 +193,13 @@ class Robot:
 
         self.until(answered, f"{node} knows us")
         self.node.destroy_client(client)
+
+    def publisher(self, kind: type, topic: str, profile: QoSProfile, to: str = "monitor") -> Any:
+        """A publisher whose first message the node ``to``, which subscribes to ``topic``, takes already."""
+        made = self.node.create_publisher(kind, topic, profile)
+        self.until(lambda: made.get_subscription_count() > 0, f"{topic} is subscribed to")
+        self.introduce(to)
+        return made
 
     def say(self, instruction: str) -> None:
         """Publish an instruction as `ros2 topic pub --once` does: volatile, to whoever is matched."""

@@ -49,6 +49,9 @@ ROSDEP_OF_LIBRARY = {
 }
 ROS_REQUIREMENTS = ("ros-jazzy", "ros-kilted")  # one or the other
 REQUIREMENTS = tuple(f"requirements/{name}.txt" for name in ("run", "dev", "int8", *ROS_REQUIREMENTS))
+EXTRAS = ("int8", "lerobot", "ray")
+#: Where the tried version of an extra's libraries stands. Ray is not installed for the tests.
+PINNED_EXTRAS = (("int8", "int8"), ("lerobot", "dev"))
 ROS_PACKAGES = {"ament_index_python", "cv_bridge", "launch", "launch_ros", "rclpy", "rcl_interfaces"}
 
 
@@ -114,14 +117,18 @@ def test_name_version_and_licence_are_the_same_everywhere() -> None:
     assert "project(topreward_ros)" in (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("file", ["run", "int8"])
-def test_pins_satisfy_the_ranges(file: str) -> None:
+@pytest.mark.parametrize(("extra", "file"), [("", "run"), *PINNED_EXTRAS])
+def test_pins_satisfy_the_ranges(extra: str, file: str) -> None:
     pinned = pins(f"requirements/{file}.txt")
-    for name, requirement in (ranges() if file == "run" else optional(file)).items():
+    for name, requirement in (optional(extra) if extra else ranges()).items():
         assert requirement.specifier, f"setup.cfg gives no range for {name}"
         assert name in pinned, f"{name} is in setup.cfg and not pinned in requirements/{file}.txt"
         (pin,) = pinned[name].specifier
         assert requirement.specifier.contains(Version(pin.version)), f"{pinned[name]}: not {requirement}"
+
+
+def test_every_extra_is_known() -> None:
+    assert tuple(setup_cfg()["options.extras_require"]) == EXTRAS
 
 
 @pytest.mark.parametrize("name", [*REQUIREMENTS, "training/requirements.txt"])
@@ -173,7 +180,7 @@ def test_every_imported_library_is_declared() -> None:
             if name.endswith(("_msgs", "_srvs", "_interfaces")) or name in ROS_PACKAGES:
                 assert name in in_xml, f"{path.name} imports {name}, which package.xml does not name"
             else:
-                declared = ranges().keys() | optional("int8").keys()
+                declared = ranges().keys() | set().union(*(optional(extra) for extra in EXTRAS))
                 assert library in declared, f"{path.name} imports {name}: add {library} to setup.cfg"
                 key = ROSDEP_OF_LIBRARY.get(library)
                 assert key is None or key in in_xml, f"{library}: add {key} to package.xml"

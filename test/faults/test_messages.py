@@ -73,10 +73,7 @@ def watching(shared_robot: Any) -> Any:
         sample_rate=60.0,
         stale_timeout=60.0,
     )
-    wrist = shared_robot.node.create_publisher(CompressedImage, "wrist/compressed", qos.image_source())
-    shared_robot.until(lambda: wrist.get_subscription_count() > 0, "the second camera is subscribed to")
-    shared_robot.introduce("monitor")
-    return shared_robot, wrist
+    return shared_robot, shared_robot.publisher(CompressedImage, "wrist/compressed", qos.image_source())
 
 
 def raw_image(fields: dict[str, Any]) -> Image:

@@ -177,8 +177,7 @@ def test_a_text_that_is_too_long_is_refused_whichever_way_it_comes(idle) -> None
 
 def test_a_score_that_is_late_never_reaches_the_next_episode(idle) -> None:
     """The task changes while the last frame of the old one is still being scored."""
-    publisher = idle.node.create_publisher(String, "task_instruction", qos.instruction_volatile())
-    idle.until(lambda: publisher.get_subscription_count() >= 1, "the monitor takes instructions")
+    publisher = idle.publisher(String, "task_instruction", qos.instruction_volatile())
     for k in range(30):
         publisher.publish(String(data=f"task {k}"))
         idle.until(lambda k=k: idle.progress and idle.progress[-1].instruction == f"task {k}", "it is taken")
@@ -290,8 +289,7 @@ def test_a_clock_that_is_absent_or_stands_gives_no_latency_and_stamps_of_1970_ar
 
     show(robot, 0)
     assert latency() == -1.0, "no time yet"
-    clock = robot.node.create_publisher(Clock, "/clock", 10)
-    robot.until(lambda: clock.get_subscription_count() > 0, "it listens to the clock")
+    clock = robot.publisher(Clock, "/clock", 10)
     clock.publish(Clock(clock=Time(sec=START + 3)))
     robot.until(lambda: latency() == 3.0, "the clock runs")
     robot.until(lambda: latency() == -1.0, "the clock stands")

@@ -257,9 +257,7 @@ def test_two_cameras_are_tiled_into_one_frame(robot) -> None:
     robot.start_monitor(
         task=TASK, image_topics=["image", "wrist"], camera_layout="tile", sample_rate=10.0, stale_timeout=4.0
     )
-    wrist = robot.node.create_publisher(Image, "wrist", qos.image_source())
-    robot.until(lambda: wrist.get_subscription_count() > 0, "the second camera is subscribed to")
-    robot.introduce("monitor")
+    wrist = robot.publisher(Image, "wrist", qos.image_source())
     robot.show(image(START), expect_score=False)
     robot.until(lambda: "no image on /wrist yet" in robot.said(robot.processes[0]), "it says what it misses")
 

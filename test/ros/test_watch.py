@@ -196,7 +196,12 @@ def test_watch_in_a_namespace_ends_after_its_duration(robot, run) -> None:
     message = TaskProgress(episode_id="e", instruction="x", state=TaskProgress.RUNNING, num_frames=2)
     message.header.stamp.sec = 5
     message.log_prob, message.progress = -1.5, 0.25
-    publisher.publish(message)
+
+    def show() -> bool:  # again and again: that we know a reader does not say that it knows us
+        publisher.publish(message)
+        return named.process.poll() is not None and remapped.process.poll() is not None
+
+    robot.until(show, "both end")
     assert named.status() == 0 and "progress 0.250" in named.said
     assert remapped.status() == 0
     assert scores_in(remapped.said) == [(0.0, -1.5)]
