@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from topreward_ros.scoring.device import send
 from topreward_ros.scoring.qwen3_vl.attention import (
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 #: A captured pass is padded to a multiple of so many tokens: a time of one more digit reuses the graph.
 TOKEN_STEP = 16
+#: On a CPU every pass is padded: oneDNN compiles kernels for each number of tokens that it meets, and keeps a
+#: thousand of them. Uneven times, which are written into the prompt, make many numbers (bench/memory.py).
+CPU_TOKEN_STEP = 8
 _CONTEXT_STEP = 2048  # tokens; a graph that attends by a mask reads a multiple of so many cached ones
 
 
@@ -104,6 +108,7 @@ class LanguageModel:
         self._rotary, self._norm = language.rotary_emb, language.norm
         self._layers = [_Layer(layer, config.hidden_act, packer) for layer in language.layers]
         self._graphs = graphs
+        self._token_step = CPU_TOKEN_STEP if self.device.type == "cpu" else 1
 
     def run(self, passes: Sequence[Pass]) -> torch.Tensor:
         """Run ``passes`` and extend their KV caches; returns the hidden states (answers of all, hidden).
@@ -140,23 +145,25 @@ class LanguageModel:
         return hidden
 
     def _run_eagerly(self, passes: Sequence[Pass]) -> torch.Tensor:
-        streams, start = [], 0
+        streams, ids, positions = [], list[int](), []
         for each in passes:
-            each.cache.reserve(each.start + len(each.ids))
-            tokens = slice(start, start + len(each.ids))
-            start = tokens.stop
+            count = rounded_up(len(each.ids), self._token_step)
+            padding = count - len(each.ids)  # behind the pass's tokens: none of these sees it
+            each.cache.reserve(each.start + count)
+            tokens = slice(len(ids), len(ids) + count)
+            ids += each.ids + [each.ids[-1]] * padding
+            positions.append(nn.functional.pad(torch.cat(each.positions, dim=1), (0, padding)))
             positions_of_answers = send(torch.tensor(each.answer_positions, dtype=torch.long), self.device)
-            width = mask_width(len(each.ids), self.device)
-            mask = send(each.mask(self.dtype, width)[: len(each.ids)], self.device)
-            mask = mask.repeat(self.groups, 1, 1)[..., : len(each.ids)]
+            mask = send(each.mask(self.dtype, mask_width(count, self.device))[:count], self.device)
+            mask = mask.repeat(self.groups, 1, 1)[..., :count]
             streams.append(_Stream(HostOffset(each.cache, each.start), tokens, mask, positions_of_answers))
-        ids = torch.tensor([[token for each in passes for token in each.ids]])
-        hidden = self.embed(send(ids, self.device))  # (1, tokens, hidden)
+        hidden = self.embed(send(torch.tensor([ids]), self.device))  # (1, tokens, hidden)
         deepstack = hidden.new_zeros(self.deepstack_layers, *hidden.shape)
         for stream, each in zip(streams, passes, strict=True):
             _insert_features(each, hidden[0, stream.tokens], deepstack[:, 0, stream.tokens])
-        positions = torch.cat([span for each in passes for span in each.positions], dim=1)
-        return self.run_layers(hidden, deepstack, send(positions[:, None], self.device), streams)
+        return self.run_layers(
+            hidden, deepstack, send(torch.cat(positions, dim=1)[:, None], self.device), streams
+        )
 
     def run_layers(
         self,
