@@ -30,6 +30,7 @@ class EventType(IntEnum):
     ABORTED = 8
     EPISODE_ENDED = 9
     SCORER_ERROR = 10
+    SUBTASK_SUCCESS = 11
 
 
 @dataclass(frozen=True, slots=True)
