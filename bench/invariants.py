@@ -18,7 +18,13 @@ from topreward_ros.core.frames import NS_PER_S
 
 #: States in which the monitor says that images can be used, or that it waits for the first one.
 LOOKING = (TaskProgress.WAITING_FOR_IMAGES, TaskProgress.RUNNING, TaskProgress.STALLED)
-CAUSES = {TaskEvent.SUCCESS, TaskEvent.FAILURE, TaskEvent.TIMEOUT, TaskEvent.ABORTED}
+CAUSES = {
+    TaskEvent.SUCCESS,
+    TaskEvent.SUBTASK_SUCCESS,
+    TaskEvent.FAILURE,
+    TaskEvent.TIMEOUT,
+    TaskEvent.ABORTED,
+}
 SLACK_S = 1.5  #: beyond `stale_timeout`, of which 0.5 s are the monitor's, the rest a busy machine's
 _RECOVERY_S = 3.0  # of good images, after which the monitor says no more that there are none
 
@@ -118,6 +124,10 @@ class Invariants:
             self._hold(isfinite(message.log_prob), f"{where} comes of {message.log_prob}")
         if message.type in CAUSES:
             self._hold(message.type not in episode.events, f"{where} comes twice")
+        if message.type in (TaskEvent.SUCCESS, TaskEvent.SUBTASK_SUCCESS):
+            last = message.stage == message.stages
+            which = f"stage {message.stage} of {message.stages}"
+            self._hold(last == (message.type == TaskEvent.SUCCESS), f"{where} comes of {which}")
         if message.type == TaskEvent.TIMEOUT:
             self._hold(TaskEvent.SUCCESS not in episode.events, f"{where} comes after SUCCESS")
         if message.type == TaskEvent.EPISODE_ENDED:
@@ -153,6 +163,12 @@ class Invariants:
             self._state, self._state_since = message.state, now
         where = f"progress of episode {message.episode_id!r}, {message.num_frames} frames"
         self._hold(isnan(message.progress) or 0.0 <= message.progress <= 1.0, f"{where}: {message.progress}")
+        if message.stages:
+            whole = (message.stage - 1 + message.stage_progress) / message.stages
+            self._hold(
+                isnan(message.progress) or isclose(message.progress, whole, abs_tol=1e-6),
+                f"{where}: {message.progress} at {message.stage_progress} of stage {message.stage}",
+            )
         if not message.num_frames:
             return
         self.scores += 1

@@ -41,7 +41,7 @@ ARGUMENTS: tuple[tuple[str, str, dict[str, str]], ...] = (
         "which images are read where the camera has both: sensor_msgs/Image or CompressedImage",
         TRANSPORTS,
     ),
-    ("task", "the task to watch, in natural language; the monitor idles until it has one", {}),
+    ("task", "the task, in natural language, a stage per line; the monitor idles until it has one", {}),
     ("model", "'embedded', a Hugging Face hub id, or the folder of a checkpoint", {}),
     ("device", "torch device of the model: auto, cpu, cuda, cuda:1 ...", {}),
     ("namespace", "ROS namespace of the monitor and of its relative topics", {}),

@@ -398,7 +398,7 @@ def test_an_output_never_replaces_the_file_that_standard_output_goes_to(video: P
 def test_the_task_is_what_can_be_seen_of_it(video: Path) -> None:
     arguments = ["score", video, "--json", "-", "--set", "sample_rate=1", "--task"]
     plain = json.loads(topreward(*arguments, "open the drawer").stdout)
-    said = topreward(*arguments, "\ufeffopen\u00a0the\r\n drawer\u200b\n")
+    said = topreward(*arguments, "\ufeff\r\nopen\u00a0the\t drawer\u200b\n")
     assert json.loads(said.stdout) == plain and plain["instruction"] == "open the drawer"
 
 

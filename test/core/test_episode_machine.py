@@ -23,9 +23,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from topreward_ros.core.episode import (
+    NO_OVERRIDES,
     Event,
     MonitorSettings,
     Output,
+    Overrides,
     ProgressReport,
     Reward,
     ScoreRequest,
@@ -38,6 +40,7 @@ from topreward_ros.core.frames import NO_STAMP, NS_PER_S, Frame, Window
 from topreward_ros.core.instruction import InstructionError
 from topreward_ros.core.progress import PrefixScore, ProgressMode
 from topreward_ros.core.rewards import RewardSettings, RewardType
+from topreward_ros.core.stages import StageError
 
 SETTINGS = MonitorSettings(
     sample_rate=2.0,
@@ -67,7 +70,7 @@ PICTURES = {
     "grey": np.full((72, 96, 3), 128, np.uint8),
     "unreadable": None,
 }
-ENDS = {EventType.SUCCESS, EventType.TIMEOUT, EventType.ABORTED}
+ENDS = {EventType.SUCCESS, EventType.SUBTASK_SUCCESS, EventType.TIMEOUT, EventType.ABORTED}
 #: Between two pictures that are looked at, bad ones may pass unseen for so long.
 UNSEEN_NS = NS_PER_S // 2
 
@@ -86,7 +89,13 @@ FOLLOWING = {
 BAD_NUMBERS = [nan, inf, -inf, 1.0, 1e4, 0.0, -0.0]
 SCORES = st.one_of(st.sampled_from([-0.1, -0.1, -0.1, -8.0, -8.0, *BAD_NUMBERS]), st.floats(-20.0, 0.0))
 STATIC_SCORES = st.sampled_from([-8.0, -8.0, -8.0, nan, inf, -inf, 0.0, -0.1])
-INSTRUCTIONS = st.sampled_from(["open the drawer", "open the drawer", "close it", "", "caf\ufffd"])
+STAGES = "open the drawer\nclose it\nclose it"
+INSTRUCTIONS = st.sampled_from(
+    ["open the drawer", "open the drawer", "close it", "", "caf\ufffd", STAGES, STAGES]
+)
+OVERRIDES = st.builds(
+    Overrides, timeout=st.sampled_from([0.0, 3.0]), success_threshold=st.sampled_from([None, -5.0])
+)
 EPISODE_IDS = st.sampled_from(["", "", "pick", "place", "pick.2", "x" * 201, "two\nlines"])
 STEPS_S = st.one_of(
     st.sampled_from([0.1, 0.1, 0.1, 0.5, 0.5, 1.0, 0.0, -0.1, -0.2, -30.0, 4.0, 3600.0, 1e9, -1e9]),
@@ -155,7 +164,12 @@ class Record:
             return
         assert event.episode_id == self.open
         assert event.type not in ENDS or event.type not in self.kinds, "said twice"
-        if self.kinds and self.kinds[-1] in (EventType.TIMEOUT, EventType.ABORTED):
+        assert 1 <= event.stage <= event.stages
+        if event.type in (EventType.SUCCESS, EventType.SUBTASK_SUCCESS):
+            assert (event.type is EventType.SUCCESS) == (event.stage == event.stages), (
+                "SUCCESS is of the task"
+            )
+        if self.kinds and self.kinds[-1] in ENDS - {EventType.SUCCESS}:
             assert event.type is EventType.EPISODE_ENDED, "EPISODE_ENDED follows its cause at once"
         self.kinds.append(event.type)
         if event.type is EventType.TIMEOUT:
@@ -187,6 +201,13 @@ class Record:
         assert isnan(report.progress) or 0.0 <= report.progress <= 1.0
         assert isnan(report.progress) or isfinite(report.score.log_prob), "progress without a score"
         assert report.elapsed_ns >= 0
+        if report.task:
+            assert report.instruction == report.task.split("\n")[report.stage - 1]
+            assert report.stages == len(report.task.split("\n"))
+            whole = (report.stage - 1 + report.stage_progress) / report.stages
+            assert whole == report.progress or (isnan(report.progress) and isnan(whole))
+        else:
+            assert (report.instruction, report.stage, report.stages) == ("", 0, 0)
 
 
 class EpisodeMachine(RuleBasedStateMachine):
@@ -206,6 +227,8 @@ class EpisodeMachine(RuleBasedStateMachine):
         self.stamp_ns = 1_700_000_000 * NS_PER_S  # of the camera's newest image but for outliers
         self.pending: list[ScoreRequest] = []  # what the scorer has not answered yet
         self.names: set[str] = set()  # of episodes so far
+        self.task, self.stage = "open the drawer", 1  # what the next episode is of
+        self.overrides = NO_OVERRIDES
         self.expect_nothing_of_the_camera()
         self.publish(self.monitor.set_task("open the drawer"))
 
@@ -220,6 +243,12 @@ class EpisodeMachine(RuleBasedStateMachine):
         for output in outputs:
             self.record.take(output)
             self.names |= {output.episode_id}
+            if isinstance(output, Event) and output.type is EventType.SUBTASK_SUCCESS:
+                self.stage += 1
+            elif isinstance(output, Event) and output.type is EventType.SUCCESS:
+                self.stage = 1
+            elif isinstance(output, ProgressReport) and output.state is State.WAITING_FOR_IMAGES:
+                assert (output.task, output.stage) == (self.task, self.stage), "another stage than comes next"
             if isinstance(output, Event) and output.type is EventType.EPISODE_ENDED:
                 self.pending.clear()
                 self.firsts_ns = []
@@ -284,7 +313,7 @@ class EpisodeMachine(RuleBasedStateMachine):
             self.seen_ns = self.now_ns
         elif answered:
             self.usable_ns = self.now_ns
-        timeout_s = self.monitor.settings.episode_timeout
+        timeout_s = self.monitor.time_limit
         if answered and timeout_s and self.firsts_ns and self.monitor.watching:
             youngest_s = (stamp_ns - max(self.firsts_ns)) / NS_PER_S
             assert youngest_s < timeout_s, "time was up, and nothing said so"
@@ -342,6 +371,9 @@ class EpisodeMachine(RuleBasedStateMachine):
         ages_ns = [newest.stamp_ns - first_ns for first_ns in self.firsts_ns]
         score = PrefixScore(log_prob, -1.0, static, num_frames=len(request.prefix))
         for output in self.publish(self.monitor.add_score(request, score)):
+            if isinstance(output, ProgressReport) and output.state is State.WAITING_FOR_IMAGES:
+                assert self.record.ended and output.stage > 1, "the next stage, as the one before is done"
+                continue
             assert output.stamp == newest.stamp, "what is said of a score has the stamp of its newest frame"
             if isinstance(output, ProgressReport):
                 assert output.elapsed_ns in ages_ns, "not its age"
@@ -392,24 +424,37 @@ class EpisodeMachine(RuleBasedStateMachine):
     def check_timeouts(self, outputs: list[Output], firsts_ns: list[int], newest_ns: int) -> None:
         """Time is up only for an episode that is as old as that."""
         if any(isinstance(output, Event) and output.type is EventType.TIMEOUT for output in outputs):
-            timeout_s = self.monitor.settings.episode_timeout
+            timeout_s = self.monitor.time_limit
             assert firsts_ns and timeout_s > 0.0
+            if self.overrides.timeout:
+                return  # earlier episodes of the task count as well
             assert (newest_ns - min(firsts_ns)) / NS_PER_S >= timeout_s, "time was not up"
 
     # ---- people ---------------------------------------------------------------------------------
 
-    @rule(instruction=INSTRUCTIONS, episode_id=EPISODE_IDS)
-    def set_task(self, instruction: str, episode_id: str) -> None:
+    @rule(
+        instruction=INSTRUCTIONS,
+        episode_id=EPISODE_IDS,
+        stage=st.sampled_from([0, 0, 0, 1, 2, 4]),
+        overrides=st.one_of(st.just(NO_OVERRIDES), OVERRIDES),
+    )
+    def set_task(self, instruction: str, episode_id: str, stage: int, overrides: Overrides) -> None:
         before = self.monitor.report
-        refused = "\ufffd" in instruction or len(episode_id) > 200 or not episode_id.isprintable()
+        stages = len(instruction.split("\n"))
+        refused = bool(instruction) and stage > stages
+        refused |= "\ufffd" in instruction or len(episode_id) > 200 or not episode_id.isprintable()
         refused |= bool(episode_id) and episode_id in self.names
         if refused:
-            with pytest.raises((InstructionError, EpisodeIdError)):
-                self.monitor.set_task(instruction, episode_id)
+            with pytest.raises((InstructionError, EpisodeIdError, StageError)):
+                self.monitor.set_task(instruction, episode_id, stage=stage, overrides=overrides)
             assert self.monitor.report is before
             return
         self.names |= {episode_id}
-        self.restarted(self.monitor.set_task(instruction, episode_id))
+        self.task, self.stage, self.overrides = instruction, max(stage, 1), overrides
+        outputs = self.monitor.set_task(instruction, episode_id, stage=stage, overrides=overrides)
+        self.restarted(outputs)
+        threshold = self.monitor.settings_in_force.success.threshold
+        assert threshold == (overrides.success_threshold or self.monitor.settings.success.threshold)
         if instruction and self.monitor.enabled:
             assert self.monitor.report.state is State.WAITING_FOR_IMAGES
             assert self.monitor.report.episode_id == episode_id or not episode_id
@@ -418,18 +463,20 @@ class EpisodeMachine(RuleBasedStateMachine):
 
     @rule()
     def reset(self) -> None:
-        before = self.monitor.report.instruction
+        self.overrides = NO_OVERRIDES
         self.restarted(self.monitor.reset())
-        assert self.monitor.report.instruction == before
+        assert self.monitor.report.task == self.task
+        assert self.monitor.report.stage == (self.stage if self.task else 0)
+        assert self.monitor.settings_in_force == self.monitor.settings
 
     @rule(enabled=st.sampled_from([True, True, False]))
     def enable(self, enabled: bool) -> None:
-        before = self.monitor.report.instruction
         if enabled == self.monitor.enabled:
             assert self.monitor.set_enabled(enabled) == []
             return
+        self.overrides = NO_OVERRIDES
         self.restarted(self.monitor.set_enabled(enabled))
-        assert self.monitor.report.instruction == before and self.monitor.enabled is enabled
+        assert self.monitor.report.task == self.task and self.monitor.enabled is enabled
 
     @rule(changes=CHANGES)
     def change_settings(self, changes: dict[str, Any]) -> None:

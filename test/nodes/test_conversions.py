@@ -42,6 +42,10 @@ REPORT = ProgressReport(
     episode_id="take-7",
     stamp=STAMP,
     progress=0.25,  # and below: numbers that float32 holds exactly
+    task="open the drawer\nclose it",
+    stage=1,
+    stages=2,
+    stage_progress=0.5,
     score=PrefixScore(log_prob=-1.5, log_prob_false=-0.25, log_prob_static=-2.0, num_frames=5),
     elapsed_ns=2 * NS_PER_S + 1,
     message="because",
@@ -65,7 +69,10 @@ def test_a_report_becomes_a_message_and_a_sample() -> None:
         elapsed_s=2.000000001,
         latency_s=0.25,
         message="because",
+        stage=1,
+        stages=2,
     )
+    assert (message.task, message.stage_progress) == (REPORT.task, 0.5)
     assert conversions.progress_message(REPORT, RANDOM_INFO, 0).message == f"{RANDOM_WEIGHTS}; because"
 
 

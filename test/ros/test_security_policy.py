@@ -12,6 +12,10 @@ pytest.importorskip("rclpy")
 from topreward_ros.defaults import shared_file
 
 _ENCLAVES = ("/camera", "/monitor", "/supervisor", "/watch")
+_PARTS_OF_AN_ACTION = {
+    ("topic", "publish"): ("feedback", "status"),
+    ("service", "reply"): ("send_goal", "get_result", "cancel_goal"),
+}
 # Not used by a monitor as it is started here: simulated time, and images in another form.
 _OTHERWISE = {"/clock", "/image/compressed"}
 
@@ -24,6 +28,9 @@ def allowed(enclave: str, kind: str, way: str) -> set[str]:
         node = f"{profile.attrib['ns']}{profile.attrib['node']}"
         for place in profile.iterfind(f"{kind}s[@{way}='ALLOW']/{kind}"):
             names.add(f"/{place.text}".replace("/~", node))
+        for place in profile.iterfind("actions[@execute='ALLOW']/action"):
+            parts = _PARTS_OF_AN_ACTION.get((kind, way), ())
+            names |= {f"/{place.text}/_action/{part}".replace("/~", node) for part in parts}
     return names
 
 
@@ -47,6 +54,10 @@ def test_only_the_supervisor_sets_the_task_and_nobody_sets_parameters() -> None:
     for kind, way, name in ways:
         may = {e for e in _ENCLAVES if name in allowed(e, kind, way)}
         assert may == {"/supervisor"}
+    policy = ElementTree.parse(Path(shared_file("config/sros2_policy.xml")))
+    calls = policy.findall(".//actions[@call='ALLOW']/action")
+    assert [call.text for call in calls] == ["monitor/monitor_task"]
+    assert policy.find(".//enclave[@path='/supervisor']//actions[@call='ALLOW']") is not None
     requests = {
         name
         for e in ("/camera", "/monitor", "/supervisor", "/watch")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from topreward_ros.cli.output import CommandError, add_model_option, check_outputs, ros_module
-from topreward_ros.core.instruction import clean_instruction
+from topreward_ros.core.instruction import clean_task
 from topreward_ros.defaults import DEMO_CLIPS, shared_file
 
 
@@ -33,7 +33,9 @@ def add_parser(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     if options.task is not None:
-        options.task = clean_instruction(options.task, "--task")
+        options.task = clean_task(options.task, "--task")
+        if "\n" in options.task:
+            raise CommandError("--task has several lines, which are stages: the demonstration watches one")
     if options.video and not options.task:
         raise CommandError("--video without --task: say what the robot in it is to do")
     shipped = [shared_file(clip.video) for clip in DEMO_CLIPS]

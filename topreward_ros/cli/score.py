@@ -20,7 +20,7 @@ from topreward_ros.cli.output import (
     write_json,
 )
 from topreward_ros.core.errors import UserError
-from topreward_ros.core.instruction import clean_instruction
+from topreward_ros.core.instruction import clean_task
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.prefix_schedule import PrefixSchedule
@@ -54,7 +54,14 @@ def add_parser(commands: Any) -> None:
         help="video file, or folder of images (then give --rate); several are scored side by side, "
         "and one that is given twice is scored twice",
     )
-    parser.add_argument("--task", required=True, metavar="T", help="the instruction, in natural language")
+    parser.add_argument(
+        "--task",
+        required=True,
+        action="append",
+        metavar="T",
+        help="the instruction, in natural language; given several times, or in lines: stages, one after the "
+        "other",
+    )
     add_model_option(parser)
     parser.add_argument("--json", metavar="FILE", help="write the curve as JSON; '-': to standard output")
     parser.add_argument(
@@ -98,7 +105,7 @@ def _run(options: argparse.Namespace) -> int:
     parameters = _with_overrides(monitor_defaults(), options.overrides)
     prompts = parameters["prompts"]
     check_outputs(options, [*options.videos, *([prompts] if prompts else [])], options.model)
-    options.task = clean_instruction(options.task, "--task")
+    options.task = clean_task(options.task, "--task")
     if not options.task:
         raise CommandError("--task is empty; say what the robot is to do")
     if options.rate is not None and not (isfinite(options.rate) and options.rate > 0):
@@ -106,6 +113,10 @@ def _run(options: argparse.Namespace) -> int:
     options.rate = options.rate or 0.0
     if options.prefixes is not None and options.prefixes < 1:
         raise CommandError(f"--prefixes {options.prefixes}: must be at least 1, or be left out for all")
+    if options.prefixes and "\n" in options.task:
+        raise CommandError(
+            "--prefixes scores the whole video for one task: give --task once, or leave --prefixes out"
+        )
     if options.prefixes == 1 and options.prefix_schedule != PrefixSchedule.MONITOR.value:
         raise CommandError(
             "--prefixes 1: the code of the paper's authors scores the first frame alone then; give 2 or "
@@ -154,7 +165,8 @@ def _score_videos(options: argparse.Namespace, parameters: dict[str, Any]) -> li
     console = Console(stderr=True)
     with terminal.working(console, f"loading model {options.model} ..."):
         scorer = load_scorer(options.model, scorer_settings)
-    warn_of_unknown_instruction(options.task, scorer.info)
+    for stage in options.task.split("\n"):
+        warn_of_unknown_instruction(stage, scorer.info)
     random_weights = scorer.info.random_weights
     expected = sum(options.prefixes or number for number in scores)
     try:

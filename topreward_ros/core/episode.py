@@ -14,6 +14,11 @@ and ends with SUCCESS (unless told to go on), TIMEOUT or ABORTED, each followed 
 After an end nothing is scored until a new task, a reset, or stamps that go back (a bag played again). Stamps
 that go back and a picture that changes end a running episode with ABORTED; the next one begins at once.
 
+A task with several stages (stages.py) is watched as one episode per stage: SUBTASK_SUCCESS ends the episode
+of a stage that others follow, and the next image begins that of the next stage. A new task begins with its
+first stage, or with the one that is asked for. Whatever else begins an episode goes on with the stage that
+is not done yet: a reset, images that are watched again, stamps that go back; after SUCCESS that is the first.
+
 An image that can be used is one whose stamp was believed and whose picture became a frame. The time since the
 last of these, by arrival, is the silence: it makes the state STALE, whatever the images lacked.
 """
@@ -38,7 +43,8 @@ from topreward_ros.core.frames import (
     Stamp,
     Window,
 )
-from topreward_ros.core.instruction import clean_instruction
+from topreward_ros.core.instruction import clean_task
+from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import (
     NO_SCORE,
     PrefixScore,
@@ -50,6 +56,7 @@ from topreward_ros.core.rewards import RewardSettings, RewardStream, RewardType
 from topreward_ros.core.scene import AGREEING, SceneJudge, Sight
 from topreward_ros.core.shapes import View, ViewJudge, size_text
 from topreward_ros.core.silence import Silence
+from topreward_ros.core.stages import Stages
 from topreward_ros.core.stamps import Judgement, MissingStamps, StampJudge
 
 
@@ -111,14 +118,35 @@ class MonitorSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What one task has of its own, in place of the settings, for as long as it is watched by one wish."""
+
+    timeout: float = 0.0  #: [s] over all of its episodes; 0: `episode_timeout`, for each of them
+    success_threshold: float | None = None  #: [nat]; None: that of the settings
+
+    def of(self, settings: MonitorSettings) -> MonitorSettings:
+        """The settings with the threshold of this task."""
+        if self.success_threshold is None:
+            return settings
+        return replace(settings, success=replace(settings.success, threshold=self.success_threshold))
+
+
+NO_OVERRIDES = Overrides()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressReport:
     """State as of the newest scored frame: what TaskProgress.msg carries."""
 
     state: State
-    instruction: str = ""
+    instruction: str = ""  #: of the present stage
     episode_id: str = ""
     stamp: Stamp = NO_STAMP  #: of the newest frame in the prefix; `NO_STAMP` before the first score
-    progress: float = nan  #: [0, 1] or NaN
+    progress: float = nan  #: [0, 1] of the whole task, or NaN
+    task: str = ""  #: all stages, one per line
+    stage: int = 0  #: the present one, from 1; 0 without a task
+    stages: int = 0  #: how many there are; 0 without a task
+    stage_progress: float = nan  #: [0, 1] of the present stage alone, or NaN
     score: PrefixScore = NO_SCORE
     elapsed_ns: int = 0  #: since the first frame of the episode
     message: str = ""  #: for a human: why progress is NaN, else empty
@@ -156,6 +184,8 @@ class Event:
     log_prob: float
     threshold: float
     message: str
+    stage: int = 1  #: that the episode is of, from 1
+    stages: int = 1  #: how many the task has
 
 
 Output = ProgressReport | Reward | Event
@@ -168,6 +198,7 @@ class ScoreRequest:
     instruction: str
     buffer: EpisodeBuffer  #: the episode's frames as of now, not to be added to; says what comes next, too
     prefix: tuple[Frame, ...] = field(init=False)  #: what is scored: the frames of ``buffer``
+    episode_id: str = ""  #: whose prefix it is; empty where nobody needs to know
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prefix", self.buffer.prefix())
@@ -201,9 +232,10 @@ class IgnoredImages:
 class _Episode:
     """The state of one episode; the next one gets a new object."""
 
-    def __init__(self, episode_id: str, instruction: str, settings: MonitorSettings) -> None:
+    def __init__(self, episode_id: str, stages: Stages, settings: MonitorSettings) -> None:
         self.episode_id = episode_id
-        self.instruction = instruction
+        self.stages = stages
+        self.instruction = stages.current
         self.schedule = FrameSchedule(settings.sample_rate)
         self.buffer = EpisodeBuffer(settings.max_frames, settings.window)
         self.success = SuccessDetector(settings.success, 1.0 / settings.sample_rate)
@@ -271,7 +303,7 @@ class _Episode:
 
     def anew(self, settings: MonitorSettings) -> _Episode:
         """The same episode without its frames so far, because their stamps were wrong."""
-        episode = _Episode(self.episode_id, self.instruction, settings)
+        episode = _Episode(self.episode_id, self.stages, settings)
         episode.rewards, episode.stale = self.rewards, self.stale
         episode.success.fired = self.success.fired
         episode.wrong_frames = (*self.wrong_frames, *self.buffer.prefix())
@@ -295,6 +327,9 @@ class TaskMonitor:
         self._settings = settings
         self._new_episode_id = new_episode_id
         self._episode: _Episode | None = None
+        self._stages: Stages | None = None  # what the next episode is of; None: there is no task
+        self._overrides = NO_OVERRIDES
+        self._spent_ns = 0  # age of the earlier episodes of a task that has a timeout of its own
         self._enabled = True
         self._report = ProgressReport(state=State.IDLE)
         self._events = 0
@@ -352,30 +387,52 @@ class TaskMonitor:
     def settings(self, settings: MonitorSettings) -> None:
         self._settings = settings
         if self._episode is not None:
-            self._episode.success.settings = settings.success
+            self._episode.success.settings = self.settings_in_force.success
 
-    def set_task(self, instruction: str, episode_id: str = "", why: str = "new task") -> list[Output]:
+    @property
+    def settings_in_force(self) -> MonitorSettings:
+        """The settings, with the threshold that the present task has of its own."""
+        return self._overrides.of(self._settings)
+
+    @property
+    def time_limit(self) -> float:
+        """How long the present task may take [s]; where it has no limit of its own, each of its episodes;
+        0: no limit."""
+        return self._overrides.timeout or self._settings.episode_timeout
+
+    def set_task(
+        self,
+        task: str,
+        episode_id: str = "",
+        why: str = "new task",
+        *,
+        stage: int = 0,
+        overrides: Overrides = NO_OVERRIDES,
+    ) -> list[Output]:
         """End the current episode and wait for the first frame of a new one; empty: go idle.
 
-        ``episode_id``: its name, printable and new; empty: one is made. Raises `InstructionError` for text
-        that cannot be an instruction, and `EpisodeIdError`, and then changes nothing.
+        ``task``: its stages, one per line. ``episode_id``: the name of the first episode, printable and new;
+        empty: one is made. ``stage``: the number of the first one, from 1; 0: 1. ``overrides``: hold until a
+        task is set, reset or disabled. Raises `InstructionError` for text that cannot be a task, `StageError`
+        and `EpisodeIdError`, and then changes nothing.
         """
-        instruction = clean_instruction(instruction)
+        task = clean_task(task)
+        stages = Stages.of(task, stage) if task else None
         if episode_id:
             self._given_ids.give(episode_id)
-        return self._begin(instruction, episode_id, why)
+        return self._begin(stages, episode_id, why, overrides)
 
     def reset(self, why: str = "reset") -> list[Output]:
-        """End the current episode and begin a new one with the same instruction."""
-        return self._begin(self._report.instruction, "", why)
+        """End the current episode and begin a new one with the same stage, or after SUCCESS the first one."""
+        return self._begin(self._stages, "", why)
 
     def set_enabled(self, enabled: bool) -> list[Output]:
-        """Stop looking at images, or look again, in a new episode. The instruction is kept."""
+        """Stop looking at images, or look again, in a new episode. The task is kept, and its stage."""
         if enabled == self._enabled:
             return []
         self._enabled = enabled
         return self._begin(
-            self._report.instruction, "", "the monitor was enabled" if enabled else "the monitor was disabled"
+            self._stages, "", "the monitor was enabled" if enabled else "the monitor was disabled"
         )
 
     def filled_stamp(self, stamp_ns: int, now_ns: int) -> int:
@@ -403,7 +460,7 @@ class TaskMonitor:
         outputs: list[Output] = []
         began_anew = judgement is Judgement.BEGAN_ANEW
         if began_anew and self._episode is not None and not self._episode.ended:
-            self._episode = self._episode.anew(self._settings)
+            self._episode = self._episode.anew(self.settings_in_force)
         elif judgement is Judgement.WENT_BACK or (began_anew and self._stamps.moved_ns < 0):
             outputs += self._begin_again(
                 f"image stamps went back by {-self._stamps.moved_ns / NS_PER_S:.3f} s"
@@ -487,57 +544,59 @@ class TaskMonitor:
         episode.last_frame = frame
         if episode.first_frame is None:
             if not episode.started:
-                outputs.append(self._event(EventType.EPISODE_STARTED, f"watching for: {episode.instruction}"))
+                outputs.append(self._event(EventType.EPISODE_STARTED, _watching_text(episode.stages)))
             episode.first_frame = frame
             if self._report.state is not State.RUNNING and not episode.success.fired:
                 outputs += self._enter(State.RUNNING)
         outputs += self._note_usable(looked=True)
         episode.see(frame, sight)
-        return ScoreRequest(episode.instruction, episode.buffer.copy()), outputs
+        return ScoreRequest(episode.instruction, episode.buffer.copy(), episode.episode_id), outputs
 
     def add_score(self, request: ScoreRequest, score: PrefixScore) -> list[Output]:
-        """Take the score of a request of the current episode, in order of stamps.
-
-        It is the caller's duty to drop answers that belong to an earlier episode.
-        """
-        episode = self._episode
-        if episode is None or episode.ended:
+        """Take the score of a request, in order of stamps. One of an earlier episode says nothing."""
+        episode = self._asked(request)
+        if episode is None:
             return []
         newest = request.prefix[-1]
         if newest in episode.wrong_frames or episode.is_of_the_past(request):
             return []
-        success = self._settings.success
+        success, stages = self.settings_in_force.success, episode.stages
         succeeded = episode.succeeds(newest.stamp_ns, score)
         notes = [episode.note, _broken_off_message(episode.success)]
         episode.note = ""
         if looks_finished_at_start(score, success.threshold):
             notes.append(_finished_at_start_message(score, success))
-        self._report = ProgressReport(
-            state=State.SUCCEEDED if succeeded else self._report.state,
-            instruction=episode.instruction,
-            episode_id=episode.episode_id,
+        progress = live_progress(score, self._settings.progress_mode, success.threshold)
+        self._report = replace(
+            self._report,
+            state=State.SUCCEEDED if succeeded and stages.is_last else self._report.state,
             stamp=newest.stamp,
-            progress=live_progress(score, self._settings.progress_mode, success.threshold),
+            progress=stages.whole(progress),
+            stage_progress=progress,
             score=score,
             elapsed_ns=self._elapsed_ns(newest),
             message="; ".join(filter(None, notes)),
         )
-        reward = episode.rewards.step(score.log_prob, self._report.progress)
-        terminated = succeeded and self._settings.end_episode_on_success
+        reward = episode.rewards.step(score.log_prob, progress)
+        terminated = succeeded and (self._settings.end_episode_on_success or not stages.is_last)
         outputs: list[Output] = [self._report, self._reward(reward, newest, terminated=terminated)]
         if succeeded:
-            message = episode.success.success_text()
-            outputs.append(self._event(EventType.SUCCESS, message, success.threshold, newest))
+            kind = EventType.SUCCESS if stages.is_last else EventType.SUBTASK_SUCCESS
+            message = _success_message(episode.success, stages)
+            outputs.append(self._event(kind, message, success.threshold, newest))
+            self._stages = stages.following()
         if terminated:
-            outputs += self._end("success", newest)
+            outputs += self._end("success" if stages.is_last else "success of a stage", newest)
+        if succeeded and not stages.is_last:
+            outputs += self._next_episode(episode, "")
         return outputs
 
     def scorer_failed(self, request: ScoreRequest, message: str) -> list[Output]:
         """Report that a prefix could not be scored; the episode goes on with the next frame."""
-        episode = self._episode
-        if episode is None or episode.ended or request.prefix[-1] in episode.wrong_frames:
-            return []
+        episode = self._asked(request)
         newest = request.prefix[-1]
+        if episode is None or newest in episode.wrong_frames:
+            return []
         where = f"{self._elapsed_ns(newest) / NS_PER_S:.1f} s into the episode, {len(request.prefix)} frames"
         return [self._event(EventType.SCORER_ERROR, f"{where}: {message}", frame=newest)]
 
@@ -579,10 +638,11 @@ class TaskMonitor:
 
     def _time_is_up(self, elapsed_ns: int, by: str) -> list[Output]:
         """End the episode if it is older than it may be; ``by`` which clock, for the message."""
-        timeout_s = self._settings.episode_timeout
-        if not 0.0 < timeout_s <= elapsed_ns / NS_PER_S:
+        timeout_s = self.time_limit
+        if not 0.0 < timeout_s <= (self._spent_ns + elapsed_ns) / NS_PER_S:
             return []
-        limit = f"episode_timeout = {timeout_s:g} s, {by}"
+        whose = "the timeout of this task" if self._overrides.timeout else "episode_timeout"
+        limit = f"{whose} = {timeout_s:g} s, {by}"
         if self._current.success.fired:
             return self._cut(None, State.SUCCEEDED, f"it was watched beyond its success for {limit}")
         return self._cut(EventType.TIMEOUT, State.FAILED, f"no success within {limit}", timeout_s)
@@ -599,16 +659,31 @@ class TaskMonitor:
             return []
         return self._enter(State.RUNNING if episode.first_frame else State.WAITING_FOR_IMAGES)
 
-    def _begin(self, instruction: str, episode_id: str, why: str) -> list[Output]:
-        """End the current episode because somebody said so, and wait for another where there is an
-        instruction. Its images may have any stamps.
+    def _asked(self, request: ScoreRequest) -> _Episode | None:
+        """The episode that a request is of, while it lasts."""
+        episode = self._episode
+        if episode is None or episode.ended or request.episode_id not in ("", episode.episode_id):
+            return None
+        return episode
 
-        The report keeps the instruction, also while the monitor is disabled.
+    def _begin(
+        self,
+        stages: Stages | None,
+        episode_id: str,
+        why: str,
+        overrides: Overrides = NO_OVERRIDES,
+    ) -> list[Output]:
+        """End the current episode because somebody said so, and wait for another where there is a task. Its
+        images may have any stamps.
+
+        The report keeps the task, also while the monitor is disabled.
         """
         self._stamps.restart()
         self._missing_stamps = MissingStamps()
         self._silence = Silence()
-        return self._replace_episode(instruction, episode_id, why)
+        outputs = self._abort(why)
+        self._stages, self._overrides, self._spent_ns = stages, overrides, 0
+        return [*outputs, self._wait_for_images(episode_id)]
 
     def _begin_again(self, why: str) -> list[Output]:
         """End the current episode because the stream is another now, and begin one of the same task with it.
@@ -623,20 +698,36 @@ class TaskMonitor:
             return []
         if episode.ended:
             self._silence = Silence()  # nobody looked at images since then
-        return self._replace_episode(episode.instruction, self._given_ids.after(episode.episode_id), why)
+        return self._next_episode(episode, why)
 
-    def _replace_episode(self, instruction: str, episode_id: str, why: str) -> list[Output]:
+    def _next_episode(self, episode: _Episode, why: str) -> list[Output]:
+        """Begin another episode of the same wish behind one, which is cut because of ``why`` if it lasts."""
         outputs = self._abort(why)
-        if instruction and self._enabled:
-            episode_id = episode_id or self._new_episode_id()
-            self._episode = _Episode(episode_id, instruction, self._settings)
-            self._report = ProgressReport(
-                state=State.WAITING_FOR_IMAGES, instruction=instruction, episode_id=episode_id
-            )
-        else:
-            self._episode = None
-            self._report = ProgressReport(state=State.IDLE, instruction=instruction)
-        return [*outputs, self._report]
+        if self._overrides.timeout and episode.first_frame and episode.last_frame:
+            self._spent_ns += episode.last_frame.stamp_ns - episode.first_frame.stamp_ns
+        return [*outputs, self._wait_for_images(self._given_ids.after(episode.episode_id))]
+
+    def _wait_for_images(self, episode_id: str) -> ProgressReport:
+        """Wait for the first frame of an episode of the stage that is next, where there is one."""
+        stages, self._episode = self._stages, None
+        self._report = ProgressReport(state=State.IDLE)
+        if stages is None:
+            return self._report
+        self._report = replace(
+            self._report,
+            instruction=stages.current,
+            task=stages.task,
+            stage=stages.number,
+            stages=stages.count,
+        )
+        if not self._enabled:
+            return self._report
+        episode_id = episode_id or self._new_episode_id()
+        if stages.count > 1:
+            self._given_ids.adopt(episode_id)
+        self._episode = _Episode(episode_id, stages, self.settings_in_force)
+        self._report = replace(self._report, state=State.WAITING_FOR_IMAGES, episode_id=episode_id)
+        return self._report
 
     def _elapsed_ns(self, newest: Frame) -> int:
         """How old the episode was at its ``newest`` frame; a sliding window no longer has the first one."""
@@ -705,6 +796,8 @@ class TaskMonitor:
             log_prob=self._report.score.log_prob,
             threshold=threshold,
             message=message,
+            stage=episode.stages.number,
+            stages=episode.stages.count,
         )
 
     @property
@@ -715,6 +808,19 @@ class TaskMonitor:
 
 def _stamp_of(frame: Frame | None) -> Stamp:
     return frame.stamp if frame else NO_STAMP
+
+
+def _watching_text(stages: Stages) -> str:
+    which = f" stage {stages.number} of {stages.count}" if stages.count > 1 else ""
+    return f"watching for{which}: {stages.current}"
+
+
+def _success_message(success: SuccessDetector, stages: Stages) -> str:
+    text = success.success_text()
+    if stages.is_last:
+        return text
+    following = printable(stages.following().current, 200)
+    return f"stage {stages.number} of {stages.count} is done, now comes '{following}': {text}"
 
 
 def _broken_off_message(success: SuccessDetector) -> str:

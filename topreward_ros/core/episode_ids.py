@@ -47,6 +47,11 @@ class EpisodeIds:
             )
         self._note(episode_id, episode_id)
 
+    def adopt(self, episode_id: str) -> None:
+        """Take a name that was made, so that `after` names those that go on behind it, too."""
+        if episode_id not in self._given:
+            self._note(episode_id, episode_id)
+
     def after(self, episode_id: str) -> str:
         """The name of the episode that goes on behind another one: the given name and a number.
 

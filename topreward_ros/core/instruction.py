@@ -1,10 +1,15 @@
-"""One rule for the text of an instruction, whichever way it came: option, parameter, topic or service.
+"""One rule for the text of a task, whichever way it came: option, parameter, topic, service or action.
 
-Two instructions that look the same are the same to the model and to the monitor:
+A task has one stage per line (`clean_task`), most have one line. A line that shows nothing is none, so that
+the line break which a file ends with means nothing. A line ends at what Unicode calls a mandatory break
+(UAX #14): line feed, carriage return, both, vertical tab, form feed, next line, line and paragraph separator.
 
-- white space of any kind and length becomes one space, and none is left at the ends: a line break that
-  `$(cat task.txt)` brings, a tab, a no-break space. So do characters that look like a space: fillers of
-  Hangul, the empty Braille pattern, Mongolian vowel separators outside of Mongolian;
+Of each line, its instruction (`clean_instruction`), two that look the same are the same to the model and to
+the monitor:
+
+- white space of any kind and length becomes one space, and none is left at the ends: a tab, a no-break
+  space. So do characters that look like a space: fillers of Hangul, the empty Braille pattern, Mongolian
+  vowel separators outside of Mongolian;
 - what has no picture is dropped: control and format characters, and what Unicode calls default ignorable
   (byte order marks, zero-width spaces, soft hyphens, marks of direction, variation selectors, joiners);
 - what changes a picture stays where it does so: joiners inside words of scripts whose letters join or stack
@@ -19,7 +24,9 @@ too, before anything is done with it: cut, it would be another task.
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Iterable
 from itertools import zip_longest
 
 from topreward_ros.core.errors import UserError
@@ -44,7 +51,9 @@ _TAGS = range(0xE0020, 0xE0080)
 _VIRAMA = 9  # combining class of the sign that stacks consonants in scripts of India
 
 
-#: Characters of an instruction, more than anybody needs to tell a robot what to do.
+_LINE_BREAK = re.compile("\r\n|[\n\r\v\f\x85\u2028\u2029]")
+
+#: Characters of a task, more than anybody needs to tell a robot what to do.
 LONGEST = 2000
 
 
@@ -52,8 +61,25 @@ class InstructionError(UserError):
     """A text cannot be an instruction."""
 
 
+def clean_task(task: str | Iterable[str], what: str = "the task") -> str:
+    """The stages of ``task``, one per line, each by the rule above; empty where nothing can be seen.
+
+    ``task``: text, or a list of texts, which means the same as its items as lines. ``what``: how the user
+    knows it. Raises `InstructionError` as `clean_instruction` does; the whole may be as long as one.
+
+    >>> clean_task("open the  drawer\\n\\ntake out the cup\\n")
+    'open the drawer\\ntake out the cup'
+    >>> clean_task(["open the drawer", "", "take out the cup"])
+    'open the drawer\\ntake out the cup'
+    """
+    text = task if isinstance(task, str) else "\n".join(task)
+    text = _not_too_long(text.strip(), what)
+    lines = [clean_instruction(line, what) for line in _LINE_BREAK.split(text)]
+    return _not_too_long("\n".join(filter(None, lines)), what)
+
+
 def clean_instruction(text: str, what: str = "the instruction") -> str:
-    """``text`` by the rule above; empty where nothing in it can be seen.
+    """``text`` by the rule above, as one line; empty where nothing in it can be seen.
 
     ``what``: how the user knows it, such as '--task'. Raises `InstructionError` for what was no UTF-8, and
     for what is too long.

@@ -7,9 +7,11 @@ from math import nan
 from builtin_interfaces.msg import Duration, Time
 from std_msgs.msg import Header
 
+from topreward_ros.action import MonitorTask
 from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, Reward, State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Stamp
+from topreward_ros.core.goal import GoalOutcome
 from topreward_ros.core.printable import printable
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, ScorerInfo
@@ -71,6 +73,10 @@ def progress_message(report: ProgressReport, info: ScorerInfo, now_ns: int) -> T
         latency=duration_message(_latency_ns(report.stamp.ns, now_ns)),
         calibrated=False,
         message=printable("; ".join([*notes, *filter(None, [report.message])])),
+        task=report.task,
+        stage=report.stage,
+        stages=report.stages,
+        stage_progress=report.stage_progress,
     )
 
 
@@ -107,6 +113,21 @@ def event_message(event: Event, info: ScorerInfo) -> TaskEvent:
         threshold=event.threshold,
         calibrated=False,
         message=printable(event.message) + (f" ({RANDOM_WEIGHTS})" if info.random_weights else ""),
+        stage=event.stage,
+        stages=event.stages,
+    )
+
+
+def goal_result(outcome: GoalOutcome) -> MonitorTask.Result:
+    """What became of a goal, as the result of MonitorTask."""
+    return MonitorTask.Result(
+        error_code=int(outcome.code),
+        error_msg=printable(outcome.message),
+        episode_id=outcome.episode_id,
+        progress=outcome.progress,
+        elapsed=duration_message(outcome.elapsed_ns),
+        stage=outcome.stage,
+        stages=outcome.stages,
     )
 
 
@@ -155,6 +176,8 @@ def sample(message: TaskProgress) -> Sample:
         elapsed_s=nanoseconds(message.elapsed) / NS_PER_S,
         latency_s=latency_ns / NS_PER_S if latency_ns > _UNKNOWN_LATENCY_NS else nan,
         message=message.message,
+        stage=message.stage,
+        stages=message.stages,
     )
 
 

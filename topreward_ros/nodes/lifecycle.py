@@ -25,6 +25,7 @@ from rclpy.task import Future
 from topreward_ros.core.printable import printable
 
 _SHUTDOWN = "shutdown"
+_CLOSING = {"cleanup": "cleaned up", _SHUTDOWN: "shut down"}  # transitions that close interfaces, in words
 _SHUTDOWNS = (
     Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
     Transition.TRANSITION_INACTIVE_SHUTDOWN,
@@ -59,6 +60,9 @@ class PatientLifecycleNode(LifecycleNode):
     async def prepare(self) -> None:
         """Do what takes long before `on_configure`. An exception means that the node stays unconfigured."""
 
+    async def wind_up(self, why: str) -> None:
+        """Do what takes a while before the interfaces are closed by a cleanup or a shutdown."""
+
     def break_off(self) -> None:
         """Let `prepare` end soon, with an exception."""
 
@@ -87,6 +91,10 @@ class PatientLifecycleNode(LifecycleNode):
             return await self._configure()
         if (trigger := self._triggers.get(label)) is None:
             return self._refuse(wanted, f"it can {' or '.join(self._labels().values()) or 'do nothing more'}")
+        if why := _CLOSING.get(label, ""):
+            await self.wind_up(why)
+            if self._label_of(label) != label:  # meanwhile somebody else was served
+                return self._refuse(wanted, f"it is {self.state_label} by now")
         return bool(trigger() == TransitionCallbackReturn.SUCCESS)
 
     async def end_configuring(self) -> None:

@@ -86,7 +86,14 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
     async def end(self, why: str) -> None:
         """End what is under way, a model's loading included, and tell everybody ``why``."""
         await self.end_configuring()
+        await self.wind_up(why)
         self.close(why)
+
+    async def wind_up(self, why: str) -> None:
+        """End the episode, and let the result of a goal go to its client while the executor goes on."""
+        if self._session is not None:
+            self._session.deactivate(why)
+            await self._session.until_answered()
 
     async def prepare(self) -> None:
         """Check what can be checked at once, and load the model. Raises what `on_configure` has to report."""
@@ -218,9 +225,9 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
             self._say_once.warn(warning, partial(str, warning))
 
     def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
-        known = {parameter.name: parameter for parameter in parameters.MONITOR_PARAMETERS}
         for parameter in changed:
-            if parameter.name in known and (problem := known[parameter.name].problem_with(parameter.value)):
+            known = parameters.MONITOR.get(parameter.name)
+            if known is not None and (problem := known.problem_with(parameter.value)):
                 self.get_logger().error(f"{problem}; the parameter stays as it is")
                 return SetParametersResult(successful=False, reason=problem)
         return SetParametersResult(successful=True)

@@ -20,7 +20,7 @@ import yaml
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import Window
-from topreward_ros.core.instruction import InstructionError, clean_instruction
+from topreward_ros.core.instruction import InstructionError, clean_task
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import ProgressMode
 from topreward_ros.core.rewards import RewardType
@@ -45,9 +45,12 @@ class Parameter:
     choices: tuple[str, ...] = ()  #: allowed values, when there are few
     live: bool = False  #: may change while the node runs; the others need a restart
     check: Callable[[Any], str] | None = None  #: what else is wrong with a value; empty: nothing
+    or_list: bool = False  #: text that may be a list of texts as well: its lines
 
     def problem_with(self, value: Any) -> str:
         """Why the parameter cannot have ``value``; empty when it can."""
+        if self.or_list and not _is_text_or_list(value):
+            return f"{self.name} = {printable(str(value), 200)}: takes text or a list of texts"
         if self.choices and value not in self.choices:
             return f"{self.name} = '{value}': must be one of {', '.join(self.choices)}"
         if self.low is not None and self.high is not None and not self.low <= value <= self.high:
@@ -60,7 +63,9 @@ class Parameter:
         """Meaning and range for ``ros2 param describe`` and graphical tools; ``default`` tells the type."""
         from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
-        descriptor = ParameterDescriptor(description=self.description, read_only=not self.live)
+        descriptor = ParameterDescriptor(
+            description=self.description, read_only=not self.live, dynamic_typing=self.or_list
+        )
         if self.choices:
             descriptor.additional_constraints = f"one of: {', '.join(self.choices)}"
         if self.low is not None and self.high is not None:
@@ -75,9 +80,15 @@ class Parameter:
         return descriptor
 
 
-def _readable(task: str) -> str:
+def _is_text_or_list(value: Any) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, Sequence) and all(isinstance(item, str) for item in value)
+    )
+
+
+def _readable(task: str | Sequence[str]) -> str:
     try:
-        clean_instruction(task, "the text")
+        clean_task(task, "the text")
     except InstructionError as error:
         return str(error)
     return ""
@@ -97,9 +108,11 @@ _TRANSPORTS = ("raw", "compressed")
 MONITOR_PARAMETERS = (
     Parameter(
         "task",
-        "Instruction in natural language, also where topic or service set it; empty: idle until one comes",
+        "Instruction in natural language, also where topic, service or action set it; a list of texts, or "
+        "lines: stages, one after the other; empty: idle until one comes",
         live=True,
         check=_readable,
+        or_list=True,
     ),
     Parameter(
         "image_topics",
@@ -257,6 +270,9 @@ MONITOR_PARAMETERS = (
     ),
     Parameter("diagnostics_rate", "Rate of /diagnostics [Hz]", 0.01, 100.0),
 )
+
+#: The same by name.
+MONITOR = {parameter.name: parameter for parameter in MONITOR_PARAMETERS}
 
 VIDEO_PLAYER_PARAMETERS = (
     Parameter("video", "Video file or folder of images"),

@@ -22,11 +22,21 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import Float32, String
 from std_srvs.srv import SetBool, Trigger
 
-from topreward_ros.core.episode import Event, Output, ProgressReport, Reward, State, TaskMonitor
+from topreward_ros.core.episode import (
+    NO_OVERRIDES,
+    Event,
+    Output,
+    Overrides,
+    ProgressReport,
+    Reward,
+    State,
+    TaskMonitor,
+)
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
-from topreward_ros.core.instruction import InstructionError, clean_instruction
+from topreward_ros.core.goal import GoalCode
+from topreward_ros.core.instruction import InstructionError, clean_task
 from topreward_ros.core.printable import printable
 from topreward_ros.core.stamp_clock import Fault, StampClock
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
@@ -41,6 +51,8 @@ from topreward_ros.nodes.diagnostics import (
 )
 from topreward_ros.nodes.images import ImageError
 from topreward_ros.nodes.say_once import SayOnce
+from topreward_ros.nodes.task_action import NAME as ACTION
+from topreward_ros.nodes.task_action import InvalidGoalError, TaskAction
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo
 from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
 from topreward_ros.scoring.worker import ScoringWorker
@@ -62,10 +74,11 @@ class Session:
         ``parameters``: the node's, by name; the node keeps their values up to date.
         """
         self.active = False
-        #: The task to watch while active, whoever set it last: parameter, topic or service. The parameter
+        #: The task to watch while active, its stages one per line, whoever set it last: parameter, topic,
+        #: service or action. The parameter
         #: says the same, so that a dump of the parameters that is loaded again changes nothing, and the task
         #: stays through every transition. The task monitor only knows the one that it reports.
-        self.instruction: str = clean_instruction(parameters["task"])
+        self.instruction: str = clean_task(parameters["task"])
         self._node = node
         self._parameters = parameters
         self._monitor = monitor
@@ -76,6 +89,7 @@ class Session:
         self._refused = ""  # why the last text on task_instruction could not be taken, as the log said it
         self._clock = StampClock()
         self._latched: tuple[State, str, str] | None = None  # state, episode and task on task_state
+        self._told = monitor.settings_in_force  # by ~/info
         self._last_progress_time = 0.0
         self._alone_ns = time.monotonic_ns()  # when no other monitor of this name was last known
         self._looked_ns, self._looked_time_ns = time.monotonic_ns(), 0  # at the clock; and what it said then
@@ -105,6 +119,7 @@ class Session:
     def deactivate(self, why: str) -> None:
         """End the episode, if there is one, and ignore images from now on; the instruction is kept."""
         if self.active:
+            self._action.end(GoalCode.NOT_WATCHING, f"the monitor stopped watching: {why}")
             self._publish(self._monitor.set_task("", why=why))
             self.active = False
             self._publish_progress(self._report())
@@ -118,6 +133,11 @@ class Session:
         self._worker.ask_to_stop()  # it ends while messages are on their way
         self._wait_until_heard()
         self._opened.close()
+
+    async def until_answered(self) -> None:
+        """Let the result of a goal that has just ended go to its client; 0.4 s at most. To be awaited before
+        `close`."""
+        await self._action.until_answered()
 
     def _wait_until_heard(self) -> None:
         """Give what was published time to arrive: with its publisher, a message on its way is lost.
@@ -166,20 +186,45 @@ class Session:
             self._say_once.warn(reason, partial(str, warning))
         if error := hang_warning(self._worker):
             self._node.get_logger().error(error, throttle_duration_sec=30.0)
+        self._action.look_at_clock(now_ns, paused_ns, error)
 
-    def set_instruction(self, instruction: str, episode_id: str = "", why: str = "new task") -> None:
-        """Take another instruction, and begin an episode with it when active. Empty: go idle.
+    def set_instruction(
+        self, instruction: str, episode_id: str = "", why: str = "new task", stage: int = 0
+    ) -> None:
+        """Take another task, and begin an episode with it when active. Empty: go idle.
 
-        Raises `InstructionError` or `EpisodeIdError`, and then changes nothing.
+        Raises `InstructionError`, `StageError` or `EpisodeIdError`, and then changes nothing.
         """
-        self._take_instruction(clean_instruction(instruction), episode_id, why)
+        self._take_instruction(clean_task(instruction), episode_id, why, stage)
 
-    def _take_instruction(self, instruction: str, episode_id: str = "", why: str = "new task") -> None:
+    def why_no_task(self) -> str:
+        """Why no task can be taken now; empty: one can."""
+        return self._takes_tasks()[1]
+
+    def watch_for_goal(self, task: str, episode_id: str, stage: int, overrides: Overrides) -> None:
+        """Begin to watch the task of a goal. Raises `UserError`, and then changes nothing."""
+        task = clean_task(task, "the goal's instruction")
+        if not task:
+            raise InvalidGoalError("the goal's instruction is empty: say what the robot is to do")
+        self._take_instruction(task, episode_id, f"a goal of {ACTION} was accepted", stage, overrides)
+
+    def stop_watching(self, why: str) -> None:
+        """Go idle."""
+        self._take_instruction("", why=why)
+
+    def _take_instruction(
+        self,
+        instruction: str,
+        episode_id: str = "",
+        why: str = "new task",
+        stage: int = 0,
+        overrides: Overrides = NO_OVERRIDES,
+    ) -> None:
         """`set_instruction` with one that is clean."""
         if self.active:
-            self._watch_for(instruction, episode_id, why)
+            self._watch_for(instruction, episode_id, why, stage, overrides)
         self.instruction = instruction
-        if clean_instruction(self._parameters["task"]) != instruction:
+        if clean_task(self._parameters["task"]) != instruction:
             self._node.set_parameters([Parameter("task", value=instruction)])
 
     def follow(self, text: str, what: str, why: str) -> None:
@@ -191,7 +236,7 @@ class Session:
         `ros2 param load` sets what is set already. `~/reset` starts the same one again, and so does
         `~/set_task`, which is called once. Raises `InstructionError`.
         """
-        if (instruction := clean_instruction(text, what)) != self.instruction:
+        if (instruction := clean_task(text, what)) != self.instruction:
             self._take_instruction(instruction, why=why)
 
     def image_topics(self) -> list[str]:
@@ -200,10 +245,11 @@ class Session:
 
     def publish_info(self) -> None:
         """Publish MonitorInfo: the model and the settings in force."""
+        self._told = self._monitor.settings_in_force
         self._pub_info.publish(
             conversions.info_message(
                 self._worker.scorer.info,
-                self._monitor.settings,
+                self._told,
                 camera_names=[camera.topic for camera in self._rig.cameras],
                 camera_layout=self._parameters["camera_layout"],
                 now_ns=self._now_ns(),
@@ -237,6 +283,8 @@ class Session:
         ):
             service = self._node.create_service(kind, name, callback)
             self._opened.callback(self._node.destroy_service, service)
+        self._action = TaskAction(self._node, self._monitor, self, self._progress_message)
+        self._opened.callback(self._action.destroy)
         # Two, because a transient-local subscription does not match a volatile publisher.
         for profile in (qos.instruction_volatile(), qos.instruction_latched()):
             subscription = self._node.create_subscription(
@@ -329,13 +377,16 @@ class Session:
                 self._pub_reward_value.publish(Float32(data=output.reward))
             else:
                 self._publish_event(output)
+        if self._monitor.settings_in_force != self._told:
+            self.publish_info()
+        self._action.take(outputs)
 
     def _publish_progress(self, report: ProgressReport) -> None:
         message = self._progress_message(report)
         self._pub_progress.publish(message)
         self._pub_progress_value.publish(Float32(data=report.progress))
         self._last_progress_time = time.monotonic()
-        latched = (report.state, report.episode_id, report.instruction)
+        latched = (report.state, report.episode_id, report.task)
         if latched != self._latched:
             self._latched = latched
             self._pub_state.publish(message)
@@ -399,17 +450,30 @@ class Session:
         else:
             self._refused = ""
 
-    def _watch_for(self, instruction: str, episode_id: str = "", why: str = "") -> None:
-        warning = unknown_instruction_warning(instruction, self._worker.scorer.info, "model:=")
-        self._say_once.warn(warning, lambda: warning)
-        self._publish(self._monitor.set_task(instruction, episode_id, why))
+    def _watch_for(
+        self,
+        instruction: str,
+        episode_id: str = "",
+        why: str = "",
+        stage: int = 0,
+        overrides: Overrides = NO_OVERRIDES,
+    ) -> None:
+        outputs = self._monitor.set_task(instruction, episode_id, why, stage=stage, overrides=overrides)
+        self._action.end(GoalCode.PREEMPTED, why)
+        for name in instruction.split("\n"):
+            warning = unknown_instruction_warning(name, self._worker.scorer.info, "model:=")
+            self._say_once.warn(warning, partial(str, warning))
+        self._publish(outputs)
 
     def _on_set_task(self, request: SetTask.Request, response: SetTask.Response) -> SetTask.Response:
         response.success, response.message = self._takes_tasks()
         if response.success:
             try:
                 self.set_instruction(
-                    request.instruction, request.episode_id, why="a task was set by ~/set_task"
+                    request.instruction,
+                    request.episode_id,
+                    why="a task was set by ~/set_task",
+                    stage=request.stage,
                 )
             except UserError as error:
                 self._node.get_logger().error(f"~/set_task: {error}; the task stays as it is")
@@ -422,6 +486,7 @@ class Session:
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success, response.message = self._takes_tasks()
         if response.success:
+            self._action.end(GoalCode.PREEMPTED, "reset by ~/reset")
             self._publish(self._monitor.reset("reset by ~/reset"))
             name = self._monitor.report.episode_id
             response.message = f"episode '{name}'" if name else self._how_to_set_a_task()
@@ -430,6 +495,8 @@ class Session:
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         response.success, response.message = self._is_active()
         if response.success:
+            if not request.data:
+                self._action.end(GoalCode.NOT_WATCHING, "the monitor was disabled")
             self._publish(self._monitor.set_enabled(request.data))
             response.message = "enabled" if request.data else "disabled"
         return response

@@ -3,7 +3,8 @@
 Frames go through `TaskMonitor` exactly as the node feeds it. Offline every due frame is scored, however long
 a score takes, or only K evenly spaced prefixes as in the paper (`paper_prefixes`). Live, a newer frame
 replaces one that still waits for the scorer; where the live monitor scores every due frame, the two curves of
-a video are equal. As live, nothing is scored once the episode has ended. Several videos are scored side by
+a video are equal. As live, a task in stages has an episode per stage, and nothing is scored once the last
+episode has ended. Several videos are scored side by
 side, so that the model can share work.
 """
 
@@ -15,6 +16,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ from topreward_ros.core.episode import (
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Frame, FrameSchedule
-from topreward_ros.core.instruction import clean_instruction
+from topreward_ros.core.instruction import InstructionError, clean_task
 from topreward_ros.core.progress import PrefixScore, episode_minmax
 from topreward_ros.core.scene import SceneJudge
 from topreward_ros.core.stamps import StampJudge
@@ -59,9 +61,11 @@ class CurvePoint:
 
     time_s: float  #: of its newest frame, since the first frame of the video
     score: PrefixScore
-    progress: float  #: [0, 1] or NaN, as live
+    progress: float  #: [0, 1] of the whole task or NaN, as live
     reward: float  #: in the unit of the reward type, or NaN
     video_frames: int  #: frames of the video, scored or not, from its first to the end of the prefix
+    stage: int = 1  #: of the task, from 1: whose prefix it is
+    stage_progress: float = nan  #: [0, 1] of that stage alone, or NaN
 
     @property
     def num_frames(self) -> int:
@@ -77,6 +81,7 @@ class CurveEvent:
     type: str  #: name of the `EventType`
     threshold: float  #: that fired, or NaN
     message: str
+    stage: int = 1  #: of the task, from 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ class Curve:
 
     video: str  #: path as it was given
     duration_s: float  #: time of the last frame that was looked at; the whole video unless the episode ended
-    instruction: str
+    instruction: str  #: the task: its stages, one per line
     model: ScorerInfo
     settings: MonitorSettings
     state: State  #: at the end
@@ -96,23 +101,37 @@ class Curve:
     prefix_schedule: PrefixSchedule | None = None  #: whose frames the prefixes took; None: all due
     damaged: tuple[Damage, ...] = ()  #: what could not be read, in the part of the video that was looked at
 
+    @property
+    def stages(self) -> int:
+        """How many stages the task has."""
+        return len(self.instruction.split("\n"))
+
     def minmax(self) -> np.ndarray:
-        """The paper's progress (TOPReward eq. 2), which looks ahead: (K,) in [0, 1], or all NaN."""
-        return episode_minmax(np.array([point.score.log_prob for point in self.points]))
+        """The paper's progress (TOPReward eq. 2), which looks ahead: (K,) in [0, 1], or NaN without spread.
+
+        Of each stage by itself, and then of the whole as progress is.
+        """
+        stages = np.array([point.stage for point in self.points])
+        log_probs = np.array([point.score.log_prob for point in self.points])
+        values = np.full(len(self.points), nan)
+        for stage in range(1, self.stages + 1):
+            values[stages == stage] = (stage - 1 + episode_minmax(log_probs[stages == stage])) / self.stages
+        return values
 
     def to_json_value(self) -> dict[str, Any]:
         """The curve as JSON can hold it; NaN is None.
 
         ``format``: ``topreward_curve/1``; ``video``, ``duration`` [s], ``instruction``, ``state``,
-        ``ended_early``; ``ignored``: the fields of `IgnoredImages`; ``prefix_schedule``: None where all due
-        frames are scored; ``model``: the fields of `ScorerInfo` but ``instructions``; ``settings``: those of
-        `MonitorSettings`; ``scores``: per prefix ``time`` [s] of its newest frame, ``video_frames`` from the
-        first of the video to the end of the prefix, ``num_frames`` that were scored of them, ``log_prob``,
-        ``log_prob_std``, ``log_prob_false`` and ``log_prob_static`` [nat], ``progress`` as live, ``reward``,
-        ``progress_minmax`` (the paper's, over the whole curve, never available live); ``events``: ``time``
-        [s], ``type``, ``threshold``, ``message``; ``damaged``: per place ``time`` [s] of the newest frame
-        before it or in it, ``until`` [s], to which pictures may be wrong because they are built on what is
-        damaged, ``frames`` that were lost (0: not known) and ``reason``.
+        ``ended_early``; ``stages``: the instruction of each, one in most tasks; ``ignored``: the fields of
+        `IgnoredImages`; ``prefix_schedule``: None where all due frames are scored; ``model``: the fields of
+        `ScorerInfo` but ``instructions``; ``settings``: those of `MonitorSettings`; ``scores``: per prefix
+        ``time`` [s] of its newest frame, ``video_frames`` from the first of the video to the end of the
+        prefix, ``num_frames`` that were scored of them, ``log_prob``, ``log_prob_std``, ``log_prob_false``
+        and ``log_prob_static`` [nat], ``progress`` as live, ``reward``, ``progress_minmax`` (the paper's,
+        over the whole curve, never available live), ``stage`` from 1 and its ``stage_progress``;
+        ``events``: ``time`` [s], ``type``, ``threshold``, ``message``, ``stage``; ``damaged``: per place
+        ``time`` [s] of the newest frame before it or in it, ``until`` [s], to which pictures may be wrong
+        because they are built on what is damaged, ``frames`` that were lost (0: not known) and ``reason``.
         """
         scores = [
             {
@@ -122,11 +141,19 @@ class Curve:
                 "progress": point.progress,
                 "reward": point.reward,
                 "progress_minmax": float(minmax),
+                "stage": point.stage,
+                "stage_progress": point.stage_progress,
             }
             for point, minmax in zip(self.points, self.minmax(), strict=True)
         ]
         events = [
-            {"time": event.time_s, "type": event.type, "threshold": event.threshold, "message": event.message}
+            {
+                "time": event.time_s,
+                "type": event.type,
+                "threshold": event.threshold,
+                "message": event.message,
+                "stage": event.stage,
+            }
             for event in self.events
         ]
         content = {
@@ -134,6 +161,7 @@ class Curve:
             "video": self.video,
             "duration": self.duration_s,
             "instruction": self.instruction,
+            "stages": self.instruction.split("\n"),
             "model": {name: value for name, value in asdict(self.model).items() if name != "instructions"},
             "settings": asdict(self.settings),
             "state": self.state.name,
@@ -183,8 +211,9 @@ def score_video(
     prefix_schedule: PrefixSchedule = PrefixSchedule.AUTHORS,
     on_score: Callable[[CurvePoint], None] | None = None,
 ) -> Curve:
-    """Score every due frame of the video at ``path`` until its episode or the video ends.
+    """Score every due frame of the video at ``path`` until its (last) episode or the video ends.
 
+    ``instruction``: the task, a stage per line; ``prefixes`` takes one stage alone.
     ``rate`` [Hz] replaces the frame rate of the file; a folder of images needs it. ``prefixes``: score so
     many evenly spaced prefixes only, the whole video last (TOPReward, section 4: 15); 0: all.
     ``prefix_schedule``: whose frames they take. With that of the authors the times in the prompt are the
@@ -224,9 +253,11 @@ def score_videos(
     A video that fails does not harm the others. Raises `InstructionError`; `ValueError` for an empty
     instruction.
     """
-    instruction = clean_instruction(instruction)
+    instruction = clean_task(instruction)
     if not instruction:
         raise ValueError("the instruction is empty; say what the robot is to do")
+    if prefixes and "\n" in instruction:
+        raise InstructionError("prefixes of a whole video are of one task: give one without stages")
     outcomes: dict[int, Outcome] = {}
     running: dict[int, tuple[_Episode, ScoreRequest]] = {}
     waiting = list(enumerate(paths))
@@ -470,7 +501,7 @@ def _observed(
 
 
 def _of_one_episode(outputs: list[Output]) -> tuple[list[Output], bool]:
-    """``outputs`` up to the end of the first episode, and whether another one begins behind it."""
+    """``outputs`` of an image up to the end of an episode, and whether another one begins behind it."""
     for k, output in enumerate(outputs):
         if isinstance(output, Event) and output.type is EventType.EPISODE_ENDED:
             return outputs[: k + 1], k + 1 < len(outputs)
@@ -478,7 +509,8 @@ def _of_one_episode(outputs: list[Output]) -> tuple[list[Output], bool]:
 
 
 def _has_ended(events: list[CurveEvent]) -> bool:
-    return bool(events) and events[-1].type == "EPISODE_ENDED"
+    """Whether the last episode has: behind the success of a stage comes that of the next."""
+    return bool(events) and events[-1].type == "EPISODE_ENDED" and events[-2].type != "SUBTASK_SUCCESS"
 
 
 def _newest_state(outputs: list[Output], state: State) -> State:
@@ -487,16 +519,24 @@ def _newest_state(outputs: list[Output], state: State) -> State:
 
 
 def _point(outputs: list[Any], video_frames: int) -> CurvePoint:
-    """What `add_score` reported on its prefix: the last report, and the reward that goes with it."""
-    report = next(output for output in reversed(outputs) if isinstance(output, ProgressReport))
-    reward = next(output for output in reversed(outputs) if isinstance(output, Reward))
+    """What `add_score` reported on its prefix: the first report, and the reward that goes with it."""
+    report = next(output for output in outputs if isinstance(output, ProgressReport))
+    reward = next(output for output in outputs if isinstance(output, Reward))
     time_s = report.stamp.ns / NS_PER_S
-    return CurvePoint(time_s, report.score, report.progress, reward.reward, video_frames)
+    return CurvePoint(
+        time_s,
+        report.score,
+        report.progress,
+        reward.reward,
+        video_frames,
+        report.stage,
+        report.stage_progress,
+    )
 
 
 def _events(outputs: Iterable[Any]) -> list[CurveEvent]:
     return [
-        CurveEvent(event.stamp.ns / NS_PER_S, event.type.name, event.threshold, event.message)
+        CurveEvent(event.stamp.ns / NS_PER_S, event.type.name, event.threshold, event.message, event.stage)
         for event in outputs
         if isinstance(event, Event)
     ]

@@ -15,6 +15,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from topreward_ros.core.episode import State
 from topreward_ros.core.printable import printable
+from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.score_video import Curve, CurveEvent
 from topreward_ros.offline.video import FrameError, open_video
 from topreward_ros.views.picture import write_picture
@@ -24,7 +25,13 @@ _WIDTH_PX, _HEIGHT_PX, _DPI = 1200, 780, 100
 _LEFT, _RIGHT = 0.065, 0.985  # edges of the panels, share of the width
 _STRIP_HEIGHT_PX = 92
 _PROGRESS_COLOUR, _TRUE_COLOUR, _FALSE_COLOUR, _STATIC_COLOUR = "#1769aa", "#2e7d32", "#c62828", "#757575"
-_EVENT_COLOURS = {"SUCCESS": "#2e7d32", "FAILURE": "#c62828", "TIMEOUT": "#c62828", "ABORTED": "#c62828"}
+_EVENT_COLOURS = {
+    "SUCCESS": "#2e7d32",
+    "SUBTASK_SUCCESS": "#2e7d32",
+    "FAILURE": "#c62828",
+    "TIMEOUT": "#c62828",
+    "ABORTED": "#c62828",
+}
 _STATE_COLOURS = {State.SUCCEEDED: "#2e7d32", State.FAILED: "#c62828"}
 
 
@@ -92,7 +99,7 @@ def plot_curves(curves: Sequence[Curve], picture: str | Path) -> None:
 def _draw_title(figure: Figure, curve: Curve, name: str) -> None:
     # parse_math off: an instruction may hold a dollar sign
     figure.text(
-        _LEFT, 0.955, f"“{printable(curve.instruction, 90)}”",
+        _LEFT, 0.955, f"“{printable(on_one_line(curve.instruction), 90)}”",
         fontsize=15, weight="bold", parse_math=False,
     )  # fmt: skip
     model = f"{printable(name, 90)}   ·   model {printable(curve.model.model_id, 60)}"

@@ -34,6 +34,8 @@ class Sample:
     elapsed_s: float
     latency_s: float
     message: str
+    stage: int = 0  #: of the task, from 1; 0 without a task
+    stages: int = 0
 
     @property
     def state_name(self) -> str:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from topreward_ros.core.printable import printable
+from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.score_video import Curve, CurvePoint
 from topreward_ros.offline.video import Damage
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
@@ -101,7 +102,8 @@ def curves_table(curves: Sequence[Curve]) -> RenderableType:
     if not curves:
         return table
     model = curves[0].model
-    about = f"task: {curves[0].instruction}; model {model.model_id} ({model.revision}), {model.device}"
+    task = on_one_line(curves[0].instruction)
+    about = f"task: {task}; model {model.model_id} ({model.revision}), {model.device}"
     parts: list[RenderableType] = [table]
     for curve, name in zip(curves, map(printable, names), strict=True):
         if curve.damaged:
@@ -137,7 +139,7 @@ def curve_summary(curve: Curve) -> RenderableType:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     model = curve.model
-    table.add_row("task", shown(curve.instruction, 400))
+    table.add_row("task", shown(on_one_line(curve.instruction), 400))
     table.add_row("video", shown(curve.video))
     table.add_row("model", shown(f"{model.model_id} ({model.revision}), {model.device}, {model.dtype}"))
     if model.random_weights:
@@ -149,6 +151,8 @@ def curve_summary(curve: Curve) -> RenderableType:
     if curve.damaged:
         table.add_row("damaged", Text(damage_text(curve.damaged), style="yellow"))
     table.add_row("state", curve.state.name)
+    if curve.points and curve.stages > 1:
+        table.add_row("stage", f"{curve.points[-1].stage} of {curve.stages}")
     if curve.points:
         last = curve.points[-1]
         finite = [point.progress for point in curve.points if isfinite(point.progress)]

@@ -22,6 +22,7 @@ from rich.text import Text
 from topreward_ros.core.episode import State
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.printable import printable
+from topreward_ros.core.stages import numbered
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.views.messages import Description, Happening, Sample
 from topreward_ros.views.terminal import RANDOM_WARNING, number, shown
@@ -45,7 +46,12 @@ _STATE_STYLES = {
     State.STALE: "bold black on yellow",
     State.STALLED: "bold black on yellow",
 }
-_EVENT_STYLES = {"SUCCESS": "bold green", "EPISODE_STARTED": "cyan", "EPISODE_ENDED": "cyan"}
+_EVENT_STYLES = {
+    "SUCCESS": "bold green",
+    "SUBTASK_SUCCESS": "green",
+    "EPISODE_STARTED": "cyan",
+    "EPISODE_ENDED": "cyan",
+}
 
 
 @dataclass(slots=True)
@@ -155,6 +161,7 @@ class WatchLog:
 def sample_line(sample: Sample) -> str:
     """A score as one line, for where there is no terminal."""
     note = f"  ({printable(sample.message)})" if sample.message else ""
+    note = f"  stage {sample.stage} of {sample.stages}{note}" if sample.stages > 1 else note
     return (
         f"{sample.elapsed_s:8.2f} s  {sample.state_name:<9}  progress {number(sample.progress)}  "
         f"log p {number(sample.log_prob)} nat, first frame held {number(sample.log_prob_static)} nat  "
@@ -271,7 +278,8 @@ def _headline(sample: Sample, width: int, brief: bool) -> RenderableType:
     line = Table.grid(expand=True)
     line.add_column(ratio=1, overflow="fold")
     line.add_column(justify="right", no_wrap=True)
-    task = shown(sample.instruction, _LONGEST_TEXT, "bold") if sample.instruction else Text("no task", "dim")
+    name = numbered(sample.instruction, sample.stage, sample.stages)
+    task = shown(name, _LONGEST_TEXT, "bold") if sample.instruction else Text("no task", "dim")
     state = f" {sample.state_name}"
     if brief:
         task = _two_rows(task, width - len(state))
