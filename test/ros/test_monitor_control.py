@@ -103,7 +103,7 @@ def test_what_cannot_be_seen_in_an_instruction_does_not_count(idle) -> None:
     idle.say("\ufeffstack\u00a0the cup\u200b\r\n")  # the same task again
     show(idle, 1)
     assert [m.instruction for m in idle.scored()] == ["stack the cup"] * 2
-    response = idle.call(SetTask, "monitor/set_task", instruction="\ufefffold  the\ntowel\n")
+    response = idle.call(SetTask, "monitor/set_task", instruction="\ufefffold  the\ttowel\n")
     assert response.success
     show(idle, 2)
     assert idle.scored()[-1].instruction == "fold the towel"
@@ -143,7 +143,7 @@ def test_the_parameter_says_the_task_whoever_set_it(idle) -> None:
     idle.say("stack the  cup")
     show(idle, 0)
     assert parameter() == "stack the cup"
-    assert set_parameter(idle, "task", parameter())[0] and set_parameter(idle, "task", " stack the\ncup")[0]
+    assert set_parameter(idle, "task", parameter())[0] and set_parameter(idle, "task", " stack the\tcup")[0]
     show(idle, 1)
     assert idle.event_types() == [TaskEvent.EPISODE_STARTED], "the same task from three sides"
     idle.call(SetTask, "monitor/set_task", instruction="fold the towel", episode_id="take-9")
