@@ -9,6 +9,9 @@ A file whose name cannot be taken is the exception: one that is a mount point it
 is given), or one of somebody else in a folder such as /tmp. It is written in place, so whoever is killed in
 that moment leaves a part, and two writers at once are not kept apart.
 
+A folder that is filled over a longer time has a name of its own meanwhile (`FolderInProgress`), in the sight
+of people, and keeps it when its writer is killed: somebody may want what is in it.
+
 Folders for files that are needed for the time of a run only are made here as well, and removed by the next
 run where this one was killed. What a file holds, and which options name it, is not known here.
 """
@@ -31,6 +34,7 @@ from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import printable
 
 TEMPORARY = ".topreward-tmp"  #: the end of the name of every temporary file
+PARTIAL = ".partial"  #: the end of the name of a folder that is still being written
 _NAME_PART = 48  # characters of the target's name in that of its temporary file, which has at most 255 bytes
 _MOST_LINKS = 40  # that are followed, as Linux does
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -253,3 +257,100 @@ def _remove_left_folders(start: str) -> None:
                     found = os.fstat(descriptor)
                     if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and _lock(descriptor):
                         shutil.rmtree(home / name, ignore_errors=True)
+
+
+class FolderInProgress:
+    """A new folder that is named ``NAME.partial`` while it is being written, and NAME when it is whole.
+
+    Its writer holds a lock on it. Where that is killed the folder stays as it is, for `left_folders` to find.
+    """
+
+    def __init__(self, target: str | os.PathLike[str]) -> None:
+        """Make the folder, and those above it. Raises `OutputFileError` where either name is taken."""
+        self.target = Path(target)  #: the name that it is to have
+        self.path = self.target.with_name(self.target.name + PARTIAL)  #: the name that it has until then
+        self._descriptor = -1
+        if names_a_folder(target) or os.path.lexists(self.target):
+            raise OutputFileError(f"{printable(str(target))} is there already: name another folder")
+        try:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir()
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileExistsError as error:
+            raise OutputFileError(
+                f"{printable(str(self.path))} is there already: somebody is writing it, or was killed while "
+                "doing so; name another folder, or move it away"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise _folder_error(self.path, error) from error
+        _lock(self._descriptor)
+
+    @classmethod
+    def left(cls, path: Path) -> FolderInProgress | None:
+        """Take over the folder ``path`` that a dead writer has left; None where the writer lives."""
+        folder = cls.__new__(cls)
+        folder.path = path
+        folder.target = path.with_name(path.name.removesuffix(PARTIAL))
+        try:
+            folder._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise _folder_error(path, error) from error
+        if _lock(folder._descriptor) is False or not path.exists():
+            folder._close()
+            return None
+        return folder
+
+    def finish(self, target: str | os.PathLike[str] | None = None) -> Path:
+        """Bring all to the disk and give the folder its name, or ``target`` beside it. Returns the name.
+
+        Raises `OutputFileError` where the name was taken meanwhile; the folder then keeps the one it has.
+        """
+        self.target = Path(target) if target is not None else self.target
+        try:
+            for above, _, names in os.walk(self.path):
+                for name in names:
+                    with _opened(Path(above) / name) as descriptor:
+                        _sync(descriptor)
+            _sync(self._descriptor)
+            if os.path.lexists(self.target):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.target))
+            os.rename(self.path, self.target)  # which refuses a folder that somebody has just filled
+        except (OSError, ValueError) as error:
+            raise _folder_error(self.target, error, f"; what was written is in {self.path}") from error
+        with suppress(OSError), _opened(self.target.parent) as folder:
+            os.fsync(folder)
+        self._close()
+        return self.target
+
+    def discard(self) -> None:
+        """Remove the folder and all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._close()
+
+    def release(self) -> None:
+        """Leave the folder as it is, as if its writer had been killed."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def left_folders(parent: Path) -> list[Path]:
+    """The folders in ``parent`` that writers have left who were killed, by name."""
+    found = []
+    with suppress(OSError):
+        for path in sorted(parent.iterdir()):
+            if path.name.endswith(PARTIAL) and path.is_dir() and not path.is_symlink():
+                with suppress(OutputFileError):
+                    if folder := FolderInProgress.left(path):
+                        folder.release()
+                        found.append(path)
+    return found
+
+
+def _folder_error(path: Path, error: Exception, more: str = "") -> OutputFileError:
+    number, why = getattr(error, "errno", None), getattr(error, "strerror", None) or error
+    mend = "make room, or name a folder on another disk" if number in _NO_ROOM else "name another folder"
+    return OutputFileError(f"{printable(str(path))} cannot be written ({why}): {mend}{printable(more)}")

@@ -1,0 +1,319 @@
+"""Writes one bag as rosbag2 does (a folder with metadata of version 9), from messages that are bytes already.
+
+Made for whoever has serialized messages: a recorder, or a program that copies a bag and adds to it. ROS 2 is
+not imported; the storage is written by rosbags. While it is being written the bag is a folder with another
+name (see `core.output_files.FolderInProgress`); at the end it takes its own, whole or not at all:
+
+    with BagWriter("runs/one", definition=definition) as bag:
+        topic = bag.add_topic("/task_event", "topreward_ros/msg/TaskEvent")
+        bag.write(topic, cdr, time_ns)
+
+Nothing is buffered here beyond the storage's own chunk of 1 MiB, and no thread is started: a call of `write`
+takes as long as the disk takes. `offline.recording` has the queue for those who must not wait.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from rosbags.interfaces import (
+    Connection,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2.errors import WriterError
+from ruamel.yaml import YAML
+
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.output_files import FolderInProgress, write_file
+from topreward_ros.offline import message_definitions
+from topreward_ros.offline.message_definitions import Definition
+
+Storage = Literal["mcap", "sqlite3"]
+#: What is compressed with zstd: nothing, each message, the storage's chunks (mcap), or the whole files.
+Compression = Literal["none", "message", "chunk", "file"]
+
+METADATA = "metadata.yaml"
+METADATA_VERSION: Literal[9] = 9
+_MODES = {
+    "none": CompressionMode.NONE,
+    "message": CompressionMode.MESSAGE,
+    "chunk": CompressionMode.STORAGE,
+    "file": CompressionMode.FILE,
+}
+_PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
+
+
+class BagWriteError(UserError):
+    """A bag cannot be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic of a bag that is being written."""
+
+    name: str
+    definition: Definition
+    serialization_format: str = "cdr"
+    qos: tuple[Qos, ...] = ()  #: that its publishers offer
+    number: int = 0  #: in its bag, from 0
+
+
+@dataclass(slots=True)
+class _Part:
+    """A file of the bag that is being written: a bag of its own, in a folder of its own, until the end."""
+
+    writer: Writer
+    connections: dict[int, Connection] = field(default_factory=dict)  #: by the number of the topic
+    bytes_written: int = 0
+    first_ns: int | None = None
+
+
+class BagWriter:
+    """A bag that is being written. Use it as a context manager, or call `close` or `discard`.
+
+    Errors of the disk come as `OSError`, from `write` as well as from `close`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        storage: Storage = "mcap",
+        compression: Compression = "none",
+        longest_file_s: float = 0.0,
+        largest_file_bytes: int = 0,
+        definition: Callable[[str], Definition] = message_definitions.definition,
+    ) -> None:
+        """Begin a bag that is to have the name ``path``, of which nothing exists.
+
+        ``longest_file_s``, ``largest_file_bytes``: a file that holds more is closed and the bag goes on in
+        another; 0: one file. ``definition``: where the definition of a type comes from when `add_topic` is
+        given none. Raises `OutputFileError` where ``path`` exists, is being written or cannot be made.
+        """
+        if compression == "chunk" and storage != "mcap":
+            raise BagWriteError("only mcap compresses chunks: choose message or file for sqlite3")
+        self._folder = FolderInProgress(path)
+        self._plugin, self._storage = _PLUGINS[storage], storage
+        self._compression = compression
+        self._longest_ns = round(longest_file_s * 1e9)
+        self._largest = largest_file_bytes
+        self._definition = definition
+        self._topics: list[Topic] = []
+        self._finished: list[dict[str, Any]] = []  # what rosbags says of each file that is closed
+        self._part: _Part | None = None
+        #: Goes into the metadata, and can be set until the end: text for text.
+        self.custom_data: dict[str, str] = {}
+        self.ros_distro = os.environ.get("ROS_DISTRO") or "jazzy"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            try:
+                self.close()
+            except BaseException:
+                self.discard()
+                raise
+        else:
+            self.discard()
+
+    @property
+    def folder(self) -> Path:
+        """Where the bag is until it has its name."""
+        return self._folder.path
+
+    @property
+    def topics(self) -> Sequence[Topic]:
+        """What `add_topic` has been given so far."""
+        return self._topics
+
+    def add_topic(
+        self,
+        name: str,
+        type_name: str,
+        *,
+        definition: Definition | None = None,
+        qos: Sequence[Qos] = (),
+        serialization_format: str = "cdr",
+    ) -> Topic:
+        """Announce a topic, at any time before its first message. Raises `DefinitionError`.
+
+        A name may come with several types. A topic without any message is in the bag, too.
+        """
+        topic = Topic(
+            name,
+            definition or self._definition(type_name),
+            serialization_format,
+            tuple(qos),
+            len(self._topics),
+        )
+        self._topics.append(topic)
+        if self._part:
+            self._connect(self._part, topic)
+        return topic
+
+    def write(self, topic: Topic, data: bytes | memoryview, time_ns: int) -> None:
+        """Write one message: its serialized bytes, and when it was received [ns since 1970]."""
+        part = self._part or self._begin_part()
+        if part.first_ns is not None and self._is_full(part, time_ns):
+            self._end_part()
+            part = self._begin_part()
+        if part.first_ns is None:
+            part.first_ns = time_ns
+        part.writer.write(part.connections[topic.number], time_ns, data)
+        part.bytes_written += len(data)
+
+    def flush(self) -> None:
+        """Hand what was written to the kernel, so that it outlives this process. It may cost a chunk."""
+        storage: Any = self._part.writer.storage if self._part else None
+        if self._storage == "mcap" and storage is not None:
+            if storage.chunk.bio.tell():
+                storage.close_chunk()
+            storage.bio.flush()
+
+    def close(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Finish the bag and give it its name, or ``path`` beside it. Returns the name.
+
+        Raises `OSError` where the disk is full, `OutputFileError` where the name is taken meanwhile; the bag
+        is then still there under the other name.
+        """
+        if not self._finished and not self._part:
+            self._begin_part()
+        if self._part:
+            self._end_part()
+        write_metadata(self._folder.path, self._finished, self.custom_data, self.ros_distro)
+        return self._folder.finish(path)
+
+    def discard(self) -> None:
+        """Give up: nothing of the bag stays."""
+        self.abandon()
+        self._folder.discard()
+
+    def abandon(self) -> Path:
+        """Stop at once, after an error: what is on disk stays under the other name. Returns that."""
+        part, self._part = self._part, None
+        if part:
+            with suppress(OSError, WriterError, ValueError):
+                part.writer.abort()
+        return self._folder.path
+
+    def _is_full(self, part: _Part, time_ns: int) -> bool:
+        too_long = bool(self._longest_ns) and time_ns - (part.first_ns or 0) >= self._longest_ns
+        return too_long or bool(self._largest and part.bytes_written >= self._largest)
+
+    def _begin_part(self) -> _Part:
+        # rosbags names the file after its folder.
+        name = f"{self._folder.target.name}_{len(self._finished)}"
+        writer = Writer(self._folder.path / name, version=METADATA_VERSION, storage_plugin=self._plugin)
+        writer.set_compression(_MODES[self._compression], CompressionFormat.ZSTD)
+        writer.open()
+        part = self._part = _Part(writer)
+        for topic in self._topics:
+            self._connect(part, topic)
+        return part
+
+    def _connect(self, part: _Part, topic: Topic) -> None:
+        part.connections[topic.number] = part.writer.add_connection(
+            topic.name,
+            topic.definition.type_name,
+            msgdef=topic.definition.text,
+            rihs01=topic.definition.type_hash,
+            serialization_format=topic.serialization_format,
+            offered_qos_profiles=topic.qos,
+        )
+
+    def _end_part(self) -> None:
+        assert self._part
+        writer = self._part.writer
+        writer.close()
+        self._part = None
+        self._finished.append(take_out_of_folder(writer.path))
+
+
+def take_out_of_folder(folder: Path) -> dict[str, Any]:
+    """Move the file of a bag one folder up, whose only file it is. Returns what its metadata said."""
+    with (folder / METADATA).open(encoding="utf-8") as file:
+        said: dict[str, Any] = YAML(typ="safe").load(file)["rosbag2_bagfile_information"]
+    for name in said["relative_file_paths"]:
+        os.rename(folder / name, folder.parent / name)
+    shutil.rmtree(folder)
+    return said
+
+
+def write_metadata(
+    folder: Path, files: Sequence[Mapping[str, Any]], custom_data: Mapping[str, str], ros_distro: str
+) -> None:
+    """Write the metadata of a bag in ``folder`` from those of its ``files``, of which each was a bag.
+
+    Raises `OutputFileError`.
+    """
+    topics: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for said in files:
+        for entry in said["topics_with_message_count"]:
+            about = entry["topic_metadata"]
+            key = about["name"], about["type"], repr(about["offered_qos_profiles"])
+            known = topics.setdefault(key, {"topic_metadata": about, "message_count": 0})
+            known["message_count"] += entry["message_count"]
+    entries = [dict(entry) for said in files for entry in said["files"]]
+    for entry in entries:
+        if not entry["message_count"]:  # rosbags leaves the largest time there is
+            entry["starting_time"] = {"nanoseconds_since_epoch": 0}
+            entry["duration"] = {"nanoseconds": 0}
+    spans = [
+        (start, start + entry["duration"]["nanoseconds"])
+        for entry in entries
+        if entry["message_count"]
+        for start in [entry["starting_time"]["nanoseconds_since_epoch"]]
+    ]
+    first_ns = min((start for start, _ in spans), default=0)
+    about_all = {
+        **{key: files[0][key] for key in ("version", "storage_identifier")},
+        "relative_file_paths": [entry["path"] for entry in entries],
+        "duration": {"nanoseconds": max((end for _, end in spans), default=0) - first_ns},
+        "starting_time": {"nanoseconds_since_epoch": first_ns},
+        "message_count": sum(entry["message_count"] for entry in entries),
+        "topics_with_message_count": list(topics.values()),
+        **{key: files[0][key] for key in ("compression_format", "compression_mode")},
+        "files": entries,
+        "custom_data": dict(custom_data) or None,
+        "ros_distro": ros_distro,
+    }
+    text = io.StringIO()
+    yaml = YAML(typ="safe")
+    yaml.default_flow_style = False
+    yaml.width = 200
+    yaml.dump({"rosbag2_bagfile_information": about_all}, text)
+    write_file(folder / METADATA, text.getvalue())
+
+
+def qos_profile(*, reliable: bool, transient_local: bool, depth: int = 1, keep_all: bool = False) -> Qos:
+    """A QoS profile for `BagWriter.add_topic`, with the defaults of ROS 2 for all else."""
+    forever = QosTime(9223372036, 854775807)  # how ROS 2 writes "no limit" (2**63 - 1 ns)
+    return Qos(
+        history=QosHistory.KEEP_ALL if keep_all else QosHistory.KEEP_LAST,
+        depth=depth,
+        reliability=QosReliability.RELIABLE if reliable else QosReliability.BEST_EFFORT,
+        durability=QosDurability.TRANSIENT_LOCAL if transient_local else QosDurability.VOLATILE,
+        deadline=forever,
+        lifespan=forever,
+        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=forever,
+        avoid_ros_namespace_conventions=False,
+    )
