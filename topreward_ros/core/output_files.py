@@ -45,6 +45,10 @@ class OutputFileError(UserError):
     """A file cannot be written. What was there before is unchanged, unless the message says otherwise."""
 
 
+class NameTakenError(OutputFileError):
+    """A new folder cannot have its name: something of that name is there."""
+
+
 def write_file(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write ``content`` (text as UTF-8) to ``path``, all of it or nothing. Raises `OutputFileError`.
 
@@ -271,13 +275,13 @@ class FolderInProgress:
         self.path = self.target.with_name(self.target.name + PARTIAL)  #: the name that it has until then
         self._descriptor = -1
         if names_a_folder(target) or os.path.lexists(self.target):
-            raise OutputFileError(f"{printable(str(target))} is there already: name another folder")
+            raise NameTakenError(f"{printable(str(target))} is there already: name another folder")
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir()
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileExistsError as error:
-            raise OutputFileError(
+            raise NameTakenError(
                 f"{printable(str(self.path))} is there already: somebody is writing it, or was killed while "
                 "doing so; name another folder, or move it away"
             ) from error
@@ -315,8 +319,13 @@ class FolderInProgress:
             if os.path.lexists(self.target):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.target))
             os.rename(self.path, self.target)  # which refuses a folder that somebody has just filled
-        except (OSError, ValueError) as error:
-            raise _folder_error(self.target, error, f"; what was written is in {self.path}") from error
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise _folder_error(self.target, error, f"; what was written is in {self.path}") from error
+            raise NameTakenError(
+                f"{printable(str(self.target))} is there already: what was written is in "
+                f"{printable(str(self.path))}"
+            ) from error
         with suppress(OSError), _opened(self.target.parent) as folder:
             os.fsync(folder)
         self._close()

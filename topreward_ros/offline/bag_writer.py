@@ -14,7 +14,6 @@ takes as long as the disk takes. `offline.recording` has the queue for those who
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+import yaml
 from rosbags.interfaces import (
     Connection,
     Qos,
@@ -35,7 +35,6 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.errors import WriterError
-from ruamel.yaml import YAML
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.output_files import FolderInProgress, write_file
@@ -113,7 +112,7 @@ class BagWriter:
         self._largest = largest_file_bytes
         self._definition = definition
         self._topics: list[Topic] = []
-        self._finished: list[dict[str, Any]] = []  # what rosbags says of each file that is closed
+        self._parts: list[str] = []  # folders of the files that are closed
         self._part: _Part | None = None
         #: Goes into the metadata, and can be set until the end: text for text.
         self.custom_data: dict[str, str] = {}
@@ -191,28 +190,28 @@ class BagWriter:
     def close(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Finish the bag and give it its name, or ``path`` beside it. Returns the name.
 
-        Raises `OSError` where the disk is full, `OutputFileError` where the name is taken meanwhile; the bag
-        is then still there under the other name.
+        Raises `OSError` where the disk is full, `OutputFileError` where the name is taken meanwhile
+        (`NameTakenError`, after which it may be called again with another) or for what else the disk says.
         """
-        if not self._finished and not self._part:
+        if not self._parts and not self._part:
             self._begin_part()
         if self._part:
             self._end_part()
-        write_metadata(self._folder.path, self._finished, self.custom_data, self.ros_distro)
+        if not (self.folder / METADATA).exists():
+            gather(self.folder, self._parts, self.custom_data, self.ros_distro)
         return self._folder.finish(path)
 
     def discard(self) -> None:
         """Give up: nothing of the bag stays."""
-        self.abandon()
-        self._folder.discard()
+        self.abandon().discard()
 
-    def abandon(self) -> Path:
-        """Stop at once, after an error: what is on disk stays under the other name. Returns that."""
+    def abandon(self) -> FolderInProgress:
+        """Stop at once, after an error: what is on disk stays under the other name, and the lock on it."""
         part, self._part = self._part, None
         if part:
             with suppress(OSError, WriterError, ValueError):
                 part.writer.abort()
-        return self._folder.path
+        return self._folder
 
     def _is_full(self, part: _Part, time_ns: int) -> bool:
         too_long = bool(self._longest_ns) and time_ns - (part.first_ns or 0) >= self._longest_ns
@@ -220,7 +219,7 @@ class BagWriter:
 
     def _begin_part(self) -> _Part:
         # rosbags names the file after its folder.
-        name = f"{self._folder.target.name}_{len(self._finished)}"
+        name = f"{self._folder.target.name}_{len(self._parts)}"
         writer = Writer(self._folder.path / name, version=METADATA_VERSION, storage_plugin=self._plugin)
         writer.set_compression(_MODES[self._compression], CompressionFormat.ZSTD)
         writer.open()
@@ -241,29 +240,82 @@ class BagWriter:
 
     def _end_part(self) -> None:
         assert self._part
-        writer = self._part.writer
-        writer.close()
+        self._part.writer.close()
+        self._parts.append(self._part.writer.path.name)
         self._part = None
-        self._finished.append(take_out_of_folder(writer.path))
 
 
-def take_out_of_folder(folder: Path) -> dict[str, Any]:
-    """Move the file of a bag one folder up, whose only file it is. Returns what its metadata said."""
-    with (folder / METADATA).open(encoding="utf-8") as file:
-        said: dict[str, Any] = YAML(typ="safe").load(file)["rosbag2_bagfile_information"]
-    for name in said["relative_file_paths"]:
-        os.rename(folder / name, folder.parent / name)
-    shutil.rmtree(folder)
-    return said
+def gather(folder: Path, parts: Sequence[str], custom_data: Mapping[str, str], ros_distro: str) -> None:
+    """Make one bag in ``folder`` of the bags in its folders ``parts``, each with one file.
+
+    The metadata come first, so that `take_out` alone is left to do for who finds a folder where this was
+    broken off. Raises `OutputFileError` and `OSError`.
+    """
+    said = [read_metadata(folder / part) for part in parts]
+    text = yaml.safe_dump(
+        {"rosbag2_bagfile_information": _merged(said, custom_data, ros_distro)},
+        sort_keys=False,
+        allow_unicode=True,
+        width=200,
+    )
+    write_file(folder / METADATA, text)
+    take_out(folder, parts)
 
 
-def write_metadata(
-    folder: Path, files: Sequence[Mapping[str, Any]], custom_data: Mapping[str, str], ros_distro: str
+def take_out(folder: Path, parts: Sequence[str]) -> None:
+    """Move the files of ``parts``, folders in ``folder``, there, and remove what is left of them."""
+    for part in parts:
+        for file in (folder / part).iterdir():
+            if file.name != METADATA:
+                os.rename(file, folder / file.name)
+        shutil.rmtree(folder / part)
+
+
+def write_part_metadata(
+    folder: Path,
+    name: str,
+    topics: Sequence[Mapping[str, Any]],
+    first_ns: int,
+    last_ns: int,
+    *,
+    compressed: bool,
 ) -> None:
-    """Write the metadata of a bag in ``folder`` from those of its ``files``, of which each was a bag.
+    """Write the metadata of a bag in ``folder`` that has one file of mcap.
 
+    ``name``: of the file; ``topics``: as the metadata list them; ``compressed``: each message is.
     Raises `OutputFileError`.
     """
+    span: dict[str, Any] = {
+        "duration": {"nanoseconds": max(0, last_ns - first_ns)},
+        "starting_time": {"nanoseconds_since_epoch": first_ns},
+        "message_count": sum(topic["message_count"] for topic in topics),
+    }
+    about = {
+        "version": METADATA_VERSION,
+        "storage_identifier": "mcap",
+        "relative_file_paths": [name],
+        **span,
+        "topics_with_message_count": list(topics),
+        "compression_format": "zstd" if compressed else "",
+        "compression_mode": "message" if compressed else "",
+        "files": [{"path": name, **span}],
+        "custom_data": None,
+        "ros_distro": "",
+    }
+    write_file(folder / METADATA, yaml.safe_dump({"rosbag2_bagfile_information": about}))
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """What the metadata of a bag that rosbags has written say. Raises `OSError`."""
+    said: dict[str, Any] = yaml.safe_load((folder / METADATA).read_text(encoding="utf-8"))
+    about: dict[str, Any] = said["rosbag2_bagfile_information"]
+    return about
+
+
+def _merged(
+    files: Sequence[Mapping[str, Any]], custom_data: Mapping[str, str], ros_distro: str
+) -> dict[str, Any]:
+    """The metadata of a bag from those of its ``files``, of which each was a bag."""
     topics: dict[tuple[Any, ...], dict[str, Any]] = {}
     for said in files:
         for entry in said["topics_with_message_count"]:
@@ -283,10 +335,10 @@ def write_metadata(
         for start in [entry["starting_time"]["nanoseconds_since_epoch"]]
     ]
     first_ns = min((start for start, _ in spans), default=0)
-    about_all = {
+    return {
         **{key: files[0][key] for key in ("version", "storage_identifier")},
         "relative_file_paths": [entry["path"] for entry in entries],
-        "duration": {"nanoseconds": max((end for _, end in spans), default=0) - first_ns},
+        "duration": {"nanoseconds": max((end for _, end in spans), default=first_ns) - first_ns},
         "starting_time": {"nanoseconds_since_epoch": first_ns},
         "message_count": sum(entry["message_count"] for entry in entries),
         "topics_with_message_count": list(topics.values()),
@@ -295,12 +347,6 @@ def write_metadata(
         "custom_data": dict(custom_data) or None,
         "ros_distro": ros_distro,
     }
-    text = io.StringIO()
-    yaml = YAML(typ="safe")
-    yaml.default_flow_style = False
-    yaml.width = 200
-    yaml.dump({"rosbag2_bagfile_information": about_all}, text)
-    write_file(folder / METADATA, text.getvalue())
 
 
 def qos_profile(*, reliable: bool, transient_local: bool, depth: int = 1, keep_all: bool = False) -> Qos:

@@ -4,11 +4,13 @@ A definition is looked for in this order: where ROS 2 keeps them (`share/PACKAGE
 folder of AMENT_PREFIX_PATH), among our own messages, and among the standard messages of Jazzy that rosbags
 ships. It holds the text of the message and of every message that is in it, as rosbag2 writes them. No ROS 2
 is imported. Types that exist as .idl files alone are not read.
+
+The hash is what rosbags computes, which refuses bags that say another. It is ROS 2's, but for messages with a
+field of type char, which few have: rosbags counts it as a type of its own, ROS 2 as uint8.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -17,7 +19,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
@@ -49,7 +50,7 @@ class Definition:
 
     @classmethod
     def of_text(cls, type_name: str, text: str) -> Definition:
-        """The definition of a type whose ``text`` is known, of a bag for instance. Raises `DefinitionError`."""
+        """The definition of a type whose ``text`` is known, of a bag say. Raises `DefinitionError`."""
         return cls(type_name, text, _hash(type_name, text))
 
 
@@ -64,7 +65,7 @@ def definition(type_name: str) -> Definition:
     package, _, name = match.groups()
     folders = share_folders()
     text = _whole_text(f"{package}/{name}", folders)
-    return Definition(type_name, text, _stated_hash(type_name, folders) or _hash(type_name, text))
+    return Definition(type_name, text, _hash(type_name, text))
 
 
 def share_folders() -> list[Path]:
@@ -92,7 +93,7 @@ def _whole_text(name: str, folders: Sequence[Path]) -> str:
 def _types_within(text: str, package: str) -> list[str]:
     """The messages, as package/Name, of which the message with this ``text`` has fields.
 
-    >>> _types_within("std_msgs/Header header # when\\nint8 MOST=3\\nPoint[] points\\nstring<=9 s 'x'", "mine")
+    >>> _types_within("std_msgs/Header header # when\\nint8 MOST=3\\nPoint[] points\\nstring<=9 s ''", "mine")
     ['std_msgs/Header', 'mine/Point']
     """
     found = []
@@ -131,20 +132,6 @@ def _text(name: str, folders: Sequence[Path]) -> str:
 @cache
 def _shipped() -> Typestore:
     return get_typestore(Stores.ROS2_JAZZY)
-
-
-def _stated_hash(type_name: str, folders: Sequence[Path]) -> str:
-    """The hash that the generator of the messages has written beside them; empty where it has not."""
-    package, kind, short = type_name.split("/")
-    for folder in folders:
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            # Only beside the .msg file that the text came from.
-            place = folder / package / kind / f"{short}.msg"
-            if place.is_file():
-                described: Any = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
-                hashes = {entry["type_name"]: entry["hash_string"] for entry in described["type_hashes"]}
-                return str(hashes[type_name])
-    return ""
 
 
 def _hash(type_name: str, text: str) -> str:
