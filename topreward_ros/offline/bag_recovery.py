@@ -17,8 +17,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from rosbags.rosbag2.errors import ReaderError
 from rosbags.rosbag2.metadata import dump_qos_v9, parse_qos
@@ -137,7 +138,7 @@ def _mend_part(part: Path) -> _Mended | None:
     if not files:
         return None
     (path,) = files
-    with path.open("r+b") as file:
+    with path.open("r+b", buffering=0) as file:  # what a buffer holds could not be given up
         found = _scan(file)
         if found is None or not found.counts:
             return None
@@ -151,7 +152,7 @@ def _mend_part(part: Path) -> _Mended | None:
     return found
 
 
-def _close_file(file: BinaryIO, found: _Mended) -> None:
+def _close_file(file: FileIO, found: _Mended) -> None:
     """Write the end of an mcap file after its last whole chunk; where there is no room, after one before.
 
     Raises `OSError` where there is no room however much is cut.
@@ -160,8 +161,7 @@ def _close_file(file: BinaryIO, found: _Mended) -> None:
         file.seek(found.end)
         file.truncate()
         try:
-            file.write(_summary(found))
-            file.flush()
+            _write(file, _summary(found))
             return
         except OSError:
             if len(found.chunks) < 2:
@@ -173,7 +173,7 @@ def _close_file(file: BinaryIO, found: _Mended) -> None:
             found.first_ns, found.last_ns = again.first_ns, again.last_ns
 
 
-def _scan(file: BinaryIO, stop: int = 0) -> _Mended | None:
+def _scan(file: FileIO, stop: int = 0) -> _Mended | None:
     """Read an mcap file from its beginning as far as it is whole (or to ``stop``); None: it is not one."""
     size = stop or os.fstat(file.fileno()).st_size
     file.seek(0)
@@ -196,8 +196,7 @@ def _scan(file: BinaryIO, stop: int = 0) -> _Mended | None:
                 after = begin + 9 + len(content)
                 file.seek(after)
                 file.truncate()
-                file.write(indexes)
-                file.flush()
+                _write(file, indexes)
                 size = after + len(indexes)
             _add_chunk(found, held, begin, len(content) + 9, len(indexes))
             found.end = file.tell()
@@ -206,7 +205,12 @@ def _scan(file: BinaryIO, stop: int = 0) -> _Mended | None:
     return found if found.end else None
 
 
-def _next(file: BinaryIO, size: int) -> tuple[int, bytes, int] | None:
+def _write(file: FileIO, data: bytes) -> None:
+    while data:
+        data = data[file.write(data) :]
+
+
+def _next(file: FileIO, size: int) -> tuple[int, bytes, int] | None:
     """Kind, content and place of the next record; None where it is not whole."""
     begin = file.tell()
     head = file.read(9)
