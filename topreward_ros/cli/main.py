@@ -1,8 +1,8 @@
 """The command `topreward`: its parser and its exit status.
 
-The commands do their work in offline/, nodes/watch.py and nodes/demo.py; views/ draws the results. A command
-imports what it needs when it runs, so that `--help` is quick and `score` and `models` work where there is no
-ROS 2.
+The commands do their work in offline/ and in watch.py, record.py and demo.py of nodes/; views/ draws the
+results. A command imports what it needs when it runs, so that `--help` is quick and `score` and `models` work
+where there is no ROS 2.
 
 Exit status: 0 done; 1 an error, which is named on stderr in one line, or (without a line) the reader of our
 output left early; 2 wrong usage; 130 interrupted.
@@ -22,7 +22,7 @@ try:
     from io import TextIOWrapper
     from typing import Any, NoReturn
 
-    from topreward_ros.cli import bench, demo, models, score, watch
+    from topreward_ros.cli import bench, demo, models, record, score, watch
     from topreward_ros.cli.output import say
     from topreward_ros.core.errors import UserError
     from topreward_ros.core.printable import make_libraries_printable, printable
@@ -81,8 +81,8 @@ def _run(argv: list[str]) -> int:
     arguments, ros_arguments = _split(argv)
     parser = _parser()
     options = parser.parse_args(arguments)
-    if ros_arguments and options.run is not watch.run:
-        parser.error(f"{_ROS_ARGUMENTS} goes with `topreward watch` only")
+    if ros_arguments and options.run not in (watch.run, record.run):
+        parser.error(f"{_ROS_ARGUMENTS} goes with `topreward watch` and `topreward record` only")
     options.ros_arguments = ros_arguments
     run: Callable[[argparse.Namespace], int] = options.run
     return run(options)
@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     score.add_parser(commands)
     watch.add_parser(commands)
+    record.add_parser(commands)
     demo.add_parser(commands)
     models.add_parser(commands)
     bench.add_parser(commands)

@@ -6,8 +6,12 @@ overridden by parameters (`overrides`); what is latched stays latched.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+
+_RECORDED_DEPTH = 50  # messages that wait while the recorder is held up
 
 
 def _keep_last(depth: int, reliability: QoSReliabilityPolicy, durability: QoSDurabilityPolicy) -> QoSProfile:
@@ -53,6 +57,23 @@ def instruction_latched() -> QoSProfile:
     sends later arrives at both; the receiver must tell the second copy from a repeated instruction.
     """
     return _keep_last(1, QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def recording(offered: Sequence[QoSProfile]) -> tuple[QoSProfile, ...]:
+    """Profiles of the subscriptions that record a topic, from what its publishers offer: all are heard.
+
+    Reliable where all are; one is best effort otherwise, which every publisher matches. Where some are
+    latched and some are not it takes two subscriptions, and what a latched one sends later arrives twice.
+    """
+    reliable = all(profile.reliability == QoSReliabilityPolicy.RELIABLE for profile in offered)
+    reliability = QoSReliabilityPolicy.RELIABLE if reliable else QoSReliabilityPolicy.BEST_EFFORT
+    held = [profile.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL for profile in offered]
+    durabilities = []
+    if not all(held) or not held:
+        durabilities.append(QoSDurabilityPolicy.VOLATILE)
+    if any(held):
+        durabilities.append(QoSDurabilityPolicy.TRANSIENT_LOCAL)
+    return tuple(_keep_last(_RECORDED_DEPTH, reliability, durability) for durability in durabilities)
 
 
 def overrides() -> QoSOverridingOptions:
