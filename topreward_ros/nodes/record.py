@@ -20,10 +20,10 @@ import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
-from rosbags.interfaces import Qos
+from rosbags.interfaces import Qos, QosHistory
 from std_msgs.msg import String
 
 from topreward_ros.core.episode import State
@@ -55,7 +55,7 @@ _DISCOVERY_S = 0.25  # between two looks at who publishes what
 _CLOCK_S = 0.1
 _END_S = 2.0  # for what waits to be written when the recorder is ended
 _SAME_REQUEST_S = 0.5  # one Ctrl-C may come twice
-_SILENT_S = 5.0  # without a monitor, until that is said
+_SILENT_S = 15.0  # without a monitor, until that is said
 _COPIES_REMEMBERED = 64
 _ALL = "all"  # the key of the bag that is none of an episode
 
@@ -128,6 +128,7 @@ class Recorder(PrintableLog):
                     self._readers[name] = reader
                 added = self._add_topic(name, f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}", kind)
                 self._subscribe(added, qos.recording(expected))
+                added.held = qos.latched() in expected  # until its publishers are known
         except UserError:
             self.destroy_node()
             raise
@@ -398,7 +399,7 @@ def _as_bags_say(profile: QoSProfile) -> Qos:
         reliable=profile.reliability == QoSReliabilityPolicy.RELIABLE,
         transient_local=profile.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL,
         depth=profile.depth,
-        keep_all=profile.history == QoSHistoryPolicy.KEEP_ALL,
+        history=QosHistory(int(profile.history)),  # most DDS implementations do not tell: unknown
     )
 
 

@@ -349,11 +349,13 @@ def _merged(
     }
 
 
-def qos_profile(*, reliable: bool, transient_local: bool, depth: int = 1, keep_all: bool = False) -> Qos:
+def qos_profile(
+    *, reliable: bool, transient_local: bool, depth: int = 1, history: QosHistory = QosHistory.KEEP_LAST
+) -> Qos:
     """A QoS profile for `BagWriter.add_topic`, with the defaults of ROS 2 for all else."""
     forever = QosTime(9223372036, 854775807)  # how ROS 2 writes "no limit" (2**63 - 1 ns)
     return Qos(
-        history=QosHistory.KEEP_ALL if keep_all else QosHistory.KEEP_LAST,
+        history=history,
         depth=depth,
         reliability=QosReliability.RELIABLE if reliable else QosReliability.BEST_EFFORT,
         durability=QosDurability.TRANSIENT_LOCAL if transient_local else QosDurability.VOLATILE,
