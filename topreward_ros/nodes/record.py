@@ -99,7 +99,7 @@ class Recorder(PrintableLog):
 
     def __init__(self, options: RecordOptions) -> None:
         """Raises `RecordError` for a topic that is no name, `RecordingError` for a folder that cannot be."""
-        super().__init__("topreward_record", start_parameter_services=False)
+        super().__init__("topreward_record")
         self._options = options
         self._say_once = SayOnce(self.get_logger())
         self._thread = BagThread(options.bags, options.memory_bytes // 2, self.get_logger().error)
@@ -366,8 +366,10 @@ class Recorder(PrintableLog):
 
     def _tell_finished(self) -> None:
         for bag in self._thread.finished():
-            if text := _about_finished(bag):
-                (self.get_logger().warning if bag.problem or bag.dropped else self.get_logger().info)(text)
+            if bag.problem or bag.dropped:
+                self.get_logger().warning(_about_finished(bag))
+            elif bag.path is not None:
+                self.get_logger().info(_about_finished(bag))
 
     def _warn_of_left_folders(self) -> None:
         folder = self._options.bags.folder
@@ -386,7 +388,7 @@ class Recorder(PrintableLog):
 
 def _about_finished(bag: Finished) -> str:
     if bag.path is None:
-        return f"nothing of '{bag.key}' was saved: {bag.problem}" if bag.problem else ""
+        return f"nothing of '{bag.key}' was saved: {bag.problem or 'its outcome is excluded'}"
     text = f"saved {bag.path}: {bag.messages} messages, {bag.seconds:.1f} s"
     if bag.dropped:
         counts = ", ".join(f"{number} of {topic}" for topic, number in bag.dropped.items())

@@ -1,0 +1,206 @@
+"""`topreward record` over DDS, beside a monitor that is played here: what the bags of its episodes hold."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mcap.reader import make_reader
+from mcap_ros2.decoder import DecoderFactory
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from rosbags.highlevel import AnyReader
+from sensor_msgs.msg import CompressedImage, JointState
+from std_msgs.msg import String
+from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
+
+from test.robot import Robot
+from topreward_ros.core.output_files import left_folders
+from topreward_ros.nodes import qos
+
+LATCHED = qos.latched()
+BEST_EFFORT = QoSProfile(
+    depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT, durability=QoSDurabilityPolicy.VOLATILE
+)
+TASK = "../öffne\n the drawer"
+JPEG = b"\xff\xd8" + bytes(range(256)) * 200
+
+
+class PlayedMonitor:
+    """What a monitor says and what its camera shows, in the hands of a test; and a recorder beside it."""
+
+    def __init__(self, robot: Robot, *options: str, before: str = "") -> None:
+        self.robot = robot
+        self.bags = robot.folder / "bags"
+        command = ["record", "--output", str(self.bags), *options]
+        self.recorder = robot.run(
+            "-c",
+            f"import sys\n{before}\nfrom topreward_ros.cli.main import command\nsys.exit(command())",
+            *command,
+        )
+        made = robot.node.create_publisher
+        self.info = made(MonitorInfo, "monitor/info", LATCHED)
+        self.state = made(TaskProgress, "task_state", LATCHED)
+        self.event = made(TaskEvent, "task_event", qos.events())
+        self.progress = made(TaskProgress, "task_progress", qos.progress())
+        self.reward = made(TaskReward, "task_reward", qos.progress())
+        self.instruction = made(String, "task_instruction", LATCHED)
+        self.joints = made(JointState, "joint_states", BEST_EFFORT)
+        self.tf_static = made(String, "fixed", LATCHED)
+        self.info.publish(MonitorInfo(model_id="played", camera_names=["/image/compressed"]))
+        self.instruction.publish(String(data=TASK))
+        self.tf_static.publish(String(data="here"))
+        self.events = self.images = 0
+        heard = [self.event, robot.jpeg_camera]
+        heard += [self.joints, self.tf_static] if "joint_states" in options else []
+        robot.until(lambda: all(one.get_subscription_count() for one in heard), "the recorder listens")
+        robot.introduce("topreward_record")
+
+    def show(self, seconds: float = 0.0) -> None:
+        """Publish images and joints at 20 Hz."""
+        for _ in range(max(1, round(20 * seconds))):
+            self.images += 1
+            image = CompressedImage(format="jpeg", data=JPEG)
+            image.header.stamp.sec = self.images
+            self.robot.jpeg_camera.publish(image)
+            self.joints.publish(JointState(name=["one"], position=[0.5]))
+            self.robot.spin(0.05)
+
+    def say(self, kind: int, episode: str) -> None:
+        self.events += 1
+        self.event.publish(TaskEvent(sequence=self.events, type=kind, episode_id=episode, instruction=TASK))
+
+    def run_episode(self, episode: str, outcome: int) -> None:
+        """Two seconds of an episode, with an image that comes just before its start."""
+        self.show()
+        self.say(TaskEvent.EPISODE_STARTED, episode)
+        self.show(0.5)
+        running = TaskProgress(episode_id=episode, state=TaskProgress.RUNNING, instruction=TASK)
+        self.progress.publish(running)
+        self.reward.publish(TaskReward(episode_id=episode, reward=-0.5))
+        self.show(0.2)
+        self.say(outcome, episode)
+        self.reward.publish(TaskReward(episode_id=episode, reward=0.0, truncated=True))
+        self.say(TaskEvent.EPISODE_ENDED, episode)
+
+    def until_saved(self, count: int) -> list[Path]:
+        self.robot.until(lambda: len(self.saved()) >= count, f"{count} bags are saved")
+        return self.saved()
+
+    def saved(self) -> list[Path]:
+        return sorted(path for path in self.bags.glob("*") if path.suffix != ".partial")
+
+
+def messages(bag: Path) -> list[tuple[str, Any]]:
+    """Topics and messages as rosbags reads them; mcap's own decoder reads as many."""
+    with AnyReader([bag]) as reader:
+        read = [(link.topic, reader.deserialize(raw, link.msgtype)) for link, _, raw in reader.messages()]
+    with next(bag.glob("*.mcap")).open("rb") as file:
+        decoded = make_reader(file, decoder_factories=[DecoderFactory()]).iter_decoded_messages()
+        assert len(list(decoded)) == len(read)
+    return read
+
+
+def about(bag: Path) -> dict[str, str]:
+    said = yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    assert said["version"] == 9
+    data: dict[str, str] = said["custom_data"]
+    return data
+
+
+def test_a_bag_holds_its_episode_whole_and_no_other(robot: Robot) -> None:
+    played = PlayedMonitor(robot, "--topics", "joint_states", "fixed", "late", "--exclude", "timeout")
+    played.run_episode("first", TaskEvent.SUCCESS)
+    late = robot.node.create_publisher(String, "late", qos.progress())
+    robot.until(lambda: late.get_subscription_count() > 0, "a topic that comes later is subscribed to")
+    played.run_episode("second", TaskEvent.ABORTED)
+    late.publish(String(data="a topic that came later"))
+    played.run_episode("third", TaskEvent.TIMEOUT)
+    one, other = played.until_saved(2)
+    assert one.name.endswith("_öffne_the_drawer_success") and other.name.endswith("_öffne_the_drawer_aborted")
+    for bag, episode, outcome in ((one, "first", "success"), (other, "second", "aborted")):
+        read = messages(bag)
+        counts = Counter(topic for topic, _ in read)
+        told = about(bag)
+        assert (told["episode_id"], told["outcome"], told["complete"]) == (episode, outcome, "true")
+        assert told["task"] == TASK
+        assert {message.episode_id for _, message in read if hasattr(message, "episode_id")} == {episode}
+        assert [counts[f"/task_{what}"] for what in ("event", "progress", "reward")] == [3, 1, 2]
+        assert counts["/monitor/info"] == counts["/fixed"] == counts["/task_instruction"] == 1
+        topics = [topic for topic, _ in read]
+        start = topics.index("/task_event")
+        assert "/image/compressed" in topics[:start], "what came just before the start"
+        stamps = [message.header.stamp.sec for topic, message in read if "image" in topic]
+        assert stamps == list(range(stamps[0], stamps[-1] + 1)) and len(stamps) >= 15
+        assert counts["/joint_states"] >= 10
+    assert ("/late", "a topic that came later") in [
+        (topic, message.data) for topic, message in messages(other) if topic == "/late"
+    ]
+    robot.until(lambda: "is not kept: timeout is excluded" in robot.said(played.recorder), "it says so")
+    played.say(TaskEvent.EPISODE_STARTED, "cut")
+    played.show(0.3)
+    assert robot.stop(played.recorder) < 3.0
+    assert played.recorder.returncode == 0
+    *_, cut = played.saved()
+    assert about(cut)["complete"] == "false: the recorder was ended" and cut.name.endswith("_stopped")
+    assert len(played.saved()) == 3 and not left_folders(played.bags)
+    assert "Traceback" not in robot.said(played.recorder)
+
+
+def test_what_a_killed_recorder_left_is_named_and_recovered(robot: Robot) -> None:
+    played = PlayedMonitor(robot)
+    played.say(TaskEvent.EPISODE_STARTED, "killed")
+    played.show(2.5)
+    assert robot.stop(played.recorder, signal.SIGKILL) < 3.0
+    (left,) = left_folders(played.bags)
+    again = [sys.executable, "-m", "topreward_ros.cli", "record", "--recover", "--output", str(played.bags)]
+    run = subprocess.run(again, capture_output=True, text=True, check=True)
+    (bag,) = played.saved()
+    assert str(bag) in run.stdout and bag.name.endswith("_öffne_the_drawer_cut") and not left.exists()
+    stamps = [message.header.stamp.sec for topic, message in messages(bag) if "image" in topic]
+    assert stamps == list(range(1, len(stamps) + 1)) and played.images - len(stamps) < 40
+    assert about(bag)["complete"].startswith("false")
+    assert "nothing is left" in subprocess.run(again, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_full_disk_ends_the_recorder_with_what_fits_and_a_monitor_that_goes_away_is_named(
+    robot: Robot,
+) -> None:
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))"
+    played = PlayedMonitor(robot, before=limit)
+    played.say(TaskEvent.EPISODE_STARTED, "short")
+    played.show(0.2)
+    robot.node.destroy_publisher(played.event)
+    (lost,) = played.until_saved(1)
+    assert lost.name.endswith("_monitor_lost") and about(lost)["complete"] == "false: the monitor is gone"
+    played.event = robot.publisher(TaskEvent, "task_event", qos.events(), to="topreward_record")
+    played.say(TaskEvent.EPISODE_STARTED, "long")
+    end = time.monotonic() + 30.0
+    while played.recorder.poll() is None and time.monotonic() < end:
+        played.show(0.2)
+    assert played.recorder.returncode == 1
+    (cut,) = set(played.saved()) - {lost}
+    assert cut.name.endswith("_cut") and "File too large" in about(cut)["complete"]
+    assert 5 < sum("image" in topic for topic, _ in messages(cut)) < 20
+    assert "File too large" in robot.said(played.recorder) and "Traceback" not in robot.said(played.recorder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--output", "/proc/nowhere"), "no bag can be written into /proc/nowhere"),
+        (("--topics", "not a name"), "'not a name' is not a name"),
+        (("--exclude", "timeout", "--no-episodes"), "leave one out"),
+        (("--recover", "--output", "nowhere"), "nowhere is no folder"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(arguments: tuple[str, ...], said: str) -> None:
+    command = [sys.executable, "-m", "topreward_ros.cli", "record", *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 1 and said in run.stderr and run.stderr.count("\n") == 1, run.stderr
