@@ -1,0 +1,97 @@
+"""Record one bag per episode of a monitor: ``ros2 launch topreward_ros record.launch.py output:=episodes``.
+
+No default stands here: an argument that is not given is left to `topreward record`. With recorder:=rosbag2 it
+is `ros2 bag record` that records, one bag from start to end: it knows no episodes.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
+from launch_ros.actions import Node
+
+from topreward_ros.defaults import large_image_environment
+
+NOT_GIVEN = ""
+
+OURS, ROSBAG2 = "topreward", "rosbag2"
+TRUTHS = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
+#: What the monitor publishes and is told, relative to the namespace.
+TOPICS = ("task_event", "task_progress", "task_reward", "task_state", "task_instruction", "monitor/info")
+
+ARGUMENTS = (
+    ("output", "folder of the bags; for rosbag2 the bag itself"),
+    ("topics", "further topics, separated by spaces; rosbag2 needs those of the cameras as well"),
+    ("exclude", "outcomes of episodes that are not kept, separated by spaces"),
+    ("options", "further options of `topreward record` or of `ros2 bag record`, as in a shell"),
+    ("recorder", "topreward (one bag per episode) or rosbag2 (one bag, by `ros2 bag record`)"),
+    ("namespace", "ROS namespace of the monitor and of its relative topics"),
+    ("use_sim_time", "take the time of messages from /clock: true or false"),
+)
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the arguments, and the recorder, which is started with those that were given."""
+    arguments = [
+        DeclareLaunchArgument(name, default_value=NOT_GIVEN, description=description)
+        for name, description in ARGUMENTS
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=_recorder)])
+
+
+def _recorder(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    given = {name: context.launch_configurations[name] for name, _ in ARGUMENTS}
+    simulated = given["use_sim_time"].strip().lower()
+    if simulated and simulated not in TRUTHS:
+        raise ValueError(f"use_sim_time:={simulated} is none of {', '.join(TRUTHS)}")
+    environment = large_image_environment(context.environment)
+    if given["recorder"] == ROSBAG2:
+        if given["exclude"]:
+            raise ValueError(f"exclude:={given['exclude']}: rosbag2 knows no episodes; leave it out")
+        return [_rosbag2(given, TRUTHS.get(simulated, False), environment)]
+    if given["recorder"] not in (NOT_GIVEN, OURS):
+        raise ValueError(f"recorder:={given['recorder']} is none of {OURS}, {ROSBAG2}")
+    return [
+        Node(
+            package="topreward_ros",
+            executable="topreward",
+            namespace=given["namespace"] or None,
+            arguments=["record", *_options(given)],
+            parameters=[{"use_sim_time": TRUTHS[simulated]}] if simulated else [],
+            additional_env=environment,
+            output="screen",
+            emulate_tty=True,
+        )
+    ]
+
+
+def _options(given: dict[str, str]) -> list[str]:
+    options = []
+    if given["output"]:
+        options.append(f"--output={given['output']}")
+    for name in ("topics", "exclude"):
+        if given[name]:
+            options += [f"--{name}", *given[name].split()]
+    return [*options, *shlex.split(given["options"])]
+
+
+def _rosbag2(given: dict[str, str], simulated: bool, environment: dict[str, str]) -> ExecuteProcess:
+    namespace = f"/{given['namespace'].strip('/')}".rstrip("/")
+    topics = [f"{namespace}/{topic}" for topic in TOPICS]
+    topics += [
+        topic if topic.startswith("/") else f"{namespace}/{topic}" for topic in given["topics"].split()
+    ]
+    command = ["ros2", "bag", "record", "--storage", "mcap"]
+    command += ["--output", given["output"]] if given["output"] else []
+    command += ["--use-sim-time"] if simulated else []
+    return ExecuteProcess(
+        cmd=[*command, *shlex.split(given["options"]), "--topics", *topics],
+        additional_env=environment,
+        output="screen",
+        emulate_tty=True,
+    )
