@@ -13,12 +13,12 @@ from topreward_ros.core.episode_bags import (
     EpisodeBags,
     Finish,
     LatchedMessages,
-    Outcome,
     Received,
     RecentMessages,
     bag_name,
 )
 from topreward_ros.core.events import EventType
+from topreward_ros.core.outcome import Outcome
 
 S = 10**9
 STARTED, ENDED = EventType.EPISODE_STARTED, EventType.EPISODE_ENDED

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from topreward_ros.cli.output import CommandError, ros_module, say, seconds
-from topreward_ros.core.episode_bags import Outcome
+from topreward_ros.core.outcome import Outcome
 from topreward_ros.core.printable import printable
 
 _MEGABYTE = 1_000_000

@@ -12,28 +12,16 @@ import re
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 
 from topreward_ros.core.episode import State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.outcome import Outcome
 
 _GRACE_NS = NS_PER_S  # for messages of another topic, which may come in another order
 _ENDED_REMEMBERED = 1000  # episodes
 _LONGEST_TASK_IN_NAME = 80  # bytes; a file's name may have 255
 _WATCHED = (State.RUNNING, State.STALLED)
-
-
-class Outcome(StrEnum):
-    """How an episode ended; the values stand in the names of bags."""
-
-    SUCCESS = "success"
-    FAILURE = "failure"
-    TIMEOUT = "timeout"
-    ABORTED = "aborted"
-    ENDED = "ended"  #: EPISODE_ENDED without a reason that we know
-    MONITOR_LOST = "monitor_lost"  #: the monitor was killed, fell silent, or went on without saying the end
-    STOPPED = "stopped"  #: the recorder was ended first
 
 
 _BY_EVENT = {

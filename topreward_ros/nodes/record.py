@@ -32,7 +32,6 @@ from topreward_ros.core.episode_bags import (
     EpisodeBags,
     Finish,
     LatchedMessages,
-    Outcome,
     Received,
     RecentMessages,
     SequenceGaps,
@@ -40,6 +39,7 @@ from topreward_ros.core.episode_bags import (
 )
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
+from topreward_ros.core.outcome import Outcome
 from topreward_ros.core.output_files import left_folders
 from topreward_ros.core.printable import printable
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
