@@ -213,6 +213,8 @@ def test_truths_and_levels_may_be_written_as_in_python(
         ("monitor.launch.py", "log_level:=loud", "log_level:=loud is none of debug, info"),
         ("monitor.launch.py", "params_file:=nowhere.yaml", "params_file:=nowhere.yaml is no file"),
         ("demo.launch.py", "video:=film.mp4", "video:=film.mp4 without task"),
+        ("record.launch.py", "recorder:=camera", "recorder:=camera is none of topreward, rosbag2"),
+        ("record.launch.py", "use_sim_time:=maybe", "use_sim_time:=maybe is none of true, 1, yes, on, false"),
     ],
 )
 def test_a_wrong_argument_is_named_and_nothing_is_started(

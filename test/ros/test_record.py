@@ -165,7 +165,10 @@ def test_what_a_killed_recorder_left_is_named_and_recovered(robot: Robot) -> Non
     assert str(bag) in run.stdout and bag.name.endswith("_öffne_the_drawer_cut") and not left.exists()
     stamps = [message.header.stamp.sec for topic, message in messages(bag) if "image" in topic]
     assert stamps == list(range(1, len(stamps) + 1)) and played.images - len(stamps) < 40
-    assert about(bag)["complete"].startswith("false")
+    told = about(bag)
+    assert told["complete"].startswith("false") and told["outcome"] == "cut"
+    assert (told["episode_id"], told["task"]) == ("killed", TASK)
+    assert sorted(path.suffix for path in bag.iterdir()) == [".mcap", ".yaml"]
     assert "nothing is left" in subprocess.run(again, capture_output=True, text=True, check=True).stdout
 
 
@@ -187,6 +190,7 @@ def test_a_full_disk_ends_the_recorder_with_what_fits_and_a_monitor_that_goes_aw
     assert played.recorder.returncode == 1
     (cut,) = set(played.saved()) - {lost}
     assert cut.name.endswith("_cut") and "File too large" in about(cut)["complete"]
+    assert (about(cut)["outcome"], about(cut)["episode_id"], about(cut)["task"]) == ("cut", "long", TASK)
     assert 5 < sum("image" in topic for topic, _ in messages(cut)) < 20
     assert "File too large" in robot.said(played.recorder) and "Traceback" not in robot.said(played.recorder)
 

@@ -134,7 +134,7 @@ class Recorder(PrintableLog):
             raise
         self._warn_of_left_folders()
         if not options.by_episode:
-            self._begin_bag(_ALL, "recording")
+            self._begin_bag(_ALL, "recording", {})
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still
         self.create_timer(_DISCOVERY_S, self._look_at_publishers, clock=steady)
         self.create_timer(_CLOCK_S, self._look_at_clock, clock=steady)
@@ -294,7 +294,8 @@ class Recorder(PrintableLog):
         recent = self._recent.messages()
         latched = self._latched.before(recent)
         start_ns = min(message.time_ns for message in recent)
-        self._begin_bag(begin.episode_id, begin.instruction)
+        about = {"episode_id": begin.episode_id, "task": begin.instruction}
+        self._begin_bag(begin.episode_id, begin.instruction, about)
         for message in (*(replace(message, time_ns=start_ns) for message in latched), *recent):
             if message.episode_id in (None, "", begin.episode_id):
                 self._thread.write(begin.episode_id, message)
@@ -308,11 +309,11 @@ class Recorder(PrintableLog):
             )
         self.get_logger().info(f"recording episode '{begin.episode_id}': {begin.instruction}")
 
-    def _begin_bag(self, key: str, instruction: str) -> None:
+    def _begin_bag(self, key: str, instruction: str, about: dict[str, str]) -> None:
         when = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         self._tasks[key] = when, instruction
         self._lost_before[key] = {name: topic.gaps.lost for name, topic in self._topics.items()}
-        self._thread.begin(key, bag_name(when, instruction))
+        self._thread.begin(key, bag_name(when, instruction), about)
 
     def _look_at_clock(self) -> None:
         there = self.count_publishers(self._event_topic) > 0
@@ -334,8 +335,6 @@ class Recorder(PrintableLog):
         if finish.why:
             self.get_logger().warning(f"episode '{finish.episode_id}' is closed as {outcome}: {finish.why}")
         about = {
-            "episode_id": finish.episode_id,
-            "task": instruction,
             "outcome": outcome.value,
             "complete": "true",
             **self._about(finish.episode_id),

@@ -14,13 +14,13 @@ import os
 import shutil
 import struct
 from collections import defaultdict
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rosbags.rosbag2.errors import ReaderError
 from rosbags.rosbag2.metadata import dump_qos_v9, parse_qos
 from rosbags.rosbag2.storage_mcap import decompress
@@ -28,7 +28,14 @@ from rosbags.rosbag2.storage_mcap import decompress
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.output_files import FolderInProgress, NameTakenError
 from topreward_ros.core.printable import printable
-from topreward_ros.offline.bag_writer import METADATA, gather, read_metadata, take_out, write_part_metadata
+from topreward_ros.offline.bag_writer import (
+    METADATA,
+    NOTES,
+    gather,
+    read_metadata,
+    take_out,
+    write_part_metadata,
+)
 from topreward_ros.offline.message_definitions import Definition, DefinitionError
 
 _MAGIC = b"\x89MCAP0\r\n"
@@ -65,7 +72,10 @@ def recover(partial: Path) -> Recovered:
         return finish_left(
             folder,
             folder.target.with_name(f"{folder.target.name}_cut"),
-            {"complete": "false: the recorder was killed; what was written by then was recovered"},
+            {
+                "outcome": "cut",
+                "complete": "false: the recorder was killed; what was written by then was recovered",
+            },
         )
     except OSError as error:
         raise RecoveryError(
@@ -75,8 +85,10 @@ def recover(partial: Path) -> Recovered:
         folder.release()
 
 
-def finish_left(folder: FolderInProgress, target: Path, custom_data: Mapping[str, str]) -> Recovered:
+def finish_left(folder: FolderInProgress, target: Path, custom_data: dict[str, str]) -> Recovered:
     """Finish what is in ``folder`` as a bag of the name ``target``, or, where that is taken, one like it.
+
+    ``custom_data``: beside what its writer has noted.
 
     Raises `RecoveryError` where there is no message in it, `OutputFileError` and `OSError`.
     """
@@ -104,9 +116,18 @@ def finish_left(folder: FolderInProgress, target: Path, custom_data: Mapping[str
                 f"{printable(str(folder.path))} holds no message that can be read: its episode is lost; "
                 "remove it"
             )
-        gather(folder.path, whole, custom_data, os.environ.get("ROS_DISTRO") or "jazzy")
+        gather(folder.path, whole, _noted(folder.path) | custom_data, os.environ.get("ROS_DISTRO") or "jazzy")
+    (folder.path / NOTES).unlink(missing_ok=True)
     path = finish_with_free_name(folder, target)
     return Recovered(path, read_metadata(path)["message_count"], cut, tuple(notes))
+
+
+def _noted(folder: Path) -> dict[str, str]:
+    """The custom data that the writer has noted by then; empty where it has not."""
+    with suppress(OSError, ValueError, yaml.YAMLError):
+        said = yaml.safe_load((folder / NOTES).read_text(encoding="utf-8"))
+        return {str(key): str(value) for key, value in said.items()} if isinstance(said, dict) else {}
+    return {}
 
 
 def finish_with_free_name(folder: FolderInProgress, target: Path) -> Path:

@@ -46,6 +46,8 @@ Storage = Literal["mcap", "sqlite3"]
 Compression = Literal["none", "message", "chunk", "file"]
 
 METADATA = "metadata.yaml"
+#: In a bag that is being written: what its custom data will be, for who finishes it in our place.
+NOTES = "custom_data.yaml"
 METADATA_VERSION: Literal[9] = 9
 _MODES = {
     "none": CompressionMode.NONE,
@@ -179,6 +181,10 @@ class BagWriter:
         part.writer.write(part.connections[topic.number], time_ns, data)
         part.bytes_written += len(data)
 
+    def note(self) -> None:
+        """Put `custom_data` beside what is written, to outlive this process. Raises `OutputFileError`."""
+        write_file(self.folder / NOTES, yaml.safe_dump(self.custom_data, allow_unicode=True))
+
     def flush(self) -> None:
         """Hand what was written to the kernel, so that it outlives this process. It may cost a chunk."""
         storage: Any = self._part.writer.storage if self._part else None
@@ -199,6 +205,7 @@ class BagWriter:
             self._end_part()
         if not (self.folder / METADATA).exists():
             gather(self.folder, self._parts, self.custom_data, self.ros_distro)
+        (self.folder / NOTES).unlink(missing_ok=True)
         return self._folder.finish(path)
 
     def discard(self) -> None:

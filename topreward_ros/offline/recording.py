@@ -115,11 +115,14 @@ class BagThread:
         """Announce a topic, or what its publishers offer now: for all bags that begin later."""
         self._offers[topic.name, topic.type_name] = topic
 
-    def begin(self, key: str, name: str) -> None:
-        """Begin a bag that is called ``name`` until its end, or name_2 and so on."""
+    def begin(self, key: str, name: str, about: Mapping[str, str] | None = None) -> None:
+        """Begin a bag that is called ``name`` until its end, or name_2 and so on.
+
+        ``about``: goes into its metadata, also where it is not finished in order.
+        """
         offers = tuple(self._offers.values())
         self._dropped[key] = Counter()
-        self._commands.put(lambda: self._begin(key, name, offers))
+        self._commands.put(lambda: self._begin(key, name, offers, dict(about or {})))
 
     def write(self, key: str, message: Received) -> bool:
         """Have a message written; False: it was left out, and counted."""
@@ -184,7 +187,7 @@ class BagThread:
             bag.writer.flush()
             bag.unflushed = False
 
-    def _begin(self, key: str, name: str, offers: Sequence[TopicOffer]) -> None:
+    def _begin(self, key: str, name: str, offers: Sequence[TopicOffer], about: Mapping[str, str]) -> None:
         self._bags[key] = bag = _Bag(key, None)
         try:
             bag.writer = self._new_writer(name)
@@ -193,6 +196,8 @@ class BagThread:
             self.failed = True
             self._tell(f"episode {printable(key)} is not recorded: {error}")
             return
+        bag.writer.custom_data.update(about)
+        self._guarded(bag, bag.writer.note)
         for offer in offers:
             self._add_topic(bag, offer)
 
@@ -255,7 +260,7 @@ class BagThread:
         bag.writer = None
         try:
             target = folder.target.with_name(f"{folder.target.name}_cut")
-            saved = finish_left(folder, target, {"complete": f"false: {bag.problem}"})
+            saved = finish_left(folder, target, {"outcome": "cut", "complete": f"false: {bag.problem}"})
         except (RecoveryError, OSError, OutputFileError) as error:
             bag.problem += f"; {error}; what was written is in {folder.path}"
             folder.release()
