@@ -6,6 +6,7 @@ thread of offline/recording.py. Nothing is decoded but what names an episode: ev
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -42,6 +43,7 @@ from topreward_ros.core.events import EventType
 from topreward_ros.core.outcome import Outcome
 from topreward_ros.core.output_files import left_folders
 from topreward_ros.core.printable import printable
+from topreward_ros.defaults import large_image_environment
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.image_topics import RCLError
@@ -409,6 +411,7 @@ def run(options: RecordOptions, ros_arguments: Sequence[str]) -> int:
 
     Raises `RecordError` and `RecordingError`.
     """
+    os.environ |= large_image_environment(os.environ)  # read when the node is made
     with stop_signals() as signals:
         try:
             rclpy.init(args=list(ros_arguments), signal_handler_options=SignalHandlerOptions.NO)
