@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from topreward_ros.core.output_files import OutputFileError, left_folders
+from topreward_ros.offline import bag_writer
 from topreward_ros.offline.bag_recovery import RecoveryError, recover
 from topreward_ros.offline.bag_writer import BagWriter, Compression, Storage, qos_profile
 from topreward_ros.offline.message_definitions import (
@@ -222,6 +225,30 @@ def test_files_that_were_closed_are_kept_and_the_writer_that_lives_is_left_alone
     found = recover(tmp_path / "bag.partial")
     assert found.messages == 25 == len(read_strings(found.path))
     assert not left_folders(tmp_path)
+
+
+def test_a_kill_between_the_metadata_and_the_name_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kept in range(4):  # files that were moved by then, and at last the folder
+        writer = BagWriter(tmp_path / f"bag{kept}", longest_file_s=1.0)
+        write_strings(writer, 25)
+        writer.custom_data["outcome"] = "success"
+        left = iter(range(kept))
+
+        def rename(old: Path, new: Path, left: Iterator[int] = left, rename: Any = os.rename) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            rename(old, new)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(bag_writer.os, "rename", rename)
+            with pytest.raises(KeyboardInterrupt):
+                writer.close()
+        writer.abandon().release()
+        found = recover(writer.folder)
+        assert found.messages == 25 == len(read_strings(found.path))
+        assert metadata(found.path)["custom_data"] == {"outcome": "success"}
 
 
 FULL_DISK = """

@@ -37,6 +37,7 @@ class PlayedMonitor:
 
     def __init__(self, robot: Robot, *options: str, before: str = "") -> None:
         self.robot = robot
+        self.jpeg = JPEG
         self.bags = robot.folder / "bags"
         command = ["record", "--output", str(self.bags), *options]
         self.recorder = robot.run(
@@ -66,7 +67,7 @@ class PlayedMonitor:
         """Publish images and joints at 20 Hz."""
         for _ in range(max(1, round(20 * seconds))):
             self.images += 1
-            image = CompressedImage(format="jpeg", data=JPEG)
+            image = CompressedImage(format="jpeg", data=self.jpeg)
             image.header.stamp.sec = self.images
             self.robot.jpeg_camera.publish(image)
             self.joints.publish(JointState(name=["one"], position=[0.5]))
@@ -119,6 +120,7 @@ def test_a_bag_holds_its_episode_whole_and_no_other(robot: Robot) -> None:
     played.run_episode("first", TaskEvent.SUCCESS)
     late = robot.node.create_publisher(String, "late", qos.progress())
     robot.until(lambda: late.get_subscription_count() > 0, "a topic that comes later is subscribed to")
+    robot.spin(2.0)  # what is latched is no longer among what came lately
     played.run_episode("second", TaskEvent.ABORTED)
     late.publish(String(data="a topic that came later"))
     played.run_episode("third", TaskEvent.TIMEOUT)
@@ -155,6 +157,7 @@ def test_a_bag_holds_its_episode_whole_and_no_other(robot: Robot) -> None:
 
 def test_what_a_killed_recorder_left_is_named_and_recovered(robot: Robot) -> None:
     played = PlayedMonitor(robot)
+    played.jpeg = JPEG[:5000]  # not enough for a chunk
     played.say(TaskEvent.EPISODE_STARTED, "killed")
     played.show(2.5)
     assert robot.stop(played.recorder, signal.SIGKILL) < 3.0
