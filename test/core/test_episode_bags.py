@@ -54,6 +54,7 @@ class Follower:
     [
         ([EventType.SUCCESS], Outcome.SUCCESS),
         ([EventType.SUCCESS, EventType.ABORTED], Outcome.SUCCESS),  # watched beyond its success
+        ([EventType.SUBTASK_SUCCESS], Outcome.SUBTASK_SUCCESS),
         ([EventType.STALE_IMAGES, EventType.TIMEOUT], Outcome.TIMEOUT),
         ([EventType.ABORTED], Outcome.ABORTED),
         ([EventType.FAILURE, EventType.ABORTED], Outcome.FAILURE),

@@ -26,11 +26,16 @@ _WATCHED = (State.RUNNING, State.STALLED)
 
 _BY_EVENT = {
     EventType.SUCCESS: Outcome.SUCCESS,
+    EventType.SUBTASK_SUCCESS: Outcome.SUBTASK_SUCCESS,
     EventType.FAILURE: Outcome.FAILURE,
     EventType.TIMEOUT: Outcome.TIMEOUT,
     EventType.ABORTED: Outcome.ABORTED,
 }
-_DECIDED = (Outcome.SUCCESS, Outcome.FAILURE)  # what comes later in the episode does not change these
+_DECIDED = (
+    Outcome.SUCCESS,
+    Outcome.SUBTASK_SUCCESS,
+    Outcome.FAILURE,
+)  # what comes later in the episode does not change these
 
 
 @dataclass(frozen=True, slots=True)

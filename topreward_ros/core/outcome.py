@@ -12,6 +12,7 @@ class Outcome(StrEnum):
     """How an episode ended; the values stand in the names of bags."""
 
     SUCCESS = "success"
+    SUBTASK_SUCCESS = "subtask_success"  #: of a stage behind which others come
     FAILURE = "failure"
     TIMEOUT = "timeout"
     ABORTED = "aborted"
