@@ -14,14 +14,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from topreward_ros.core.output_files import write_file
-from topreward_ros.nodes.parameters import MONITOR_PARAMETERS, VIDEO_PLAYER_PARAMETERS, Parameter
+from topreward_ros.nodes.parameters import (
+    MONITOR_PARAMETERS,
+    SUPERVISOR_PARAMETERS,
+    VIDEO_PLAYER_PARAMETERS,
+    Parameter,
+)
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
-FILES = {"monitor.yaml": MONITOR_PARAMETERS, "video_player.yaml": VIDEO_PLAYER_PARAMETERS}
+FILES = {
+    "monitor.yaml": MONITOR_PARAMETERS,
+    "supervisor.yaml": SUPERVISOR_PARAMETERS,
+    "video_player.yaml": VIDEO_PLAYER_PARAMETERS,
+}
 
 _COLUMN = 40  # where comments begin
 _WIDTH = 118  # of a line
-_SETTING = re.compile(r"(    (\w+): (?:\"[^\"]*\"|[^#])*?)\s*(?:#.*)?")  # a parameter and its value
+_SETTING = re.compile(r"(    ([\w.]+): (?:\"[^\"]*\"|[^#])*?)\s*(?:#.*)?")  # a parameter and its value
 _CONTINUED = " " * _COLUMN + "#"  # what a comment's second line begins with
 
 

@@ -21,6 +21,7 @@ from packaging.version import Version
 from topreward_ros import defaults
 from topreward_ros.core.episode import State
 from topreward_ros.core.events import EventType
+from topreward_ros.core.retry import Phase
 from topreward_ros.core.rewards import RewardType
 
 pytestmark = pytest.mark.installed
@@ -218,7 +219,13 @@ def test_every_field_and_constant_is_commented(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "values"), [("TaskEvent", EventType), ("TaskProgress", State), ("TaskReward", RewardType)]
+    ("file", "values"),
+    [
+        ("TaskEvent", EventType),
+        ("TaskProgress", State),
+        ("TaskReward", RewardType),
+        ("SupervisorState", Phase),
+    ],
 )
 def test_the_values_of_core_are_those_of_the_messages(file: str, values: type[IntEnum]) -> None:
     text = (ROOT / "msg" / f"{file}.msg").read_text(encoding="utf-8")
@@ -276,6 +283,7 @@ def test_a_missing_file_is_named_with_the_places_searched() -> None:
 def test_programs_start_the_function_of_their_name() -> None:
     started = {
         "monitor": "nodes.monitor import main",
+        "supervisor": "nodes.supervisor import main",
         "topreward": "cli.main import command",
         "video_player": "nodes.video_player import main",
     }

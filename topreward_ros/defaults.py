@@ -109,9 +109,17 @@ def large_image_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def monitor_defaults() -> dict[str, Any]:
     """Every parameter of the monitor with its default, from config/monitor.yaml (a fresh copy).
 
+    Errors as `parameter_defaults`.
+    """
+    return parameter_defaults("monitor.yaml")
+
+
+def parameter_defaults(name: str) -> dict[str, Any]:
+    """Every parameter in the shipped file ``name`` with its default (a fresh copy).
+
     Raises `FileNotFoundError` when the file is missing and `ValueError` when it is not a parameter file.
     """
-    return deepcopy(_parameters(config_file("monitor.yaml")))
+    return deepcopy(_parameters(config_file(name)))
 
 
 @cache

@@ -13,7 +13,15 @@ from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Stamp
 from topreward_ros.core.goal import GoalOutcome
 from topreward_ros.core.printable import printable
-from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
+from topreward_ros.core.retry import Heard, RetryPolicy, Seen
+from topreward_ros.msg import (
+    MonitorInfo,
+    SupervisorDecision,
+    SupervisorState,
+    TaskEvent,
+    TaskProgress,
+    TaskReward,
+)
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, ScorerInfo
 from topreward_ros.scoring.checkpoint.vocabulary import UNKNOWN_INSTRUCTION, is_known
 from topreward_ros.views.messages import Description, Happening, Sample
@@ -199,4 +207,62 @@ def description(message: MonitorInfo) -> Description:
         dtype=message.dtype,
         random_weights=message.random_weights,
         camera_names=tuple(message.camera_names),
+    )
+
+
+def heard(message: TaskEvent, age_ns: int, published_ns: int) -> Heard | None:
+    """What a TaskEvent tells a supervisor; None where its type is not known here.
+
+    ``age_ns``: since its publication, at ``published_ns`` by the publisher's clock (0: not known).
+    """
+    if message.type not in _EVENT_TYPES:
+        return None
+    return Heard(
+        sequence=message.sequence,
+        episode_id=message.episode_id,
+        type=EventType(message.type),
+        calibrated=message.calibrated,
+        message=message.message,
+        instruction=message.instruction,
+        age_s=age_ns / NS_PER_S,
+        published_ns=published_ns,
+    )
+
+
+def seen(message: TaskProgress, age_ns: int, published_ns: int) -> Seen:
+    """What a TaskProgress tells a supervisor; a state not known here is UNKNOWN. Times as in `heard`."""
+    return Seen(
+        episode_id=message.episode_id,
+        state=State(message.state) if message.state in _STATES else State.UNKNOWN,
+        instruction=message.instruction,
+        age_s=age_ns / NS_PER_S,
+        published_ns=published_ns,
+    )
+
+
+def supervisor_message(policy: RetryPolicy, now_ns: int) -> SupervisorState:
+    """What a supervisor is doing, and what it decided, as SupervisorState."""
+    return SupervisorState(
+        header=Header(stamp=time_message(now_ns)),
+        state=int(policy.phase),
+        dry_run=policy.settings.dry_run,
+        episode_id=policy.episode_id,
+        instruction=policy.instruction,
+        task_index=policy.task_index,
+        episodes=policy.episodes,
+        retries=sum(policy.retries.values()),
+        message=printable(policy.message),
+        problem=printable(policy.problem),
+        history=[
+            SupervisorDecision(
+                header=Header(stamp=time_message(decision.stamp_ns)),
+                episode_id=decision.episode_id,
+                instruction=decision.instruction,
+                reason=decision.reason,
+                action=decision.action,
+                detail=decision.detail,
+                outcome=printable(decision.outcome),
+            )
+            for decision in policy.history
+        ],
     )

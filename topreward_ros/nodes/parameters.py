@@ -24,6 +24,7 @@ from topreward_ros.core.instruction import InstructionError, clean_task
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import ProgressMode
 from topreward_ros.core.rewards import RewardType
+from topreward_ros.core.rules import LONGEST_TIME_S, MOST_RETRIES, REASONS, Condition
 
 if TYPE_CHECKING:
     from rcl_interfaces.msg import ParameterDescriptor
@@ -104,6 +105,12 @@ def _distinct_names(value: list[str]) -> str:
 
 
 _TRANSPORTS = ("raw", "compressed")
+
+# What the rule of each event or condition is for; how a rule is written stands at the head of the section.
+_REASONS = {
+    **{reason: f"Event {reason} of task_event" for reason in REASONS},
+    **{c.name: f"{c.value[:1].upper()}{c.value[1:]}" for c in Condition},
+}
 
 MONITOR_PARAMETERS = (
     Parameter(
@@ -296,6 +303,99 @@ VIDEO_PLAYER_PARAMETERS = (
         "std_srvs/Trigger that is called before the first frame, so that a monitor begins a new episode "
         "(monitor/reset); empty: none",
     ),
+)
+
+_CALLS = (
+    ("start", "When an episode has begun (start the policy)"),
+    ("end", "When an episode is decided (stop the policy); made before any reset"),
+    ("reset", "Before the next episode (put the scene back)"),
+    ("stop", "When supervising stops (hold the robot)"),
+)
+
+SUPERVISOR_PARAMETERS = (
+    Parameter(
+        "dry_run",
+        "true: nothing is called, published or begun, and the log says what would be; episodes of others "
+        "are followed",
+    ),
+    Parameter(
+        "tasks",
+        "What to do, one task after the other, each in natural language; empty texts are left out",
+    ),
+    Parameter("repeat_tasks", "Begin the list again when it is over; false: done then"),
+    Parameter("max_episodes", "Episodes to begin until it is done; 0: no limit", 0, 1_000_000_000),
+    Parameter("autostart", "Begin at once; false: wait for a call of ~/start"),
+    Parameter("reset_first", "Make the reset_calls before the first episode, too"),
+    Parameter(
+        "act_on_uncalibrated",
+        "Act on a SUCCESS whose threshold was not calibrated for this task and setup; false: a person "
+        "decides",
+    ),
+    *(Parameter(f"on.{reason}", _REASONS[reason]) for reason in REASONS),
+    *(
+        Parameter(
+            f"{purpose}_calls",
+            f"{when}; empty texts are left out",
+        )
+        for purpose, when in _CALLS
+    ),
+    Parameter(
+        "call_timeout",
+        "Time for a service to answer [s] ('timeout S' of a call). One that has not is never called again",
+        0.0,
+        LONGEST_TIME_S,
+    ),
+    Parameter(
+        "call_wait",
+        "Time for a service, or for a subscriber of a topic, to be there [s] ('wait S' of a call)",
+        0.0,
+        LONGEST_TIME_S,
+    ),
+    Parameter(
+        "call_retries",
+        "How often a service that refuses is called again ('retries N' of a call)",
+        0,
+        MOST_RETRIES,
+    ),
+    Parameter(
+        "call_failure",
+        "What a call that failed leads to ('else ...' of a call): stop, or go_on with the next step",
+        choices=("stop", "go_on"),
+    ),
+    Parameter(
+        "event_max_age",
+        "Oldest event that counts, from its publication (by the clock of its publisher) to its receipt [s]",
+        0.01,
+        LONGEST_TIME_S,
+    ),
+    Parameter(
+        "monitor_timeout", "Time without task_progress until MONITOR_VANISHED [s]", 0.1, LONGEST_TIME_S
+    ),
+    Parameter(
+        "monitor_wait",
+        "Longest time for the monitor to take a task, until supervising stops [s]",
+        0.0,
+        LONGEST_TIME_S,
+    ),
+    Parameter(
+        "images_timeout",
+        "Time without an image that the monitor can use until IMAGES_SILENT [s]",
+        0.1,
+        LONGEST_TIME_S,
+    ),
+    Parameter("episode_limit", "Time from the begin of an episode until OVERDUE [s]", 0.1, LONGEST_TIME_S),
+    Parameter(
+        "undecided_wait",
+        "Time from the end of an episode on which no rule acted until OVERDUE [s]",
+        0.1,
+        LONGEST_TIME_S,
+    ),
+    Parameter(
+        "state_file",
+        "File that keeps tasks, attempts and steps under way, so that a supervisor that is started again "
+        "goes on; empty: none, it starts afresh",
+    ),
+    Parameter("diagnostics_rate", "Rate of /diagnostics [Hz]", 0.01, 100.0),
 )
 
 

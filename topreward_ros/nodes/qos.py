@@ -45,6 +45,11 @@ def latched() -> QoSProfile:
     return _keep_last(1, QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
 
+def commands() -> QoSProfile:
+    """Profile of what a supervisor tells the robot: reliable, and volatile: nobody obeys an old command."""
+    return _keep_last(10, QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE)
+
+
 def instruction_volatile() -> QoSProfile:
     """Profile of an instruction subscription that every publisher matches (`ros2 topic pub` is volatile)."""
     return _keep_last(1, QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE)

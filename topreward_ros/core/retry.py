@@ -1,0 +1,1076 @@
+"""What a supervisor does next: events, states and answers in; calls, tasks and words for the log out.
+
+Pure: it reads no clock, calls nothing and knows no ROS. Whoever owns it tells it what was heard and when, and
+carries out what it returns, in that order. Rules and calls are read in rules.py.
+
+How an episode runs: it is *begun* (the monitor is given a task under a new name) and watched. The first
+reason whose rule is not `nothing` *decides* it, once: whatever is heard of that episode afterwards changes
+nothing. A decision is carried out in steps, one after the other: calls that end the policy, calls that reset
+the scene, a pause, the next begin. A call is made again after a refusal, and never when it may have been
+carried out: one that was not answered in time, or whose answer was lost with this process, is reported
+instead. Nothing is waited for without a limit.
+
+Which events count: those of the episode that is watched, each sequence number once, no older than
+`event_max_age` since their publication. Image stamps say nothing about that age: they may be of simulated
+time, and that of STALE_IMAGES is old by its nature. A SUCCESS without calibration counts only where that is
+allowed, and neither does the EPISODE_ENDED behind it.
+
+That the monitor lost the episode is told by its reports, twice in a row: a sequence that begins anew or
+another publisher only says why. An event that is played from a bag is no restart.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Any
+
+from topreward_ros.core.episode import State
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.events import EventType
+from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.instruction import clean_instruction
+from topreward_ros.core.printable import printable
+from topreward_ros.core.rules import (
+    REASONS,
+    Action,
+    Call,
+    CallDefaults,
+    Condition,
+    Rule,
+    RuleError,
+    parse_call,
+    parse_rule,
+)
+
+HISTORY = 50  #: decisions that are remembered
+PURPOSES = ("start", "end", "reset", "stop")  #: what calls are for
+
+_LOOK_AGAIN_NS = NS_PER_S // 10  # for a service that is not there
+_REFUSED_AGAIN_NS = NS_PER_S // 2  # until a service that refused is called again
+_TASK_ANSWER_NS = 5 * NS_PER_S  # for the monitor's answer
+_TASK_AGAIN_NS = NS_PER_S  # until a monitor that refused is asked again
+_RELEASE_NS = NS_PER_S // 20  # for EPISODE_ENDED to come by itself
+_GAP_NS = NS_PER_S // 5  # for an event that is missing before EPISODE_ENDED
+_LOST_NS = NS_PER_S  # between two reports that do not name the episode
+_STOPPED_NS = NS_PER_S  # without a tick: this process was stopped
+_MOST_MISSING = 1000
+_VERSION = 1
+
+
+class StateError(UserError):
+    """The file with a supervisor's state cannot be used."""
+
+
+class Phase(IntEnum):
+    """What the supervisor is doing; the values are those of SupervisorState.msg."""
+
+    STOPPED = 0  #: not begun, or stopped; waits for ~/start
+    BEGINNING = 1  #: gives the monitor a task; in a dry run: waits for an episode of anybody
+    WATCHING = 2  #: an episode is under way
+    UNDECIDED = 3  #: the episode is over, and no rule acted so far
+    ACTING = 4  #: carries out a decision
+    DONE = 5  #: the list of tasks is over, or max_episodes
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When something is told to the policy."""
+
+    steady_ns: int  #: of a clock that never stops or goes back
+    stamp_ns: int = 0  #: of the clock that people read; for the history alone
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An event of a monitor, as it was received."""
+
+    sequence: int
+    episode_id: str
+    type: EventType
+    calibrated: bool = False
+    message: str = ""
+    instruction: str = ""
+    age_s: float = 0.0  #: [s] since its publication
+    published_ns: int = 0  #: by the publisher's clock; 0: not known
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A report of a monitor (TaskProgress), as it was received."""
+
+    episode_id: str
+    state: State
+    instruction: str = ""
+    age_s: float = 0.0  #: [s] since its publication
+    published_ns: int = 0  #: by the publisher's clock; 0: not known
+
+
+class Level(Enum):
+    """How much a line of the log matters."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Something to say."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MakeCall:
+    """Make a call, and tell its outcome by `RetryPolicy.answer`: at once, where it is not there.
+
+    `RetryPolicy.snapshot` is to be kept before anything is sent: the next process must not do it again.
+    """
+
+    token: int
+    purpose: str
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class SetTask:
+    """Give the monitor a task, and tell the outcome likewise; an empty one ends the episode."""
+
+    token: int
+    instruction: str
+    episode_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Keep `RetryPolicy.snapshot`, before anything that follows is done."""
+
+
+Command = Log | MakeCall | SetTask | Save
+
+
+class Outcome(Enum):
+    """What became of a call or a task."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    ABSENT = "absent"  #: nothing was sent
+    WRONG_TYPE = "wrong type"  #: nothing was sent
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySettings:
+    """Everything that is set, as in config/supervisor.yaml."""
+
+    tasks: tuple[str, ...]
+    rules: Mapping[str, Rule]  #: by event or condition
+    calls: Mapping[str, tuple[Call, ...]]  #: by purpose
+    dry_run: bool
+    act_on_uncalibrated: bool
+    reset_first: bool
+    repeat_tasks: bool
+    max_episodes: int  #: 0: no limit
+    event_max_age: float  #: [s]
+    monitor_timeout: float  #: [s] without a report
+    monitor_wait: float  #: [s] for the monitor to take a task
+    images_timeout: float  #: [s]
+    episode_limit: float  #: [s] from the begin
+    undecided_wait: float  #: [s] from the end
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> RetrySettings:
+        """Take the settings from parameters named as in config/supervisor.yaml, ignoring the others.
+
+        Raises `RuleError` for a rule or a call that means nothing, and `InstructionError` for a task.
+        """
+        defaults = CallDefaults(
+            timeout_s=parameters["call_timeout"],
+            wait_s=parameters["call_wait"],
+            retries=parameters["call_retries"],
+            failure=parameters["call_failure"],
+        )
+        tasks = [task for task in parameters["tasks"] if clean_instruction(task, "a task of the list")]
+        if not tasks and not parameters["dry_run"]:
+            raise RuleError(
+                'parameter tasks is empty: name at least one task, as in tasks: ["open the drawer"], or '
+                "leave dry_run at true to follow the episodes of others"
+            )
+        return cls(
+            tasks=tuple(tasks),
+            rules={reason: parse_rule(reason, parameters[f"on.{reason}"]) for reason in REASONS},
+            calls={
+                purpose: tuple(
+                    parse_call(purpose, text, defaults)
+                    for text in parameters[f"{purpose}_calls"]
+                    if text.strip()
+                )
+                for purpose in PURPOSES
+            },
+            dry_run=parameters["dry_run"],
+            act_on_uncalibrated=parameters["act_on_uncalibrated"],
+            reset_first=parameters["reset_first"],
+            repeat_tasks=parameters["repeat_tasks"],
+            max_episodes=parameters["max_episodes"],
+            event_max_age=parameters["event_max_age"],
+            monitor_timeout=parameters["monitor_timeout"],
+            monitor_wait=parameters["monitor_wait"],
+            images_timeout=parameters["images_timeout"],
+            episode_limit=parameters["episode_limit"],
+            undecided_wait=parameters["undecided_wait"],
+        )
+
+
+@dataclass(slots=True)
+class Decision:
+    """What was decided about an episode, and what came of it."""
+
+    stamp_ns: int
+    episode_id: str
+    instruction: str
+    reason: str  #: event or condition, or who asked
+    action: str
+    detail: str  #: what was heard
+    outcome: str = ""  #: of the calls
+
+
+class _Kind(Enum):
+    CALL = "call"
+    RELEASE = "release"
+    PAUSE = "pause"
+    BEGIN = "begin"
+    AWAIT_END = "await_end"
+    REST = "rest"
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    kind: _Kind
+    purpose: str = ""
+    index: int = 0  # of the call
+    ns: int = 0  # of the pause
+    phase: Phase = Phase.STOPPED  # in which to rest
+    why: str = ""
+
+    def saved(self) -> list[Any]:
+        return [self.kind.value, self.purpose, self.index, self.ns, self.phase.name, self.why]
+
+    @classmethod
+    def restored(cls, saved: Any) -> _Step:
+        kind, purpose, index, ns, phase, why = saved
+        return cls(_Kind(kind), str(purpose), int(index), int(ns), Phase[phase], str(why))
+
+
+@dataclass(slots=True)
+class _Try:
+    """The step under way that waits for somebody else."""
+
+    token: int
+    give_up_ns: int  # when what is not there is given up
+    limit_ns: int | None = None  # for the answer; None: nothing was sent
+    again_ns: int | None = None  # when to try again; None: not now
+    refusals: int = 0
+    why: str = ""  # it has not worked so far
+
+
+@dataclass(slots=True)
+class _Watch:
+    """The episode that is watched."""
+
+    base: str  # the name that the monitor gave back
+    begun_ns: int
+    asked_ns: int
+    episode_id: str = ""  # the present one: base, or base.2, base.3 ...
+    number: int = 1
+    instruction: str = ""
+    resumed: bool = False  # from a file: what happened meanwhile is not known
+    heard: set[int] = field(default_factory=set)  # sequence numbers
+    ending: bool = False  # its rule was to end it, and it is told to
+    fired: set[str] = field(default_factory=set)  # conditions whose rule is `nothing`
+    held: str = ""  # why a SUCCESS did not count
+    ended_ns: int | None = None
+    end_due_ns: int | None = None  # when the rule of EPISODE_ENDED is asked; None: it was, or need not be
+    ended_by: str = ""
+    reported_ns: int = 0  # the newest report
+    silent_ns: int | None = None  # since when there are no images
+    lost_ns: int | None = None  # the first report in a row that does not name it
+
+    def missing(self) -> list[int]:
+        """Numbers that were skipped: the events of an episode have consecutive ones."""
+        newest = max(self.heard, default=0)
+        oldest = max(min(self.heard, default=0), newest - _MOST_MISSING)
+        return [number for number in range(oldest, newest) if number not in self.heard]
+
+    def part(self, episode_id: str) -> int:
+        """1 for the episode itself, 2 for NAME.2 ...; 0: another one."""
+        if episode_id == self.base:
+            return 1
+        number = episode_id.removeprefix(f"{self.base}.")
+        is_part = number != episode_id and number.isascii() and number.isdecimal() and len(number) < 10
+        return int(number) if is_part and int(number) > 1 else 0
+
+
+class RetryPolicy:
+    """One supervisor. Not thread-safe: one thread owns it."""
+
+    def __init__(self, settings: RetrySettings, new_name: Callable[[], str]) -> None:
+        """``new_name``: a name for an episode, which no monitor has been given before."""
+        self.settings = settings
+        self.phase = Phase.STOPPED
+        self.message = "not started"  #: why it is in this phase
+        self.problem = ""  #: what a person should look at; empty: nothing
+        self.task_index = 0
+        self.episodes = 0  #: begun so far
+        self.retries: Counter[str] = Counter()  #: of this task, by reason
+        self.history: deque[Decision] = deque(maxlen=HISTORY)
+        self.counts: Counter[str] = Counter()  #: events by what became of them
+        self._new_name = new_name
+        self._watch: _Watch | None = None  # until it is decided
+        self._released: str = ""  # the decided episode that the monitor may still watch
+        self._release_ns: int | None = None  # when to end it
+        self._steps: deque[_Step] = deque()
+        self._try: _Try | None = None
+        self._pause_until_ns: int | None = None
+        self._end_until_ns: int | None = None
+        self._asked = ""  # the name under which a begin is under way
+        self._asked_ns = 0
+        self._tokens = 0
+        self._past: deque[str] = deque(maxlen=1000)  # episodes that were decided
+        self._highest = 0  # sequence number of the monitor
+        self._newest_published_ns = 0
+        self._newest_report_ns = 0
+        self._identities: dict[int, tuple[str, EventType]] = {}  # of the newest events
+        self._missing: dict[int, str] = {}  # sequence numbers that were skipped, and the episode
+        self._publishers: frozenset[str] = frozenset()
+        self._anew = False  # whether the monitor seems to be another process
+        self._ticked_ns: int | None = None
+
+    # ---- what can be asked ----------------------------------------------------------------------
+
+    @property
+    def episode_id(self) -> str:
+        """The episode that is watched, or decided and not yet followed by another."""
+        return self._watch.episode_id if self._watch is not None else self._released
+
+    @property
+    def instruction(self) -> str:
+        """The task at hand."""
+        if self._watch is not None and self._watch.instruction:
+            return self._watch.instruction
+        tasks = self.settings.tasks
+        return tasks[self.task_index] if self.task_index < len(tasks) else ""
+
+    @property
+    def missing(self) -> int:
+        """Events that a monitor numbered and that never came."""
+        return len(self._missing)
+
+    # ---- people -----------------------------------------------------------------------------------
+
+    def start(self, now: Moment) -> list[Command]:
+        """Begin, or begin again after a stop; at the first task when the list was over."""
+        if self.phase not in (Phase.STOPPED, Phase.DONE):
+            return [Log(Level.WARNING, "already started: this changes nothing")]
+        if self.phase is Phase.DONE:
+            self.task_index, self.episodes = 0, 0
+        self.retries.clear()
+        self.problem = ""
+        self.phase, self.message = Phase.ACTING, "started"
+        resets = self._calls("reset") if self.settings.reset_first else []
+        self._steps = deque([*resets, _Step(_Kind.BEGIN)])
+        return self._run(now)
+
+    def stop(self, now: Moment, why: str) -> list[Command]:
+        """End the episode and stop, whatever is under way; ``why``: for people."""
+        if self.phase in (Phase.STOPPED, Phase.DONE):
+            return []
+        was_watching = self._watch is not None
+        was_sent = self._try is not None and self._try.limit_ns is not None
+        begun = self._asked if was_sent else ""
+        self._note(now, why, Action.STOP.value, "")
+        self._leave_episode()
+        if self.settings.dry_run:
+            self._steps.clear()
+            self._released = ""
+            self.phase, self.message = Phase.STOPPED, why
+            return [Log(Level.INFO, why)]
+        if begun:  # the monitor may have begun it
+            self._released = begun
+        ends = self._calls("end") if was_watching else []
+        return self._take([*ends, _Step(_Kind.RELEASE), *self._halt(why)], now)
+
+    @property
+    def resting(self) -> bool:
+        """Whether nothing is under way: neither an episode, nor steps, nor the end of an episode."""
+        return self.phase in (Phase.STOPPED, Phase.DONE) and self._release_ns is None
+
+    def release_now(self, now: Moment) -> list[Command]:
+        """End a decided episode at the monitor at once, if it still watches it."""
+        return self._release(now) if self._release_ns is not None else []
+
+    # ---- the monitor ------------------------------------------------------------------------------
+
+    def on_event(self, event: Heard, now: Moment) -> list[Command]:
+        """Take an event of a monitor."""
+        self._follow_sequence(event)
+        if event.age_s > self.settings.event_max_age:
+            self.counts["too old"] += 1
+            text = (
+                f"{event.type.name} of episode '{event.episode_id}' was published {event.age_s:.1f} s ago, "
+                f"and event_max_age is {self.settings.event_max_age:g} s: ignored. Where this is so for "
+                "every event, the clocks of two computers differ"
+            )
+            return [Log(Level.WARNING, text)]
+        said = self._adopt(event.episode_id, event.instruction, now)
+        watch = self._watch
+        part = watch.part(event.episode_id) if watch is not None else 0
+        if watch is None or not part:
+            if event.episode_id.startswith(self._missing.get(event.sequence, "\0")):
+                del self._missing[event.sequence]  # it only came late
+            over = event.episode_id in self._past or event.episode_id == self._released
+            self.counts["of an episode that is decided" if over else "of other episodes"] += 1
+            if event.type is EventType.EPISODE_ENDED and event.episode_id == self._released:
+                self._release_ns, self._released = None, ""
+                return [*said, *self._run(now)]
+            return said
+        if event.sequence in watch.heard:
+            self.counts["repeated"] += 1
+            return said
+        watch.heard.add(event.sequence)
+        if part < watch.number:
+            self.counts["of an episode that is decided"] += 1
+            return said
+        self._go_to_part(watch, event.episode_id, part)
+        self.counts["heard"] += 1
+        return [*said, *self._consider(watch, event, now)]
+
+    def on_report(self, report: Seen, now: Moment) -> list[Command]:
+        """Take a report of a monitor: what it watches, and whether it has images."""
+        if report.age_s > self.settings.event_max_age:
+            return []
+        if report.published_ns and report.published_ns < self._newest_report_ns:
+            return []  # came late
+        self._newest_report_ns = max(self._newest_report_ns, report.published_ns)
+        idle = report.state in (State.UNKNOWN, State.IDLE, State.SUCCEEDED, State.FAILED)
+        said = [] if idle else self._adopt(report.episode_id, report.instruction, now)
+        watch = self._watch
+        if watch is None:
+            return said
+        watch.reported_ns = now.steady_ns
+        part = watch.part(report.episode_id)
+        if watch.ending:
+            return said if part else [*said, *self._end_seen(watch, now)]
+        if part < watch.number:
+            return [*said, *self._maybe_lost(watch, report, now)]
+        watch.lost_ns = None
+        self._anew = False
+        self._go_to_part(watch, report.episode_id, part)
+        if watch.resumed:
+            watch.resumed = False
+            if report.state in (State.SUCCEEDED, State.FAILED):
+                detail = f"the episode ended with {report.state.name} while no supervisor listened"
+                return [*said, *self._decide(Condition.SUPERVISOR_RESTARTED.name, detail, now)]
+            said.append(Log(Level.INFO, f"episode '{watch.episode_id}' is still under way: watching on"))
+        silent = report.state in (State.STALE, State.WAITING_FOR_IMAGES)
+        watch.silent_ns = (watch.silent_ns or now.steady_ns) if silent else None
+        return said
+
+    def on_publishers(self, identities: frozenset[str]) -> None:
+        """Take who publishes events at present, by any name that no other publisher ever has."""
+        if self._publishers and identities - self._publishers:
+            self._anew = True
+        self._publishers |= identities
+
+    def answer(
+        self, token: int, outcome: Outcome, message: str, now: Moment, episode_id: str = ""
+    ) -> list[Command]:
+        """Take what became of a `MakeCall` or a `SetTask`; ``episode_id``: that the monitor gave back."""
+        trying = self._try
+        if trying is None or token != trying.token or not self._steps:
+            if outcome is Outcome.DONE or token >= 0:
+                return []
+            return [Log(Level.WARNING, f"the monitor did not end the episode: {printable(message, 200)}")]
+        if self._steps[0].kind is _Kind.BEGIN:
+            return self._task_answered(trying, outcome, message, episode_id, now)
+        return self._call_answered(trying, outcome, message, now)
+
+    def tick(self, now: Moment) -> list[Command]:
+        """Take that time has passed; to be called several times a second."""
+        self._excuse(now)
+        said: list[Command] = []
+        if self._release_ns is not None and now.steady_ns >= self._release_ns:
+            said += self._release(now)
+        if self._try is not None:
+            said += self._look_at_try(self._try, now)
+        elif self._steps:
+            said += self._run(now)
+        if (watch := self._watch) is not None:
+            said += self._look_at_watch(watch, now)
+        return said
+
+    # ---- files ------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that the next process needs to go on, as JSON has it."""
+        watch = self._watch
+        return {
+            "version": _VERSION,
+            "phase": self.phase.name,
+            "message": self.message,
+            "task_index": self.task_index,
+            "task": self.instruction,
+            "episodes": self.episodes,
+            "retries": dict(self.retries),
+            "watch": None if watch is None else [watch.base, watch.episode_id, watch.number],
+            "steps": [step.saved() for step in self._steps],
+            "sent": self._try is not None and self._try.limit_ns is not None,
+            "history": [
+                [d.stamp_ns, d.episode_id, d.instruction, d.reason, d.action, d.detail, d.outcome]
+                for d in self.history
+            ],
+        }
+
+    def restore(self, saved: Any, now: Moment) -> list[Command]:
+        """Go on where `snapshot` was taken. Raises `StateError`, and is not to be used then."""
+        try:
+            if saved["version"] != _VERSION:
+                raise ValueError(f"version {saved['version']!r}")
+            phase = Phase[saved["phase"]]
+            self.task_index = self._index_of(int(saved["task_index"]), str(saved["task"]))
+            self.episodes = int(saved["episodes"])
+            self.retries = Counter({str(name): int(count) for name, count in saved["retries"].items()})
+            self.history.extend(Decision(int(d[0]), *map(str, d[1:])) for d in saved["history"])
+            steps = deque(_Step.restored(step) for step in saved["steps"])
+            watched = None if saved["watch"] is None else (*map(str, saved["watch"][:2]), saved["watch"][2])
+            unknown = bool(saved["sent"])
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise StateError(f"it is no state of a supervisor ({printable(repr(error), 100)})") from error
+        if any(s.kind is _Kind.CALL and s.index >= len(self._calls(s.purpose)) for s in steps):
+            raise StateError("it speaks of calls that are no longer set")
+        if phase in (Phase.STOPPED, Phase.DONE) and not steps:
+            self.phase, self.message = phase, str(saved["message"])
+            return []
+        if watched is not None:
+            self._watch = _Watch(
+                watched[0],
+                now.steady_ns,
+                now.steady_ns,
+                episode_id=watched[1],
+                number=int(watched[2]),
+                instruction=self.instruction,
+                resumed=True,
+                ending=any(step.kind is _Kind.AWAIT_END for step in steps),
+                reported_ns=now.steady_ns,
+            )
+            self.phase, self.message = Phase.WATCHING, "started again: is the episode still under way?"
+        else:
+            self.phase, self.message = Phase.ACTING, "started again in the middle of a decision"
+        self._steps = steps
+        said: list[Command] = [Log(Level.INFO, self.message)]
+        if steps and steps[0].kind is _Kind.CALL and unknown:
+            call = self.settings.calls[steps[0].purpose][steps[0].index]
+            self._try = _Try(self._next_token(), 0)
+            why = "was called before this process started; whether it was done is not known"
+            return [*said, *self._call_failed(call, why, now)]
+        return [*said, *self._run(now)]
+
+    def _index_of(self, index: int, task: str) -> int:
+        tasks = self.settings.tasks
+        if index < len(tasks) and tasks[index] == task:
+            return index
+        return tasks.index(task) if task in tasks else 0
+
+    # ---- what was heard ---------------------------------------------------------------------------
+
+    def _follow_sequence(self, event: Heard) -> None:
+        """Notice where the monitor's numbers begin anew, which may mean that it is another process."""
+        key = (event.episode_id, event.type)
+        known = self._identities.get(event.sequence)
+        is_newest = event.published_ns > self._newest_published_ns
+        self._newest_published_ns = max(self._newest_published_ns, event.published_ns)
+        if known == key:
+            return
+        if event.sequence > self._highest:
+            self._highest = event.sequence
+        elif is_newest or known is not None:
+            self._anew = True
+            self._identities.clear()
+            self._highest = event.sequence
+        self._identities[event.sequence] = key
+        while len(self._identities) > _MOST_MISSING:
+            del self._identities[next(iter(self._identities))]
+
+    def _adopt(self, episode_id: str, instruction: str, now: Moment) -> list[Command]:
+        """Take an episode as ours: that which was asked for, or, in a dry run, that of anybody."""
+        if self._watch is not None or not episode_id:
+            return []
+        if self._asked and episode_id == self._asked:
+            return self._begun(episode_id, now)
+        if not self.settings.dry_run or self.phase is not Phase.BEGINNING or episode_id in self._past:
+            return []
+        self._asked_ns = now.steady_ns
+        return self._begun(episode_id, now, instruction)
+
+    def _go_to_part(self, watch: _Watch, episode_id: str, part: int) -> None:
+        """Follow an episode that goes on as NAME.2."""
+        if part > watch.number:
+            watch.number, watch.episode_id = part, episode_id
+            watch.ended_ns = watch.end_due_ns = watch.silent_ns = None
+            watch.held = ""
+            if self.phase is Phase.UNDECIDED:
+                self.phase = Phase.WATCHING
+            self.message = f"episode '{printable(episode_id, 60)}' goes on"
+
+    def _consider(self, watch: _Watch, event: Heard, now: Moment) -> list[Command]:
+        """Ask the rule for an event of the episode that is watched."""
+        if event.type is EventType.EPISODE_STARTED:
+            return []
+        if watch.ending:
+            return self._end_seen(watch, now) if event.type is EventType.EPISODE_ENDED else []
+        if event.type is EventType.EPISODE_ENDED:
+            watch.ended_ns, watch.ended_by = now.steady_ns, event.message
+            if self.phase is Phase.WATCHING:
+                self.phase = Phase.UNDECIDED
+                self.message = watch.held or "the episode is over, and no rule has acted"
+            watch.end_due_ns = now.steady_ns + (_GAP_NS if watch.missing() else 0)
+            return self._end_considered(watch, now)
+        is_success = event.type.name.endswith("SUCCESS")
+        rule = self.settings.rules[event.type.name]
+        if (
+            is_success
+            and rule.action is not Action.NOTHING
+            and not event.calibrated
+            and not self.settings.act_on_uncalibrated
+        ):
+            self.counts["not calibrated"] += 1
+            watch.held = f"{event.type.name} is not calibrated, and act_on_uncalibrated is false"
+            text = (
+                f"{watch.held}: '{rule}' is not done. A person decides: call ~/stop and ~/start; after "
+                f"{self.settings.undecided_wait:g} s OVERDUE comes"
+            )
+            return [Log(Level.WARNING, text)]
+        return self._decide(event.type.name, event.message, now)
+
+    def _end_seen(self, watch: _Watch, now: Moment) -> list[Command]:
+        """The episode that was told to end is over."""
+        watch.ended_ns = now.steady_ns
+        self._release_ns, self._released = None, ""
+        return self._run(now) if self._try is None else []
+
+    def _end_considered(self, watch: _Watch, now: Moment) -> list[Command]:
+        """Ask the rule of EPISODE_ENDED, once what came before it is known."""
+        if watch.end_due_ns is None or now.steady_ns < watch.end_due_ns:
+            return []
+        watch.end_due_ns = None
+        if watch.held:
+            return []
+        return self._decide(EventType.EPISODE_ENDED.name, watch.ended_by, now)
+
+    def _maybe_lost(self, watch: _Watch, report: Seen, now: Moment) -> list[Command]:
+        """Take a report that does not name the episode: two of them mean that the monitor lost it."""
+        if report.age_s * NS_PER_S > now.steady_ns - watch.asked_ns:
+            return []  # it was published before the task was set
+        if watch.lost_ns is None:
+            watch.lost_ns = now.steady_ns
+            return []
+        if now.steady_ns - watch.lost_ns < _LOST_NS:
+            return []
+        now_watched = f"'{report.episode_id}'" if report.episode_id else "nothing"
+        detail = f"the monitor watches {now_watched} ({report.state.name})"
+        if watch.resumed:
+            return self._decide(Condition.SUPERVISOR_RESTARTED.name, detail, now, watched=False)
+        if self._anew:
+            return self._decide(Condition.MONITOR_RESTARTED.name, detail, now, watched=False)
+        if self.settings.dry_run:
+            self._leave_episode()
+            said = Log(Level.INFO, f"no rule acted on the last episode: {detail}")
+            return [said, *self._take([_Step(_Kind.BEGIN)], now)]
+        return self._decide(Condition.TAKEN_OVER.name, detail, now, watched=False)
+
+    def _look_at_watch(self, watch: _Watch, now: Moment) -> list[Command]:
+        """Notice what does not come."""
+        if watch.ending:
+            return []
+        if said := self._end_considered(watch, now):
+            return said
+        age_s = (now.steady_ns - watch.reported_ns) / NS_PER_S
+        if age_s > self.settings.monitor_timeout:
+            detail = f"no report on task_progress for {age_s:.1f} s"
+            if said := self._notice(watch, Condition.MONITOR_VANISHED, detail, now, watched=False):
+                return said
+        if watch.silent_ns is not None and watch.ended_ns is None:
+            silent_s = (now.steady_ns - watch.silent_ns) / NS_PER_S
+            if silent_s > self.settings.images_timeout:
+                detail = f"no image that can be used for {silent_s:.1f} s"
+                if said := self._notice(watch, Condition.IMAGES_SILENT, detail, now):
+                    return said
+        open_s = (now.steady_ns - watch.begun_ns) / NS_PER_S
+        over_s = 0.0 if watch.ended_ns is None else (now.steady_ns - watch.ended_ns) / NS_PER_S
+        if open_s > self.settings.episode_limit or over_s > self.settings.undecided_wait:
+            why = f"; {watch.held}" if watch.held else ""
+            return self._decide(Condition.OVERDUE.name, f"no rule acted for {open_s:.1f} s{why}", now)
+        return []
+
+    def _notice(
+        self, watch: _Watch, condition: Condition, detail: str, now: Moment, *, watched: bool = True
+    ) -> list[Command]:
+        if condition.name in watch.fired:
+            return []
+        watch.fired.add(condition.name)
+        return self._decide(condition.name, detail, now, watched=watched)
+
+    def _excuse(self, now: Moment) -> None:
+        """A process that was stopped has heard nothing, which says nothing about the others."""
+        since_ns = 0 if self._ticked_ns is None else now.steady_ns - self._ticked_ns
+        self._ticked_ns = now.steady_ns
+        if since_ns <= _STOPPED_NS:
+            return
+        if (watch := self._watch) is not None:
+            watch.reported_ns = min(now.steady_ns, watch.reported_ns + since_ns)
+            if watch.silent_ns is not None:
+                watch.silent_ns = min(now.steady_ns, watch.silent_ns + since_ns)
+        if self._try is not None and self._try.limit_ns is not None:
+            self._try.limit_ns += since_ns
+
+    # ---- decisions --------------------------------------------------------------------------------
+
+    def _decide(self, reason: str, detail: str, now: Moment, *, watched: bool = True) -> list[Command]:
+        """Ask the rule for ``reason``. ``watched``: whether the monitor may still watch the episode."""
+        watch = self._watch
+        assert watch is not None, "only what is watched is decided"
+        rule = self.settings.rules[reason]
+        heard = f"{reason} in episode '{watch.episode_id}': {printable(detail, 300)}"
+        if rule.action is Action.NOTHING:
+            return [Log(Level.INFO, f"{heard}: nothing is done")]
+        action, used = self._counted(reason, rule)
+        self.counts["acted on"] += 1
+        self._note(now, reason, action.value + used, detail)
+        said: list[Command] = [Log(Level.INFO, f"{heard}: {self._would()}{action.value}{used}")]
+        if action is Action.END:
+            steps = [*self._calls("end"), _Step(_Kind.RELEASE), _Step(_Kind.AWAIT_END)]
+            self._steps, self._try, self._pause_until_ns = deque(steps), None, None
+            self.phase, self.message = Phase.ACTING, f"{reason}: end"
+            watch.ending = True
+            self._released = watch.episode_id if watched and watch.ended_ns is None else ""
+            return [*said, *self._run(now)]
+        ended = watch.ended_ns is not None
+        episode_id = watch.episode_id
+        self._leave_episode()
+        self._released = episode_id if watched and not ended else ""
+        steps = [*self._calls("end"), _Step(_Kind.RELEASE), *self._after_end(action, reason, rule.delay_s)]
+        return [*said, *self._take(steps, now)]
+
+    def _counted(self, reason: str, rule: Rule) -> tuple[Action, str]:
+        """What a rule comes to once retries are counted, and which of them it is."""
+        if rule.action is not Action.RETRY:
+            return rule.action, ""
+        if self.retries[reason] >= rule.limit:
+            return rule.then, f" (all {rule.limit} retries are used up)"
+        self.retries[reason] += 1
+        return rule.action, f" ({self.retries[reason]} of {rule.limit})"
+
+    def _after_end(self, action: Action, reason: str, delay_s: float) -> list[_Step]:
+        """The steps from an episode that has ended to the next one, or to rest."""
+        if action in (Action.NOTHING, Action.END):
+            return [_Step(_Kind.REST, phase=Phase.STOPPED, why=f"ended by the rule for {reason}")]
+        if action is Action.STOP:
+            return self._halt(f"stopped by the rule for {reason}")
+        if action is not Action.RETRY:
+            self.retries.clear()
+        resets = self._calls("reset")
+        if action is Action.NEXT:
+            self.task_index += 1
+            if self.task_index >= len(self.settings.tasks):
+                self.task_index = 0
+                if not self.settings.repeat_tasks:
+                    return [*resets, *self._halt("the list of tasks is over", Phase.DONE)]
+        if self.settings.max_episodes and self.episodes >= self.settings.max_episodes:
+            return [*resets, *self._halt(f"max_episodes = {self.settings.max_episodes}", Phase.DONE)]
+        pause = [_Step(_Kind.PAUSE, ns=round(delay_s * NS_PER_S))] if delay_s else []
+        return [*resets, *pause, _Step(_Kind.BEGIN)]
+
+    def _halt(self, why: str, phase: Phase = Phase.STOPPED) -> list[_Step]:
+        return [*self._calls("stop"), _Step(_Kind.REST, phase=phase, why=why)]
+
+    def _calls(self, purpose: str) -> list[_Step]:
+        calls = self.settings.calls.get(purpose, ())
+        return [_Step(_Kind.CALL, purpose=purpose, index=k) for k in range(len(calls))]
+
+    def _leave_episode(self) -> None:
+        """Watch it no more."""
+        if self._watch is not None:
+            self._past.append(self._watch.episode_id)
+            self._missing |= dict.fromkeys(self._watch.missing(), self._watch.base)
+            self._released = "" if self._watch.ended_ns is not None else self._watch.episode_id
+        self._watch, self._asked, self._try, self._pause_until_ns = None, "", None, None
+        self._anew = False
+
+    def _note(self, now: Moment, reason: str, action: str, detail: str) -> None:
+        self.history.append(
+            Decision(
+                now.stamp_ns,
+                printable(self.episode_id, 300),
+                printable(self.instruction, 300),
+                printable(reason, 200),
+                self._would() + action,
+                printable(detail, 300),
+            )
+        )
+
+    def _add_outcome(self, text: str) -> None:
+        if self.history:
+            newest = self.history[-1]
+            newest.outcome = f"{newest.outcome}; {text}" if newest.outcome else text
+
+    def _would(self) -> str:
+        return "dry run, would " if self.settings.dry_run else ""
+
+    # ---- steps ------------------------------------------------------------------------------------
+
+    def _take(self, steps: list[_Step], now: Moment) -> list[Command]:
+        """Carry out ``steps`` from now on."""
+        self._steps, self._try, self._pause_until_ns = deque(steps), None, None
+        self.phase = Phase.ACTING
+        self.message = f"{self.history[-1].reason}: {self.history[-1].action}" if self.history else "begins"
+        return self._run(now)
+
+    def _run(self, now: Moment) -> list[Command]:
+        """Carry out steps until one has to wait."""
+        said: list[Command] = []
+        while self._steps and self._try is None:
+            step = self._steps[0]
+            if step.kind is _Kind.CALL:
+                said += self._run_call(step, now)
+            elif step.kind is _Kind.RELEASE:
+                self._steps.popleft()
+                if self._released and not self.settings.dry_run:
+                    self._release_ns = now.steady_ns + _RELEASE_NS
+                else:
+                    self._released = ""
+            elif step.kind is _Kind.PAUSE:
+                if self._pause_until_ns is None:
+                    self._pause_until_ns = now.steady_ns + (0 if self.settings.dry_run else step.ns)
+                    self.message = f"waits {step.ns / NS_PER_S:g} s before the next episode"
+                    said.append(Save())
+                if now.steady_ns < self._pause_until_ns:
+                    break
+                self._pause_until_ns = None
+                self._steps.popleft()
+            elif step.kind is _Kind.AWAIT_END:
+                if not self._has_ended(now):
+                    break
+                said += self._end_awaited(now)
+            elif step.kind is _Kind.BEGIN:
+                said += self._run_begin(now)
+                if self.settings.dry_run:
+                    break
+            else:
+                self._steps.popleft()
+                said += self._rest(step, now)
+        return said
+
+    def _run_call(self, step: _Step, now: Moment) -> list[Command]:
+        call = self.settings.calls[step.purpose][step.index]
+        if self.settings.dry_run:
+            self._steps.popleft()
+            self._add_outcome(f"would call {call}")
+            return [Log(Level.INFO, f"dry run: would call {call} to {step.purpose}")]
+        self._try = _Try(self._next_token(), now.steady_ns + round(call.wait_s * NS_PER_S))
+        return self._make_call(self._try, step, call, now)
+
+    def _make_call(self, trying: _Try, step: _Step, call: Call, now: Moment) -> list[Command]:
+        trying.again_ns = None
+        trying.limit_ns = now.steady_ns + round(call.timeout_s * NS_PER_S)
+        self.message = f"calls {call} to {step.purpose}"
+        return [MakeCall(trying.token, step.purpose, call)]
+
+    def _call_answered(self, trying: _Try, outcome: Outcome, message: str, now: Moment) -> list[Command]:
+        step = self._steps[0]
+        call = self.settings.calls[step.purpose][step.index]
+        text = printable(message, 200)
+        if outcome is Outcome.DONE:
+            self._try = None
+            self._steps.popleft()
+            self._add_outcome(f"{call}: done")
+            said = Log(Level.INFO, f"{call}: done{': ' + text if text else ''}")
+            return [said, Save(), *self._run(now)]
+        if outcome is Outcome.ABSENT and now.steady_ns < trying.give_up_ns:
+            trying.again_ns, trying.limit_ns = now.steady_ns + _LOOK_AGAIN_NS, None
+            self.message = f"{call} is not there yet"
+            if trying.why:
+                return []
+            trying.why = "is not there"
+            return [Log(Level.WARNING, f"{call} is not there: waiting up to {call.wait_s:g} s")]
+        if outcome is Outcome.REFUSED and trying.refusals < call.retries:
+            trying.refusals += 1
+            trying.again_ns, trying.limit_ns = now.steady_ns + _REFUSED_AGAIN_NS, None
+            trying.give_up_ns = now.steady_ns + round(call.wait_s * NS_PER_S)
+            self.message = f"{call} refused: {text}"
+            again = f"{call} refused ('{text}'): retry {trying.refusals} of {call.retries}"
+            return [Save(), Log(Level.WARNING, again)]
+        missing = "is not there" if call.is_service else "has no subscriber"
+        why = {
+            Outcome.ABSENT: f"{missing}, after {call.wait_s:g} s",
+            Outcome.REFUSED: f"refused ('{text}')",
+            Outcome.WRONG_TYPE: text,
+        }[outcome]
+        return self._call_failed(call, why, now)
+
+    def _call_failed(self, call: Call, why: str, now: Moment) -> list[Command]:
+        """Go on without a call, or stop, as its 'else' says; a failure while stopping changes nothing."""
+        step = self._steps.popleft()
+        self._try = None
+        self.counts["calls failed"] += 1
+        self._add_outcome(f"{call}: {why}")
+        text = f"{step.purpose}: {call} {why}"
+        if call.goes_on or step.purpose == "stop":
+            return [Log(Level.ERROR, f"{text}; going on"), Save(), *self._run(now)]
+        self.problem = text
+        self._leave_episode()
+        said = Log(Level.ERROR, f"{text}; stopping. Mend it and call ~/start, or write 'else go_on'")
+        self._steps = deque([_Step(_Kind.RELEASE), *self._halt(text)])
+        self.phase = Phase.ACTING
+        return [said, *self._run(now)]
+
+    def _look_at_try(self, trying: _Try, now: Moment) -> list[Command]:
+        """Try again when it is time, or give up on an answer."""
+        step = self._steps[0]
+        if trying.again_ns is not None:
+            if now.steady_ns < trying.again_ns:
+                return []
+            if step.kind is _Kind.BEGIN:
+                return self._ask_for_task(trying, now)
+            call = self.settings.calls[step.purpose][step.index]
+            trying.again_ns, trying.limit_ns = None, now.steady_ns + round(call.timeout_s * NS_PER_S)
+            return [MakeCall(trying.token, step.purpose, call)]
+        if trying.limit_ns is None or now.steady_ns < trying.limit_ns:
+            return []
+        if step.kind is _Kind.BEGIN:
+            return self._task_unanswered(trying, now)
+        call = self.settings.calls[step.purpose][step.index]
+        why = f"has not answered for {call.timeout_s:g} s; it may have been done, so it is not called again"
+        return self._call_failed(call, why, now)
+
+    # ---- beginning and ending episodes --------------------------------------------------------------
+
+    def _run_begin(self, now: Moment) -> list[Command]:
+        if self.settings.dry_run:
+            if self.phase is Phase.BEGINNING:
+                return []
+            self.phase, self.message = Phase.BEGINNING, "dry run: waits for an episode that somebody begins"
+            return [Log(Level.INFO, self.message)]
+        self._release_ns, self._released = None, ""  # the new task ends it
+        self.phase, self.message = Phase.BEGINNING, "gives the monitor a task"
+        self._try = _Try(self._next_token(), now.steady_ns + round(self.settings.monitor_wait * NS_PER_S))
+        return [Save(), *self._ask_for_task(self._try, now)]
+
+    def _ask_for_task(self, trying: _Try, now: Moment) -> list[Command]:
+        trying.again_ns = None
+        trying.limit_ns = now.steady_ns + _TASK_ANSWER_NS
+        if not self._asked:
+            self._asked = self._new_name()
+        self._asked_ns = now.steady_ns
+        return [SetTask(trying.token, self.instruction, self._asked)]
+
+    def _task_answered(
+        self, trying: _Try, outcome: Outcome, message: str, episode_id: str, now: Moment
+    ) -> list[Command]:
+        if outcome is Outcome.DONE and episode_id:
+            return self._begun(episode_id, now)
+        text = printable(message, 300)
+        why = {
+            Outcome.ABSENT: "monitor/set_task is not there",
+            Outcome.WRONG_TYPE: text,
+            Outcome.REFUSED: f"the monitor refuses the task: {text}",
+            Outcome.DONE: f"the monitor took the task, but is idle: {text}",
+        }[outcome]
+        if outcome is Outcome.ABSENT:
+            trying.limit_ns = None
+            return self._task_again(trying, why, _LOOK_AGAIN_NS, now)
+        self._asked, trying.limit_ns = "", None
+        return self._task_again(trying, why, _TASK_AGAIN_NS, now)
+
+    def _task_unanswered(self, trying: _Try, now: Moment) -> list[Command]:
+        """A task may be set again: the newest one is what the monitor watches."""
+        self._asked = ""
+        trying.token, trying.limit_ns = self._next_token(), None
+        return self._task_again(trying, "the monitor does not answer", 0, now)
+
+    def _task_again(self, trying: _Try, why: str, pause_ns: int, now: Moment) -> list[Command]:
+        if now.steady_ns < trying.give_up_ns:
+            trying.again_ns = now.steady_ns + pause_ns
+            self.message = why
+            if why == trying.why:
+                return []
+            trying.why = why
+            return [Log(Level.WARNING, f"{why}: trying for up to {self.settings.monitor_wait:g} s")]
+        self.problem = f"{why}, for {self.settings.monitor_wait:g} s"
+        self._try, self._asked = None, ""
+        said = Log(Level.ERROR, f"{self.problem}; stopping. Call ~/start when the monitor is ready")
+        return [said, *self._take(self._halt(self.problem), now)]
+
+    def _begun(self, episode_id: str, now: Moment, instruction: str = "") -> list[Command]:
+        """Watch the episode that the monitor has begun."""
+        self._watch = _Watch(
+            episode_id,
+            now.steady_ns,
+            self._asked_ns,
+            episode_id=episode_id,
+            instruction=instruction or self.instruction,
+            reported_ns=now.steady_ns,
+        )
+        self._asked, self._try, self._anew, self.problem = "", None, False, ""
+        self.episodes += 1
+        self.phase, self.message = Phase.ACTING, "the episode begins"
+        self._steps = deque([*self._calls("start"), _Step(_Kind.REST, phase=Phase.WATCHING)])
+        said = Log(Level.INFO, f"episode '{episode_id}': watching '{self.instruction}'")
+        return [said, Save(), *self._run(now)]
+
+    def _has_ended(self, now: Moment) -> bool:
+        """Whether the episode that was told to end has, or enough time for that has passed."""
+        if self._end_until_ns is None:
+            self._end_until_ns = now.steady_ns + round(self.settings.monitor_timeout * NS_PER_S)
+        ended = self._watch is None or self._watch.ended_ns is not None or self.settings.dry_run
+        return ended or now.steady_ns >= self._end_until_ns
+
+    def _end_awaited(self, now: Moment) -> list[Command]:
+        """The episode is over: the rule of EPISODE_ENDED says how it goes on."""
+        self._end_until_ns = None
+        reason = EventType.EPISODE_ENDED.name
+        rule = self.settings.rules[reason]
+        action, _ = self._counted(reason, rule)
+        if action is not Action.NOTHING:
+            self._add_outcome(f"then {action.value}, by the rule for {reason}")
+        self._leave_episode()
+        self._released = ""
+        self._steps = deque(self._after_end(action, reason, rule.delay_s))
+        return [Save()]
+
+    def _release(self, now: Moment) -> list[Command]:
+        """End the decided episode at the monitor."""
+        self._release_ns = None
+        if not self._released:
+            return []
+        if self._watch is None:
+            self._released = ""
+        return [SetTask(-1, "", "")]
+
+    def _rest(self, step: _Step, now: Moment) -> list[Command]:
+        if step.phase is Phase.WATCHING:
+            ended = self._watch is not None and self._watch.ended_ns is not None
+            self.phase = Phase.UNDECIDED if ended else Phase.WATCHING
+            self.message = "watches the episode"
+            return [Save()]
+        if self.settings.dry_run:
+            self._steps.append(_Step(_Kind.BEGIN))
+            return [Log(Level.INFO, f"{step.why}; as this is a dry run, the next episode is followed")]
+        self.phase, self.message = step.phase, step.why
+        level = Level.ERROR if self.problem else Level.INFO
+        return [Log(level, f"{step.why}; call ~/start to go on"), Save()]
+
+    def _next_token(self) -> int:
+        self._tokens += 1
+        return self._tokens
