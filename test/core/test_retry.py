@@ -70,6 +70,7 @@ class Supervised:
         self.numbers = count(1)
         self.sequence = 0
         self.done: list[str] = []  # calls and tasks, in order
+        self.stages: list[int] = []  # that the monitor was told to begin with
         self.said: list[str] = []
         self.outcomes: dict[str, list[Outcome | None]] = {}  # of the next calls of a name; None: no answer
         self.unanswered: list[int] = []
@@ -93,6 +94,10 @@ class Supervised:
                 name = command.call.name if isinstance(command, MakeCall) else "task"
                 outcome = self.outcomes.get(name, []).pop(0) if self.outcomes.get(name) else Outcome.DONE
                 if outcome is not Outcome.ABSENT:
+                    if isinstance(command, MakeCall):
+                        self.policy.sending(command.token, self.moment())
+                    elif command.instruction:
+                        self.stages.append(command.stage)
                     self.done.append(command.instruction or "idle" if isinstance(command, SetTask) else name)
                 if outcome is None:
                     self.unanswered.append(command.token)
@@ -270,6 +275,21 @@ def test_a_call_that_may_fail_changes_nothing_and_a_late_answer_neither() -> Non
     world.do(world.policy.answer(world.unanswered[0], Outcome.DONE, "", world.moment()))
     world.wait(1.0)
     assert world.done[-1] == "close it" and world.policy.phase is Phase.WATCHING
+
+
+def test_a_retry_goes_on_at_the_stage_that_failed() -> None:
+    world = Supervised({"FAILURE": "retry 1 then reset"}).start()
+    world.report(stage=2)
+    world.tell(EventType.FAILURE)
+    assert world.stages == [0, 2]
+    restarted(world)
+    world.report()
+    world.tell(EventType.TIMEOUT)
+    world.wait(1.2)
+    assert world.stages == [0, 2, 2], "also when no report of the new episode has come"
+    world.report(stage=3)
+    world.tell(EventType.FAILURE)
+    assert world.stages[-1] == 0, "a reset begins the task anew"
 
 
 def test_what_fails_while_stopping_is_said_and_no_more() -> None:

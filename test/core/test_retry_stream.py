@@ -253,6 +253,7 @@ class World:
         if luck < 0.1:
             self.answers(command.token, Outcome.ABSENT, after=0.0)
             return
+        self.policy.sending(command.token, self.moment())
         self.file = json.dumps(self.policy.snapshot())
         if self.restarts and 0.1 <= luck < 0.12:
             return self.restart_supervisor()  # between the file and the call

@@ -93,6 +93,7 @@ class Heard:
     calibrated: bool = False
     message: str = ""
     instruction: str = ""
+    stage: int = 0  #: of a task in stages, from 1; 0: not known
     age_s: float = 0.0  #: [s] since its publication
     published_ns: int = 0  #: by the publisher's clock; 0: not known
 
@@ -104,6 +105,7 @@ class Seen:
     episode_id: str
     state: State
     instruction: str = ""
+    stage: int = 0  #: of a task in stages, from 1; 0: not known
     age_s: float = 0.0  #: [s] since its publication
     published_ns: int = 0  #: by the publisher's clock; 0: not known
 
@@ -128,7 +130,8 @@ class Log:
 class MakeCall:
     """Make a call, and tell its outcome by `RetryPolicy.answer`: at once, where it is not there.
 
-    `RetryPolicy.snapshot` is to be kept before anything is sent: the next process must not do it again.
+    Where it is there, `RetryPolicy.sending` is told first, and then the snapshot is kept: the next process
+    must not make the call again.
     """
 
     token: int
@@ -143,6 +146,7 @@ class SetTask:
     token: int
     instruction: str
     episode_id: str
+    stage: int = 0  #: to begin with, of a task in stages; 0: the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +290,7 @@ class _Watch:
     episode_id: str = ""  # the present one: base, or base.2, base.3 ...
     number: int = 1
     instruction: str = ""
+    stage: int = 0  # the newest that was heard of; 0: not known
     resumed: bool = False  # from a file: what happened meanwhile is not known
     heard: set[int] = field(default_factory=set)  # sequence numbers
     ending: bool = False  # its rule was to end it, and it is told to
@@ -323,6 +328,7 @@ class RetryPolicy:
         self.message = "not started"  #: why it is in this phase
         self.problem = ""  #: what a person should look at; empty: nothing
         self.task_index = 0
+        self.stage = 0  #: of the task that the next episode begins with, where it goes on; 0: the first
         self.episodes = 0  #: begun so far
         self.retries: Counter[str] = Counter()  #: of this task, by reason
         self.history: deque[Decision] = deque(maxlen=HISTORY)
@@ -377,6 +383,7 @@ class RetryPolicy:
         if self.phase is Phase.DONE:
             self.task_index, self.episodes = 0, 0
         self.retries.clear()
+        self.stage = 0
         self.problem = ""
         self.phase, self.message = Phase.ACTING, "started"
         resets = self._calls("reset") if self.settings.reset_first else []
@@ -444,6 +451,7 @@ class RetryPolicy:
             self.counts["of an episode that is decided"] += 1
             return said
         self._go_to_part(watch, event.episode_id, part)
+        watch.stage = event.stage or watch.stage
         self.counts["heard"] += 1
         return [*said, *self._consider(watch, event, now)]
 
@@ -468,6 +476,7 @@ class RetryPolicy:
         watch.lost_ns = None
         self._anew = False
         self._go_to_part(watch, report.episode_id, part)
+        watch.stage = report.stage or watch.stage
         if watch.resumed:
             watch.resumed = False
             if report.state in (State.SUCCEEDED, State.FAILED):
@@ -497,6 +506,14 @@ class RetryPolicy:
             return self._task_answered(trying, outcome, message, episode_id, now)
         return self._call_answered(trying, outcome, message, now)
 
+    def sending(self, token: int, now: Moment) -> None:
+        """Take that a call is made now; its time for an answer begins."""
+        trying = self._try
+        if trying is not None and token == trying.token:
+            step = self._steps[0]
+            call = self.settings.calls[step.purpose][step.index]
+            trying.limit_ns = now.steady_ns + round(call.timeout_s * NS_PER_S)
+
     def tick(self, now: Moment) -> list[Command]:
         """Take that time has passed; to be called several times a second."""
         self._excuse(now)
@@ -515,13 +532,14 @@ class RetryPolicy:
 
     def snapshot(self) -> dict[str, Any]:
         """All that the next process needs to go on, as JSON has it."""
-        watch = self._watch
+        watch, tasks = self._watch, self.settings.tasks
         return {
             "version": _VERSION,
             "phase": self.phase.name,
             "message": self.message,
             "task_index": self.task_index,
-            "task": self.instruction,
+            "task": tasks[self.task_index] if self.task_index < len(tasks) else "",
+            "stage": watch.stage if watch is not None else self.stage,
             "episodes": self.episodes,
             "retries": dict(self.retries),
             "watch": None if watch is None else [watch.base, watch.episode_id, watch.number],
@@ -540,6 +558,7 @@ class RetryPolicy:
                 raise ValueError(f"version {saved['version']!r}")
             phase = Phase[saved["phase"]]
             self.task_index = self._index_of(int(saved["task_index"]), str(saved["task"]))
+            self.stage = int(saved["stage"])
             self.episodes = int(saved["episodes"])
             self.retries = Counter({str(name): int(count) for name, count in saved["retries"].items()})
             self.history.extend(Decision(int(d[0]), *map(str, d[1:])) for d in saved["history"])
@@ -561,6 +580,7 @@ class RetryPolicy:
                 episode_id=watched[1],
                 number=int(watched[2]),
                 instruction=self.instruction,
+                stage=self.stage,
                 resumed=True,
                 ending=any(step.kind is _Kind.AWAIT_END for step in steps),
                 reported_ns=now.steady_ns,
@@ -758,6 +778,7 @@ class RetryPolicy:
             return [*said, *self._run(now)]
         ended = watch.ended_ns is not None
         episode_id = watch.episode_id
+        self.stage = watch.stage if action is Action.RETRY else 0
         self._leave_episode()
         self._released = episode_id if watched and not ended else ""
         steps = [*self._calls("end"), _Step(_Kind.RELEASE), *self._after_end(action, reason, rule.delay_s)]
@@ -879,13 +900,8 @@ class RetryPolicy:
             self._add_outcome(f"would call {call}")
             return [Log(Level.INFO, f"dry run: would call {call} to {step.purpose}")]
         self._try = _Try(self._next_token(), now.steady_ns + round(call.wait_s * NS_PER_S))
-        return self._make_call(self._try, step, call, now)
-
-    def _make_call(self, trying: _Try, step: _Step, call: Call, now: Moment) -> list[Command]:
-        trying.again_ns = None
-        trying.limit_ns = now.steady_ns + round(call.timeout_s * NS_PER_S)
         self.message = f"calls {call} to {step.purpose}"
-        return [MakeCall(trying.token, step.purpose, call)]
+        return [MakeCall(self._try.token, step.purpose, call)]
 
     def _call_answered(self, trying: _Try, outcome: Outcome, message: str, now: Moment) -> list[Command]:
         step = self._steps[0]
@@ -944,7 +960,7 @@ class RetryPolicy:
             if step.kind is _Kind.BEGIN:
                 return self._ask_for_task(trying, now)
             call = self.settings.calls[step.purpose][step.index]
-            trying.again_ns, trying.limit_ns = None, now.steady_ns + round(call.timeout_s * NS_PER_S)
+            trying.again_ns = None
             return [MakeCall(trying.token, step.purpose, call)]
         if trying.limit_ns is None or now.steady_ns < trying.limit_ns:
             return []
@@ -973,7 +989,7 @@ class RetryPolicy:
         if not self._asked:
             self._asked = self._new_name()
         self._asked_ns = now.steady_ns
-        return [SetTask(trying.token, self.instruction, self._asked)]
+        return [SetTask(trying.token, self.instruction, self._asked, self.stage)]
 
     def _task_answered(
         self, trying: _Try, outcome: Outcome, message: str, episode_id: str, now: Moment
@@ -1020,6 +1036,7 @@ class RetryPolicy:
             self._asked_ns,
             episode_id=episode_id,
             instruction=instruction or self.instruction,
+            stage=self.stage,
             reported_ns=now.steady_ns,
         )
         self._asked, self._try, self._anew, self.problem = "", None, False, ""
@@ -1042,6 +1059,7 @@ class RetryPolicy:
         reason = EventType.EPISODE_ENDED.name
         rule = self.settings.rules[reason]
         action, _ = self._counted(reason, rule)
+        self.stage = self._watch.stage if self._watch is not None and action is Action.RETRY else 0
         if action is not Action.NOTHING:
             self._add_outcome(f"then {action.value}, by the rule for {reason}")
         self._leave_episode()

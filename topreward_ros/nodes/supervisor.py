@@ -272,10 +272,11 @@ class Supervisor(PrintableLog):
         call = command.call
         if not self._is_there(call):
             return self._policy.answer(command.token, *self._absent(call), self._now())
+        self._policy.sending(command.token, self._now())
+        self._save()
         if not call.is_service:
             return self._policy.answer(command.token, *self._publish(call), self._now())
         client = self._services_of[call.name]
-        self._save()
         if (unanswered := self._answers.pop(call.name, None)) is not None:
             client.remove_pending_request(unanswered)
         answer = self._answers[call.name] = client.call_async(Trigger.Request())
@@ -288,7 +289,6 @@ class Supervisor(PrintableLog):
         self._do(self._policy.answer(token, outcome, response.message, self._now()))
 
     def _publish(self, call: Call) -> tuple[Outcome, str]:
-        self._save()
         kind = _MESSAGES[call.kind]
         self._publishers_of[call].publish(kind() if call.value is None else kind(data=call.value))
         return Outcome.DONE, "published"
