@@ -552,7 +552,10 @@ class RetryPolicy:
         }
 
     def restore(self, saved: Any, now: Moment) -> list[Command]:
-        """Go on where `snapshot` was taken. Raises `StateError`, and is not to be used then."""
+        """Go on where `snapshot` was taken; for a policy to which nothing has happened yet.
+
+        Raises `StateError`, and is not to be used then.
+        """
         try:
             if saved["version"] != _VERSION:
                 raise ValueError(f"version {saved['version']!r}")

@@ -99,7 +99,7 @@ class Supervisor(PrintableLog):
         self._save_problem = ""
         self._published: tuple[Any, ...] = ()
         self._looks, self._begun = 0, False
-        self._restored: list[Command] = []
+        self._saved: Any = None  # what the file said, until that is gone on with
         if values["state_file"] and settings.dry_run:
             self.get_logger().info("dry run: state_file is neither read nor written")
         elif values["state_file"]:
@@ -119,16 +119,20 @@ class Supervisor(PrintableLog):
             self.get_logger().warning(warning)
 
     def _restore(self, path: Path) -> None:
-        """Go on from the file, if there is one, and see that it can be written. Raises `UserError`."""
+        """Read the file, if there is one, and see that it can be written. Raises `UserError`."""
         if path.exists():
+            text = read_text(path)
             try:
-                self._restored = self._policy.restore(json.loads(read_text(path)), self._now())
+                self._saved = json.loads(text)
+                RetryPolicy(self._policy.settings, self._new_name).restore(self._saved, self._now())
             except (StateError, ValueError, RecursionError) as error:
                 raise StateError(
                     f"state_file {printable(str(path))} cannot be used: {printable(str(error), 200)}; remove "
                     "it to start afresh, or name another"
                 ) from error
-        write_file(path, self._snapshot())
+            write_file(path, text)
+        else:
+            write_file(path, self._snapshot())
 
     def _open(self, settings: RetrySettings, diagnostics_rate: float) -> None:
         self._calls = [call for calls in settings.calls.values() for call in calls]
@@ -193,12 +197,15 @@ class Supervisor(PrintableLog):
         self._do(self._policy.on_report(conversions.seen(message, *self._age(info)), self._now()))
 
     def _on_start(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._begin()
         response.success = self._policy.phase in (Phase.STOPPED, Phase.DONE)
         self._do(self._policy.start(self._now()))
         response.message = printable(self._policy.message if response.success else "already started")
         return response
 
     def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._begin()
+        self._autostart = False
         self._do(self._policy.stop(self._now(), "stopped by ~/stop"))
         response.success, response.message = True, printable(self._policy.message)
         return response
@@ -215,10 +222,16 @@ class Supervisor(PrintableLog):
                 self._say_once.warn((call, problem), partial("{}: {}".format, call, problem))
         self._looks += 1
         if not self._begun and self._looks >= _LOOKS_BEFORE and self._may_begin():
-            self._begun = True
-            self._do(self._restored)
+            self._begin()
             if self._autostart and self._policy.phase in (Phase.STOPPED, Phase.DONE):
                 self._do(self._policy.start(self._now()))
+
+    def _begin(self) -> None:
+        """Go on with what the file said. Nothing that was heard before counts."""
+        if not self._begun:
+            self._begun = True
+            if self._saved is not None:
+                self._do(self._policy.restore(self._saved, self._now()))
 
     def _may_begin(self) -> bool:
         """Whether everything that is to be called is there, or was waited for long enough."""
@@ -391,6 +404,8 @@ class Supervisor(PrintableLog):
 
     def end(self, executor: SingleThreadedExecutor, why: str) -> None:
         """End the episode and make the calls that belong to that, as far as time allows."""
+        if not self._begun:
+            return
         self._do(self._policy.stop(self._now(), why))
         self._do(self._policy.release_now(self._now()))
         end = time.monotonic() + _END_S
