@@ -419,6 +419,16 @@ def test_a_person_stops_and_starts() -> None:
     assert world.done[-1] == "open it" and world.policy.episodes == 2
 
 
+def test_a_person_stops_while_a_call_is_under_way() -> None:
+    world = Supervised().start()
+    world.outcomes["reset"] = [None]
+    world.tell(EventType.SUCCESS)
+    world.do(world.policy.stop(world.moment(), "stopped by ~/stop"))
+    world.wait(5.0)
+    assert world.done == ["open it", "end", "reset", "stop", "idle"] and world.policy.resting
+    assert "whether it was done is not known" in world.policy.history[0].outcome
+
+
 def test_a_person_stops_while_the_monitor_is_asked() -> None:
     world = Supervised()
     world.outcomes["task"] = [None]

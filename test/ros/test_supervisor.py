@@ -162,7 +162,8 @@ def test_each_event_acts_once_and_every_call_is_made(robot: Any, around: Around,
     around.rests(SupervisorState.DONE)
     around.hears("go home")
     assert len(around.tasks) == 3
-    seconds = robot.stop(supervisor, signal.SIGTERM)
+    supervisor.send_signal(signal.SIGINT)  # Ctrl-C comes twice under `ros2 launch`
+    seconds = robot.stop(supervisor, signal.SIGINT)
     said = robot.said(supervisor)
     assert supervisor.returncode == 0 and seconds < 3 and "Traceback" not in said, said
     assert "/not/there" in said and "\x1b" not in said and json.loads(file.read_text())["phase"] == "DONE"

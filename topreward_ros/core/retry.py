@@ -397,17 +397,18 @@ class RetryPolicy:
         was_watching = self._watch is not None
         was_sent = self._try is not None and self._try.limit_ns is not None
         begun = self._asked if was_sent else ""
+        said = self._abandon()
         self._note(now, why, Action.STOP.value, "")
         self._leave_episode()
         if self.settings.dry_run:
             self._steps.clear()
             self._released = ""
             self.phase, self.message = Phase.STOPPED, why
-            return [Log(Level.INFO, why)]
+            return [*said, Log(Level.INFO, why)]
         if begun:  # the monitor may have begun it
             self._released = begun
         ends = self._calls("end") if was_watching else []
-        return self._take([*ends, _Step(_Kind.RELEASE), *self._halt(why)], now)
+        return [*said, *self._take([*ends, _Step(_Kind.RELEASE), *self._halt(why)], now)]
 
     @property
     def resting(self) -> bool:
@@ -770,8 +771,9 @@ class RetryPolicy:
             return [Log(Level.INFO, f"{heard}: nothing is done")]
         action, used = self._counted(reason, rule)
         self.counts["acted on"] += 1
+        abandoned = self._abandon()
         self._note(now, reason, action.value + used, detail)
-        said: list[Command] = [Log(Level.INFO, f"{heard}: {self._would()}{action.value}{used}")]
+        said: list[Command] = [*abandoned, Log(Level.INFO, f"{heard}: {self._would()}{action.value}{used}")]
         if action is Action.END:
             steps = [*self._calls("end"), _Step(_Kind.RELEASE), _Step(_Kind.AWAIT_END)]
             self._steps, self._try, self._pause_until_ns = deque(steps), None, None
@@ -831,6 +833,15 @@ class RetryPolicy:
             self._released = "" if self._watch.ended_ns is not None else self._watch.episode_id
         self._watch, self._asked, self._try, self._pause_until_ns = None, "", None, None
         self._anew = False
+
+    def _abandon(self) -> list[Command]:
+        """Say that a call which is under way is waited for no longer."""
+        if self._try is None or self._try.limit_ns is None or self._steps[0].kind is not _Kind.CALL:
+            return []
+        call = self.settings.calls[self._steps[0].purpose][self._steps[0].index]
+        text = f"{call}: its answer was not waited for; whether it was done is not known"
+        self._add_outcome(text)
+        return [Log(Level.WARNING, text)]
 
     def _note(self, now: Moment, reason: str, action: str, detail: str) -> None:
         self.history.append(

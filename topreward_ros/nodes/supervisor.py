@@ -431,6 +431,8 @@ def main(args: list[str] | None = None) -> int:
         return 1
     finally:
         try_shutdown()
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one must not change the exit status
+            signal.signal(number, signal.SIG_IGN)
     return 0
 
 
