@@ -279,7 +279,11 @@ def test_a_call_that_may_fail_changes_nothing_and_a_late_answer_neither() -> Non
 
 def test_a_retry_goes_on_at_the_stage_that_failed() -> None:
     world = Supervised({"FAILURE": "retry 1 then reset"}).start()
-    world.report(stage=2)
+    name = world.policy.episode_id
+    world.tell(EventType.SUBTASK_SUCCESS, stage=1)
+    world.tell(EventType.EPISODE_ENDED, stage=1)
+    world.tell(EventType.EPISODE_STARTED, episode=f"{name}.2", stage=2)
+    assert world.policy.episode_id == f"{name}.2" and world.policy.phase is Phase.WATCHING
     world.tell(EventType.FAILURE)
     assert world.stages == [0, 2]
     restarted(world)

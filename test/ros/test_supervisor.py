@@ -125,11 +125,12 @@ def test_each_event_acts_once_and_every_call_is_made(robot: Any, around: Around,
     around.refusals = 1
     around.tell(TaskEvent.SUCCESS, episode="somebody else's")
     around.tell(TaskEvent.STALL)
-    around.tell(TaskEvent.TIMEOUT)
+    around.tell(TaskEvent.TIMEOUT, stage=2)
     around.tell(TaskEvent.TIMEOUT, sequence=around.sequence)  # the same again
     around.tell(TaskEvent.EPISODE_ENDED)
     around.watches(2)
     assert len(around.resets) == 1 and around.tasks == ["open it"] * 2 and around.episode != first
+    assert [request.stage for request in around.asked if request.instruction] == [0, 2]
     around.hears(True, False, True)
     around.tell(TaskEvent.SUCCESS, episode=first)  # late
     around.tell(TaskEvent.SUCCESS)

@@ -31,7 +31,7 @@ from topreward_ros.core.episode import State
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
-from topreward_ros.core.instruction import clean_instruction
+from topreward_ros.core.instruction import clean_task
 from topreward_ros.core.printable import printable
 from topreward_ros.core.rules import (
     REASONS,
@@ -197,7 +197,7 @@ class RetrySettings:
             retries=parameters["call_retries"],
             failure=parameters["call_failure"],
         )
-        tasks = [task for task in parameters["tasks"] if clean_instruction(task, "a task of the list")]
+        tasks = list(filter(None, (clean_task(task, "a task of the list") for task in parameters["tasks"])))
         if not tasks and not parameters["dry_run"]:
             raise RuleError(
                 'parameter tasks is empty: name at least one task, as in tasks: ["open the drawer"], or '

@@ -224,6 +224,7 @@ def heard(message: TaskEvent, age_ns: int, published_ns: int) -> Heard | None:
         calibrated=message.calibrated,
         message=message.message,
         instruction=message.instruction,
+        stage=message.stage,
         age_s=age_ns / NS_PER_S,
         published_ns=published_ns,
     )
@@ -235,6 +236,7 @@ def seen(message: TaskProgress, age_ns: int, published_ns: int) -> Seen:
         episode_id=message.episode_id,
         state=State(message.state) if message.state in _STATES else State.UNKNOWN,
         instruction=message.instruction,
+        stage=message.stage,
         age_s=age_ns / NS_PER_S,
         published_ns=published_ns,
     )

@@ -320,7 +320,8 @@ SUPERVISOR_PARAMETERS = (
     ),
     Parameter(
         "tasks",
-        "What to do, one task after the other, each in natural language; empty texts are left out",
+        "What to do, one task after the other, each in natural language, with a line per stage where it has "
+        "some; empty texts are left out",
     ),
     Parameter("repeat_tasks", "Begin the list again when it is over; false: done then"),
     Parameter("max_episodes", "Episodes to begin until it is done; 0: no limit", 0, 1_000_000_000),

@@ -326,7 +326,9 @@ class Supervisor(PrintableLog):
     def _give_task(self, command: SetTask) -> list[Command]:
         if not self._set_task.service_is_ready():
             return self._policy.answer(command.token, Outcome.ABSENT, "it is not there", self._now())
-        request = SetTaskService.Request(instruction=command.instruction, episode_id=command.episode_id)
+        request = SetTaskService.Request(
+            instruction=command.instruction, episode_id=command.episode_id, stage=command.stage
+        )
         answer = self._answers[self._set_task.srv_name] = self._set_task.call_async(request)
         answer.add_done_callback(lambda answer: self._on_task_answer(command.token, answer))
         return []
