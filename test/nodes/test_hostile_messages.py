@@ -19,7 +19,14 @@ from rclpy.logging import LoggingSeverity
 from rclpy.serialization import deserialize_message, serialize_message
 from rich.console import Console
 from sensor_msgs.msg import CompressedImage, Image
-from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
+from topreward_ros.msg import (
+    MonitorInfo,
+    SupervisorDecision,
+    SupervisorState,
+    TaskEvent,
+    TaskProgress,
+    TaskReward,
+)
 
 from test.hostile import SENT, TEXTS, check_lines, check_xml
 from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, State
@@ -91,12 +98,14 @@ def see(log: WatchLog, tmp_path: Any) -> None:
     check_xml((tmp_path / "w.svg").read_bytes())
 
 
-#: What this package shows of each message. It reads no TaskReward.
+#: What this package shows of each message. It reads no TaskReward, and nothing that a supervisor publishes.
 VIEWS: dict[type, Callable[[Any, Any], None] | None] = {
     TaskProgress: see_progress,
     TaskEvent: see_event,
     MonitorInfo: see_info,
     TaskReward: None,
+    SupervisorDecision: None,
+    SupervisorState: None,
 }
 
 
