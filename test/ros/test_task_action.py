@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,8 @@ SUCCEEDED, ABORTED, CANCELED = (
     GoalStatus.STATUS_ABORTED,
     GoalStatus.STATUS_CANCELED,
 )
+
+WATCHED = (TaskProgress.WAITING_FOR_IMAGES, TaskProgress.RUNNING)
 
 
 class Client:
@@ -250,6 +254,56 @@ def test_a_goal_without_a_time_limit_ends_when_no_image_comes(client: Client) ->
     status, result = client.result(client.send())
     assert (status, result.error_code, result.stage) == (ABORTED, RESULT.NO_IMAGES, 1)
     assert "no image that can be used for" in result.error_msg and the_task(client.robot) == ""
+
+
+@pytest.fixture(scope="module")
+def example() -> Any:
+    pytest.importorskip("py_trees")
+    path = Path(__file__).parents[2] / "examples" / "behaviour_tree.py"
+    spec = importlib.util.spec_from_file_location("behaviour_tree", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_leaf_of_a_behaviour_tree_tries_again_where_it_failed_and_cancels_what_is_interrupted(
+    client: Client, pictures: list[np.ndarray], example: Any
+) -> None:
+    import py_trees
+
+    robot = client.robot
+    leaf = example.MonitorTaskLeaf("watch", f"{DEMO_TASK}\n{DEMO_TASK}", 20.0)
+    tree = py_trees.trees.BehaviourTree(py_trees.decorators.Retry("attempts", leaf, 2))
+    tree.setup(node=robot.node)
+
+    def tick() -> py_trees.common.Status:
+        tree.tick()
+        return tree.root.status
+
+    def watches(stage: int) -> bool:
+        tick()
+        newest = robot.progress[-1] if robot.progress else TaskProgress()
+        return newest.stage == stage and newest.state in WATCHED
+
+    robot.until(lambda: watches(1), "the first stage is watched")
+    half_seconds = show(robot, pictures)
+    robot.until(lambda: watches(2), "the second stage is watched")
+    robot.forget()
+    half_seconds = show(robot, [pictures[0]] * 40, half_seconds)  # nothing is done
+    robot.until(lambda: tick() is not None and leaf.result is not None, "the goal has a result")
+    assert (leaf.result.error_code, leaf.result.stage) == (RESULT.TASK_TIMEOUT, 2)
+    robot.forget()
+    robot.until(lambda: watches(2), "the second stage is tried again")
+    show(robot, pictures, half_seconds)
+    robot.until(lambda: tick() is py_trees.common.Status.SUCCESS, "the tree has succeeded")
+    assert leaf.result.error_code == RESULT.NONE and leaf.feedback_message == "done"
+
+    robot.forget()
+    robot.until(lambda: watches(1), "the whole is begun anew")
+    tree.root.stop(py_trees.common.Status.INVALID)
+    robot.until(lambda: the_task(robot) == "", "the goal is canceled")
+    tree.shutdown()
 
 
 def test_transitions_and_a_signal_end_a_goal_and_its_result_arrives(client: Client) -> None:
