@@ -35,7 +35,7 @@ class ImageFamily(Family):
 
     def __init__(self, folder: Path, config: Any, tokenizer: Tokenizer, max_pixels: int) -> None:
         super().__init__(config.model_type, tokenizer, max_pixels)
-        self._processor = _read_processor(folder, self.model_type)
+        self._processor = read_processor(folder, self.model_type)
         self._render = lru_cache(maxsize=256)(self._make_render)
 
     def prompt_skeleton(self) -> str:
@@ -136,7 +136,8 @@ def _time_limit(seconds: float) -> Iterator[None]:
         sys.settrace(before)
 
 
-def _read_processor(folder: Path, model_type: str) -> Any:
+def read_processor(folder: Path, model_type: str) -> Any:
+    """The processor of a checkpoint, for text and images. Raises `ScorerError`."""
     from transformers import AutoProcessor
 
     library: Any = AutoProcessor  # without type hints of its own
