@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from topreward_ros.core.episode import MonitorSettings, ScoreRequest, State
+from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import SuccessSettings
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.progress import PrefixScore
@@ -467,3 +468,40 @@ def test_pauses_of_a_film_cost_two_frames_and_its_last_one_is_scored(
     assert times[-2:] == pytest.approx([25.5, 86.0], abs=1e-3)
     assert times == due_times(video, 2.0)
     assert curve.duration_s == pytest.approx(86.0, abs=1e-3) and not curve.ended_early
+
+
+class Moment(Brightness):
+    """Sure of `first` from its fourth prefix on, of everything else from its third."""
+
+    def score_one(self, request: ScoreRequest) -> PrefixScore:
+        frames = len(request.prefix)
+        done = frames > (4 if request.instruction == "first" else 3)
+        return PrefixScore(-0.1 if done else -4.0, -1.0, -4.0, num_frames=frames)
+
+
+def test_stages_are_scored_one_after_the_other(video: Path, tmp_path: Path) -> None:
+    curve = score_video(video, "first\n\nsecond\nthird\n", Moment(), SETTINGS)
+    assert [event.type for event in curve.events][:4] == [
+        "EPISODE_STARTED",
+        "SUBTASK_SUCCESS",
+        "EPISODE_ENDED",
+        "EPISODE_STARTED",
+    ]
+    assert [(event.type, event.stage) for event in curve.events if "SUCCESS" in event.type] == [
+        ("SUBTASK_SUCCESS", 1),
+        ("SUBTASK_SUCCESS", 2),
+    ]
+    assert [point.stage for point in curve.points] == [1] * 7 + [2] * 6 + [3]
+    assert [point.num_frames for point in curve.points] == [*range(1, 8), *range(1, 7), 1]
+    for point in curve.points:
+        assert point.progress == (point.stage - 1 + point.stage_progress) / 3
+    content = json.loads(curve.to_json())
+    assert content["stages"] == ["first", "second", "third"] and content["instruction"].count("\n") == 2
+    assert content["scores"][-2]["progress_minmax"] == 2 / 3 and content["scores"][-1]["stage"] == 3
+    plot_curve(curve, tmp_path / "stages.png")
+    console = Console(width=100, record=True)
+    console.print(curve_summary(curve))
+    shown = console.export_text()
+    assert "first, then second, then third" in shown and "3 of 3" in shown
+    with pytest.raises(UserError, match="are of one task"):
+        score_video(video, "first\nsecond", Moment(), SETTINGS, prefixes=15)

@@ -256,3 +256,11 @@ def test_a_caption_takes_one_row_where_rows_are_few() -> None:
     log.caption = "word " * 40
     rows = drawn(log, width=60, height=8)
     assert len(rows) <= 8 and sum("word" in row for row in rows) == 1
+
+
+def test_the_stage_stands_before_its_name_only_where_there_are_several() -> None:
+    second = sample(3, stage=2, stages=3)
+    assert "2/3 open the drawer" in drawn(watched(second))[1]
+    assert "stage 2 of 3" in sample_line(second)
+    one = sample(3, stage=1, stages=1)
+    assert "1/1" not in "".join(drawn(watched(one))) and "stage" not in sample_line(one)

@@ -9,6 +9,7 @@ from typing import Any
 
 from topreward_ros.cli.output import CommandError, add_model_option, say
 from topreward_ros.core.instruction import clean_instruction
+from topreward_ros.core.printable import printable
 from topreward_ros.defaults import monitor_defaults
 
 
@@ -40,7 +41,7 @@ def _run(options: argparse.Namespace) -> int:
     settings = replace(ScorerSettings.from_parameters(monitor_defaults()), device=options.device)
     plan = propose(task, options.model, settings, options.image)
     for stage in plan.stages:
-        print(stage)
+        print(printable(stage))
     note = f", which has {RANDOM_WEIGHTS}: it means nothing" if plan.random_weights else ""
     say(f"proposed by {plan.model}{note}. Read it and edit it before you use it")
     return 0
