@@ -84,7 +84,8 @@ def _generate(
         if isinstance(value, torch.Tensor)
     }
     length = given["input_ids"].shape[1]
-    ends = tokenizer.eos_token_id
+    ends = _ends(model, tokenizer)
+    pad = tokenizer.pad_token_id
     try:
         with quiet_transformers(), torch.inference_mode():
             written = model.generate(
@@ -93,19 +94,26 @@ def _generate(
                 num_beams=1,
                 max_new_tokens=_MOST_TOKENS,
                 eos_token_id=ends,
-                pad_token_id=ends if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+                pad_token_id=next(iter(ends), 0) if pad is None else pad,
             )[0, length:].tolist()
     except Exception as error:  # the library raises whatever the checkpoint makes it raise
         raise ScorerError(
             f"{checkpoint.folder} cannot write text ({in_a_line(error)}): use another model"
         ) from error
     text = str(tokenizer.decode(written, skip_special_tokens=True))
-    if len(written) >= _MOST_TOKENS and written[-1] != ends:
+    if len(written) >= _MOST_TOKENS and written[-1] not in ends:
         raise PlanError(
             f"the model's answer has no end after {_MOST_TOKENS} tokens: "
             f"'{printable(' '.join(text.split()), 200)}'; use a model that follows instructions"
         )
     return text
+
+
+def _ends(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end an answer: the checkpoint may name several."""
+    named = model.generation_config.eos_token_id
+    numbers = named if isinstance(named, list) else [named]
+    return sorted({number for number in (*numbers, tokenizer.eos_token_id) if number is not None})
 
 
 def _inputs(checkpoint: Checkpoint, asked: str, picture: np.ndarray | None) -> tuple[Any, Any]:
@@ -135,7 +143,7 @@ def _inputs(checkpoint: Checkpoint, asked: str, picture: np.ndarray | None) -> t
         )
     except Exception as error:  # a template may raise anything, and so may a tokenizer
         raise ScorerError(
-            f"{checkpoint.folder} cannot be asked ({in_a_line(error)}): it needs a chat template, which "
-            "models that follow instructions have"
+            f"{checkpoint.folder} cannot be asked ({in_a_line(error)}): it needs tokenizer files that "
+            "transformers can read, and a chat template, as models that follow instructions have them"
         ) from error
     return inputs, reader if picture is None else reader.tokenizer
