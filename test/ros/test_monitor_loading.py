@@ -105,6 +105,15 @@ def test_a_shutdown_breaks_the_loading_off(robot, blocked) -> None:
     assert "watching" not in robot.said(process) and "ERROR" not in robot.said(process)
 
 
+def test_a_shutdown_breaks_the_loading_off_that_began_by_itself(robot, blocked) -> None:
+    process = robot.start("monitor", model=str(blocked.folder), task="stack the cup")
+    robot.until(blocked.is_wanted, "it opens the file")
+    assert change_state(robot, "shutdown")
+    assert robot.call(GetState, "monitor/get_state").current_state.label == "finalized"
+    assert robot.stop(process) < 3.0 and process.returncode == 0, robot.said(process)
+    assert "watching" not in robot.said(process) and "ERROR" not in robot.said(process)
+
+
 def test_a_signal_ends_it_while_the_model_loads(robot, blocked) -> None:
     process = robot.start("monitor", model=str(blocked.folder))
     robot.until(blocked.is_wanted, "it opens the file")

@@ -42,6 +42,7 @@ class PatientLifecycleNode(LifecycleNode):
         Node.__init__(self, name)
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self._configured: Future | None = None  # while configuring: done when that is over
+        self.broken_off = False  #: somebody wanted the last configuring, or the present one, to end early
         self._triggers = {
             "activate": self.trigger_activate,
             "deactivate": self.trigger_deactivate,
@@ -100,6 +101,7 @@ class PatientLifecycleNode(LifecycleNode):
     async def end_configuring(self) -> None:
         """Break `prepare` off, if that is under way, and wait until the node is unconfigured again."""
         if self._configured is not None:
+            self.broken_off = True  # said now: who waited for the configuring goes on before we do
             self.break_off()
             self._wake()
             await self._configured
@@ -107,6 +109,7 @@ class PatientLifecycleNode(LifecycleNode):
     async def _configure(self) -> bool:
         begun = LifecycleState(State.PRIMARY_STATE_UNCONFIGURED, self.state_label)
         self._configured = configured = Future(executor=self.executor)
+        self.broken_off = False
         result = TransitionCallbackReturn.FAILURE
         try:
             self._state_machine.trigger_transition_by_id(Transition.TRANSITION_CONFIGURE, True)

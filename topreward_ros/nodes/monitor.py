@@ -81,7 +81,7 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
     async def start(self) -> bool:
         """Configure and activate; False when that failed. A shutdown that came meanwhile is no failure."""
         started = await self.change_state("configure") and await self.change_state("activate")
-        return started or self.state_label == "finalized"
+        return started or self.broken_off or self.state_label == "finalized"
 
     async def end(self, why: str) -> None:
         """End what is under way, a model's loading included, and tell everybody ``why``."""
