@@ -1,6 +1,7 @@
 """When success fires, and when it must not."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import isfinite, nan
 
 import pytest
@@ -152,6 +153,52 @@ def test_the_text_says_what_was_true() -> None:
     )
 
 
+def changed(detector: SuccessDetector, **changes: float) -> None:
+    detector.settings = replace(detector.settings, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("changes", [{"threshold": -0.3}, {"threshold": -0.2}, {"hysteresis": 0.1}])
+def test_another_threshold_starts_the_dwell_anew_and_says_so(changes: dict[str, float]) -> None:
+    detector = SuccessDetector(bare(dwell=1.0))
+    dwelling(detector, [0.0], LOW)
+    dwelling(detector, [0.5, 1.0], -0.1)
+    changed(detector, **changes)
+    assert dwelling(detector, [1.5], -0.1) == [False]
+    (name,) = changes
+    assert detector.broken_off.startswith(f"success_{name} was changed from ")
+    assert dwelling(detector, [2.0, 2.5], -0.1) == [False, True] and not detector.broken_off
+    assert "for 1.0 s in 3 scores" in detector.success_text()
+
+
+def test_another_dwell_or_the_same_settings_again_break_nothing_off() -> None:
+    detector = SuccessDetector(bare(dwell=5.0))
+    dwelling(detector, [0.0], LOW)
+    dwelling(detector, [0.5, 1.0])
+    changed(detector, dwell=1.0)
+    changed(detector)
+    assert dwelling(detector, [1.5]) == [True]
+
+
+def test_it_is_armed_by_the_threshold_in_force() -> None:
+    detector = SuccessDetector(bare(dwell=1.0, min_scores=2))
+    dwelling(detector, [0.0, 0.5, 1.0, 1.5], -4.0)
+    assert detector.armed
+    changed(detector, threshold=-6.0)
+    assert not detector.armed, "nothing was below -6.5 nat"
+    assert not any(dwelling(detector, [2.0 + k / 2 for k in range(10)], -4.0))
+    changed(detector, threshold=-2.0)
+    assert detector.armed, "what was seen is still known"
+    assert dwelling(detector, [7.0, 7.5, 8.0], -1.0) == [False, False, True]
+    assert detector.success_text().endswith("it had been below -2.5 nat")
+
+
+def test_the_text_says_that_the_start_was_low_where_no_score_was() -> None:
+    detector = SuccessDetector(bare(dwell=1.0, min_scores=2))
+    fired = [detector.add(k * NS_PER_S // 2, -0.1, -8.0) for k in range(4)]
+    assert fired == [False, False, False, True]  # armed with the second reading
+    assert detector.success_text().endswith("the first frame, held still, had been below -0.72 nat")
+
+
 def test_needs_enough_scores_whatever_the_time() -> None:
     assert fire_times([LOW] * 3 + [HIGH] * 3, bare(min_scores=3), period_s=60.0) == [300.0]
 
@@ -194,3 +241,25 @@ def test_it_fires_where_every_rule_allows_it_and_only_there(
         if up >= max(1, min_scores) and (up - 1) / 2 >= dwell:
             allowed.append(k)
     assert fired == allowed[:1]
+
+
+@given(
+    steps=st.lists(
+        st.sampled_from([-4.0, -2.0, -0.9, -0.3, -0.1, 0.0])
+        | st.fixed_dictionaries({"threshold": st.sampled_from([-3.0, -1.0, -0.2])})
+        | st.fixed_dictionaries({"hysteresis": st.sampled_from([0.0, 0.5])}),
+        max_size=40,
+    )
+)
+def test_whatever_is_changed_the_text_is_true(steps: list[float | dict[str, float]]) -> None:
+    detector = SuccessDetector(bare(dwell=1.0, min_scores=2))
+    scores: list[float] = []
+    for step in steps:
+        if isinstance(step, dict):
+            changed(detector, **step)
+            continue
+        scores.append(step)
+        if detector.add(len(scores) * NS_PER_S // 2, step):
+            assert all(score >= detector.settings.threshold for score in scores[-3:])
+            lower = detector.settings.lower_threshold
+            assert any(max(pair) < lower for pair in zip(scores, scores[1:-3], strict=False))

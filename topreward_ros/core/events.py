@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from math import isfinite, nan
+from math import inf, isfinite, isnan, nan
 
 from topreward_ros.core.frames import NS_PER_S, RecentIntervals
 
@@ -59,7 +59,8 @@ class SuccessDetector:
     many readings of the start, held still, below it: there was something to be done. The dwell runs while the
     smoothed score is at or above the threshold. A gap (four periods of the scores without one), a stamp
     earlier than the last, a score that is no number and `interrupt` begin the dwell and the row of low scores
-    anew.
+    anew. So does another threshold or hysteresis for the dwell; how low the scores and the start were is kept,
+    and the new lower threshold decides whether that arms it.
 
     >>> detector = SuccessDetector(SuccessSettings(-0.2, 0.5, dwell=1.0, min_scores=1, smoothing=1))
     >>> [detector.add(k * NS_PER_S, r) for k, r in enumerate([-3.0, -0.1, -0.3, -0.1, -0.1])]
@@ -68,17 +69,18 @@ class SuccessDetector:
 
     def __init__(self, settings: SuccessSettings, period_s: float = 0.0) -> None:
         """``period_s``: between two scores, at least; a slower pace is learnt from the scores."""
-        self.settings = settings  #: may be replaced at any time; takes effect with the next score
+        self._settings = settings
         self.smoothed = nan  #: [nat] moving average of the scores so far
-        self.armed = False  #: enough scores were below the lower threshold
         self.fired = False
         self.broken_off = ""  #: why the newest score, or the interruption after it, ended a dwell; else empty
         self._period_ns = round(period_s * NS_PER_S)
         self._intervals = RecentIntervals()  # between scores, without single gaps
         self._gap_ns = 0  # before the newest score, if that came after one
         self._newest_ns: int | None = None
-        self._low_scores = 0  # in a row
-        self._low_starts = 0  # readings of the start
+        self._row: list[float] = []  # the higher one of score and average, of the newest scores [nat]
+        self._all_below = inf  # all of some `min_scores` in a row were at this or below [nat]
+        self._lowest_starts: list[float] = []  # readings of the start, sorted; no more than `min_scores`
+        self._changed = ""  # which setting, where that ended a dwell since the last score
         self._up_since_ns: int | None = None
         self._up_scores = 0
         self._lowest = 0.0  # smoothed score of the dwell
@@ -88,9 +90,11 @@ class SuccessDetector:
 
         ``log_prob_static``: of the first frame held still, for as long [nat]; NaN if that is not known.
         """
+        changed, self._changed = self._changed, ""
         self.broken_off = ""
         if gap := self._gap(stamp_ns):
             self.interrupt(gap)
+        self.broken_off = self.broken_off or changed
         if not isfinite(log_prob):
             self.interrupt("a score was not a finite number")
             return False
@@ -98,11 +102,11 @@ class SuccessDetector:
         weight = 2.0 / (settings.smoothing + 1.0) if isfinite(self.smoothed) else 1.0
         self.smoothed = log_prob if weight == 1.0 else self.smoothed + weight * (log_prob - self.smoothed)
 
-        self._low_scores = (
-            self._low_scores + 1 if max(self.smoothed, log_prob) < settings.lower_threshold else 0
-        )
-        self._low_starts += log_prob_static < settings.lower_threshold
-        self.armed = self.armed or max(self._low_scores, self._low_starts) >= settings.min_scores
+        self._row = [*self._row, max(self.smoothed, log_prob)][-settings.min_scores :]
+        if len(self._row) == settings.min_scores:
+            self._all_below = min(self._all_below, max(self._row))
+        if not isnan(log_prob_static):
+            self._lowest_starts = sorted([*self._lowest_starts, log_prob_static])[: settings.min_scores]
         if self.smoothed < settings.threshold or settings.threshold >= 0.0:
             self._up_since_ns = None
             return False
@@ -116,6 +120,41 @@ class SuccessDetector:
         self.fired = held_s >= settings.dwell and self._up_scores >= settings.min_scores
         return self.fired
 
+    @property
+    def settings(self) -> SuccessSettings:
+        """The settings in force. They may be replaced at any time, and take effect with the next score; a
+        dwell at another threshold is another dwell."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: SuccessSettings) -> None:
+        for name in ("threshold", "hysteresis"):
+            before, after = getattr(self._settings, name), getattr(settings, name)
+            if before != after and self._dwells:
+                self._changed = f"success_{name} was changed from {before:g} to {after:g} nat"
+                self._up_since_ns = None
+        self._settings = settings
+
+    @property
+    def armed(self) -> bool:
+        """Whether enough scores, or readings of the start, were below the lower threshold in force."""
+        return self._scores_were_low or self._start_was_low
+
+    @property
+    def _scores_were_low(self) -> bool:
+        return self._all_below < self._settings.lower_threshold
+
+    @property
+    def _start_was_low(self) -> bool:
+        starts, settings = self._lowest_starts, self._settings
+        return (
+            len(starts) >= settings.min_scores and starts[settings.min_scores - 1] < settings.lower_threshold
+        )
+
+    @property
+    def _dwells(self) -> bool:
+        return self._up_since_ns is not None and not self.fired
+
     def anew(self) -> SuccessDetector:
         """A detector for another scene of the same episode. What fired once does not fire again."""
         other = SuccessDetector(self.settings, self._period_ns / NS_PER_S)
@@ -125,18 +164,19 @@ class SuccessDetector:
     def interrupt(self, why: str) -> None:
         """What was seen does not belong together: the dwell and the row of low scores begin anew. ``why`` is
         kept in `broken_off` if that ended a dwell."""
-        self.broken_off = why if self._up_since_ns is not None and not self.fired else ""
+        self.broken_off = why if self._dwells else ""
         self._up_since_ns = None
-        self._low_scores = 0
+        self._row = []
 
     def success_text(self) -> str:
         """What was true when it fired."""
         assert self.fired and self._newest_ns is not None and self._up_since_ns is not None
         settings = self.settings
         held_s = (self._newest_ns - self._up_since_ns) / NS_PER_S
+        what = "it" if self._scores_were_low else "the first frame, held still,"
         return (
             f"smoothed log-probability {self.smoothed:.3f} nat, at or above {settings.threshold:g} nat for "
-            f"{held_s:.1f} s in {self._up_scores} scores, none below {self._lowest:.3f} nat; it had been "
+            f"{held_s:.1f} s in {self._up_scores} scores, none below {self._lowest:.3f} nat; {what} had been "
             f"below {settings.lower_threshold:g} nat"
         )
 
