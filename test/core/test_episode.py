@@ -395,6 +395,36 @@ def test_scorer_error_is_an_event_and_the_episode_goes_on() -> None:
     assert rig.monitor.report.num_frames == 4 and rig.monitor.report.state is State.RUNNING
 
 
+def test_a_scorer_that_hangs_is_told_once_in_every_episode_and_in_the_report() -> None:
+    rig = watching()
+    assert rig.monitor.note_hang("none for 10 s") == [], "nothing was to be scored"
+    rig.image(100.0, -4.0)
+    request = rig.image(100.5)
+    assert request is not None
+    for hang in ("none for 10 s", "none for 11 s"):
+        rig.take(rig.monitor.note_hang(hang))
+        assert rig.monitor.report.message == hang
+    assert rig.event_types == [EventType.EPISODE_STARTED, EventType.SCORER_ERROR]
+    assert rig.events[-1].message.startswith("none for 10 s")
+    rig.take(rig.monitor.add_score(request, score_of(request, -4.0)))
+    rig.take(rig.monitor.note_hang(""))
+    assert rig.monitor.report.message == "" and rig.monitor.report.state is State.RUNNING
+    rig.take(rig.monitor.note_hang("none for 10 s"))
+    rig.take(rig.monitor.reset())
+    rig.image(200.0)
+    rig.take(rig.monitor.note_hang("none for 12 s"))
+    assert rig.event_types.count(EventType.SCORER_ERROR) == 3
+    rig.take(rig.monitor.note_hang(""))
+    assert rig.monitor.report.message == ""
+
+
+def test_what_a_hang_is_not_leaves_the_report_alone() -> None:
+    rig = watching()
+    rig.image(100.0, -0.1, static=-0.1)
+    message = rig.monitor.report.message
+    assert rig.monitor.note_hang("") == [] and rig.monitor.report.message == message != ""
+
+
 def test_an_unreadable_frame_is_replaced_by_the_next() -> None:
     rig = watching()
     stamp = 100 * NS_PER_S

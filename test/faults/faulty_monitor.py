@@ -1,18 +1,19 @@
-"""A monitor whose scorer does what a file says: a number to give, `raise`, or `hang`. Run by test_scorers.py.
+"""A monitor whose scorer does what a file says: a number to give, `raise`, or `hang` until the file
+says otherwise. Run by test_scorers.py.
 
     FAULT_FILE=fault.txt python test/faults/faulty_monitor.py --ros-args -p task:=...
 
-Everything but the scorer is the monitor's own.
+Everything but the scorer is the monitor's own, and a scorer hangs after 2 s.
 """
 
 from __future__ import annotations
 
 import os
-import threading
+import time
 from pathlib import Path
 
 from topreward_ros.core.episode import ScoreRequest
-from topreward_ros.scoring import registry
+from topreward_ros.scoring import registry, worker
 from topreward_ros.scoring.base import PrefixScore, ScorerInfo, ScorerSettings, SequentialScorer
 
 FAULT = Path(os.environ["FAULT_FILE"])
@@ -35,8 +36,9 @@ class FaultyScorer(SequentialScorer):
         fault = FAULT.read_text()
         if fault == "raise":
             raise ZeroDivisionError("what no scorer says\x1b[2J")
-        if fault == "hang":
-            threading.Event().wait()
+        while fault == "hang":
+            time.sleep(0.05)
+            fault = FAULT.read_text()
         return PrefixScore(float(fault), -1.0, log_prob_static=-8.0, num_frames=len(request.prefix))
 
     def close(self) -> None:
@@ -47,6 +49,7 @@ def _load(model: str, settings: ScorerSettings) -> FaultyScorer:
     return FaultyScorer()
 
 
+worker._HANGS_AFTER_S = 2.0
 registry.load_scorer = _load  # before the node takes it from there
 
 from topreward_ros.nodes import monitor  # noqa: E402

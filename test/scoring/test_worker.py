@@ -243,6 +243,53 @@ def test_stop_returns_although_the_scorer_hangs() -> None:
     scorer.gate.release()  # let the thread end with the test
 
 
+def test_a_scorer_that_does_not_answer_hangs_and_a_stopped_process_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scorer = GatedScorer()
+    with running(scorer) as (worker, told):
+        assert not worker.hang(), "it is not asked"
+        worker.submit(request(1))
+        wait(scorer.begun)
+        assert not worker.hang()
+        monkeypatch.setattr(worker_module, "_HANGS_AFTER_S", -1.0)
+        monkeypatch.setattr(worker, "_begun", time.monotonic() - 40.0)
+        assert worker.hang() == "the scorer has not answered for 40 s"
+        worker.excuse(30.0)
+        assert worker.hang() == "the scorer has not answered for 10 s"
+        worker.excuse(30.0)
+        assert worker.hang() == "the scorer has not answered for 0 s"
+        monkeypatch.setattr(worker, "_newest_took_s", 15.0)
+        assert not worker.hang(), "it is as slow as before"
+        monkeypatch.setattr(worker, "_newest_took_s", 3600.0)
+        monkeypatch.setattr(worker, "_begun", time.monotonic() - 61.0)
+        assert worker.hang(), "but not that slow"
+        scorer.gate.release()
+        wait(told)
+        monkeypatch.setattr(worker_module, "_HANGS_AFTER_S", 0.0)
+        assert not worker.hang()
+
+
+def test_a_scorer_that_hangs_while_it_works_ahead_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "_HANGS_AFTER_S", 0.0)
+    scorer, working, go_on = GatedScorer(), threading.Semaphore(0), threading.Semaphore(0)
+
+    def ahead(_: ScoreRequest) -> Iterator[None]:
+        working.release()
+        go_on.acquire()
+        yield
+
+    monkeypatch.setattr(scorer, "ahead", ahead)
+    with running(scorer) as (worker, told):
+        worker.submit(request(1))
+        scorer.gate.release()
+        wait(told)
+        wait(working)
+        monkeypatch.setattr(worker, "_newest_took_s", 0.0)
+        assert worker.hang()
+        go_on.release()
+
+
 def test_stop_during_a_pause_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "_FIRST_PAUSE_S", 600.0)
     scorer = GatedScorer()

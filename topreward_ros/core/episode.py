@@ -252,6 +252,7 @@ class _Episode:
         self.prefix_since_ns = 0  # stamp of the frame with which the prefix became another one
         self.wrong_frames: tuple[Frame, ...] = ()  # the first ones so far, if their stamps were wrong
         self.stale = ""  # why no image can be used; empty: one can
+        self.told_of_hang = False  # that the scorer does not answer
         self.ended = False
 
     @property
@@ -305,6 +306,7 @@ class _Episode:
         """The same episode without its frames so far, because their stamps were wrong."""
         episode = _Episode(self.episode_id, self.stages, settings)
         episode.rewards, episode.stale = self.rewards, self.stale
+        episode.told_of_hang = self.told_of_hang
         episode.success.fired = self.success.fired
         episode.wrong_frames = (*self.wrong_frames, *self.buffer.prefix())
         return episode
@@ -338,6 +340,7 @@ class TaskMonitor:
         self._other_shapes = 0
         self._given_ids = EpisodeIds()
         self._silence = Silence()
+        self._hang = ""  # for how long the scorer has not answered; empty: it does
         self._due = False  # whether the image that was observed last would take a slot of the schedule
         self._not_pictures = 0
         self._judge_scene = judge_scene
@@ -599,6 +602,23 @@ class TaskMonitor:
             return []
         where = f"{self._elapsed_ns(newest) / NS_PER_S:.1f} s into the episode, {len(request.prefix)} frames"
         return [self._event(EventType.SCORER_ERROR, f"{where}: {message}", frame=newest)]
+
+    def note_hang(self, hang: str) -> list[Output]:
+        """Take for how long the scorer has not answered (for a human); empty: it answers, or is not asked.
+
+        To be called several times a second. The event comes once per hang in every episode that has frames
+        to score; the report says it for as long as it lasts.
+        """
+        before, self._hang = self._hang, hang
+        episode = self._episode
+        if episode is None or not episode.started:
+            return []
+        if hang or (before and self._report.message == before):
+            self._report = replace(self._report, message=hang)
+        told, episode.told_of_hang = episode.told_of_hang, bool(hang)
+        if not hang or told or episode.ended:
+            return []
+        return [self._report, self._event(EventType.SCORER_ERROR, f"{hang}: no score comes until it does")]
 
     def check_clock(
         self,

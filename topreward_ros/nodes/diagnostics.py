@@ -16,14 +16,7 @@ from topreward_ros.nodes.conversions import time_message
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.scoring.worker import ScoringWorker
 
-_BUSY_WORTH_AN_ERROR_S = 10.0
 NO_CLOCK = Fault.ABSENT.value
-
-
-def hang_warning(worker: ScoringWorker) -> str:
-    """For how long the scorer has not answered, when that is too long; else empty."""
-    busy_s = worker.busy_seconds()
-    return f"the scorer has not answered for {busy_s:.0f} s" if busy_s > _BUSY_WORTH_AN_ERROR_S else ""
 
 
 def ignored_warnings(topic: str, ignored: IgnoredImages) -> dict[str, str]:
@@ -122,7 +115,7 @@ class Diagnostics:
     def _scorer(self, report: ProgressReport) -> DiagnosticStatus:
         scorer, counts = self._worker.scorer, self._worker.counts
         level, message = DiagnosticStatus.OK, report.state.name
-        if error := hang_warning(self._worker) or self._newest.error:
+        if error := self._worker.hang() or self._newest.error:
             level, message = DiagnosticStatus.ERROR, error
         elif report.message:
             level, message = DiagnosticStatus.WARN, report.message

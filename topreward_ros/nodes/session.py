@@ -46,7 +46,6 @@ from topreward_ros.nodes.diagnostics import (
     NO_CLOCK,
     Diagnostics,
     NewestResult,
-    hang_warning,
     ignored_warnings,
 )
 from topreward_ros.nodes.images import ImageError
@@ -168,6 +167,7 @@ class Session:
                 f"is too busy; images of that time are lost"
             )
             self._rig.excuse(stopped_ns / NS_PER_S)
+            self._worker.excuse(stopped_ns / NS_PER_S)
         self._publish(
             self._monitor.check_clock(
                 now_ns,
@@ -184,9 +184,9 @@ class Session:
         self._rig.warn(stale_timeout, watched=self._monitor.watching)
         for reason, warning in ignored_warnings(self._rig.primary.topic, self._monitor.ignored).items():
             self._say_once.warn(reason, partial(str, warning))
-        if error := hang_warning(self._worker):
-            self._node.get_logger().error(error, throttle_duration_sec=30.0)
-        self._action.look_at_clock(now_ns, paused_ns, error)
+        hang = self._worker.hang()
+        self._publish(self._monitor.note_hang(hang))
+        self._action.look_at_clock(now_ns, paused_ns, hang)
 
     def set_instruction(
         self, instruction: str, episode_id: str = "", why: str = "new task", stage: int = 0

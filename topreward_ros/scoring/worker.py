@@ -23,6 +23,10 @@ _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _STOP_TIMEOUT_S = 1.5
+# A scorer that hangs has not answered for so long; one that is slow, for longer: its last answer tells.
+_HANGS_AFTER_S = 10.0
+_HANGS_AFTER_ANSWERS = 3
+_HANGS_AT_LAST_S = 60.0
 _ROUNDING = 1e-3  # [nat] by which a log-probability may lie above 0
 
 
@@ -57,7 +61,8 @@ class ScoringWorker:
         self._wake = threading.Condition()
         self._generation = 0
         self._pending: tuple[int, ScoreRequest] | None = None
-        self._begun: float | None = None  # [s], monotonic, of the request that is being scored
+        self._begun: float | None = None  # [s], monotonic, of what the scorer is asked for now
+        self._newest_took_s = 0.0
         self._pause_s = 0.0  # after the newest failure; 0 after a success
         self._not_before_s = 0.0  # monotonic: end of that pause
         self._done: deque[tuple[int, ScoreResult]] = deque()
@@ -89,10 +94,19 @@ class ScoringWorker:
             self._done.clear()
         return current
 
-    def busy_seconds(self) -> float:
-        """How long the scorer has been at its present request [s]; 0 when it has none."""
-        begun = self._begun
-        return 0.0 if begun is None else time.monotonic() - begun
+    def hang(self) -> str:
+        """For how long the scorer has not answered, for a human, when that is too long; else empty."""
+        with self._wake:
+            busy_s = 0.0 if self._begun is None else time.monotonic() - self._begun
+        slow_s = min(_HANGS_AFTER_ANSWERS * self._newest_took_s, _HANGS_AT_LAST_S)
+        patience_s = max(_HANGS_AFTER_S, slow_s)
+        return f"the scorer has not answered for {busy_s:.0f} s" if busy_s > patience_s else ""
+
+    def excuse(self, stopped_s: float) -> None:
+        """This process was stopped for so long [s]: the scorer could not work in that time."""
+        with self._wake:
+            if self._begun is not None:
+                self._begun = min(time.monotonic(), self._begun + stopped_s)
 
     def ask_to_stop(self) -> None:
         """Let the thread end and close the scorer, after the request that is being scored."""
@@ -113,10 +127,10 @@ class ScoringWorker:
     def _run(self) -> None:
         while (taken := self._take()) is not None:
             generation, request = taken
-            self._begun = time.monotonic()
+            self._note_begun(time.monotonic())
             result = self._score(request)
-            self._begun = None
             with self._wake:
+                self._begun, self._newest_took_s = None, result.seconds
                 if generation == self._generation:
                     self._back_off(failed=bool(result.error))
                 self._done.append((generation, result))
@@ -129,15 +143,23 @@ class ScoringWorker:
 
     def _work_ahead(self, request: ScoreRequest) -> None:
         """Let the scorer precompute, step by step, until there is a request to score."""
+        self._note_begun(time.monotonic())
         try:
             for _ in self.scorer.ahead(request):
                 with self._wake:
+                    self._begun = time.monotonic()
                     if self._pending is not None or self._stopping:
                         return
         except ScorerError as error:  # if it matters, it recurs when a request is scored
             _LOG.debug("working ahead failed: %s", error)
         except Exception:  # as in `_score`
             _LOG.exception("unexpected error in the scorer")
+        finally:
+            self._note_begun(None)
+
+    def _note_begun(self, begun: float | None) -> None:
+        with self._wake:  # `excuse` moves it
+            self._begun = begun
 
     def _back_off(self, failed: bool) -> None:
         self._pause_s = min(max(2.0 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if failed else 0.0
