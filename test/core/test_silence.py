@@ -195,6 +195,53 @@ def test_a_bag_at_another_rate_has_the_time_of_its_stamps(speed: float) -> None:
     assert live.event_types[-2:] == [EventType.TIMEOUT, EventType.EPISODE_ENDED]
 
 
+@pytest.mark.parametrize("ahead_s", [100.0, 1.7e9])
+def test_stamps_that_jump_ahead_make_an_episode_no_older_than_it_is(ahead_s: float) -> None:
+    """A clock that is set, or another publisher."""
+    live = Live(episode_timeout=20.0)
+    live.run(3.0)
+    live.stamp += ahead_s
+    live.run(16.5)
+    assert live.event_types == [EventType.EPISODE_STARTED] and live.state is State.RUNNING
+    live.run(1.0)
+    assert live.event_types[-2:] == [EventType.TIMEOUT, EventType.EPISODE_ENDED]
+    assert "by the stamps" in live.events[-2].message
+
+
+def test_a_pause_is_time_and_so_is_what_a_stopped_process_has_missed() -> None:
+    live = Live(episode_timeout=20.0)
+    live.run(3.0)
+    live.now += 12.0
+    live.stamp += 12.0
+    live.look(stopped_ns=12 * NS_PER_S)
+    live.run(4.5)
+    assert live.event_types == [EventType.EPISODE_STARTED]
+    live.run(1.0)
+    assert live.event_types[-2:] == [EventType.TIMEOUT, EventType.EPISODE_ENDED]
+
+
+def test_silence_after_a_jump_is_timed_by_the_wall_clock() -> None:
+    live = Live(episode_timeout=20.0)
+    live.run(3.0)
+    live.stamp += 1000.0
+    live.run(3.0)
+    live.run(13.5, images=False)
+    assert live.event_types[-1] is EventType.STALE_IMAGES
+    live.run(1.0, images=False)
+    assert live.event_types[-2:] == [EventType.TIMEOUT, EventType.EPISODE_ENDED]
+
+
+def test_a_file_has_no_arrival_and_its_pauses_count() -> None:
+    monitor = Live(episode_timeout=20.0).monitor
+    ended: list[Output] = []
+    for stamp_s in (0.0, 0.1, 0.2, 0.3, 50.0, 50.1, 50.2):
+        wanted, outputs = monitor.observe(round(stamp_s * NS_PER_S))
+        ended += outputs
+        if wanted:
+            monitor.add_frame(Frame(round(stamp_s * NS_PER_S), PIXEL))
+    assert EventType.TIMEOUT in [output.type for output in ended if isinstance(output, Event)]
+
+
 def test_simulated_time_that_stands_still_ends_no_episode() -> None:
     live = Live(episode_timeout=8.0)
     live.run(4.0)

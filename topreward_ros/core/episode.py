@@ -253,12 +253,20 @@ class _Episode:
         self.wrong_frames: tuple[Frame, ...] = ()  # the first ones so far, if their stamps were wrong
         self.stale = ""  # why no image can be used; empty: one can
         self.told_of_hang = False  # that the scorer does not answer
+        self.arrival_ns: int | None = None  # of the newest image whose stamp was believed
+        self.jumped_ns = 0  # by how much the stamps have jumped ahead of the time of arrival
         self.ended = False
 
     @property
     def started(self) -> bool:
         """Whether EPISODE_STARTED was said, so that the episode needs an end."""
         return self.first_frame is not None or bool(self.wrong_frames)
+
+    def age_ns(self, stamp_ns: int) -> int:
+        """How old the episode is at a stamp. Time in which nothing arrived is no more than that, whatever
+        the stamps say: a clock was set, or somebody else publishes now."""
+        assert self.first_frame is not None
+        return stamp_ns - self.first_frame.stamp_ns - self.jumped_ns
 
     def see(self, frame: Frame, sight: Sight) -> None:
         """Take a frame into the prefix. Where another scene is seen, the prefix and what is known of its
@@ -459,7 +467,10 @@ class TaskMonitor:
         """
         if trusted:
             self._stamps.restart()
+        before_ns = self._stamps.newest_ns
         judgement = self._stamps.judge(stamp_ns)
+        if judgement is Judgement.JUMPED:
+            self._note_jump(stamp_ns - (before_ns or 0), arrival_ns)
         outputs: list[Output] = []
         began_anew = judgement is Judgement.BEGAN_ANEW
         if began_anew and self._episode is not None and not self._episode.ended:
@@ -492,15 +503,21 @@ class TaskMonitor:
         if episode is None or episode.ended:
             return False, outputs
         self._silence.believed(arrival_ns or 0)
+        episode.arrival_ns = arrival_ns
         if episode.first_frame is not None:
-            elapsed_ns = stamp_ns - episode.first_frame.stamp_ns
-            if ended := self._time_is_up(elapsed_ns, "by the stamps of the images"):
+            if ended := self._time_is_up(episode.age_ns(stamp_ns), "by the stamps of the images"):
                 return False, [*outputs, *ended]
         self._due = episode.schedule.observe(stamp_ns)
         arrives = arrival_ns is not None
         if self._due or (arrives and self._silence.wants_a_look(self._settings.stale_timeout)):
             return True, outputs
         return False, [*outputs, *self._note_usable()]
+
+    def _note_jump(self, step_ns: int, arrival_ns: int | None) -> None:
+        """The stamps have jumped ahead: so far since the last image that was believed."""
+        episode = self._episode
+        if episode is not None and episode.arrival_ns is not None and arrival_ns is not None:
+            episode.jumped_ns += max(0, step_ns - (arrival_ns - episode.arrival_ns))
 
     def frame_failed(self, why: str) -> None:
         """The image that was just observed, and that `observe` asked for, cannot be used. ``why``: for a
@@ -652,7 +669,7 @@ class TaskMonitor:
         # While images come their stamps tell how old the episode is, however fast a bag is played.
         newest_ns = self._stamps.newest_ns
         if episode.stale and episode.first_frame is not None and newest_ns is not None:
-            elapsed_ns = newest_ns - episode.first_frame.stamp_ns + self._silence.behind_ns(now_ns)
+            elapsed_ns = episode.age_ns(newest_ns) + self._silence.behind_ns(now_ns)
             outputs += self._time_is_up(elapsed_ns, "by the wall clock, as no image comes that can be used")
         return outputs
 
