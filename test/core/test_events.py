@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from math import isfinite, nan
 
 import pytest
@@ -262,4 +263,4 @@ def test_whatever_is_changed_the_text_is_true(steps: list[float | dict[str, floa
         if detector.add(len(scores) * NS_PER_S // 2, step):
             assert all(score >= detector.settings.threshold for score in scores[-3:])
             lower = detector.settings.lower_threshold
-            assert any(max(pair) < lower for pair in zip(scores, scores[1:-3], strict=False))
+            assert any(max(pair) < lower for pair in pairwise(scores[:-3]))

@@ -504,9 +504,10 @@ class TaskMonitor:
             return False, outputs
         self._silence.believed(arrival_ns or 0)
         episode.arrival_ns = arrival_ns
-        if episode.first_frame is not None:
-            if ended := self._time_is_up(episode.age_ns(stamp_ns), "by the stamps of the images"):
-                return False, [*outputs, *ended]
+        if episode.first_frame is not None and (
+            ended := self._time_is_up(episode.age_ns(stamp_ns), "by the stamps of the images")
+        ):
+            return False, [*outputs, *ended]
         self._due = episode.schedule.observe(stamp_ns)
         arrives = arrival_ns is not None
         if self._due or (arrives and self._silence.wants_a_look(self._settings.stale_timeout)):
