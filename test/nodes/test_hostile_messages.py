@@ -35,6 +35,7 @@ from topreward_ros.core.frames import Stamp
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes import conversions, images, watch
 from topreward_ros.nodes.log import logger_named
+from topreward_ros.offline.camera_images import ImageError
 from topreward_ros.scoring.base import ScorerInfo
 from topreward_ros.views.watch import WatchLog, description_line, event_line, sample_line, view
 
@@ -156,7 +157,7 @@ def test_images(text: str) -> None:
     for kind in (Image, CompressedImage):
         for name, changed in with_value(kind(), text, ("string",)):
             raw = serialize_message(changed)
-            with pytest.raises(images.ImageError) as error:
+            with pytest.raises(ImageError) as error:
                 images.decode(raw, kind)
             check_lines(str(error.value), 1)
             assert len(str(error.value)) < 1000, name

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-from topreward_ros.nodes.images import ImageError, decode, stamp_ns_of, tile
+from topreward_ros.nodes.images import decode
+from topreward_ros.offline.camera_images import ImageError, stamp_ns_of, tile
 
 RED, GREEN, BLUE, WHITE = (230, 20, 30), (25, 200, 40), (15, 35, 220), (240, 240, 240)
 #: Bayer names give the top left 2x2 pixels of the sensor, row by row.

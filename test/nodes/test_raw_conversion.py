@@ -17,7 +17,7 @@ from sensor_msgs.msg import Image
 
 from topreward_ros.nodes import raw_conversion
 from topreward_ros.nodes.images import decode
-from topreward_ros.nodes.raw_conversion import BYTES_PER_PIXEL, PLANAR, Converter
+from topreward_ros.offline.raw_samples import BYTES_PER_PIXEL, PLANAR, Converter, rgb_by_rosbags_image
 
 SIZES = [(6, 8), (2, 2), (34, 66)]
 
@@ -46,7 +46,7 @@ def test_the_same_pixels(monkeypatch: pytest.MonkeyPatch, fresh_choice: None) ->
     if chosen.problem:
         pytest.skip(chosen.problem)
     assert chosen.name == "cv_bridge"
-    other = Converter("rosbags-image", "", raw_conversion.rgb_by_rosbags_image)
+    other = Converter("rosbags-image", "", rgb_by_rosbags_image)
     for encoding in [*BYTES_PER_PIXEL, "8UC1", "8UC3", "8UC4"]:
         for height, width in SIZES:
             for padding in (0, 3, 8):
@@ -106,7 +106,7 @@ def test_a_cv_bridge_that_breaks_is_not_used(
     monkeypatch.syspath_prepend(str(tmp_path))
     chosen = raw_conversion.converter()
     assert chosen.name == "rosbags-image"
-    assert chosen.to_rgb is raw_conversion.rgb_by_rosbags_image
+    assert chosen.to_rgb is rgb_by_rosbags_image
     assert re.search(says, chosen.problem), chosen.problem
     assert "rosbags-image converts instead. To use cv_bridge" in chosen.problem
     assert "\n" not in chosen.problem

@@ -15,12 +15,15 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 
-from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.frames import Frame
 from topreward_ros.core.publishers import Publishers
 from topreward_ros.defaults import fast_dds_profile_variables, monitor_defaults
-from topreward_ros.nodes import images, qos
-from topreward_ros.nodes.image_topics import TYPE_NAMES, ImageTopic, first_published, places, unreadable
+from topreward_ros.nodes import qos
+from topreward_ros.nodes.image_topics import places
+from topreward_ros.nodes.images import MESSAGE_TYPES, decode
 from topreward_ros.nodes.say_once import SayOnce
+from topreward_ros.offline import camera_images as images
+from topreward_ros.offline.image_topics import TYPE_NAMES, ImageTopic, first_published, unreadable
 
 _LOST_SHARE_WORTH_A_WARNING = 0.1
 _MESSAGES_BEFORE_LOSS_IS_JUDGED = 30
@@ -69,7 +72,8 @@ class Camera:
     @property
     def message_type(self) -> type:
         """The type of image that is subscribed to."""
-        return self.place.message_type
+        message_type: type = MESSAGE_TYPES[self.place.type_name]
+        return message_type
 
     def follow_publishers(self) -> bool:
         """Subscribe to another topic or type where that is what is published; returns whether it did.
@@ -122,7 +126,7 @@ class Camera:
     def decode(self) -> images.DecodedImage:
         """Decode the newest message. Raises `images.ImageError`, and counts it in `bad`."""
         try:
-            return images.decode(self.raw, self.message_type)
+            return decode(self.raw, self.message_type)
         except images.ImageError:
             self.bad += 1
             raise
@@ -181,7 +185,7 @@ class Camera:
         self.raw = b""  # of another topic, and perhaps another type
         self.senders.restart()
         self.subscription = self._node.create_subscription(
-            place.message_type,
+            self.message_type,
             place.name,
             self._on_message,
             qos.images(),
@@ -226,7 +230,7 @@ class Camera:
             name: kind
             for name, kinds in self._node.get_topic_names_and_types()
             for kind in kinds
-            if kind in TYPE_NAMES.values()
+            if kind in TYPE_NAMES
             and name != self.topic
             and not unreadable(name, kinds)
             and self._node.count_publishers(name)
@@ -389,22 +393,11 @@ class CameraRig:
 
     def _problem_beside(self, camera: Camera, stamp_ns: int, max_skew: float) -> str:
         """Why the newest image of another camera does not belong beside the primary's of that stamp."""
-        if not camera.raw:
-            return f"no image on {camera.topic} yet"
-        try:
-            own_ns = images.stamp_ns_of(camera.raw)
-        except images.ImageError:
-            return ""  # decoding it says what is wrong
-        # Without a stamp, the time of arrival is all that there is.
-        age = (stamp_ns - own_ns) / NS_PER_S if own_ns > 0 else camera.silent_seconds()
-        if abs(age) <= max_skew:
-            return ""
-        if camera.silent_seconds() > max_skew:
-            return f"no image on {camera.topic} for {camera.silent_seconds():.1f} s"
-        when = f"{abs(age):.1f} s {'before' if age > 0 else 'after'}"
-        return (
-            f"the newest image on {camera.topic} was taken {when} that on {self.primary.topic} "
-            f"(camera_max_skew = {max_skew:g} s: set the clocks of all machines by NTP, or allow more)"
+        return images.why_not_beside(
+            images.Beside(camera.topic, camera.raw, camera.silent_seconds()),
+            self.primary.topic,
+            stamp_ns,
+            max_skew,
         )
 
     def _on_image(self, camera: Camera) -> None:

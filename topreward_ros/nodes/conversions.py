@@ -1,8 +1,12 @@
-"""Conversions between ROS messages and plain data, in both directions. Nothing is decided here."""
+"""Conversions between ROS messages and plain data, in both directions. Nothing is decided here.
+
+What our own messages say is put together in offline/task_messages.py, for bags as well.
+"""
 
 from __future__ import annotations
 
 from math import nan
+from typing import Any, TypeVar
 
 from builtin_interfaces.msg import Duration, Time
 from std_msgs.msg import Header
@@ -10,7 +14,7 @@ from std_msgs.msg import Header
 from topreward_ros.action import MonitorTask
 from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, Reward, State
 from topreward_ros.core.events import EventType
-from topreward_ros.core.frames import NS_PER_S, Stamp
+from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.goal import GoalOutcome
 from topreward_ros.core.printable import printable
 from topreward_ros.core.retry import Heard, RetryPolicy, Seen
@@ -22,31 +26,26 @@ from topreward_ros.msg import (
     TaskProgress,
     TaskReward,
 )
-from topreward_ros.scoring.base import RANDOM_WEIGHTS, ScorerInfo
-from topreward_ros.scoring.checkpoint.vocabulary import UNKNOWN_INSTRUCTION, is_known
+from topreward_ros.offline import task_messages
+from topreward_ros.offline.task_messages import UNKNOWN_LATENCY_NS, time_fields
+from topreward_ros.scoring.base import ScorerInfo
 from topreward_ros.views.messages import Description, Happening, Sample
 
 # Another version may send other numbers: they are shown as they are.
 _STATES = frozenset(State)
 _EVENT_TYPES = frozenset(EventType)
 
-_UNKNOWN_LATENCY_NS = -NS_PER_S  # in messages, which have no NaN for it
+_Message = TypeVar("_Message")
 
 
 def time_message(time_ns: int) -> Time:
     """A time [ns] as builtin_interfaces/Time; one that does not fit is the first or last that does (2038)."""
-    return Time(**_parts(time_ns))
+    return Time(**time_fields(time_ns))
 
 
 def duration_message(duration_ns: int) -> Duration:
     """A duration [ns] of either sign as builtin_interfaces/Duration; else the longest that fits."""
-    return Duration(**_parts(duration_ns))
-
-
-def _parts(value_ns: int) -> dict[str, int]:
-    """Seconds in 32 bits and nanoseconds; in order, also where they do not fit."""
-    seconds, rest_ns = divmod(min(max(value_ns, -(2**31) * NS_PER_S), 2**31 * NS_PER_S - 1), NS_PER_S)
-    return {"sec": seconds, "nanosec": rest_ns}
+    return Duration(**time_fields(duration_ns))
 
 
 def nanoseconds(message: Time | Duration) -> int:
@@ -54,76 +53,29 @@ def nanoseconds(message: Time | Duration) -> int:
     return int(message.sec * NS_PER_S + message.nanosec)
 
 
-def _header(stamp: Stamp) -> Header:
-    return Header(stamp=time_message(stamp.ns), frame_id=stamp.frame_id)
+def _message(kind: type[_Message], fields: task_messages.Fields) -> _Message:
+    made: dict[str, Any] = dict(fields)
+    header = fields["header"]
+    made["header"] = Header(stamp=Time(**header["stamp"]), frame_id=header["frame_id"])
+    for name in ("elapsed", "latency"):
+        if name in fields:
+            made[name] = Duration(**fields[name])
+    return kind(**made)
 
 
 def progress_message(report: ProgressReport, info: ScorerInfo, now_ns: int) -> TaskProgress:
-    """A report as TaskProgress, published at ``now_ns`` of the clock that the stamps belong to.
-
-    ``now_ns``: 0 while that clock does not run.
-    """
-    score = report.score
-    notes = [RANDOM_WEIGHTS] if info.random_weights else []
-    notes += [] if is_known(report.instruction, info) else [UNKNOWN_INSTRUCTION]
-    return TaskProgress(
-        header=_header(report.stamp),
-        episode_id=report.episode_id,
-        instruction=report.instruction,
-        state=int(report.state),
-        progress=report.progress,
-        log_prob=score.log_prob,
-        log_prob_std=score.log_prob_std,
-        log_prob_false=score.log_prob_false,
-        log_prob_static=score.log_prob_static,
-        num_frames=report.num_frames,
-        elapsed=duration_message(report.elapsed_ns),
-        latency=duration_message(_latency_ns(report.stamp.ns, now_ns)),
-        calibrated=False,
-        message=printable("; ".join([*notes, *filter(None, [report.message])])),
-        task=report.task,
-        stage=report.stage,
-        stages=report.stages,
-        stage_progress=report.stage_progress,
-    )
-
-
-def _latency_ns(stamp_ns: int, now_ns: int) -> int:
-    if not stamp_ns:
-        return 0
-    return max(now_ns - stamp_ns, _UNKNOWN_LATENCY_NS) if now_ns else _UNKNOWN_LATENCY_NS
+    """A report as TaskProgress, see `task_messages.progress_fields`."""
+    return _message(TaskProgress, task_messages.progress_fields(report, info, now_ns))
 
 
 def reward_message(reward: Reward) -> TaskReward:
     """A reward as TaskReward."""
-    return TaskReward(
-        header=_header(reward.stamp),
-        episode_id=reward.episode_id,
-        step=reward.step,
-        type=int(reward.type),
-        reward=reward.reward,
-        episode_return=reward.episode_return,
-        terminated=reward.terminated,
-        truncated=reward.truncated,
-    )
+    return _message(TaskReward, task_messages.reward_fields(reward))
 
 
 def event_message(event: Event, info: ScorerInfo) -> TaskEvent:
     """An event as TaskEvent."""
-    return TaskEvent(
-        header=_header(event.stamp),
-        sequence=event.sequence,
-        episode_id=event.episode_id,
-        instruction=event.instruction,
-        type=int(event.type),
-        progress=event.progress,
-        log_prob=event.log_prob,
-        threshold=event.threshold,
-        calibrated=False,
-        message=printable(event.message) + (f" ({RANDOM_WEIGHTS})" if info.random_weights else ""),
-        stage=event.stage,
-        stages=event.stages,
-    )
+    return _message(TaskEvent, task_messages.event_fields(event, info))
 
 
 def goal_result(outcome: GoalOutcome) -> MonitorTask.Result:
@@ -143,28 +95,8 @@ def info_message(
     info: ScorerInfo, settings: MonitorSettings, camera_names: list[str], camera_layout: str, now_ns: int
 ) -> MonitorInfo:
     """Model and settings, which produce the numbers, as MonitorInfo."""
-    return MonitorInfo(
-        header=Header(stamp=time_message(now_ns)),
-        model_id=printable(info.model_id),
-        model_revision=printable(info.revision),
-        random_weights=info.random_weights,
-        device=info.device,
-        dtype=info.dtype,
-        prompt_hash=info.prompt_hash,
-        camera_names=camera_names,
-        camera_layout=camera_layout,
-        max_pixels=info.max_pixels,
-        sample_rate=settings.sample_rate,
-        max_frames=settings.max_frames,
-        progress_mode=settings.progress_mode.value,
-        success_threshold=settings.success.threshold,
-        success_hysteresis=settings.success.hysteresis,
-        success_dwell=settings.success.dwell,
-        success_min_scores=settings.success.min_scores,
-        success_smoothing=settings.success.smoothing,
-        episode_timeout=settings.episode_timeout,
-        stale_timeout=settings.stale_timeout,
-        calibrated=False,
+    return _message(
+        MonitorInfo, task_messages.info_fields(info, settings, camera_names, camera_layout, now_ns)
     )
 
 
@@ -182,7 +114,7 @@ def sample(message: TaskProgress) -> Sample:
         log_prob_static=message.log_prob_static,
         num_frames=message.num_frames,
         elapsed_s=nanoseconds(message.elapsed) / NS_PER_S,
-        latency_s=latency_ns / NS_PER_S if latency_ns > _UNKNOWN_LATENCY_NS else nan,
+        latency_s=latency_ns / NS_PER_S if latency_ns > UNKNOWN_LATENCY_NS else nan,
         message=message.message,
         stage=message.stage,
         stages=message.stages,

@@ -3,7 +3,7 @@
 Both give the same pixels, and a trial at start holds them to it. cv_bridge's binary breaks beside a numpy of
 another major version than it was built with, and takes the process with it: so the trial is made in another
 process, once, and only where cv_bridge is installed (about half a second). Nothing is checked here of what a
-message claims; that is done in nodes/images.py.
+message claims; that is done in offline/camera_images.py.
 """
 
 from __future__ import annotations
@@ -12,29 +12,20 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from rosbags.image import image_to_cvimage
 
 from topreward_ros.core.printable import printable
-from topreward_ros.offline.encoded_image import eight_bits_of
-
-#: Bytes per pixel of one row. Of nv12 and nv21 this is the grey plane; half as many rows of colour follow it.
-BYTES_PER_PIXEL = {
-    **dict.fromkeys(("mono8", "nv12", "nv21"), 1),
-    **dict.fromkeys(("bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"), 1),
-    **dict.fromkeys(("bayer_rggb16", "bayer_bggr16", "bayer_gbrg16", "bayer_grbg16", "mono16"), 2),
-    **dict.fromkeys(("yuv422", "uyvy", "yuv422_yuy2", "yuyv"), 2),
-    **dict.fromkeys(("rgb8", "bgr8"), 3),
-    **dict.fromkeys(("rgba8", "bgra8"), 4),
-    **dict.fromkeys(("rgb16", "bgr16"), 6),
-    **dict.fromkeys(("rgba16", "bgra16"), 8),
-}
-PLANAR = ("nv12", "nv21")
+from topreward_ros.offline.raw_samples import (
+    BYTES_PER_PIXEL,
+    PLANAR,
+    Converter,
+    Samples,
+    rgb_by_rosbags_image,
+    rosbags_image,
+)
 
 #: Names of the same encodings that every release of cv_bridge knows; planar YUV is in none of them.
 _NAMES_OF_CV_BRIDGE = {"uyvy": "yuv422", "yuyv": "yuv422_yuy2"}
@@ -43,43 +34,14 @@ _TRIAL = "from topreward_ros.nodes.raw_conversion import compare_converters; com
 _SIGNS_OF_NUMPY = ("compiled using NumPy", "_ARRAY_API", "multiarray", "newbyteorder", "numpy.dtype size")
 
 
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """The fields of sensor_msgs/Image that a converter reads. No padding, and this machine's byte order."""
-
-    encoding: str
-    height: int  #: rows in data; of nv12 and nv21 one and a half times the picture's
-    width: int
-    step: int  #: bytes per row
-    data: Any  #: a buffer of height * step bytes
-    is_bigendian: bool = sys.byteorder == "big"
-
-
-@dataclass(frozen=True, slots=True)
-class Converter:
-    """What makes RGB of samples, and why it is this one."""
-
-    name: str  #: "cv_bridge" or "rosbags-image"
-    problem: str  #: why an installed cv_bridge is not used, and the mend; else empty
-    to_rgb: Callable[[Samples], np.ndarray]  #: (H, W, 3) uint8; raises exceptions of many kinds
-
-
 @cache
 def converter() -> Converter:
     """The converter of this process. The first call may take half a second, for the trial of cv_bridge."""
     if importlib.util.find_spec("cv_bridge") is None:
-        return Converter("rosbags-image", "", rgb_by_rosbags_image)
+        return rosbags_image()
     if problem := _problem_of_cv_bridge():
         return Converter("rosbags-image", problem, rgb_by_rosbags_image)
     return Converter("cv_bridge", "", rgb_by_cv_bridge)
-
-
-def rgb_by_rosbags_image(samples: Samples) -> np.ndarray:
-    """(H, W, 3) uint8 RGB; of rgb8 a view of the samples. Raises what rosbags-image and OpenCV raise."""
-    # Its own way from 16 to 8 bits cuts the rest off, by which grey values become one too dark.
-    if samples.encoding.endswith("16"):
-        return eight_bits_of(image_to_cvimage(cast(Any, samples), "rgb16"))
-    return image_to_cvimage(cast(Any, samples), "rgb8")
 
 
 def rgb_by_cv_bridge(samples: Samples) -> np.ndarray:

@@ -48,10 +48,10 @@ from topreward_ros.nodes.diagnostics import (
     NewestResult,
     ignored_warnings,
 )
-from topreward_ros.nodes.images import ImageError
 from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.nodes.task_action import NAME as ACTION
 from topreward_ros.nodes.task_action import InvalidGoalError, TaskAction
+from topreward_ros.offline.camera_images import ImageError
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo
 from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
 from topreward_ros.scoring.worker import ScoringWorker
