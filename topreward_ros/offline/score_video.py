@@ -29,7 +29,6 @@ from topreward_ros.core.episode import (
     Output,
     ProgressReport,
     Reward,
-    ScoreRequest,
     State,
     TaskMonitor,
 )
@@ -43,8 +42,9 @@ from topreward_ros.core.stamps import StampJudge
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.paper_prefixes import PaperPrefixes
 from topreward_ros.offline.prefix_schedule import PrefixSchedule
-from topreward_ros.offline.video import Damage, FrameError, Video, VideoError, open_video
-from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo
+from topreward_ros.offline.side_by_side import Episode, score_side_by_side
+from topreward_ros.offline.video import Damage, FrameError, Video, open_video
+from topreward_ros.scoring.base import PrefixScorer, ScorerInfo
 
 JSON_FORMAT = "topreward_curve/1"  #: raise the number when a field changes its meaning or goes
 JSON_FORMAT_OF_SEVERAL = "topreward_curves/1"
@@ -258,40 +258,11 @@ def score_videos(
         raise ValueError("the instruction is empty; say what the robot is to do")
     if prefixes and "\n" in instruction:
         raise InstructionError("prefixes of a whole video are of one task: give one without stages")
-    outcomes: dict[int, Outcome] = {}
-    running: dict[int, tuple[_Episode, ScoreRequest]] = {}
-    waiting = list(enumerate(paths))
-
-    def go_on(number: int, episode: _Episode, score: PrefixScore | None) -> None:
-        try:
-            running[number] = episode, episode.send(score)
-        except StopIteration as end:
-            running.pop(number, None)
-            outcomes[number] = end.value
-        except VideoError as error:
-            running.pop(number, None)
-            outcomes[number] = error
-
-    while waiting or running:
-        while waiting and len(running) < at_once:
-            number, path = waiting.pop(0)
-            choice = _Choice(prefixes, prefix_schedule)
-            go_on(
-                number,
-                _video_episode(path, instruction, scorer.info, settings, rate, choice, on_score),
-                None,
-            )
-        if not running:
-            continue
-        # After memory ran out the scorer takes fewer: the others wait where they are.
-        some = [*running.items()][: max(1, min(at_once, scorer.episodes_at_once()))]
-        scores = scorer.score_all([request for _, (_, request) in some])
-        for (number, (episode, _)), score in zip(some, scores, strict=True):
-            if isinstance(score, ScorerError):
-                del running[number]
-                outcomes[number] = score
-            else:
-                go_on(number, episode, score)
+    choice = _Choice(prefixes, prefix_schedule)
+    episodes = [
+        _video_episode(path, instruction, scorer.info, settings, rate, choice, on_score) for path in paths
+    ]
+    outcomes: dict[int, Outcome] = dict(score_side_by_side(episodes, scorer, at_once))
     return [outcomes[number] for number in range(len(paths))]
 
 
@@ -314,10 +285,6 @@ class _Selection:
     stamps_ns: Mapping[int, int] | None = None
 
 
-#: Yields the next request, is sent its score, and returns the curve in the end.
-_Episode = Generator[ScoreRequest, PrefixScore | None, "Curve"]
-
-
 def _video_episode(
     path: str | Path,
     instruction: str,
@@ -326,7 +293,7 @@ def _video_episode(
     rate: float,
     choice: _Choice,
     on_score: Callable[[CurvePoint], None] | None,
-) -> _Episode:
+) -> Episode[Curve]:
     video = open_video(path, rate)
     selection = _selection(str(path), video, settings, choice)
     interval_ns = round(NS_PER_S / video.info.rate)
@@ -368,7 +335,7 @@ def _episode(
     settings: MonitorSettings,
     selection: _Selection,
     on_score: Callable[[CurvePoint], None] | None,
-) -> _Episode:
+) -> Episode[Curve]:
     """Run one episode of a video. ``interval_ns`` lies between most of its frames.
 
     A frame that cannot be read is left out, and the next one takes its slot, as live.
