@@ -1,8 +1,8 @@
 """The command `topreward`: its parser and its exit status.
 
 The commands do their work in offline/ and in watch.py, record.py and demo.py of nodes/; views/ draws the
-results. A command imports what it needs when it runs, so that `--help` is quick and `score` and `models` work
-where there is no ROS 2.
+results. A command imports what it needs when it runs, so that `--help` is quick and `score`, `annotate` and
+`models` work where there is no ROS 2.
 
 Exit status: 0 done; 1 an error, which is named on stderr in one line, or (without a line) the reader of our
 output left early; 2 wrong usage; 130 interrupted.
@@ -22,7 +22,7 @@ try:
     from io import TextIOWrapper
     from typing import Any, NoReturn
 
-    from topreward_ros.cli import bench, demo, models, plan, record, score, watch
+    from topreward_ros.cli import annotate, bench, demo, models, plan, record, score, watch
     from topreward_ros.cli.output import say
     from topreward_ros.core.errors import UserError
     from topreward_ros.core.printable import make_libraries_printable, printable
@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     score.add_parser(commands)
+    annotate.add_parser(commands)
     watch.add_parser(commands)
     record.add_parser(commands)
     demo.add_parser(commands)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from topreward_ros.cli.output import (
     warn_of_unknown_instruction,
     write_json,
 )
+from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_task
 from topreward_ros.core.printable import printable
@@ -26,9 +26,7 @@ from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.prefix_schedule import PrefixSchedule
 
 if TYPE_CHECKING:
-    from topreward_ros.core.episode import MonitorSettings
     from topreward_ros.offline.score_video import Curve, Outcome
-    from topreward_ros.scoring.base import ScorerSettings
 
 # Parameters of `--set` that make no sense here: they say how the live node gets images and how often it
 # publishes, or they have an option of their own.
@@ -89,20 +87,12 @@ def add_parser(commands: Any) -> None:
         "(by index, half to even; the default), or those that the live monitor takes, the prefixes then "
         "being evenly spaced over them",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        dest="overrides",
-        help="a parameter of the monitor that is to differ from config/monitor.yaml, for example "
-        "device=cuda, sample_rate=4, success_threshold=-1; may be repeated",
-    )
+    add_set_option(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    parameters = _with_overrides(monitor_defaults(), options.overrides)
+    parameters = with_overrides(monitor_defaults(), options.overrides, "score", _NOT_FOR_SCORE)
     prompts = parameters["prompts"]
     check_outputs(options, [*options.videos, *([prompts] if prompts else [])], options.model)
     options.task = clean_task(options.task, "--task")
@@ -148,7 +138,7 @@ def _score_videos(options: argparse.Namespace, parameters: dict[str, Any]) -> li
     from topreward_ros.scoring.registry import load_scorer
     from topreward_ros.views import terminal
 
-    settings, scorer_settings = _settings(parameters)
+    settings, scorer_settings = settings_of(parameters)
     schedule = PrefixSchedule(options.prefix_schedule or PrefixSchedule.AUTHORS)
     if options.prefixes and schedule is PrefixSchedule.AUTHORS:
         scorer_settings = replace(scorer_settings, sample_rate=0.0)  # times in the prompt as they are
@@ -229,47 +219,3 @@ def _show_and_write_several(options: argparse.Namespace, outcomes: list[Outcome]
         name = "" if video in str(error) else f"{video}: "
         say(f"{name}{error}")
     return 1 if errors else 0
-
-
-def _with_overrides(parameters: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Replace parameters by ``NAME=VALUE`` texts. Raises `CommandError` for one that cannot be."""
-    usable = sorted(parameters.keys() - _NOT_FOR_SCORE)
-    given: dict[str, str] = {}
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        if not equals:
-            raise CommandError(f"--set {override}: write it as NAME=VALUE, for example sample_rate=4")
-        if name not in usable:
-            close = get_close_matches(name, usable, n=1)
-            fix = f"did you mean {close[0]}?" if close else f"there are {', '.join(usable)}"
-            raise CommandError(f"--set {override}: score takes no parameter {name!r}; {fix}")
-        if name in given:
-            raise CommandError(f"--set {override}: {name} is set twice, first to {given[name]}; set it once")
-        given[name] = text
-        parameters[name] = _parse(name, text, parameters[name])
-    return parameters
-
-
-def _parse(name: str, text: str, default: Any) -> Any:
-    """``text`` as a value of the type that ``default`` has."""
-    if isinstance(default, bool):
-        if text not in ("true", "false"):
-            raise CommandError(f"--set {name}={text}: must be true or false")
-        return text == "true"
-    try:
-        return type(default)(text)
-    except ValueError:
-        kind = "a whole number" if isinstance(default, int) else "a number"
-        raise CommandError(f"--set {name}={text}: must be {kind}, for example {default}") from None
-
-
-def _settings(parameters: dict[str, Any]) -> tuple[MonitorSettings, ScorerSettings]:
-    """Settings of the state machine and of the scorer, their ranges checked as the node checks them."""
-    from topreward_ros.core.episode import MonitorSettings
-    from topreward_ros.nodes.parameters import MONITOR_PARAMETERS
-    from topreward_ros.scoring.base import ScorerSettings
-
-    for parameter in MONITOR_PARAMETERS:
-        if problem := parameter.problem_with(parameters[parameter.name]):
-            raise CommandError(f"--set {problem}")
-    return MonitorSettings.from_parameters(parameters), ScorerSettings.from_parameters(parameters)

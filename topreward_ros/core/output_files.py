@@ -346,6 +346,34 @@ class FolderInProgress:
             self._descriptor = -1
 
 
+@contextmanager
+def written_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A `FolderInProgress` that has its name ``path`` once it is filled, and is removed where that fails.
+
+    One that a killed writer has left is removed first: whoever comes again makes it anew. Raises
+    `OutputFileError`, also for an `OSError` of the filling.
+    """
+    target = Path(path)
+    partial = target.with_name(target.name + PARTIAL)
+    if partial.is_dir() and not partial.is_symlink() and not os.path.lexists(target):
+        left = FolderInProgress.left(partial)
+        if left is None:
+            raise OutputFileError(
+                f"{printable(str(target))} is being written by another process: wait for it, or name another "
+                "folder"
+            )
+        left.discard()
+    folder = FolderInProgress(target)
+    try:
+        yield folder.path
+        folder.finish()
+    except BaseException as error:
+        folder.discard()
+        if isinstance(error, OSError):
+            raise _folder_error(target, error, "; nothing of it is left") from error
+        raise
+
+
 def left_folders(parent: Path) -> list[Path]:
     """The folders in ``parent`` that writers have left who were killed, by name."""
     found = []

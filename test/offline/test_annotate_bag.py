@@ -1,0 +1,460 @@
+"""A bag of any kind comes back with our topics in it and everything else byte for byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import pytest
+from mcap.reader import make_reader
+from mcap.writer import CompressionType, Writer
+from mcap_ros2.decoder import DecoderFactory
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import Reader
+
+from test import bags
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.output_files import OutputFileError
+from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
+from topreward_ros.offline import bags as offline_bags
+from topreward_ros.offline.annotate_bag import (
+    REPORT,
+    Annotation,
+    AnnotationSettings,
+    BagJob,
+    annotate_bag,
+    done_before,
+)
+from topreward_ros.offline.raw_samples import rosbags_image
+from topreward_ros.offline.score_video import score_video
+from topreward_ros.offline.side_by_side import score_side_by_side
+from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
+from topreward_ros.scoring.registry import load_scorer
+
+OURS = {"/task_progress", "/task_reward", "/task_event", "/monitor/info"}
+SECONDS = 3.0
+
+Annotate = Callable[..., Annotation]
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Iterator[PrefixScorer]:
+    parameters = {**monitor_defaults(), "scorer_threads": 1}
+    scorer = load_scorer("embedded", ScorerSettings.from_parameters(parameters))
+    yield scorer
+    scorer.close()
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[tuple[int, np.ndarray]]:
+    return bags.video_frames(seconds=SECONDS)
+
+
+@pytest.fixture
+def annotate(scorer: PrefixScorer, tmp_path: Path) -> Annotate:
+    """Annotates a bag with the shipped model, to ``out`` beside it; raises the error that prevents it."""
+
+    def run(bag: Path, task: str = "", namespace: str = "", **parameters: Any) -> Annotation:
+        settings = settings_of(namespace, **parameters)
+        job = BagJob(bag, tmp_path / "out", task)
+        episode = annotate_bag(job, settings, scorer.info, rosbags_image)
+        ((_, outcome),) = score_side_by_side([episode], scorer, 1)
+        if isinstance(outcome, UserError):
+            raise outcome
+        return outcome
+
+    return run
+
+
+def settings_of(namespace: str = "", **parameters: Any) -> AnnotationSettings:
+    chosen = "image_topics" in parameters
+    return AnnotationSettings({**monitor_defaults(), **parameters}, namespace, chosen)
+
+
+def recorded(frames: list[tuple[int, np.ndarray]], **of_camera: Any) -> list[bags.Recorded]:
+    return [*bags.camera(frames, **of_camera), bags.instruction(), *bags.chatter(SECONDS)]
+
+
+def content(bag: Path) -> tuple[dict[str, Any], list[tuple[str, int, bytes]]]:
+    """What a reader finds: all that is said of each topic, and every message in order."""
+    with Reader(bag) as reader:
+        topics = {it.topic: (it.msgtype, it.ext, it.digest, it.msgdef) for it in reader.connections}
+        messages = [(it.topic, time_ns, bytes(data)) for it, time_ns, data in reader.messages()]
+        assert len(messages) == reader.message_count
+    return topics, messages
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def read(bag: Path, topic: str) -> list[Any]:
+    """Messages on a topic, deserialised by the definitions in the bag."""
+    with AnyReader([bag]) as reader:
+        connections = [it for it in reader.connections if it.topic == topic]
+        return [reader.deserialize(data, it.msgtype) for it, _, data in reader.messages(connections)]
+
+
+def read_mcap(file: Path) -> list[tuple[str, int, Any]]:
+    """Every message of a file by mcap's own library, which checks checksums and the index."""
+    with file.open("rb") as stream:
+        reader = make_reader(stream, validate_crcs=True, decoder_factories=[DecoderFactory()])
+        found = [(ch.topic, msg.log_time, it) for _, ch, msg, it in reader.iter_decoded_messages()]
+        summary = reader.get_summary()
+        assert summary is not None and summary.statistics is not None
+        assert summary.statistics.message_count == len(found)
+        assert summary.statistics.chunk_count == len(summary.chunk_indexes)
+        assert summary.statistics.channel_count == len(summary.channels)
+        assert summary.statistics.metadata_count == len(list(reader.iter_metadata()))
+    return found
+
+
+def has_right_checksum(file: Path) -> bool:
+    """Whether the checksum of the index is right, which mcap's library does not look at."""
+    data = file.read_bytes()
+    start, _, stated = struct.unpack_from("<QQI", data, len(data) - 28)
+    return bool(crc32(data[start : len(data) - 12]) == stated)
+
+
+KINDS = [
+    {"storage": "mcap"},
+    {"storage": "mcap", "compression": "chunk", "longest_file_s": 1.2},
+    {"storage": "mcap", "compression": "message"},
+    {"storage": "mcap", "compression": "file", "longest_file_s": 1.2},
+    {"storage": "sqlite3"},
+    {"storage": "sqlite3", "compression": "file", "longest_file_s": 1.2},
+    {"storage": "sqlite3", "compression": "message", "longest_file_s": 1.2},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+def test_a_copy_holds_ours_and_all_else_as_it_was(kind, frames, annotate: Annotate, tmp_path: Path) -> None:
+    bag = bags.write_bag(tmp_path / "bag", recorded(frames), **kind)
+    (bag / "notes.txt").write_text("the gripper slipped")
+    before = files(bag)
+    done = annotate(bag)
+    assert done.scores == 6 and done.outcomes == ("ABORTED",)
+    assert files(bag) == before
+    topics, messages = content(bag)
+    new_topics, new_messages = content(tmp_path / "out")
+    assert {name: about for name, about in new_topics.items() if name not in OURS} == topics
+    assert [message for message in new_messages if message[0] not in OURS] == messages
+    assert new_topics.keys() - topics.keys() == OURS
+    times = [time_ns for _, time_ns, _ in new_messages]
+    assert times == sorted(times)
+    assert (tmp_path / "out" / "notes.txt").read_text() == "the gripper slipped"
+    assert len(list((tmp_path / "out").glob("bag_*"))) == len(list(bag.glob("bag_*")))
+    if kind["storage"] == "mcap" and kind.get("compression") != "file":
+        found = (
+            [it for file in sorted((tmp_path / "out").glob("*.mcap")) for it in read_mcap(file)]
+            if (kind.get("compression") != "message")
+            else []
+        )
+        assert not found or [(topic, time_ns) for topic, time_ns, _ in found] == [
+            it[:2] for it in new_messages
+        ]
+        assert not found or sum(topic == "/task_progress" for topic, _, _ in found) == len(
+            read(tmp_path / "out", "/task_progress")
+        )
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"chunk_size": 200_000, "compression": CompressionType.LZ4, "enable_data_crcs": True},
+        {"use_chunking": False},
+        {"chunk_size": 200_000, "compression": CompressionType.ZSTD, "use_summary_offsets": False},
+    ],
+    ids=["lz4", "no chunks", "no summary offsets"],
+)
+def test_mcap_of_other_writers(layout: dict[str, Any], frames, annotate: Annotate, tmp_path: Path) -> None:
+    """With an attachment and metadata of others, which stay; and with checksums."""
+    bag = bags.write_bag(tmp_path / "bag", recorded(frames))
+    topics, messages = content(bag)
+    with (bag / "bag_0.mcap").open("wb") as file:
+        writer = Writer(file, **layout)
+        writer.start(profile="ros2", library="other")
+        channels = {}
+        for name, (kind, _, _, about) in topics.items():
+            schema = writer.register_schema(kind, "ros2msg", about.data.encode())
+            channels[name] = writer.register_channel(name, "cdr", schema)
+        for number, (name, time_ns, data) in enumerate(messages):
+            if number == 50:
+                writer.add_attachment(1, 2, "calibration", "text/plain", b"0 1 2")
+            writer.add_message(channels[name], time_ns, data, time_ns - 5, number)
+        writer.add_metadata("operator", {"name": "Ada"})
+        writer.finish()
+    annotate(bag)
+    assert has_right_checksum(bag / "bag_0.mcap") and has_right_checksum(tmp_path / "out" / "bag_0.mcap")
+    found = read_mcap(tmp_path / "out" / "bag_0.mcap")
+    assert [time_ns for _, time_ns, _ in found] == sorted(time_ns for _, time_ns, _ in found)
+    assert sum(name in OURS for name, _, _ in found) == len(found) - len(messages) >= 20
+    assert [it for it in content(tmp_path / "out" / "bag_0.mcap")[1] if it[0] not in OURS] == messages
+    with (tmp_path / "out" / "bag_0.mcap").open("rb") as file:
+        reader = make_reader(file)
+        (attachment,) = reader.iter_attachments()
+        assert attachment.data == b"0 1 2" and attachment.name == "calibration"
+        (metadata,) = reader.iter_metadata()
+        assert metadata.metadata == {"name": "Ada"}
+        kept = [it for _, channel, it in reader.iter_messages() if channel.topic not in OURS]
+        assert [it.sequence for it in kept] == list(range(len(messages)))
+        assert all(it.publish_time == it.log_time - 5 for it in kept)
+
+
+@pytest.mark.parametrize(
+    ("version", "storage"), [(4, "sqlite3"), (5, "mcap"), (6, "sqlite3"), (7, "sqlite3"), (8, "mcap")]
+)
+def test_older_bags_stay_of_their_version(
+    version, storage, frames, annotate: Annotate, tmp_path: Path
+) -> None:
+    messages = [*recorded(frames), bags.Recorded(bags.START_NS, "/own", "own_msgs/msg/Own", b"\0\1\0\0\7")]
+    bag = bags.write_bag(tmp_path / "bag", [it for it in messages if storage == "mcap" or it.topic != "/own"],
+                         storage=storage, definition=own_definition)  # fmt: skip
+    bags.downgrade(bag, version)
+    assert annotate(bag).scores == 6
+    made = bags.metadata_of(tmp_path / "out")
+    assert made["version"] == version and made.keys() == bags.metadata_of(bag).keys()
+    for entry in made["topics_with_message_count"]:
+        assert isinstance(entry["topic_metadata"]["offered_qos_profiles"], str)
+        assert ("type_description_hash" in entry["topic_metadata"]) == (version >= 7)
+    assert [it for it in content(tmp_path / "out")[1] if it[0] not in OURS] == content(bag)[1]
+    with Reader(tmp_path / "out") as reader:
+        (qos,) = next(it.ext.offered_qos_profiles for it in reader.connections if it.topic == "/monitor/info")
+        assert qos.durability.name == "TRANSIENT_LOCAL" and qos.depth == 1
+
+
+def own_definition(kind: str) -> Any:
+    from topreward_ros.offline.message_definitions import Definition, definition
+
+    return Definition.of_text(kind, "uint8 x\n") if kind == "own_msgs/msg/Own" else definition(kind)
+
+
+def test_the_curve_is_that_of_the_video(
+    frames, scorer: PrefixScorer, annotate: Annotate, tmp_path: Path
+) -> None:
+    """Raw pixels, so that both see the same: every number of every score, and the events."""
+    whole = bags.video_frames()
+    bag = bags.write_bag(tmp_path / "bag", [*bags.camera(whole, compressed=False), bags.instruction()])
+    done = annotate(bag)
+    curve = score_video(shared_file(DEMO_VIDEO), DEMO_TASK, scorer, settings_of_monitor())
+    seen = [it for it in read(tmp_path / "out", "/task_progress") if it.num_frames]
+    seen = list({(it.header.stamp.sec, it.header.stamp.nanosec): it for it in reversed(seen)}.values())[::-1]
+    assert [it.progress for it in seen] == pytest.approx([it.progress for it in curve.points], abs=1e-4)
+    assert [it.log_prob for it in seen] == pytest.approx([it.score.log_prob for it in curve.points], abs=1e-4)
+    stamps = [it.header.stamp.sec * NS_PER_S + it.header.stamp.nanosec - bags.START_NS for it in seen]
+    assert stamps == [round(point.time_s * NS_PER_S) for point in curve.points]
+    assert [it.type for it in read(tmp_path / "out", "/task_event")] == [0, 1, 9]
+    assert done.outcomes == ("SUCCESS",)
+    assert [it.reward for it in read(tmp_path / "out", "/task_reward")] == pytest.approx(
+        [it.reward for it in curve.points], abs=1e-4
+    )
+    (info,) = read(tmp_path / "out", "/monitor/info")
+    assert info.model_id == "embedded" and info.camera_names == ["/image"]
+    latencies = {it.latency.nanosec for it in seen}
+    assert latencies == {bags.LATENCY_NS}
+
+
+def settings_of_monitor() -> Any:
+    from topreward_ros.core.episode import MonitorSettings
+
+    return MonitorSettings.from_parameters(monitor_defaults())
+
+
+def test_where_stamps_are_zero_the_time_of_receipt_stands_in(
+    frames, annotate: Annotate, tmp_path: Path
+) -> None:
+    bag = bags.write_bag(tmp_path / "bag", recorded(frames, topic="image", stamped=False))
+    assert any("the time of receipt stands in" in note for note in annotate(bag).notes)
+    report = json.loads((tmp_path / "out" / REPORT).read_text())
+    assert report["stamps"].startswith("time of receipt") and report["scores"] == 6
+    assert "time of receipt" in bags.metadata_of(tmp_path / "out")["custom_data"]["topreward_annotation"]
+    first = read(tmp_path / "out", "/task_progress")[-1]
+    assert first.header.stamp.sec >= bags.START_NS // NS_PER_S
+
+
+def test_several_cameras_are_tiled_in_a_namespace(frames, annotate: Annotate, tmp_path: Path) -> None:
+    late = [(time_ns, image) for time_ns, image in frames if time_ns > NS_PER_S]
+    bag = bags.write_bag(
+        tmp_path / "bag",
+        [*bags.camera(frames, "/arm/front"), *bags.camera(late, "/wrist/image_raw", compressed=False)],
+    )
+    topics = {"image_topics": ["front", "/wrist/image_raw"], "camera_layout": "tile"}
+    done = annotate(bag, DEMO_TASK, "/arm", **topics)
+    assert done.scores == 4 and any("no image on /wrist/image_raw yet" in note for note in done.notes)
+    (info,) = read(tmp_path / "out", "/arm/monitor/info")
+    assert list(info.camera_names) == ["/arm/front", "/wrist/image_raw"] and info.camera_layout == "tile"
+
+
+def test_instructions_in_the_bag_begin_episodes(frames, annotate: Annotate, tmp_path: Path) -> None:
+    others = [
+        bags.instruction("close the drawer", NS_PER_S),
+        bags.instruction("close the drawer", 2 * NS_PER_S),
+    ]
+    bag = bags.write_bag(tmp_path / "bag", [*recorded(frames), *others])
+    annotate(bag)
+    events = read(tmp_path / "out", "/task_event")
+    assert [(it.type, it.instruction) for it in events] == [
+        (0, DEMO_TASK), (8, DEMO_TASK), (9, DEMO_TASK),
+        (0, "close the drawer"), (8, "close the drawer"), (9, "close the drawer"),
+    ]  # fmt: skip
+    assert events[-1].message == "the bag ended"
+    assert [it.truncated for it in read(tmp_path / "out", "/task_reward")].count(True) == 2
+
+
+def test_a_silence_is_told_when_it_is_there(frames, annotate: Annotate, tmp_path: Path) -> None:
+    gap = [(time_ns + 8 * NS_PER_S * (time_ns > NS_PER_S), image) for time_ns, image in frames]
+    bag = bags.write_bag(tmp_path / "bag", [*bags.camera(gap), bags.instruction()])
+    annotate(bag)
+    stale = next(it for it in read(tmp_path / "out", "/task_event") if it.type == 6)
+    assert "no image comes" in stale.message and stale.threshold == 5.0
+    with Reader(tmp_path / "out") as reader:
+        times = [ns for it, ns, _ in reader.messages() if it.topic == "/task_event"]
+    assert times[1] - bags.START_NS == pytest.approx(6 * NS_PER_S, abs=0.3 * NS_PER_S)
+
+
+# ---- what is refused ----------------------------------------------------------------------------------
+
+
+def _cut(bag: Path) -> None:
+    (file,) = bag.glob("bag_0*")
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _change(**content: Any) -> Callable[[Path], None]:
+    return lambda bag: bags.set_metadata(bag, {**bags.metadata_of(bag), **content})
+
+
+def _count_more(bag: Path) -> None:
+    said = bags.metadata_of(bag)
+    said["topics_with_message_count"][0]["message_count"] += 1
+    bags.set_metadata(bag, said)
+
+
+def _lose_index(bag: Path) -> None:
+    import sqlite3
+    from contextlib import closing
+
+    (file,) = bag.glob("*.db3")
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("DROP TABLE topics")
+
+
+BROKEN = [
+    ("mcap", lambda bag: (bag / "metadata.yaml").unlink(), "has no metadata.yaml: its recorder was cut off"),
+    ("mcap", lambda bag: (bag / "metadata.yaml").write_text("{["), "metadata.yaml cannot be read"),
+    ("mcap", lambda bag: (bag / "metadata.yaml").write_text("a: b"), "so it is no metadata of a bag"),
+    ("mcap", lambda bag: (bag / "bag_0.mcap").unlink(), "lacks bag_0.mcap, which its metadata.yaml names"),
+    ("mcap", _cut, "bag_0.mcap cannot be read .*it is damaged, or was cut off"),
+    ("sqlite3", _cut, "bag_0.db3 cannot be read|lacks messages"),
+    ("sqlite3", _lose_index, "bag_0.db3 cannot be read .no such table: topics"),
+    ("mcap", _count_more, r"lacks messages: metadata.yaml counts \d+ on .*the index is broken"),
+    ("mcap", _change(version=10), "has metadata of version 10"),
+    ("mcap", _change(version=[]), "is no metadata of a bag"),
+    ("mcap", _change(storage_identifier="x\x1b[2J"), "is stored as 'x .2J': mcap and sqlite3 are read"),
+    ("mcap", _change(compression_mode="FILE", compression_format="lz4"), "by file or by message is read"),
+    ("sqlite3", lambda bag: (bag / "bag_0.db3-wal").write_text("x"), "was not closed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("storage", "damage", "said"), BROKEN, ids=range(len(BROKEN)))
+def test_a_broken_bag_is_named(storage, damage, said, frames, annotate: Annotate, tmp_path: Path) -> None:
+    bag = bags.write_bag(tmp_path / "bag", recorded(frames[:5]), storage=storage)
+    damage(bag)
+    before = files(bag)
+    with pytest.raises(offline_bags.BagError, match=said) as error:
+        annotate(bag)
+    assert str(error.value).isprintable()
+    assert files(bag) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bag"]
+
+
+def test_what_is_missing_is_told_with_what_is_there(frames, annotate: Annotate, tmp_path: Path) -> None:
+    cases = {
+        "has no topic /image: name the camera's topic by --image-topic; there are /chatter .*String, 30": [
+            bags.instruction(), *bags.chatter(SECONDS)
+        ],
+        "has no topic /image: .*/left .*CompressedImage, 2.*/right": [
+            *bags.camera(frames[:2], "/left"), *bags.camera(frames[:2], "/right"), bags.instruction()
+        ],
+        "has no instruction on /task_instruction": [*bags.camera(frames[:2])],
+        "holds images of two sizes on /image, 480x360 and from 1.5 s on 240x180": [
+            *recorded([*frames[:30], *((t, image[::2, ::2]) for t, image in frames[30:])])
+        ],
+        "holds no messages at all": [],
+        "has /task_progress already": [
+            *recorded(frames[:2]), bags.Recorded(bags.START_NS, "/task_progress", bags.STRING, bags.text("x"))
+        ],
+    }  # fmt: skip
+    for number, (said, messages) in enumerate(cases.items()):
+        bag = bags.write_bag(tmp_path / f"bag{number}", messages)
+        with pytest.raises(offline_bags.BagError, match=said):
+            annotate(bag)
+        assert not (tmp_path / "out").exists() and not list(tmp_path.glob("*.partial"))
+
+
+def test_the_only_images_are_found(frames, annotate: Annotate, tmp_path: Path) -> None:
+    bag = bags.write_bag(tmp_path / "bag", recorded(frames[:15], topic="/cam/image_raw/compressed"))
+    assert any("are taken from /cam/image_raw/compressed" in note for note in annotate(bag).notes)
+
+
+def test_what_is_there_is_kept(frames, scorer: PrefixScorer, annotate: Annotate, tmp_path: Path) -> None:
+    bag = bags.write_bag(tmp_path / "bag", recorded(frames[:15]))
+    job = BagJob(bag, tmp_path / "out", "")
+    assert not done_before(job, settings_of())
+    annotate(bag)
+    assert done_before(job, settings_of())
+    with pytest.raises(OutputFileError, match=r"sample_rate was '2.0', and '4.0' is asked for"):
+        done_before(job, settings_of(sample_rate=4.0))
+    with pytest.raises(OutputFileError, match="task was '', and 'close' is asked for"):
+        done_before(BagJob(bag, tmp_path / "out", "close"), settings_of())
+    with pytest.raises(OutputFileError, match="is there already"):
+        annotate(bag)
+    other = bags.write_bag(tmp_path / "other", recorded(frames[:16]))
+    with pytest.raises(OutputFileError, match="is the annotation of another bag"):
+        done_before(BagJob(other, tmp_path / "out", ""), settings_of())
+    (tmp_path / "out" / REPORT).unlink()
+    with pytest.raises(OutputFileError, match="exists and is no annotation of"):
+        done_before(job, settings_of())
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_full_disk_leaves_nothing(storage, frames, annotate: Annotate, tmp_path: Path) -> None:
+    bag = bags.write_bag(tmp_path / "bag", recorded(frames), storage=storage)
+    before = files(bag)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
+    try:
+        with pytest.raises(OutputFileError, match=r"out cannot be written .*make room"):
+            annotate(bag)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["bag"] and files(bag) == before
+
+
+def test_two_annotators_do_not_meet_and_a_dead_one_is_cleared(
+    frames, annotate: Annotate, tmp_path: Path
+) -> None:
+    bag = bags.write_bag(tmp_path / "bag", recorded(frames[:5]))
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    (partial / "half.mcap").touch()
+    descriptor = os.open(partial, os.O_RDONLY)
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(OutputFileError, match="is being written by another process"):
+        annotate(bag)
+    assert (partial / "half.mcap").exists()
+    os.close(descriptor)
+    assert annotate(bag).scores
+    assert not partial.exists() and not (tmp_path / "out" / "half.mcap").exists()
+    shutil.rmtree(tmp_path / "out")

@@ -1,0 +1,232 @@
+"""What `topreward annotate` does with bags: options, the work in one or several processes, and the report."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topreward_ros.cli.output import CommandError, say
+from topreward_ros.cli.settings import settings_of, with_overrides
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.instruction import clean_task
+from topreward_ros.core.printable import printable
+from topreward_ros.core.text_files import read_text
+from topreward_ros.defaults import monitor_defaults
+
+if TYPE_CHECKING:
+    from topreward_ros.offline.annotate_bag import AnnotationSettings, BagJob
+    from topreward_ros.offline.bag_jobs import OnProgress, Outcome, WorkOrder
+
+# Parameters of `--set` that have an option of their own, or are of the node alone.
+_NOT_FOR_BAGS = frozenset(
+    ("task", "model", "image_topics", "autostart", "heartbeat_rate", "diagnostics_rate")
+)
+_ENDING = "_annotated"
+
+
+def is_bag(path: Path) -> bool:
+    """Whether ``path`` is a bag, or was meant as one: a folder with metadata.yaml or files of messages."""
+    from topreward_ros.offline.bags import looks_like_bag
+
+    return looks_like_bag(path)
+
+
+def add_options(group: Any) -> None:
+    """Add the options that only bags have to ``group``, of the command's parser."""
+    group.add_argument(
+        "--tasks",
+        type=Path,
+        metavar="CSV",
+        help="a file with the columns bag and task: the instruction of each bag, by its path or its name",
+    )
+    group.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help=f"where the copies go, under the names of their bags; else beside each, as NAME{_ENDING}",
+    )
+    group.add_argument(
+        "--image-topic",
+        action="append",
+        dest="image_topics",
+        metavar="T",
+        help="a camera's topic, instead of image_topics; repeat it for several, the primary one first, and "
+        "say --set camera_layout=tile to have them all scored",
+    )
+    group.add_argument(
+        "--namespace",
+        default="",
+        metavar="NS",
+        help="of the robot: our topics become /NS/task_progress and so on, and relative names are looked for "
+        "there first",
+    )
+    group.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes, each with a model (%(default)s)"
+    )
+    group.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="do each bag as a task of a Ray cluster: that of ADDRESS or RAY_ADDRESS, else one on this "
+        "machine; paths must be the same on all machines",
+    )
+
+
+def run(options: argparse.Namespace, bags: Sequence[Path]) -> int:
+    """Annotate ``bags``; the exit status, 1 where one of them could not be."""
+    from topreward_ros.nodes.raw_conversion import converter
+    from topreward_ros.offline.annotate_bag import AnnotationSettings
+    from topreward_ros.offline.bag_jobs import WorkOrder
+
+    parameters = with_overrides(monitor_defaults(), options.overrides, "annotate", _NOT_FOR_BAGS)
+    if options.image_topics:
+        parameters["image_topics"] = options.image_topics
+    _, scorer = settings_of(parameters)
+    if options.workers < 1:
+        raise CommandError(f"--workers {options.workers}: must be at least 1")
+    if options.ray is not None and options.workers > 1:
+        raise CommandError("--workers and --ray are two ways to do the same: give one of them")
+    parameters["model"] = options.model
+    settings = AnnotationSettings(parameters, _namespace(options.namespace), bool(options.image_topics))
+    jobs = _jobs(options, _without_annotations(bags))
+    order = WorkOrder(options.model, scorer, settings, converter)
+    open_jobs, failed = _open_jobs(jobs, settings)
+    if options.output and open_jobs:
+        _make_folder(options.output)
+    failed += _work(options, open_jobs, order) if open_jobs else 0
+    return 1 if failed else 0
+
+
+def _namespace(text: str) -> str:
+    """``text`` as it stands before a name: empty, or with a slash before it and none behind it."""
+    name = text.strip("/")
+    if name and not all(part.isidentifier() and part.isascii() for part in name.split("/")):
+        raise CommandError(f"--namespace {printable(text, 100)}: is no namespace of ROS 2, such as /arm")
+    return f"/{name}" if name else ""
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(
+            f"--output {printable(str(folder))} cannot be made ({error.strerror}): name another folder"
+        ) from error
+
+
+def _without_annotations(bags: Sequence[Path]) -> list[Path]:
+    """The bags that were recorded; says of those that were made here that they are left out."""
+    from topreward_ros.offline.annotate_bag import is_annotation
+
+    for bag in filter(is_annotation, bags):
+        say(f"{bag} is an annotation itself: skipped")
+    return [bag for bag in bags if not is_annotation(bag)]
+
+
+def _jobs(options: argparse.Namespace, bags: Sequence[Path]) -> list[BagJob]:
+    """A job for each bag. Raises `CommandError` where they are not to be told apart."""
+    from topreward_ros.offline.annotate_bag import BagJob
+
+    if options.task is not None and options.tasks is not None:
+        raise CommandError("--task is for all bags, and --tasks says one for each: give one of them")
+    task = clean_task(options.task or "", "--task")
+    if options.task is not None and not task:
+        raise CommandError("--task is empty; say what the robot was to do, or leave it out for the bag's own")
+    tasks = None if options.tasks is None else _read_tasks(options.tasks)
+    jobs: dict[Path, BagJob] = {}
+    for bag in dict.fromkeys(path.resolve() for path in bags):
+        target = options.output / bag.name if options.output else bag.with_name(bag.name + _ENDING)
+        if target.resolve() in jobs:
+            raise CommandError(
+                f"{printable(str(jobs[target.resolve()].source))} and {printable(str(bag))} would both be "
+                f"written to {printable(str(target))}: annotate them one by one, with two --output"
+            )
+        own = task if tasks is None else _task_of(bag, tasks, options.tasks)
+        jobs[target.resolve()] = BagJob(bag, target, own)
+    return list(jobs.values())
+
+
+def _read_tasks(file: Path) -> dict[str, str]:
+    """The instruction by bag, as a CSV says it: names and paths as they stand there."""
+    shown = printable(str(file))
+    rows = csv.DictReader(StringIO(read_text(file)))
+    if not {"bag", "task"} <= set(rows.fieldnames or ()):
+        raise CommandError(f"--tasks {shown}: its first line must name the columns: bag,task")
+    tasks: dict[str, str] = {}
+    for row in rows:
+        where = f"--tasks {shown}, line {rows.line_num}"
+        bag, task = (row["bag"] or "").strip(), clean_task(row["task"] or "", where)
+        if not bag or not task:
+            raise CommandError(f"{where}: it needs a bag and a task")
+        if tasks.setdefault(bag, task) != task:
+            raise CommandError(f"{where}: {printable(bag)} has another task further up: leave one of them")
+    return tasks
+
+
+def _task_of(bag: Path, tasks: dict[str, str], file: Path) -> str:
+    found = {
+        task
+        for name, task in tasks.items()
+        if name.rstrip("/") == bag.name or bag in (Path(name).resolve(), (file.parent / name).resolve())
+    }
+    if len(found) != 1:
+        what = "no task for" if not found else "several tasks for"
+        raise CommandError(
+            f"--tasks {printable(str(file))} says {what} {printable(str(bag))}: write one line of it"
+        )
+    return found.pop()
+
+
+def _open_jobs(jobs: Sequence[BagJob], settings: AnnotationSettings) -> tuple[list[BagJob], int]:
+    """The jobs that are to be done, and how many cannot be; says of the others why not."""
+    from topreward_ros.offline.annotate_bag import done_before
+
+    left, failed = [], 0
+    for job in jobs:
+        try:
+            if done_before(job, settings):
+                say(f"{job.target} is done already: skipped")
+            else:
+                left.append(job)
+        except UserError as error:
+            say(str(error))
+            failed += 1
+    return left, failed
+
+
+def _work(options: argparse.Namespace, jobs: Sequence[BagJob], order: WorkOrder) -> int:
+    """Do ``jobs`` and show what was done; how many could not be."""
+    from rich.console import Console
+
+    from topreward_ros.views.annotation import annotation_line, bags_progress
+
+    failed = 0
+    with bags_progress(Console(stderr=True), len(jobs)) as bar:
+        for number, outcome in _outcomes(options, jobs, order, bar.on_progress):
+            bar.end(number)
+            if isinstance(outcome, UserError):
+                failed += 1
+                source = str(jobs[number].source)
+                say(str(outcome) if source in str(outcome) else f"{source}: {outcome}")
+            else:
+                bar.print(annotation_line(outcome))
+                for note in outcome.notes:
+                    say(f"{outcome.target}: {note}")
+    return failed
+
+
+def _outcomes(
+    options: argparse.Namespace, jobs: Sequence[BagJob], order: WorkOrder, on_progress: OnProgress
+) -> Iterator[tuple[int, Outcome]]:
+    from topreward_ros.offline.bag_jobs import run_here, run_in_processes, run_on_ray
+
+    if options.ray is not None:
+        return run_on_ray(jobs, order, options.ray, say)
+    if min(options.workers, len(jobs)) > 1:
+        return run_in_processes(jobs, order, options.workers, on_progress, say)
+    return run_here(jobs, order, on_progress)

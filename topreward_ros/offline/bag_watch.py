@@ -1,0 +1,280 @@
+"""What a live monitor would have said of a bag: its messages through the same `TaskMonitor`, score by score.
+
+Every image, instruction and silence reaches the state machine as nodes/session.py passes it on; the clock is
+that of the recorder. Offline every due frame is scored, before the next message is looked at; where a live
+monitor keeps up, the curves are equal. Two things differ on purpose. A camera whose images change in size is
+an error, where live the episode would break off: a bag can be mended. And an episode that runs at the end of
+the bag is ended, as it is when a monitor is stopped. What becomes of the outputs is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from topreward_ros.core.episode import MonitorSettings, Output, ScoreRequest, TaskMonitor
+from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.instruction import InstructionError, clean_task
+from topreward_ros.core.printable import printable
+from topreward_ros.core.progress import PrefixScore
+from topreward_ros.core.shapes import size_text
+from topreward_ros.offline import camera_images as images
+from topreward_ros.offline.bags import BagError, Message, OpenBag, slashed
+from topreward_ros.offline.camera_images import ImageError, ImageReader
+from topreward_ros.offline.image_topics import TYPE_NAMES, ImageTopic, first_published, places, unreadable
+
+STRING = "std_msgs/msg/String"
+_LOOK_NS = NS_PER_S // 5  # how often a live monitor looks at the clock, for images that stopped
+_MOST_LOOKS = 500  # in one silence: of a longer one, the later looks are further apart
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where in a bag the images and the instructions are."""
+
+    cameras: tuple[ImageTopic, ...]  #: the primary one first
+    instruction: str  #: topic; empty: the task is given
+    notes: tuple[str, ...] = ()  #: for a human: what was chosen
+
+
+def find_sources(
+    bag: OpenBag, parameters: Mapping[str, Any], namespace: str, task: str, *, chosen: bool
+) -> Sources:
+    """Find the topics that a monitor with ``parameters`` in ``namespace`` would read.
+
+    Names are looked for in the namespace, then at the root. ``task``: where it is given, no topic is needed.
+    ``chosen``: image_topics were given; else the only topic with images is taken. Raises `BagError`, which
+    names what is there.
+    """
+    notes = []
+    topics = parameters["image_topics"]
+    used = topics if parameters["camera_layout"] == "tile" else topics[:1]
+    cameras = []
+    for topic in used:
+        place = _find(bag, topic, parameters["image_transport"], namespace)
+        if place is None and not chosen and len(readable := _readable(bag)) == 1:
+            place = readable[0]
+            notes.append(f"the images are taken from {printable(str(place))}, the only ones there")
+        if place is None:
+            raise _no_images(bag, topic)
+        cameras.append(place)
+    return Sources(tuple(cameras), "" if task else _instruction_topic(bag, namespace), tuple(notes))
+
+
+def in_namespace(name: str, namespace: str) -> str:
+    """A relative name, fully qualified; an absolute one as it is.
+
+    >>> in_namespace("task_event", "/arm"), in_namespace("/task_event", "/arm"), in_namespace("image", "")
+    ('/arm/task_event', '/task_event', '/image')
+    """
+    return name if name.startswith("/") else f"{namespace}/{name}"
+
+
+def _find(bag: OpenBag, topic: str, transport: str, namespace: str) -> ImageTopic | None:
+    for place in (namespace, ""):
+
+        def resolve(name: str, place: str = place) -> str:
+            return in_namespace(name, place)
+
+        candidates = places(topic, transport, resolve, resolve)
+        if found := first_published(candidates, bag.types_on):
+            return found
+    return None
+
+
+def _readable(bag: OpenBag) -> list[ImageTopic]:
+    return [
+        ImageTopic(slashed(topic.name), topic.type)
+        for topic in bag.topics
+        if topic.count and topic.type in TYPE_NAMES and not unreadable(topic.name, [topic.type])
+    ]
+
+
+def _no_images(bag: OpenBag, topic: str) -> BagError:
+    there = bag.topic(topic)
+    if there is None:
+        why = f"has no topic {printable(slashed(topic))}"
+    elif there.type in TYPE_NAMES:
+        why = f"holds no message on {printable(there.name)}"
+    else:
+        why = f"holds {printable(there.type)} on {printable(there.name)}, which is no image"
+    return BagError(
+        f"{bag.bag.shown} {why}: name the camera's topic by --image-topic; there are {bag.topics_text()}"
+    )
+
+
+def _instruction_topic(bag: OpenBag, namespace: str) -> str:
+    for place in (namespace, ""):
+        name = in_namespace("task_instruction", place)
+        if STRING in bag.types_on(name):
+            return name
+    raise BagError(
+        f"{bag.bag.shown} has no instruction on /task_instruction: say what the robot was to do by --task, "
+        "or for several bags by --tasks FILE"
+    )
+
+
+@dataclass(slots=True)
+class _Camera:
+    place: ImageTopic
+    newest: Message | None = None
+    size: tuple[int, int] | None = None  # of the first image that was decoded
+
+
+class BagWatch:
+    """A monitor that watches a bag."""
+
+    def __init__(
+        self,
+        bag: OpenBag,
+        sources: Sources,
+        parameters: Mapping[str, Any],
+        reader: ImageReader,
+        text_of: Callable[[bytes], str],
+    ) -> None:
+        """``parameters``: the monitor's; ``text_of``: reads a serialised std_msgs/String."""
+        self.outputs: list[tuple[int, Output]] = []  #: what was said, and when [ns] by the recorder's clock
+        self.unstamped = False  #: whether the time of receipt stood in for missing stamps
+        self.bad: dict[str, int] = {}  #: images that could not be used, by the reason
+        self.tasks: list[str] = []  #: all that were watched for, in order, each with a line per stage
+        self.scores = 0
+        self._bag = bag
+        self._sources = sources
+        self._parameters = parameters
+        self._reader = reader
+        self._text_of = text_of
+        self._cameras = [_Camera(place) for place in sources.cameras]
+        self.settings = MonitorSettings.from_parameters(parameters)
+        name, numbers = printable(bag.bag.path.resolve().name, 100), count(1)
+        self._monitor = TaskMonitor(self.settings, lambda: f"{name}-{next(numbers):03d}")
+        self._instruction = ""
+        self._now_ns: int | None = None
+
+    @property
+    def monitor(self) -> TaskMonitor:
+        """The state machine."""
+        return self._monitor
+
+    @property
+    def elapsed_ns(self) -> int:
+        """How far into the bag the watch is [ns]."""
+        start_ns = next((ns for ns in self._bag.starts_ns if ns is not None), 0)
+        return (self._now_ns or start_ns) - start_ns
+
+    def run(self, task: str) -> Generator[ScoreRequest, PrefixScore | None, None]:
+        """Yield what is to be scored; each score is sent back. ``task``: empty, where a topic says it.
+
+        Raises `BagError`; and what is thrown into it in the place of a score.
+        """
+        names = [camera.place.name for camera in self._cameras]
+        if self._sources.instruction:
+            names.append(self._sources.instruction)
+        for message in self._bag.messages(names):
+            self._pass_time(message.time_ns)
+            if task and not self._instruction:
+                self._set_task(task, "activated")
+            if slashed(message.topic) == self._sources.instruction and message.type == STRING:
+                self._take_instruction(message)
+            for camera in self._cameras:
+                if slashed(message.topic) == camera.place.name and message.type == camera.place.type_name:
+                    camera.newest = message
+                    if camera is self._cameras[0]:
+                        yield from self._take_image(message)
+        *outputs, _ = self._monitor.set_task("", why="the bag ended")
+        self._say(outputs)  # without the report that it idles now, which says nothing of the bag
+
+    def _take_instruction(self, message: Message) -> None:
+        try:
+            text = clean_task(self._text_of(message.data), "the text on task_instruction")
+        except InstructionError as error:
+            self._note_bad(f"an instruction that cannot be taken: {error}")
+            return
+        if text != self._instruction:  # who publishes repeats himself
+            self._set_task(text, "another task came on task_instruction")
+
+    def _set_task(self, text: str, why: str) -> None:
+        self._instruction = text
+        self.tasks += [text] if text else []
+        self._say(self._monitor.set_task(text, why=why))
+
+    def _take_image(self, message: Message) -> Generator[ScoreRequest, PrefixScore | None, None]:
+        assert self._now_ns is not None
+        try:
+            stamp_ns = images.stamp_ns_of(message.data)
+        except ImageError as error:
+            self._note_bad(str(error))
+            return
+        filled_ns = self._monitor.filled_stamp(stamp_ns, message.time_ns)
+        self.unstamped |= filled_ns != stamp_ns
+        due, outputs = self._monitor.observe(filled_ns, self._now_ns)
+        self._say(outputs)
+        if not due:
+            return
+        try:
+            frame = self._frame(filled_ns)
+        except ImageError as error:
+            self._note_bad(str(error))
+            self._monitor.frame_failed(str(error))
+            return
+        request, outputs = self._monitor.add_frame(frame)
+        self._say(outputs)
+        if request is not None:
+            score = yield request
+            assert score is not None
+            self.scores += 1
+            self._say(self._monitor.add_score(request, score))
+
+    def _frame(self, stamp_ns: int) -> Frame:
+        """The newest image of every camera in one frame. Raises `ImageError`, `BagError`."""
+        assert self._now_ns is not None
+        primary = self._cameras[0]
+        for camera in self._cameras[1:]:
+            beside = images.Beside(
+                camera.place.name,
+                camera.newest.data if camera.newest else b"",
+                (self._now_ns - camera.newest.time_ns) / NS_PER_S if camera.newest else 0.0,
+            )
+            if problem := images.why_not_beside(
+                beside, primary.place.name, stamp_ns, self._parameters["camera_max_skew"]
+            ):
+                raise ImageError(f"{problem}, so no frame can be tiled")
+        decoded = [self._decoded(camera) for camera in self._cameras]
+        return Frame(stamp_ns, images.tile([image.rgb for image in decoded]), decoded[0].frame_id)
+
+    def _decoded(self, camera: _Camera) -> images.DecodedImage:
+        assert camera.newest is not None
+        image = self._reader.decode(camera.newest.data, camera.place.type_name)
+        size = image.rgb.shape[0], image.rgb.shape[1]
+        camera.size = camera.size or size
+        if size != camera.size:
+            first, since_s = size_text(camera.size), self.elapsed_ns / NS_PER_S
+            raise BagError(
+                f"{self._bag.bag.shown} holds images of two sizes on {printable(camera.place.name)}, "
+                f"{first} and from {since_s:.1f} s on {size_text(size)}: split the bag there, or name "
+                "another topic by --image-topic"
+            )
+        return image
+
+    def _pass_time(self, time_ns: int) -> None:
+        """Look at the clock as often as a live monitor does until ``time_ns``."""
+        if self._now_ns is None:
+            self._now_ns = time_ns
+        step_ns = max(_LOOK_NS, (time_ns - self._now_ns) // _MOST_LOOKS)
+        while time_ns - self._now_ns > step_ns:
+            self._now_ns += step_ns
+            self._look()
+        self._now_ns = max(self._now_ns, time_ns)  # recorders may write a little out of order
+        self._look()
+
+    def _look(self) -> None:
+        assert self._now_ns is not None
+        self._say(self._monitor.check_clock(self._now_ns))
+
+    def _say(self, outputs: list[Output]) -> None:
+        assert self._now_ns is not None or not outputs
+        self.outputs += [(self._now_ns or 0, output) for output in outputs]
+
+    def _note_bad(self, why: str) -> None:
+        self.bad[why] = self.bad.get(why, 0) + 1

@@ -1,0 +1,38 @@
+"""Compression with zstd: Python's own from 3.14 on, before that the same module for older Pythons.
+
+The latter comes with rosbags, which needs it for the same bags.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from importlib import import_module
+from pathlib import Path
+
+_zstd = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+
+#: What damaged data raise; data that are cut off raise `EOFError`.
+ZstdError: type[Exception] = _zstd.ZstdError
+
+
+def compress(data: bytes) -> bytes:
+    """``data`` as one frame of zstd."""
+    return bytes(_zstd.compress(data))
+
+
+def decompress(data: bytes) -> bytes:
+    """The content of frames of zstd. Raises `ZstdError`."""
+    return bytes(_zstd.decompress(data))
+
+
+def compress_file(source: Path, target: Path) -> None:
+    """Write ``source`` compressed to the new file ``target``. Raises `OSError`."""
+    with source.open("rb") as raw, target.open("xb") as file, _zstd.open(file, "wb") as out:
+        shutil.copyfileobj(raw, out, 1 << 20)
+
+
+def decompress_file(source: Path, target: Path) -> None:
+    """Write what is in ``source`` to the new file ``target``. Raises `ZstdError`, `EOFError`, `OSError`."""
+    with source.open("rb") as file, target.open("xb") as out, _zstd.open(file, "rb") as content:
+        shutil.copyfileobj(content, out, 1 << 20)
