@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from topreward_ros.cli import annotate_bags
+from topreward_ros.cli import annotate_bags, annotate_datasets
 from topreward_ros.cli.output import CommandError, add_model_option
 from topreward_ros.cli.settings import add_set_option
 from topreward_ros.core.printable import printable
 
 #: The kinds of recordings: how one is recognised, and what annotates several of a kind.
 _KINDS: dict[str, tuple[Callable[[Path], bool], Callable[[argparse.Namespace, Sequence[Path]], int]]] = {
+    "dataset": (annotate_datasets.is_dataset, annotate_datasets.run),
     "bag": (annotate_bags.is_bag, annotate_bags.run),
 }
 
@@ -47,7 +48,17 @@ def add_parser(commands: Any) -> None:
     )
     add_model_option(parser)
     add_set_option(parser)
+    parser.add_argument("--output", metavar="PATH", type=Path, help="where the result goes")
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes, each with a model of its own (default: 1)",
+    )
     annotate_bags.add_options(parser.add_argument_group("bags"))
+    annotate_datasets.add_options(parser.add_argument_group("LeRobot datasets"))
     parser.set_defaults(run=_run)
 
 

@@ -1,9 +1,13 @@
-"""From progress to the reward of one score, and its running return."""
+"""From progress to the reward of one score, and its running return.
+
+Here, too, are the settings of what is made of progress and rewards for each frame of a recorded dataset:
+weights (`sample_weights`) and rewards between scores (`frame_values`), which need NumPy.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 from math import exp, isfinite, nan
 
 
@@ -36,6 +40,23 @@ class RewardSettings:
     type: RewardType
     advantage_tau: float
     advantage_max: float
+
+
+@dataclass(frozen=True, slots=True)
+class RabcSettings:
+    """RA-BC's settings, with LeRobot's defaults, which its training repeats."""
+
+    chunk_size: int = 50  #: frames over which progress is compared
+    kappa: float = 0.01  #: progress over a chunk from which on a frame counts in full
+    epsilon: float = 1e-6  #: least standard deviation, and what is added to divisors
+
+
+class Imputation(Enum):
+    """What the reward of a frame without a score is."""
+
+    ZERO = "zero"  #: 0: the sum over the episode stays what the scores gave
+    INTERPOLATE = "interpolate"  #: on a line between the scores around it; looks ahead
+    DUPLICATE = "duplicate"  #: that of the last score before it; the first one stands before the first score
 
 
 class RewardStream:

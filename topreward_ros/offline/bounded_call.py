@@ -56,7 +56,7 @@ def call_bounded(function: Callable[..., T], *arguments: object, time_limit_s: f
 
 def _call(sender: Connection, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the caller, who ends this process
-    Thread(target=_end_with_the_caller, daemon=True).start()
+    Thread(target=end_with_the_caller, daemon=True).start()
     try:
         outcome: object = function(*arguments)
     except UserError as error:
@@ -64,7 +64,8 @@ def _call(sender: Connection, function: Callable[..., object], arguments: tuple[
     sender.send(outcome)
 
 
-def _end_with_the_caller() -> None:
+def end_with_the_caller() -> None:
+    """End this process when the one that started it has ended. For a thread of its own."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -16,6 +16,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -253,17 +254,59 @@ def score_videos(
     A video that fails does not harm the others. Raises `InstructionError`; `ValueError` for an empty
     instruction.
     """
-    instruction = clean_task(instruction)
-    if not instruction:
+    recordings = [Recording(str(path), instruction, partial(open_video, path, rate)) for path in paths]
+    return score_recordings(
+        recordings,
+        scorer,
+        settings,
+        prefixes=prefixes,
+        prefix_schedule=prefix_schedule,
+        at_once=at_once,
+        on_score=on_score,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """An episode that was recorded, wherever its frames come from."""
+
+    name: str  #: as `Curve.video` has it
+    instruction: str  #: in natural language
+    open: Callable[[], Video]  #: opens it for reading; raises `VideoError`
+
+
+def score_recordings(
+    recordings: Sequence[Recording],
+    scorer: PrefixScorer,
+    settings: MonitorSettings,
+    *,
+    prefixes: int = 0,
+    prefix_schedule: PrefixSchedule = PrefixSchedule.AUTHORS,
+    at_once: int = 1,
+    on_score: Callable[[CurvePoint], None] | None = None,
+    on_outcome: Callable[[int, Outcome], None] | None = None,
+) -> list[Outcome]:
+    """`score_videos` for recordings, each with an instruction of its own.
+
+    ``on_outcome`` is called as soon as a recording is done, with its place in ``recordings``. Raises
+    `InstructionError`; `ValueError` for an empty instruction.
+    """
+    instructions = [clean_task(recording.instruction) for recording in recordings]
+    if not all(instructions):
         raise ValueError("the instruction is empty; say what the robot is to do")
-    if prefixes and "\n" in instruction:
+    if prefixes and any("\n" in instruction for instruction in instructions):
         raise InstructionError("prefixes of a whole video are of one task: give one without stages")
     choice = _Choice(prefixes, prefix_schedule)
     episodes = [
-        _video_episode(path, instruction, scorer.info, settings, rate, choice, on_score) for path in paths
+        _recorded_episode(recording, instruction, scorer.info, settings, choice, on_score)
+        for recording, instruction in zip(recordings, instructions, strict=True)
     ]
-    outcomes: dict[int, Outcome] = dict(score_side_by_side(episodes, scorer, at_once))
-    return [outcomes[number] for number in range(len(paths))]
+    outcomes: dict[int, Outcome] = {}
+    for number, outcome in score_side_by_side(episodes, scorer, at_once):
+        outcomes[number] = outcome
+        if on_outcome is not None:
+            on_outcome(number, outcome)
+    return [outcomes[number] for number in range(len(recordings))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,20 +328,19 @@ class _Selection:
     stamps_ns: Mapping[int, int] | None = None
 
 
-def _video_episode(
-    path: str | Path,
+def _recorded_episode(
+    recording: Recording,
     instruction: str,
     info: ScorerInfo,
     settings: MonitorSettings,
-    rate: float,
     choice: _Choice,
     on_score: Callable[[CurvePoint], None] | None,
 ) -> Episode[Curve]:
-    video = open_video(path, rate)
-    selection = _selection(str(path), video, settings, choice)
+    video = recording.open()
+    selection = _selection(recording.name, video, settings, choice)
     interval_ns = round(NS_PER_S / video.info.rate)
     curve = yield from _episode(
-        str(path), video, interval_ns, instruction, info, settings, selection, on_score
+        recording.name, video, interval_ns, instruction, info, settings, selection, on_score
     )
     return replace(curve, prefix_schedule=choice.schedule if choice.prefixes else None)
 

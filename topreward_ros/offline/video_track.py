@@ -191,6 +191,21 @@ class Track:
             return float(duration * unit)
         return (self._container.duration or 0) / av.time_base
 
+    def start_near(self, time_s: float) -> bool:
+        """Let `frames` begin with the key frame at or before ``time_s`` [s]; False where that cannot be done.
+
+        Call it once, before `frames`. A format whose times do not say where they lie may begin elsewhere.
+        """
+        assert self._container is not None
+        unit = self._stream.time_base
+        if not self.has_times or not unit:
+            return False
+        try:
+            self._container.seek(int(time_s / unit), stream=self._stream)
+        except (av.FFmpegError, OSError, OverflowError):
+            return False
+        return True
+
     def frames(self, report: Report) -> Iterator[tuple[float | None, VideoFrame]]:
         """Yield each frame with its presentation time [s], None where it has none.
 

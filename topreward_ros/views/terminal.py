@@ -12,7 +12,14 @@ from contextlib import contextmanager
 from math import isfinite, isinf, isnan, nan
 
 from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -68,6 +75,18 @@ def score_progress(
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("scoring", total=expected or None, progress="-")
         yield lambda point: bar.update(task, advance=1, progress=number(point.progress, 2))
+
+
+@contextmanager
+def episode_progress(console: Console, episodes: int) -> Iterator[Callable[[], None]]:
+    """A progress bar over so many ``episodes``; yields what to call after each of them."""
+    columns = (
+        TextColumn("annotating"), BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("episodes"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("annotating", total=episodes)
+        yield lambda: bar.advance(task)
 
 
 def damage_text(damaged: Sequence[Damage]) -> str:

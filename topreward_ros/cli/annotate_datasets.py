@@ -1,0 +1,174 @@
+"""What `topreward annotate` does with LeRobot datasets: options, the progress bar, and the report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topreward_ros.cli.output import CommandError, say
+from topreward_ros.cli.settings import settings_of, with_overrides
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.instruction import clean_instruction
+from topreward_ros.core.printable import printable
+from topreward_ros.core.rewards import Imputation
+from topreward_ros.defaults import monitor_defaults
+
+if TYPE_CHECKING:
+    from topreward_ros.offline.annotate_dataset import Annotation, AnnotationSettings
+    from topreward_ros.offline.lerobot import Dataset
+
+# Parameters of `--set` that have no meaning for a dataset, or an option of their own.
+_NOT_FOR_DATASETS = frozenset(
+    ("task", "model", "image_topics", "image_transport", "camera_layout", "camera_max_skew", "stale_timeout")
+) | {"autostart", "heartbeat_rate", "diagnostics_rate"}
+_SHOWN = 5  # episodes that could not be scored
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether ``path`` is a LeRobot dataset, of whatever format."""
+    from topreward_ros.offline.lerobot import is_dataset
+
+    return is_dataset(path)
+
+
+def add_options(group: Any) -> None:
+    """Add the options that only datasets have to ``group``, of the command's parser."""
+    group.add_argument(
+        "--camera",
+        metavar="FEATURE",
+        help="the camera that is looked at, for example observation.images.front or just front "
+        "(default: the first by name)",
+    )
+    group.add_argument(
+        "--columns",
+        action="store_true",
+        help="make a copy of the dataset at --output whose rows have next.reward, next.success, next.done",
+    )
+    group.add_argument(
+        "--impute",
+        choices=[how.value for how in Imputation],
+        help="with --columns, the reward of rows between two scores: 0 (zero, the default), on a line "
+        "(interpolate), or the last one (duplicate)",
+    )
+
+
+def run(options: argparse.Namespace, paths: Sequence[Path]) -> int:
+    """Annotate the datasets at ``paths``; the exit status, 1 where something could not be scored."""
+    if options.impute and not options.columns:
+        raise CommandError("--impute goes with --columns")
+    if options.columns and not options.output:
+        raise CommandError("--columns makes a copy of the dataset: name its folder by --output")
+    if options.output and len(paths) > 1:
+        raise CommandError(f"--output {options.output} is one place, for one dataset: call it for each")
+    task = clean_instruction(options.task or "", "--task")
+    if options.task and not task:
+        raise CommandError("--task is empty; say what the robot was to do, or leave it out")
+    return max(_annotate(options, path, task) for path in paths)
+
+
+def _annotate(options: argparse.Namespace, path: Path, task: str) -> int:
+    from topreward_ros.offline import annotate_dataset as work
+    from topreward_ros.offline.lerobot import open_dataset
+
+    dataset = open_dataset(path)
+    settings = _settings(options, dataset, task)
+    tasks = work.tasks_of(dataset, task)
+    output = _output(options, dataset)
+    if not options.columns and output.exists() and not options.overwrite:
+        if work.origin_of(output).get("key") == work.annotation_key(dataset, settings):
+            print(f"{printable(str(output))} is there already, with these settings: skipped")
+            return 0
+        raise CommandError(_exists(output, dataset))
+    if options.columns:
+        work.check_columns(dataset)
+        if os.path.lexists(output):
+            raise CommandError(f"--output {output} exists already: name another folder, or remove it")
+    for warning in work.warnings_on(dataset, settings, tasks):
+        say(warning)
+    annotation = _work(options, dataset, settings, output)
+    return _report(dataset, annotation, output)
+
+
+def _settings(options: argparse.Namespace, dataset: Dataset, task: str) -> AnnotationSettings:
+    from topreward_ros.offline.annotate_dataset import AnnotationSettings
+
+    # All rows are to have a progress, those after SUCCESS as well.
+    parameters = {**monitor_defaults(), "end_episode_on_success": False}
+    parameters = with_overrides(parameters, options.overrides, "annotate", _NOT_FOR_DATASETS)
+    monitor, scorer = settings_of(parameters)
+    if options.workers > 1 and not scorer.threads:
+        scorer = replace(scorer, threads=max(1, (os.cpu_count() or 1) // options.workers))
+    return AnnotationSettings(
+        options.model, monitor, scorer, dataset.camera(options.camera), task, options.workers
+    )
+
+
+def _output(options: argparse.Namespace, dataset: Dataset) -> Path:
+    from topreward_ros.offline.annotate_dataset import PROGRESS_FILE
+
+    output = options.output or dataset.root / PROGRESS_FILE
+    if not options.columns and (output.is_dir() or output.suffix != ".parquet"):
+        raise CommandError(
+            f"--output {output}: name a file that ends in .parquet, or give --columns for a copy of the "
+            "dataset"
+        )
+    if not output.absolute().parent.is_dir():
+        raise CommandError(f"--output {output}: there is no folder {output.absolute().parent}; make it first")
+    return Path(output)
+
+
+def _exists(output: Path, dataset: Dataset) -> str:
+    from topreward_ros.offline.dataset_weights import check_belongs, read_progress
+
+    why = "it was made with other settings, or by others"
+    try:
+        check_belongs(output, read_progress(output), dataset)
+    except UserError:
+        why = "it does not belong to the episodes that the dataset has now"
+    return f"{output} exists already, and {why}: --overwrite replaces it, --output names another file"
+
+
+def _work(
+    options: argparse.Namespace, dataset: Dataset, settings: AnnotationSettings, output: Path
+) -> Annotation:
+    from rich.console import Console
+
+    from topreward_ros.core.output_files import write_file
+    from topreward_ros.offline import annotate_dataset as work
+    from topreward_ros.views import terminal
+
+    def write(scores: tuple[work.EpisodeScores, ...], key: str) -> None:
+        progress = work.progress_file(dataset, settings, scores, key)
+        if options.columns:
+            how = Imputation(options.impute or Imputation.ZERO.value)
+            work.write_copy(dataset, output, work.reward_columns(dataset, scores, how), progress)
+        else:
+            write_file(output, progress)
+
+    with terminal.episode_progress(Console(stderr=True), len(dataset.episodes)) as on_episode:
+        return work.annotate(dataset, settings, write, work.work_folder(output), on_episode)
+
+
+def _report(dataset: Dataset, annotation: Annotation, output: Path) -> int:
+    failed = [(number, scores) for number, scores in enumerate(annotation.scores) if not scores.rows]
+    damaged = [
+        (number, scores) for number, scores in enumerate(annotation.scores) if scores.rows and scores.error
+    ]
+    for number, scores in failed[:_SHOWN]:
+        say(f"episode {number} of {dataset.name} has no progress (NaN): {scores.error}")
+    for number, scores in damaged[:_SHOWN]:
+        say(f"episode {number} of {dataset.name} is damaged: {scores.error}")
+    if more := max(0, len(failed) - _SHOWN) + max(0, len(damaged) - _SHOWN):
+        say(f"and {more} more episodes of {dataset.name}")
+    count = len(annotation.scores)
+    successes = sum(scores.success_row >= 0 for scores in annotation.scores)
+    resumed = f" ({annotation.resumed} of them by an earlier run)" if annotation.resumed else ""
+    print(
+        f"{printable(str(output))}: {count - len(failed)} of {count} episodes scored{resumed}, "
+        f"SUCCESS in {successes}"
+    )
+    return 1 if failed else 0

@@ -1,0 +1,535 @@
+"""A LeRobot dataset annotated: every episode scored as the live monitor would, and the scores as files.
+
+Episodes go through the same state machine as live (`score_video.score_recordings`), with the stamps of their
+rows. What comes of it is `topreward_progress.parquet` in the dataset's folder, a side file that LeRobot's
+training reads; or, on request, a copy of the dataset in which the rows carry reward, success and done. The
+source's own rows and metadata are never changed. The scores of each episode are kept in a hidden folder until
+the output is whole, so that a run that was killed goes on where it was.
+
+Progress is causal: a row has that of the newest score at or before it, never a value between two scores, as
+the later one was not known then. It is NaN before the first score, where a score means no progress (the start
+already looks finished), where an episode could not be scored, and after its end. Weights and values are made
+from that file elsewhere (`dataset_weights`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from hashlib import sha256
+from io import BytesIO
+from math import isfinite, nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topreward_ros.core.episode import MonitorSettings
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.events import EventType
+from topreward_ros.core.frame_values import held, imputed
+from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.instruction import clean_instruction
+from topreward_ros.core.output_files import TEMPORARY, copy_into, kept_folder, new_folder, write_file
+from topreward_ros.core.printable import printable
+from topreward_ros.core.rewards import Imputation
+from topreward_ros.offline.job_processes import do_jobs
+from topreward_ros.offline.json_values import json_value
+from topreward_ros.offline.lerobot import INFO, Dataset, DatasetError, check_videos, open_dataset
+from topreward_ros.offline.lerobot_video import open_episode, stamps_of
+from topreward_ros.offline.parquet_files import arrow, columns_in, parquet_bytes, read_table
+from topreward_ros.offline.score_video import Curve, Outcome, Recording, score_recordings
+from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
+from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
+from topreward_ros.scoring.registry import load_scorer
+
+PROGRESS_FILE = "topreward_progress.parquet"  #: in the dataset's folder, where LeRobot's own writer puts it
+OURS = "topreward_ros"  #: key of the file's schema metadata under which `Origin` stands, as JSON
+_SHOWN_WARNINGS = 3  # of tasks that the model does not know
+_WORK_FORMAT = "topreward_dataset_work/1"  # raise the number when what is kept of an episode changes
+#: Columns that a copy of the dataset gets, with the entries of info.json that LeRobot demands for them.
+COLUMNS: Mapping[str, Mapping[str, Any]] = {
+    "next.reward": {"dtype": "float32", "shape": [1], "names": None},
+    "next.success": {"dtype": "bool", "shape": [1], "names": None},
+    "next.done": {"dtype": "bool", "shape": [1], "names": None},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeScores:
+    """What scoring an episode gave, by its rows from 0."""
+
+    rows: tuple[int, ...]  #: that were scored
+    log_probs: tuple[float, ...]  #: r of each [nat]
+    progress: tuple[float, ...]  #: of each, [0, 1] or NaN
+    rewards: tuple[float, ...]  #: of each, of the settings' type, or NaN
+    end: int  #: rows from here on were not watched any more, as the episode had ended
+    success_row: int = -1  #: the newest row when SUCCESS came; -1: it did not
+    error: str = ""  #: why there are no scores, or what of the pictures could not be read
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationSettings:
+    """How a dataset is to be scored."""
+
+    model: str  #: as `load_scorer` takes it
+    monitor: MonitorSettings
+    scorer: ScorerSettings
+    camera: str  #: feature that holds the pictures
+    task: str = ""  #: the instruction of all episodes; empty: each has that of the dataset
+    workers: int = 1  #: processes
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What `annotate` did."""
+
+    scores: tuple[EpisodeScores, ...]  #: by episode
+    resumed: int  #: episodes whose scores an earlier run had left
+
+
+def tasks_of(dataset: Dataset, task: str) -> list[str]:
+    """The instruction of each episode; ``task`` for all where it is not empty. Raises `DatasetError`."""
+    if task:
+        return [task] * len(dataset.episodes)
+    made = []
+    for episode in dataset.episodes:
+        cleaned = [clean_instruction(text, f"the task of episode {episode.number}") for text in episode.tasks]
+        if len(cleaned) > 1:
+            names = printable(" and ".join(repr(text) for text in cleaned), 300)
+            raise DatasetError(
+                f"{dataset.name}: the rows of episode {episode.number} have several tasks, {names}, and "
+                "progress is that of one: give --task, or split the episode"
+            )
+        if not cleaned[0]:
+            raise DatasetError(f"{dataset.name}: episode {episode.number} has an empty task: give --task")
+        made.append(cleaned[0])
+    return made
+
+
+def warnings_on(dataset: Dataset, settings: AnnotationSettings, tasks: Sequence[str]) -> list[str]:
+    """What the user should know before the work, a sentence each. Raises `ScorerError`."""
+    made = []
+    if len(dataset.cameras) > 1:
+        made.append(
+            f"{dataset.name} has {len(dataset.cameras)} cameras, "
+            f"{printable(', '.join(dataset.cameras), 400)}: {printable(settings.camera)} is looked at, "
+            "--camera chooses another"
+        )
+    if not settings.task and len(tasks) > 1 and len(set(tasks)) == 1:
+        made.append(
+            f"one task serves all {len(tasks)} episodes of {dataset.name}: "
+            f"{printable(repr(tasks[0]), 200)}; where they differ in what the robot was told to do, progress "
+            "is measured against the wrong task"
+        )
+    checkpoint = open_checkpoint(settings.model)
+    if checkpoint.has_random_weights:
+        made.append(f"model {printable(settings.model)} has {RANDOM_WEIGHTS}: the numbers mean nothing")
+    info = ScorerInfo(
+        settings.model, "", checkpoint.has_random_weights, "", "", "", 0, checkpoint.notes.wordings
+    )
+    unknown = [unknown_instruction_warning(task, info, "--model ") for task in dict.fromkeys(tasks)]
+    return made + list(filter(None, unknown))[:_SHOWN_WARNINGS]
+
+
+def annotation_key(dataset: Dataset, settings: AnnotationSettings) -> str:
+    """A hash of all that the scores depend on: dataset, model, settings. Raises `ScorerError`."""
+    checkpoint = open_checkpoint(settings.model)
+    scorer = {
+        name: value for name, value in asdict(settings.scorer).items() if name not in ("device", "threads")
+    }
+    prompts = settings.scorer.prompts
+    content = {
+        "format": _WORK_FORMAT,
+        "dataset": dataset.fingerprint,
+        "camera": settings.camera,
+        "tasks": tasks_of(dataset, settings.task),
+        "model": [settings.model, checkpoint.revision],
+        "monitor": asdict(settings.monitor),
+        "scorer": scorer,
+        "prompts": sha256(Path(prompts).read_bytes()).hexdigest()
+        if prompts and os.path.isfile(prompts)
+        else "",
+    }
+    text = json.dumps(json_value(content), sort_keys=True)
+    return sha256(text.encode(errors="backslashreplace")).hexdigest()[:32]
+
+
+def annotate(
+    dataset: Dataset,
+    settings: AnnotationSettings,
+    write: Callable[[tuple[EpisodeScores, ...], str], None],
+    work: Path,
+    on_episode: Callable[[], None],
+) -> Annotation:
+    """Score the episodes of ``dataset`` and hand the scores, with their `annotation_key`, to ``write``.
+
+    ``work``: a folder, made for this and removed after ``write``, that keeps the scores of a run that is
+    killed. ``on_episode`` is called after each episode. An episode that cannot be read has no scores but an
+    error. Raises `UserError`.
+    """
+    tasks = tasks_of(dataset, settings.task)
+    check_videos(dataset, settings.camera, range(len(dataset.episodes)))
+    key = annotation_key(dataset, settings)
+    with kept_folder(work) as folder:
+        done = _kept(folder, key, dataset)
+        resumed = len(done)
+
+        def keep(number: int, scores: EpisodeScores) -> None:
+            done[number] = scores
+            write_file(folder / f"{number}.json", _to_json(scores))
+            on_episode()
+
+        for _ in range(resumed):
+            on_episode()
+        missing = [number for number in range(len(tasks)) if number not in done]
+        if missing:
+            write_file(folder / "key", key)
+            if settings.workers > 1 and len(missing) > 1:
+                _score_in_processes(dataset, settings, tasks, missing, keep)
+            else:
+                _score_here(dataset, settings, tasks, missing, keep)
+        scores = tuple(done[number] for number in range(len(tasks)))
+        if not any(one.rows for one in scores):
+            raise DatasetError(f"no episode of {dataset.name} could be scored; the first: {scores[0].error}")
+        write(scores, key)
+        shutil.rmtree(folder, ignore_errors=True)
+    return Annotation(scores, resumed)
+
+
+def _score_here(
+    dataset: Dataset,
+    settings: AnnotationSettings,
+    tasks: Sequence[str],
+    numbers: Sequence[int],
+    keep: Callable[[int, EpisodeScores], None],
+) -> None:
+    scorer = load_scorer(settings.model, settings.scorer)
+    try:
+        _score(dataset, settings, scorer, tasks, numbers, keep)
+    finally:
+        scorer.close()
+
+
+def _score(
+    dataset: Dataset,
+    settings: AnnotationSettings,
+    scorer: PrefixScorer,
+    tasks: Sequence[str],
+    numbers: Sequence[int],
+    keep: Callable[[int, EpisodeScores], None],
+) -> None:
+    recordings = [
+        Recording(
+            f"{dataset.root}, episode {number}",
+            tasks[number],
+            partial(open_episode, dataset, number, settings.camera),
+        )
+        for number in numbers
+    ]
+
+    def on_outcome(place: int, outcome: Outcome) -> None:
+        keep(numbers[place], scores_of(dataset, numbers[place], outcome))
+
+    score_recordings(
+        recordings, scorer, settings.monitor, at_once=scorer.episodes_at_once(), on_outcome=on_outcome
+    )
+
+
+def _score_in_processes(
+    dataset: Dataset,
+    settings: AnnotationSettings,
+    tasks: Sequence[str],
+    numbers: Sequence[int],
+    keep: Callable[[int, EpisodeScores], None],
+) -> None:
+    def on_done(number: int, result: EpisodeScores | UserError) -> None:
+        length = dataset.episodes[number].length
+        keep(number, result if isinstance(result, EpisodeScores) else _nothing(length, str(result)))
+
+    arguments = (str(dataset.root), settings, tuple(tasks))
+    do_jobs(_Worker, arguments, _Worker.score, numbers, settings.workers, on_done)
+
+
+class _Worker:
+    """What a process of several has: the dataset and a model of its own."""
+
+    def __init__(self, root: str, settings: AnnotationSettings, tasks: tuple[str, ...]) -> None:
+        self._dataset = open_dataset(root)
+        self._settings, self._tasks = settings, tasks
+        self._scorer = load_scorer(settings.model, settings.scorer)
+
+    def score(self, number: int) -> EpisodeScores:
+        made: list[EpisodeScores] = []
+        _score(
+            self._dataset,
+            self._settings,
+            self._scorer,
+            self._tasks,
+            [number],
+            lambda _, scores: made.append(scores),
+        )
+        return made[0]
+
+
+def scores_of(dataset: Dataset, number: int, outcome: Outcome) -> EpisodeScores:
+    """The scores of an episode by its rows."""
+    episode = dataset.episodes[number]
+    if not isinstance(outcome, Curve):
+        return _nothing(episode.length, str(outcome))
+    stamps = stamps_of(episode.times_s, dataset.rate)
+    times = {event.type: round(event.time_s * NS_PER_S) for event in reversed(outcome.events)}
+    ended, success = times.get(EventType.EPISODE_ENDED.name), times.get(EventType.SUCCESS.name)
+    points = outcome.points
+    return EpisodeScores(
+        rows=tuple(point.video_frames - 1 for point in points),
+        log_probs=tuple(point.score.log_prob for point in points),
+        progress=tuple(point.progress for point in points),
+        rewards=tuple(point.reward for point in points),
+        end=episode.length if ended is None else bisect_right(stamps, ended),
+        success_row=-1 if success is None else bisect_left(stamps, success),
+        error="; ".join(str(place) for place in outcome.damaged[:3]),
+    )
+
+
+def _nothing(length: int, error: str) -> EpisodeScores:
+    return EpisodeScores((), (), (), (), length, error=error or "no scores")
+
+
+def _to_json(scores: EpisodeScores) -> str:
+    return json.dumps(json_value(asdict(scores)))
+
+
+def _kept(folder: Path, key: str, dataset: Dataset) -> dict[int, EpisodeScores]:
+    """The scores that an earlier run with the same ``key`` left; whatever else lies there is removed."""
+    made = {}
+    try:
+        same = (folder / "key").read_text(encoding="utf-8") == key
+    except (OSError, ValueError):
+        same = False
+    for path in list(folder.iterdir()):
+        scores = None
+        if same and path.suffix == ".json" and path.stem.isdecimal():
+            scores = _read_kept(path)
+        if scores is not None and not scores.error and int(path.stem) < len(dataset.episodes):
+            made[int(path.stem)] = scores
+        elif not (same and path.name == "key"):
+            with suppress(OSError):
+                path.unlink()
+    return made
+
+
+def _read_kept(path: Path) -> EpisodeScores | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for name in ("log_probs", "progress", "rewards"):
+            content[name] = tuple(nan if value is None else float(value) for value in content[name])
+        content["rows"] = tuple(content["rows"])
+        return EpisodeScores(**content)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def progress_columns(dataset: Dataset, scores: Sequence[EpisodeScores]) -> dict[str, np.ndarray]:
+    """The columns of `PROGRESS_FILE`, one row per row of the dataset.
+
+    ``index``, ``episode_index``, ``frame_index`` (int64, absolute); ``progress_sparse`` (float32): the last
+    known progress, or NaN; ``raw_logprob`` (float32 [nat]): r of the same score; ``scored`` (bool): whether
+    the row has a score of its own.
+    """
+    lengths = [episode.length for episode in dataset.episodes]
+    frame = np.concatenate([np.arange(length) for length in lengths]).astype(np.int64)
+    scored = np.zeros(len(frame), bool)
+    held_columns = {}
+    for name in ("progress", "log_probs"):
+        parts = []
+        for episode, one in zip(dataset.episodes, scores, strict=True):
+            values = held(getattr(one, name), one.rows, episode.length)
+            values[one.end :] = nan
+            parts.append(values)
+            scored[episode.first_index + np.array(one.rows, int)] = True
+        held_columns[name] = np.concatenate(parts).astype(np.float32)
+    return {
+        "index": np.arange(len(frame), dtype=np.int64),
+        "episode_index": np.repeat(np.arange(len(lengths)), lengths).astype(np.int64),
+        "frame_index": frame,
+        "progress_sparse": held_columns["progress"],
+        "raw_logprob": held_columns["log_probs"],
+        "scored": scored,
+    }
+
+
+def progress_file(
+    dataset: Dataset, settings: AnnotationSettings, scores: Sequence[EpisodeScores], key: str
+) -> bytes:
+    """The content of `PROGRESS_FILE`, with LeRobot's metadata in its schema and ours."""
+    origin = {
+        "format": "topreward_progress/1",
+        "key": key,
+        "dataset": dataset.fingerprint,
+        "camera": settings.camera,
+        "model": settings.model,
+        "revision": open_checkpoint(settings.model).revision,
+        "monitor": asdict(settings.monitor),
+    }
+    metadata = {
+        "vlm_name": settings.model,
+        "reward_model_path": settings.model,
+        OURS: json.dumps(json_value(origin)),
+    }
+    return parquet_bytes(
+        progress_columns(dataset, scores),
+        {name: text.encode(errors="backslashreplace").decode() for name, text in metadata.items()},
+    )
+
+
+def origin_of(path: Path) -> dict[str, Any]:
+    """What a file of ours says of itself, see `progress_file`; empty for others. Raises `ParquetError`."""
+    columns_in(path)
+    metadata = arrow().parquet.read_schema(path).metadata or {}
+    try:
+        content = json.loads(metadata.get(OURS.encode(), b"{}"))
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def reward_columns(
+    dataset: Dataset, scores: Sequence[EpisodeScores], how: Imputation
+) -> dict[str, np.ndarray]:
+    """The columns `COLUMNS`, one row per row of the dataset.
+
+    Row t holds what came of action t, which the frame of row t + 1 shows: the reward of a score stands one
+    row before its frame, and that of the first frame, before which there was no action, is left out. Where
+    no reward is known it is 0. ``next.success`` is true from the row before the frame at which SUCCESS came
+    on; ``next.done`` in the last row of an episode.
+    """
+    rewards, success, done = [], [], []
+    for episode, one in zip(dataset.episodes, scores, strict=True):
+        steps = [(row - 1, reward) for row, reward in zip(one.rows, one.rewards, strict=True) if row > 0]
+        dense = imputed([reward for _, reward in steps], [row for row, _ in steps], episode.length, how)
+        dense[max(0, one.end - 1) :] *= one.end >= episode.length  # after the end nothing is known
+        rewards.append(np.where(np.isfinite(dense), dense, 0.0))
+        rows = np.arange(episode.length)
+        success.append((rows >= one.success_row - 1) & (one.success_row >= 0))
+        done.append(rows == episode.length - 1)
+    return {
+        "next.reward": np.concatenate(rewards).astype(np.float32),
+        "next.success": np.concatenate(success),
+        "next.done": np.concatenate(done),
+    }
+
+
+def check_columns(dataset: Dataset) -> None:
+    """Raise `DatasetError` where the dataset has some of `COLUMNS` already."""
+    there = [name for name in COLUMNS if name in dataset.info["features"]]
+    if there:
+        raise DatasetError(
+            f"{dataset.name} has {', '.join(there)} already: remove them with LeRobot's own tool first, or "
+            "leave the columns out"
+        )
+
+
+def write_copy(
+    dataset: Dataset,
+    target: Path,
+    columns: Mapping[str, np.ndarray],
+    progress: bytes,
+    on_file: Callable[[], None] = lambda: None,
+) -> None:
+    """Make ``target`` a copy of the dataset with ``columns`` in its rows and `PROGRESS_FILE` beside them.
+
+    It gets its name when it is whole. Raises `OutputFileError` and `ParquetError`.
+    """
+    check_columns(dataset)
+    real, above = Path(os.path.realpath(dataset.root)), Path(os.path.realpath(target)).parents
+    if real in above:
+        raise DatasetError(f"{printable(str(target))} lies in {dataset.name}: name a folder outside of it")
+    first = 0
+    with new_folder(target) as folder:
+        for file in _other_files(dataset):
+            copy_into(dataset.root / file, folder / file)
+            on_file()
+        for rows in dataset.data_files:
+            content, first = _with_columns(dataset.root / rows, columns, first)
+            (folder / rows).parent.mkdir(parents=True, exist_ok=True)
+            write_file(folder / rows, content)
+            on_file()
+        features = {**dataset.info["features"], **{name: dict(entry) for name, entry in COLUMNS.items()}}
+        info = {**dataset.info, "features": features}
+        (folder / INFO).parent.mkdir(parents=True, exist_ok=True)
+        write_file(folder / INFO, json.dumps(info, indent=4, ensure_ascii=True) + "\n")
+        write_file(folder / PROGRESS_FILE, progress)
+
+
+def _other_files(dataset: Dataset) -> Iterable[Path]:
+    """What is copied as it is: all files but rows, info.json, our progress and what is being worked on."""
+    changed: set[Path] = {Path(INFO), Path(PROGRESS_FILE), *map(Path, dataset.data_files)}
+    seen = set()  # a link to a folder above would have no end
+    for folder, folders, files in os.walk(dataset.root, followlinks=True):
+        seen.add(os.path.realpath(folder))
+        folders[:] = [
+            name
+            for name in folders
+            if not name.endswith((TEMPORARY, WORK_SUFFIX))
+            and os.path.realpath(os.path.join(folder, name)) not in seen
+        ]
+        for name in files:
+            file = Path(folder, name).relative_to(dataset.root)
+            if file not in changed and not name.endswith(TEMPORARY):
+                yield file
+
+
+WORK_SUFFIX = ".topreward-work"  #: end of the name of a folder that keeps scores
+
+
+def work_folder(output: Path) -> Path:
+    """Where the scores for ``output`` are kept until it is whole: beside it."""
+    return output.parent / f".{output.name}{WORK_SUFFIX}"
+
+
+def _with_columns(path: Path, columns: Mapping[str, np.ndarray], first: int) -> tuple[bytes, int]:
+    """A file of rows with ``columns``, of which its rows are those from ``first`` on; and the next one's."""
+    pa = arrow()
+    read_table(path, ())  # for its errors
+    sink = BytesIO()
+    with pa.parquet.ParquetFile(path) as source:
+        schema = source.schema_arrow
+        for name, values in columns.items():
+            schema = schema.append(pa.field(name, pa.from_numpy_dtype(values.dtype)))
+        schema = schema.with_metadata(_hugging_face(schema.metadata or {}, columns))
+        with pa.parquet.ParquetWriter(sink, schema) as writer:
+            for group in range(source.num_row_groups):
+                table = source.read_row_group(group, use_threads=False)
+                end = first + table.num_rows
+                for name, values in columns.items():
+                    table = table.append_column(name, pa.array(values[first:end]))
+                writer.write_table(table.cast(schema))
+                first = end
+    return sink.getvalue(), first
+
+
+def _hugging_face(metadata: Mapping[bytes, bytes], columns: Mapping[str, np.ndarray]) -> dict[bytes, bytes]:
+    """The schema's metadata, in which the library `datasets` lists the columns, with ours among them."""
+    made = dict(metadata)
+    try:
+        content = json.loads(made[b"huggingface"])
+        for name in columns:
+            content["info"]["features"][name] = {"dtype": COLUMNS[name]["dtype"], "_type": "Value"}
+        made[b"huggingface"] = json.dumps(content).encode()
+    except (KeyError, ValueError, TypeError):
+        made.pop(b"huggingface", None)  # a list that lacks columns is worse than none
+    return made
+
+
+def final_progress(scores: EpisodeScores) -> float:
+    """The last progress that is known; NaN where none is."""
+    finite = [value for value in scores.progress if isfinite(value)]
+    return finite[-1] if finite else nan

@@ -1,0 +1,129 @@
+"""Jobs done by several processes, each of which prepares once, such as loading a model, and then takes jobs.
+
+A process that is killed, as where memory runs out, costs its job and not the others: another process takes
+its place. What a job is, is not known here.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from threading import Thread
+from typing import Any
+
+from topreward_ros.core.errors import UserError
+from topreward_ros.offline.bounded_call import end_with_the_caller
+
+_MOST_DEATHS_IN_A_ROW = 3  # of processes, none of which did a job
+
+
+def do_jobs(
+    prepare: Callable[..., Any],
+    arguments: tuple[object, ...],
+    do: Callable[[Any, Any], Any],
+    jobs: Iterable[Any],
+    processes: int,
+    on_done: Callable[[Any, Any], None],
+) -> None:
+    """Do all ``jobs`` in so many ``processes``; ``on_done`` is called with each job and its result, here.
+
+    A process calls ``prepare(*arguments)`` once and ``do(prepared, job)`` per job. A `UserError` of a job, or
+    the death of its process, is its result; one of ``prepare`` is raised. All of it must be picklable. When
+    this function is left, however, no process is left either.
+    """
+    waiting = list(reversed(list(jobs)))
+    crew: dict[Connection, _Process] = {}
+    deaths = 0
+    try:
+        while waiting or any(process.has_job for process in crew.values()):
+            while len(crew) < min(processes, len(waiting) + sum(one.has_job for one in crew.values())):
+                process = _Process(prepare, arguments, do)
+                crew[process.connection] = process
+            for connection in wait(list(crew)):
+                assert isinstance(connection, Connection)
+                process = crew[connection]
+                try:
+                    kind, content = connection.recv()
+                except (EOFError, OSError):
+                    del crew[connection]
+                    deaths += 1
+                    error = process.end()
+                    if process.has_job:
+                        on_done(process.job, error)
+                    if deaths >= _MOST_DEATHS_IN_A_ROW:
+                        raise error from None
+                    continue
+                if kind == "failed":
+                    raise content
+                if kind == "done":
+                    deaths = 0
+                    job, process.has_job = process.job, False
+                    on_done(job, content)
+                if waiting:
+                    process.give(waiting.pop())
+    finally:
+        for process in crew.values():
+            process.end()
+
+
+class _Process:
+    def __init__(self, prepare: Any, arguments: Any, do: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self._process: BaseProcess = context.Process(
+            target=_serve, args=(theirs, prepare, arguments, do), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        self.has_job = False
+        self.job: Any = None
+
+    def give(self, job: Any) -> None:
+        """Give the process a job; where it has died meanwhile, its connection will tell."""
+        self.job, self.has_job = job, True
+        with suppress(OSError):
+            self.connection.send(job)
+
+    def end(self) -> UserError:
+        """End the process, if it has not ended; the error that says how it did."""
+        self._process.join(0)
+        status = self._process.exitcode
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+        status = self._process.exitcode if status is None else status
+        if status == -signal.SIGKILL:
+            return UserError(
+                "a process was killed, as where memory runs out: use fewer workers or a smaller model"
+            )
+        return UserError(f"a process broke off with exit status {status}: try again with one worker")
+
+
+def _serve(connection: Connection, prepare: Any, arguments: Any, do: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the caller, who ends this process
+    Thread(target=end_with_the_caller, daemon=True).start()
+    try:
+        prepared = prepare(*arguments)
+    except UserError as error:
+        connection.send(("failed", _plain(error)))
+        return
+    connection.send(("ready", None))
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        try:
+            result = do(prepared, job)
+        except UserError as error:
+            result = _plain(error)
+        connection.send(("done", result))
+
+
+def _plain(error: UserError) -> UserError:
+    """An error with the text of this one, which can be sent whatever its class needs."""
+    return UserError(str(error))
