@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, DemoClip, monitor_defaults, shared_file
 from topreward_ros.offline.score_video import Curve, score_video
+from topreward_ros.offline.video import open_video
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.views.curve_plot import frames_at
@@ -100,7 +101,7 @@ def _draw_strip(axes: Axes, curve: Curve, colour: str, clip: DemoClip) -> None:
     """Key frames side by side, evenly spread over the clip, with their times."""
     times = np.linspace(0, 0.99 * curve.duration_s, _KEY_FRAMES)
     shown = []
-    for time_s, image in frames_at(curve.video, 0.0, times.tolist()):
+    for time_s, image in frames_at(open_video(curve.video), times.tolist()):
         size = (_FRAME_PX, round(_FRAME_PX * image.shape[0] / image.shape[1]))
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         place = (6, size[1] - 8)

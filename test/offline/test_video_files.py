@@ -817,7 +817,7 @@ def test_ctrl_c_while_a_video_is_closed_is_not_lost(
     monkeypatch.setattr(curve_plot, "open_video", lambda *_: opened)
     stages: dict[str, Callable[[], object]] = {
         "open": lambda: open_video(path),
-        "plot": lambda: curve_plot.frames_at(str(path), 0.0, [0.0]),
+        "plot": lambda: curve_plot.frames_at(open_video(path), [0.0]),
     }
     with monkeypatch.context() as patches:
         closings = count(1)

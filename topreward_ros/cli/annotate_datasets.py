@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from topreward_ros.cli.output import CommandError, say
 from topreward_ros.cli.settings import settings_of, with_overrides
 from topreward_ros.core.errors import UserError
-from topreward_ros.core.instruction import clean_instruction
+from topreward_ros.core.instruction import clean_task
 from topreward_ros.core.printable import printable
 from topreward_ros.core.rewards import Imputation
 from topreward_ros.defaults import monitor_defaults
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, paths: Sequence[Path]) -> int:
         raise CommandError("--columns makes a copy of the dataset: name its folder by --output")
     if options.output and len(paths) > 1:
         raise CommandError(f"--output {options.output} is one place, for one dataset: call it for each")
-    task = clean_instruction(options.task or "", "--task")
+    task = clean_task(options.task or "", "--task")
     if options.task and not task:
         raise CommandError("--task is empty; say what the robot was to do, or leave it out")
     return max(_annotate(options, path, task) for path in paths)

@@ -97,6 +97,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _weights(options: argparse.Namespace) -> int:
     from topreward_ros.core.output_files import is_same_file, write_file
     from topreward_ros.offline import dataset_weights as work
+    from topreward_ros.offline.annotate_dataset import WEIGHTS_FILE
     from topreward_ros.views.weights import weights_table
 
     _check(options)
@@ -108,7 +109,7 @@ def _weights(options: argparse.Namespace) -> int:
         gamma = _GAMMA if options.gamma is None else options.gamma
         values = work.ValueSettings(reward, gamma, Imputation(options.impute or Imputation.ZERO.value))
     source = work.find_progress(options.source)
-    output = options.output or source.parent / work.WEIGHTS_FILE
+    output = options.output or source.parent / WEIGHTS_FILE
     if output.suffix != ".parquet" or output.is_dir():
         raise CommandError(f"--output {output}: name a file that ends in .parquet")
     if is_same_file(output, source):

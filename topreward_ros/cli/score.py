@@ -26,7 +26,7 @@ from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.prefix_schedule import PrefixSchedule
 
 if TYPE_CHECKING:
-    from topreward_ros.offline.score_video import Curve, Outcome
+    from topreward_ros.offline.score_video import Curve, Outcome, Recording
 
 # Parameters of `--set` that make no sense here: they say how the live node gets images and how often it
 # publishes, or they have an option of their own.
@@ -49,17 +49,23 @@ def add_parser(commands: Any) -> None:
         "videos",
         nargs="+",
         metavar="VIDEO",
-        help="video file, or folder of images (then give --rate); several are scored side by side, "
-        "and one that is given twice is scored twice",
+        help="video file, folder of images (then give --rate), or LeRobot dataset (then give --episode); "
+        "several are scored side by side, and one that is given twice is scored twice",
     )
     parser.add_argument(
         "--task",
-        required=True,
         action="append",
         metavar="T",
         help="the instruction, in natural language; given several times, or in lines: stages, one after the "
-        "other",
+        "other; with --episode, that of the dataset unless it is given",
     )
+    parser.add_argument(
+        "--episode",
+        type=int,
+        metavar="K",
+        help="score this episode, counted from 0, of the LeRobot dataset that VIDEO is or lies in",
+    )
+    parser.add_argument("--camera", metavar="FEATURE", help="with --episode, the camera (default: the first)")
     add_model_option(parser)
     parser.add_argument("--json", metavar="FILE", help="write the curve as JSON; '-': to standard output")
     parser.add_argument(
@@ -88,16 +94,21 @@ def add_parser(commands: Any) -> None:
         "being evenly spaced over them",
     )
     add_set_option(parser)
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, usage_error=parser.error)
 
 
 def _run(options: argparse.Namespace) -> int:
     parameters = with_overrides(monitor_defaults(), options.overrides, "score", _NOT_FOR_SCORE)
     prompts = parameters["prompts"]
     check_outputs(options, [*options.videos, *([prompts] if prompts else [])], options.model)
-    options.task = clean_task(options.task, "--task")
-    if not options.task:
+    task_is_given = options.task is not None
+    options.task = clean_task(options.task or "", "--task")
+    if task_is_given and not options.task:
         raise CommandError("--task is empty; say what the robot is to do")
+    if options.episode is not None and len(options.videos) > 1:
+        raise CommandError(f"--episode {options.episode} goes with one dataset, or one video of one")
+    if options.camera is not None and options.episode is None:
+        raise CommandError("--camera goes with --episode")
     if options.rate is not None and not (isfinite(options.rate) and options.rate > 0):
         raise CommandError(f"--rate {options.rate:g}: must be above 0, or be left out for the file's own")
     options.rate = options.rate or 0.0
@@ -119,22 +130,36 @@ def _run(options: argparse.Namespace) -> int:
     if options.prefixes:
         parameters["end_episode_on_success"] = False
         parameters["episode_timeout"] = 0.0
-    outcomes = _score_videos(options, parameters)
+    recordings = _recordings(options)
+    if not all(recording.instruction for recording in recordings):
+        options.usage_error("the following arguments are required: --task")
+    outcomes = _score(options, recordings, parameters)
     if len(outcomes) > 1:
         return _show_and_write_several(options, outcomes)
     (outcome,) = outcomes
     if isinstance(outcome, UserError):
         raise outcome
-    _show_and_write(options, outcome)
+    _show_and_write(options, recordings[0], outcome)
     return 0
 
 
-def _score_videos(options: argparse.Namespace, parameters: dict[str, Any]) -> list[Outcome]:
-    """Score the videos, with a progress bar on stderr."""
+def _recordings(options: argparse.Namespace) -> list[Recording]:
+    from topreward_ros.offline.recordings import recording_at
+
+    return [
+        recording_at(video, options.task, rate=options.rate, episode=options.episode, camera=options.camera)
+        for video in options.videos
+    ]
+
+
+def _score(
+    options: argparse.Namespace, recordings: Sequence[Recording], parameters: dict[str, Any]
+) -> list[Outcome]:
+    """Score the recordings, with a progress bar on stderr."""
     from rich.console import Console
 
-    from topreward_ros.offline.score_video import score_videos
-    from topreward_ros.offline.video import VideoError, open_video
+    from topreward_ros.offline.score_video import score_recordings
+    from topreward_ros.offline.video import VideoError
     from topreward_ros.scoring.registry import load_scorer
     from topreward_ros.views import terminal
 
@@ -143,30 +168,29 @@ def _score_videos(options: argparse.Namespace, parameters: dict[str, Any]) -> li
     if options.prefixes and schedule is PrefixSchedule.AUTHORS:
         scorer_settings = replace(scorer_settings, sample_rate=0.0)  # times in the prompt as they are
     scores = []
-    for video in options.videos:  # before the model is loaded, which takes longer
+    for recording in recordings:  # before the model is loaded, which takes longer
         try:
-            info = open_video(video, options.rate).info
+            info = recording.open().info
             scores.append(round(info.frame_count / info.rate * settings.sample_rate))
             for note in info.notes:
                 say(note)
         except VideoError:
-            if len(options.videos) == 1:
+            if len(recordings) == 1:
                 raise
     console = Console(stderr=True)
     with terminal.working(console, f"loading model {options.model} ..."):
         scorer = load_scorer(options.model, scorer_settings)
-    for stage in options.task.split("\n"):
-        warn_of_unknown_instruction(stage, scorer.info)
+    for task in dict.fromkeys(recording.instruction for recording in recordings):
+        for stage in task.split("\n"):
+            warn_of_unknown_instruction(stage, scorer.info)
     random_weights = scorer.info.random_weights
     expected = sum(options.prefixes or number for number in scores)
     try:
         with terminal.score_progress(console, expected, random_weights) as on_score:
-            return score_videos(
-                options.videos,
-                options.task,
+            return score_recordings(
+                recordings,
                 scorer,
                 settings,
-                rate=options.rate,
                 prefixes=options.prefixes or 0,
                 prefix_schedule=schedule,
                 at_once=scorer.episodes_at_once(),
@@ -185,7 +209,7 @@ def _warn_of_damage(curves: Sequence[Curve]) -> None:
             say(f"{printable(curve.video)} is damaged: {terminal.damage_text(curve.damaged)}")
 
 
-def _show_and_write(options: argparse.Namespace, curve: Curve) -> None:
+def _show_and_write(options: argparse.Namespace, recording: Recording, curve: Curve) -> None:
     from topreward_ros.views import terminal
 
     _warn_of_damage([curve])
@@ -194,7 +218,7 @@ def _show_and_write(options: argparse.Namespace, curve: Curve) -> None:
     if options.plot:
         from topreward_ros.views.curve_plot import plot_curve
 
-        plot_curve(curve, options.plot, rate=options.rate)
+        plot_curve(curve, options.plot, video=recording.open())
 
 
 def _show_and_write_several(options: argparse.Namespace, outcomes: list[Outcome]) -> int:

@@ -51,6 +51,7 @@ from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warn
 from topreward_ros.scoring.registry import load_scorer
 
 PROGRESS_FILE = "topreward_progress.parquet"  #: in the dataset's folder, where LeRobot's own writer puts it
+WEIGHTS_FILE = "topreward_weights.parquet"  #: what `dataset_weights` makes of it, beside it
 OURS = "topreward_ros"  #: key of the file's schema metadata under which `Origin` stands, as JSON
 _SHOWN_WARNINGS = 3  # of tasks that the model does not know
 _WORK_FORMAT = "topreward_dataset_work/1"  # raise the number when what is kept of an episode changes
@@ -470,8 +471,8 @@ def write_copy(
 
 
 def _other_files(dataset: Dataset) -> Iterable[Path]:
-    """What is copied as it is: all files but rows, info.json, our progress and what is being worked on."""
-    changed: set[Path] = {Path(INFO), Path(PROGRESS_FILE), *map(Path, dataset.data_files)}
+    """What is copied as it is: all files but rows, info.json, what is ours and being worked on."""
+    changed: set[Path] = {Path(INFO), Path(PROGRESS_FILE), Path(WEIGHTS_FILE), *map(Path, dataset.data_files)}
     seen = set()  # a link to a folder above would have no end
     for folder, folders, files in os.walk(dataset.root, followlinks=True):
         seen.add(os.path.realpath(folder))

@@ -21,7 +21,6 @@ from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.lerobot import Dataset, DatasetError, is_dataset, open_dataset
 from topreward_ros.offline.parquet_files import columns_in, numbers_in, parquet_bytes, read_table, shown
 
-WEIGHTS_FILE = "topreward_weights.parquet"  #: beside the file of progress
 HEADS = ("sparse", "dense")  #: LeRobot's names of columns of progress, after ``progress_``
 
 

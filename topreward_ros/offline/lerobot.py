@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path, PurePosixPath
 from string import Formatter
@@ -159,8 +160,8 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
     version = info.get("codebase_version")
     if version not in FORMATS:
         raise DatasetError(
-            f"{shown(root)} has codebase_version {printable(repr(version), 60)}: {' and '.join(FORMATS)} can be read; convert it "
-            "with LeRobot's own converter"
+            f"{shown(root)} has codebase_version {printable(repr(version), 60)}: {' and '.join(FORMATS)} can "
+            "be read; convert it with LeRobot's own converter"
         )
     rate = info.get("fps")
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not (isfinite(rate) and rate > 0):
@@ -242,9 +243,9 @@ class _Reader:
         stated = self._info.get(name)
         if stated != there:
             raise DatasetError(
-                f"{shown(self._root / INFO)} states {name} {printable(repr(stated), 40)}, and {what} {there}: "
-                "files are missing, or episodes were removed by hand; restore the dataset, or remove episodes "
-                "with LeRobot's own tool"
+                f"{shown(self._root / INFO)} states {name} {printable(repr(stated), 40)}, and {what} "
+                f"{there}: files are missing, or episodes were removed by hand; restore the dataset, or "
+                "remove episodes with LeRobot's own tool"
             )
 
     def _place(self, key: str, **values: object) -> str:
@@ -291,7 +292,7 @@ class _Reader:
         of_file = np.repeat(np.arange(len(rows)), [len(part["index"]) for part in rows])
         in_file = np.concatenate([np.arange(len(part["index"])) for part in rows])
         episodes = []
-        for number, (start, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+        for number, (start, end) in enumerate(pairwise(starts)):
             if of_file[start] != of_file[end - 1]:
                 raise DatasetError(
                     f"{shown(self._root)}: episode {number} lies in two files of rows; restore it"
@@ -333,9 +334,9 @@ class _Reader:
             if wrong.size:
                 row = int(wrong[0])
                 raise DatasetError(
-                    f"{shown(self._root)}: row {row} has {name} {int(rows[name][row])}, and {int(numbers[row])} is "
-                    "expected there: episodes were renumbered, or files of rows are missing; restore it, or "
-                    "let LeRobot's own tools change datasets"
+                    f"{shown(self._root)}: row {row} has {name} {int(rows[name][row])}, and "
+                    f"{int(numbers[row])} is expected there: episodes were renumbered, or files of rows are "
+                    "missing; restore it, or let LeRobot's own tools change datasets"
                 )
 
     def _times(self, times_s: np.ndarray, number: int) -> np.ndarray:
@@ -353,8 +354,8 @@ class _Reader:
         unknown = [index for index in order if index not in tasks]
         if unknown:
             raise DatasetError(
-                f"{shown(self._root)}: episode {number} has task_index {unknown[0]}, which meta/tasks does not "
-                "list; restore it"
+                f"{shown(self._root)}: episode {number} has task_index {unknown[0]}, which meta/tasks does "
+                "not list; restore it"
             )
         return tuple(tasks[index] for index in order)
 
@@ -369,7 +370,8 @@ class _Newer(_Reader):
         numbers = listed["episode_index"]
         if (numbers != np.arange(len(numbers))).any():
             raise DatasetError(
-                f"{shown(self._root)}: meta/episodes does not list the episodes from 0 on, each once; restore it"
+                f"{shown(self._root)}: meta/episodes does not list the episodes from 0 on, each once; "
+                "restore it"
             )
         files = [
             self._place("data_path", chunk_index=int(chunk), file_index=int(file))

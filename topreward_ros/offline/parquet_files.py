@@ -47,7 +47,7 @@ def columns_in(path: Path) -> tuple[str, ...]:
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> Any:
-    """The table in the file ``path``, or its ``columns``. Raises `ParquetError`, also where one is missing."""
+    """The table in the file ``path``, or its ``columns``. Raises `ParquetError`, also for a missing one."""
     pa = arrow()
     there = columns_in(path)
     missing = [name for name in columns or () if name not in there]
@@ -73,10 +73,9 @@ def numbers_in(table: Any, name: str, kind: type, path: Path) -> Any:
     import numpy as np
 
     pa = arrow()
-    column = table[name].combine_chunks()
+    chunks = table[name].chunks
+    column = pa.concat_arrays(chunks) if chunks else pa.array([], table[name].type)
     try:
-        if isinstance(column, pa.ChunkedArray):
-            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
         if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
             column = column.flatten()
         if column.null_count or len(column) != table.num_rows:

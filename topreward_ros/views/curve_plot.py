@@ -17,7 +17,7 @@ from topreward_ros.core.episode import State
 from topreward_ros.core.printable import printable
 from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.score_video import Curve, CurveEvent
-from topreward_ros.offline.video import FrameError, open_video
+from topreward_ros.offline.video import FrameError, Video, open_video
 from topreward_ros.views.picture import write_picture
 from topreward_ros.views.terminal import RANDOM_WARNING
 
@@ -35,10 +35,11 @@ _EVENT_COLOURS = {
 _STATE_COLOURS = {State.SUCCEEDED: "#2e7d32", State.FAILED: "#c62828"}
 
 
-def plot_curve(curve: Curve, picture: str | Path, *, rate: float = 0.0) -> None:
+def plot_curve(curve: Curve, picture: str | Path, *, rate: float = 0.0, video: Video | None = None) -> None:
     """Write the curve with key frames of its video to ``picture`` (.png, .svg, .pdf ...).
 
-    ``rate`` [Hz] as in `score_video`. Raises `VideoError`, `OutputFileError`, and `ValueError` for a file
+    ``video``: what was scored; None: the one at the path in ``curve``, with ``rate`` [Hz] as in
+    `score_video`. Raises `VideoError`, `OutputFileError`, and `ValueError` for a file
     type that matplotlib does not know.
     """
     figure = Figure(figsize=(_WIDTH_PX / _DPI, _HEIGHT_PX / _DPI), dpi=_DPI, facecolor="white")
@@ -48,14 +49,15 @@ def plot_curve(curve: Curve, picture: str | Path, *, rate: float = 0.0) -> None:
     progress = figure.add_subplot(grid[0])
     log_prob = figure.add_subplot(grid[1], sharex=progress)
     strip = figure.add_subplot(grid[2], sharex=progress)
-    end_s = _end_of_video(curve, rate)
+    video = open_video(curve.video, rate) if video is None else video
+    end_s = _end_of_video(curve, video)
     margin_s = 0.02 * max(end_s, 0.5)
     progress.set_xlim(-margin_s, max(end_s, 0.5) + margin_s)
 
     _draw_title(figure, curve, Path(curve.video).name)
     _draw_progress(progress, curve)
     _draw_log_prob(log_prob, curve)
-    _draw_strip(strip, curve, rate, end_s)
+    _draw_strip(strip, video, end_s)
     _draw_events((progress, log_prob), curve.events)
     if curve.ended_early:
         for axes in (progress, log_prob):
@@ -181,26 +183,26 @@ def _draw_events(panels: Sequence[Axes], events: Sequence[CurveEvent]) -> None:
         )  # fmt: skip
 
 
-def _draw_strip(axes: Axes, curve: Curve, rate: float, end_s: float) -> None:
+def _draw_strip(axes: Axes, video: Video, end_s: float) -> None:
     axes.set_ylim(0, 1)
     axes.set_yticks([])
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_xlabel("time [s]")
-    info = open_video(curve.video, rate).info
+    info = video.info
     width_px = _STRIP_HEIGHT_PX * info.width / info.height
     count = max(1, int((_RIGHT - _LEFT) * _WIDTH_PX / (width_px + 8)))
     centres = [(k + 0.5) * end_s / count for k in range(count)]
-    for time_s, image in frames_at(curve.video, rate, centres):
+    for time_s, image in frames_at(video, centres):
         thumbnail = cv2.resize(image, (round(width_px), _STRIP_HEIGHT_PX), interpolation=cv2.INTER_AREA)
         box = AnnotationBbox(OffsetImage(thumbnail, dpi_cor=False), (time_s, 0.53), frameon=False)
         axes.add_artist(box)
         axes.plot([time_s, time_s], [0.0, 0.03], color="0.4", linewidth=1)
 
 
-def frames_at(video: str, rate: float, times_s: Sequence[float]) -> list[tuple[float, np.ndarray]]:
+def frames_at(video: Video, times_s: Sequence[float]) -> list[tuple[float, np.ndarray]]:
     """The first frame (H, W, 3) RGB at or after each of the increasing times, with its own time [s]."""
     frames: list[tuple[float, np.ndarray]] = []
-    with closing(iter(open_video(video, rate))) as opened:
+    with closing(iter(video)) as opened:
         for stamp_ns, read in opened:
             if len(frames) == len(times_s):
                 break
@@ -210,8 +212,8 @@ def frames_at(video: str, rate: float, times_s: Sequence[float]) -> list[tuple[f
     return frames
 
 
-def _end_of_video(curve: Curve, rate: float) -> float:
+def _end_of_video(curve: Curve, video: Video) -> float:
     """Time of the last frame [s], also of the part that was not scored."""
     if not curve.ended_early:
         return curve.duration_s
-    return max(stamp_ns for stamp_ns, _ in open_video(curve.video, rate)) * 1e-9
+    return max(stamp_ns for stamp_ns, _ in video) * 1e-9

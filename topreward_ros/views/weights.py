@@ -1,4 +1,4 @@
-"""What `topreward export weights` shows of the weights that it has written: nothing is computed but counts."""
+"""What `topreward export weights` shows of what it has written: nothing is computed but counts."""
 
 from __future__ import annotations
 
