@@ -7,7 +7,8 @@ with it stands in annotate_bags.py and annotate_datasets.py.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,20 @@ def add_parser(commands: Any) -> None:
     """Add the command to ``commands``, the subparsers of `topreward`."""
     parser = commands.add_parser(
         "annotate",
-        help="add progress, rewards and events to recorded bags (needs no ROS 2)",
-        description="Score recordings as the live monitor would, and add its topics to a copy of each bag. "
-        "What is recorded is never touched; a bag that is done already is skipped.",
+        help="add progress, rewards and events to recorded bags and LeRobot datasets (needs no ROS 2)",
+        description="Score recordings as the live monitor would. Of a bag a copy is made that has its topics, "
+        f"beside it as NAME{annotate_bags.ENDING}; a LeRobot dataset gets a file of progress in its folder, or "
+        "a copy with rewards (--columns). What is recorded is never changed; what is done already is skipped.",
         epilog="Examples: topreward annotate runs/* --output annotated; "
-        "topreward annotate run_1 --task 'open the drawer' --image-topic /camera/image_raw",
+        "topreward annotate run_1 --task 'open the drawer' --image-topic /camera/image_raw; "
+        "topreward annotate DATASET --camera front",
     )
     parser.add_argument(
         "recordings",
         nargs="+",
         type=Path,
-        metavar="BAG",
-        help="folder of a bag (mcap or sqlite3, compressed or not)",
+        metavar="PATH",
+        help="folder of a bag (mcap or sqlite3, compressed or not), or of a LeRobot dataset (v3.0 or v2.1)",
     )
     parser.add_argument(
         "--task",
@@ -48,25 +51,34 @@ def add_parser(commands: Any) -> None:
     )
     add_model_option(parser)
     add_set_option(parser)
-    parser.add_argument("--output", metavar="PATH", type=Path, help="where the result goes")
-    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
     parser.add_argument(
-        "--workers",
-        type=int,
-        default=1,
-        metavar="N",
-        help="processes, each with a model of its own (default: 1)",
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="the folder in which copies of bags get the names of their bags; of a dataset, the file of "
+        "progress, or with --columns the folder of the copy",
     )
-    annotate_bags.add_options(parser.add_argument_group("bags"))
-    annotate_datasets.add_options(parser.add_argument_group("LeRobot datasets"))
-    parser.set_defaults(run=_run)
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes, each with a model (%(default)s)"
+    )
+    groups = {"bag": parser.add_argument_group("bags"), "dataset": parser.add_argument_group("datasets")}
+    annotate_bags.add_options(groups["bag"])
+    annotate_datasets.add_options(groups["dataset"])
+    parser.set_defaults(run=partial(_run, groups))
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(groups: Mapping[str, Any], options: argparse.Namespace) -> int:
+    """``groups``: the options that only one kind has, by kind."""
     kinds = {_kind_of(path) for path in options.recordings}
     if len(kinds) > 1:
         raise CommandError(f"{' and '.join(sorted(kinds))}s are annotated one kind at a time: call it twice")
     (kind,) = kinds
+    for other, group in groups.items():
+        for action in group._group_actions:
+            if other != kind and getattr(options, action.dest) != action.default:
+                raise CommandError(f"{action.option_strings[0]} is for {other}s: leave it out for a {kind}")
+    if options.workers < 1:
+        raise CommandError(f"--workers {options.workers}: must be at least 1")
     _, run = _KINDS[kind]
     return run(options, options.recordings)
 
@@ -75,10 +87,11 @@ def _kind_of(path: Path) -> str:
     """Which of `_KINDS` lies at ``path``. Raises `CommandError` where there is none."""
     shown = printable(str(path))
     if not path.exists():
-        raise CommandError(f"{shown} does not exist: name the folder of a bag")
+        raise CommandError(f"{shown} does not exist: name the folder of a bag or of a LeRobot dataset")
     for kind, (is_kind, _) in _KINDS.items():
         if is_kind(path):
             return kind
     raise CommandError(
-        f"{shown} is no bag: that is a folder with metadata.yaml and .mcap or .db3 files in it"
+        f"{shown} is no bag, which is a folder with metadata.yaml and .mcap or .db3 files in it, and no "
+        "LeRobot dataset, which has meta/info.json"
     )

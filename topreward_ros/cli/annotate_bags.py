@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _NOT_FOR_BAGS = frozenset(
     ("task", "model", "image_topics", "autostart", "heartbeat_rate", "diagnostics_rate")
 )
-_ENDING = "_annotated"
+ENDING = "_annotated"  #: of the name of a copy that lies beside its bag
 
 
 def is_bag(path: Path) -> bool:
@@ -44,12 +44,6 @@ def add_options(group: Any) -> None:
         help="a file with the columns bag and task: the instruction of each bag, by its path or its name",
     )
     group.add_argument(
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        help=f"where the copies go, under the names of their bags; else beside each, as NAME{_ENDING}",
-    )
-    group.add_argument(
         "--image-topic",
         action="append",
         dest="image_topics",
@@ -63,9 +57,6 @@ def add_options(group: Any) -> None:
         metavar="NS",
         help="of the robot: our topics become /NS/task_progress and so on, and relative names are looked for "
         "there first",
-    )
-    group.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes, each with a model (%(default)s)"
     )
     group.add_argument(
         "--ray",
@@ -87,8 +78,6 @@ def run(options: argparse.Namespace, bags: Sequence[Path]) -> int:
     if options.image_topics:
         parameters["image_topics"] = options.image_topics
     _, scorer = settings_of(parameters)
-    if options.workers < 1:
-        raise CommandError(f"--workers {options.workers}: must be at least 1")
     if options.ray is not None and options.workers > 1:
         raise CommandError("--workers and --ray are two ways to do the same: give one of them")
     parameters["model"] = options.model
@@ -140,7 +129,7 @@ def _jobs(options: argparse.Namespace, bags: Sequence[Path]) -> list[BagJob]:
     tasks = None if options.tasks is None else _read_tasks(options.tasks)
     jobs: dict[Path, BagJob] = {}
     for bag in dict.fromkeys(path.resolve() for path in bags):
-        target = options.output / bag.name if options.output else bag.with_name(bag.name + _ENDING)
+        target = options.output / bag.name if options.output else bag.with_name(bag.name + ENDING)
         if target.resolve() in jobs:
             raise CommandError(
                 f"{printable(str(jobs[target.resolve()].source))} and {printable(str(bag))} would both be "

@@ -43,6 +43,7 @@ def add_options(group: Any) -> None:
         help="the camera that is looked at, for example observation.images.front or just front "
         "(default: the first by name)",
     )
+    group.add_argument("--overwrite", action="store_true", help="replace a file of progress that exists")
     group.add_argument(
         "--columns",
         action="store_true",

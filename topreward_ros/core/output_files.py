@@ -229,48 +229,10 @@ def _remove_leftovers(folder: Path, start: str) -> None:
                         os.unlink(folder / name)
 
 
-@contextmanager
-def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder to fill that takes the name ``path`` at the end, whole; after an error there is nothing.
-
-    What is copied into it goes through `copy_into`. Raises `OutputFileError`, where ``path`` exists already,
-    too. What an earlier call that was killed has left is removed.
-    """
-    target = Path(os.path.abspath(path))
-    shown = printable(str(target))
-    if os.path.lexists(target):
-        raise OutputFileError(f"{shown} exists already: name another folder, or remove it")
-    start = f".{target.name[:_NAME_PART]}."
-    try:
-        _remove_dead_folders(target.parent, start)
-        folder = target.parent / f"{start}{token_hex(4)}{TEMPORARY}"
-        folder.mkdir()
-        with _opened(folder) as descriptor:
-            _lock(descriptor)
-            try:
-                yield folder
-                _sync(descriptor)
-                if os.path.lexists(target):
-                    raise FileExistsError(errno.EEXIST, "it exists meanwhile")
-                os.rename(folder, target)
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-        with suppress(OSError), _opened(target.parent) as above:
-            os.fsync(above)
-    except OSError as error:
-        mend = "make room, or name one on another disk" if error.errno in _NO_ROOM else "name another folder"
-        raise OutputFileError(
-            f"{shown} cannot be made ({error.strerror or error}): {mend}; nothing was left there"
-        ) from error
-
-
 def copy_into(source: Path, target: Path) -> None:
-    """Copy the file ``source`` to ``target``, in a `new_folder`, and to the disk. Raises `OSError`."""
+    """Copy a file to ``target`` in a `written_folder`, which brings it to the disk. Raises `OSError`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-    with _opened(target) as descriptor:
-        _sync(descriptor)
 
 
 @contextmanager
@@ -295,15 +257,6 @@ def kept_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield folder
     finally:
         os.close(descriptor)
-
-
-def _remove_dead_folders(parent: Path, start: str) -> None:
-    """Remove what `new_folder` left in ``parent`` under names that begin with ``start``; the living stay."""
-    for name in os.listdir(parent):
-        if name.startswith(start) and name.endswith(TEMPORARY):
-            with suppress(OSError), _opened(parent / name) as descriptor:
-                if stat.S_ISDIR(os.fstat(descriptor).st_mode) and _lock(descriptor):
-                    shutil.rmtree(parent / name, ignore_errors=True)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from topreward_ros.core.events import EventType
 from topreward_ros.core.frame_values import held, imputed
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.instruction import clean_instruction
-from topreward_ros.core.output_files import TEMPORARY, copy_into, kept_folder, new_folder, write_file
+from topreward_ros.core.output_files import TEMPORARY, copy_into, kept_folder, write_file, written_folder
 from topreward_ros.core.printable import printable
 from topreward_ros.core.rewards import Imputation
 from topreward_ros.offline.job_processes import do_jobs
@@ -454,7 +454,7 @@ def write_copy(
     if real in above:
         raise DatasetError(f"{printable(str(target))} lies in {dataset.name}: name a folder outside of it")
     first = 0
-    with new_folder(target) as folder:
+    with written_folder(target) as folder:
         for file in _other_files(dataset):
             copy_into(dataset.root / file, folder / file)
             on_file()
