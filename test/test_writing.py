@@ -25,6 +25,7 @@ ALLOWED = {
     ("topreward_ros/offline/annotate_bag.py", "copyfile"): "into a written_folder",
     ("topreward_ros/offline/bag_additions.py", "open"): "into a written_folder",
     ("topreward_ros/offline/zstd.py", "open"): "into a written_folder",
+    ("topreward_ros/core/output_files.py", "copyfile"): "into a written_folder",
     ("topreward_ros/views/picture.py", "savefig"): "into memory",
     ("bench/false_success.py", "save"): "ours, by write_file",
     (

@@ -29,9 +29,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "annotate",
         help="add progress, rewards and events to recorded bags and LeRobot datasets (needs no ROS 2)",
-        description="Score recordings as the live monitor would. Of a bag a copy is made that has its topics, "
-        f"beside it as NAME{annotate_bags.ENDING}; a LeRobot dataset gets a file of progress in its folder, or "
-        "a copy with rewards (--columns). What is recorded is never changed; what is done already is skipped.",
+        description="Score recordings as the live monitor would. A bag gets a copy with the monitor's topics, "
+        f"beside it as NAME{annotate_bags.ENDING}; a LeRobot dataset gets a file of progress in its folder, "
+        "or a copy with rewards (--columns). What is recorded is never changed; what is done is skipped.",
         epilog="Examples: topreward annotate runs/* --output annotated; "
         "topreward annotate run_1 --task 'open the drawer' --image-topic /camera/image_raw; "
         "topreward annotate DATASET --camera front",
