@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "annotate",
         help="add progress, rewards and events to recorded bags and LeRobot datasets (needs no ROS 2)",
-        description="Score recordings as the live monitor would. A bag gets a copy with the monitor's topics, "
+        description="Score recordings as the live monitor would. A bag gets a copy with its topics, "
         f"beside it as NAME{annotate_bags.ENDING}; a LeRobot dataset gets a file of progress in its folder, "
         "or a copy with rewards (--columns). What is recorded is never changed; what is done is skipped.",
         epilog="Examples: topreward annotate runs/* --output annotated; "

@@ -287,14 +287,20 @@ def scores_of(dataset: Dataset, number: int, outcome: Outcome) -> EpisodeScores:
         return _nothing(episode.length, str(outcome))
     stamps = stamps_of(episode.times_s, dataset.rate)
     times = {event.type: round(event.time_s * NS_PER_S) for event in reversed(outcome.events)}
-    ended, success = times.get(EventType.EPISODE_ENDED.name), times.get(EventType.SUCCESS.name)
+    success = times.get(EventType.SUCCESS.name)
+    end = episode.length
+    if outcome.ended_early:
+        last_ns = round(outcome.duration_s * NS_PER_S)
+        # The frame that broke the episode off shows something else.
+        broken_off = EventType.ABORTED.name in times
+        end = bisect_left(stamps, last_ns) if broken_off else bisect_right(stamps, last_ns)
     points = outcome.points
     return EpisodeScores(
         rows=tuple(point.video_frames - 1 for point in points),
         log_probs=tuple(point.score.log_prob for point in points),
         progress=tuple(point.progress for point in points),
         rewards=tuple(point.reward for point in points),
-        end=episode.length if ended is None else bisect_right(stamps, ended),
+        end=end,
         success_row=-1 if success is None else bisect_left(stamps, success),
         error="; ".join(str(place) for place in outcome.damaged[:3]),
     )

@@ -124,7 +124,6 @@ class Dataset:
         It goes by the numbers in the rows but for what counts or rewards them, so that columns of the name
         ``next.*``, which an annotation adds, leave it as it is.
         """
-        digest = sha256()
         names = [
             name
             for name, feature in sorted(self.info["features"].items())
@@ -132,12 +131,12 @@ class Dataset:
             and name not in ("index", "episode_index")
             and not name.startswith("next.")
         ]
+        digests = {name: sha256(name.encode(errors="surrogateescape")) for name in names}
         for file in self.data_files:
             table = read_table(self.root / file, names)
-            for name in names:
-                digest.update(name.encode(errors="surrogateescape"))
+            for name, digest in digests.items():
                 _add_numbers(digest, table[name])
-        return digest.hexdigest()[:32]
+        return sha256(b"".join(digest.digest() for digest in digests.values())).hexdigest()[:32]
 
 
 def _add_numbers(digest: Any, column: Any) -> None:
