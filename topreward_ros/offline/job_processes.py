@@ -1,7 +1,7 @@
 """Jobs done by several processes, each of which prepares once, such as loading a model, and then takes jobs.
 
-A process that is killed, as where memory runs out, costs its job and not the others: another process takes
-its place. What a job is, is not known here.
+Where a process is killed, as where memory runs out, another takes its place and its job, once. What a job is,
+is not known here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any
 from topreward_ros.core.errors import UserError
 from topreward_ros.offline.bounded_call import end_with_the_caller
 
-_MOST_DEATHS_IN_A_ROW = 3  # of processes, none of which did a job
+_MOST_DEATHS_IN_A_ROW = 4  # of processes, none of which did a job
+_LONGEST_END_S = 3.0  # of a process that has hung up
+_TRIES = 2  # of a job whose process dies
 
 
 def do_jobs(
@@ -32,10 +34,10 @@ def do_jobs(
     """Do all ``jobs`` in so many ``processes``; ``on_done`` is called with each job and its result, here.
 
     A process calls ``prepare(*arguments)`` once and ``do(prepared, job)`` per job. A `UserError` of a job, or
-    the death of its process, is its result; one of ``prepare`` is raised. All of it must be picklable. When
-    this function is left, however, no process is left either.
+    the second death of its process, is its result; one of ``prepare`` is raised. All of it must be picklable.
+    When this function is left, however, no process is left either.
     """
-    waiting = list(reversed(list(jobs)))
+    waiting = [(job, 1) for job in reversed(list(jobs))]
     crew: dict[Connection, _Process] = {}
     deaths = 0
     try:
@@ -51,8 +53,10 @@ def do_jobs(
                 except (EOFError, OSError):
                     del crew[connection]
                     deaths += 1
-                    error = process.end()
-                    if process.has_job:
+                    error = process.death()
+                    if process.has_job and process.tries < _TRIES:
+                        waiting.append((process.job, process.tries + 1))
+                    elif process.has_job:
                         on_done(process.job, error)
                     if deaths >= _MOST_DEATHS_IN_A_ROW:
                         raise error from None
@@ -64,7 +68,7 @@ def do_jobs(
                     job, process.has_job = process.job, False
                     on_done(job, content)
                 if waiting:
-                    process.give(waiting.pop())
+                    process.give(*waiting.pop())
     finally:
         for process in crew.values():
             process.end()
@@ -81,21 +85,25 @@ class _Process:
         theirs.close()
         self.has_job = False
         self.job: Any = None
+        self.tries = 0  #: of the job, with this process's own
 
-    def give(self, job: Any) -> None:
+    def give(self, job: Any, tries: int) -> None:
         """Give the process a job; where it has died meanwhile, its connection will tell."""
-        self.job, self.has_job = job, True
+        self.job, self.tries, self.has_job = job, tries, True
         with suppress(OSError):
             self.connection.send(job)
 
-    def end(self) -> UserError:
-        """End the process, if it has not ended; the error that says how it did."""
-        self._process.join(0)
-        status = self._process.exitcode
+    def end(self) -> None:
+        """End the process, if it has not ended."""
         self._process.kill()
         self._process.join()
         self.connection.close()
-        status = self._process.exitcode if status is None else status
+
+    def death(self) -> UserError:
+        """The error that says how the process ended, which has hung up."""
+        self._process.join(_LONGEST_END_S)
+        status = self._process.exitcode
+        self.end()
         if status == -signal.SIGKILL:
             return UserError(
                 "a process was killed, as where memory runs out: use fewer workers or a smaller model"
