@@ -169,6 +169,13 @@ def _write_newer(
     path.parent.mkdir(parents=True)
     pq.write_table(pa.table(listed), path)
     named = pa.table({"task_index": list(range(len(texts))), "task": texts})
+    kinds = {"task_index": ("int64", "int64"), "task": ("unicode", "object")}
+    columns = [
+        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": stored, "metadata": None}
+        for name, (kind, stored) in kinds.items()
+    ]
+    pandas = {"index_columns": ["task"], "column_indexes": [], "columns": columns, "pandas_version": "2.3.0"}
+    named = named.replace_schema_metadata({"pandas": json.dumps(pandas)})
     pq.write_table(named, root / "meta" / "tasks.parquet")
     return {
         "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",

@@ -14,7 +14,6 @@ import pytest
 from topreward_ros.core.errors import UserError
 from topreward_ros.offline.job_processes import do_jobs
 
-
 #: Of a module that other processes can import.
 JOBS = """
 import os, signal

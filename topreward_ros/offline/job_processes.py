@@ -119,17 +119,17 @@ def _serve(connection: Connection, prepare: Any, arguments: Any, do: Any) -> Non
     except UserError as error:
         connection.send(("failed", _plain(error)))
         return
-    connection.send(("ready", None))
-    while True:
-        try:
-            job = connection.recv()
-        except EOFError:
-            return
-        try:
-            result = do(prepared, job)
-        except UserError as error:
-            result = _plain(error)
-        connection.send(("done", result))
+    with suppress(EOFError, OSError):  # nobody asks any more
+        connection.send(("ready", None))
+        while True:
+            connection.send(("done", _result(prepared, do, connection.recv())))
+
+
+def _result(prepared: Any, do: Any, job: Any) -> Any:
+    try:
+        return do(prepared, job)
+    except UserError as error:
+        return _plain(error)
 
 
 def _plain(error: UserError) -> UserError:
