@@ -16,7 +16,7 @@ from topreward_ros.offline.job_processes import do_jobs
 
 #: Of a module that other processes can import.
 JOBS = """
-import os, signal
+import os, signal, time
 from pathlib import Path
 from topreward_ros.core.errors import UserError
 
@@ -28,6 +28,10 @@ def prepare(folder):
 def do(folder, job):
     if job == "dies" or (job == "dies once" and not (folder / "died").exists()):
         (folder / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job == "dies late" and not (folder / "died").exists():
+        (folder / "died").touch()
+        time.sleep(0.5)  # so that the other process is done
         os.kill(os.getpid(), signal.SIGKILL)
     if job == "fails":
         raise UserError("it is damaged")
@@ -55,6 +59,13 @@ def test_a_process_that_dies_costs_no_other_job(jobs: Any, tmp_path: Path) -> No
     assert str(done["fails"]) == "it is damaged"
     assert "was killed, as where memory runs out" in str(done["dies"])
     assert not multiprocessing.active_children()
+
+
+def test_a_job_that_comes_back_goes_to_a_process_that_waits(jobs: Any, tmp_path: Path) -> None:
+    """The other process has found nothing left to do when the job's own dies."""
+    done: dict[str, Any] = {}
+    do_jobs(jobs.prepare, (str(tmp_path),), jobs.do, ["a", "dies late"], 2, done.__setitem__)
+    assert done == {"a": "A", "dies late": "DIES LATE"}
 
 
 def test_what_prevents_every_job_is_raised(jobs: Any, tmp_path: Path) -> None:

@@ -45,6 +45,9 @@ def do_jobs(
             while len(crew) < min(processes, len(waiting) + sum(one.has_job for one in crew.values())):
                 process = _Process(prepare, arguments, do)
                 crew[process.connection] = process
+            for process in crew.values():
+                if process.is_idle and waiting:  # of a job that came back as well
+                    process.give(*waiting.pop())
             for connection in wait(list(crew)):
                 assert isinstance(connection, Connection)
                 process = crew[connection]
@@ -63,12 +66,11 @@ def do_jobs(
                     continue
                 if kind == "failed":
                     raise content
+                process.is_idle = True
                 if kind == "done":
                     deaths = 0
                     job, process.has_job = process.job, False
                     on_done(job, content)
-                if waiting:
-                    process.give(*waiting.pop())
     finally:
         for process in crew.values():
             process.end()
@@ -84,12 +86,13 @@ class _Process:
         self._process.start()
         theirs.close()
         self.has_job = False
+        self.is_idle = False  #: ready, and without a job
         self.job: Any = None
         self.tries = 0  #: of the job, with this process's own
 
     def give(self, job: Any, tries: int) -> None:
         """Give the process a job; where it has died meanwhile, its connection will tell."""
-        self.job, self.tries, self.has_job = job, tries, True
+        self.job, self.tries, self.has_job, self.is_idle = job, tries, True, False
         with suppress(OSError):
             self.connection.send(job)
 
