@@ -66,7 +66,10 @@ PARAMETERS = {
     "heartbeat_rate": 5.0,
     "success_dwell": 0.5,
 }
-TASKS = (DEMO_TASK, DEMO_TASK, DEMO_TASK, "close the drawer", "push the red button")
+TASKS = (
+    *(DEMO_TASK, DEMO_TASK, DEMO_TASK, "close the drawer", "push the red button"),
+    f"{DEMO_TASK}\nclose the drawer",  # in stages
+)
 PAUSE_S = (1.0, 4.0)  # between two faults
 KILLING_S, KILLING_SHARE = 30.0, 0.2  # the monitor is killed for so long, or in this share of the time
 WARM_UP_S = 120.0  # of a process, before its memory is judged
