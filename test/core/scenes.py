@@ -23,6 +23,17 @@ def scene(seed: int = 0, arm: float | None = None, size: tuple[int, int] = (240,
     return picture.astype(np.uint8)
 
 
+def shifted(picture: np.ndarray, down: float, right: float) -> np.ndarray:
+    """``picture`` as a camera shows it that has moved by so many pixels; beyond the edge, the edge."""
+    shown = picture.astype(float)
+    for axis, by in enumerate((down, right)):
+        places = np.clip(np.arange(picture.shape[axis]) - by, 0, picture.shape[axis] - 1)
+        first = np.minimum(places.astype(int), picture.shape[axis] - 2)
+        weight = np.expand_dims(places - first, (1, 2) if axis == 0 else (0, 2))
+        shown = shown.take(first, axis) * (1 - weight) + shown.take(first + 1, axis) * weight
+    return shown.round().astype(np.uint8)
+
+
 def noise(seed: int = 0, cell: int = 1, size: tuple[int, int] = (240, 320)) -> np.ndarray:
     """A picture of cells that know nothing of each other."""
     cells = np.random.default_rng(seed).integers(0, 256, (size[0] // cell, size[1] // cell, 3), np.uint8)

@@ -5,7 +5,7 @@ import pytest
 
 from topreward_ros.core.pictures import Picture, examine, likeness
 
-from .scenes import flat, lit, noise, scene
+from .scenes import flat, lit, noise, scene, shifted
 
 ROWS, COLUMNS = np.indices((480, 640))
 
@@ -74,9 +74,36 @@ def test_a_part_that_moves_leaves_the_rest() -> None:
     assert 0.4 < seen.stays < 0.85 and seen.gain == pytest.approx(1.0, abs=0.05)
 
 
-@pytest.mark.parametrize("other", [scene(1), scene(2), noise(), noise(cell=16), np.roll(scene(), 12, axis=1)])
+@pytest.mark.parametrize("other", [scene(1), scene(2), noise(), noise(cell=16), np.roll(scene(), 20, axis=1)])
 def test_nothing_stays_of_another_scene(other: np.ndarray) -> None:
     assert likeness(looked_at(scene()), looked_at(other)).stays < 0.15
+
+
+# Blocks are about 5 px; a tenth of one, half of one and two of them.
+@pytest.mark.parametrize("down, right", [(0.5, 0), (0, -0.5), (2.4, 2.4), (-2.5, 5), (9.5, 0), (-4.9, -9.8)])
+def test_a_camera_that_trembles_shows_the_same(down: float, right: float) -> None:
+    other = looked_at(shifted(scene(arm=0.2), down, right))
+    assert likeness(looked_at(scene(arm=0.2)), other).stays > 0.9
+    seen = likeness(looked_at(scene(arm=0.8)), other)
+    assert 0.4 < seen.stays < 0.85 and seen.gain == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("down, right", [(16, 0), (0, -20), (30, 30)])
+def test_a_camera_that_moves_farther_does_not(down: float, right: float) -> None:
+    assert likeness(looked_at(scene()), looked_at(shifted(scene(), down, right))).stays < 0.5
+
+
+@pytest.mark.parametrize("gain, sigma", [(0.6, 25.0), (1.0, 15.0), (0.1, 1.0), (0.05, 0.0)])
+def test_noise_and_little_contrast_do_not_change_what_a_picture_shows(gain: float, sigma: float) -> None:
+    rng = np.random.default_rng(3)
+    one, other = (
+        looked_at((picture * gain + 20 + rng.normal(0, sigma, picture.shape)).clip(0, 255).astype(np.uint8))
+        for picture in (scene(arm=0.2), scene(arm=0.8))
+    )
+    assert not one.fault and not other.fault
+    assert 0.35 < likeness(one, other).stays < 0.9
+    stranger = looked_at(lit(scene(3), gain, sigma))
+    assert likeness(one, stranger).stays < 0.3
 
 
 def test_one_colour_is_like_one_colour_and_unlike_a_scene() -> None:

@@ -8,7 +8,7 @@ import pytest
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.scene import PATIENCE, SceneJudge, Sight
 
-from .scenes import flat, lit, noise, scene
+from .scenes import flat, lit, noise, scene, shifted
 
 
 def judged(
@@ -20,9 +20,12 @@ def judged(
 
 def kinds(pictures: Iterable[np.ndarray], period_s: float = 0.5) -> str:
     """A letter for each frame: r(efused), u(nsure), A(new), . (nothing out of the ordinary)."""
+    return kinds_of(judged(pictures, period_s))
+
+
+def kinds_of(sights: Iterable[Sight]) -> str:
     return "".join(
-        "A" if sight.anew else "r" if not sight.used else "." if sight.sure else "u"
-        for sight in judged(pictures, period_s)
+        "A" if sight.anew else "r" if not sight.used else "." if sight.sure else "u" for sight in sights
     )
 
 
@@ -70,7 +73,7 @@ def test_a_hand_that_covers_half_of_the_start() -> None:
     assert kinds([half] * 2 + STILL) == "..uuA....."
 
 
-@pytest.mark.parametrize("gains", [[0.2, 0.6], [0.1, 0.3, 0.6, 0.9], [0.6, 0.75, 0.9]])
+@pytest.mark.parametrize("gains", [[0.2, 0.6], [0.1, 0.3, 0.6, 0.9], [0.4, 0.6, 0.8]])
 def test_a_start_whose_exposure_settles_is_replaced(gains: list[float]) -> None:
     seen = kinds([lit(scene(), gain) for gain in gains] + STILL)
     assert seen.count("A") == 1 and seen.index("A") >= len(gains)
@@ -80,6 +83,10 @@ def test_a_start_whose_exposure_settles_is_replaced(gains: list[float]) -> None:
 def test_an_exposure_that_takes_long_to_settle() -> None:
     seen = kinds([lit(scene(), k / 12) for k in range(2, 12)] + STILL)
     assert seen.rindex("A") >= 10 and seen.endswith(".....")
+
+
+def test_an_exposure_that_hunts_is_nothing() -> None:
+    assert kinds([lit(scene(), 0.6 * (1 + 0.4 * np.sin(k * np.pi / 3))) for k in range(24)]) == "." * 24
 
 
 def test_light_that_flickers_a_little_is_nothing() -> None:
@@ -116,6 +123,112 @@ def test_after_a_cover_that_lasts_the_view_is_back(cover: np.ndarray) -> None:
     sights = judged(STILL + [cover] * 5 + [scene(arm=0.5)] * 5)
     assert [(k, sight.back) for k, sight in enumerate(sights) if sight.anew] == [(10, False), (15, True)]
     assert "begins anew" in sights[10].message and "goes on" in sights[15].message
+
+
+@pytest.mark.parametrize("arm", [None, 0.5])
+def test_a_camera_that_trembles_is_nothing(arm: float | None) -> None:
+    rng = np.random.default_rng(0)
+    trembling = [shifted(scene(arm=arm), *rng.normal(0, 1.5, 2)) for _ in range(20)]
+    assert kinds(trembling) == "." * 20
+
+
+def test_a_camera_that_is_nudged_is_nothing() -> None:
+    assert kinds([*STILL, *WORK, *[shifted(picture, 2, 4) for picture in WORK[::-1] + STILL]]) == "." * 32
+
+
+def fade(one: np.ndarray, other: np.ndarray, frames: int) -> list[np.ndarray]:
+    return [(one * (1 - k / frames) + other * (k / frames)).astype(np.uint8) for k in range(1, frames)]
+
+
+def wipe(one: np.ndarray, other: np.ndarray, frames: int) -> list[np.ndarray]:
+    edges = [one.shape[1] * k // frames for k in range(1, frames)]
+    return [np.concatenate([other[:, :edge], one[:, edge:]], axis=1) for edge in edges]
+
+
+def tear(one: np.ndarray, other: np.ndarray, frames: int) -> list[np.ndarray]:
+    return [np.concatenate([one[:120], other[120:]])] * frames
+
+
+@pytest.mark.parametrize("change", [fade, wipe, tear])
+@pytest.mark.parametrize("frames", [2, 4, 8])
+def test_a_cut_that_takes_seconds_begins_anew_with_what_came_of_it(
+    change: Callable[[np.ndarray, np.ndarray, int], list[np.ndarray]], frames: int
+) -> None:
+    on_the_way = change(scene(), scene(3), frames)
+    begun = len(STILL) + len(on_the_way)  # the first frame of the new scene
+    sights = judged(STILL + on_the_way + [scene(3)] * 10)
+    anew = [k for k, sight in enumerate(sights) if sight.anew]
+    assert len(anew) == 1 and begun + 2 <= anew[0] <= begun + 5
+    assert not any(sight.sure for sight in sights[begun : anew[0]])
+    assert all(sight == Sight() for sight in sights[anew[0] + 1 :])
+
+
+def test_a_camera_that_was_unplugged_early_shows_the_robot_farther_on() -> None:
+    """Half of the picture is another one than in the opening, which is over."""
+    judge = SceneJudge()
+    assert kinds_of(judged([scene()] * 2, judge=judge)) == ".."
+    half = scene()
+    half[:, :190] = scene(5)[:, :190]
+    sights = [judge.judge((14 + k) * NS_PER_S // 2, half) for k in range(8)]
+    assert "A" not in kinds_of(sights)
+
+
+def test_what_passes_by_slowly_is_no_cut() -> None:
+    passing = wipe(scene(), scene(3), 4)
+    assert "A" not in kinds(STILL + passing + [scene(3)] + passing[::-1] + STILL)
+
+
+def test_a_start_that_zooms_out_is_replaced_once_it_stands_still() -> None:
+    whole = scene(size=(480, 640))
+    zooms = [whole[k : 480 - k, 4 * k // 3 : 640 - 4 * k // 3] for k in range(90, 0, -10)]
+    assert kinds(zooms + [whole] * 8).count("A") == 1
+
+
+BESIDE = [320, 320]
+
+
+def tiled(left: list[np.ndarray], right: list[np.ndarray]) -> str:
+    """The kinds of the frames of two cameras."""
+    judge = SceneJudge()
+    sights = [
+        judge.judge(k * NS_PER_S // 2, np.concatenate(pair, axis=1), BESIDE)
+        for k, pair in enumerate(zip(left, right, strict=True))
+    ]
+    return "".join(
+        "B" if s.back else "A" if s.anew else "r" if not s.used else "." if s.sure else "u" for s in sights
+    )
+
+
+def test_each_of_two_cameras_is_judged() -> None:
+    other, cut = [scene(2)] * 14, STILL + [scene(3)] * 6
+    assert tiled(other, cut) == tiled(cut, other) == tiled(cut, cut) == "." * 8 + "uuA..."
+    assert tiled(other, other) == "." * 14
+
+
+def test_watching_begins_when_both_cameras_show_something() -> None:
+    other = [scene(2)] * 11
+    assert tiled(other, [flat(0)] * 3 + STILL) == "rrr" + "." * 8
+    assert tiled([noise()] * 3 + STILL, other) == "rrr" + "." * 8
+
+
+def test_one_of_two_cameras_that_shows_nothing_later() -> None:
+    dark = STILL + [flat(0)] * 3 + STILL
+    assert tiled([scene(2)] * 19, dark) == "." * 8 + "uuu" + "." * 8
+    assert tiled(dark, dark) == "." * 8 + "rrr" + "." * 8
+
+
+def test_the_view_is_back_when_it_is_that_of_both_cameras() -> None:
+    away = STILL + [scene(3)] * 5 + STILL
+    longer = STILL + [scene(3)] * 7 + STILL[:6]
+    assert tiled([scene(2)] * 21, away) == "." * 8 + "uuA..uuB....."
+    assert tiled(away, longer) == "." * 8 + "uuA..uuAuB..."
+
+
+def test_what_is_said_of_two_cameras_names_them() -> None:
+    judge = SceneJudge()
+    both = np.concatenate([scene(), flat(0)], axis=1)
+    said = judge.judge(0, both, BESIDE).message
+    assert said == judge.why_not_used(both, BESIDE) == "camera 2: the newest picture is nearly one colour"
 
 
 def test_a_second_cut_is_not_back() -> None:

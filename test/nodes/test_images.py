@@ -16,7 +16,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
 from topreward_ros.nodes.images import decode
-from topreward_ros.offline.camera_images import ImageError, stamp_ns_of, tile
+from topreward_ros.offline.camera_images import ImageError, stamp_ns_of, tile, tiled_widths
 
 RED, GREEN, BLUE, WHITE = (230, 20, 30), (25, 200, 40), (15, 35, 220), (240, 240, 240)
 #: Bayer names give the top left 2x2 pixels of the sensor, row by row.
@@ -486,6 +486,7 @@ def test_tile_keeps_every_pixel_of_the_primary_and_the_shape_of_the_others():
     assert np.array_equal(tiled[:, 60:110], np.full((40, 50, 3), RED))
     assert np.array_equal(tiled[:, 110:], card(40, 20))
     assert tiled.flags.c_contiguous
+    assert tiled_widths([primary, other, card(40, 20)]) == (60, 50, 20)
 
 
 def test_tile_of_one():

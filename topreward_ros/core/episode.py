@@ -552,11 +552,13 @@ class TaskMonitor:
             episode.view.judge(shape)
             self._due = episode.schedule.observe(frame.stamp_ns)
         if not self._due:
-            if fault := episode.scene.why_not_used(frame.image) if self._judge_scene else "":
+            if fault := episode.scene.why_not_used(frame.image, frame.widths) if self._judge_scene else "":
                 self.frame_failed(fault)
                 return None, outputs
             return None, [*outputs, *self._note_usable(looked=True)]
-        sight = episode.scene.judge(frame.stamp_ns, frame.image) if self._judge_scene else Sight()
+        sight = Sight()
+        if self._judge_scene:
+            sight = episode.scene.judge(frame.stamp_ns, frame.image, frame.widths)
         if not sight.used:
             self._not_pictures += 1
             self.frame_failed(sight.message)

@@ -37,6 +37,7 @@ class Frame:
     stamp_ns: int  #: time of capture [ns], any epoch
     image: np.ndarray  #: (H, W, 3) uint8, RGB, C-contiguous, never written to again
     frame_id: str = ""  #: tf frame of the camera
+    widths: tuple[int, ...] = ()  #: [px] of several cameras' pictures in the image, from the left; empty: one
 
     @property
     def stamp(self) -> Stamp:

@@ -375,11 +375,12 @@ class CameraRig:
                     f"skipped an image of {camera.topic} ({camera.bad} so far): {error}"
                 ) from None
         try:
-            rgb = images.tile([picture.rgb for picture in pictures])
+            parts = [picture.rgb for picture in pictures]
+            rgb = images.tile(parts)
         except images.ImageError as error:
             raise self._refused(f"images of {len(pictures)} cameras cannot be tiled: {error}") from None
         self.decode_seconds = time.perf_counter() - begun
-        return Frame(stamp_ns, rgb, pictures[0].frame_id)
+        return Frame(stamp_ns, rgb, pictures[0].frame_id, images.tiled_widths(parts))
 
     def _refused(self, problem: str) -> images.ImageError:
         """Log why an image cannot be used, each reason once in a while, and make the error of it."""

@@ -241,7 +241,8 @@ class BagWatch:
             ):
                 raise ImageError(f"{problem}, so no frame can be tiled")
         decoded = [self._decoded(camera) for camera in self._cameras]
-        return Frame(stamp_ns, images.tile([image.rgb for image in decoded]), decoded[0].frame_id)
+        parts = [image.rgb for image in decoded]
+        return Frame(stamp_ns, images.tile(parts), decoded[0].frame_id, images.tiled_widths(parts))
 
     def _decoded(self, camera: _Camera) -> images.DecodedImage:
         assert camera.newest is not None

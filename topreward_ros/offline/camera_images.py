@@ -271,14 +271,19 @@ def tile(images: Sequence[np.ndarray]) -> np.ndarray:
     as it is. Raises `ImageError` when shapes are so different that the frame would be larger than any
     camera's.
     """
-    height = images[0].shape[0]
-    widths = [max(1, round(image.shape[1] * height / image.shape[0])) for image in images]
+    height, widths = images[0].shape[0], tiled_widths(images)
     if height * sum(widths) > MAX_PIXELS:
         shapes = ", ".join(f"{image.shape[1]}x{image.shape[0]}" for image in images)
         raise ImageError(f"images of {shapes} make a frame of {sum(widths)}x{height}: choose similar cameras")
     if len(images) == 1:
         return images[0]
     return np.concatenate([_resized(i, w, height) for i, w in zip(images, widths, strict=True)], axis=1)
+
+
+def tiled_widths(images: Sequence[np.ndarray]) -> tuple[int, ...]:
+    """How wide [px] each image is in the frame that `tile` makes."""
+    height = images[0].shape[0]
+    return tuple(max(1, round(image.shape[1] * height / image.shape[0])) for image in images)
 
 
 def _resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
