@@ -195,6 +195,20 @@ def test_a_bag_at_another_rate_has_the_time_of_its_stamps(speed: float) -> None:
     assert live.event_types[-2:] == [EventType.TIMEOUT, EventType.EPISODE_ENDED]
 
 
+def test_simulated_time_that_has_been_standing_ends_no_episode_yet() -> None:
+    live = Live(episode_timeout=8.0)
+    live.run(4.0)
+    for k in range(1, 120):
+        live.now += 0.5
+        live.look(stands_ns=k * NS_PER_S // 2)
+    assert live.state is State.STALE and EventType.TIMEOUT not in live.event_types
+    live.look(paused_ns=119 * NS_PER_S // 2)
+    live.run(3.5, images=False)
+    assert EventType.TIMEOUT not in live.event_types
+    live.run(1.0, images=False)
+    assert live.event_types[-2:] == [EventType.TIMEOUT, EventType.EPISODE_ENDED]
+
+
 @pytest.mark.parametrize("ahead_s", [100.0, 1.7e9])
 def test_stamps_that_jump_ahead_make_an_episode_no_older_than_it_is(ahead_s: float) -> None:
     """A clock that is set, or another publisher."""

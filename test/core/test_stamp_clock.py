@@ -42,3 +42,23 @@ def test_a_clock_stands_after_two_seconds_and_runs_again_with_the_next_step() ->
     assert clock.look(5, 14 * NS_PER_S) == 0
     assert clock.fault(5, 6, 15 * NS_PER_S) is None
     assert clock.look(6, 15 * NS_PER_S) == 6
+
+
+@pytest.mark.parametrize("period_s", [0.02, 1.0, 1.9, 5.0])
+def test_a_clock_that_goes_in_slow_steps_makes_no_pause(period_s: float) -> None:
+    clock = StampClock()
+    over_ns = 0
+    for k in range(300):
+        steady_s = k / 5
+        time_ns = round(steady_s // period_s * period_s * NS_PER_S)
+        over_ns += clock.pauses(time_ns, k * NS_PER_S // 5)[0]
+    assert over_ns < NS_PER_S
+
+
+def test_a_pause_is_the_time_in_which_the_clock_stood() -> None:
+    clock = StampClock()
+    clock.pauses(100 * NS_PER_S, 0)
+    assert clock.pauses(100 * NS_PER_S, 60 * NS_PER_S) == (0, 60 * NS_PER_S)
+    clock.look(102 * NS_PER_S, 61 * NS_PER_S)  # others look, too
+    assert clock.pauses(103 * NS_PER_S, 62 * NS_PER_S) == (59 * NS_PER_S, 0)
+    assert clock.pauses(1 * NS_PER_S, 63 * NS_PER_S) == (0, 0), "it was set back"

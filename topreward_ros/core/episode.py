@@ -647,12 +647,14 @@ class TaskMonitor:
         *,
         stopped_ns: int = 0,
         paused_ns: int = 0,
+        stands_ns: int = 0,
     ) -> list[Output]:
         """Look at the clock (the one of ``arrival_ns``): have images that can be used stopped, is time up?
 
         ``silence`` says why no image comes at all, where it knows; else what was wrong with the newest one is
         told. For so long since the last call this process was stopped (``stopped_ns``), which says nothing
-        about the camera, or simulated time stood still (``paused_ns``), in which an episode grows no older.
+        about the camera. For so long simulated time stood still, in which an episode grows no older: in pauses
+        that are over by now (``paused_ns``), and up to now in one that is not (``stands_ns``).
         """
         silent_s = self._silence.check(now_ns, stopped_ns, paused_ns) / NS_PER_S
         episode = self._episode
@@ -672,7 +674,7 @@ class TaskMonitor:
         # While images come their stamps tell how old the episode is, however fast a bag is played.
         newest_ns = self._stamps.newest_ns
         if episode.stale and episode.first_frame is not None and newest_ns is not None:
-            elapsed_ns = episode.age_ns(newest_ns) + self._silence.behind_ns(now_ns)
+            elapsed_ns = episode.age_ns(newest_ns) + self._silence.behind_ns(now_ns, stands_ns)
             outputs += self._time_is_up(elapsed_ns, "by the wall clock, as no image comes that can be used")
         return outputs
 

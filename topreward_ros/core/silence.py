@@ -69,7 +69,7 @@ class Silence:
         """For how long no image could be used [ns].
 
         Since the last call this process was stopped for ``stopped_ns``, which says nothing about the camera;
-        or simulated time stood still for ``paused_ns``, in which no episode grows older.
+        or simulated time stood still for ``paused_ns`` in pauses that are over; no episode grows older in them.
         """
         if self._usable_ns is None:
             self._usable_ns = now_ns
@@ -77,9 +77,10 @@ class Silence:
         self._arrival_ns = min(now_ns, self._arrival_ns + max(stopped_ns, paused_ns))
         return now_ns - self._usable_ns
 
-    def behind_ns(self, now_ns: int) -> int:
-        """For how long no stamp could be believed [ns], without pauses and stops."""
-        return now_ns - self._arrival_ns
+    def behind_ns(self, now_ns: int, stands_ns: int = 0) -> int:
+        """For how long no stamp could be believed [ns], without pauses and stops, and without the
+        ``stands_ns`` for which simulated time has been standing still."""
+        return max(0, now_ns - self._arrival_ns - stands_ns)
 
     def why(self) -> str:
         """What was wrong with the newest image; empty where none came."""

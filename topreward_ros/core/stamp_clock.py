@@ -46,6 +46,7 @@ class StampClock:
     def __init__(self) -> None:
         self._time_ns = 0
         self._moved_ns: int | None = None  # steady time at which it was seen to have moved
+        self._paused_ns = 0  # for how long it stood, in pauses that are over and were not asked for yet
 
     def look(self, time_ns: int, steady_ns: int) -> int:
         """Take what the clock says, at ``steady_ns`` of one that never stops. Returns the same, or 0 where
@@ -55,9 +56,28 @@ class StampClock:
         >>> [clock.look(time_ns, steady_s * NS_PER_S) for time_ns, steady_s in looks]
         [0, 7, 7, 0, 8]
         """
-        if time_ns != self._time_ns or self._moved_ns is None:
+        if self._moved_ns is None:
+            self._time_ns, self._moved_ns = time_ns, steady_ns
+        elif time_ns != self._time_ns:
+            if (stood_ns := steady_ns - self._moved_ns) > _STANDS_AFTER_NS:
+                self._paused_ns += max(0, stood_ns - max(0, time_ns - self._time_ns))
             self._time_ns, self._moved_ns = time_ns, steady_ns
         return 0 if steady_ns - self._moved_ns > _STANDS_AFTER_NS else time_ns
+
+    def pauses(self, time_ns: int, steady_ns: int) -> tuple[int, int]:
+        """For how long [ns] the clock stood since the last call, in pauses that are over, and for how long it
+        has been standing. One that goes in steps, however slow, makes no pause by that.
+
+        >>> clock, looks = StampClock(), ((7, 0), (7, 1), (7, 4), (8, 5), (8, 6))
+        >>> steps = [clock.pauses(time_s * NS_PER_S, steady_s * NS_PER_S) for time_s, steady_s in looks]
+        >>> [(over_ns // NS_PER_S, stands_ns // NS_PER_S) for over_ns, stands_ns in steps]
+        [(0, 0), (0, 0), (0, 4), (4, 0), (0, 0)]
+        """
+        self.look(time_ns, steady_ns)
+        assert self._moved_ns is not None
+        over_ns, self._paused_ns = self._paused_ns, 0
+        stood_ns = steady_ns - self._moved_ns
+        return over_ns, stood_ns if stood_ns > _STANDS_AFTER_NS else 0
 
     def fault(self, stamp_ns: int | None, time_ns: int, steady_ns: int) -> Fault | None:
         """What is wrong, with the newest stamp of an image or with the clock; None: nothing."""

@@ -91,7 +91,7 @@ class Session:
         self._told = monitor.settings_in_force  # by ~/info
         self._last_progress_time = 0.0
         self._alone_ns = time.monotonic_ns()  # when no other monitor of this name was last known
-        self._looked_ns, self._looked_time_ns = time.monotonic_ns(), 0  # at the clock; and what it said then
+        self._looked_ns = time.monotonic_ns()  # at the clock
         self._worker = ScoringWorker(scorer, self._on_worker_notify)
         self._opened.callback(self._stop_worker)
         try:
@@ -156,8 +156,8 @@ class Session:
         now_ns, time_ns = time.monotonic_ns(), self._now_ns()
         since_ns = now_ns - self._looked_ns
         stopped_ns = since_ns if since_ns > _STOPPED_S * NS_PER_S else 0
-        paused_ns = since_ns if time_ns == self._looked_time_ns else 0
-        self._looked_ns, self._looked_time_ns = now_ns, time_ns
+        paused_ns, stands_ns = self._clock.pauses(time_ns, now_ns)
+        self._looked_ns = now_ns
         if not self.active:
             return
         stale_timeout = self._parameters["stale_timeout"]
@@ -174,6 +174,7 @@ class Session:
                 lambda: self._rig.why_silent(stale_timeout),
                 stopped_ns=stopped_ns,
                 paused_ns=paused_ns,
+                stands_ns=stands_ns,
             )
         )
         if time_ns == 0:
