@@ -180,6 +180,15 @@ def test_another_dwell_or_the_same_settings_again_break_nothing_off() -> None:
     assert dwelling(detector, [1.5]) == [True]
 
 
+def test_what_breaks_it_off_between_two_scores_is_told_with_the_next() -> None:
+    detector = SuccessDetector(bare(dwell=1.0))
+    dwelling(detector, [0.0], LOW)
+    dwelling(detector, [0.5, 1.0])
+    detector.break_off("another publisher")
+    assert dwelling(detector, [1.5]) == [False] and detector.broken_off == "another publisher"
+    assert dwelling(detector, [2.0, 2.5]) == [False, True] and not detector.broken_off
+
+
 def test_it_is_armed_by_the_threshold_in_force() -> None:
     detector = SuccessDetector(bare(dwell=1.0, min_scores=2))
     dwelling(detector, [0.0, 0.5, 1.0, 1.5], -4.0)

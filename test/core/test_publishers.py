@@ -137,3 +137,72 @@ def test_a_publisher_whose_stamps_jump_all_the_time_is_not_remembered_without_en
         assert publishers.take(10_000 + k, k * 33 * MS)
         assert not publishers.take(k, k * 33 * MS + 1, 10_000 * k * MS)
     assert len(publishers._known) < 20 and not publishers.lost
+
+
+def sent_by(who: str, first_s: float, rate: float, count: int, number: int = 1) -> list[tuple[int, int, str]]:
+    return [(round((first_s + k / rate) * NS_PER_S), number + k, who) for k in range(count)]
+
+
+def used_of(publishers: Publishers, sent: list[tuple[int, int, str]]) -> list[str]:
+    return [who for time, number, who in sorted(sent) if publishers.take(number, time)]
+
+
+@pytest.mark.parametrize("rate", [0.3, 1.0, 5.0])
+@pytest.mark.parametrize("number", [1, 3, 400])
+def test_a_slow_camera_is_not_swallowed_by_a_fast_one(rate: float, number: int) -> None:
+    publishers = Publishers()
+    slow = sent_by("slow", 0.0, rate, round(60 * rate), number)
+    fast = sent_by("fast", 5.111, 30.0, 30 * 50)
+    assert used_of(publishers, slow + fast) == ["slow"] * len(slow)
+    assert publishers.lost == 0 and publishers.changes == 0
+
+
+@pytest.mark.parametrize(("lived_s", "away_s", "rate"), [(5, 2, 30), (100, 3, 30), (20, 6, 1.0), (60, 12, 0.4)])
+def test_a_driver_that_is_killed_and_started_again_loses_nothing(
+    lived_s: float, away_s: float, rate: float
+) -> None:
+    """The dead one stays known for a while, so that it is not alone."""
+    publishers = Publishers()
+    first = sent_by("first", 0.0, rate, round(lived_s * rate))
+    assert used_of(publishers, first) == ["first"] * len(first)
+    again = sent_by("again", lived_s + away_s, rate, round(2.5 * lived_s * rate))
+    used = used_of(publishers, again)
+    assert len(again) - len(used) <= 4, "but those that come before the first one counts as gone"
+    assert publishers.lost == 0 and publishers.changes == 1
+
+
+@pytest.mark.parametrize("phase_ms", [12, 17, 21])
+def test_the_same_numbers_at_another_phase_are_told_apart_though_many_are_lost(phase_ms: int) -> None:
+    publishers, draw = Publishers(), random.Random(3)
+    sent = sent_by("a", 0.0, 30.0, 3000) + sent_by("b", phase_ms / 1000, 30.0, 3000)
+    first, rest = sent[:20] + sent[3000:3020], sent[20:3000] + sent[3020:]
+    kept = [message for message in rest if draw.random() < 0.8]
+    assert set(used_of(publishers, first + kept)) == {"a"} and publishers.changes == 0
+    assert not publishers.are_mixed(101 * NS_PER_S) and publishers.heard(100 * NS_PER_S) == 2
+
+
+def test_two_that_cannot_be_told_apart_are_said_to_be_mixed() -> None:
+    publishers = Publishers()
+    for k in range(1, 100):
+        publishers.take(k, k * 33 * MS, k * 33 * MS)
+        publishers.take(k, k * 33 * MS + 1, k * 33 * MS)
+    assert publishers.are_mixed(3267 * MS) and publishers.heard(3267 * MS) == 2
+    assert not publishers.are_mixed(60 * NS_PER_S)
+
+
+def test_a_publisher_that_took_the_place_of_another_is_no_second_one() -> None:
+    publishers = Publishers()
+    used_of(publishers, sent_by("first", 0.0, 1.0, 20))
+    for time, number, _ in sent_by("again", 21.0, 1.0, 20):
+        publishers.take(number, time)
+        assert publishers.heard(time) <= 1
+    assert publishers.heard(60 * NS_PER_S) == 0
+
+
+def test_what_was_lost_while_the_process_was_stopped_is_forgiven_once() -> None:
+    publishers = Publishers()
+    for k in (*range(1, 100), *range(300, 400), *range(405, 410)):
+        if k == 300:
+            publishers.forgive()
+        assert publishers.take(k, k * 33 * MS)
+    assert publishers.lost == 5

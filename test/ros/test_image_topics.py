@@ -206,7 +206,8 @@ def test_each_camera_that_loses_images_is_named(bare, capfd: pytest.CaptureFixtu
     try:
         for source, camera in zip(sources, rig.cameras, strict=True):
             bare.until(lambda source=source: node.count_publishers(source.topic) == 1, "it is discovered")
-            camera.received, camera.senders.lost = 50, 50
+            for k in range(50):
+                camera.losses.note(k, lost=1)
         for _ in range(2):
             rig.warn(stale_timeout=60.0, watched=False)
     finally:

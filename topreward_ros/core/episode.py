@@ -640,6 +640,12 @@ class TaskMonitor:
             return []
         return [self._report, self._event(EventType.SCORER_ERROR, f"{hang}: no score comes until it does")]
 
+    def break_off(self, why: str) -> None:
+        """The images to come do not belong to those before, though their stamps and pictures may: the dwell
+        for SUCCESS begins anew. ``why``: for a human."""
+        if self._episode is not None:
+            self._episode.success.break_off(why)
+
     def check_clock(
         self,
         now_ns: int,

@@ -80,7 +80,7 @@ class SuccessDetector:
         self._row: list[float] = []  # the higher one of score and average, of the newest scores [nat]
         self._all_below = inf  # all of some `min_scores` in a row were at this or below [nat]
         self._lowest_starts: list[float] = []  # readings of the start, sorted; no more than `min_scores`
-        self._changed = ""  # which setting, where that ended a dwell since the last score
+        self._changed = ""  # what ended a dwell since the last score
         self._up_since_ns: int | None = None
         self._up_scores = 0
         self._lowest = 0.0  # smoothed score of the dwell
@@ -165,6 +165,12 @@ class SuccessDetector:
         """What was seen does not belong together: the dwell and the row of low scores begin anew. ``why`` is
         kept in `broken_off` if that ended a dwell."""
         self.broken_off = why if self._dwells else ""
+        self._up_since_ns = None
+        self._row = []
+
+    def break_off(self, why: str) -> None:
+        """As `interrupt`, between two scores: the next one tells."""
+        self._changed = why if self._dwells else self._changed
         self._up_since_ns = None
         self._row = []
 

@@ -15,7 +15,8 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 
-from topreward_ros.core.frames import Frame
+from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.losses import Losses
 from topreward_ros.core.publishers import Publishers
 from topreward_ros.defaults import fast_dds_profile_variables, monitor_defaults
 from topreward_ros.nodes import qos
@@ -26,7 +27,6 @@ from topreward_ros.offline import camera_images as images
 from topreward_ros.offline.image_topics import TYPE_NAMES, ImageTopic, first_published, unreadable
 
 _LOST_SHARE_WORTH_A_WARNING = 0.1
-_MESSAGES_BEFORE_LOSS_IS_JUDGED = 30
 _LARGE_BYTES = 100_000  # several of these fill the default shared-memory segment of Fast DDS
 _LATE_NS = 5_000_000  # an executor that waits takes a message sooner
 _LARGE_IMAGES_ADVICE = (
@@ -36,6 +36,8 @@ _LARGE_IMAGES_ADVICE = (
 # For so long a place stays the one that is read, though nobody publishes there and somebody does at another:
 # a camera's publishers are discovered one after the other.
 _PATIENCE_S = 1.0
+KILLED_STAYS_S = 25.0  #: in the graph; Fast DDS forgets after 20 s
+_OTHERS_NEWS_S = 2.0  # so new is an image that comes "now"
 _TOPICS = "image_topics"  # the parameter
 _REPEATED_AFTER_S = 10.0  # the warning of an image that cannot be used
 _NUMBERS = re.compile(r"\d+")
@@ -47,17 +49,25 @@ class Camera:
     Its images may be on several topics (image_topics.py); it subscribes to the best that is published.
     """
 
-    def __init__(self, node: Node, topic: str, transport: str, on_image: Callable[[Camera], None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        topic: str,
+        transport: str,
+        on_image: Callable[[Camera], None],
+        on_change: Callable[[Camera], None],
+    ) -> None:
         """``topic`` and ``transport`` as they were given. ``on_image`` is called for every message, with
-        nothing decoded yet."""
+        nothing decoded yet; ``on_change`` before that where it is the first of another publisher."""
         self.raw = b""  #: the newest message, serialised; empty before the first
         self.received = 0  #: messages of the publisher that is followed
         self.senders = Publishers()  #: who is followed, and what was lost
+        self.losses = Losses()  #: lately, of the one that is followed
         self.bad = 0  #: messages that could not be decoded
         self.last_arrival = time.monotonic()  #: [s] when the newest message came; at first, when we started
         self._node = node
         self._on_image = on_image
-        self._late_losses = self._losses = 0  # of which this process was the cause; gaps in the numbers
+        self._on_change = on_change
         self._given = topic
         self.places = places(node, topic, transport)  #: where its images may be, best first
         self._elsewhere_since: float | None = None  # images are only at another place than where we look
@@ -136,16 +146,13 @@ class Camera:
         return time.monotonic() - self.last_arrival
 
     def loss_warning(self) -> str:
-        """How many images are lost on the way and what to do about it; empty while they are few."""
-        lost = self.senders.lost
-        sent = lost + self.received
-        if not lost or sent < _MESSAGES_BEFORE_LOSS_IS_JUDGED:
-            return ""
-        share = lost / sent
-        if share <= _LOST_SHARE_WORTH_A_WARNING:
+        """How many images are lost on the way lately and what to do about it; empty while they are few, or
+        while several publishers may have been mixed up."""
+        share = self.losses.share()
+        if share <= _LOST_SHARE_WORTH_A_WARNING or self.senders.heard(time.monotonic_ns()) > 1:
             return ""
         override = f"qos_overrides.{self.topic}.subscription"
-        if self._late_losses > self._losses / 2:
+        if self.losses.came_late():
             cause = (
                 "This process did not keep up: the machine is busy, or it was stopped for a while. "
                 f"{override}.reliability: reliable and {override}.depth: 30 keep them for it"
@@ -164,17 +171,24 @@ class Camera:
         return f"no image on {self.topic} for {self.silent_seconds():.0f} s: {self._missing_images_advice()}"
 
     def publishers_warning(self) -> str:
-        """Who publishes on this topic, when several do: the images of one are used. Else empty."""
-        if self._publisher_count() < 2:
+        """Who publishes on this topic, when images of several come: those of one are used. Else empty.
+
+        Publishers that send nothing do not matter, nor do those that were killed and are known for a while.
+        """
+        now_ns = time.monotonic_ns()
+        if (heard := self.senders.heard(now_ns)) < 2:
             return ""
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         names = sorted(_node_name(publisher) for publisher in publishers)
         if any("UNKNOWN" in name for name in names):
             return ""  # not all of their names have been discovered yet
-        return (
-            f"{len(names)} nodes publish on {self.topic}: {', '.join(names)}; the images of one of them are "
-            f"used until it stops: remap all but one"
+        known = f": {', '.join(names)}" if len(names) == heard else ""
+        use = (
+            "they cannot be told apart, and images of both may be used"
+            if self.senders.are_mixed(now_ns)
+            else "the images of one of them are used until it stops"
         )
+        return f"{heard} nodes publish on {self.topic}{known}; {use}: remap all but one"
 
     def _publisher_count(self) -> int:
         count: int = self._node.count_publishers(self.topic)
@@ -184,6 +198,7 @@ class Camera:
         self.place = place  #: where the images are expected
         self.raw = b""  # of another topic, and perhaps another type
         self.senders.restart()
+        self.losses.forget()
         self.subscription = self._node.create_subscription(
             self.message_type,
             place.name,
@@ -214,8 +229,19 @@ class Camera:
                     f"the QoS of {who} on {self.topic} is incompatible with ours: {reason.strip()} "
                     f"Set qos_overrides.{self.topic}.subscription.reliability to best_effort"
                 )
-        names = ", ".join(_node_name(publisher) for publisher in publishers)
+        names = ", ".join(sorted({_node_name(publisher) for publisher in publishers}))
+        other_ns = self.senders.newest_other_ns()
+        if other_ns is not None and time.monotonic_ns() - other_ns < _OTHERS_NEWS_S * NS_PER_S:
+            return (
+                f"images come, but from another publisher than the one that was followed ({names} are known); "
+                "it is followed once that one counts as gone"
+            )
         if self.received and not self.senders.lost:
+            if self.silent_seconds() < KILLED_STAYS_S:
+                return (
+                    f"they came until then: look whether {names} still runs, and at the camera, its cable and "
+                    "its driver"
+                )
             return (
                 f"they came until then, and {names} still runs: look at the camera, its cable and its driver"
             )
@@ -258,22 +284,25 @@ class Camera:
         return f" (it is at its default; in a file of parameters it stands under {name} or /**)"
 
     def _on_message(self, raw: bytes, info: dict[str, Any]) -> None:
-        lost_before = self.senders.lost
+        lost_before, changes_before = self.senders.lost, self.senders.changes
+        arrival_ns = time.monotonic_ns()
         try:
             stamp_ns = images.stamp_ns_of(raw)
         except images.ImageError:
             stamp_ns = 0  # what is wrong with it is told where it would be used
         if not self.senders.take(
             info["publication_sequence_number"],
-            time.monotonic_ns(),
+            arrival_ns,
             stamp_ns,
             images.frame_id_of(raw),
             alone=lambda: self._publisher_count() == 1,
         ):
             return
-        if self.senders.lost > lost_before:
-            self._losses += 1
-            self._late_losses += time.time_ns() - info["received_timestamp"] > _LATE_NS
+        if self.senders.changes != changes_before:
+            self.losses.forget()
+            self._on_change(self)
+        late = time.time_ns() - info["received_timestamp"] > _LATE_NS
+        self.losses.note(arrival_ns, self.senders.lost - lost_before, late=late)
         self.raw = raw
         self.received += 1
         self.last_arrival = time.monotonic()
@@ -284,13 +313,21 @@ class CameraRig:
     """All cameras of a monitor as one stream of frames, stamped as the images of the primary camera."""
 
     def __init__(
-        self, node: Node, topics: list[str], transport: str, layout: str, on_primary: Callable[[int], None]
+        self,
+        node: Node,
+        topics: list[str],
+        transport: str,
+        layout: str,
+        on_primary: Callable[[int], None],
+        on_change: Callable[[str], None] = lambda why: None,
     ) -> None:
-        """``on_primary`` is called with the stamp [ns] of every image of the primary camera."""
+        """``on_primary`` is called with the stamp [ns] of every image of the primary camera; ``on_change``,
+        with a text for a human, where images are from now on those of another publisher."""
         self._node = node
         self._log = node.get_logger()
         self._say_once = SayOnce(self._log)
         self._on_primary = on_primary
+        self._tell_change = on_change
         self._told: dict[str, float] = {}  # why an image was refused -> when that was logged [s]
         self._unreadable = ""  # what is wrong with the newest message of the primary camera
         self.decode_seconds = 0.0  #: how long decoding the last frame took
@@ -299,7 +336,7 @@ class CameraRig:
         self.cameras: list[Camera] = []
         try:
             for topic in used:
-                self.cameras.append(Camera(node, topic, transport, self._on_image))
+                self.cameras.append(Camera(node, topic, transport, self._on_image, self._on_change))
         except Exception:
             self.destroy()
             raise
@@ -328,10 +365,13 @@ class CameraRig:
         return self._unreadable
 
     def excuse(self, stopped_s: float) -> None:
-        """This process was stopped for so long [s]: no camera was silent in that time."""
+        """This process was stopped for so long [s]: no camera was silent in that time, and what was lost is
+        not the network's fault."""
         now = time.monotonic()
         for camera in self.cameras:
             camera.last_arrival = min(now, camera.last_arrival + stopped_s)
+            camera.senders.forgive()
+            camera.losses.forget()
 
     def warn(self, stale_timeout: float, *, watched: bool) -> None:
         """Log what is wrong with the cameras, each problem once.
@@ -400,6 +440,11 @@ class CameraRig:
             stamp_ns,
             max_skew,
         )
+
+    def _on_change(self, camera: Camera) -> None:
+        why = f"the images on {camera.topic} are those of another publisher now"
+        self._log.info(f"{why}, as the one before has stopped")
+        self._tell_change(why)
 
     def _on_image(self, camera: Camera) -> None:
         self._say_once.forget(("silence", camera))

@@ -41,7 +41,7 @@ from topreward_ros.core.printable import printable
 from topreward_ros.core.stamp_clock import Fault, StampClock
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import conversions, qos
-from topreward_ros.nodes.cameras import CameraRig
+from topreward_ros.nodes.cameras import KILLED_STAYS_S, CameraRig
 from topreward_ros.nodes.diagnostics import (
     NO_CLOCK,
     Diagnostics,
@@ -57,7 +57,6 @@ from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warn
 from topreward_ros.scoring.worker import ScoringWorker
 from topreward_ros.srv import GetProgress, SetTask
 
-_KILLED_STAYS_S = 25.0  # in the graph; Fast DDS forgets after 20 s
 _STOPPED_S = 1.0  # without a look at the clock: the process was stopped
 _LONGEST_WAIT_FOR_SUBSCRIBERS_S = 0.5
 
@@ -300,6 +299,7 @@ class Session:
             self._parameters["image_transport"],
             self._parameters["camera_layout"],
             self._on_primary_image,
+            self._monitor.break_off,
         )
         self._opened.callback(self._rig.destroy)
 
@@ -520,7 +520,7 @@ class Session:
         if namesakes < 2 and self._node.count_publishers(topic) < 2:
             self._alone_ns = time.monotonic_ns()
             return ""
-        if time.monotonic_ns() - self._alone_ns < _KILLED_STAYS_S * NS_PER_S:
+        if time.monotonic_ns() - self._alone_ns < KILLED_STAYS_S * NS_PER_S:
             return ""
         what = (
             f"{namesakes} nodes are called {name}: which of them a service reaches is chance"
