@@ -290,6 +290,23 @@ def test_two_cameras_are_tiled_into_one_frame(robot) -> None:
     assert list(robot.infos[-1].camera_names) == ["/image", "/wrist"]
 
 
+def test_slow_cameras_are_tiled_though_the_primary_publishes_first(robot) -> None:
+    """A second between their images, by the stamps: the newest one of the other camera is always too old."""
+    robot.start_monitor(task=TASK, image_topics=["image", "wrist"], camera_layout="tile")
+    wrist = robot.publisher(Image, "wrist", qos.image_source())
+    for k in range(6):
+        if k == 3:  # the image that waits belongs to the episode before
+            robot.camera.publish(image(START + k * SECOND - SECOND // 4))
+            robot.settle()
+            robot.call(Trigger, "monitor/reset")
+        robot.camera.publish(image(START + k * SECOND, value=k))
+        robot.spin(0.05)
+        wrist.publish(image(START + k * SECOND, value=k))
+        robot.until(lambda k=k: len(robot.scored()) == k + 1, f"image {k} is scored")
+    assert [m.header.stamp.sec - START // SECOND for m in robot.scored()] == list(range(6))
+    assert "no frame can be tiled" not in robot.said(robot.processes[0])
+
+
 def until_said(robot, *words: str) -> None:
     """Until the monitor has said all of ``words``: it may be silent of what it has not met yet."""
     for word in words:

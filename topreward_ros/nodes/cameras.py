@@ -149,7 +149,10 @@ class Camera:
         """How many images are lost on the way lately and what to do about it; empty while they are few, or
         while several publishers may have been mixed up."""
         share = self.losses.share()
-        if share <= _LOST_SHARE_WORTH_A_WARNING or self.senders.heard(time.monotonic_ns()) > 1:
+        now_ns = time.monotonic_ns()
+        if share <= _LOST_SHARE_WORTH_A_WARNING or self.senders.heard(now_ns) > 1:
+            return ""
+        if self.senders.are_mixed(now_ns):
             return ""
         override = f"qos_overrides.{self.topic}.subscription"
         if self.losses.came_late():
@@ -309,6 +312,10 @@ class Camera:
         self._on_image(self)
 
 
+class FrameAwaited(images.ImageError):
+    """The image of another camera that belongs into the frame may still come."""
+
+
 class CameraRig:
     """All cameras of a monitor as one stream of frames, stamped as the images of the primary camera."""
 
@@ -320,14 +327,17 @@ class CameraRig:
         layout: str,
         on_primary: Callable[[int], None],
         on_change: Callable[[str], None] = lambda why: None,
+        on_other: Callable[[], None] = lambda: None,
     ) -> None:
-        """``on_primary`` is called with the stamp [ns] of every image of the primary camera; ``on_change``,
-        with a text for a human, where images are from now on those of another publisher."""
+        """``on_primary`` is called with the stamp [ns] of every image of the primary camera, ``on_other`` for
+        every image of another one; ``on_change``, with a text for a human, where images are from now on those
+        of another publisher."""
         self._node = node
         self._log = node.get_logger()
         self._say_once = SayOnce(self._log)
         self._on_primary = on_primary
         self._tell_change = on_change
+        self._on_other = on_other
         self._told: dict[str, float] = {}  # why an image was refused -> when that was logged [s]
         self._unreadable = ""  # what is wrong with the newest message of the primary camera
         self.decode_seconds = 0.0  #: how long decoding the last frame took
@@ -400,12 +410,16 @@ class CameraRig:
         """Decode the newest image of every camera into one frame, with the stamp of the primary one.
 
         Raises `images.ImageError`, and logs it, when an image is bad, or when that of another camera was
-        taken more than ``max_skew`` [s] before or after the primary's: it would be scored as current.
+        taken more than ``max_skew`` [s] after the primary's: it would be scored as current. Where it was taken
+        that long before, or there is none, the one that belongs to the primary's may be on its way:
+        `FrameAwaited`, which is not logged; `give_up` does that.
         """
         begun = time.perf_counter()
         for camera in self.cameras[1:]:
-            if problem := self._problem_beside(camera, stamp_ns, max_skew):
-                raise self._refused(f"{problem}, so no frame can be tiled")
+            beside = images.Beside(camera.topic, camera.raw, camera.silent_seconds())
+            if problem := images.why_not_beside(beside, self.primary.topic, stamp_ns, max_skew):
+                problem = f"{problem}, so no frame can be tiled"
+                raise FrameAwaited(problem) if beside.age_s(stamp_ns) > 0 else self._refused(problem)
         pictures: list[images.DecodedImage] = []
         for camera in self.cameras:
             try:
@@ -432,14 +446,9 @@ class CameraRig:
             self._log.warning(problem)
         return images.ImageError(problem)
 
-    def _problem_beside(self, camera: Camera, stamp_ns: int, max_skew: float) -> str:
-        """Why the newest image of another camera does not belong beside the primary's of that stamp."""
-        return images.why_not_beside(
-            images.Beside(camera.topic, camera.raw, camera.silent_seconds()),
-            self.primary.topic,
-            stamp_ns,
-            max_skew,
-        )
+    def give_up(self, awaited: FrameAwaited) -> images.ImageError:
+        """The image that was awaited has not come: log it, and make the error of it."""
+        return self._refused(str(awaited))
 
     def _on_change(self, camera: Camera) -> None:
         why = f"the images on {camera.topic} are those of another publisher now"
@@ -449,6 +458,7 @@ class CameraRig:
     def _on_image(self, camera: Camera) -> None:
         self._say_once.forget(("silence", camera))
         if camera is not self.primary:
+            self._on_other()
             return
         try:
             stamp_ns = images.stamp_ns_of(camera.raw)

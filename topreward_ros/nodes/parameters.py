@@ -140,7 +140,8 @@ MONITOR_PARAMETERS = (
     ),
     Parameter(
         "camera_max_skew",
-        "With camera_layout tile: longest time between the stamps of two cameras' images in a frame [s]",
+        "With camera_layout tile: longest time between the stamps of two cameras' images in a frame, and for "
+        "which the primary's waits for the other [s]",
         0.001,
         3600.0,
         live=True,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -41,7 +41,7 @@ from topreward_ros.core.printable import printable
 from topreward_ros.core.stamp_clock import Fault, StampClock
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import conversions, qos
-from topreward_ros.nodes.cameras import KILLED_STAYS_S, CameraRig
+from topreward_ros.nodes.cameras import KILLED_STAYS_S, CameraRig, FrameAwaited
 from topreward_ros.nodes.diagnostics import (
     NO_CLOCK,
     Diagnostics,
@@ -59,6 +59,16 @@ from topreward_ros.srv import GetProgress, SetTask
 
 _STOPPED_S = 1.0  # without a look at the clock: the process was stopped
 _LONGEST_WAIT_FOR_SUBSCRIBERS_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Awaited:
+    """An image of the primary camera that is to be scored, and waits for that of another camera."""
+
+    stamp_ns: int
+    episode_id: str
+    since: float  #: [s], monotonic
+    problem: FrameAwaited
 
 
 class Session:
@@ -91,6 +101,7 @@ class Session:
         self._last_progress_time = 0.0
         self._alone_ns = time.monotonic_ns()  # when no other monitor of this name was last known
         self._looked_ns = time.monotonic_ns()  # at the clock
+        self._awaited: _Awaited | None = None
         self._worker = ScoringWorker(scorer, self._on_worker_notify)
         self._opened.callback(self._stop_worker)
         try:
@@ -160,6 +171,8 @@ class Session:
         if not self.active:
             return
         stale_timeout = self._parameters["stale_timeout"]
+        if self._awaited is not None and not self._is_awaited_still(self._awaited):
+            self._give_up_waiting()
         if stopped_ns:
             self._node.get_logger().warning(
                 f"this process did not run for {stopped_ns / NS_PER_S:.1f} s: it was stopped, or the machine "
@@ -300,6 +313,7 @@ class Session:
             self._parameters["camera_layout"],
             self._on_primary_image,
             self._monitor.break_off,
+            self._on_other_image,
         )
         self._opened.callback(self._rig.destroy)
 
@@ -335,15 +349,44 @@ class Session:
     def _on_primary_image(self, stamp_ns: int) -> None:
         if not self.active:
             return
+        self._give_up_waiting()
         filled_ns = self._monitor.filled_stamp(stamp_ns, self._now_ns())
         if filled_ns != stamp_ns:
             self._rig.warn_of_no_stamp()
         due, outputs = self._monitor.observe(filled_ns, time.monotonic_ns())
         self._publish(outputs)
-        if not due:
-            return
+        if due:
+            self._take_frame(filled_ns, time.monotonic())
+
+    def _on_other_image(self) -> None:
+        """An image of another camera came: it may be the one that the primary's waits for."""
+        awaited = self._awaited
+        if awaited is None or not self._is_awaited_still(awaited):
+            self._give_up_waiting()
+        else:
+            self._awaited = None
+            self._take_frame(awaited.stamp_ns, awaited.since)
+
+    def _is_awaited_still(self, awaited: _Awaited) -> bool:
+        waited_s = time.monotonic() - awaited.since
+        return self._is_of_this_episode(awaited) and waited_s <= self._parameters["camera_max_skew"]
+
+    def _is_of_this_episode(self, awaited: _Awaited) -> bool:
+        return self.active and awaited.episode_id == self._monitor.report.episode_id
+
+    def _give_up_waiting(self) -> None:
+        """Say what has not come beside the image that waits, if there is one."""
+        awaited, self._awaited = self._awaited, None
+        if awaited is not None and self._is_of_this_episode(awaited):
+            self._monitor.frame_failed(str(self._rig.give_up(awaited.problem)))
+
+    def _take_frame(self, stamp_ns: int, since: float) -> None:
+        """Decode the image that was observed last, and ask for its score. It has waited ``since`` then [s]."""
         try:
-            frame = self._rig.newest_frame(filled_ns, self._parameters["camera_max_skew"])
+            frame = self._rig.newest_frame(stamp_ns, self._parameters["camera_max_skew"])
+        except FrameAwaited as problem:
+            self._awaited = _Awaited(stamp_ns, self._monitor.report.episode_id, since, problem)
+            return
         except ImageError as error:
             self._monitor.frame_failed(str(error))
             return

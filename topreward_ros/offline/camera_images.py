@@ -14,6 +14,7 @@ import struct
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import cv2
@@ -238,6 +239,18 @@ class Beside:
     raw: bytes  #: serialised; empty before the first
     silent_s: float  #: since it came
 
+    def age_s(self, stamp_ns: int) -> float:
+        """For how long before the primary one's image of that stamp it was taken [s]; infinite before the
+        first, and 0 of one whose stamp cannot be read: decoding it says what is wrong."""
+        if not self.raw:
+            return inf
+        try:
+            own_ns = stamp_ns_of(self.raw)
+        except ImageError:
+            return 0.0
+        # Without a stamp, the time of arrival is all that there is.
+        return (stamp_ns - own_ns) / NS_PER_S if own_ns > 0 else self.silent_s
+
 
 def why_not_beside(camera: Beside, primary: str, stamp_ns: int, max_skew: float) -> str:
     """Why an image does not belong beside that of the topic ``primary`` with this stamp; empty: it does.
@@ -246,12 +259,7 @@ def why_not_beside(camera: Beside, primary: str, stamp_ns: int, max_skew: float)
     """
     if not camera.raw:
         return f"no image on {camera.topic} yet"
-    try:
-        own_ns = stamp_ns_of(camera.raw)
-    except ImageError:
-        return ""  # decoding it says what is wrong
-    # Without a stamp, the time of arrival is all that there is.
-    age = (stamp_ns - own_ns) / NS_PER_S if own_ns > 0 else camera.silent_s
+    age = camera.age_s(stamp_ns)
     if abs(age) <= max_skew:
         return ""
     if camera.silent_s > max_skew:
