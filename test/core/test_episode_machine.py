@@ -234,9 +234,9 @@ class EpisodeMachine(RuleBasedStateMachine):
 
     def expect_nothing_of_the_camera(self) -> None:
         self.usable_ns: int | None = None  # when the last image that can be used came
-        self.ahead_ns = 0  # by how much stamps went faster than arrivals: of a jump that time does not count
         self.believed_ns = 0  # when the last image came whose stamp can be believed
         self.seen_ns = 0  # when the last one came that shows nothing, and may be used for want of better ones
+        self.ahead_ns = 0  # by how much stamps went faster than images came, since the newest of the next
         self.firsts_ns: list[int] = []  # stamps of the episode's first frame; with several, some were wrong
         self.over = False  # the file has ended; another one begins with an episode of its own
 
@@ -307,9 +307,7 @@ class EpisodeMachine(RuleBasedStateMachine):
         if not due and self.monitor.newest_stamp_ns in (None, before_ns):
             return  # its stamp cannot be believed
         assert self.monitor.newest_stamp_ns == stamp_ns
-        if not self.firsts_ns or before_ns is None:
-            self.ahead_ns = 0
-        elif arrival_ns is not None:
+        if self.source == "camera" and before_ns is not None:
             self.ahead_ns += max(0, stamp_ns - before_ns - (self.now_ns - self.believed_ns))
         self.believed_ns = self.now_ns
         self.check_timeouts(outputs, firsts_ns, stamp_ns)
@@ -339,6 +337,7 @@ class EpisodeMachine(RuleBasedStateMachine):
             self.pending.append(request)
             if len(request.prefix) == 1:  # the first one, or what came before was wrong or showed nothing
                 self.firsts_ns = [*self.firsts_ns, stamp_ns]
+                self.ahead_ns = 0
                 self.record.newest_ns = 0
         return self.monitor.ignored == refused
 

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from test.core.test_episode_machine import SETTINGS
-from topreward_ros.core.episode import Event, Output, Overrides, Reward, ScoreRequest, TaskMonitor
+from topreward_ros.core.episode import (
+    Event,
+    Output,
+    Overrides,
+    ProgressReport,
+    Reward,
+    ScoreRequest,
+    State,
+    TaskMonitor,
+)
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.goal import ERRORS_IN_A_ROW, GoalCode, GoalOutcome, GoalWatch
 from topreward_ros.core.progress import PrefixScore
@@ -168,6 +177,16 @@ def test_time_in_which_simulated_time_stands_is_not_waited() -> None:
     assert run.code is None
     run.wait(4.25)
     assert run.code is GoalCode.NO_IMAGES
+
+
+def test_time_in_which_simulated_time_has_been_standing_is_not_waited() -> None:
+    watch = GoalWatch()
+    watch.take(ProgressReport(state=State.WAITING_FOR_IMAGES, episode_id="pick"), 0.0)
+    for k in range(200):
+        assert watch.look(k * NS_PER_S, 0, 30.0, stands_ns=k * NS_PER_S) is None
+    assert watch.look(200 * NS_PER_S, 200 * NS_PER_S, 30.0) is None
+    assert watch.look(229 * NS_PER_S, 0, 30.0) is None
+    assert watch.look(230 * NS_PER_S, 0, 30.0) is not None
 
 
 def test_a_scorer_that_fails_ends_a_goal_in_time_or_after_a_few() -> None:

@@ -752,7 +752,7 @@ class TaskMonitor:
         """Begin another episode of the same wish behind one, which is cut because of ``why`` if it lasts."""
         outputs = self._abort(why)
         if self._overrides.timeout and episode.first_frame and episode.last_frame:
-            self._spent_ns += episode.last_frame.stamp_ns - episode.first_frame.stamp_ns
+            self._spent_ns += episode.age_ns(episode.last_frame.stamp_ns)
         return [*outputs, self._wait_for_images(self._given_ids.after(episode.episode_id))]
 
     def _wait_for_images(self, episode_id: str) -> ProgressReport:

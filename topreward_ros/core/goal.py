@@ -90,19 +90,21 @@ class GoalWatch:
             return None
         return self._take_event(output, limit_s) if isinstance(output, Event) else None
 
-    def look(self, now_ns: int, paused_ns: int, limit_s: float) -> GoalOutcome | None:
+    def look(
+        self, now_ns: int, paused_ns: int, limit_s: float, *, stands_ns: int = 0
+    ) -> GoalOutcome | None:
         """What follows from the clock: an episode that waits for its first image has no age that could end
         it.
 
-        ``now_ns``: of any steady clock; ``paused_ns``: for so long since the last call simulated time stood
-        still.
+        ``now_ns``: of any steady clock; ``paused_ns`` and ``stands_ns``: for so long simulated time stood
+        still, in pauses that are over since the last call, and up to now.
         """
         since_ns = 0 if self._looked_ns is None else now_ns - self._looked_ns - paused_ns
         self._looked_ns = now_ns
         if self.over or not self._waiting:
             return None
-        self._waited_ns += max(since_ns, 0)
-        if not 0.0 < limit_s <= self._waited_ns / NS_PER_S:
+        self._waited_ns = max(0, self._waited_ns + since_ns)
+        if not 0.0 < limit_s <= (self._waited_ns - stands_ns) / NS_PER_S:
             return None
         why = f": {self._stale}" if self._stale else ""
         return self._no_images(f"no image that can be used came within {limit_s:g} s{why}")

@@ -199,7 +199,7 @@ class Session:
             self._say_once.warn(reason, partial(str, warning))
         hang = self._worker.hang()
         self._publish(self._monitor.note_hang(hang))
-        self._action.look_at_clock(now_ns, paused_ns, hang)
+        self._action.look_at_clock(now_ns, paused_ns, stands_ns, hang)
 
     def set_instruction(
         self, instruction: str, episode_id: str = "", why: str = "new task", stage: int = 0

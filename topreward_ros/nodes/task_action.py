@@ -96,16 +96,17 @@ class TaskAction:
             if outcome is not None:
                 self._finish(outcome)
 
-    def look_at_clock(self, now_ns: int, paused_ns: int, hangs: str) -> None:
+    def look_at_clock(self, now_ns: int, paused_ns: int, stands_ns: int, hangs: str) -> None:
         """Notice that time is up for a goal that nothing else would end.
 
-        ``now_ns``: of the steady clock; ``paused_ns``: for so long since the last call simulated time stood
-        still; ``hangs``: that the scorer does, or empty.
+        ``now_ns``: of the steady clock; ``paused_ns`` and ``stands_ns``: for so long simulated time stood
+        still, in pauses that are over since the last call, and up to now; ``hangs``: that the scorer does, or
+        empty.
         """
         if self._current is None:
             return
         watch, limit_s = self._current.watch, self._monitor.time_limit
-        outcome = watch.look(now_ns, paused_ns, limit_s)
+        outcome = watch.look(now_ns, paused_ns, limit_s, stands_ns=stands_ns)
         if outcome is None and hangs:
             outcome = watch.scorer_hangs(hangs, limit_s)
         if outcome is not None:
