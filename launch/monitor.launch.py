@@ -6,31 +6,22 @@ one, to config/monitor.yaml, which the node reads by itself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import List  # noqa: UP035 (launch knows its list types by identity)
+from typing import Any, List  # noqa: UP035 (launch knows its list types by identity)
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from topreward_ros.core.launch_words import LOG_LEVELS, TRANSPORTS, TRUTHS, meant
 from topreward_ros.defaults import large_image_environment
 
 NOT_GIVEN = ""
 
-TRANSPORTS = {name: name for name in ("raw", "compressed")}
-TRUTHS = {
-    **dict.fromkeys(("true", "1", "yes", "on"), "true"),
-    **dict.fromkeys(("false", "0", "no", "off"), "false"),
-}
-LOG_LEVELS = {
-    **{name: name for name in ("debug", "info", "warn", "error", "fatal")},
-    "warning": "warn",  # as Python calls them
-    "critical": "fatal",
-}
-
 # Name, description, and the words that may be given, in any case, with what they mean; none listed: any text.
-ARGUMENTS: tuple[tuple[str, str, dict[str, str]], ...] = (
+ARGUMENTS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     (
         "image_topic",
         "topic of the camera, raw or compressed; for several cameras set image_topics in params_file",
@@ -61,23 +52,16 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription([*map(_declare, ARGUMENTS), OpaqueFunction(function=_monitor)])
 
 
-def _declare(argument: tuple[str, str, dict[str, str]]) -> DeclareLaunchArgument:
+def _declare(argument: tuple[str, str, Mapping[str, Any]]) -> DeclareLaunchArgument:
     name, description, _ = argument
     return DeclareLaunchArgument(name, default_value=NOT_GIVEN, description=description)
 
 
-def _meant(name: str, value: str, words: dict[str, str]) -> str:
-    """What ``value`` of an argument means, however it is written."""
-    if not words:
-        return value
-    if (meant := words.get(value.strip().lower())) is None:
-        raise ValueError(f"{name}:={value} is none of {', '.join(words)}")
-    return meant
-
-
 def _monitor(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    values = {name: (context.launch_configurations[name], words) for name, _, words in ARGUMENTS}
-    given = {name: _meant(name, *value) for name, value in values.items() if value[0] != NOT_GIVEN}
+    given: dict[str, Any] = {}
+    for name, _, words in ARGUMENTS:
+        if (value := context.launch_configurations[name]) != NOT_GIVEN:
+            given[name] = meant(name, value, words) if words else value
     log_level = ["--ros-args", "--log-level", given["log_level"]] if "log_level" in given else []
     return [
         Node(
@@ -93,7 +77,7 @@ def _monitor(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     ]
 
 
-def _params_file(given: dict[str, str]) -> list[str]:
+def _params_file(given: dict[str, Any]) -> list[str]:
     if "params_file" not in given:
         return []
     path = Path(given["params_file"]).expanduser()
@@ -102,7 +86,7 @@ def _params_file(given: dict[str, str]) -> list[str]:
     return [str(path)]
 
 
-def _parameters(given: dict[str, str]) -> list[dict[str, ParameterValue]]:
+def _parameters(given: dict[str, Any]) -> list[dict[str, ParameterValue]]:
     """The node's parameters from the arguments. Text stays text, even where it is YAML (``yes``, ``{}``)."""
     parameters: dict[str, ParameterValue] = {}
     for name in ("image_transport", "task", "model", "device"):
@@ -110,7 +94,7 @@ def _parameters(given: dict[str, str]) -> list[dict[str, ParameterValue]]:
             parameters[name] = ParameterValue(given[name], value_type=str)
     for name in ("use_sim_time", "autostart"):
         if name in given:
-            parameters[name] = ParameterValue(given[name] == "true", value_type=bool)
+            parameters[name] = ParameterValue(given[name], value_type=bool)
     if "image_topic" in given:
         parameters["image_topics"] = ParameterValue([given["image_topic"]], value_type=List[str])  # noqa: UP006
     return [parameters] if parameters else []

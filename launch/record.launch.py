@@ -12,15 +12,12 @@ from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch_ros.actions import Node
 
+from topreward_ros.core.launch_words import TRUTHS, meant
 from topreward_ros.defaults import large_image_environment
 
 NOT_GIVEN = ""
 
 OURS, ROSBAG2 = "topreward", "rosbag2"
-TRUTHS = {
-    **dict.fromkeys(("true", "1", "yes", "on"), True),
-    **dict.fromkeys(("false", "0", "no", "off"), False),
-}
 #: What the monitor publishes and is told, relative to the namespace.
 TOPICS = ("task_event", "task_progress", "task_reward", "task_state", "task_instruction", "monitor/info")
 
@@ -46,14 +43,14 @@ def generate_launch_description() -> LaunchDescription:
 
 def _recorder(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = {name: context.launch_configurations[name] for name, _ in ARGUMENTS}
-    simulated = given["use_sim_time"].strip().lower()
-    if simulated and simulated not in TRUTHS:
-        raise ValueError(f"use_sim_time:={simulated} is none of {', '.join(TRUTHS)}")
+    simulated: bool | None = None
+    if given["use_sim_time"]:
+        simulated = meant("use_sim_time", given["use_sim_time"], TRUTHS)
     environment = large_image_environment(context.environment)
     if given["recorder"] == ROSBAG2:
         if given["exclude"]:
             raise ValueError(f"exclude:={given['exclude']}: rosbag2 knows no episodes; leave it out")
-        return [_rosbag2(given, TRUTHS.get(simulated, False), environment)]
+        return [_rosbag2(given, bool(simulated), environment)]
     if given["recorder"] not in (NOT_GIVEN, OURS):
         raise ValueError(f"recorder:={given['recorder']} is none of {OURS}, {ROSBAG2}")
     return [
@@ -62,7 +59,7 @@ def _recorder(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             executable="topreward",
             namespace=given["namespace"] or None,
             arguments=["record", *_options(given)],
-            parameters=[{"use_sim_time": TRUTHS[simulated]}] if simulated else [],
+            parameters=[] if simulated is None else [{"use_sim_time": simulated}],
             additional_env=environment,
             output="screen",
             emulate_tty=True,

@@ -59,6 +59,9 @@ DEMO_CLIPS = (
 #: The video in which the robot does its task.
 DEMO_VIDEO = DEMO_CLIPS[0].video
 
+#: Where bags of episodes are written, below the working folder, unless another folder is named.
+EPISODES_FOLDER = "episodes"
+
 _PACKAGE_FOLDER = Path(__file__).absolute().parent
 
 

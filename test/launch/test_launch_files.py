@@ -215,6 +215,13 @@ def test_truths_and_levels_may_be_written_as_in_python(
         ("demo.launch.py", "video:=film.mp4", "video:=film.mp4 without task"),
         ("record.launch.py", "recorder:=camera", "recorder:=camera is none of topreward, rosbag2"),
         ("record.launch.py", "use_sim_time:=maybe", "use_sim_time:=maybe is none of true, 1, yes, on, false"),
+        ("supervised.launch.py", "robots:=arm-1 arm2", "arm-1 is no namespace"),
+        ("supervised.launch.py", "robots:=[arm, /arm/]", "names arm twice"),
+        ("supervised.launch.py", "tasks:=[open, 12]", "tasks:=[open, 12] is no list of texts"),
+        ("supervised.launch.py", "task:=open", "give it as tasks:=open"),
+        ("supervised.launch.py", "dry_run:=maybe", "dry_run:=maybe is none of true, 1, yes, on, false"),
+        ("supervised.launch.py", "record:=maybe", "record:=maybe is none of true, 1, yes, on, false"),
+        ("supervised.launch.py", "params_file:=nowhere.yaml", "params_file:=nowhere.yaml is no file"),
     ],
 )
 def test_a_wrong_argument_is_named_and_nothing_is_started(
@@ -225,6 +232,43 @@ def test_a_wrong_argument_is_named_and_nothing_is_started(
     assert words in output
     assert "process started" not in output
     assert wrong.process.returncode == 1
+
+
+def test_each_robot_has_a_monitor_a_supervisor_and_a_recorder(
+    launched: Callable[..., Launched], tmp_path: Path
+) -> None:
+    file = tmp_path / "lab.yaml"
+    file.write_text(
+        "/**/monitor:\n  ros__parameters: {stale_timeout: 9.0, autostart: false}\n"
+        "/**/supervisor:\n  ros__parameters: {on.STALL: retry 2, autostart: false}\n"
+        "/arm2/supervisor:\n  ros__parameters: {max_episodes: 7}\n"
+    )
+    both = launched(
+        "supervised.launch.py",
+        "robots:=[arm1, /arm2]",
+        'tasks:=["open it\\ntake it out", "yes"]',
+        "image_topic:=camera/image_raw",
+        "dry_run:=FALSE",
+        "log_level:=warning",
+        f"params_file:={file}",
+        f"output:={tmp_path / 'bags'}",
+    )
+    for robot, most in (("arm1", 0), ("arm2", 7)):
+        monitor = {"image_topics": ["camera/image_raw"], "stale_timeout": 9.0, "task": ""}
+        assert both.parameters(f"/{robot}/monitor", *monitor) == monitor
+        supervisor = {
+            "tasks": ["open it\ntake it out", "yes"],
+            "dry_run": False,
+            "on.STALL": "retry 2",
+            "max_episodes": most,
+        }
+        assert both.parameters(f"/{robot}/supervisor", *supervisor) == supervisor
+        recorder = ("topreward_record", f"/{robot}")
+        both.wait_until(lambda recorder=recorder: recorder in both.node.get_node_names_and_namespaces())
+    output = both.stop()
+    assert (tmp_path / "bags" / "arm1").is_dir() and (tmp_path / "bags" / "arm2").is_dir(), output
+    assert both.process.returncode == 0
+    assert "Traceback" not in output and "process has died" not in output, output
 
 
 def environment_of_child(launch_pid: int, program: str) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 A task succeeds, the scene is reset, a task of two stages does its first, fails in its second, is reset and
 tried again there, and succeeds. Then the bags are read: they hold what happened.
-The films are played at four times their speed, and their last picture stays until the supervisor stops the
-policy, so that a slow machine has the time that it needs.
+The films are played at four times their speed. Their first picture stays for a while, in which monitor and
+recorder get to know a player, and the last one until the supervisor stops it: a slow machine has its time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from topreward_ros.offline.video import open_video
 
 CLIPS = Path(__file__).parents[1] / "data" / "clips"
 RATE = 8.0  # [Hz] of the pictures shown and scored; two per second of the film
-HELD = 400  # times that the last picture is shown: nobody waits that long
+STANDS = 16  # times that the first picture is shown: who knows the player late misses no motion
+STAYS = 400  # times that the last one is shown: nobody waits that long
 ONE, FIRST, SECOND = "close the window", "open the drawer", "close the drawer"
 FILMS = ("window-close-success.mp4", "drawer-open-success.mp4", "drawer-close-success.mp4")
 
@@ -98,20 +99,19 @@ class Policy:
 
 
 def film(folder: Path, clip: str) -> Path:
-    """Two pictures per second of a clip as a folder of images, the last of them many times."""
+    """Two pictures per second of a clip as a folder of images, the first and the last of them many times."""
     pictures = folder / clip
     pictures.mkdir()
     video = open_video(CLIPS / clip, 0.0)
     step = round(video.info.rate / 2.0)
     kept = [read() for number, (_, read) in enumerate(video) if number % step == 0]
-    for number, picture in enumerate(kept):
-        cv2.imwrite(
-            str(pictures / f"{number:04d}.jpg"),
-            cv2.cvtColor(picture, cv2.COLOR_RGB2BGR),
-            [cv2.IMWRITE_JPEG_QUALITY, 98],
-        )
-    for number in range(len(kept), len(kept) + HELD):
-        (pictures / f"{number:04d}.jpg").hardlink_to(pictures / f"{len(kept) - 1:04d}.jpg")
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 98]
+    for number, picture in enumerate([kept[0]] * STANDS + kept + [kept[-1]] * STAYS):
+        file = pictures / f"{number:04d}.jpg"
+        if 0 < number < STANDS or number >= STANDS + len(kept):
+            file.hardlink_to(pictures / f"{number - 1:04d}.jpg")
+        else:
+            cv2.imwrite(str(file), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
     return pictures
 
 
@@ -262,7 +262,10 @@ def check_numbers(robot: Robot, bag: Bag, lowest: float, highest: float, termina
     total = math.fsum(reward.reward for reward in rewards if math.isfinite(reward.reward))
     assert rewards[-1].episode_return == pytest.approx(total, abs=1e-9)
     images = bag.of("/image/compressed")
-    assert set(scored) <= {stamp_of(image) for image in images}, "every picture that was scored is there"
+    shown = {stamp_of(image) for image in images}
+    # A recorder may get to know a player later than the monitor does; from then on it has every picture.
+    assert {stamp for stamp in scored if stamp >= min(shown)} <= shown
+    assert len(shown & set(scored)) > len(scored) / 2
     assert all(bytes(image.data[:2]) == b"\xff\xd8" for image in images)
     info = bag.newest_at_start("/monitor/info")
     assert info.model_id == "embedded" and info.sample_rate == RATE and not info.random_weights

@@ -10,6 +10,7 @@ from typing import Any
 from topreward_ros.cli.output import CommandError, ros_module, say, seconds
 from topreward_ros.core.outcome import Outcome
 from topreward_ros.core.printable import printable
+from topreward_ros.defaults import EPISODES_FOLDER
 
 _MEGABYTE = 1_000_000
 
@@ -27,7 +28,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path("episodes"),
+        default=Path(EPISODES_FOLDER),
         metavar="DIR",
         help="of the bags (default: %(default)s)",
     )
