@@ -16,6 +16,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image
 
 from topreward_ros.nodes import raw_conversion
+from topreward_ros.nodes.debug_image import image_message
 from topreward_ros.nodes.images import decode
 from topreward_ros.offline.raw_samples import BYTES_PER_PIXEL, PLANAR, Converter, rgb_by_rosbags_image
 
@@ -93,6 +94,14 @@ BROKEN = {
         "    def imgmsg_to_cv2(self, message, encoding): return np.zeros((6, 8, 3), np.uint8)",
         "other pixels than rosbags-image for mono8",
     ),
+    "it makes other messages": (
+        "from topreward_ros.nodes.raw_conversion import rgb_by_rosbags_image\n"
+        "from sensor_msgs.msg import Image\n"
+        "class CvBridge:\n"
+        "    def imgmsg_to_cv2(self, message, encoding): return rgb_by_rosbags_image(message)\n"
+        "    def cv2_to_imgmsg(self, picture, encoding): return Image(encoding=encoding, step=24)",
+        "another message of a picture",
+    ),
 }
 
 
@@ -110,6 +119,39 @@ def test_a_cv_bridge_that_breaks_is_not_used(
     assert re.search(says, chosen.problem), chosen.problem
     assert "rosbags-image converts instead. To use cv_bridge" in chosen.problem
     assert "\n" not in chosen.problem
+
+
+def test_a_picture_is_sent_by_the_cv_bridge_that_works_and_the_message_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_choice
+) -> None:
+    """What stands for cv_bridge makes the messages as it does, and notes in frame_id that it was asked."""
+    picture = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
+    by_hand = image_message(picture)
+    assert (by_hand.height, by_hand.width, by_hand.step, by_hand.encoding) == (5, 7, 21, "rgb8")
+    assert bytes(by_hand.data) == picture.tobytes()
+    (tmp_path / "cv_bridge.py").write_text(
+        "import numpy as np\n"
+        "from sensor_msgs.msg import Image\n"
+        "from topreward_ros.nodes.raw_conversion import rgb_by_rosbags_image\n"
+        "class CvBridge:\n"
+        "    def imgmsg_to_cv2(self, message, encoding): return rgb_by_rosbags_image(message)\n"
+        "    def cv2_to_imgmsg(self, picture, encoding):\n"
+        "        height, width = picture.shape[:2]\n"
+        "        made = Image(height=height, width=width, encoding=encoding, step=3 * width)\n"
+        "        made.data, made.header.frame_id = picture.tobytes(), 'asked'\n"
+        "        return made\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    raw_conversion.converter.cache_clear()
+    raw_conversion._bridge.cache_clear()
+    try:
+        assert raw_conversion.converter().name == "cv_bridge", raw_conversion.converter().problem
+        made = image_message(picture)
+    finally:
+        raw_conversion._bridge.cache_clear()
+    assert made.header.frame_id == "asked"
+    made.header.frame_id = ""
+    assert made == by_hand
 
 
 def test_a_trial_that_hangs_is_given_up(

@@ -16,6 +16,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
@@ -30,6 +31,7 @@ from topreward_ros.offline.video import Damage
 from topreward_ros.scoring.base import ScorerInfo
 from topreward_ros.views import terminal
 from topreward_ros.views.curve_plot import plot_curve, plot_curves
+from topreward_ros.views.debug_picture import ascii_text, debug_picture
 from topreward_ros.views.demo import Take, summary, takes_table
 from topreward_ros.views.messages import Description, Happening, Sample
 from topreward_ros.views.watch import WatchLog, description_line, event_line, sample_line, view
@@ -97,6 +99,7 @@ def test_watch(text: str) -> None:
     happening = Happening("e1", SECOND, "SUCCESS", "held")
     for _, sample in variants(SAMPLE, text):
         check_lines(sample_line(sample), 1)
+        assert debug_picture(np.zeros((240, 320, 3), np.uint8), [sample]).shape[1] == 320
         for height in (None, 12, 30):
             shown = drawn(view(log_of(sample), 1.0, 80, height))
             check_lines(shown)
@@ -107,6 +110,7 @@ def test_watch(text: str) -> None:
         check_lines(summary(Take(log_of(SAMPLE, event), 1, gave_up=False)), 1)
         ended = log_of(SAMPLE, event, Happening("e1", 0, "EPISODE_ENDED", text))
         check_lines(summary(Take(ended, 2, gave_up=False)), 2)
+    assert ascii_text(text).isascii() and ascii_text(text).isprintable() and len(ascii_text(text)) <= 400
     for _, description in variants(Description("m", "cpu", "float32", True, ("/image",)), text):
         check_lines(description_line(description), 1)
         log = log_of()

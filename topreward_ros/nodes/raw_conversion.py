@@ -56,6 +56,11 @@ def rgb_by_cv_bridge(samples: Samples) -> np.ndarray:
     return np.asarray(_bridge().imgmsg_to_cv2(named, "passthrough" if known == "rgb8" else "rgb8"))
 
 
+def message_by_cv_bridge(picture: np.ndarray) -> Any:
+    """(H, W, 3) uint8 RGB as sensor_msgs/Image in rgb8. Raises what cv_bridge raises."""
+    return _bridge().cv2_to_imgmsg(picture, "rgb8")
+
+
 @cache
 def _bridge() -> Any:
     """The library's own object, which builds its tables of types when it is made."""
@@ -76,6 +81,10 @@ def compare_converters() -> None:
         ours, theirs = rgb_by_rosbags_image(samples), rgb_by_cv_bridge(samples)
         if ours.shape != theirs.shape or np.abs(ours.astype(int) - theirs).max() > 1:
             raise ValueError(f"it gives other pixels than rosbags-image for {encoding}")
+    picture = rng.integers(0, 256, (6, 8, 3), np.uint8)
+    message = message_by_cv_bridge(picture)
+    if (message.encoding, message.step, bytes(message.data)) != ("rgb8", 24, picture.tobytes()):
+        raise ValueError("it makes another message of a picture")
 
 
 def _problem_of_cv_bridge() -> str:

@@ -19,6 +19,7 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
 from std_msgs.msg import Float32, String
 from std_srvs.srv import SetBool, Trigger
 
@@ -42,6 +43,8 @@ from topreward_ros.core.stamp_clock import Fault, StampClock
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import conversions, qos
 from topreward_ros.nodes.cameras import KILLED_STAYS_S, CameraRig, FrameAwaited
+from topreward_ros.nodes.debug_image import TOPIC as DEBUG_IMAGE
+from topreward_ros.nodes.debug_image import DebugImage, first_report
 from topreward_ros.nodes.diagnostics import (
     NO_CLOCK,
     Diagnostics,
@@ -286,6 +289,7 @@ class Session:
         self._pub_info = publisher(MonitorInfo, "~/info", qos.latched())
         self._pub_progress_value = publisher(Float32, "~/progress", qos.progress())
         self._pub_reward_value = publisher(Float32, "~/reward", qos.progress())
+        self._debug_image = DebugImage(stream(Image, DEBUG_IMAGE, qos.image_source()))
 
     def _open_services(self) -> None:
         for kind, name, callback in (
@@ -408,7 +412,10 @@ class Session:
             self._newest_result.seconds = result.seconds
             self._newest_result.error = result.error
             if result.score is not None:
-                self._publish(self._monitor.add_score(result.request, result.score))
+                outputs = self._monitor.add_score(result.request, result.score)
+                self._publish(outputs)
+                if (report := first_report(outputs)) is not None:
+                    self._debug_image.take(self._progress_message(report), result.request)
             else:
                 self._publish(self._monitor.scorer_failed(result.request, result.error))
 
