@@ -19,6 +19,7 @@ from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.output_files import write_file
 from topreward_ros.defaults import DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline.score_video import Curve, score_video
+from topreward_ros.offline.video import open_video
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.views.curve_plot import frames_at
@@ -52,7 +53,7 @@ def main() -> None:
     video = str(shared_file(DEMO_VIDEO))
     scorer = load_scorer("embedded", ScorerSettings.from_parameters(parameters))
     scores = samples(score_video(video, _TASK, scorer, MonitorSettings.from_parameters(parameters)))
-    ((_, frame),) = frames_at(video, 0.0, [scores[-1].elapsed_s])
+    ((_, frame),) = frames_at(open_video(video), [scores[-1].elapsed_s])
     drawn = debug_picture(frame, scores)
     _, data = cv2.imencode(picture.suffix, drawn[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     write_file(picture, data.tobytes())

@@ -157,7 +157,9 @@ def test_a_slow_camera_is_not_swallowed_by_a_fast_one(rate: float, number: int) 
     assert publishers.lost == 0 and publishers.changes == 0
 
 
-@pytest.mark.parametrize(("lived_s", "away_s", "rate"), [(5, 2, 30), (100, 3, 30), (20, 6, 1.0), (60, 12, 0.4)])
+@pytest.mark.parametrize(
+    ("lived_s", "away_s", "rate"), [(5, 2, 30), (100, 3, 30), (20, 6, 1.0), (60, 12, 0.4)]
+)
 def test_a_driver_that_is_killed_and_started_again_loses_nothing(
     lived_s: float, away_s: float, rate: float
 ) -> None:

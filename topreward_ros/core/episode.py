@@ -659,8 +659,8 @@ class TaskMonitor:
 
         ``silence`` says why no image comes at all, where it knows; else what was wrong with the newest one is
         told. For so long since the last call this process was stopped (``stopped_ns``), which says nothing
-        about the camera. For so long simulated time stood still, in which an episode grows no older: in pauses
-        that are over by now (``paused_ns``), and up to now in one that is not (``stands_ns``).
+        about the camera. For so long simulated time stood still, in which an episode grows no older: in
+        pauses that are over by now (``paused_ns``), and up to now in one that is not (``stands_ns``).
         """
         silent_s = self._silence.check(now_ns, stopped_ns, paused_ns) / NS_PER_S
         episode = self._episode

@@ -90,9 +90,7 @@ class GoalWatch:
             return None
         return self._take_event(output, limit_s) if isinstance(output, Event) else None
 
-    def look(
-        self, now_ns: int, paused_ns: int, limit_s: float, *, stands_ns: int = 0
-    ) -> GoalOutcome | None:
+    def look(self, now_ns: int, paused_ns: int, limit_s: float, *, stands_ns: int = 0) -> GoalOutcome | None:
         """What follows from the clock: an episode that waits for its first image has no age that could end
         it.
 

@@ -236,14 +236,14 @@ class Camera:
         other_ns = self.senders.newest_other_ns()
         if other_ns is not None and time.monotonic_ns() - other_ns < _OTHERS_NEWS_S * NS_PER_S:
             return (
-                f"images come, but from another publisher than the one that was followed ({names} are known); "
-                "it is followed once that one counts as gone"
+                f"images come, but from another publisher than the one that was followed ({names} are "
+                "known); it is followed once that one counts as gone"
             )
         if self.received and not self.senders.lost:
             if self.silent_seconds() < KILLED_STAYS_S:
                 return (
-                    f"they came until then: look whether {names} still runs, and at the camera, its cable and "
-                    "its driver"
+                    f"they came until then: look whether {names} still runs, and at the camera, its cable "
+                    "and its driver"
                 )
             return (
                 f"they came until then, and {names} still runs: look at the camera, its cable and its driver"
@@ -410,8 +410,8 @@ class CameraRig:
         """Decode the newest image of every camera into one frame, with the stamp of the primary one.
 
         Raises `images.ImageError`, and logs it, when an image is bad, or when that of another camera was
-        taken more than ``max_skew`` [s] after the primary's: it would be scored as current. Where it was taken
-        that long before, or there is none, the one that belongs to the primary's may be on its way:
+        taken more than ``max_skew`` [s] after the primary's: it would be scored as current. Where it was
+        taken that long before, or there is none, the one that belongs to the primary's may be on its way:
         `FrameAwaited`, which is not logged; `give_up` does that.
         """
         begun = time.perf_counter()

@@ -385,7 +385,7 @@ class Session:
             self._monitor.frame_failed(str(self._rig.give_up(awaited.problem)))
 
     def _take_frame(self, stamp_ns: int, since: float) -> None:
-        """Decode the image that was observed last, and ask for its score. It has waited ``since`` then [s]."""
+        """Decode the image that was observed last, at ``since`` [s], and ask for its score."""
         try:
             frame = self._rig.newest_frame(stamp_ns, self._parameters["camera_max_skew"])
         except FrameAwaited as problem:
