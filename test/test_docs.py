@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 
 from topreward_ros.scoring.question.templates import PAPER, fill
@@ -109,6 +111,19 @@ def test_what_is_said_to_stand_in_a_file_stands_there(page: Path) -> None:
         path = next(root / file for root in (ROOT, ROOT / "topreward_ros") if (root / file).exists())
         defined = rf"^ *(class|def) {name}\b|^{name}(:[^=]*)? = "
         assert re.search(defined, path.read_text(encoding="utf-8"), re.MULTILINE), f"{name} in {file}"
+
+
+def test_rewards_join_transitions_as_the_page_shows() -> None:
+    """The code that docs/rl.md gives: t <= s < t', each reward once, NaN as nothing."""
+    text = (ROOT / "docs" / "rl.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(code, names)  # our own page
+    observed = np.array([0, 100, 200, 300]) + 1_700_000_000 * 10**9
+    stamps = observed[0] + np.array([-5, 0, 99, 100, 250, 299, 300, 900])
+    rewards = np.array([1, 2, 4, 8, 16, np.nan, 32, 64])
+    joined = names["rewards_of_transitions"](observed, stamps, rewards)
+    assert joined.tolist() == [7, 8, 112]
 
 
 def test_the_drawing_and_its_text_name_the_steps_of_a_tick() -> None:

@@ -9,9 +9,11 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from rclpy.node import Node
+
 from topreward_ros.defaults import shared_file
 
-_ENCLAVES = ("/camera", "/monitor", "/supervisor", "/watch")
+_ENCLAVES = ("/camera", "/monitor", "/supervisor", "/watch", "/recorder")
 _PARTS_OF_AN_ACTION = {
     ("topic", "publish"): ("feedback", "status"),
     ("service", "reply"): ("send_goal", "get_result", "cancel_goal"),
@@ -34,9 +36,17 @@ def allowed(enclave: str, kind: str, way: str) -> set[str]:
     return names
 
 
-def test_a_monitor_may_do_what_it_does(robot) -> None:
+def test_a_monitor_and_a_recorder_may_do_what_they_do(robot, tmp_path: Path) -> None:
     robot.start_monitor(task="open it")
-    node = robot.node
+    check(robot.node, "monitor", "/monitor")
+    robot.run("-m", "topreward_ros.cli", "record", f"--output={tmp_path / 'bags'}")
+    robot.introduce("topreward_record")
+    robot.until(lambda: robot.camera.get_subscription_count() == 2, "the recorder knows the camera")
+    check(robot.node, "topreward_record", "/recorder")
+
+
+def check(node: Node, name: str, enclave: str) -> None:
+    """Hold that the node ``name`` has what its enclave may have, and no more."""
     names = {
         ("topic", "publish"): node.get_publisher_names_and_types_by_node,
         ("topic", "subscribe"): node.get_subscriber_names_and_types_by_node,
@@ -44,9 +54,9 @@ def test_a_monitor_may_do_what_it_does(robot) -> None:
         ("service", "request"): node.get_client_names_and_types_by_node,
     }
     for (kind, way), ask in names.items():
-        has = {name for name, _ in ask("monitor", "/")}
-        assert has <= allowed("/monitor", kind, way), way
-        assert allowed("/monitor", kind, way) - has <= _OTHERWISE, way
+        has = {one for one, _ in ask(name, "/")}
+        assert has <= allowed(enclave, kind, way), way
+        assert allowed(enclave, kind, way) - has <= _OTHERWISE, way
 
 
 def test_only_the_supervisor_sets_the_task_and_nobody_sets_parameters() -> None:
@@ -58,10 +68,7 @@ def test_only_the_supervisor_sets_the_task_and_nobody_sets_parameters() -> None:
     calls = policy.findall(".//actions[@call='ALLOW']/action")
     assert [call.text for call in calls] == ["monitor/monitor_task"]
     assert policy.find(".//enclave[@path='/supervisor']//actions[@call='ALLOW']") is not None
-    requests = {
-        name
-        for e in ("/camera", "/monitor", "/supervisor", "/watch")
-        for name in allowed(e, "service", "request")
-    }
+    requests = {name for e in _ENCLAVES for name in allowed(e, "service", "request")}
     assert requests and not any("parameters" in name or "change_state" in name for name in requests)
     assert allowed("/watch", "topic", "publish") <= {"/parameter_events"}
+    assert allowed("/recorder", "topic", "publish") <= {"/parameter_events", "/rosout"}
