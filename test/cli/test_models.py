@@ -67,7 +67,11 @@ class Hub:
         self.claimed_commit = COMMIT  #: of the model
         self.endless = ""  #: the file whose body never ends
         self.headers: dict[str, str] = {}  #: of every file, instead of the right ones
-        self.more_names: list[str] = []  #: of files that are no files of the folder
+        self.wait_headers: dict[str, str] = {}  #: of every refusal
+        self.short = ""  #: the file of which the last byte does not come, though all is said to be there
+        self.blob_ids = False  #: small files are told by what git calls them
+        self.endless_list = False
+        self.more_names: list[object] = []  #: of files that are no files of the folder
         self._back: threading.Timer | None = None
         self.closes_once = False  #: after telling of the model, nobody listens for a moment
         self.requests = 0
@@ -113,6 +117,8 @@ class Hub:
         elif path.startswith(f"{about}/tree/{COMMIT}"):
             tree = [{"type": "file", "oid": "0" * 40, **self._entry(file, "path")} for file in self._files()]
             self._send(request, json.dumps(tree).encode())
+        elif path.startswith(about) and self.endless_list:
+            self._send_without_end(request)
         elif path.startswith(about) and not self.unknown:
             siblings = [self._entry(file, "rfilename") for file in self._files()]
             siblings += [{"rfilename": name, "size": 10} for name in self.more_names]
@@ -133,7 +139,8 @@ class Hub:
     def _entry(self, file: Path, name_key: str) -> dict[str, object]:
         size = file.stat().st_size
         if file.suffix != ".safetensors":
-            return {name_key: file.name, "size": size}
+            blob = hashlib.sha1(b"blob %d\0" % size + file.read_bytes()).hexdigest()
+            return {name_key: file.name, "size": size, **({"blobId": blob} if self.blob_ids else {})}
         size = self.claimed_size or size
         sha256 = self.claimed_sha256 or digest(file)
         lfs = {"sha256": sha256, "oid": sha256, "size": size, "pointerSize": 134}
@@ -152,6 +159,8 @@ class Hub:
             self.sent.append((file.name, start))
         if is_weights and self.damages:
             content = bytes(len(content))
+        if file.name == self.short:
+            content = content[:-1]
         if file.name == self.endless and request.command == "GET":
             self._send_without_end(request)
             return
@@ -191,6 +200,8 @@ class Hub:
     def _refuse(self, request: BaseHTTPRequestHandler, status: int, code: str) -> None:
         request.send_response(status)
         request.send_header("X-Error-Code", code)
+        for key, value in self.wait_headers.items():
+            request.send_header(key, value)
         request.send_header("Content-Length", "0")
         request.end_headers()
 
@@ -606,6 +617,38 @@ def test_a_hub_that_was_away_for_a_moment_serves_a_download(hub: Hub, tmp_path: 
     hub.closes_once = True
     assert download(hub, tmp_path).returncode == 0
     assert digest(cached(tmp_path) / "snapshots" / COMMIT / WEIGHTS) == digest(hub.folder / WEIGHTS)
+
+
+def test_a_hub_that_wants_to_be_left_alone_for_long_is(hub: Hub, tmp_path: Path) -> None:
+    hub.refuses, hub.wait_headers = (429, ""), {"ratelimit": '"api";r=0;t=3000', "Retry-After": "1"}
+    line = refused(download(hub, tmp_path))
+    assert "the hub answers with status 429 and wants no request for 3000 s" in line
+
+
+def test_a_small_file_that_is_short_does_not_count_and_is_fetched_again(hub: Hub, tmp_path: Path) -> None:
+    hub.short, size = "tokenizer_config.json", (hub.folder / "tokenizer_config.json").stat().st_size
+    line = download(hub, tmp_path).stderr.splitlines()[-1]
+    assert f"{hub.short} of {NAME} arrived damaged: it has {size - 1} bytes instead of {size}" in line
+    hub.short = ""
+    assert download(hub, tmp_path).returncode == 0
+    here = cached(tmp_path) / "snapshots" / COMMIT / "tokenizer_config.json"
+    whole = here.read_bytes()
+    for damaged in (whole[:-1], whole[:-1] + b" "):
+        hub.blob_ids = True
+        here.write_bytes(damaged)
+        result = download(hub, tmp_path)
+        assert result.returncode == 0 and here.read_bytes() == whole, result.stderr
+
+
+def test_a_list_of_files_without_end_is_given_up(hub: Hub, tmp_path: Path) -> None:
+    hub.endless_list = True
+    line = refused(download(hub, tmp_path))
+    assert "an answer of the hub was given up after 6" in line and "check HF_ENDPOINT" in line
+
+
+def test_names_that_are_no_text_are_refused(hub: Hub, tmp_path: Path) -> None:
+    hub.more_names = [5]
+    assert "the hub names a file of some-org/some-model 5, no text" in refused(download(hub, tmp_path))
 
 
 def test_a_file_that_leads_out_of_the_cache_does_not_count(hub: Hub, tmp_path: Path) -> None:

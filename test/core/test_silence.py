@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -122,6 +123,20 @@ def test_silence_counts_from_the_last_image_that_could_be_used(
     assert reason in live.events[-1].message and reason in live.monitor.stale_reason
     live.run(1.0)
     assert live.state is State.RUNNING and not live.monitor.stale_reason
+
+
+def test_the_reason_says_for_how_long_it_is_by_now_and_another_timeout_is_heeded() -> None:
+    live = Live(stale_timeout=1.0)
+    live.run(2.0)
+    live.run(5.0, images=False)
+    assert "for 5.0 s (stale_timeout = 1 s)" in live.monitor.stale_reason
+    live.monitor.settings = replace(live.monitor.settings, stale_timeout=60.0)
+    live.run(0.2, images=False)
+    assert live.state is State.RUNNING and not live.monitor.stale_reason
+    live.run(54.0, images=False)
+    assert len(live.events) == 2
+    live.run(2.0, images=False)
+    assert live.event_types[-1] is EventType.STALE_IMAGES and len(live.events) == 3
 
 
 def test_one_picture_that_cannot_be_read_is_no_silence() -> None:

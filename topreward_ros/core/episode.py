@@ -668,11 +668,15 @@ class TaskMonitor:
             return []
         outputs: list[Output] = []
         timeout_s = self._settings.stale_timeout
-        if not episode.stale and silent_s >= timeout_s:
+        was_stale = bool(episode.stale)
+        if silent_s >= timeout_s:
             why = (silence() if silence else "") or self._silence.why() or "no image comes"
             episode.stale = (
                 f"no image that can be used for {silent_s:.1f} s (stale_timeout = {timeout_s:g} s): {why}"
             )
+        elif was_stale:  # somebody allows more now
+            outputs += self._end_silence()
+        if episode.stale and not was_stale:
             outputs.append(self._event(EventType.STALE_IMAGES, episode.stale, timeout_s))
             # A success that was fired stays the state of its episode.
             if not episode.success.fired:
@@ -700,8 +704,11 @@ class TaskMonitor:
 
         ``looked``: its picture was seen, and not only its stamp.
         """
-        episode = self._current
         self._silence.usable(looked=looked)
+        return self._end_silence()
+
+    def _end_silence(self) -> list[Output]:
+        episode = self._current
         episode.stale = ""
         if self._report.state is not State.STALE:
             return []

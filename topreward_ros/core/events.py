@@ -59,7 +59,7 @@ class SuccessDetector:
     many readings of the start, held still, below it: there was something to be done. The dwell runs while the
     smoothed score is at or above the threshold. A gap (four periods of the scores without one), a stamp
     earlier than the last, a score that is no number and `interrupt` begin the dwell and the row of low scores
-    anew. So does another threshold or hysteresis for the dwell; how low the scores and the start were is
+    anew. Another threshold or hysteresis begins the dwell anew; how low the scores and the start were is
     kept, and the new lower threshold decides whether that arms it.
 
     >>> detector = SuccessDetector(SuccessSettings(-0.2, 0.5, dwell=1.0, min_scores=1, smoothing=1))

@@ -69,7 +69,8 @@ class Silence:
         """For how long no image could be used [ns].
 
         Since the last call this process was stopped for ``stopped_ns``, which says nothing about the camera;
-        or simulated time stood still for ``paused_ns`` in pauses that are over: no episode grows older then.
+        or simulated time stood still for ``paused_ns``, in pauses that are over, in which no episode grows
+        older.
         """
         if self._usable_ns is None:
             self._usable_ns = now_ns

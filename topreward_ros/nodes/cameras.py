@@ -236,8 +236,8 @@ class Camera:
         other_ns = self.senders.newest_other_ns()
         if other_ns is not None and time.monotonic_ns() - other_ns < _OTHERS_NEWS_S * NS_PER_S:
             return (
-                f"images come, but from another publisher than the one that was followed ({names} are "
-                "known); it is followed once that one counts as gone"
+                f"images come, but from another publisher than the one that was followed (of {names}); "
+                "it is followed once that one counts as gone"
             )
         if self.received and not self.senders.lost:
             if self.silent_seconds() < KILLED_STAYS_S:

@@ -23,7 +23,7 @@ def ignored_warnings(topic: str, ignored: IgnoredImages) -> dict[str, str]:
     """What to say of the images of the primary camera that were not used, by the reason."""
     return {
         reason: f"an image on {topic} is {reason} and was not used. Look at the camera, its light and its "
-        f"driver; /diagnostics counts such images"
+        f"driver, and at the clock by which it stamps; /diagnostics counts such images"
         for reason in ignored.counts()
     }
 

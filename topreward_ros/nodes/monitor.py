@@ -13,7 +13,13 @@ loads the model, and ends when it is loaded; a fourth waits for signals.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+
+if __name__ == "__main__":  # as long as Python imports there is nothing to clean up: leave at once
+    for _number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(_number, lambda *_: os._exit(0))
+
 import threading
 import traceback
 from datetime import datetime

@@ -3,8 +3,9 @@
 Files are fetched by `hf_hub_download`, one after the other, so that Ctrl-C ends it at once. (The library's
 `snapshot_download` does the same in threads, and waits for them.) What stands here is what a hub is not
 trusted with: that the model is of the right kind and the disk has room, before gigabytes are fetched; that no
-file is longer than the hub said; that nothing of what it says becomes a path outside the cache; and that the
-SHA-256 of all weights is right, before the model counts as present.
+file is longer or shorter than the hub said; that it sends us to sleep for no longer than half a minute, and
+lists its files in bounded space and time; that nothing of what it says becomes a path outside the cache; and
+that the SHA-256 of all weights is right, before the model counts as present.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
@@ -34,9 +36,14 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 _HUB_TIMEOUT = 10.0  # [s] until a hub that does not answer is given up
+_LONGEST_WAIT_S = 30  # until another request, if the hub wants one
+_LARGEST_ANSWER = 64 << 20  # [bytes] that is no file: the list of files, or an error
+_LONGEST_ANSWER_S = 120.0
 _BLOCK = 1 << 20  # [bytes] read at once
 _SMALL_FILES = ("*.json", "*.jinja", "README.md", "LICENSE*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_GIT_BLOB = _COMMIT
+_RESET = re.compile(r";\s*t=(\d+)")  # of the header "ratelimit": seconds until requests are answered again
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CACHE_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")  # of a file in the cache: no path
 _LIES = "it is no hub, or a broken one: check HF_ENDPOINT"
@@ -63,17 +70,34 @@ class _File:
     name: str
     size: int  #: [bytes]
     sha256: str  #: empty for a small file, which the hub keeps in another way
+    git_blob: str = ""  #: of a small file, where the hub gives it: SHA-1 as git makes it
 
     @classmethod
     def of(cls, model: str, sibling: RepoSibling) -> _File:
         """What the hub says of a file of ``model``. Raises `DownloadError` where that cannot be."""
         size, sha256 = sibling.size or 0, sibling.lfs.sha256 if sibling.lfs else None
-        if not isinstance(size, int) or (sibling.lfs and not _SHA256.fullmatch(str(sha256))):
+        if not isinstance(size, int) or size < 0 or (sibling.lfs and not _SHA256.fullmatch(str(sha256))):
             raise DownloadError(
                 f"the hub says that {sibling.rfilename} of {model} has {size!r:.40} bytes and the SHA-256 "
                 f"{sha256!r:.80}, which is no number and 64 hexadecimal digits: {_LIES}"
             )
-        return cls(sibling.rfilename, size, sha256 or "")
+        is_blob = not sibling.lfs and _GIT_BLOB.fullmatch(str(sibling.blob_id))
+        return cls(sibling.rfilename, size, sha256 or "", str(sibling.blob_id) if is_blob else "")
+
+    def problem(self, path: Path) -> str:
+        """What is wrong with this file at ``path`` by what is quick to see: not the SHA-256 of weights."""
+        if not path.is_file():
+            return "is not there"
+        if (size := path.stat().st_size) != self.size:
+            return f"has {size} bytes instead of {self.size}"
+        if self.git_blob:
+            content = path.read_bytes()
+            if (
+                hashlib.sha1(b"blob %d\0" % size + content, usedforsecurity=False).hexdigest()
+                != self.git_blob
+            ):
+                return "has another content than the hub says"
+        return ""
 
 
 def why_nothing_to_download(name: str) -> str:
@@ -105,6 +129,9 @@ def download_model(name: str, progress: DownloadProgress) -> Path:
     commit = str(about.sha)
     if not _COMMIT.fullmatch(commit):
         raise DownloadError(f"the hub says that {name} is at commit {commit!r:.80}: {_LIES}")
+    for sibling in about.siblings or []:
+        if not isinstance(sibling.rfilename, str):
+            raise DownloadError(f"the hub names a file of {name} {sibling.rfilename!r:.40}, no text: {_LIES}")
     offered = {
         sibling.rfilename: _File.of(name, sibling)
         for sibling in about.siblings or []
@@ -116,7 +143,7 @@ def download_model(name: str, progress: DownloadProgress) -> Path:
     folder = fetch(offered["config.json"]).parent
     read_config(folder)
     files = _needed(fetch, offered)
-    missing = [file for file in files if not (folder / file.name).is_file()]
+    missing = [file for file in files if file.problem(folder / file.name)]
     size = sum(file.size for file in missing)
     cache = folder.parent.parent  # of this model: blobs/, refs/ and snapshots/
     main = cache / "refs" / "main"  # which makes the model present
@@ -128,7 +155,7 @@ def download_model(name: str, progress: DownloadProgress) -> Path:
     for file in missing:
         fetch(file, progress.advance)
     for file in missing if is_checked else files:
-        _check_hash(name, file, folder / file.name, cache)
+        _check_hash(name, file, folder / file.name)
     if lacking := missing_files(folder):
         raise DownloadError(
             f"{name} has no {' and no '.join(lacking)} on the hub: it is no whole checkpoint; choose another"
@@ -140,7 +167,7 @@ def download_model(name: str, progress: DownloadProgress) -> Path:
 
 
 def _fetch(name: str, commit: str, file: _File, advance: Callable[[int], None] = lambda _: None) -> Path:
-    """Fetch a file into the cache, unless it is there; returns its path. Raises `DownloadError`."""
+    """Fetch a file into the cache, unless it is there and right; returns its path. Raises `DownloadError`."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache, utils
 
     library: Any = utils  # exports more than it declares
@@ -166,13 +193,31 @@ def _fetch(name: str, commit: str, file: _File, advance: Callable[[int], None] =
             """What the library says of these chunks."""
 
     with _hub_call(name, commit):
-        was_here = isinstance(try_to_load_from_cache(name, file.name, revision=commit), str)
+        here = try_to_load_from_cache(name, file.name, revision=commit)
+        was_here = isinstance(here, str)
+        if isinstance(here, str) and file.problem(Path(here)):
+            _remove(Path(here))
+            was_here = False
         path = Path(
             hf_hub_download(name, file.name, revision=commit, tqdm_class=Counter, etag_timeout=_HUB_TIMEOUT)
         )
     if not was_here:
         _check_place(name, file, path)
+    if problem := file.problem(path):
+        _remove(path)
+        raise DownloadError(
+            f"{file.name} of {name} arrived damaged: it {problem}. It was removed: run the same command "
+            "again; if that is of no use, the hub or a proxy on the way is broken: check HF_ENDPOINT"
+        )
     return path
+
+
+def _remove(path: Path) -> None:
+    """Remove a file of a snapshot from the cache, and its content if that is in the cache, too."""
+    content, models = path.resolve(), path.parent.parent.parent.parent.resolve()
+    path.unlink()
+    if models in content.parents:  # else somebody has put a link there
+        content.unlink(missing_ok=True)
 
 
 def _check_place(name: str, file: _File, path: Path) -> None:
@@ -212,7 +257,7 @@ def _check_room(folder: Path, needed: int) -> None:
         )
 
 
-def _check_hash(name: str, file: _File, path: Path, cache: Path) -> None:
+def _check_hash(name: str, file: _File, path: Path) -> None:
     """Raise `DownloadError` and remove a file whose SHA-256 is not what the hub says."""
     if not file.sha256:
         return
@@ -221,10 +266,7 @@ def _check_hash(name: str, file: _File, path: Path, cache: Path) -> None:
         while block := opened.read(_BLOCK):
             digest.update(block)
     if digest.hexdigest() != file.sha256:
-        content = path.resolve()
-        path.unlink()
-        if cache.parent.resolve() in content.parents:  # else somebody has put a link there
-            content.unlink(missing_ok=True)
+        _remove(path)
         raise DownloadError(
             f"{file.name} of {name} arrived damaged (its SHA-256 is not {file.sha256[:16]}...), and was "
             "removed: run the same command again"
@@ -240,6 +282,64 @@ def _remove_leftovers(cache: Path) -> None:
         lock = cache.parent / ".locks" / cache.name / f"{path.name.rsplit('.', 2)[0]}.lock"
         with suppress(OSError), library.WeakFileLock(lock, timeout=0.1):  # else somebody is at it
             path.unlink()
+
+
+def _refuse_long_waits(response: Any) -> None:
+    """Raise `DownloadError` where the library would sleep for long, as the hub says, and tell nobody."""
+    if response.status_code != 429 and response.status_code < 500:
+        return
+    said = [
+        response.headers.get("Retry-After", "").strip(),
+        *_RESET.findall(response.headers.get("ratelimit", "")),
+    ]
+    waits = [int(wait[:12]) for wait in said if wait.isascii() and wait.isdigit()]
+    if max(waits, default=0) > _LONGEST_WAIT_S:
+        raise DownloadError(
+            f"the hub answers with status {response.status_code} and wants no request for {max(waits)} s: "
+            "run the same command again then (`hf auth login` allows more); files that are complete are kept"
+        )
+
+
+def _bound(response: Any) -> None:
+    """Let an answer that is no file end by an error where it is too long, or takes too long."""
+    import httpx2
+
+    class Bounded(httpx2.SyncByteStream):
+        """The bytes of an answer, up to a bound."""
+
+        def __init__(self, stream: Any) -> None:
+            self._stream = stream
+
+        def __iter__(self) -> Iterator[bytes]:
+            arrived, end = 0, time.monotonic() + _LONGEST_ANSWER_S
+            for part in self._stream:
+                arrived += len(part)
+                if arrived > _LARGEST_ANSWER or time.monotonic() > end:
+                    raise DownloadError(
+                        f"an answer of the hub was given up after {arrived / 1e6:.1f} MB: {_LIES}"
+                    )
+                yield part
+
+        def close(self) -> None:
+            self._stream.close()
+
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise DownloadError(f"the hub compresses its answer, which it was asked not to do: {_LIES}")
+    response.stream = Bounded(response.stream)
+
+
+def _check_answer(response: Any, commit: str | None) -> None:
+    """Look at an answer of the hub before the library does. Raises `DownloadError`."""
+    _refuse_long_waits(response)
+    if commit is not None:
+        _refuse_paths(response, commit)
+    if commit is None or response.status_code >= 300:
+        _bound(response)
+
+
+def _ask_for_bytes(request: Any) -> None:
+    """Want no compressed answer, whose length says little."""
+    request.headers["Accept-Encoding"] = "identity"
 
 
 def _refuse_paths(response: Any, commit: str) -> None:
@@ -258,8 +358,8 @@ def _refuse_paths(response: Any, commit: str) -> None:
 
 
 @contextmanager
-def _checked_answers(commit: str) -> Iterator[None]:
-    """Let `_refuse_paths` look at every answer that the library gets.
+def _checked_answers(commit: str | None) -> Iterator[None]:
+    """Let `_check_answer` look at every answer that the library gets.
 
     It is the factory that is replaced: the library closes its client after an error of the network, and makes
     another.
@@ -273,8 +373,11 @@ def _checked_answers(commit: str) -> Iterator[None]:
     def make_checked() -> Any:
         client = make()
         hooks = client.event_hooks
-        check = partial(_refuse_paths, commit=commit)
-        client.event_hooks = {**hooks, "response": [*hooks.get("response", []), check]}
+        check = partial(_check_answer, commit=commit)
+        client.event_hooks = {
+            "request": [*hooks.get("request", []), _ask_for_bytes],
+            "response": [*hooks.get("response", []), check],
+        }
         return client
 
     set_client_factory(make_checked)  # and close the client that is there
@@ -288,7 +391,8 @@ def _checked_answers(commit: str) -> Iterator[None]:
 def _hub_call(name: str, commit: str | None = None) -> Iterator[None]:
     """Turn what the library raises into a `DownloadError`, and hide the library's own lines and bars.
 
-    With ``commit``, every answer of the hub is looked at before the library uses it.
+    Every answer of the hub is looked at before the library uses it; with ``commit``, for what would become a
+    path, too.
     """
     from huggingface_hub import errors, utils
 
@@ -298,7 +402,7 @@ def _hub_call(name: str, commit: str | None = None) -> Iterator[None]:
     log.setLevel(logging.ERROR)
     library.disable_progress_bars()
     try:
-        with _checked_answers(commit) if commit else nullcontext():
+        with _checked_answers(commit):
             yield
     except UserError:
         raise
