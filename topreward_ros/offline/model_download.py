@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -302,9 +303,9 @@ def _refuse_long_waits(response: Any) -> None:
 
 def _bound(response: Any) -> None:
     """Let an answer that is no file end by an error where it is too long, or takes too long."""
-    import httpx2
+    http: Any = import_module(type(response).__module__.partition(".")[0])  # which one huggingface_hub uses
 
-    class Bounded(httpx2.SyncByteStream):
+    class Bounded(http.SyncByteStream):  # type: ignore[misc]
         """The bytes of an answer, up to a bound."""
 
         def __init__(self, stream: Any) -> None:
