@@ -38,7 +38,7 @@ def foxglove_names() -> Iterator[tuple[str, list[str]]]:
 
 
 def plotjuggler_names(topics: set[str]) -> Iterator[tuple[str, list[str]]]:
-    """The same of PlotJuggler's, which has a slash between fields as well. ``topics``: all that there are."""
+    """The same of PlotJuggler's, with a slash before fields, too. ``topics``: those that there are."""
     root = ElementTree.parse(shared_file("config/plotjuggler.xml")).getroot()
     for curve in root.iter("curve"):
         name = curve.attrib["name"]

@@ -22,7 +22,7 @@ try:
     from io import TextIOWrapper
     from typing import Any, NoReturn
 
-    from topreward_ros.cli import annotate, bench, demo, export, models, plan, record, score, watch
+    from topreward_ros.cli import annotate, bench, demo, export, models, plan, record, score, show, watch
     from topreward_ros.cli.output import say
     from topreward_ros.core.errors import UserError
     from topreward_ros.core.printable import make_libraries_printable, printable
@@ -108,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_parser(commands)
     watch.add_parser(commands)
     record.add_parser(commands)
+    show.add_parser(commands)
     demo.add_parser(commands)
     models.add_parser(commands)
     plan.add_parser(commands)

@@ -53,12 +53,13 @@ def check_outputs(
 ) -> None:
     """Raise `CommandError` before the work where an output cannot or must not be written.
 
-    Outputs are what ``--json``, ``--plot`` and ``--svg`` name, and standard output where the shell sends it
-    to a file. ``inputs``: files and folders that the command reads, and ``model`` as a user names it. None
-    of them is overwritten; no picture is written among the pictures of a folder, of which it would be one
-    the next time, and nothing into the folder of a model. What counts is the file, by whatever name.
+    Outputs are what ``--json``, ``--plot``, ``--svg`` and ``--output`` name, and standard output where the
+    shell sends it to a file. ``inputs``: files and folders that the command reads, and ``model`` as a user
+    names it. None of them is overwritten; no picture is written among the pictures of a folder, of which it
+    would be one the next time, and nothing into the folder of a model. What counts is the file, by whatever
+    name.
     """
-    named = {name: getattr(options, name, None) for name in ("json", "plot", "svg")}
+    named = {name: getattr(options, name, None) for name in ("json", "plot", "svg", "output")}
     outputs = {f"--{name}": Path(path) for name, path in named.items() if path and path != "-"}
     for path in named.values():
         if path and path != "-":

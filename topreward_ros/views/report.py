@@ -1,0 +1,356 @@
+"""A recorded bag as one HTML page: images, curves and events of each episode side by side, over one time.
+
+Pure: what was read of a bag in (offline/bag_episodes.py), a text out. The page needs nothing beside itself:
+images are data URIs, curves are SVG, and its Content-Security-Policy forbids everything else, other scripts
+than ours included. Ours, a few lines, moves a cursor through the curves and shows the images of that time;
+without it the page shows the same, and the images as a strip. Every text from outside is made printable and
+escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from math import isfinite
+
+from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.printable import printable
+from topreward_ros.core.stages import on_one_line
+from topreward_ros.offline.bag_episodes import BagContent, BagEpisode, BagEvent, Score, ShownFrame
+from topreward_ros.views.terminal import RANDOM_WARNING, number
+
+_WIDTH, _LEFT, _RIGHT = 640, 56, 8  # of a chart, in its own units, and the margins of its panel
+_AXIS = 18  # height of the time axis under a chart
+_LARGEST = 1e9  # what claims more is drawn at the edge
+_MOST_POINTS = 1000  # of a curve that are drawn
+_LONGEST_TEXT = 500
+_MOST_ABOUT = 20
+_COLOURS = {
+    "SUCCESS": "#2e7d32", "SUBTASK_SUCCESS": "#2e7d32", "SUCCEEDED": "#2e7d32", "FAILURE": "#c62828",
+    "FAILED": "#c62828", "TIMEOUT": "#c62828", "ABORTED": "#c62828", "SCORER_ERROR": "#c62828",
+    "STALE_IMAGES": "#b26a00", "STALE": "#b26a00", "RUNNING": "#00838f",
+}  # fmt: skip
+_OTHER_COLOUR = "#57606a"
+_NOT_DRAWN = ("EPISODE_STARTED", "EPISODE_ENDED")  # they are the ends of the axis
+
+_STYLE = """
+:root { color-scheme: light; }
+body { margin: 0 auto; max-width: 1240px; padding: 16px 24px 48px; background: #fff; color: #1f2328;
+  font: 14px/1.45 -apple-system, "Segoe UI", "Noto Sans", "DejaVu Sans", Helvetica, Arial, sans-serif; }
+h1 { font-size: 22px; margin: 0 0 4px; overflow-wrap: anywhere; }
+h2 { font-size: 18px; margin: 0; overflow-wrap: anywhere; }
+p { margin: 2px 0; } .dim { color: #57606a; } .wrap { overflow-wrap: anywhere; }
+.warning { background: #c62828; color: #fff; font-weight: 600; padding: 6px 10px; border-radius: 4px;
+  margin: 8px 0; }
+.note { background: #fff8c5; padding: 4px 10px; border-radius: 4px; margin: 4px 0; overflow-wrap: anywhere; }
+.badge { color: #fff; border-radius: 3px; padding: 1px 7px; font-size: 13px; font-weight: 600;
+  vertical-align: 2px; margin-left: 6px; white-space: nowrap; }
+td .badge { margin-left: 0; vertical-align: 0; }
+section { border-top: 1px solid #d0d7de; margin-top: 22px; padding-top: 14px; }
+.row { display: flex; gap: 18px; align-items: flex-start; margin-top: 10px; }
+.cameras { flex: 0 0 330px; display: grid; gap: 8px; } .charts { flex: 1 1 auto; min-width: 0; }
+figure { margin: 0; } figure img { width: 100%; display: block; border-radius: 4px; background: #eee; }
+figcaption { color: #57606a; font-size: 12px; overflow-wrap: anywhere; }
+svg { display: block; width: 100%; height: auto; } svg text { font-size: 11px; fill: #57606a; }
+svg .name { font-weight: 600; }
+.strip { display: flex; gap: 3px; overflow-x: auto; margin-top: 10px; padding-bottom: 4px; }
+.strip img { height: 62px; border-radius: 2px; flex: none; }
+table { border-collapse: collapse; margin-top: 8px; font-size: 13px; }
+th { white-space: nowrap; }
+td, th { text-align: left; padding: 2px 12px 2px 0; vertical-align: top; overflow-wrap: anywhere; }
+th { color: #57606a; font-weight: 500; } td.time { white-space: nowrap; font-variant-numeric: tabular-nums; }
+@media (max-width: 820px) { .row { flex-direction: column; } .cameras { flex-basis: auto; width: 100%; } }
+"""
+
+#: For each episode: the pointer over a chart, or the event that is pointed at, says the time that is shown.
+_SCRIPT = """
+for (const section of document.querySelectorAll("section")) {
+  const show = (time) => {
+    for (const line of section.querySelectorAll(".cursor")) {
+      const box = line.ownerSVGElement.dataset;
+      const share = (time - box.from) / (box.to - box.from);
+      const x = Number(box.left) + Math.min(Math.max(share, 0), 1) * box.span;
+      line.setAttribute("x1", x); line.setAttribute("x2", x); line.removeAttribute("visibility");
+    }
+    for (const figure of section.querySelectorAll("figure")) {
+      let best = null;
+      for (const image of section.querySelectorAll(".strip[data-camera='" + figure.dataset.camera + "'] img"))
+        if (!best || Math.abs(image.dataset.time - time) < Math.abs(best.dataset.time - time)) best = image;
+      if (!best) continue;
+      figure.querySelector("img").src = best.src;
+      figure.querySelector(".time").textContent = Number(best.dataset.time).toFixed(2) + " s";
+    }
+  };
+  for (const chart of section.querySelectorAll("svg"))
+    chart.addEventListener("pointermove", (event) => {
+      const box = chart.getBoundingClientRect(), data = chart.dataset;
+      const share = ((event.clientX - box.left) / box.width * data.width - data.left) / data.span;
+      show(Number(data.from) + Math.min(Math.max(share, 0), 1) * (data.to - data.from));
+    });
+  for (const timed of section.querySelectorAll("[data-time]"))
+    timed.addEventListener("pointerenter", () => show(Number(timed.dataset.time)));
+}
+"""
+
+
+def report(content: BagContent) -> str:
+    """The page, as HTML."""
+    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    head = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_shown(content.name, 120)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+    )
+    sections = "".join(_section(episode, content, place) for place, episode in enumerate(content.episodes, 1))
+    return f"{head}{_top(content)}{sections}<script>{_SCRIPT}</script>\n</body>\n</html>\n"
+
+
+def _shown(text: str, longest: int = _LONGEST_TEXT) -> str:
+    """Text from outside, fit for the content of an element and for an attribute in quotes."""
+    return escape(printable(text, longest), quote=True)
+
+
+def _top(content: BagContent) -> str:
+    images = sum(len(frames) for episode in content.episodes for frames in episode.frames.values())
+    episodes = sum(bool(episode.name) for episode in content.episodes)
+    facts = [
+        f"{content.duration_s:.1f} s",
+        _count(content.messages, "message"),
+        _count(episodes, "episode"),
+        f"{_count(images, 'image')} shown, of {_count(len(content.cameras), 'camera')}",
+    ]
+    parts = [f"<h1>{_shown(content.name)}</h1>\n", f'<p class="dim">{" · ".join(facts)}</p>\n']
+    if content.model:
+        parts.append(f'<p class="dim wrap">model {_shown(content.model)}</p>\n')
+    if content.random_weights:
+        parts.append(f'<p class="warning">{_shown(RANDOM_WARNING)}</p>\n')
+    parts += [f'<p class="note">{_shown(note, 2000)}</p>\n' for note in content.notes]
+    if content.about:
+        rows = list(content.about.items())[:_MOST_ABOUT]
+        cells = "".join(f"<tr><th>{_shown(name)}</th><td>{_shown(value)}</td></tr>" for name, value in rows)
+        parts.append(f"<table>{cells}</table>\n")
+    return "".join(parts)
+
+
+def _count(count: int, what: str) -> str:
+    """A number of things.
+
+    >>> _count(1, "image"), _count(1200, "image")
+    ('1 image', '1,200 images')
+    """
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _section(episode: BagEpisode, content: BagContent, place: int) -> str:
+    """An episode; or the whole bag, where it has none."""
+    badge = _badge(episode.state) if episode.state else ""
+    title = _shown(on_one_line(episode.task)) or ("without a task" if episode.name else "The whole bag")
+    facts = [f"{(episode.end_ns - episode.start_ns) / NS_PER_S:.1f} s"]
+    if episode.name:
+        facts = [f"episode {place}", _shown(episode.name, 120), *facts, _count(len(episode.scores), "score")]
+    if episode.namespace:
+        facts.append(f"in {_shown(episode.namespace, 120)}")
+    if episode.stages > 1:
+        facts.append(f"stage {episode.stage} of {episode.stages}")
+    if episode.scores:
+        facts.append(f"progress {number(episode.scores[-1].progress, 2)} at the end")
+    message = f'<p class="note">{_shown(episode.message)}</p>\n' if episode.message else ""
+    figures = [
+        _figure(name, camera, frames, episode)
+        for camera, name in enumerate(content.cameras)
+        if (frames := episode.frames.get(name))
+    ]
+    strips = [
+        _strip(name, camera, frames, episode)
+        for camera, name in enumerate(content.cameras)
+        if (frames := episode.frames.get(name))
+    ]
+    cameras = f'<div class="cameras">{"".join(figures)}</div>\n' if figures else ""
+    charts = f'<div class="charts">{_charts(episode)}{_events(episode)}</div>\n' if episode.name else ""
+    return (
+        f'<section>\n<h2>{title}{badge}</h2>\n<p class="dim wrap">{" · ".join(facts)}</p>\n{message}'
+        f'<div class="row">\n{cameras}{charts}</div>\n{"".join(strips)}</section>\n'
+    )
+
+
+def _badge(name: str) -> str:
+    colour = _COLOURS.get(name, _OTHER_COLOUR)
+    return f'<span class="badge" style="background:{colour}">{_shown(name.replace("_", " "), 60)}</span>'
+
+
+def _seconds(stamp_ns: int, episode: BagEpisode) -> float:
+    return (stamp_ns - episode.start_ns) / NS_PER_S
+
+
+def _source(frame: ShownFrame) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(frame.jpeg).decode()}"
+
+
+def _figure(name: str, camera: int, frames: Sequence[ShownFrame], episode: BagEpisode) -> str:
+    """The large image of a camera: the last one, until the script shows another."""
+    last = frames[-1]
+    return (
+        f'<figure data-camera="{camera}"><img alt="{_shown(name, 120)}" src="{_source(last)}"><figcaption>'
+        f'{_shown(name, 120)} · <span class="time">{_seconds(last.stamp_ns, episode):.2f} s</span>'
+        "</figcaption></figure>"
+    )
+
+
+def _strip(name: str, camera: int, frames: Sequence[ShownFrame], episode: BagEpisode) -> str:
+    images = "".join(
+        f'<img alt="" title="{_shown(name, 120)}, {_seconds(frame.stamp_ns, episode):.2f} s" '
+        f'data-time="{_seconds(frame.stamp_ns, episode):.3f}" src="{_source(frame)}">'
+        for frame in frames
+    )
+    return f'<div class="strip" data-camera="{camera}">{images}</div>\n'
+
+
+def _events(episode: BagEpisode) -> str:
+    if not episode.events:
+        return '<p class="dim">No events in the bag.</p>'
+    rows = []
+    for event in episode.events:
+        time = f"{_seconds(event.stamp_ns, episode):.2f}" if event.stamp_ns else ""
+        data = f' data-time="{time}"' if time else ""
+        rows.append(
+            f'<tr{data}><td class="time">{time + " s" if time else "-"}</td>'
+            f"<td>{_badge(event.type)}</td><td>{_shown(event.message)}</td></tr>"
+        )
+    more = episode.events_left_out
+    note = f'<p class="dim">and {_count(more, "event")} more</p>' if more else ""
+    return f"<table>{''.join(rows)}</table>{note}"
+
+
+# ---- charts -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    label: str
+    colour: str
+    value: Callable[[Score], float]
+    dashes: str = ""
+
+
+_PROGRESS = (_Series("progress", "#1769aa", lambda score: score.progress),)
+_LOG_PROBS = (
+    _Series("log p(True) [nat]", "#2e7d32", lambda score: score.log_prob),
+    _Series("log p(False)", "#c62828", lambda score: score.log_prob_false),
+    _Series("log p(True), first frame held", "#757575", lambda score: score.log_prob_static, "5 4"),
+)
+_REWARDS = (_Series("reward", "#6a1b9a", lambda score: score.reward),)
+
+
+def _charts(episode: BagEpisode) -> str:
+    if not episode.scores:
+        return '<p class="dim">No scores of this episode in the bag.</p>'
+    return "".join(
+        _chart(episode, series, height, limits, events=not place)
+        for place, (series, height, limits) in enumerate(
+            ((_PROGRESS, 190, (0.0, 1.0)), (_LOG_PROBS, 140, None), (_REWARDS, 100, None))
+        )
+    )
+
+
+def _chart(
+    episode: BagEpisode,
+    series: Sequence[_Series],
+    height: int,
+    limits: tuple[float, float] | None,
+    *,
+    events: bool,
+) -> str:
+    """Curves over the time of the episode; empty where no value is finite."""
+    scores = _thinned(episode.scores)
+    values = [it.value(score) for it in series for score in scores]
+    finite = [value for value in values if isfinite(value)]
+    if not finite:
+        return '<p class="dim">progress is NaN throughout</p>' if limits else ""
+    low, high = limits or (min(finite), max(finite))
+    low, high = (min(max(edge, -_LARGEST), _LARGEST) for edge in (low, high))
+    if high - low < 1e-6 * max(abs(low), abs(high), 1.0):  # a level line stands in the middle
+        room = max(abs(low), abs(high), 1.0) / 2
+        low, high = low - room, high + room
+    end_s = max(_seconds(episode.end_ns, episode), 0.5)
+    top, bottom, span = 20.0, float(height - _AXIS), float(_WIDTH - _LEFT - _RIGHT)
+
+    def x(seconds: float) -> float:
+        return _LEFT + min(max(seconds / end_s, 0.0), 1.0) * span
+
+    def y(value: float) -> float:
+        share = (min(max(value, low), high) - low) / (high - low)
+        return bottom - share * (bottom - top)
+
+    parts = [
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" data-from="0" data-to="{end_s:.3f}" '
+        f'data-left="{_LEFT}" data-span="{span:g}" data-width="{_WIDTH}">'
+    ]
+    for share in (0.0, 0.5, 1.0):
+        value = low + share * (high - low)
+        parts.append(
+            f'<path d="M{_LEFT} {y(value):.1f}H{_WIDTH - _RIGHT}" stroke="#e4e7eb"/>'
+            f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.2g}</text>'
+        )
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        anchor = "start" if share == 0.0 else "end" if share == 1.0 else "middle"
+        parts.append(
+            f'<text x="{x(share * end_s):.1f}" y="{height - 4}" text-anchor="{anchor}">'
+            f"{share * end_s:.3g} s</text>"
+        )
+    if events:
+        parts += [_event_mark(event, x(_seconds(event.stamp_ns, episode)), top, bottom)
+                  for event in episode.events if event.stamp_ns and event.type not in _NOT_DRAWN]  # fmt: skip
+    start = float(_LEFT)
+    for it in series:
+        points = [(x(_seconds(score.stamp_ns, episode)), it.value(score)) for score in scores]
+        if not any(isfinite(value) for _, value in points):
+            continue
+        dashes = f' stroke-dasharray="{it.dashes}"' if it.dashes else ""
+        path = _path([(at, y(value) if isfinite(value) else value) for at, value in points])
+        parts.append(f'<path d="{path}" fill="none" stroke="{it.colour}" stroke-width="2"{dashes} '
+                     'stroke-linecap="round" stroke-linejoin="round"/>')  # fmt: skip
+        parts.append(f'<text class="name" x="{start:g}" y="12" style="fill:{it.colour}">{it.label}</text>')
+        start += 8.0 + 6.6 * len(it.label)
+    parts.append(
+        f'<line class="cursor" y1="{top:g}" y2="{bottom:g}" stroke="#1f2328" visibility="hidden"/></svg>'
+    )
+    return "".join(parts)
+
+
+def _event_mark(event: BagEvent, at: float, top: float, bottom: float) -> str:
+    """A line through the chart, with the name of the event above it."""
+    colour = _COLOURS.get(event.type, _OTHER_COLOUR)
+    anchor = "end" if at > _WIDTH / 2 else "start"
+    return (
+        f'<path d="M{at:.1f} {top:g}V{bottom:g}" stroke="{colour}" stroke-width="1.4"/>'
+        f'<text x="{at:.1f}" y="{top - 8:g}" text-anchor="{anchor}" style="fill:{colour}">'
+        f"{_shown(event.type, 60)}</text>"
+    )
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    """The curve through points, with a gap where a value is missing; a lone point is a dot.
+
+    >>> _path([(0.0, 1.0), (1.0, 2.0), (2.0, float("nan")), (3.0, 4.0)])
+    'M0.0 1.0L1.0 2.0M3.0 4.0h0'
+    """
+    said, length = "", 0
+    for x, y in [*points, (0.0, float("nan"))]:
+        if isfinite(y):
+            said += f"{'L' if length else 'M'}{x:.1f} {y:.1f}"
+            length += 1
+        else:
+            said += "h0" if length == 1 else ""
+            length = 0
+    return said
+
+
+def _thinned(scores: Sequence[Score]) -> list[Score]:
+    """At most `_MOST_POINTS` of them, evenly, and the last."""
+    stride = -(-len(scores) // _MOST_POINTS)
+    return [*scores[:-1:stride], scores[-1]]
