@@ -39,6 +39,7 @@ from topreward_ros.offline.bags import INFORMATION, METADATA, Bag, BagError, Ope
 from topreward_ros.offline.camera_images import ImageReader
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.message_definitions import definition
+from topreward_ros.offline.message_types import MessageTypes
 from topreward_ros.offline.raw_samples import Converter
 from topreward_ros.offline.side_by_side import Episode
 from topreward_ros.scoring.base import ScorerInfo
@@ -196,19 +197,11 @@ def _check_free(opened: OpenBag, namespace: str) -> None:
             )
 
 
-class _Types:
-    """Messages as rosbags reads and writes them."""
+class _Types(MessageTypes):
+    """Messages of a bag and of its annotation."""
 
     def __init__(self) -> None:
-        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-
-        self._store = get_typestore(Stores.ROS2_JAZZY)
-        for _, kind, _, _ in _TOPICS.values():
-            types = get_types_from_msg(definition(kind).text, kind)
-            self._store.register({name: it for name, it in types.items() if name not in self._store.types})
-
-    def read(self, raw: bytes, kind: str) -> Any:
-        return self._store.deserialize_cdr(raw, kind)
+        super().__init__(kind for _, kind, _, _ in _TOPICS.values())
 
     def text_of(self, raw: bytes) -> str:
         try:
@@ -217,17 +210,6 @@ class _Types:
             raise BagError(
                 f"a message on task_instruction cannot be read ({printable(str(error), 200)})"
             ) from error
-
-    def write(self, fields: task_messages.Fields, kind: str) -> bytes:
-        return bytes(self._store.serialize_cdr(self._made(fields, kind), kind))
-
-    def _made(self, fields: task_messages.Fields, kind: str) -> Any:
-        described = {name: about for name, about in self._store.fielddefs[kind][1]}
-        values = {
-            name: self._made(value, str(described[name][1])) if isinstance(value, dict) else value
-            for name, value in fields.items()
-        }
-        return self._store.types[kind](**values)
 
 
 def _messages(

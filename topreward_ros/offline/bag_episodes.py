@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from functools import cached_property
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from topreward_ros.core.printable import printable
 from topreward_ros.offline.bags import Bag, BagError, Message, OpenBag, slashed
 from topreward_ros.offline.camera_images import ImageError, ImageReader, stamp_ns_of
 from topreward_ros.offline.image_topics import TYPE_NAMES, unreadable
-from topreward_ros.offline.message_definitions import definition
+from topreward_ros.offline.message_types import MessageTypes
 from topreward_ros.offline.raw_samples import rosbags_image
 
 PROGRESS, REWARD, EVENT, INFO = (
@@ -119,29 +118,12 @@ def read_content(
         return _Reading(opened, image_topics, frames, width).content()
 
 
-class _Types:
-    """Reads messages by rosbags."""
-
-    @cached_property
-    def _store(self) -> Any:
-        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-
-        store = get_typestore(Stores.ROS2_JAZZY)
-        for kind in (PROGRESS, REWARD, EVENT, INFO):
-            types = get_types_from_msg(definition(kind).text, kind)
-            store.register({name: it for name, it in types.items() if name not in store.types})
-        return store
-
-    def read(self, raw: bytes, kind: str) -> Any:
-        return self._store.deserialize_cdr(raw, kind)
-
-
 class _Reading:
     def __init__(self, opened: OpenBag, image_topics: Sequence[str], frames: int, width: int) -> None:
         self._opened = opened
         self._wanted = image_topics
         self._frames, self._width = frames, width
-        self._types = _Types()
+        self._types = MessageTypes((PROGRESS, REWARD, EVENT, INFO))
         self._images = ImageReader(self._types.read, rosbags_image)
         self._episodes: dict[tuple[str, str], BagEpisode] = {}
         self._rewards: dict[tuple[str, str], dict[int, float]] = {}
