@@ -46,11 +46,13 @@ from topreward_ros.core.printable import printable
 from topreward_ros.defaults import large_image_environment
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import qos
+from topreward_ros.nodes.conversions import nanoseconds
 from topreward_ros.nodes.image_topics import RCLError
 from topreward_ros.nodes.log import PrintableLog
 from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.nodes.watch import stop_signals
 from topreward_ros.offline.bag_writer import qos_profile
+from topreward_ros.offline.camera_images import ImageError, stamp_ns_of
 from topreward_ros.offline.recording import BagOptions, BagThread, Finished, TopicOffer
 
 _DISCOVERY_S = 0.25  # between two looks at who publishes what
@@ -112,6 +114,8 @@ class Recorder(PrintableLog):
         self._tasks: dict[str, tuple[str, str]] = {}  # when an episode began, and its instruction
         self._lost_before: dict[str, dict[str, int]] = {}  # by episode and topic, when its bag began
         self._cameras: tuple[str, ...] = ()
+        self._starts_ns: dict[str, int] = {}  # stamp of EPISODE_STARTED, by episode; 0: none
+        self._first_images_ns: dict[str, int] = {}  # the earliest stamp of the primary camera in a bag
         self._started_s = time.monotonic()
         self._readers: dict[str, Callable[[bytes], tuple[str | None, list[Begin]]]] = {}
         try:
@@ -261,11 +265,13 @@ class Recorder(PrintableLog):
         new = {begin.episode_id for begin in begun}  # which were given what is recent
         for episode_id in self._bags.takers(named):
             if episode_id not in new:
-                self._thread.write(episode_id, message)
+                self._write(episode_id, message)
 
     def _read_event(self, raw: bytes) -> tuple[str | None, list[Begin]]:
         event: TaskEvent = deserialize_message(raw, TaskEvent)
         with suppress(ValueError):  # a type that this version does not know
+            if self._options.by_episode and event.type == TaskEvent.EPISODE_STARTED:
+                self._starts_ns[event.episode_id] = nanoseconds(event.header.stamp)
             begun = self._bags.event(
                 time.monotonic_ns(), EventType(event.type), event.episode_id, event.instruction
             )
@@ -288,6 +294,7 @@ class Recorder(PrintableLog):
     def _read_info(self, raw: bytes) -> tuple[str | None, list[Begin]]:
         info: MonitorInfo = deserialize_message(raw, MonitorInfo)
         self._cameras = tuple(info.camera_names)
+        self._look_at_publishers()  # an episode may begin before the next look
         return None, []
 
     # ---- bags -----------------------------------------------------------------------------------
@@ -300,7 +307,7 @@ class Recorder(PrintableLog):
         self._begin_bag(begin.episode_id, begin.instruction, about)
         for message in (*(replace(message, time_ns=start_ns) for message in latched), *recent):
             if message.episode_id in (None, "", begin.episode_id):
-                self._thread.write(begin.episode_id, message)
+                self._write(begin.episode_id, message)
         if self._recent.cut_short_bytes:
             self._say_once.warn(
                 "memory",
@@ -310,6 +317,14 @@ class Recorder(PrintableLog):
                 ),
             )
         self.get_logger().info(f"recording episode '{begin.episode_id}': {begin.instruction}")
+
+    def _write(self, episode_id: str, message: Received) -> None:
+        if self._cameras and message.topic == self._cameras[0]:
+            with suppress(ImageError):
+                stamp_ns = stamp_ns_of(message.data)
+                earliest_ns = self._first_images_ns.get(episode_id, stamp_ns)
+                self._first_images_ns[episode_id] = min(stamp_ns, earliest_ns)
+        self._thread.write(episode_id, message)
 
     def _begin_bag(self, key: str, instruction: str, about: dict[str, str]) -> None:
         when = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -336,21 +351,34 @@ class Recorder(PrintableLog):
         outcome = finish.outcome
         if finish.why:
             self.get_logger().warning(f"episode '{finish.episode_id}' is closed as {outcome}: {finish.why}")
-        about = {
-            "outcome": outcome.value,
-            "complete": "true",
-            **self._about(finish.episode_id),
-        }
+        lost, lacks_first = self._about(finish.episode_id), self._lacks_first_image(finish.episode_id)
+        about = {"outcome": outcome.value, "complete": "true", **lost}
         if outcome in (Outcome.MONITOR_LOST, Outcome.STOPPED):
             about["complete"] = f"false: {finish.why}"
         elif not finish.from_the_start:
             about["complete"] = "false: recording began in the middle of the episode"
+        elif lacks_first:
+            about["complete"] = f"false: {lacks_first}"
+            self.get_logger().warning(f"episode '{finish.episode_id}': {lacks_first}")
+        elif lost:
+            about["complete"] = "false: messages were lost on the way to the recorder"
         is_kept = outcome not in self._options.exclude
         if not is_kept:
             self.get_logger().info(f"episode '{finish.episode_id}' is not kept: {outcome} is excluded")
         name = bag_name(when, instruction, outcome) if is_kept else None
         self._thread.finish(finish.episode_id, name, about)
         del self._tasks[finish.episode_id]
+
+    def _lacks_first_image(self, episode_id: str) -> str:
+        """That the episode's first frame is not in its bag; empty: it is, or nobody can say."""
+        start_ns = self._starts_ns.pop(episode_id, 0)
+        first_ns = self._first_images_ns.pop(episode_id, None)
+        if not start_ns or not self._cameras or (first_ns is not None and first_ns <= start_ns):
+            return ""
+        return (
+            f"the first frame of the episode is not in the bag, as no image of {self._cameras[0]} had come "
+            "by then: start the recorder before whoever begins episodes"
+        )
 
     def _about(self, key: str) -> dict[str, str]:
         """What was lost on the way to us while a bag was open."""

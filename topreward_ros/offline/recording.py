@@ -279,6 +279,8 @@ class BagThread:
                     about["messages_dropped"] = ", ".join(
                         f"{number} of {topic}" for topic, number in dropped.items()
                     )
+                    if about.get("complete") == "true":
+                        about["complete"] = "false: messages were left out, as the disk did not keep up"
                 if bag.problem:
                     about["complete"] = f"false: {bag.problem}"
                 bag.writer.custom_data.update(about)
