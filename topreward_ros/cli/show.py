@@ -76,12 +76,12 @@ def _run(options: argparse.Namespace) -> int:
 
     from topreward_ros.core.output_files import write_file
     from topreward_ros.offline.bag_episodes import read_content
-    from topreward_ros.views.report import report
+    from topreward_ros.views.report import facts, report
 
     content = read_content(options.bag, options.image_topics or (), options.frames, options.width)
     text = report(content)
     write_file(page, text)
     for note in content.notes:
         say(note)
-    print(printable(f"{page}: {len(content.episodes)} parts, {len(text) / 1e6:.1f} MB"))
+    print(printable(f"{page}: {facts(content)}, {len(text) / 1e6:.1f} MB"))
     return 0

@@ -329,10 +329,18 @@ class _Reading:
 
 
 class _Plan:
-    """Which images of a stream are shown: the first at or after each of some evenly spaced times."""
+    """Which images of a stream are shown: the first at or after each of some evenly spaced times.
+
+    >>> plan = _Plan(1_700_000_000_123_456_789, 1_700_000_009_123_456_787, 4)  # exact: floats are not
+    >>> plan.take(1_700_000_008_000_000_000)
+    >>> plan.is_due(1_700_000_009_123_456_786), plan.is_due(1_700_000_009_123_456_787)
+    (False, True)
+    """
 
     def __init__(self, start_ns: int, end_ns: int, count: int) -> None:
-        self._due = [int(time) for time in np.linspace(start_ns, end_ns, count)] if start_ns else []
+        """``count``: at least 2."""
+        span_ns = end_ns - start_ns
+        self._due = [start_ns + span_ns * k // (count - 1) for k in range(count)] if start_ns else []
         self._end_ns = end_ns
 
     def is_due(self, stamp_ns: int) -> bool:

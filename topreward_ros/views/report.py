@@ -115,16 +115,19 @@ def _shown(text: str, longest: int = _LONGEST_TEXT) -> str:
     return escape(printable(text, longest), quote=True)
 
 
-def _top(content: BagContent) -> str:
+def facts(content: BagContent) -> str:
+    """How much the page shows, in a line."""
     images = sum(len(frames) for episode in content.episodes for frames in episode.frames.values())
     episodes = sum(bool(episode.name) for episode in content.episodes)
-    facts = [
-        f"{content.duration_s:.1f} s",
-        _count(content.messages, "message"),
-        _count(episodes, "episode"),
-        f"{_count(images, 'image')} shown, of {_count(len(content.cameras), 'camera')}",
-    ]
-    parts = [f"<h1>{_shown(content.name)}</h1>\n", f'<p class="dim">{" · ".join(facts)}</p>\n']
+    return (
+        f"{_count(episodes, 'episode')}, {_count(images, 'image')} shown, of "
+        f"{_count(len(content.cameras), 'camera')}"
+    )
+
+
+def _top(content: BagContent) -> str:
+    whole = f"{content.duration_s:.1f} s, {_count(content.messages, 'message')}, {facts(content)}"
+    parts = [f"<h1>{_shown(content.name)}</h1>\n", f'<p class="dim">{whole}</p>\n']
     if content.model:
         parts.append(f'<p class="dim wrap">model {_shown(content.model)}</p>\n')
     if content.random_weights:
@@ -150,15 +153,15 @@ def _section(episode: BagEpisode, content: BagContent, place: int) -> str:
     """An episode; or the whole bag, where it has none."""
     badge = _badge(episode.state) if episode.state else ""
     title = _shown(on_one_line(episode.task)) or ("without a task" if episode.name else "The whole bag")
-    facts = [f"{(episode.end_ns - episode.start_ns) / NS_PER_S:.1f} s"]
+    said = [f"{(episode.end_ns - episode.start_ns) / NS_PER_S:.1f} s"]
     if episode.name:
-        facts = [f"episode {place}", _shown(episode.name, 120), *facts, _count(len(episode.scores), "score")]
+        said = [f"episode {place}", _shown(episode.name, 120), *said, _count(len(episode.scores), "score")]
     if episode.namespace:
-        facts.append(f"in {_shown(episode.namespace, 120)}")
+        said.append(f"in {_shown(episode.namespace, 120)}")
     if episode.stages > 1:
-        facts.append(f"stage {episode.stage} of {episode.stages}")
+        said.append(f"stage {episode.stage} of {episode.stages}")
     if episode.scores:
-        facts.append(f"progress {number(episode.scores[-1].progress, 2)} at the end")
+        said.append(f"progress {number(episode.scores[-1].progress, 2)} at the end")
     message = f'<p class="note">{_shown(episode.message)}</p>\n' if episode.message else ""
     figures = [
         _figure(name, camera, frames, episode)
@@ -173,7 +176,7 @@ def _section(episode: BagEpisode, content: BagContent, place: int) -> str:
     cameras = f'<div class="cameras">{"".join(figures)}</div>\n' if figures else ""
     charts = f'<div class="charts">{_charts(episode)}{_events(episode)}</div>\n' if episode.name else ""
     return (
-        f'<section>\n<h2>{title}{badge}</h2>\n<p class="dim wrap">{" · ".join(facts)}</p>\n{message}'
+        f'<section>\n<h2>{title}{badge}</h2>\n<p class="dim wrap">{" · ".join(said)}</p>\n{message}'
         f'<div class="row">\n{cameras}{charts}</div>\n{"".join(strips)}</section>\n'
     )
 
