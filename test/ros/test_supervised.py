@@ -239,7 +239,9 @@ def test_bags_hold_what_happened_from_success_over_reset_and_failure_to_success(
     for bag, (lowest, highest), terminated in zip(
         read, ((0.6, 1.0), (0.3, 0.5), (0.5, 0.6), (0.8, 1.0)), (True, True, False, True), strict=True
     ):
-        assert bag.about["complete"] == "true" or "messages_lost" in bag.about, bag.about
+        # On a busy machine the recorder may know the camera later than the monitor, and then it says so.
+        excused = "messages_lost" in bag.about or "first frame" in bag.about["complete"]
+        assert bag.about["complete"] == "true" or excused, bag.about
         check_numbers(robot, bag, lowest, highest, terminated)
 
 
