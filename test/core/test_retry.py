@@ -402,12 +402,151 @@ def test_reports_from_before_the_begin_say_nothing() -> None:
     world.report(published_ns=9)
     for _ in range(3):
         world.now += 1.5
-        world.report("late", published_ns=8)
+        world.report("late", published_ns=8, age_s=world.now - 2.7)
     assert world.policy.phase is Phase.WATCHING
     for _ in range(3):
         world.now += 0.2
         world.report("sudden")
     assert world.policy.phase is Phase.WATCHING, "a monitor that scores fast is believed no earlier"
+
+
+@pytest.mark.parametrize("step_s", [-3.0, -100.0, -1e6, 100.0])
+def test_a_wall_clock_that_steps_makes_no_monitor_vanish(step_s: float) -> None:
+    rules = {"MONITOR_VANISHED": "stop", "IMAGES_SILENT": "stop", "TAKEN_OVER": "stop"}
+    world = Supervised(rules, episode_limit=1e4).start()
+    wall = 1e7
+    for step in range(200):
+        if step == 40:
+            wall += step_s
+        world.wait(0.5, reports=False)
+        # What is reported must count again soon, too: there are no images from 15 s to 22 s.
+        state = State.STALE if 30 <= step < 44 else State.RUNNING
+        world.report(state=state, age_s=0.001, published_ns=round((wall + world.now) * NS_PER_S))
+    assert world.policy.phase is Phase.WATCHING and world.done == ["open it"]
+    for _ in range(10):
+        world.wait(0.5, reports=False)
+        published_ns = round((wall + world.now) * NS_PER_S)
+        world.report("an operator's", age_s=0.001, published_ns=published_ns)
+    assert world.policy.history[-1].reason == "TAKEN_OVER", "reports are believed after the step"
+
+
+@pytest.mark.parametrize(("step_s", "age_s"), [(-12.0, 0.001), (-20.0, 20.0)])
+def test_a_report_of_a_clock_that_was_set_back_counts_at_once(step_s: float, age_s: float) -> None:
+    """The clock of this computer, with which the age stays, or that of another one."""
+    world = Supervised({"IMAGES_SILENT": "stop"}, monitor_timeout=50.0, event_max_age=60.0).start()
+    world.report(state=State.STALE, age_s=0.001, published_ns=1000 * NS_PER_S)
+    world.wait(9.0, reports=False)
+    world.report(age_s=age_s, published_ns=round((1009 + step_s) * NS_PER_S))
+    world.wait(3.0, reports=False)
+    assert world.policy.phase is Phase.WATCHING
+
+
+@pytest.mark.parametrize("ahead_s", [2.0, 3600.0])
+def test_one_report_of_a_clock_ahead_spoils_nothing(ahead_s: float) -> None:
+    world = Supervised({"MONITOR_VANISHED": "stop", "IMAGES_SILENT": "stop"}).start()
+    world.report(state=State.STALE, published_ns=round((1e6 + ahead_s) * NS_PER_S))
+    for _ in range(80):
+        world.wait(0.5, reports=False)
+        world.report(age_s=0.001, published_ns=round((1e6 + world.now) * NS_PER_S))
+    assert world.policy.phase is Phase.WATCHING
+
+
+def test_a_monitor_whose_clock_is_behind_lives_and_is_named_once() -> None:
+    world = Supervised({"MONITOR_VANISHED": "stop"}).start()
+    world.wait(20.0, age_s=9.0)
+    assert world.policy.phase is Phase.WATCHING
+    named = [line for line in world.said if "task_progress" in line]
+    assert len(named) == 1 and "9.0 s ago" in named[0] and "clocks of two computers differ" in named[0]
+    world.wait(1.0)
+    world.wait(1.0, age_s=8.0)
+    assert "8.0 s ago" in world.said[-1], "again, once it was well in between"
+
+
+def test_numbers_that_begin_anew_are_noticed_after_a_step_of_the_clock() -> None:
+    world = Supervised({"MONITOR_RESTARTED": "retry 1", "TAKEN_OVER": "stop"}).start()
+    world.tell(EventType.STALL, sequence=7, published_ns=500 * NS_PER_S)
+    world.now += 1.0
+    world.tell(EventType.EPISODE_STARTED, episode="its own", sequence=1, published_ns=400 * NS_PER_S)
+    world.wait(2.5, episode="its own")
+    assert world.policy.history[0].reason == "MONITOR_RESTARTED"
+    late = Supervised({"MONITOR_RESTARTED": "retry 1", "TAKEN_OVER": "stop"}).start()
+    late.tell(EventType.STALL, sequence=7, published_ns=500 * NS_PER_S)
+    late.now += 1.0
+    late.tell(EventType.STALL, episode="?", sequence=6, published_ns=498 * NS_PER_S, age_s=3.0)
+    late.tell(EventType.STALL, episode="?", sequence=5, published_ns=480 * NS_PER_S, age_s=21.0)
+    late.wait(2.5, episode="an operator's")
+    assert late.policy.history[0].reason == "TAKEN_OVER", "what only came late is no new beginning"
+
+
+@pytest.mark.parametrize("tick_first", [False, True])
+def test_what_comes_while_the_process_is_stopped_counts_when_it_goes_on(tick_first: bool) -> None:
+    world = Supervised(episode_limit=300.0).start()
+    world.wait(3.0)
+    for _ in range(2):  # stopped twice, with a moment in between
+        world.now += 200.0
+        if tick_first:
+            world.wait(0.2, reports=False)
+    world.tell(EventType.STALL, age_s=world.now - 3.0 + 5.1)
+    assert world.policy.counts["too old"] == 1, "that was too old before"
+    world.tell(EventType.SUCCESS, age_s=399.5)
+    world.tell(EventType.EPISODE_ENDED, episode="e1", age_s=399.5)
+    assert world.done == ["open it", "end", "reset", "close it"]
+    world.wait(7.0)
+    world.tell(EventType.STALL, age_s=6.0)
+    assert world.policy.counts["too old"] == 2, "as always, of what came after the stop"
+
+
+def test_overdue_comes_though_the_process_is_always_late() -> None:
+    world = Supervised().start()
+    for _ in range(60):
+        world.now += 2.0
+        world.report()
+        world.do(world.policy.tick(world.moment()))
+    assert world.policy.history[0].reason == "OVERDUE"
+
+
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED, State.IDLE])
+def test_an_end_that_was_not_heard_is_known_by_the_reports(state: State) -> None:
+    world = Supervised({"EPISODE_ENDED": "reset"}).start()
+    world.tell(EventType.SUCCESS, age_s=7.0)
+    assert "this process was stopped" in world.said[-1]
+    world.report(state=state)
+    world.wait(0.9, reports=False)
+    world.report(state=state)
+    assert world.policy.phase is Phase.WATCHING, "its event may be on its way"
+    world.wait(0.2, state=state, reports=False)
+    world.report(state=state)
+    assert world.policy.phase is Phase.UNDECIDED and state.name in world.policy.message
+    world.wait(SETTINGS.undecided_wait - 0.5, state=state)
+    assert world.done == ["open it"], "what the end was of is not known, so that its rule is not asked"
+    world.wait(1.0, state=state)
+    assert world.policy.history[0].reason == "OVERDUE" and state.name in world.policy.history[0].detail
+    late = Supervised().start()
+    late.wait(3.0, state=state)
+    late.tell(EventType.SUCCESS)
+    assert late.done[-1] == "close it", "an event that came after all decides"
+    stopped = Supervised().start()
+    stopped.wait(1.0, state=state)
+    stopped.now += 30.0
+    stopped.wait(0.1, reports=False)
+    stopped.report(state=state)
+    assert stopped.policy.phase is Phase.WATCHING, "its event may be on its way to a process that goes on"
+    ended = Supervised({"EPISODE_ENDED": "reset"}).start()
+    ended.wait(3.0, state=state)
+    ended.tell(EventType.EPISODE_ENDED)
+    assert ended.policy.history[0].reason == "EPISODE_ENDED"
+
+
+def test_an_end_that_reports_took_back_is_none() -> None:
+    world = Supervised().start()
+    world.wait(3.0, state=State.FAILED)
+    assert world.policy.phase is Phase.UNDECIDED
+    world.wait(30.0)
+    assert world.policy.phase is Phase.WATCHING and not world.policy.history
+    beyond = Supervised({"SUCCESS": "nothing"}).start()
+    beyond.tell(EventType.SUCCESS)
+    beyond.wait(30.0, state=State.SUCCEEDED)
+    assert beyond.policy.phase is Phase.WATCHING, "the monitor may watch on beyond a success"
 
 
 def test_a_person_stops_and_starts() -> None:

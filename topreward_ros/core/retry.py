@@ -12,11 +12,17 @@ instead. Nothing is waited for without a limit.
 
 Which events count: those of the episode that is watched, each sequence number once, no older than
 `event_max_age` since their publication. Image stamps say nothing about that age: they may be of simulated
-time, and that of STALE_IMAGES is old by its nature. A SUCCESS without calibration counts only where that is
+time, and that of STALE_IMAGES is old by its nature. While this process was stopped it could hear nothing:
+that time is no age. A SUCCESS without calibration counts only where that is
 allowed, and neither does the EPISODE_ENDED behind it.
 
 That the monitor lost the episode is told by its reports, twice in a row: a sequence that begins anew or
 another publisher only says why. An event that is played from a bag is no restart.
+
+Whether the monitor lives, and how long anything lasts, goes by the steady clock alone: clocks that people
+read are set while a robot works. Stamps of publication only tell what overtook what, where the steady clock
+agrees. An end of which no event was heard is known by the reports, and only OVERDUE acts upon it: what it was
+the end of is not known.
 """
 
 from __future__ import annotations
@@ -56,6 +62,10 @@ _RELEASE_NS = NS_PER_S // 20  # for EPISODE_ENDED to come by itself
 _GAP_NS = NS_PER_S // 5  # for an event that is missing before EPISODE_ENDED
 _LOST_NS = NS_PER_S  # between two reports that do not name the episode
 _STOPPED_NS = NS_PER_S  # without a tick: this process was stopped
+_CATCH_UP_NS = NS_PER_S // 2  # after that, to hear what came meanwhile
+_OVER_NS = NS_PER_S  # between two reports of an end of which no event was heard
+_LATE_NS = 5 * NS_PER_S  # the most by which a message is overtaken
+_AGREED_NS = NS_PER_S // 2  # between the clocks, where one message has overtaken another
 _MOST_MISSING = 1000
 _VERSION = 1
 
@@ -296,6 +306,9 @@ class _Watch:
     ending: bool = False  # its rule was to end it, and it is told to
     fired: set[str] = field(default_factory=set)  # conditions whose rule is `nothing`
     held: str = ""  # why a SUCCESS did not count
+    succeeded: bool = False  # SUCCESS was heard; the monitor may watch on beyond it
+    over_ns: int | None = None  # the first report in a row of an end of which no event was heard
+    ended_unheard: bool = False  # ended by such reports
     ended_ns: int | None = None
     end_due_ns: int | None = None  # when the rule of EPISODE_ENDED is asked; None: it was, or need not be
     ended_by: str = ""
@@ -316,6 +329,28 @@ class _Watch:
         number = episode_id.removeprefix(f"{self.base}.")
         is_part = number != episode_id and number.isascii() and number.isdecimal() and len(number) < 10
         return int(number) if is_part and int(number) > 1 else 0
+
+
+@dataclass(slots=True)
+class _Newest:
+    """The newest message of a kind, by its publication."""
+
+    published_ns: int = 0  # by the publisher's clock
+    steady_ns: int = 0  # the same moment, by ours
+
+    def passes(self, published_ns: int, age_s: float, now: Moment) -> bool:
+        """Whether this message is not older than the newest, which it is from then on.
+
+        It is older where both clocks say so. Where they do not, the publisher's clock was set, or there is
+        another publisher: then the message is the newest, because it is the last that came.
+        """
+        steady_ns = now.steady_ns - round(age_s * NS_PER_S)
+        behind_ns = self.published_ns - published_ns
+        is_explained = abs(behind_ns - (self.steady_ns - steady_ns)) <= _AGREED_NS
+        if 0 < behind_ns <= _LATE_NS and is_explained:
+            return False
+        self.published_ns, self.steady_ns = published_ns, steady_ns
+        return True
 
 
 class RetryPolicy:
@@ -346,13 +381,16 @@ class RetryPolicy:
         self._tokens = 0
         self._past: deque[str] = deque(maxlen=1000)  # episodes that were decided
         self._highest = 0  # sequence number of the monitor
-        self._newest_published_ns = 0
-        self._newest_report_ns = 0
+        self._newest_event = _Newest()
+        self._newest_report = _Newest()
+        self._reports_are_old = False  # which was said
         self._identities: dict[int, tuple[str, EventType]] = {}  # of the newest events
         self._missing: dict[int, str] = {}  # sequence numbers that were skipped, and the episode
         self._publishers: frozenset[str] = frozenset()
         self._anew = False  # whether the monitor seems to be another process
         self._ticked_ns: int | None = None
+        self._stops: deque[tuple[int, int]] = deque(maxlen=100)  # from when until when this process stopped
+        self._heed_ns = 0  # when what did not come is looked at again
 
     # ---- what can be asked ----------------------------------------------------------------------
 
@@ -423,15 +461,12 @@ class RetryPolicy:
 
     def on_event(self, event: Heard, now: Moment) -> list[Command]:
         """Take an event of a monitor."""
-        self._follow_sequence(event)
-        if event.age_s > self.settings.event_max_age:
+        is_old = self._is_old(event.age_s, now)
+        self._follow_sequence(event, is_old, now)
+        if is_old:
             self.counts["too old"] += 1
-            text = (
-                f"{event.type.name} of episode '{event.episode_id}' was published {event.age_s:.1f} s ago, "
-                f"and event_max_age is {self.settings.event_max_age:g} s: ignored. Where this is so for "
-                "every event, the clocks of two computers differ"
-            )
-            return [Log(Level.WARNING, text)]
+            what = f"{event.type.name} of episode '{event.episode_id}'"
+            return [self._old(what, event.age_s, "Where this is so for every event")]
         said = self._adopt(event.episode_id, event.instruction, now)
         watch = self._watch
         part = watch.part(event.episode_id) if watch is not None else 0
@@ -458,17 +493,19 @@ class RetryPolicy:
 
     def on_report(self, report: Seen, now: Moment) -> list[Command]:
         """Take a report of a monitor: what it watches, and whether it has images."""
-        if report.age_s > self.settings.event_max_age:
-            return []
-        if report.published_ns and report.published_ns < self._newest_report_ns:
+        if self._watch is not None:
+            self._watch.reported_ns = now.steady_ns  # whatever clocks of publishers say
+        was_old, self._reports_are_old = self._reports_are_old, self._is_old(report.age_s, now)
+        if self._reports_are_old:
+            what = "a report on task_progress"
+            return [] if was_old else [self._old(what, report.age_s, "Where this is so for every report")]
+        if report.published_ns and not self._newest_report.passes(report.published_ns, report.age_s, now):
             return []  # came late
-        self._newest_report_ns = max(self._newest_report_ns, report.published_ns)
         idle = report.state in (State.UNKNOWN, State.IDLE, State.SUCCEEDED, State.FAILED)
         said = [] if idle else self._adopt(report.episode_id, report.instruction, now)
         watch = self._watch
         if watch is None:
             return said
-        watch.reported_ns = now.steady_ns
         part = watch.part(report.episode_id)
         if watch.ending:
             return said if part else [*said, *self._end_seen(watch, now)]
@@ -486,7 +523,7 @@ class RetryPolicy:
             said.append(Log(Level.INFO, f"episode '{watch.episode_id}' is still under way: watching on"))
         silent = report.state in (State.STALE, State.WAITING_FOR_IMAGES)
         watch.silent_ns = (watch.silent_ns or now.steady_ns) if silent else None
-        return said
+        return [*said, *self._maybe_over(watch, report.state, now)]
 
     def on_publishers(self, identities: frozenset[str]) -> None:
         """Take who publishes events at present, by any name that no other publisher ever has."""
@@ -525,7 +562,7 @@ class RetryPolicy:
             said += self._look_at_try(self._try, now)
         elif self._steps:
             said += self._run(now)
-        if (watch := self._watch) is not None:
+        if (watch := self._watch) is not None and now.steady_ns >= self._heed_ns:
             said += self._look_at_watch(watch, now)
         return said
 
@@ -609,12 +646,30 @@ class RetryPolicy:
 
     # ---- what was heard ---------------------------------------------------------------------------
 
-    def _follow_sequence(self, event: Heard) -> None:
+    def _is_old(self, age_s: float, now: Moment) -> bool:
+        """Whether a message is too old to count; the time that this process was stopped is no age."""
+        ticked_ns = now.steady_ns if self._ticked_ns is None else self._ticked_ns
+        stops = [*self._stops]
+        if now.steady_ns - ticked_ns > _STOPPED_NS:  # it goes on, and no tick has said so yet
+            stops.append((ticked_ns, now.steady_ns))
+        published_ns = now.steady_ns - round(age_s * NS_PER_S)
+        stopped_ns = sum(max(0, end - max(begin, published_ns)) for begin, end in stops)
+        return age_s - stopped_ns / NS_PER_S > self.settings.event_max_age
+
+    def _old(self, what: str, age_s: float, where: str) -> Log:
+        text = (
+            f"{what} was published {age_s:.1f} s ago, and event_max_age is "
+            f"{self.settings.event_max_age:g} s: ignored. {where}, the clocks of two computers differ; once, "
+            "it was long on its way, a clock was set, or this process was stopped or too busy to hear it"
+        )
+        return Log(Level.WARNING, text)
+
+    def _follow_sequence(self, event: Heard, is_old: bool, now: Moment) -> None:
         """Notice where the monitor's numbers begin anew, which may mean that it is another process."""
         key = (event.episode_id, event.type)
         known = self._identities.get(event.sequence)
-        is_newest = event.published_ns > self._newest_published_ns
-        self._newest_published_ns = max(self._newest_published_ns, event.published_ns)
+        stamped = event.published_ns > 0 and event.published_ns != self._newest_event.published_ns
+        is_newest = stamped and not is_old and self._newest_event.passes(event.published_ns, event.age_s, now)
         if known == key:
             return
         if event.sequence > self._highest:
@@ -642,8 +697,8 @@ class RetryPolicy:
         """Follow an episode that goes on as NAME.2."""
         if part > watch.number:
             watch.number, watch.episode_id = part, episode_id
-            watch.ended_ns = watch.end_due_ns = watch.silent_ns = None
-            watch.held = ""
+            watch.ended_ns = watch.end_due_ns = watch.silent_ns = watch.over_ns = None
+            watch.held, watch.succeeded, watch.ended_unheard = "", False, False
             if self.phase is Phase.UNDECIDED:
                 self.phase = Phase.WATCHING
             self.message = f"episode '{printable(episode_id, 60)}' goes on"
@@ -655,13 +710,14 @@ class RetryPolicy:
         if watch.ending:
             return self._end_seen(watch, now) if event.type is EventType.EPISODE_ENDED else []
         if event.type is EventType.EPISODE_ENDED:
-            watch.ended_ns, watch.ended_by = now.steady_ns, event.message
+            watch.ended_ns, watch.ended_by, watch.ended_unheard = now.steady_ns, event.message, False
             if self.phase is Phase.WATCHING:
                 self.phase = Phase.UNDECIDED
                 self.message = watch.held or "the episode is over, and no rule has acted"
             watch.end_due_ns = now.steady_ns + (_GAP_NS if watch.missing() else 0)
             return self._end_considered(watch, now)
         is_success = event.type.name.endswith("SUCCESS")
+        watch.succeeded |= event.type is EventType.SUCCESS
         rule = self.settings.rules[event.type.name]
         if (
             is_success
@@ -692,6 +748,30 @@ class RetryPolicy:
         if watch.held:
             return []
         return self._decide(EventType.EPISODE_ENDED.name, watch.ended_by, now)
+
+    def _maybe_over(self, watch: _Watch, state: State, now: Moment) -> list[Command]:
+        """Take what a report says of an end: two of them mean that its events were not heard."""
+        is_over = state in (State.FAILED, State.IDLE) or (state is State.SUCCEEDED and not watch.succeeded)
+        if not is_over:
+            watch.over_ns = None
+            if watch.ended_unheard:
+                watch.ended_ns, watch.ended_unheard = None, False
+                if self.phase is Phase.UNDECIDED:
+                    self.phase, self.message = Phase.WATCHING, "watches the episode"
+            return []
+        if watch.over_ns is None:
+            watch.over_ns = now.steady_ns
+        if watch.ended_ns is not None or now.steady_ns - watch.over_ns < _OVER_NS:
+            return []
+        watch.ended_ns, watch.ended_unheard = now.steady_ns, True
+        watch.ended_by = f"the monitor reports {state.name}, and no event of that end was heard"
+        if self.phase is Phase.WATCHING:
+            self.phase, self.message = Phase.UNDECIDED, watch.ended_by
+        text = (
+            f"episode '{watch.episode_id}' is over: {watch.ended_by}. A person decides: call ~/stop and "
+            f"~/start; after {self.settings.undecided_wait:g} s OVERDUE comes"
+        )
+        return [Log(Level.WARNING, text)]
 
     def _maybe_lost(self, watch: _Watch, report: Seen, now: Moment) -> list[Command]:
         """Take a report that does not name the episode: two of them mean that the monitor lost it."""
@@ -734,7 +814,8 @@ class RetryPolicy:
         open_s = (now.steady_ns - watch.begun_ns) / NS_PER_S
         over_s = 0.0 if watch.ended_ns is None else (now.steady_ns - watch.ended_ns) / NS_PER_S
         if open_s > self.settings.episode_limit or over_s > self.settings.undecided_wait:
-            why = f"; {watch.held}" if watch.held else ""
+            unknown = watch.held or (watch.ended_by if watch.ended_unheard else "")
+            why = f"; {unknown}" if unknown else ""
             return self._decide(Condition.OVERDUE.name, f"no rule acted for {open_s:.1f} s{why}", now)
         return []
 
@@ -752,10 +833,17 @@ class RetryPolicy:
         self._ticked_ns = now.steady_ns
         if since_ns <= _STOPPED_NS:
             return
+        begin_ns = now.steady_ns - since_ns
+        is_always_late = bool(self._stops) and self._stops[-1][1] == begin_ns
+        if not is_always_late:  # for then there would be no limit
+            self._heed_ns = now.steady_ns + _CATCH_UP_NS
+        self._stops.append((begin_ns, now.steady_ns))
         if (watch := self._watch) is not None:
             watch.reported_ns = min(now.steady_ns, watch.reported_ns + since_ns)
             if watch.silent_ns is not None:
                 watch.silent_ns = min(now.steady_ns, watch.silent_ns + since_ns)
+            if watch.over_ns is not None:
+                watch.over_ns = min(now.steady_ns, watch.over_ns + since_ns)
         if self._try is not None and self._try.limit_ns is not None:
             self._try.limit_ns += since_ns
 
