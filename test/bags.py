@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,20 @@ import numpy as np
 import yaml
 from rosbags.typesys import Stores, get_typestore
 
-from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.episode import Event, ProgressReport, State
+from topreward_ros.core.events import EventType
+from topreward_ros.core.frames import NS_PER_S, Stamp
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, shared_file
+from topreward_ros.offline import task_messages
 from topreward_ros.offline.bag_writer import BagWriter, qos_profile
+from topreward_ros.offline.message_types import MessageTypes
 from topreward_ros.offline.video import open_video
+from topreward_ros.scoring.base import ScorerInfo
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 START_NS = 1_700_000_000 * NS_PER_S
 IMAGE, COMPRESSED, STRING = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "std_msgs/msg/String"
+_MODEL = ScorerInfo("m", "1", False, "cpu", "float32", "", 1)
 LATENCY_NS = 4_000_000  # between stamp and receipt
 
 
@@ -89,6 +96,28 @@ def camera(
 def instruction(task: str = DEMO_TASK, since_ns: int = 0) -> Recorded:
     """The task on its topic."""
     return Recorded(START_NS + since_ns, "/task_instruction", STRING, text(task))
+
+
+def event(
+    kind: EventType, episode_id: str, since_ns: int, stamp_ns: int = 0, task: str = DEMO_TASK, **stage: int
+) -> Recorded:
+    """An event of a live monitor, received at ``since_ns``, of the frame with the stamp ``stamp_ns``."""
+    said = Event(
+        type=kind, sequence=1, episode_id=episode_id, instruction=task, stamp=Stamp(START_NS + stamp_ns, ""),
+        progress=nan, log_prob=nan, threshold=nan, message="", **stage,
+    )  # fmt: skip
+    return _ours("task_event", "TaskEvent", task_messages.event_fields(said, _MODEL), since_ns)
+
+
+def report(episode_id: str, since_ns: int, task: str) -> Recorded:
+    """What a live monitor says of an episode before its first score."""
+    said = ProgressReport(state=State.RUNNING, episode_id=episode_id, task=task)
+    return _ours("task_progress", "TaskProgress", task_messages.progress_fields(said, _MODEL, 0), since_ns)
+
+
+def _ours(topic: str, name: str, fields: task_messages.Fields, since_ns: int) -> Recorded:
+    kind = f"topreward_ros/msg/{name}"
+    return Recorded(START_NS + since_ns, f"/{topic}", kind, MessageTypes([kind]).write(fields, kind))
 
 
 def chatter(seconds: float) -> Iterator[Recorded]:

@@ -8,6 +8,7 @@ import resource
 import shutil
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -22,10 +23,12 @@ from rosbags.rosbag2 import Reader
 
 from test import bags
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.output_files import OutputFileError
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline import bags as offline_bags
+from topreward_ros.offline import zstd
 from topreward_ros.offline.annotate_bag import (
     REPORT,
     Annotation,
@@ -34,7 +37,9 @@ from topreward_ros.offline.annotate_bag import (
     annotate_bag,
     done_before,
 )
+from topreward_ros.offline.message_types import MessageTypes
 from topreward_ros.offline.raw_samples import rosbags_image
+from topreward_ros.offline.recorded_episodes import EVENT, PROGRESS, recorded_episodes
 from topreward_ros.offline.score_video import score_video
 from topreward_ros.offline.side_by_side import score_side_by_side
 from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
@@ -63,9 +68,16 @@ def frames() -> list[tuple[int, np.ndarray]]:
 def annotate(scorer: PrefixScorer, tmp_path: Path) -> Annotate:
     """Annotates a bag with the shipped model, to ``out`` beside it; raises the error that prevents it."""
 
-    def run(bag: Path, task: str = "", namespace: str = "", **parameters: Any) -> Annotation:
-        settings = settings_of(namespace, **parameters)
-        job = BagJob(bag, tmp_path / "out", task)
+    def run(
+        bag: Path,
+        task: str = "",
+        namespace: str = "",
+        out: str = "out",
+        whole: bool = False,
+        **parameters: Any,
+    ) -> Annotation:
+        settings = replace(settings_of(namespace, **parameters), whole=whole)
+        job = BagJob(bag, tmp_path / out, task)
         episode = annotate_bag(job, settings, scorer.info, rosbags_image)
         ((_, outcome),) = score_side_by_side([episode], scorer, 1)
         if isinstance(outcome, UserError):
@@ -321,6 +333,149 @@ def test_a_silence_is_told_when_it_is_there(frames, annotate: Annotate, tmp_path
     assert times[1] - bags.START_NS == pytest.approx(6 * NS_PER_S, abs=0.3 * NS_PER_S)
 
 
+def test_a_long_silence_is_told_as_early(frames, annotate: Annotate, tmp_path: Path) -> None:
+    late = [(time_ns + 3 * 3600 * NS_PER_S, image) for time_ns, image in frames[:2]]
+    bag = bags.write_bag(tmp_path / "bag", [*bags.camera([*frames[:15], *late]), bags.instruction()])
+    annotate(bag, episode_timeout=5.6)
+    assert [(it.type, it.message) for it in read(tmp_path / "out", "/task_event")][1][0] == 6
+    with Reader(tmp_path / "out") as reader:
+        times = [ns - bags.START_NS for it, ns, _ in reader.messages() if it.topic == "/task_event"]
+    assert times[1] - frames[14][0] == pytest.approx(5.1 * NS_PER_S, abs=0.15 * NS_PER_S)
+
+
+# ---- episodes that a live monitor watched meanwhile ---------------------------------------------------
+
+RESET_NS = round(3.1 * NS_PER_S)  # after the start of the attempt before
+START, SUBTASK, END = EventType.EPISODE_STARTED, EventType.SUBTASK_SUCCESS, EventType.EPISODE_ENDED
+
+
+def later(frames: list[tuple[int, np.ndarray]], by_ns: int) -> list[tuple[int, np.ndarray]]:
+    return [(time_ns + by_ns, image) for time_ns, image in frames]
+
+
+def curve(bag: Path, topic: str, since_ns: int = 0) -> list[tuple[int, int, float, float]]:
+    found = [
+        (it.header.stamp.sec * NS_PER_S + it.header.stamp.nanosec - bags.START_NS - since_ns, it.num_frames,
+         round(it.progress, 4), round(it.log_prob, 4))
+        for it in read(bag, topic) if it.num_frames
+    ]  # fmt: skip
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_an_episode_is_scored_without_what_was_recorded_around_it(
+    stamped, frames, annotate: Annotate, tmp_path: Path
+) -> None:
+    """A session of two episodes with a reset between, and what our recorder makes of the second of them."""
+    end_ns = RESET_NS + round(SECONDS * NS_PER_S)
+    second = later(frames, RESET_NS)
+    after = later(frames[:20], end_ns + NS_PER_S // 5)
+    stamps = 0 if stamped else bags.LATENCY_NS
+    first_events = [
+        bags.event(START, "e1", 5_000_000, frames[0][0] + stamps),
+        bags.event(END, "e1", RESET_NS - 5_000_000),
+    ]
+    second_events = [
+        bags.event(START, "e2", RESET_NS + 5_000_000, second[0][0] + stamps),
+        bags.event(END, "e2", end_ns),
+    ]
+
+    def made(name: str, *parts: Any, events: list[bags.Recorded] | None = None, task_ns: int = 0) -> Path:
+        shown = [it for part in parts for it in bags.camera(part, stamped=stamped)]
+        told = [bags.instruction(since_ns=task_ns), *(events or [])]
+        return bags.write_bag(tmp_path / name, [*shown, *told])
+
+    annotate(made("single", second, task_ns=RESET_NS), out="one")
+    expected = curve(tmp_path / "one", "/task_progress", RESET_NS)
+    assert len(expected) == 6
+
+    session = made("session", frames, second, after, events=[*first_events, *second_events])
+    done = annotate(session, namespace="/again", out="both")
+    assert done.outcomes == ("ABORTED", "ABORTED")
+    assert any("by /task_event in the bag" in note and "(episodes: 2)" in note for note in done.notes)
+    assert curve(tmp_path / "both", "/again/task_progress")[:6] == expected
+    assert curve(tmp_path / "both", "/again/task_progress", RESET_NS)[6:] == expected
+
+    recorded_bag = made("recorded", frames[30:], second, after, events=second_events, task_ns=NS_PER_S)
+    annotate(recorded_bag, namespace="/again", out="ours")
+    assert curve(tmp_path / "ours", "/again/task_progress", RESET_NS) == expected
+    events = read(tmp_path / "ours", "/again/task_event")
+    assert [(it.type, it.message) for it in events][1:] == [
+        (8, "the recorded episode ended"), (9, "the recorded episode ended")
+    ]  # fmt: skip
+    annotate(recorded_bag, "close the drawer", namespace="/again", out="other")
+    assert {it.instruction for it in read(tmp_path / "other", "/again/task_event")} == {"close the drawer"}
+    annotate(recorded_bag, namespace="/again", out="whole", whole=True)
+    assert len(curve(tmp_path / "whole", "/again/task_progress")) > 10
+
+
+def test_an_episode_without_its_begin_or_its_end(frames, annotate: Annotate, tmp_path: Path) -> None:
+    """Recording began in the middle of the one, and was stopped in the middle of the other."""
+    second = later(frames, RESET_NS)
+    events = [bags.event(END, "e1", RESET_NS - 5_000_000), bags.event(START, "e2", RESET_NS, second[1][0])]
+    messages = [*bags.camera([*frames[20:], second[0], *second[2:]]), *events]  # the first frame was lost
+    annotate(bags.write_bag(tmp_path / "bag", messages), namespace="/again")
+    started = [stamp for stamp, count, *_ in curve(tmp_path / "out", "/again/task_progress") if count == 1]
+    assert started == [frames[20][0], second[2][0]]
+    messages_of = [it.message for it in read(tmp_path / "out", "/again/task_event") if it.type == 9]
+    assert messages_of == ["the recorded episode ended", "the bag ended"]
+
+
+def test_a_recording_without_events_is_told_of(frames, annotate: Annotate, tmp_path: Path) -> None:
+    bag = bags.write_bag(tmp_path / "bag", recorded(frames[:15]))
+    bags.set_metadata(bag, {**bags.metadata_of(bag), "custom_data": {"episode_id": "e\x1b7"}})
+    (note,) = [note for note in annotate(bag).notes if note.startswith("WARNING")]
+    assert "recorded of the episode e" in note and note.isprintable()
+
+
+def test_a_stage_that_was_recorded_alone_is_that_stage(annotate: Annotate, tmp_path: Path) -> None:
+    frames = bags.video_frames()
+    task = f"open the drawer\n{DEMO_TASK}\nclose the drawer"
+    events = [
+        bags.event(START, "e2", 5_000_000, frames[0][0], stage=2, stages=3),
+        bags.report("e2", NS_PER_S, task),
+        bags.event(END, "e2", 60 * NS_PER_S, stage=2, stages=3),
+    ]
+    bag = bags.write_bag(tmp_path / "bag", [*bags.camera(frames), *events])
+    annotate(bag, namespace="/again")
+    said = read(tmp_path / "out", "/again/task_event")
+    assert [(it.type, it.stage, it.stages) for it in said] == [(0, 2, 3), (11, 2, 3), (9, 2, 3)]
+
+
+def test_stages_behind_each_other_are_one_recorded_task(frames, tmp_path: Path) -> None:
+    def stage(number: int, at_s: int) -> list[bags.Recorded]:
+        name, time_ns = f"e{number}-{at_s}", at_s * NS_PER_S
+        return [
+            bags.event(START, name, time_ns, time_ns, stage=number, stages=2),
+            bags.report(name, time_ns, "a\nb"),
+            bags.event(END, name, time_ns + NS_PER_S - 1, stage=number, stages=2),
+        ]
+
+    messages = [*bags.camera(frames[:1]), *stage(1, 0), *stage(2, 1), *stage(1, 2)]
+    bag = offline_bags.Bag(bags.write_bag(tmp_path / "bag", messages))
+    with bag.opened(tmp_path) as opened:
+        topic, found = recorded_episodes(opened, "/again", "/image", MessageTypes([EVENT, PROGRESS]).read)
+    assert topic == "/task_event"
+    assert [(it.stage, it.last_stage, it.task) for it in found] == [(1, 2, "a\nb"), (1, 1, "a\nb")]
+    assert [(it.end_ns or 0) - bags.START_NS for it in found] == [2 * NS_PER_S - 1, 3 * NS_PER_S - 1]
+
+
+def test_events_that_cannot_be_read_or_told_apart_are_named(
+    frames, annotate: Annotate, tmp_path: Path
+) -> None:
+    event = bags.event(START, "e1", 0)
+    cases = {
+        "message on /task_event that cannot be read .*say --whole": [replace(event, data=b"\0\1\0\0")],
+        "has events of several monitors, /a/task_event, /b/task_event": [
+            replace(event, topic="/a/task_event"), replace(event, topic="/b/task_event")
+        ],
+    }  # fmt: skip
+    for number, (said, events) in enumerate(cases.items()):
+        bag = bags.write_bag(tmp_path / f"bag{number}", [*bags.camera(frames[:2]), *events])
+        with pytest.raises(offline_bags.BagError, match=said):
+            annotate(bag, namespace="/again")
+
+
 # ---- what is refused ----------------------------------------------------------------------------------
 
 
@@ -375,6 +530,21 @@ def test_a_broken_bag_is_named(storage, damage, said, frames, annotate: Annotate
     assert str(error.value).isprintable()
     assert files(bag) == before
     assert [path.name for path in tmp_path.iterdir()] == ["bag"]
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_message_that_would_fill_memory_is_named(
+    storage, frames, annotate: Annotate, tmp_path: Path, monkeypatch
+) -> None:
+    assert zstd.decompress(zstd.compress(b"ab") + zstd.compress(b"c"), 3) == b"abc"
+    with pytest.raises(zstd.TooLargeError, match="more than 2 bytes"):
+        zstd.decompress(zstd.compress(b"abc"), 2)
+    with pytest.raises(zstd.ZstdError):
+        zstd.decompress(zstd.compress(b"abc")[:-1])
+    bag = bags.write_bag(tmp_path / "bag", recorded(frames[:5]), storage=storage, compression="message")
+    monkeypatch.setattr(zstd.decompress, "__defaults__", (1000,))
+    with pytest.raises(offline_bags.BagError, match=r"bag_0.* cannot be used: a message has more than 1000"):
+        annotate(bag)
 
 
 def test_what_is_missing_is_told_with_what_is_there(frames, annotate: Annotate, tmp_path: Path) -> None:

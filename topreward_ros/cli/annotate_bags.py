@@ -59,6 +59,12 @@ def add_options(group: Any) -> None:
         "there first",
     )
     group.add_argument(
+        "--whole",
+        action="store_true",
+        help="score the whole bag, from its first image to its last; left out, a bag that has task_event of "
+        "a live monitor is scored episode by episode, from EPISODE_STARTED to EPISODE_ENDED",
+    )
+    group.add_argument(
         "--ray",
         nargs="?",
         const="",
@@ -81,7 +87,9 @@ def run(options: argparse.Namespace, bags: Sequence[Path]) -> int:
     if options.ray is not None and options.workers > 1:
         raise CommandError("--workers and --ray are two ways to do the same: give one of them")
     parameters["model"] = options.model
-    settings = AnnotationSettings(parameters, _namespace(options.namespace), bool(options.image_topics))
+    settings = AnnotationSettings(
+        parameters, _namespace(options.namespace), bool(options.image_topics), options.whole
+    )
     jobs = _jobs(options, _without_annotations(bags))
     order = WorkOrder(options.model, scorer, settings, converter)
     open_jobs, failed = _open_jobs(jobs, settings)

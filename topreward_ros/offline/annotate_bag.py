@@ -33,7 +33,7 @@ from topreward_ros.offline.bag_additions import (
     add_to_sqlite,
     copy_mcap_with,
 )
-from topreward_ros.offline.bag_watch import BagWatch, find_sources, in_namespace
+from topreward_ros.offline.bag_watch import BagWatch, Sources, find_sources, in_namespace
 from topreward_ros.offline.bag_writer import qos_profile
 from topreward_ros.offline.bags import INFORMATION, METADATA, Bag, BagError, OpenBag
 from topreward_ros.offline.camera_images import ImageReader
@@ -41,6 +41,7 @@ from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.message_definitions import definition
 from topreward_ros.offline.message_types import MessageTypes
 from topreward_ros.offline.raw_samples import Converter
+from topreward_ros.offline.recorded_episodes import RecordedEpisode, recorded_episodes
 from topreward_ros.offline.side_by_side import Episode
 from topreward_ros.scoring.base import ScorerInfo
 from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
@@ -65,13 +66,14 @@ class AnnotationSettings:
     parameters: Mapping[str, Any]  #: the monitor's, by name
     namespace: str = ""  #: "" or "/NAME": of our topics, and where relative names are looked for first
     chosen: bool = False  #: image_topics were given, and are not the default
+    whole: bool = False  #: the whole bag is scored, whatever it says of episodes
 
     def to_json_value(self, task: str) -> dict[str, Any]:
         """All that the numbers depend on, but the bag."""
         left_out = ("task", "autostart", "heartbeat_rate", "diagnostics_rate", "scorer_threads")
         parameters = {name: value for name, value in self.parameters.items() if name not in left_out}
         value: dict[str, Any] = json_value(
-            {"task": task, "namespace": self.namespace, "parameters": parameters}
+            {"task": task, "namespace": self.namespace, "whole": self.whole, "parameters": parameters}
         )
         return value
 
@@ -151,14 +153,12 @@ def annotate_bag(
     with written_folder(job.target) as folder, bag.opened(folder) as opened:
         _check_room(bag, folder)
         _check_free(opened, settings.namespace)
-        sources = find_sources(
-            opened, settings.parameters, settings.namespace, job.task, chosen=settings.chosen
-        )
         types = _Types()
+        sources, episodes, note = _what_to_watch(opened, settings, job.task, types)
         watch = BagWatch(
             opened, sources, settings.parameters, ImageReader(types.read, converter), types.text_of
         )
-        episode = watch.run(job.task)
+        episode = watch.run(job.task, episodes)
         score = None
         try:
             request = next(episode)
@@ -169,10 +169,40 @@ def annotate_bag(
                 request = episode.send(score)
         except StopIteration:
             pass
-        report = _Report.of(job, bag, settings, info, watch, sources.notes)
+        if lost := len(episodes) - watch.begun:
+            note = f"{note}; without any image in the bag: {lost}"
+        notes = [*sources.notes, *filter(None, [note])]
+        report = _Report.of(job, bag, settings, info, watch, notes)
         messages = _messages(watch, info, settings, [it.name for it in sources.cameras], bag, types)
         _write(folder, opened, messages, report)
     return report.annotation
+
+
+def _what_to_watch(
+    opened: OpenBag, settings: AnnotationSettings, task: str, types: _Types
+) -> tuple[Sources, list[RecordedEpisode], str]:
+    """The topics; the recorded episodes, none where the whole bag is watched; and a note of the latter."""
+
+    def sources(task: str) -> Sources:
+        return find_sources(opened, settings.parameters, settings.namespace, task, chosen=settings.chosen)
+
+    if settings.whole:
+        return sources(task), [], ""
+    camera = sources("-").cameras[0].name  # the events say the task, where no topic does
+    topic, episodes = recorded_episodes(opened, settings.namespace, camera, types.read)
+    if episodes:
+        note = (
+            f"scored is, by {printable(topic)} in the bag, from EPISODE_STARTED to EPISODE_ENDED "
+            f"(episodes: {len(episodes)}), and no image around that; --whole scores the whole bag"
+        )
+        return sources("-"), episodes, note
+    about = opened.bag.metadata.get("custom_data")
+    name = about.get("episode_id") if isinstance(about, dict) else None
+    note = (
+        f"WARNING: the bag was recorded of the episode {printable(str(name), 100)}, and has no event that "
+        "says when it began: images from before it are scored with it"
+    )
+    return sources(task), [], note if name else ""
 
 
 def _check_room(bag: Bag, folder: Path) -> None:

@@ -2,19 +2,22 @@
 
 Every image, instruction and silence reaches the state machine as nodes/session.py passes it on; the clock is
 that of the recorder. Offline every due frame is scored, before the next message is looked at; where a live
-monitor keeps up, the curves are equal. Two things differ on purpose. A camera whose images change in size is
-an error, where live the episode would break off: a bag can be mended. And an episode that runs at the end of
-the bag is ended, as it is when a monitor is stopped. What becomes of the outputs is not known here.
+monitor keeps up, the curves are equal. Where a bag tells when its episodes began and ended
+(recorded_episodes.py), these alone are watched, each from its first frame on. Two things differ on purpose. A
+camera whose images change in size is an error, where live the episode would break off: a bag can be mended.
+And an episode that runs at the end of the bag is ended, as it is when a monitor is stopped. What becomes of
+the outputs is not known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from topreward_ros.core.episode import MonitorSettings, Output, ScoreRequest, TaskMonitor
+from topreward_ros.core.episode import Event, MonitorSettings, Output, ScoreRequest, TaskMonitor
+from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.instruction import InstructionError, clean_task
 from topreward_ros.core.printable import printable
@@ -24,10 +27,12 @@ from topreward_ros.offline import camera_images as images
 from topreward_ros.offline.bags import BagError, Message, OpenBag, slashed
 from topreward_ros.offline.camera_images import ImageError, ImageReader
 from topreward_ros.offline.image_topics import TYPE_NAMES, ImageTopic, first_published, places, unreadable
+from topreward_ros.offline.recorded_episodes import RecordedEpisode
 
 STRING = "std_msgs/msg/String"
 _LOOK_NS = NS_PER_S // 5  # how often a live monitor looks at the clock, for images that stopped
-_MOST_LOOKS = 500  # in one silence: of a longer one, the later looks are further apart
+_MOST_LOOKS = 500  # so often in one silence, and as often again, further apart, in what is left of it
+_ENDED = "the recorded episode ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,7 @@ class BagWatch:
         self.bad: dict[str, int] = {}  #: images that could not be used, by the reason
         self.tasks: list[str] = []  #: all that were watched for, in order, each with a line per stage
         self.scores = 0
+        self.begun = 0  #: recorded episodes of which an image was found
         self._bag = bag
         self._sources = sources
         self._parameters = parameters
@@ -163,11 +169,17 @@ class BagWatch:
         start_ns = next((ns for ns in self._bag.starts_ns if ns is not None), 0)
         return (self._now_ns or start_ns) - start_ns
 
-    def run(self, task: str) -> Generator[ScoreRequest, PrefixScore | None, None]:
+    def run(
+        self, task: str, episodes: Sequence[RecordedEpisode] = ()
+    ) -> Generator[ScoreRequest, PrefixScore | None, None]:
         """Yield what is to be scored; each score is sent back. ``task``: empty, where a topic says it.
 
-        Raises `BagError`; and what is thrown into it in the place of a score.
+        ``episodes``: those that are watched, in order, each for its own task where ``task`` is empty; none:
+        the whole bag is. Raises `BagError`; and what is thrown into it in the place of a score.
         """
+        if episodes:
+            yield from self._run_episodes(task, episodes)
+            return
         names = [camera.place.name for camera in self._cameras]
         if self._sources.instruction:
             names.append(self._sources.instruction)
@@ -182,7 +194,63 @@ class BagWatch:
                     camera.newest = message
                     if camera is self._cameras[0]:
                         yield from self._take_image(message)
-        *outputs, _ = self._monitor.set_task("", why="the bag ended")
+        self._stop("the bag ended")
+
+    def _run_episodes(
+        self, task: str, episodes: Sequence[RecordedEpisode]
+    ) -> Generator[ScoreRequest, PrefixScore | None, None]:
+        left = list(episodes)
+        current: RecordedEpisode | None = None
+        primary = self._cameras[0]
+        for message in self._bag.messages([camera.place.name for camera in self._cameras]):
+            if current and current.is_over(message.time_ns):
+                assert current.end_ns is not None
+                self._pass_time(current.end_ns)
+                self._stop(_ENDED)
+                current = None
+            while left and left[0].is_over(message.time_ns):  # no image of it was recorded
+                left.pop(0)
+            self._pass_time(message.time_ns)
+            for camera in self._cameras:
+                if slashed(message.topic) == camera.place.name and message.type == camera.place.type_name:
+                    camera.newest = message
+            if primary.newest is not message:
+                continue
+            if left and left[0].begins_with(self._stamp_of(message), message.time_ns):
+                if current:
+                    self._stop(_ENDED)
+                current = left.pop(0)
+                self.begun += 1
+                wanted = task or current.task
+                self.tasks += [wanted]
+                stage = 0 if task else current.stage
+                self._say(self._monitor.set_task(wanted, why="a recorded episode began", stage=stage))
+            said = len(self.outputs)
+            yield from self._take_image(message)
+            if current and not task and self._has_done(current, self.outputs[said:]):
+                self._stop(_ENDED)
+                current = None
+        if current:
+            self._stop("the bag ended")
+
+    @staticmethod
+    def _has_done(episode: RecordedEpisode, said: Sequence[tuple[int, Output]]) -> bool:
+        """Whether the last stage that was recorded has succeeded: the next one is in another recording."""
+        return any(
+            isinstance(it, Event)
+            and it.type is EventType.SUBTASK_SUCCESS
+            and it.stage == episode.last_stage < episode.stages
+            for _, it in said
+        )
+
+    def _stamp_of(self, message: Message) -> int:
+        try:
+            return images.stamp_ns_of(message.data)
+        except ImageError:  # which is noted where the image is taken
+            return 0
+
+    def _stop(self, why: str) -> None:
+        *outputs, _ = self._monitor.set_task("", why=why)
         self._say(outputs)  # without the report that it idles now, which says nothing of the bag
 
     def _take_instruction(self, message: Message) -> None:
@@ -262,8 +330,11 @@ class BagWatch:
         """Look at the clock as often as a live monitor does until ``time_ns``."""
         if self._now_ns is None:
             self._now_ns = time_ns
-        step_ns = max(_LOOK_NS, (time_ns - self._now_ns) // _MOST_LOOKS)
-        while time_ns - self._now_ns > step_ns:
+        # As often as live for as long as STALE_IMAGES may come; a silence of hours is not looked at so often.
+        often_ns = max(_MOST_LOOKS * _LOOK_NS, round(2 * self.settings.stale_timeout * NS_PER_S))
+        often_until_ns = self._now_ns + often_ns
+        seldom_ns = max(_LOOK_NS, (time_ns - often_until_ns) // _MOST_LOOKS)
+        while time_ns - self._now_ns > (step_ns := _LOOK_NS if self._now_ns < often_until_ns else seldom_ns):
             self._now_ns += step_ns
             self._look()
         self._now_ns = max(self._now_ns, time_ns)  # recorders may write a little out of order

@@ -240,6 +240,10 @@ class OpenBag:
         try:
             with open_(file, self.bag.compression == "message") as storage:
                 yield storage
+        except zstd.TooLargeError as error:
+            raise BagError(
+                f"{printable(str(file))} cannot be used: {error}; it is damaged, or was made to fill memory"
+            ) from error
         except UserError:
             raise
         except OSError as error:
