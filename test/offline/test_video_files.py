@@ -878,3 +878,13 @@ def test_structure_of_any_bytes_is_walked_to_an_end(tmp_path: Path, name: str, f
             broken = data[:at] + 8 * value + data[at + 8 :]
             places = [place for place, _ in faults_of(io.BytesIO(broken), form)]
             assert places == sorted(places) and all(0 <= place <= len(broken) for place in places)
+
+
+def test_a_bag_is_sent_to_what_reads_bags(tmp_path: Path) -> None:
+    bag = tmp_path / "run"
+    bag.mkdir()
+    (bag / "metadata.yaml").write_text("rosbag2_bagfile_information: {}")
+    (bag / "run_0.mcap").write_bytes(b"\x89MCAP0\r\n")
+    for path in (bag, bag / "run_0.mcap"):
+        with pytest.raises(VideoError, match="topreward annotate"):
+            open_video(path)

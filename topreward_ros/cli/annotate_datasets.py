@@ -86,6 +86,10 @@ def _annotate(options: argparse.Namespace, path: Path, task: str) -> int:
         raise CommandError(_exists(output, dataset))
     if options.columns:
         work.check_columns(dataset)
+        if output.resolve().is_relative_to(path.resolve()):
+            raise CommandError(
+                f"--output {output} is the dataset itself, or lies in it: name a folder elsewhere"
+            )
         if os.path.lexists(output):
             raise CommandError(f"--output {output} exists already: name another folder, or remove it")
     for warning in work.warnings_on(dataset, settings, tasks):

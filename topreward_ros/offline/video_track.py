@@ -382,6 +382,9 @@ class Track:
         return np.ascontiguousarray(turn(upright.to_ndarray()))
 
 
+BAG_SUFFIXES = (".mcap", ".db3")  #: of the files in a bag
+
+
 def _open(file: BinaryIO, suffix: str) -> InputContainer:
     try:
         container: InputContainer = av.open(
@@ -393,6 +396,8 @@ def _open(file: BinaryIO, suffix: str) -> InputContainer:
             io_open=_open_no_other,
         )
     except (av.FFmpegError, OSError) as error:
+        if suffix.lower() in BAG_SUFFIXES:
+            raise TrackError("is a file of a bag: `topreward annotate` scores its folder") from error
         raise TrackError("is not a video that can be read; is it complete? H.264 in .mp4 works") from error
     name = container.format.name
     if name in _NOT_VIDEOS or name.endswith("_pipe"):
