@@ -67,6 +67,10 @@ def test_workers_make_a_copy_with_the_same_progress(dataset: Path, tmp_path: Pat
     arguments = ["annotate", dataset, "--camera", "wrist", "--columns", "--output", tmp_path / "c"]
     made = topreward(*arguments, "--workers", "2")
     assert made.returncode == 0, made.stderr
+    again = topreward(*arguments, "--overwrite")
+    assert again.returncode == 1 and "is never replaced: name another folder" in again.stderr
+    inside = topreward(*arguments[:-1], dataset)
+    assert inside.returncode == 1 and "is the dataset itself" in inside.stderr
     ours, theirs = (
         pq.read_table(root / "topreward_progress.parquet")["progress_sparse"].to_numpy()
         for root in (dataset, tmp_path / "c")

@@ -85,6 +85,11 @@ def _annotate(options: argparse.Namespace, path: Path, task: str) -> int:
             return 0
         raise CommandError(_exists(output, dataset))
     if options.columns:
+        if options.overwrite:
+            raise CommandError(
+                "--overwrite replaces a file of progress; a copy (--columns) is never replaced: name another "
+                "folder by --output"
+            )
         work.check_columns(dataset)
         if output.resolve().is_relative_to(path.resolve()):
             raise CommandError(
