@@ -33,9 +33,10 @@ from topreward_ros.offline.bag_additions import (
     add_to_sqlite,
     copy_mcap_with,
 )
+from topreward_ros.offline.bag_layout import INFORMATION, METADATA
 from topreward_ros.offline.bag_watch import BagWatch, Sources, find_sources, in_namespace
 from topreward_ros.offline.bag_writer import qos_profile
-from topreward_ros.offline.bags import INFORMATION, METADATA, Bag, BagError, OpenBag
+from topreward_ros.offline.bags import Bag, BagError, OpenBag
 from topreward_ros.offline.camera_images import ImageReader
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.message_definitions import definition

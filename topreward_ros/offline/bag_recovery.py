@@ -28,8 +28,8 @@ from rosbags.rosbag2.storage_mcap import decompress
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.output_files import FolderInProgress, NameTakenError
 from topreward_ros.core.printable import printable
+from topreward_ros.offline.bag_layout import METADATA, SUFFIXES
 from topreward_ros.offline.bag_writer import (
-    METADATA,
     NOTES,
     gather,
     read_metadata,
@@ -155,7 +155,7 @@ class _Mended:
 
 def _mend_part(part: Path) -> _Mended | None:
     """Make a bag of the folder ``part``; None where nothing in it can be read."""
-    files = [path for path in part.iterdir() if path.suffix == ".mcap"]
+    files = [path for path in part.iterdir() if path.suffix == SUFFIXES["mcap"]]
     if not files:
         return None
     (path,) = files

@@ -39,13 +39,13 @@ from rosbags.rosbag2.errors import WriterError
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.output_files import FolderInProgress, write_file
 from topreward_ros.offline import message_definitions
+from topreward_ros.offline.bag_layout import INFORMATION, METADATA
 from topreward_ros.offline.message_definitions import Definition
 
 Storage = Literal["mcap", "sqlite3"]
 #: What is compressed with zstd: nothing, each message, the storage's chunks (mcap), or the whole files.
 Compression = Literal["none", "message", "chunk", "file"]
 
-METADATA = "metadata.yaml"
 #: In a bag that is being written: what its custom data will be, for who finishes it in our place.
 NOTES = "custom_data.yaml"
 METADATA_VERSION: Literal[9] = 9
@@ -260,7 +260,7 @@ def gather(folder: Path, parts: Sequence[str], custom_data: Mapping[str, str], r
     """
     said = [read_metadata(folder / part) for part in parts]
     text = yaml.safe_dump(
-        {"rosbag2_bagfile_information": _merged(said, custom_data, ros_distro)},
+        {INFORMATION: _merged(said, custom_data, ros_distro)},
         sort_keys=False,
         allow_unicode=True,
         width=200,
@@ -309,13 +309,13 @@ def write_part_metadata(
         "custom_data": None,
         "ros_distro": "",
     }
-    write_file(folder / METADATA, yaml.safe_dump({"rosbag2_bagfile_information": about}))
+    write_file(folder / METADATA, yaml.safe_dump({INFORMATION: about}))
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
     """What the metadata of a bag that rosbags has written say. Raises `OSError`."""
     said: dict[str, Any] = yaml.safe_load((folder / METADATA).read_text(encoding="utf-8"))
-    about: dict[str, Any] = said["rosbag2_bagfile_information"]
+    about: dict[str, Any] = said[INFORMATION]
     return about
 
 

@@ -24,11 +24,8 @@ import yaml
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import printable
 from topreward_ros.offline import zstd
+from topreward_ros.offline.bag_layout import INFORMATION, METADATA, NEWEST_VERSION, SUFFIXES
 
-METADATA = "metadata.yaml"
-INFORMATION = "rosbag2_bagfile_information"  #: the key in `METADATA` under which all stands
-NEWEST_VERSION = 9
-_STORAGES = {"mcap": ".mcap", "sqlite3": ".db3"}
 _COMPRESSED = ".zstd"
 _SHOWN_TOPICS = 20
 
@@ -73,7 +70,7 @@ def looks_like_bag(path: Path) -> bool:
     """Whether ``path`` is a bag, or the rest of one: a folder with its metadata or a file of messages."""
     try:
         return path.is_dir() and any(
-            file.name == METADATA or file.name.removesuffix(_COMPRESSED).endswith(tuple(_STORAGES.values()))
+            file.name == METADATA or file.name.removesuffix(_COMPRESSED).endswith(tuple(SUFFIXES.values()))
             for file in path.iterdir()
         )
     except OSError:
@@ -111,7 +108,7 @@ class Bag:
             raise BagError(
                 f"{self.shown} has metadata of version {self.version}: up to {NEWEST_VERSION} they are read"
             )
-        if self.storage not in _STORAGES:
+        if self.storage not in SUFFIXES:
             raise BagError(
                 f"{self.shown} is stored as '{printable(self.storage, 40)}': mcap and sqlite3 are read; "
                 "convert it with `ros2 bag convert`"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -228,14 +229,15 @@ def _read_info(root: Path) -> dict[str, Any]:
     return info
 
 
-class _Reader:
+class _Reader(ABC):
     """What the two formats share: rows, counts and checks."""
 
     def __init__(self, root: Path, info: dict[str, Any], rate: float, cameras: tuple[str, ...]) -> None:
         self._root, self._info, self._rate, self._cameras = root, info, rate, cameras
 
+    @abstractmethod
     def dataset(self) -> Dataset:
-        raise NotImplementedError
+        """The dataset, read and checked. Raises `DatasetError`."""
 
     def _count(self, name: str, there: int, what: str) -> None:
         """Raise `DatasetError` where info.json states another count than is ``there``."""

@@ -8,6 +8,7 @@ episode does not grow with what lies before it. Datasets without videos have the
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
@@ -102,10 +103,10 @@ class _Episode(Video):
                     continue
                 yield picture
 
+    @abstractmethod
     def _pictures(self) -> _Pictures:
         """What reads the picture of each row, in order, by raising `TrackError` or `EncodedImageError` where
         it cannot. Raises `TrackError` and `OSError`."""
-        raise NotImplementedError
 
     def _read(self, k: int, read: Callable[[], np.ndarray]) -> np.ndarray:
         try:

@@ -25,9 +25,10 @@ from av.video.frame import VideoFrame
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.printable import printable
+from topreward_ros.offline import bag_layout
 from topreward_ros.offline.encoded_image import EncodedImageError, is_dark, is_deep_grey, rgb8_of, samples_of
 from topreward_ros.offline.image_names import SeveralStreamsError, in_order
-from topreward_ros.offline.video_track import BAG_SUFFIXES, Track, TrackError
+from topreward_ros.offline.video_track import Track, TrackError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 #: Suffixes by which a folder of videos is told from an empty one; any video file can be read by its own name.
@@ -374,7 +375,7 @@ class _Folder(Video):
 
 def _instead(path: Path, files: Sequence[Path]) -> str:
     """What to do with a folder that holds no images: it may hold videos, or folders of images."""
-    if any(file.name == "metadata.yaml" or file.suffix in BAG_SUFFIXES for file in files):
+    if any(file.name == bag_layout.METADATA or file.suffix in bag_layout.SUFFIXES.values() for file in files):
         return "it is a bag: `topreward annotate` scores those"
     videos = sorted(file.name for file in files if file.suffix.lower() in _VIDEO_SUFFIXES)
     if videos:

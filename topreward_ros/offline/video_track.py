@@ -33,6 +33,7 @@ from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 from av.video.stream import VideoStream
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.offline import bag_layout
 from topreward_ros.offline.encoded_image import is_zeroed_jpeg
 from topreward_ros.offline.video_structure import faults_of
 
@@ -382,9 +383,6 @@ class Track:
         return np.ascontiguousarray(turn(upright.to_ndarray()))
 
 
-BAG_SUFFIXES = (".mcap", ".db3")  #: of the files in a bag
-
-
 def _open(file: BinaryIO, suffix: str) -> InputContainer:
     try:
         container: InputContainer = av.open(
@@ -396,7 +394,7 @@ def _open(file: BinaryIO, suffix: str) -> InputContainer:
             io_open=_open_no_other,
         )
     except (av.FFmpegError, OSError) as error:
-        if suffix.lower() in BAG_SUFFIXES:
+        if suffix.lower() in bag_layout.SUFFIXES.values():
             raise TrackError("is a file of a bag: `topreward annotate` scores its folder") from error
         raise TrackError("is not a video that can be read; is it complete? H.264 in .mp4 works") from error
     name = container.format.name
