@@ -141,7 +141,7 @@ class Around:
 
     def watched(self, number: int) -> bool:
         """Whether the supervisor watches the newest episode, the ``number``-th or a later one."""
-        if not self.states or len(self.begun) < number:
+        if not (self.states and self.begun) or len(self.begun) < number:
             return False
         newest = self.states[-1]
         is_newest = newest.episode_id == self.begun[-1] == self.episode
