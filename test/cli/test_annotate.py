@@ -87,7 +87,7 @@ def test_no_recording_and_two_of_one_name(frames, tmp_path: Path, capsys) -> Non
 
 
 def test_a_process_that_dies_costs_no_bag(frames, tmp_path: Path) -> None:
-    """Two processes; one is killed while it has a bag, which is done by another then."""
+    """Two processes; one is killed, and another takes its place."""
     sources = [write(tmp_path / name, frames, with_task=True) for name in ("one", "two")]
     output = tmp_path / "out"
     command = [sys.executable, "-m", "topreward_ros.cli", "annotate", *map(str, sources)]
@@ -102,7 +102,8 @@ def test_a_process_that_dies_costs_no_bag(frames, tmp_path: Path) -> None:
         os.kill(workers[0], signal.SIGKILL)
         _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    assert "was ended by SIGKILL (try 1 of 3); it is tried again" in said
+    assert "was ended by SIGKILL" in said
+    assert "another takes its place" in said or "(try 1 of 3); it is tried again" in said  # it had none yet
     assert sorted(path.name for path in output.iterdir()) == ["one", "two"]
 
 

@@ -76,6 +76,7 @@ def annotated(
         lambda scores, key: path.write_bytes(work.progress_file(dataset, settings, scores, key)),
         work.work_folder(path),
         lambda: None,
+        pytest.fail,
     )
     table = pq.read_table(path)
     return made, {name: table[name].to_numpy() for name in table.column_names}
@@ -178,7 +179,9 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     output = dataset.root / work.PROGRESS_FILE
     folder = work.work_folder(output)
     with pytest.raises(KeyboardInterrupt):
-        work.annotate(dataset, SETTINGS, lambda *_: pytest.fail("it is not whole"), folder, killed)
+        work.annotate(
+            dataset, SETTINGS, lambda *_: pytest.fail("it is not whole"), folder, killed, pytest.fail
+        )
     assert not output.exists() and len(list(folder.glob("*.json"))) == 2
     (folder / "2.json").write_text("{")  # as if the disk had been full
     Brightness.asked.clear()
@@ -196,7 +199,7 @@ def test_what_was_kept_for_other_settings_is_not_taken(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        work.annotate(dataset, SETTINGS, lambda *_: None, folder, killed)
+        work.annotate(dataset, SETTINGS, lambda *_: None, folder, killed, pytest.fail)
     made, _ = annotated(dataset, replace(SETTINGS, task="another task"))
     assert made.resumed == 0 and set(Brightness.asked[1:]) >= {"another task"}
 
@@ -254,6 +257,7 @@ def test_a_copy_has_rewards_and_the_source_is_as_it_was(tmp_path: Path) -> None:
         ),
         work.work_folder(tmp_path / "copy"),
         lambda: None,
+        pytest.fail,
     )
     assert hashes(dataset.root) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "d"]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from topreward_ros.core.errors import UserError
-from topreward_ros.offline.job_processes import do_jobs
+from topreward_ros.offline.job_processes import Work, do_jobs, threads_of_each
 
 #: Of a module that other processes can import.
 JOBS = """
@@ -23,9 +26,12 @@ from topreward_ros.core.errors import UserError
 def prepare(folder):
     if folder == "nowhere":
         raise UserError("no such model")
+    if folder == "no memory":
+        os.kill(os.getpid(), signal.SIGKILL)
     return Path(folder)
 
-def do(folder, job):
+def do(folder, job, on_share):
+    on_share(0.5)
     if job == "dies" or (job == "dies once" and not (folder / "died").exists()):
         (folder / "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -35,8 +41,15 @@ def do(folder, job):
         os.kill(os.getpid(), signal.SIGKILL)
     if job == "fails":
         raise UserError("it is damaged")
+    if job == "writes":
+        (folder / "partial").touch()
+        try:
+            time.sleep(60)
+        finally:
+            (folder / "partial").unlink()
     return job.upper()
 """
+Do = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
@@ -47,34 +60,68 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     del sys.modules["jobs_of_a_test"]
 
 
-def test_a_process_that_dies_costs_no_other_job(jobs: Any, tmp_path: Path) -> None:
-    done: dict[str, Any] = {}
-    asked = ["a", "dies once", "fails", "dies", "b"]
-    do_jobs(jobs.prepare, (str(tmp_path),), jobs.do, asked, 2, done.__setitem__)
+@pytest.fixture
+def do(jobs: Any, tmp_path: Path) -> Do:
+    """Does jobs in two processes; gives their results."""
+
+    def done(asked: list[str], folder: str = str(tmp_path), on_note: Any = pytest.fail) -> dict[str, Any]:
+        work = Work(partial(jobs.prepare, folder), jobs.do, str)
+        return {asked[number]: result for number, result in do_jobs(asked, work, 2, lambda *_: None, on_note)}
+
+    return done
+
+
+def test_a_process_that_dies_costs_no_other_job(do: Do) -> None:
+    notes: list[str] = []
+    done = do(["a", "dies once", "fails", "dies", "b"], on_note=notes.append)
     assert {job: str(result) for job, result in done.items() if not isinstance(result, UserError)} == {
         "a": "A",
         "b": "B",
         "dies once": "DIES ONCE",
     }
     assert str(done["fails"]) == "it is damaged"
-    assert "was killed, as where memory runs out" in str(done["dies"])
+    assert "its process was ended by SIGKILL (try 3 of 3): use fewer workers" in str(done["dies"])
+    assert sorted(notes) == [
+        "dies once: its process was ended by SIGKILL (try 1 of 3); it is tried again",
+        "dies: its process was ended by SIGKILL (try 1 of 3); it is tried again",
+        "dies: its process was ended by SIGKILL (try 2 of 3); it is tried again",
+    ]
     assert not multiprocessing.active_children()
 
 
-def test_a_job_that_comes_back_goes_to_a_process_that_waits(jobs: Any, tmp_path: Path) -> None:
+def test_a_job_that_comes_back_goes_to_a_process_that_waits(do: Do) -> None:
     """The other process has found nothing left to do when the job's own dies."""
-    done: dict[str, Any] = {}
-    do_jobs(jobs.prepare, (str(tmp_path),), jobs.do, ["a", "dies late"], 2, done.__setitem__)
-    assert done == {"a": "A", "dies late": "DIES LATE"}
+    assert do(["a", "dies late"], on_note=lambda _: None) == {"a": "A", "dies late": "DIES LATE"}
 
 
-def test_what_prevents_every_job_is_raised(jobs: Any, tmp_path: Path) -> None:
+def test_what_prevents_every_job_is_raised(do: Do) -> None:
     with pytest.raises(UserError, match="no such model"):
-        do_jobs(jobs.prepare, ("nowhere",), jobs.do, ["a"], 2, lambda *_: pytest.fail("nothing can be done"))
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        do_jobs(jobs.prepare, (str(tmp_path),), jobs.do, ["a", "b", "c"], 2, interrupted)
+        do(["a"], "nowhere")
+    notes: list[str] = []
+    with pytest.raises(
+        UserError, match="9 processes died one after the other, the last was ended by SIGKILL"
+    ):
+        do(["a", "b"], "no memory", notes.append)
+    assert set(notes) == {"a process was ended by SIGKILL while it prepared; another takes its place"}
     assert not multiprocessing.active_children()
+
+
+def test_who_leaves_leaves_no_process_and_nothing_half_written(jobs: Any, tmp_path: Path) -> None:
+    shares: list[tuple[int, float]] = []
+    work = Work(partial(jobs.prepare, str(tmp_path)), jobs.do, str)
+    asked = ["writes", "a"]
+    partial_file = tmp_path / "partial"
+    with (
+        pytest.raises(KeyboardInterrupt),
+        closing(do_jobs(asked, work, 2, lambda *share: shares.append(share), pytest.fail)) as results,
+    ):
+        assert next(results) == (1, "A")
+        while not partial_file.exists():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert (1, 0.5) in shares
+    assert not multiprocessing.active_children() and not partial_file.exists()
+
+
+def test_processes_share_the_processors() -> None:
+    assert threads_of_each(1) >= threads_of_each(2) >= threads_of_each(1000) == 1

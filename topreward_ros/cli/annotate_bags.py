@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ from topreward_ros.defaults import monitor_defaults
 
 if TYPE_CHECKING:
     from topreward_ros.offline.annotate_bag import AnnotationSettings, BagJob
-    from topreward_ros.offline.bag_jobs import OnProgress, Outcome, WorkOrder
+    from topreward_ros.offline.bag_jobs import Outcomes, WorkOrder
+    from topreward_ros.offline.job_processes import OnProgress
 
 # Parameters of `--set` that have an option of their own, or are of the node alone.
 _NOT_FOR_BAGS = frozenset(
@@ -203,8 +205,11 @@ def _work(options: argparse.Namespace, jobs: Sequence[BagJob], order: WorkOrder)
     from topreward_ros.views.annotation import annotation_line, bags_progress
 
     failed = 0
-    with bags_progress(Console(stderr=True), len(jobs)) as bar:
-        for number, outcome in _outcomes(options, jobs, order, bar.on_progress):
+    with (
+        bags_progress(Console(stderr=True), len(jobs)) as bar,
+        closing(_outcomes(options, jobs, order, bar.on_progress)) as outcomes,
+    ):
+        for number, outcome in outcomes:
             bar.end(number)
             if isinstance(outcome, UserError):
                 failed += 1
@@ -219,7 +224,7 @@ def _work(options: argparse.Namespace, jobs: Sequence[BagJob], order: WorkOrder)
 
 def _outcomes(
     options: argparse.Namespace, jobs: Sequence[BagJob], order: WorkOrder, on_progress: OnProgress
-) -> Iterator[tuple[int, Outcome]]:
+) -> Outcomes:
     from topreward_ros.offline.bag_jobs import run_here, run_in_processes, run_on_ray
 
     if options.ray is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,8 +109,6 @@ def _settings(options: argparse.Namespace, dataset: Dataset, task: str) -> Annot
     parameters = {**monitor_defaults(), "end_episode_on_success": False}
     parameters = with_overrides(parameters, options.overrides, "annotate", _NOT_FOR_DATASETS)
     monitor, scorer = settings_of(parameters)
-    if options.workers > 1 and not scorer.threads:
-        scorer = replace(scorer, threads=max(1, (os.cpu_count() or 1) // options.workers))
     return AnnotationSettings(
         options.model, monitor, scorer, dataset.camera(options.camera), task, options.workers
     )
@@ -160,7 +157,7 @@ def _work(
             write_file(output, progress)
 
     with terminal.episode_progress(Console(stderr=True), len(dataset.episodes)) as on_episode:
-        return work.annotate(dataset, settings, write, work.work_folder(output), on_episode)
+        return work.annotate(dataset, settings, write, work.work_folder(output), on_episode, say)
 
 
 def _report(dataset: Dataset, annotation: Annotation, output: Path) -> int:

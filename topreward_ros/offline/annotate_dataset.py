@@ -19,8 +19,8 @@ import os
 import shutil
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from io import BytesIO
@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 
 from topreward_ros.core.episode import MonitorSettings
-from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frame_values import held, imputed
 from topreward_ros.core.frames import NS_PER_S
@@ -39,7 +38,7 @@ from topreward_ros.core.instruction import clean_instruction
 from topreward_ros.core.output_files import TEMPORARY, copy_into, kept_folder, write_file, written_folder
 from topreward_ros.core.printable import printable
 from topreward_ros.core.rewards import Imputation
-from topreward_ros.offline.job_processes import do_jobs
+from topreward_ros.offline.job_processes import OnNote, OnShare, Work, do_jobs, threads_of_each
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.lerobot import INFO, Dataset, DatasetError, check_videos, open_dataset
 from topreward_ros.offline.lerobot_video import open_episode, stamps_of
@@ -169,12 +168,13 @@ def annotate(
     write: Callable[[tuple[EpisodeScores, ...], str], None],
     work: Path,
     on_episode: Callable[[], None],
+    on_note: OnNote,
 ) -> Annotation:
     """Score the episodes of ``dataset`` and hand the scores, with their `annotation_key`, to ``write``.
 
     ``work``: a folder, made for this and removed after ``write``, that keeps the scores of a run that is
-    killed. ``on_episode`` is called after each episode. An episode that cannot be read has no scores but an
-    error. Raises `UserError`.
+    killed. ``on_episode`` is called after each episode, ``on_note`` of processes that died. An episode that
+    cannot be read has no scores but an error. Raises `UserError`.
     """
     tasks = tasks_of(dataset, settings.task)
     check_videos(dataset, settings.camera, range(len(dataset.episodes)))
@@ -194,7 +194,7 @@ def annotate(
         if missing:
             write_file(folder / "key", key)
             if settings.workers > 1 and len(missing) > 1:
-                _score_in_processes(dataset, settings, tasks, missing, keep)
+                _score_in_processes(dataset, settings, tasks, missing, keep, on_note)
             else:
                 _score_here(dataset, settings, tasks, missing, keep)
         scores = tuple(done[number] for number in range(len(tasks)))
@@ -250,13 +250,22 @@ def _score_in_processes(
     tasks: Sequence[str],
     numbers: Sequence[int],
     keep: Callable[[int, EpisodeScores], None],
+    on_note: OnNote,
 ) -> None:
-    def on_done(number: int, result: EpisodeScores | UserError) -> None:
-        length = dataset.episodes[number].length
-        keep(number, result if isinstance(result, EpisodeScores) else _nothing(length, str(result)))
-
-    arguments = (str(dataset.root), settings, tuple(tasks))
-    do_jobs(_Worker, arguments, _Worker.score, numbers, settings.workers, on_done)
+    if not settings.scorer.threads:
+        threads = threads_of_each(settings.workers)
+        settings = replace(settings, scorer=replace(settings.scorer, threads=threads))
+    work = Work(
+        partial(_Worker, str(dataset.root), settings, tuple(tasks)),
+        _Worker.score,
+        lambda number: f"episode {number} of {dataset.name}",
+    )
+    results = do_jobs(numbers, work, settings.workers, lambda *_: None, on_note)
+    with closing(results):
+        for place, result in results:
+            number = numbers[place]
+            length = dataset.episodes[number].length
+            keep(number, result if isinstance(result, EpisodeScores) else _nothing(length, str(result)))
 
 
 class _Worker:
@@ -267,7 +276,7 @@ class _Worker:
         self._settings, self._tasks = settings, tasks
         self._scorer = load_scorer(settings.model, settings.scorer)
 
-    def score(self, number: int) -> EpisodeScores:
+    def score(self, number: int, _: OnShare) -> EpisodeScores:
         made: list[EpisodeScores] = []
         _score(
             self._dataset,

@@ -56,7 +56,7 @@ def call_bounded(function: Callable[..., T], *arguments: object, time_limit_s: f
 
 def _call(sender: Connection, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the caller, who ends this process
-    Thread(target=end_with_the_caller, daemon=True).start()
+    Thread(target=_end_with_the_caller, daemon=True).start()
     try:
         outcome: object = function(*arguments)
     except UserError as error:
@@ -64,9 +64,15 @@ def _call(sender: Connection, function: Callable[..., object], arguments: tuple[
     sender.send(outcome)
 
 
-def end_with_the_caller() -> None:
-    """End this process when the one that started it has ended. For a thread of its own."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
+def _end_with_the_caller() -> None:
+    if wait_for_the_callers_end():
         os._exit(1)
+
+
+def wait_for_the_callers_end() -> bool:
+    """Wait until the process that started this one has ended; False at once where none did."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return False
+    wait([parent.sentinel])
+    return True

@@ -1,140 +1,258 @@
 """Jobs done by several processes, each of which prepares once, such as loading a model, and then takes jobs.
 
-Where a process is killed, as where memory runs out, another takes its place and its job, once. What a job is,
-is not known here.
+What a job is, is not known here. Where a process dies, as where memory runs out, which says nothing against
+its job, another takes its place, and the job is tried again. Ctrl-C reaches the caller alone; when the caller
+leaves, its processes are asked to end, so that nothing half-written stays, and killed where they do not.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
-from collections.abc import Callable, Iterable
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from threading import Thread
-from typing import Any
+from typing import Any, Generic, NoReturn, TypeVar
 
 from topreward_ros.core.errors import UserError
-from topreward_ros.offline.bounded_call import end_with_the_caller
+from topreward_ros.core.printable import make_libraries_printable
+from topreward_ros.offline.bounded_call import wait_for_the_callers_end
 
-_MOST_DEATHS_IN_A_ROW = 4  # of processes, none of which did a job
-_LONGEST_END_S = 3.0  # of a process that has hung up
-_TRIES = 2  # of a job whose process dies
+Prepared = TypeVar("Prepared")
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+OnNote = Callable[[str], None]
+OnShare = Callable[[float], None]  #: called with the share of a job that is done, [0, 1]
+OnProgress = Callable[[int, float], None]  #: called with the number of a job and that share
+
+_TRIES = 3  # of a job whose process dies
+_FEWEST_FUTILE = 3  # processes, however few work, that may use up their tries before no more are started
+_END_S = 2.0  # for a process to leave nothing behind
+
+
+class JobError(UserError):
+    """A job could not be done, for no fault of its input that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Generic[Prepared, Job, Result]):
+    """How jobs are done. ``prepare`` and ``do``, jobs and results must be picklable."""
+
+    prepare: Callable[[], Prepared]  #: called once in each process
+    do: Callable[[Prepared, Job, OnShare], Result]  #: called for each job
+    name: Callable[[Job], str]  #: what a job is called in a message
 
 
 def do_jobs(
-    prepare: Callable[..., Any],
-    arguments: tuple[object, ...],
-    do: Callable[[Any, Any], Any],
-    jobs: Iterable[Any],
+    jobs: Sequence[Job],
+    work: Work[Prepared, Job, Result],
     processes: int,
-    on_done: Callable[[Any, Any], None],
-) -> None:
-    """Do all ``jobs`` in so many ``processes``; ``on_done`` is called with each job and its result, here.
+    on_progress: OnProgress,
+    on_note: OnNote,
+) -> Generator[tuple[int, Result | UserError], None, None]:
+    """Do ``jobs`` in so many ``processes``. Yields the number of each as it ends, and its result or error.
 
-    A process calls ``prepare(*arguments)`` once and ``do(prepared, job)`` per job. A `UserError` of a job, or
-    the second death of its process, is its result; one of ``prepare`` is raised. All of it must be picklable.
-    When this function is left, however, no process is left either.
+    ``on_note`` is told of processes that died. Raises the `UserError` of ``prepare``, and `JobError` where
+    one process after the other dies. Close it (`contextlib.closing`) to end the processes at once.
     """
-    waiting = [(job, 1) for job in reversed(list(jobs))]
+    waiting = WaitingJobs(jobs, work.name, on_note)
     crew: dict[Connection, _Process] = {}
-    deaths = 0
+    deaths = 0  # since a job was done
     try:
-        while waiting or any(process.has_job for process in crew.values()):
-            while len(crew) < min(processes, len(waiting) + sum(one.has_job for one in crew.values())):
-                process = _Process(prepare, arguments, do)
-                crew[process.connection] = process
+        while waiting or any(process.job for process in crew.values()):
+            while len(crew) < min(processes, len(waiting) + sum(bool(it.job) for it in crew.values())):
+                started = _Process(work)
+                crew[started.channel] = started
             for process in crew.values():
-                if process.is_idle and waiting:  # of a job that came back as well
-                    process.give(*waiting.pop())
-            for connection in wait(list(crew)):
-                assert isinstance(connection, Connection)
-                process = crew[connection]
-                try:
-                    kind, content = connection.recv()
-                except (EOFError, OSError):
-                    del crew[connection]
+                if process.is_idle and waiting:
+                    job = waiting.take()
+                    process.give(job, jobs[job.number])
+            for channel in wait(list(crew)):
+                assert isinstance(channel, Connection)
+                process = crew[channel]
+                said = process.heard()
+                if said is None:
+                    del crew[channel]
                     deaths += 1
-                    error = process.death()
-                    if process.has_job and process.tries < _TRIES:
-                        waiting.append((process.job, process.tries + 1))
-                    elif process.has_job:
-                        on_done(process.job, error)
-                    if deaths >= _MOST_DEATHS_IN_A_ROW:
-                        raise error from None
+                    how = process.death()
+                    if process.job is None:
+                        on_note(f"a process {how} while it prepared; another takes its place")
+                    elif (error := waiting.died(process.job, how)) is not None:
+                        yield process.job.number, error
+                    if deaths >= _TRIES * max(_FEWEST_FUTILE, processes) and waiting:
+                        raise JobError(
+                            f"{deaths} processes died one after the other, the last {how}: {_MEND}"
+                        )
                     continue
+                kind, content = said
                 if kind == "failed":
                     raise content
+                if kind == "share":
+                    assert process.job is not None
+                    on_progress(process.job.number, content)
+                    continue
                 process.is_idle = True
                 if kind == "done":
                     deaths = 0
-                    job, process.has_job = process.job, False
-                    on_done(job, content)
+                    assert process.job is not None
+                    number, process.job = process.job.number, None
+                    yield number, content
     finally:
         for process in crew.values():
-            process.end()
+            process.ask_to_end()
+        end = time.monotonic() + _END_S
+        for process in crew.values():
+            process.end(end)
+
+
+_MEND = "use fewer workers or a smaller model, as memory may have run out"
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """A job that is being done, and for which time."""
+
+    number: int
+    attempt: int  #: from 1
+
+
+class WaitingJobs(Generic[Job]):
+    """The jobs that wait, in their order; one whose process died comes back, behind the others."""
+
+    def __init__(self, jobs: Sequence[Job], name: Callable[[Job], str], on_note: OnNote) -> None:
+        self._jobs, self._name, self._on_note = jobs, name, on_note
+        self._tries = deque(Try(number, 1) for number in range(len(jobs)))
+
+    def __len__(self) -> int:
+        return len(self._tries)
+
+    def take(self) -> Try:
+        """The next job."""
+        return self._tries.popleft()
+
+    def died(self, job: Try, how: str) -> JobError | None:
+        """Put ``job``, whose process died, back; or give its error, where it was tried often enough.
+
+        ``how`` it died, after 'its process', such as 'was ended by SIGKILL'.
+        """
+        what = f"{self._name(self._jobs[job.number])}: its process {how} (try {job.attempt} of {_TRIES})"
+        if job.attempt >= _TRIES:
+            return JobError(f"{what}: {_MEND}")
+        self._on_note(f"{what}; it is tried again")
+        self._tries.append(Try(job.number, job.attempt + 1))
+        return None
+
+
+def threads_of_each(processes: int) -> int:
+    """How many threads each of ``processes`` can have, so that all together have one per CPU of ours."""
+    return max(1, len(os.sched_getaffinity(0)) // processes)
+
+
+def plain_error(error: UserError) -> JobError:
+    """An error with the text of ``error``, and its lines, which every process can read."""
+    plain = JobError(str(error))
+    plain.lines = list(error.lines)
+    return plain
 
 
 class _Process:
-    def __init__(self, prepare: Any, arguments: Any, do: Any) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
+    """A process that prepares, and then does one job after the other."""
+
+    def __init__(self, work: Work[Any, Any, Any]) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork of PyTorch's threads may hang
+        self.channel, theirs = context.Pipe()
         self._process: BaseProcess = context.Process(
-            target=_serve, args=(theirs, prepare, arguments, do), daemon=True
+            target=_serve, args=(theirs, work.prepare, work.do), daemon=True
         )
         self._process.start()
         theirs.close()
-        self.has_job = False
+        self.job: Try | None = None
         self.is_idle = False  #: ready, and without a job
-        self.job: Any = None
-        self.tries = 0  #: of the job, with this process's own
 
-    def give(self, job: Any, tries: int) -> None:
-        """Give the process a job; where it has died meanwhile, its connection will tell."""
-        self.job, self.tries, self.has_job, self.is_idle = job, tries, True, False
+    def give(self, job: Try, content: object) -> None:
+        """Give the process a job; where it has died meanwhile, `heard` will tell."""
+        self.job, self.is_idle = job, False
         with suppress(OSError):
-            self.connection.send(job)
+            self.channel.send(content)
 
-    def end(self) -> None:
-        """End the process, if it has not ended."""
-        self._process.kill()
-        self._process.join()
-        self.connection.close()
+    def heard(self) -> tuple[str, Any] | None:
+        """What it says, as `_serve` sends it; None where it died."""
+        try:
+            said: tuple[str, Any] = self.channel.recv()
+        except (EOFError, OSError):
+            return None
+        return said
 
-    def death(self) -> UserError:
-        """The error that says how the process ended, which has hung up."""
-        self._process.join(_LONGEST_END_S)
-        status = self._process.exitcode
-        self.end()
-        if status == -signal.SIGKILL:
-            return UserError(
-                "a process was killed, as where memory runs out: use fewer workers or a smaller model"
-            )
-        return UserError(f"a process broke off with exit status {status}: try again with one worker")
+    def death(self) -> str:
+        """How the process died, which has hung up, as a predicate."""
+        self.ask_to_end()
+        self.end(time.monotonic() + _END_S)
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            with suppress(ValueError):
+                return f"was ended by {signal.Signals(-code).name}"
+        return f"ended with status {code}"
+
+    def ask_to_end(self) -> None:
+        """Have the process end, and remove what it has half-written."""
+        self.channel.close()  # one that waits for a job leaves by itself
+        if not self.is_idle and self._process.is_alive():
+            self._process.terminate()
+
+    def end(self, at: float) -> None:
+        """Wait for the end until ``at`` of the steady clock; then kill the process."""
+        self._process.join(max(0.0, at - time.monotonic()))
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
 
 
-def _serve(connection: Connection, prepare: Any, arguments: Any, do: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the caller, who ends this process
-    Thread(target=end_with_the_caller, daemon=True).start()
+def _serve(channel: Connection, prepare: Callable[[], Any], do: Callable[[Any, Any, OnShare], Any]) -> None:
+    """What a process does until nobody asks any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the caller ends us in order
+    signal.signal(signal.SIGTERM, _leave)
+    Thread(target=_leave_with_the_caller, daemon=True).start()
+    make_libraries_printable()
+    status = 1
     try:
-        prepared = prepare(*arguments)
-    except UserError as error:
-        connection.send(("failed", _plain(error)))
-        return
-    with suppress(EOFError, OSError):  # nobody asks any more
-        connection.send(("ready", None))
+        prepared = _result(prepare)
+        if isinstance(prepared, JobError):
+            channel.send(("failed", prepared))
+            os._exit(status)
+        channel.send(("ready", None))
         while True:
-            connection.send(("done", _result(prepared, do, connection.recv())))
+            job = channel.recv()
+            channel.send(("done", _result(do, prepared, job, lambda share: channel.send(("share", share)))))
+    except (EOFError, OSError):
+        status = 0
+    except SystemExit:
+        pass
+    os._exit(status)  # an ordinary exit would take PyTorch apart first, for a second
 
 
-def _result(prepared: Any, do: Any, job: Any) -> Any:
+def _result(function: Callable[..., Any], *arguments: object) -> Any:
     try:
-        return do(prepared, job)
+        return function(*arguments)
     except UserError as error:
-        return _plain(error)
+        return plain_error(error)
 
 
-def _plain(error: UserError) -> UserError:
-    """An error with the text of this one, which can be sent whatever its class needs."""
-    return UserError(str(error))
+def _leave(*_: object) -> NoReturn:
+    """End this process in order, so that nothing half-written stays."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.exit(1)
+
+
+def _leave_with_the_caller() -> None:
+    """End this process in order when the one that started it has ended."""
+    if wait_for_the_callers_end():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_END_S)
+        os._exit(1)
