@@ -25,6 +25,7 @@ from topreward_ros.core.episode import Event, ProgressReport, Reward
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.output_files import OutputFileError, write_file, written_folder
 from topreward_ros.core.printable import printable
+from topreward_ros.core.qos import EVENTS, LATCHED, PROGRESS, Qos
 from topreward_ros.offline import task_messages, zstd
 from topreward_ros.offline.bag_additions import (
     NewMessage,
@@ -50,12 +51,12 @@ from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warn
 REPORT = "topreward_annotation.json"
 JSON_FORMAT = "topreward_annotation/1"  #: raise the number when a field changes its meaning or goes
 
-#: Our topics: name, type, and how a live monitor offers them (see nodes/qos.py): latched, messages kept.
+#: Our topics: name, type, and how a live monitor offers them.
 _TOPICS = {
-    "progress": ("task_progress", "topreward_ros/msg/TaskProgress", False, 10),
-    "reward": ("task_reward", "topreward_ros/msg/TaskReward", False, 10),
-    "event": ("task_event", "topreward_ros/msg/TaskEvent", False, 50),
-    "info": ("monitor/info", "topreward_ros/msg/MonitorInfo", True, 1),
+    "progress": ("task_progress", "topreward_ros/msg/TaskProgress", PROGRESS),
+    "reward": ("task_reward", "topreward_ros/msg/TaskReward", PROGRESS),
+    "event": ("task_event", "topreward_ros/msg/TaskEvent", EVENTS),
+    "info": ("monitor/info", "topreward_ros/msg/MonitorInfo", LATCHED),
 }
 _SHOWN_REASONS = 3
 
@@ -219,7 +220,7 @@ def _share(opened: OpenBag, watch: BagWatch) -> float:
 
 
 def _check_free(opened: OpenBag, namespace: str) -> None:
-    for name, _, _, _ in _TOPICS.values():
+    for name, _, _ in _TOPICS.values():
         full = in_namespace(name, namespace)
         if topic := opened.topic(full):
             raise BagError(
@@ -232,7 +233,7 @@ class _Types(MessageTypes):
     """Messages of a bag and of its annotation."""
 
     def __init__(self) -> None:
-        super().__init__(kind for _, kind, _, _ in _TOPICS.values())
+        super().__init__(kind for _, kind, _ in _TOPICS.values())
 
     def text_of(self, raw: bytes) -> str:
         try:
@@ -256,11 +257,11 @@ def _messages(
         name: NewTopic(
             in_namespace(topic, settings.namespace),
             kind,
-            _qos_text(bag.version, latched, depth),
+            _qos_text(bag.version, profile),
             definition(kind).text,
             definition(kind).type_hash,
         )
-        for name, (topic, kind, latched, depth) in _TOPICS.items()
+        for name, (topic, kind, profile) in _TOPICS.items()
     }
     made: list[NewMessage] = []
 
@@ -286,17 +287,17 @@ def _messages(
     return made
 
 
-def _qos(version: int, latched: bool, depth: int) -> Any:
+def _qos(version: int, profile: Qos) -> Any:
     """The profile as metadata of ``version`` has it."""
     from rosbags.rosbag2.metadata import dump_qos_v8, dump_qos_v9
 
-    profile = qos_profile(reliable=True, transient_local=latched, depth=depth)
-    return dump_qos_v9([profile]) if version >= 9 else dump_qos_v8([profile])
+    stated = qos_profile(reliable=profile.reliable, transient_local=profile.latched, depth=profile.depth)
+    return dump_qos_v9([stated]) if version >= 9 else dump_qos_v8([stated])
 
 
-def _qos_text(version: int, latched: bool, depth: int) -> str:
+def _qos_text(version: int, profile: Qos) -> str:
     """The profile as the files of a bag have it."""
-    dumped = _qos(version, latched, depth)
+    dumped = _qos(version, profile)
     return dumped if isinstance(dumped, str) else yaml.safe_dump(dumped, sort_keys=False).strip()
 
 
@@ -364,13 +365,13 @@ def _new_metadata(bag: Bag, shares: Sequence[Sequence[NewMessage]], report: _Rep
     for message in everything:
         counts[message.topic] = counts.get(message.topic, 0) + 1
     information["message_count"] = int(information["message_count"]) + len(everything)
-    for name, (_, _, latched, depth) in _TOPICS.items():
+    for _, kind, profile in _TOPICS.values():
         for topic, number in counts.items():
-            if topic.type != _TOPICS[name][1]:
+            if topic.type != kind:
                 continue
             about: dict[str, Any] = {"name": topic.name, "type": topic.type, "serialization_format": "cdr"}
             if bag.version >= 4:
-                about["offered_qos_profiles"] = _qos(bag.version, latched, depth)
+                about["offered_qos_profiles"] = _qos(bag.version, profile)
             if bag.version >= 7:
                 about["type_description_hash"] = topic.type_hash
             information["topics_with_message_count"].append(
