@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from threading import Thread
 from typing import TypeVar
 
@@ -30,7 +31,7 @@ def call_bounded(function: Callable[..., T], *arguments: object, time_limit_s: f
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_call, args=(sender, function, arguments), daemon=True)
-    process.start()
+    start_deaf_to_ctrl_c(process)
     sender.close()
     try:
         if not receiver.poll(min(time_limit_s, _LONGEST_WAIT)):
@@ -55,13 +56,21 @@ def call_bounded(function: Callable[..., T], *arguments: object, time_limit_s: f
 
 
 def _call(sender: Connection, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the caller, who ends this process
     Thread(target=_end_with_the_caller, daemon=True).start()
     try:
         outcome: object = function(*arguments)
     except UserError as error:
         outcome = error.with_traceback(None)
     sender.send(outcome)
+
+
+def start_deaf_to_ctrl_c(process: BaseProcess) -> None:
+    """Start ``process`` so that Ctrl-C reaches the caller alone, who ends it; even while it starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which it inherits
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_the_caller() -> None:

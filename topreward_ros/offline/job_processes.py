@@ -23,7 +23,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import make_libraries_printable
-from topreward_ros.offline.bounded_call import wait_for_the_callers_end
+from topreward_ros.offline.bounded_call import start_deaf_to_ctrl_c, wait_for_the_callers_end
 
 Prepared = TypeVar("Prepared")
 Job = TypeVar("Job")
@@ -171,7 +171,7 @@ class _Process:
         self._process: BaseProcess = context.Process(
             target=_serve, args=(theirs, work.prepare, work.do), daemon=True
         )
-        self._process.start()
+        start_deaf_to_ctrl_c(self._process)
         theirs.close()
         self.job: Try | None = None
         self.is_idle = False  #: ready, and without a job
@@ -216,7 +216,6 @@ class _Process:
 
 def _serve(channel: Connection, prepare: Callable[[], Any], do: Callable[[Any, Any, OnShare], Any]) -> None:
     """What a process does until nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the caller ends us in order
     signal.signal(signal.SIGTERM, _leave)
     Thread(target=_leave_with_the_caller, daemon=True).start()
     make_libraries_printable()
