@@ -21,7 +21,7 @@ from packaging.version import Version
 from topreward_ros import defaults
 from topreward_ros.core.episode import State
 from topreward_ros.core.events import EventType
-from topreward_ros.core.retry import Phase
+from topreward_ros.core.retry_words import Phase
 from topreward_ros.core.rewards import RewardType
 
 pytestmark = pytest.mark.installed

@@ -14,8 +14,9 @@ from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.instruction import InstructionError
-from topreward_ros.core.retry import (
-    HISTORY,
+from topreward_ros.core.retry import HISTORY, RetryPolicy, StateError
+from topreward_ros.core.retry_settings import RetrySettings
+from topreward_ros.core.retry_words import (
     Command,
     Heard,
     Log,
@@ -23,13 +24,12 @@ from topreward_ros.core.retry import (
     Moment,
     Outcome,
     Phase,
-    RetryPolicy,
-    RetrySettings,
     Seen,
     SetTask,
-    StateError,
 )
 from topreward_ros.core.rules import REASONS, Call, RuleError, parse_rule
+
+from . import supervisors
 
 
 def call(name: str, **more: Any) -> Call:
@@ -37,26 +37,10 @@ def call(name: str, **more: Any) -> Call:
     return Call(name, "Trigger", None, **(usual | more))
 
 
-RULES = dict.fromkeys(REASONS, "nothing") | {
-    "SUCCESS": "next",
-    "TIMEOUT": "retry 2 after 1",
-    "OVERDUE": "stop",
-}
-SETTINGS = RetrySettings(
-    tasks=("open it", "close it"),
-    rules={reason: parse_rule(reason, rule) for reason, rule in RULES.items()},
-    calls={"start": (), "end": (call("end"),), "reset": (call("reset"),), "stop": (call("stop"),)},
-    dry_run=False,
-    act_on_uncalibrated=False,
-    reset_first=False,
-    repeat_tasks=False,
-    max_episodes=0,
-    event_max_age=5.0,
-    monitor_timeout=4.0,
-    monitor_wait=20.0,
-    images_timeout=10.0,
-    episode_limit=100.0,
-    undecided_wait=10.0,
+SETTINGS = supervisors.settings(
+    ("open it", "close it"),
+    {"SUCCESS": "next", "TIMEOUT": "retry 2 after 1", "OVERDUE": "stop"},
+    {"start": (), "end": (call("end"),), "reset": (call("reset"),), "stop": (call("stop"),)},
 )
 
 

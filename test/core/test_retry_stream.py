@@ -19,7 +19,8 @@ import pytest
 from topreward_ros.core.episode import State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
-from topreward_ros.core.retry import (
+from topreward_ros.core.retry import RetryPolicy
+from topreward_ros.core.retry_words import (
     Command,
     Heard,
     Log,
@@ -27,15 +28,15 @@ from topreward_ros.core.retry import (
     Moment,
     Outcome,
     Phase,
-    RetryPolicy,
-    RetrySettings,
     Save,
     Seen,
     SetTask,
 )
-from topreward_ros.core.rules import REASONS, Call, parse_rule
+from topreward_ros.core.rules import Call
 
-RULES = dict.fromkeys(REASONS, "nothing") | {
+from . import supervisors
+
+RULES = {
     "SUCCESS": "reset",
     "FAILURE": "retry 1000000 after 0.3",
     "TIMEOUT": "retry 1000000",
@@ -47,21 +48,14 @@ RULES = dict.fromkeys(REASONS, "nothing") | {
     "IMAGES_SILENT": "stop",
 }
 RESET = Call("/reset", "Trigger", None, timeout_s=2.0, wait_s=5.0, retries=1000, goes_on=True)
-SETTINGS = RetrySettings(
-    tasks=("open the drawer",),
-    rules={reason: parse_rule(reason, rule) for reason, rule in RULES.items()},
-    calls={"reset": (RESET,)},
-    dry_run=False,
-    act_on_uncalibrated=False,
-    reset_first=False,
+SETTINGS = supervisors.settings(
+    ("open the drawer",),
+    RULES,
+    {"reset": (RESET,)},
     repeat_tasks=True,
-    max_episodes=0,
-    event_max_age=5.0,
-    monitor_timeout=4.0,
     monitor_wait=60.0,
     images_timeout=30.0,
     episode_limit=40.0,
-    undecided_wait=10.0,
 )
 ENDS = (EventType.SUCCESS, EventType.FAILURE, EventType.TIMEOUT)
 

@@ -1,7 +1,7 @@
 """What a supervisor does next: events, states and answers in; calls, tasks and words for the log out.
 
 Pure: it reads no clock, calls nothing and knows no ROS. Whoever owns it tells it what was heard and when, and
-carries out what it returns, in that order. Rules and calls are read in rules.py.
+carries out what it returns, in that order (retry_words.py). Rules and calls are read in rules.py.
 
 How an episode runs: it is *begun* (the monitor is given a task under a new name) and watched. The first
 reason whose rule is not `nothing` *decides* it, once: whatever is heard of that episode afterwards changes
@@ -11,48 +11,55 @@ carried out: one that was not answered in time, or whose answer was lost with th
 instead. Nothing is waited for without a limit.
 
 Which events count: those of the episode that is watched, each sequence number once, no older than
-`event_max_age` since their publication. Image stamps say nothing about that age: they may be of simulated
-time, and that of STALE_IMAGES is old by its nature. While this process was stopped it could hear nothing:
-that time is no age. A SUCCESS without calibration counts only where that is
-allowed, and neither does the EPISODE_ENDED behind it.
+`event_max_age` since their publication, which hearing.py judges. Image stamps say nothing about that age:
+they may be of simulated time, and that of STALE_IMAGES is old by its nature. A SUCCESS without calibration
+counts only where that is allowed; where it is not, the EPISODE_ENDED behind it does not count either.
 
 That the monitor lost the episode is told by its reports, twice in a row: a sequence that begins anew or
-another publisher only says why. An event that is played from a bag is no restart.
+another publisher only says why.
 
 Whether the monitor lives, and how long anything lasts, goes by the steady clock alone: clocks that people
-read are set while a robot works. Stamps of publication only tell what overtook what, where the steady clock
-agrees. An end of which no event was heard is known by the reports, and only OVERDUE acts upon it: what it was
-the end of is not known.
+read are set while a robot works. An end of which no event was heard is known by the reports, and only OVERDUE
+acts upon it: what it was the end of is not known.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from collections.abc import Callable
 from typing import Any
 
 from topreward_ros.core.episode import State
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
-from topreward_ros.core.instruction import clean_task
+from topreward_ros.core.hearing import Hearing
 from topreward_ros.core.printable import printable
+from topreward_ros.core.retry_settings import RetrySettings
+from topreward_ros.core.retry_steps import Kind, Step, Try
+from topreward_ros.core.retry_words import (
+    Command,
+    Decision,
+    Heard,
+    Level,
+    Log,
+    MakeCall,
+    Moment,
+    Outcome,
+    Phase,
+    Save,
+    Seen,
+    SetTask,
+)
 from topreward_ros.core.rules import (
-    REASONS,
     Action,
     Call,
-    CallDefaults,
     Condition,
     Rule,
-    RuleError,
-    parse_call,
-    parse_rule,
 )
+from topreward_ros.core.watched_episode import WatchedEpisode
 
 HISTORY = 50  #: decisions that are remembered
-PURPOSES = ("start", "end", "reset", "stop")  #: what calls are for
 
 _LOOK_AGAIN_NS = NS_PER_S // 10  # for a service that is not there
 _REFUSED_AGAIN_NS = NS_PER_S // 2  # until a service that refused is called again
@@ -61,296 +68,12 @@ _TASK_AGAIN_NS = NS_PER_S  # until a monitor that refused is asked again
 _RELEASE_NS = NS_PER_S // 20  # for EPISODE_ENDED to come by itself
 _GAP_NS = NS_PER_S // 5  # for an event that is missing before EPISODE_ENDED
 _LOST_NS = NS_PER_S  # between two reports that do not name the episode
-_STOPPED_NS = NS_PER_S  # without a tick: this process was stopped
-_CATCH_UP_NS = NS_PER_S // 2  # after that, to hear what came meanwhile
 _OVER_NS = NS_PER_S  # between two reports of an end of which no event was heard
-_LATE_NS = 5 * NS_PER_S  # the most by which a message is overtaken
-_AGREED_NS = NS_PER_S // 2  # between the clocks, where one message has overtaken another
-_MOST_MISSING = 1000
 _VERSION = 1
 
 
 class StateError(UserError):
     """The file with a supervisor's state cannot be used."""
-
-
-class Phase(IntEnum):
-    """What the supervisor is doing; the values are those of SupervisorState.msg."""
-
-    STOPPED = 0  #: not begun, or stopped; waits for ~/start
-    BEGINNING = 1  #: gives the monitor a task; in a dry run: waits for an episode of anybody
-    WATCHING = 2  #: an episode is under way
-    UNDECIDED = 3  #: the episode is over, and no rule acted so far
-    ACTING = 4  #: carries out a decision
-    DONE = 5  #: the list of tasks is over, or max_episodes
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """When something is told to the policy."""
-
-    steady_ns: int  #: of a clock that never stops or goes back
-    stamp_ns: int = 0  #: of the clock that people read; for the history alone
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """An event of a monitor, as it was received."""
-
-    sequence: int
-    episode_id: str
-    type: EventType
-    calibrated: bool = False
-    message: str = ""
-    instruction: str = ""
-    stage: int = 0  #: of a task in stages, from 1; 0: not known
-    age_s: float = 0.0  #: [s] since its publication
-    published_ns: int = 0  #: by the publisher's clock; 0: not known
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A report of a monitor (TaskProgress), as it was received."""
-
-    episode_id: str
-    state: State
-    instruction: str = ""
-    stage: int = 0  #: of a task in stages, from 1; 0: not known
-    age_s: float = 0.0  #: [s] since its publication
-    published_ns: int = 0  #: by the publisher's clock; 0: not known
-
-
-class Level(Enum):
-    """How much a line of the log matters."""
-
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """Something to say."""
-
-    level: Level
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class MakeCall:
-    """Make a call, and tell its outcome by `RetryPolicy.answer`: at once, where it is not there.
-
-    Where it is there, `RetryPolicy.sending` is told first, and then the snapshot is kept: the next process
-    must not make the call again.
-    """
-
-    token: int
-    purpose: str
-    call: Call
-
-
-@dataclass(frozen=True, slots=True)
-class SetTask:
-    """Give the monitor a task, and tell the outcome likewise; an empty one ends the episode."""
-
-    token: int
-    instruction: str
-    episode_id: str
-    stage: int = 0  #: to begin with, of a task in stages; 0: the first
-
-
-@dataclass(frozen=True, slots=True)
-class Save:
-    """Keep `RetryPolicy.snapshot`, before anything that follows is done."""
-
-
-Command = Log | MakeCall | SetTask | Save
-
-
-class Outcome(Enum):
-    """What became of a call or a task."""
-
-    DONE = "done"
-    REFUSED = "refused"
-    ABSENT = "absent"  #: nothing was sent
-    WRONG_TYPE = "wrong type"  #: nothing was sent
-
-
-@dataclass(frozen=True, slots=True)
-class RetrySettings:
-    """Everything that is set, as in config/supervisor.yaml."""
-
-    tasks: tuple[str, ...]
-    rules: Mapping[str, Rule]  #: by event or condition
-    calls: Mapping[str, tuple[Call, ...]]  #: by purpose
-    dry_run: bool
-    act_on_uncalibrated: bool
-    reset_first: bool
-    repeat_tasks: bool
-    max_episodes: int  #: 0: no limit
-    event_max_age: float  #: [s]
-    monitor_timeout: float  #: [s] without a report
-    monitor_wait: float  #: [s] for the monitor to take a task
-    images_timeout: float  #: [s]
-    episode_limit: float  #: [s] from the begin
-    undecided_wait: float  #: [s] from the end
-
-    @classmethod
-    def from_parameters(cls, parameters: Mapping[str, Any]) -> RetrySettings:
-        """Take the settings from parameters named as in config/supervisor.yaml, ignoring the others.
-
-        Raises `RuleError` for a rule or a call that means nothing, and `InstructionError` for a task.
-        """
-        defaults = CallDefaults(
-            timeout_s=parameters["call_timeout"],
-            wait_s=parameters["call_wait"],
-            retries=parameters["call_retries"],
-            failure=parameters["call_failure"],
-        )
-        tasks = list(filter(None, (clean_task(task, "a task of the list") for task in parameters["tasks"])))
-        if not tasks and not parameters["dry_run"]:
-            raise RuleError(
-                'parameter tasks is empty: name at least one task, as in tasks: ["open the drawer"], or '
-                "leave dry_run at true to follow the episodes of others"
-            )
-        return cls(
-            tasks=tuple(tasks),
-            rules={reason: parse_rule(reason, parameters[f"on.{reason}"]) for reason in REASONS},
-            calls={
-                purpose: tuple(
-                    parse_call(purpose, text, defaults)
-                    for text in parameters[f"{purpose}_calls"]
-                    if text.strip()
-                )
-                for purpose in PURPOSES
-            },
-            dry_run=parameters["dry_run"],
-            act_on_uncalibrated=parameters["act_on_uncalibrated"],
-            reset_first=parameters["reset_first"],
-            repeat_tasks=parameters["repeat_tasks"],
-            max_episodes=parameters["max_episodes"],
-            event_max_age=parameters["event_max_age"],
-            monitor_timeout=parameters["monitor_timeout"],
-            monitor_wait=parameters["monitor_wait"],
-            images_timeout=parameters["images_timeout"],
-            episode_limit=parameters["episode_limit"],
-            undecided_wait=parameters["undecided_wait"],
-        )
-
-
-@dataclass(slots=True)
-class Decision:
-    """What was decided about an episode, and what came of it."""
-
-    stamp_ns: int
-    episode_id: str
-    instruction: str
-    reason: str  #: event or condition, or who asked
-    action: str
-    detail: str  #: what was heard
-    outcome: str = ""  #: of the calls
-
-
-class _Kind(Enum):
-    CALL = "call"
-    RELEASE = "release"
-    PAUSE = "pause"
-    BEGIN = "begin"
-    AWAIT_END = "await_end"
-    REST = "rest"
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    kind: _Kind
-    purpose: str = ""
-    index: int = 0  # of the call
-    ns: int = 0  # of the pause
-    phase: Phase = Phase.STOPPED  # in which to rest
-    why: str = ""
-
-    def saved(self) -> list[Any]:
-        return [self.kind.value, self.purpose, self.index, self.ns, self.phase.name, self.why]
-
-    @classmethod
-    def restored(cls, saved: Any) -> _Step:
-        kind, purpose, index, ns, phase, why = saved
-        return cls(_Kind(kind), str(purpose), int(index), int(ns), Phase[phase], str(why))
-
-
-@dataclass(slots=True)
-class _Try:
-    """The step under way that waits for somebody else."""
-
-    token: int
-    give_up_ns: int  # when what is not there is given up
-    limit_ns: int | None = None  # for the answer; None: nothing was sent
-    again_ns: int | None = None  # when to try again; None: not now
-    refusals: int = 0
-    why: str = ""  # it has not worked so far
-
-
-@dataclass(slots=True)
-class _Watch:
-    """The episode that is watched."""
-
-    base: str  # the name that the monitor gave back
-    begun_ns: int
-    asked_ns: int
-    episode_id: str = ""  # the present one: base, or base.2, base.3 ...
-    number: int = 1
-    instruction: str = ""
-    stage: int = 0  # the newest that was heard of; 0: not known
-    resumed: bool = False  # from a file: what happened meanwhile is not known
-    heard: set[int] = field(default_factory=set)  # sequence numbers
-    ending: bool = False  # its rule was to end it, and it is told to
-    fired: set[str] = field(default_factory=set)  # conditions whose rule is `nothing`
-    held: str = ""  # why a SUCCESS did not count
-    succeeded: bool = False  # SUCCESS was heard; the monitor may watch on beyond it
-    over_ns: int | None = None  # the first report in a row of an end of which no event was heard
-    ended_unheard: bool = False  # ended by such reports
-    ended_ns: int | None = None
-    end_due_ns: int | None = None  # when the rule of EPISODE_ENDED is asked; None: it was, or need not be
-    ended_by: str = ""
-    reported_ns: int = 0  # the newest report
-    silent_ns: int | None = None  # since when there are no images
-    lost_ns: int | None = None  # the first report in a row that does not name it
-
-    def missing(self) -> list[int]:
-        """Numbers that were skipped: the events of an episode have consecutive ones."""
-        newest = max(self.heard, default=0)
-        oldest = max(min(self.heard, default=0), newest - _MOST_MISSING)
-        return [number for number in range(oldest, newest) if number not in self.heard]
-
-    def part(self, episode_id: str) -> int:
-        """1 for the episode itself, 2 for NAME.2 ...; 0: another one."""
-        if episode_id == self.base:
-            return 1
-        number = episode_id.removeprefix(f"{self.base}.")
-        is_part = number != episode_id and number.isascii() and number.isdecimal() and len(number) < 10
-        return int(number) if is_part and int(number) > 1 else 0
-
-
-@dataclass(slots=True)
-class _Newest:
-    """The newest message of a kind, by its publication."""
-
-    published_ns: int = 0  # by the publisher's clock
-    steady_ns: int = 0  # the same moment, by ours
-
-    def passes(self, published_ns: int, age_s: float, now: Moment) -> bool:
-        """Whether this message is not older than the newest, which it is from then on.
-
-        It is older where both clocks say so. Where they do not, the publisher's clock was set, or there is
-        another publisher: then the message is the newest, because it is the last that came.
-        """
-        steady_ns = now.steady_ns - round(age_s * NS_PER_S)
-        behind_ns = self.published_ns - published_ns
-        is_explained = abs(behind_ns - (self.steady_ns - steady_ns)) <= _AGREED_NS
-        if 0 < behind_ns <= _LATE_NS and is_explained:
-            return False
-        self.published_ns, self.steady_ns = published_ns, steady_ns
-        return True
 
 
 class RetryPolicy:
@@ -369,28 +92,20 @@ class RetryPolicy:
         self.history: deque[Decision] = deque(maxlen=HISTORY)
         self.counts: Counter[str] = Counter()  #: events by what became of them
         self._new_name = new_name
-        self._watch: _Watch | None = None  # until it is decided
+        self._watch: WatchedEpisode | None = None  # until it is decided
         self._released: str = ""  # the decided episode that the monitor may still watch
         self._release_ns: int | None = None  # when to end it
-        self._steps: deque[_Step] = deque()
-        self._try: _Try | None = None
+        self._steps: deque[Step] = deque()
+        self._try: Try | None = None
         self._pause_until_ns: int | None = None
         self._end_until_ns: int | None = None
         self._asked = ""  # the name under which a begin is under way
         self._asked_ns = 0
         self._tokens = 0
         self._past: deque[str] = deque(maxlen=1000)  # episodes that were decided
-        self._highest = 0  # sequence number of the monitor
-        self._newest_event = _Newest()
-        self._newest_report = _Newest()
+        self._hearing = Hearing()
         self._reports_are_old = False  # which was said
-        self._identities: dict[int, tuple[str, EventType]] = {}  # of the newest events
         self._missing: dict[int, str] = {}  # sequence numbers that were skipped, and the episode
-        self._publishers: frozenset[str] = frozenset()
-        self._anew = False  # whether the monitor seems to be another process
-        self._ticked_ns: int | None = None
-        self._stops: deque[tuple[int, int]] = deque(maxlen=100)  # from when until when this process stopped
-        self._heed_ns = 0  # when what did not come is looked at again
 
     # ---- what can be asked ----------------------------------------------------------------------
 
@@ -425,7 +140,7 @@ class RetryPolicy:
         self.problem = ""
         self.phase, self.message = Phase.ACTING, "started"
         resets = self._calls("reset") if self.settings.reset_first else []
-        self._steps = deque([*resets, _Step(_Kind.BEGIN)])
+        self._steps = deque([*resets, Step(Kind.BEGIN)])
         return self._run(now)
 
     def stop(self, now: Moment, why: str) -> list[Command]:
@@ -446,7 +161,7 @@ class RetryPolicy:
         if begun:  # the monitor may have begun it
             self._released = begun
         ends = self._calls("end") if was_watching else []
-        return [*said, *self._take([*ends, _Step(_Kind.RELEASE), *self._halt(why)], now)]
+        return [*said, *self._take([*ends, Step(Kind.RELEASE), *self._halt(why)], now)]
 
     @property
     def resting(self) -> bool:
@@ -461,8 +176,8 @@ class RetryPolicy:
 
     def on_event(self, event: Heard, now: Moment) -> list[Command]:
         """Take an event of a monitor."""
-        is_old = self._is_old(event.age_s, now)
-        self._follow_sequence(event, is_old, now)
+        is_old = self._hearing.is_old(event.age_s, self.settings.event_max_age, now)
+        self._hearing.follow(event, now, is_old=is_old)
         if is_old:
             self.counts["too old"] += 1
             what = f"{event.type.name} of episode '{event.episode_id}'"
@@ -495,12 +210,13 @@ class RetryPolicy:
         """Take a report of a monitor: what it watches, and whether it has images."""
         if self._watch is not None:
             self._watch.reported_ns = now.steady_ns  # whatever clocks of publishers say
-        was_old, self._reports_are_old = self._reports_are_old, self._is_old(report.age_s, now)
+        was_old = self._reports_are_old
+        self._reports_are_old = self._hearing.is_old(report.age_s, self.settings.event_max_age, now)
         if self._reports_are_old:
             what = "a report on task_progress"
             return [] if was_old else [self._old(what, report.age_s, "Where this is so for every report")]
-        if report.published_ns and not self._newest_report.passes(report.published_ns, report.age_s, now):
-            return []  # came late
+        if self._hearing.is_overtaken(report, now):
+            return []
         idle = report.state in (State.UNKNOWN, State.IDLE, State.SUCCEEDED, State.FAILED)
         said = [] if idle else self._adopt(report.episode_id, report.instruction, now)
         watch = self._watch
@@ -512,7 +228,7 @@ class RetryPolicy:
         if part < watch.number:
             return [*said, *self._maybe_lost(watch, report, now)]
         watch.lost_ns = None
-        self._anew = False
+        self._hearing.is_anew = False
         self._go_to_part(watch, report.episode_id, part)
         watch.stage = report.stage or watch.stage
         if watch.resumed:
@@ -527,9 +243,7 @@ class RetryPolicy:
 
     def on_publishers(self, identities: frozenset[str]) -> None:
         """Take who publishes events at present, by any name that no other publisher ever has."""
-        if self._publishers and identities - self._publishers:
-            self._anew = True
-        self._publishers |= identities
+        self._hearing.follow_publishers(identities)
 
     def answer(
         self, token: int, outcome: Outcome, message: str, now: Moment, episode_id: str = ""
@@ -540,7 +254,7 @@ class RetryPolicy:
             if outcome is Outcome.DONE or token >= 0:
                 return []
             return [Log(Level.WARNING, f"the monitor did not end the episode: {printable(message, 200)}")]
-        if self._steps[0].kind is _Kind.BEGIN:
+        if self._steps[0].kind is Kind.BEGIN:
             return self._task_answered(trying, outcome, message, episode_id, now)
         return self._call_answered(trying, outcome, message, now)
 
@@ -554,7 +268,7 @@ class RetryPolicy:
 
     def tick(self, now: Moment) -> list[Command]:
         """Take that time has passed; to be called several times a second."""
-        self._excuse(now)
+        self._excuse(self._hearing.tick(now), now)
         said: list[Command] = []
         if self._release_ns is not None and now.steady_ns >= self._release_ns:
             said += self._release(now)
@@ -562,7 +276,7 @@ class RetryPolicy:
             said += self._look_at_try(self._try, now)
         elif self._steps:
             said += self._run(now)
-        if (watch := self._watch) is not None and now.steady_ns >= self._heed_ns:
+        if (watch := self._watch) is not None and self._hearing.has_caught_up(now):
             said += self._look_at_watch(watch, now)
         return said
 
@@ -603,18 +317,18 @@ class RetryPolicy:
             self.episodes = int(saved["episodes"])
             self.retries = Counter({str(name): int(count) for name, count in saved["retries"].items()})
             self.history.extend(Decision(int(d[0]), *map(str, d[1:])) for d in saved["history"])
-            steps = deque(_Step.restored(step) for step in saved["steps"])
+            steps = deque(Step.restored(step) for step in saved["steps"])
             watched = None if saved["watch"] is None else (*map(str, saved["watch"][:2]), saved["watch"][2])
             unknown = bool(saved["sent"])
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise StateError(f"it is no state of a supervisor ({printable(repr(error), 100)})") from error
-        if any(s.kind is _Kind.CALL and s.index >= len(self._calls(s.purpose)) for s in steps):
+        if any(s.kind is Kind.CALL and s.index >= len(self._calls(s.purpose)) for s in steps):
             raise StateError("it speaks of calls that are no longer set")
         if phase in (Phase.STOPPED, Phase.DONE) and not steps:
             self.phase, self.message = phase, str(saved["message"])
             return []
         if watched is not None:
-            self._watch = _Watch(
+            self._watch = WatchedEpisode(
                 watched[0],
                 now.steady_ns,
                 now.steady_ns,
@@ -623,7 +337,7 @@ class RetryPolicy:
                 instruction=self.instruction,
                 stage=self.stage,
                 resumed=True,
-                ending=any(step.kind is _Kind.AWAIT_END for step in steps),
+                ending=any(step.kind is Kind.AWAIT_END for step in steps),
                 reported_ns=now.steady_ns,
             )
             self.phase, self.message = Phase.WATCHING, "started again: is the episode still under way?"
@@ -631,9 +345,9 @@ class RetryPolicy:
             self.phase, self.message = Phase.ACTING, "started again in the middle of a decision"
         self._steps = steps
         said: list[Command] = [Log(Level.INFO, self.message)]
-        if steps and steps[0].kind is _Kind.CALL and unknown:
+        if steps and steps[0].kind is Kind.CALL and unknown:
             call = self.settings.calls[steps[0].purpose][steps[0].index]
-            self._try = _Try(self._next_token(), 0)
+            self._try = Try(self._next_token(), 0)
             why = "was called before this process started; whether it was done is not known"
             return [*said, *self._call_failed(call, why, now)]
         return [*said, *self._run(now)]
@@ -646,16 +360,6 @@ class RetryPolicy:
 
     # ---- what was heard ---------------------------------------------------------------------------
 
-    def _is_old(self, age_s: float, now: Moment) -> bool:
-        """Whether a message is too old to count; the time that this process was stopped is no age."""
-        ticked_ns = now.steady_ns if self._ticked_ns is None else self._ticked_ns
-        stops = [*self._stops]
-        if now.steady_ns - ticked_ns > _STOPPED_NS:  # it goes on, and no tick has said so yet
-            stops.append((ticked_ns, now.steady_ns))
-        published_ns = now.steady_ns - round(age_s * NS_PER_S)
-        stopped_ns = sum(max(0, end - max(begin, published_ns)) for begin, end in stops)
-        return age_s - stopped_ns / NS_PER_S > self.settings.event_max_age
-
     def _old(self, what: str, age_s: float, where: str) -> Log:
         text = (
             f"{what} was published {age_s:.1f} s ago, and event_max_age is "
@@ -663,24 +367,6 @@ class RetryPolicy:
             "it was long on its way, a clock was set, or this process was stopped or too busy to hear it"
         )
         return Log(Level.WARNING, text)
-
-    def _follow_sequence(self, event: Heard, is_old: bool, now: Moment) -> None:
-        """Notice where the monitor's numbers begin anew, which may mean that it is another process."""
-        key = (event.episode_id, event.type)
-        known = self._identities.get(event.sequence)
-        stamped = event.published_ns > 0 and event.published_ns != self._newest_event.published_ns
-        is_newest = stamped and not is_old and self._newest_event.passes(event.published_ns, event.age_s, now)
-        if known == key:
-            return
-        if event.sequence > self._highest:
-            self._highest = event.sequence
-        elif is_newest or known is not None:
-            self._anew = True
-            self._identities.clear()
-            self._highest = event.sequence
-        self._identities[event.sequence] = key
-        while len(self._identities) > _MOST_MISSING:
-            del self._identities[next(iter(self._identities))]
 
     def _adopt(self, episode_id: str, instruction: str, now: Moment) -> list[Command]:
         """Take an episode as ours: that which was asked for, or, in a dry run, that of anybody."""
@@ -693,17 +379,15 @@ class RetryPolicy:
         self._asked_ns = now.steady_ns
         return self._begun(episode_id, now, instruction)
 
-    def _go_to_part(self, watch: _Watch, episode_id: str, part: int) -> None:
+    def _go_to_part(self, watch: WatchedEpisode, episode_id: str, part: int) -> None:
         """Follow an episode that goes on as NAME.2."""
         if part > watch.number:
-            watch.number, watch.episode_id = part, episode_id
-            watch.ended_ns = watch.end_due_ns = watch.silent_ns = watch.over_ns = None
-            watch.held, watch.succeeded, watch.ended_unheard = "", False, False
+            watch.go_to(part, episode_id)
             if self.phase is Phase.UNDECIDED:
                 self.phase = Phase.WATCHING
             self.message = f"episode '{printable(episode_id, 60)}' goes on"
 
-    def _consider(self, watch: _Watch, event: Heard, now: Moment) -> list[Command]:
+    def _consider(self, watch: WatchedEpisode, event: Heard, now: Moment) -> list[Command]:
         """Ask the rule for an event of the episode that is watched."""
         if event.type is EventType.EPISODE_STARTED:
             return []
@@ -734,13 +418,13 @@ class RetryPolicy:
             return [Log(Level.WARNING, text)]
         return self._decide(event.type.name, event.message, now)
 
-    def _end_seen(self, watch: _Watch, now: Moment) -> list[Command]:
+    def _end_seen(self, watch: WatchedEpisode, now: Moment) -> list[Command]:
         """The episode that was told to end is over."""
         watch.ended_ns = now.steady_ns
         self._release_ns, self._released = None, ""
         return self._run(now) if self._try is None else []
 
-    def _end_considered(self, watch: _Watch, now: Moment) -> list[Command]:
+    def _end_considered(self, watch: WatchedEpisode, now: Moment) -> list[Command]:
         """Ask the rule of EPISODE_ENDED, once what came before it is known."""
         if watch.end_due_ns is None or now.steady_ns < watch.end_due_ns:
             return []
@@ -749,7 +433,7 @@ class RetryPolicy:
             return []
         return self._decide(EventType.EPISODE_ENDED.name, watch.ended_by, now)
 
-    def _maybe_over(self, watch: _Watch, state: State, now: Moment) -> list[Command]:
+    def _maybe_over(self, watch: WatchedEpisode, state: State, now: Moment) -> list[Command]:
         """Take what a report says of an end: two of them mean that its events were not heard."""
         is_over = state in (State.FAILED, State.IDLE) or (state is State.SUCCEEDED and not watch.succeeded)
         if not is_over:
@@ -773,7 +457,7 @@ class RetryPolicy:
         )
         return [Log(Level.WARNING, text)]
 
-    def _maybe_lost(self, watch: _Watch, report: Seen, now: Moment) -> list[Command]:
+    def _maybe_lost(self, watch: WatchedEpisode, report: Seen, now: Moment) -> list[Command]:
         """Take a report that does not name the episode: two of them mean that the monitor lost it."""
         if report.age_s * NS_PER_S > now.steady_ns - watch.asked_ns:
             return []  # it was published before the task was set
@@ -786,15 +470,15 @@ class RetryPolicy:
         detail = f"the monitor watches {now_watched} ({report.state.name})"
         if watch.resumed:
             return self._decide(Condition.SUPERVISOR_RESTARTED.name, detail, now, watched=False)
-        if self._anew:
+        if self._hearing.is_anew:
             return self._decide(Condition.MONITOR_RESTARTED.name, detail, now, watched=False)
         if self.settings.dry_run:
             self._leave_episode()
             said = Log(Level.INFO, f"no rule acted on the last episode: {detail}")
-            return [said, *self._take([_Step(_Kind.BEGIN)], now)]
+            return [said, *self._take([Step(Kind.BEGIN)], now)]
         return self._decide(Condition.TAKEN_OVER.name, detail, now, watched=False)
 
-    def _look_at_watch(self, watch: _Watch, now: Moment) -> list[Command]:
+    def _look_at_watch(self, watch: WatchedEpisode, now: Moment) -> list[Command]:
         """Notice what does not come."""
         if watch.ending:
             return []
@@ -820,32 +504,19 @@ class RetryPolicy:
         return []
 
     def _notice(
-        self, watch: _Watch, condition: Condition, detail: str, now: Moment, *, watched: bool = True
+        self, watch: WatchedEpisode, condition: Condition, detail: str, now: Moment, *, watched: bool = True
     ) -> list[Command]:
         if condition.name in watch.fired:
             return []
         watch.fired.add(condition.name)
         return self._decide(condition.name, detail, now, watched=watched)
 
-    def _excuse(self, now: Moment) -> None:
+    def _excuse(self, stopped_ns: int, now: Moment) -> None:
         """A process that was stopped has heard nothing, which says nothing about the others."""
-        since_ns = 0 if self._ticked_ns is None else now.steady_ns - self._ticked_ns
-        self._ticked_ns = now.steady_ns
-        if since_ns <= _STOPPED_NS:
-            return
-        begin_ns = now.steady_ns - since_ns
-        is_always_late = bool(self._stops) and self._stops[-1][1] == begin_ns
-        if not is_always_late:  # for then there would be no limit
-            self._heed_ns = now.steady_ns + _CATCH_UP_NS
-        self._stops.append((begin_ns, now.steady_ns))
-        if (watch := self._watch) is not None:
-            watch.reported_ns = min(now.steady_ns, watch.reported_ns + since_ns)
-            if watch.silent_ns is not None:
-                watch.silent_ns = min(now.steady_ns, watch.silent_ns + since_ns)
-            if watch.over_ns is not None:
-                watch.over_ns = min(now.steady_ns, watch.over_ns + since_ns)
+        if self._watch is not None:
+            self._watch.excuse(stopped_ns, now.steady_ns)
         if self._try is not None and self._try.limit_ns is not None:
-            self._try.limit_ns += since_ns
+            self._try.limit_ns += stopped_ns
 
     # ---- decisions --------------------------------------------------------------------------------
 
@@ -863,7 +534,7 @@ class RetryPolicy:
         self._note(now, reason, action.value + used, detail)
         said: list[Command] = [*abandoned, Log(Level.INFO, f"{heard}: {self._would()}{action.value}{used}")]
         if action is Action.END:
-            steps = [*self._calls("end"), _Step(_Kind.RELEASE), _Step(_Kind.AWAIT_END)]
+            steps = [*self._calls("end"), Step(Kind.RELEASE), Step(Kind.AWAIT_END)]
             self._steps, self._try, self._pause_until_ns = deque(steps), None, None
             self.phase, self.message = Phase.ACTING, f"{reason}: end"
             watch.ending = True
@@ -874,7 +545,7 @@ class RetryPolicy:
         self.stage = watch.stage if action is Action.RETRY else 0
         self._leave_episode()
         self._released = episode_id if watched and not ended else ""
-        steps = [*self._calls("end"), _Step(_Kind.RELEASE), *self._after_end(action, reason, rule.delay_s)]
+        steps = [*self._calls("end"), Step(Kind.RELEASE), *self._after_end(action, reason, rule.delay_s)]
         return [*said, *self._take(steps, now)]
 
     def _counted(self, reason: str, rule: Rule) -> tuple[Action, str]:
@@ -886,10 +557,10 @@ class RetryPolicy:
         self.retries[reason] += 1
         return rule.action, f" ({self.retries[reason]} of {rule.limit})"
 
-    def _after_end(self, action: Action, reason: str, delay_s: float) -> list[_Step]:
+    def _after_end(self, action: Action, reason: str, delay_s: float) -> list[Step]:
         """The steps from an episode that has ended to the next one, or to rest."""
         if action in (Action.NOTHING, Action.END):
-            return [_Step(_Kind.REST, phase=Phase.STOPPED, why=f"ended by the rule for {reason}")]
+            return [Step(Kind.REST, phase=Phase.STOPPED, why=f"ended by the rule for {reason}")]
         if action is Action.STOP:
             return self._halt(f"stopped by the rule for {reason}")
         if action is not Action.RETRY:
@@ -903,15 +574,15 @@ class RetryPolicy:
                     return [*resets, *self._halt("the list of tasks is over", Phase.DONE)]
         if self.settings.max_episodes and self.episodes >= self.settings.max_episodes:
             return [*resets, *self._halt(f"max_episodes = {self.settings.max_episodes}", Phase.DONE)]
-        pause = [_Step(_Kind.PAUSE, ns=round(delay_s * NS_PER_S))] if delay_s else []
-        return [*resets, *pause, _Step(_Kind.BEGIN)]
+        pause = [Step(Kind.PAUSE, ns=round(delay_s * NS_PER_S))] if delay_s else []
+        return [*resets, *pause, Step(Kind.BEGIN)]
 
-    def _halt(self, why: str, phase: Phase = Phase.STOPPED) -> list[_Step]:
-        return [*self._calls("stop"), _Step(_Kind.REST, phase=phase, why=why)]
+    def _halt(self, why: str, phase: Phase = Phase.STOPPED) -> list[Step]:
+        return [*self._calls("stop"), Step(Kind.REST, phase=phase, why=why)]
 
-    def _calls(self, purpose: str) -> list[_Step]:
+    def _calls(self, purpose: str) -> list[Step]:
         calls = self.settings.calls.get(purpose, ())
-        return [_Step(_Kind.CALL, purpose=purpose, index=k) for k in range(len(calls))]
+        return [Step(Kind.CALL, purpose=purpose, index=k) for k in range(len(calls))]
 
     def _leave_episode(self) -> None:
         """Watch it no more."""
@@ -920,11 +591,11 @@ class RetryPolicy:
             self._missing |= dict.fromkeys(self._watch.missing(), self._watch.base)
             self._released = "" if self._watch.ended_ns is not None else self._watch.episode_id
         self._watch, self._asked, self._try, self._pause_until_ns = None, "", None, None
-        self._anew = False
+        self._hearing.is_anew = False
 
     def _abandon(self) -> list[Command]:
         """Say that a call which is under way is waited for no longer."""
-        if self._try is None or self._try.limit_ns is None or self._steps[0].kind is not _Kind.CALL:
+        if self._try is None or self._try.limit_ns is None or self._steps[0].kind is not Kind.CALL:
             return []
         call = self.settings.calls[self._steps[0].purpose][self._steps[0].index]
         text = f"{call}: its answer was not waited for; whether it was done is not known"
@@ -953,7 +624,7 @@ class RetryPolicy:
 
     # ---- steps ------------------------------------------------------------------------------------
 
-    def _take(self, steps: list[_Step], now: Moment) -> list[Command]:
+    def _take(self, steps: list[Step], now: Moment) -> list[Command]:
         """Carry out ``steps`` from now on."""
         self._steps, self._try, self._pause_until_ns = deque(steps), None, None
         self.phase = Phase.ACTING
@@ -965,15 +636,15 @@ class RetryPolicy:
         said: list[Command] = []
         while self._steps and self._try is None:
             step = self._steps[0]
-            if step.kind is _Kind.CALL:
+            if step.kind is Kind.CALL:
                 said += self._run_call(step, now)
-            elif step.kind is _Kind.RELEASE:
+            elif step.kind is Kind.RELEASE:
                 self._steps.popleft()
                 if self._released and not self.settings.dry_run:
                     self._release_ns = now.steady_ns + _RELEASE_NS
                 else:
                     self._released = ""
-            elif step.kind is _Kind.PAUSE:
+            elif step.kind is Kind.PAUSE:
                 if self._pause_until_ns is None:
                     self._pause_until_ns = now.steady_ns + (0 if self.settings.dry_run else step.ns)
                     self.message = f"waits {step.ns / NS_PER_S:g} s before the next episode"
@@ -982,11 +653,11 @@ class RetryPolicy:
                     break
                 self._pause_until_ns = None
                 self._steps.popleft()
-            elif step.kind is _Kind.AWAIT_END:
+            elif step.kind is Kind.AWAIT_END:
                 if not self._has_ended(now):
                     break
                 said += self._end_awaited(now)
-            elif step.kind is _Kind.BEGIN:
+            elif step.kind is Kind.BEGIN:
                 said += self._run_begin(now)
                 if self.settings.dry_run:
                     break
@@ -995,17 +666,17 @@ class RetryPolicy:
                 said += self._rest(step, now)
         return said
 
-    def _run_call(self, step: _Step, now: Moment) -> list[Command]:
+    def _run_call(self, step: Step, now: Moment) -> list[Command]:
         call = self.settings.calls[step.purpose][step.index]
         if self.settings.dry_run:
             self._steps.popleft()
             self._add_outcome(f"would call {call}")
             return [Log(Level.INFO, f"dry run: would call {call} to {step.purpose}")]
-        self._try = _Try(self._next_token(), now.steady_ns + round(call.wait_s * NS_PER_S))
+        self._try = Try(self._next_token(), now.steady_ns + round(call.wait_s * NS_PER_S))
         self.message = f"calls {call} to {step.purpose}"
         return [MakeCall(self._try.token, step.purpose, call)]
 
-    def _call_answered(self, trying: _Try, outcome: Outcome, message: str, now: Moment) -> list[Command]:
+    def _call_answered(self, trying: Try, outcome: Outcome, message: str, now: Moment) -> list[Command]:
         step = self._steps[0]
         call = self.settings.calls[step.purpose][step.index]
         text = printable(message, 200)
@@ -1049,24 +720,24 @@ class RetryPolicy:
         self.problem = text
         self._leave_episode()
         said = Log(Level.ERROR, f"{text}; stopping. Mend it and call ~/start, or write 'else go_on'")
-        self._steps = deque([_Step(_Kind.RELEASE), *self._halt(text)])
+        self._steps = deque([Step(Kind.RELEASE), *self._halt(text)])
         self.phase = Phase.ACTING
         return [said, *self._run(now)]
 
-    def _look_at_try(self, trying: _Try, now: Moment) -> list[Command]:
+    def _look_at_try(self, trying: Try, now: Moment) -> list[Command]:
         """Try again when it is time, or give up on an answer."""
         step = self._steps[0]
         if trying.again_ns is not None:
             if now.steady_ns < trying.again_ns:
                 return []
-            if step.kind is _Kind.BEGIN:
+            if step.kind is Kind.BEGIN:
                 return self._ask_for_task(trying, now)
             call = self.settings.calls[step.purpose][step.index]
             trying.again_ns = None
             return [MakeCall(trying.token, step.purpose, call)]
         if trying.limit_ns is None or now.steady_ns < trying.limit_ns:
             return []
-        if step.kind is _Kind.BEGIN:
+        if step.kind is Kind.BEGIN:
             return self._task_unanswered(trying, now)
         call = self.settings.calls[step.purpose][step.index]
         why = f"has not answered for {call.timeout_s:g} s; it may have been done, so it is not called again"
@@ -1082,10 +753,10 @@ class RetryPolicy:
             return [Log(Level.INFO, self.message)]
         self._release_ns, self._released = None, ""  # the new task ends it
         self.phase, self.message = Phase.BEGINNING, "gives the monitor a task"
-        self._try = _Try(self._next_token(), now.steady_ns + round(self.settings.monitor_wait * NS_PER_S))
+        self._try = Try(self._next_token(), now.steady_ns + round(self.settings.monitor_wait * NS_PER_S))
         return [Save(), *self._ask_for_task(self._try, now)]
 
-    def _ask_for_task(self, trying: _Try, now: Moment) -> list[Command]:
+    def _ask_for_task(self, trying: Try, now: Moment) -> list[Command]:
         trying.again_ns = None
         trying.limit_ns = now.steady_ns + _TASK_ANSWER_NS
         if not self._asked:
@@ -1094,7 +765,7 @@ class RetryPolicy:
         return [SetTask(trying.token, self.instruction, self._asked, self.stage)]
 
     def _task_answered(
-        self, trying: _Try, outcome: Outcome, message: str, episode_id: str, now: Moment
+        self, trying: Try, outcome: Outcome, message: str, episode_id: str, now: Moment
     ) -> list[Command]:
         if outcome is Outcome.DONE and episode_id:
             return self._begun(episode_id, now)
@@ -1111,13 +782,13 @@ class RetryPolicy:
         self._asked, trying.limit_ns = "", None
         return self._task_again(trying, why, _TASK_AGAIN_NS, now)
 
-    def _task_unanswered(self, trying: _Try, now: Moment) -> list[Command]:
+    def _task_unanswered(self, trying: Try, now: Moment) -> list[Command]:
         """A task may be set again: the newest one is what the monitor watches."""
         self._asked = ""
         trying.token, trying.limit_ns = self._next_token(), None
         return self._task_again(trying, "the monitor does not answer", 0, now)
 
-    def _task_again(self, trying: _Try, why: str, pause_ns: int, now: Moment) -> list[Command]:
+    def _task_again(self, trying: Try, why: str, pause_ns: int, now: Moment) -> list[Command]:
         if now.steady_ns < trying.give_up_ns:
             trying.again_ns = now.steady_ns + pause_ns
             self.message = why
@@ -1132,7 +803,7 @@ class RetryPolicy:
 
     def _begun(self, episode_id: str, now: Moment, instruction: str = "") -> list[Command]:
         """Watch the episode that the monitor has begun."""
-        self._watch = _Watch(
+        self._watch = WatchedEpisode(
             episode_id,
             now.steady_ns,
             self._asked_ns,
@@ -1141,10 +812,10 @@ class RetryPolicy:
             stage=self.stage,
             reported_ns=now.steady_ns,
         )
-        self._asked, self._try, self._anew, self.problem = "", None, False, ""
+        self._asked, self._try, self._hearing.is_anew, self.problem = "", None, False, ""
         self.episodes += 1
         self.phase, self.message = Phase.ACTING, "the episode begins"
-        self._steps = deque([*self._calls("start"), _Step(_Kind.REST, phase=Phase.WATCHING)])
+        self._steps = deque([*self._calls("start"), Step(Kind.REST, phase=Phase.WATCHING)])
         said = Log(Level.INFO, f"episode '{episode_id}': watching '{self.instruction}'")
         return [said, Save(), *self._run(now)]
 
@@ -1178,14 +849,14 @@ class RetryPolicy:
             self._released = ""
         return [SetTask(-1, "", "")]
 
-    def _rest(self, step: _Step, now: Moment) -> list[Command]:
+    def _rest(self, step: Step, now: Moment) -> list[Command]:
         if step.phase is Phase.WATCHING:
             ended = self._watch is not None and self._watch.ended_ns is not None
             self.phase = Phase.UNDECIDED if ended else Phase.WATCHING
             self.message = "watches the episode"
             return [Save()]
         if self.settings.dry_run:
-            self._steps.append(_Step(_Kind.BEGIN))
+            self._steps.append(Step(Kind.BEGIN))
             return [Log(Level.INFO, f"{step.why}; as this is a dry run, the next episode is followed")]
         self.phase, self.message = step.phase, step.why
         level = Level.ERROR if self.problem else Level.INFO

@@ -17,7 +17,8 @@ from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.goal import GoalOutcome
 from topreward_ros.core.printable import printable
-from topreward_ros.core.retry import Heard, RetryPolicy, Seen
+from topreward_ros.core.retry import RetryPolicy
+from topreward_ros.core.retry_words import Heard, Seen
 from topreward_ros.msg import (
     MonitorInfo,
     SupervisorDecision,

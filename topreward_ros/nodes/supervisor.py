@@ -42,7 +42,9 @@ from std_srvs.srv import Trigger
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.output_files import OutputFileError, write_file
 from topreward_ros.core.printable import make_libraries_printable, printable
-from topreward_ros.core.retry import (
+from topreward_ros.core.retry import RetryPolicy, StateError
+from topreward_ros.core.retry_settings import RetrySettings
+from topreward_ros.core.retry_words import (
     Command,
     Level,
     Log,
@@ -50,11 +52,8 @@ from topreward_ros.core.retry import (
     Moment,
     Outcome,
     Phase,
-    RetryPolicy,
-    RetrySettings,
     Save,
     SetTask,
-    StateError,
 )
 from topreward_ros.core.rules import Call, unknown_reason
 from topreward_ros.core.text_files import read_text
