@@ -85,45 +85,83 @@ class Drawing:
         return head + "\n".join(self._parts) + "\n</svg>\n"
 
 
+_LEFT, _LEFT_WIDTH = 20, 160  # of the column of what the monitor is told [px]
+_MONITOR, _MONITOR_END = 385, 525  # left and right edge
+_RIGHT, _RIGHT_WIDTH = 755, 155  # of the column of who listens
+
+
 def nodes() -> Drawing:
-    """What a monitor listens to, and who listens to it."""
-    drawing = Drawing(930, 452, "The monitor between cameras, operator, supervisor and learner")
-    left, right = (20, 160), (755, 155)  # x and width of the columns
-    monitor_x, monitor_end = 385, 525
-    drawing.box(monitor_x, 40, monitor_end - monitor_x, 392, "ours", "monitor", "lifecycle node")
-    for y, height, title, what, topic, kind in (
-        (50, 50, "camera", "or video_player", "/camera/image_raw", "Image, CompressedImage"),
-        (150, 50, "operator", "", "task_instruction", "String"),
-    ):
-        drawing.box(left[0], y, left[1], height, "yours", *filter(None, (title, what)))
-        middle = y + height / 2
-        drawing.arrow((left[0] + left[1], middle), (monitor_x, middle))
-        drawing.text(192, middle - 6, topic, mono=True)
-        drawing.text(192, middle + 16, kind, dim=True, size=12)
-    drawing.box(left[0], 240, left[1], 112, "yours", "your programs", "operator, supervisor")
-    for y, name in ((258, "~/set_task"), (284, "~/reset"), (310, "~/enable"), (336, "~/get_progress")):
-        drawing.arrow((left[0] + left[1], y), (monitor_x, y), both=True)
-        drawing.text(282, y - 5, name, mono=True, anchor="middle")
-    drawing.text(282, 354, "services", dim=True, anchor="middle", size=12)
-    drawing.box(left[0], 382, left[1], 40, "yours", "config/monitor.yaml")
-    drawing.arrow((left[0] + left[1], 402), (monitor_x, 402))
-    drawing.text(192, 396, "parameters", dim=True, size=12)
-    rows = (
-        ("task_progress", "TaskProgress", "topreward watch", "ours"),
-        ("task_reward", "TaskReward", "learner", "yours"),
-        ("task_event", "TaskEvent", "supervisor", "yours"),
-        ("task_state", "TaskProgress, latched", "late subscriber", "yours"),
-        ("monitor/info", "MonitorInfo, latched", "bag", "yours"),
-        ("monitor/progress, reward", "Float32", "plotting tools", "yours"),
-        ("/diagnostics", "DiagnosticArray", "diagnostics tools", "yours"),
+    """What a monitor listens to, who listens to it, and what the supervisor does with it."""
+    drawing = Drawing(
+        930, 628, "The monitor between cameras, operator, behaviour tree, recorder and supervisor"
     )
-    for number, (topic, kind, who, whose) in enumerate(rows):
-        y = 50 + number * 55
-        drawing.box(right[0], y, right[1], 38, whose, who)
-        drawing.arrow((monitor_end, y + 19), (right[0], y + 19))
-        drawing.text(monitor_end + 12, y + 13, topic, mono=True)
-        drawing.text(monitor_end + 12, y + 35, kind, dim=True, size=12)
+    drawing.text(20, 26, "blue: nodes and programs of this package; grey: yours", dim=True, size=12)
+    drawing.box(_MONITOR, 40, _MONITOR_END - _MONITOR, 506, "ours", "monitor", "lifecycle node")
+    _draw_inputs(drawing)
+    _draw_listeners(drawing)
+    _draw_supervisor(drawing)
     return drawing
+
+
+def _draw_inputs(drawing: Drawing) -> None:
+    edge, label, middle = _LEFT + _LEFT_WIDTH, 192, 282
+    for y, title, what, topic, kind in (
+        (50, "camera", "or video_player", "/camera/image_raw", "Image, CompressedImage"),
+        (134, "operator", "", "task_instruction", "String"),
+    ):
+        drawing.box(_LEFT, y, _LEFT_WIDTH, 50, "yours", *filter(None, (title, what)))
+        drawing.arrow((edge, y + 25), (_MONITOR, y + 25))
+        drawing.text(label, y + 19, topic, mono=True)
+        drawing.text(label, y + 41, kind, dim=True, size=12)
+    drawing.box(_LEFT, 218, _LEFT_WIDTH, 112, "yours", "your programs")
+    for y, name in ((236, "~/set_task"), (262, "~/reset"), (288, "~/enable"), (314, "~/get_progress")):
+        drawing.arrow((edge, y), (_MONITOR, y), both=True)
+        drawing.text(middle, y - 5, name, mono=True, anchor="middle")
+    drawing.text(middle, 331, "services", dim=True, anchor="middle", size=12)
+    drawing.box(_LEFT, 364, _LEFT_WIDTH, 50, "yours", "behaviour tree")
+    drawing.arrow((edge, 389), (_MONITOR, 389), both=True)
+    drawing.text(middle, 383, "~/monitor_task", mono=True, anchor="middle")
+    drawing.text(middle, 405, "action", dim=True, anchor="middle", size=12)
+    drawing.box(_LEFT, 448, _LEFT_WIDTH, 50, "yours", "config/monitor.yaml")
+    drawing.arrow((edge, 473), (_MONITOR, 473))
+    drawing.text(label, 467, "parameters", dim=True, size=12)
+
+
+def _draw_listeners(drawing: Drawing) -> None:
+    rows = (
+        ("task_progress", "TaskProgress", "ours", "topreward watch", ""),
+        ("task_reward", "TaskReward", "yours", "learner", ""),
+        ("task_state", "TaskProgress, latched", "yours", "late subscriber", ""),
+        ("monitor/progress, reward", "Float32", "yours", "plotting tools", ""),
+        ("monitor/debug_image", "Image", "yours", "image viewers", ""),
+        ("/diagnostics", "DiagnosticArray", "yours", "diagnostics tools", ""),
+        ("monitor/info", "MonitorInfo, latched", "ours", "topreward record", "all topics, cameras"),
+    )
+    for number, (topic, kind, whose, who, what) in enumerate(rows):
+        y = 50 + number * 55
+        drawing.box(_RIGHT, y - 3, _RIGHT_WIDTH, 44, whose, *filter(None, (who, what)))
+        drawing.arrow((_MONITOR_END, y + 19), (_RIGHT, y + 19))
+        drawing.text(_MONITOR_END + 12, y + 13, topic, mono=True)
+        drawing.text(_MONITOR_END + 12, y + 35, kind, dim=True, size=12)
+
+
+def _draw_supervisor(drawing: Drawing) -> None:
+    """Below all others, as its calls go on to the robot."""
+    label = _MONITOR_END + 12
+    drawing.box(_RIGHT, 436, _RIGHT_WIDTH, 110, "ours", "supervisor", "a rule per event")
+    drawing.arrow((_MONITOR_END, 455), (_RIGHT, 455))
+    drawing.text(label, 449, "task_event", mono=True)
+    drawing.text(label, 471, "TaskEvent; and task_progress", dim=True, size=12)
+    drawing.arrow((_RIGHT, 515), (_MONITOR_END, 515))
+    drawing.text(label, 509, "~/set_task", mono=True)
+    drawing.text(label, 531, "the next attempt", dim=True, size=12)
+    drawing.box(_LEFT, 560, _LEFT_WIDTH, 50, "yours", "your robot", "policy, scene")
+    x = _RIGHT + _RIGHT_WIDTH / 2
+    drawing.arrow((x, 546), (x, 585), (_LEFT + _LEFT_WIDTH, 585))
+    drawing.text(192, 579, "start_calls, end_calls, reset_calls, stop_calls", mono=True)
+    drawing.text(
+        192, 601, "services (Trigger) and topics (Bool, Empty, String) that you name", dim=True, size=12
+    )
 
 
 def tick() -> Drawing:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
+from test.videos import write_block
 from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
 from topreward_ros.defaults import monitor_defaults
@@ -38,14 +39,7 @@ def topreward(*arguments: object, command: Sequence[str] = COMMAND) -> subproces
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """3 s at 10 Hz: a block that moves to the right."""
-    path = tmp_path_factory.mktemp("video") / "block.mp4"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10.0, (96, 64))
-    for k in range(31):
-        picture = np.full((64, 96, 3), 120, np.uint8)
-        cv2.rectangle(picture, (2 * k, 30), (2 * k + 20, 50), (0, 0, 200), -1)
-        writer.write(picture)
-    writer.release()
-    return path
+    return write_block(tmp_path_factory.mktemp("video") / "block.mp4", 96, 64)
 
 
 @pytest.mark.installed

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from topreward_ros.core.episode import (
     Event,
     IgnoredImages,
-    MonitorSettings,
     Output,
     ProgressReport,
     Reward,
@@ -28,21 +27,10 @@ from topreward_ros.core.frames import NO_STAMP, NS_PER_S, Frame, Window
 from topreward_ros.core.progress import PrefixScore, ProgressMode
 from topreward_ros.core.rewards import RewardSettings, RewardType
 
+from .monitors import SETTINGS
 from .scenes import flat, noise, scene
 
 PIXEL = np.zeros((1, 1, 3), np.uint8)
-SETTINGS = MonitorSettings(
-    camera_fixed=True,
-    sample_rate=2.0,
-    max_frames=16,
-    window=Window.EPISODE,
-    progress_mode=ProgressMode.STATIC_BASELINE,
-    reward=RewardSettings(RewardType.PROGRESS_DELTA, 2.0, 2.0),
-    success=SuccessSettings(threshold=-0.22, hysteresis=0.5, dwell=1.0, min_scores=2, smoothing=1),
-    end_episode_on_success=True,
-    episode_timeout=0.0,
-    stale_timeout=5.0,
-)
 
 
 _CALM = [33.4, 33.4, 33.4, 33.3, 33.4, 133.65, -100.31, 155.5, -122.2, 33.4, 100.0]

@@ -25,7 +25,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from topreward_ros.core.episode import (
     NO_OVERRIDES,
     Event,
-    MonitorSettings,
     Output,
     Overrides,
     ProgressReport,
@@ -42,17 +41,10 @@ from topreward_ros.core.progress import PrefixScore, ProgressMode
 from topreward_ros.core.rewards import RewardSettings, RewardType
 from topreward_ros.core.stages import StageError
 
-SETTINGS = MonitorSettings(
-    sample_rate=2.0,
-    max_frames=16,
-    window=Window.EPISODE,
-    progress_mode=ProgressMode.STATIC_BASELINE,
-    reward=RewardSettings(RewardType.PROGRESS_DELTA, 2.0, 2.0),
-    success=SuccessSettings(threshold=-0.22, hysteresis=0.5, dwell=0.5, min_scores=2, smoothing=1),
-    end_episode_on_success=True,
-    episode_timeout=0.0,
-    stale_timeout=2.0,
-    camera_fixed=True,
+from . import monitors
+
+SETTINGS = replace(
+    monitors.SETTINGS, success=replace(monitors.SETTINGS.success, dwell=0.5), stale_timeout=2.0
 )
 
 

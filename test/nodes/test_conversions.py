@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 pytest.importorskip("rclpy")
 
+from test.scorers import scorer_info
 from topreward_ros.core.episode import Event, ProgressReport, Reward, State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Stamp
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.core.rewards import RewardType
 from topreward_ros.nodes import conversions
-from topreward_ros.scoring.base import RANDOM_WEIGHTS, ScorerInfo
+from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.views.messages import Happening, Sample
 
 STAMP = Stamp(1_700_000_000 * NS_PER_S + 123_456_789, "wrist")
-INFO = ScorerInfo(
-    model_id="m",
-    revision="r",
-    random_weights=False,
-    device="cpu",
-    dtype="float32",
-    prompt_hash="h",
-    max_pixels=1024,
-)
-RANDOM_INFO = ScorerInfo(
-    model_id="m",
-    revision="r",
-    random_weights=True,
-    device="cpu",
-    dtype="float32",
-    prompt_hash="h",
-    max_pixels=1024,
-)
+INFO = scorer_info("m", revision="r", prompt_hash="h", max_pixels=1024)
+RANDOM_INFO = replace(INFO, random_weights=True)
 REPORT = ProgressReport(
     state=State.RUNNING,
     instruction="open the drawer",

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from test.scorers import scorer_info
 from topreward_ros.core.episode import MonitorSettings, ScoreRequest, State
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import SuccessSettings
@@ -29,7 +30,7 @@ from topreward_ros.offline.score_video import (
     score_videos,
 )
 from topreward_ros.offline.video import Video, VideoError, open_video
-from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings, SequentialScorer
+from topreward_ros.scoring.base import ScorerError, ScorerSettings, SequentialScorer
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.views.curve_plot import plot_curve, plot_curves
 from topreward_ros.views.terminal import curve_summary, curves_table
@@ -46,15 +47,7 @@ SETTINGS = replace(
 class Brightness(SequentialScorer):
     """The brighter the newest frame, the surer: from -4 nat for black to 0 for white."""
 
-    info = ScorerInfo(
-        model_id="brightness",
-        revision="1",
-        random_weights=False,
-        device="cpu",
-        dtype="float32",
-        prompt_hash="0" * 16,
-        max_pixels=4096,
-    )
+    info = scorer_info("brightness", revision="1", prompt_hash="0" * 16, max_pixels=4096)
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, tuple[Frame, ...]]] = []

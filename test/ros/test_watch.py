@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
+
+from test.videos import write_block
 
 pytest.importorskip("rclpy")
 
@@ -100,14 +100,7 @@ def run() -> Iterator[Callable[..., Command]]:
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """3 s at 10 Hz: a block that moves to the right."""
-    path = tmp_path_factory.mktemp("video") / "block.mp4"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10.0, (160, 120))
-    for k in range(31):
-        picture = np.full((120, 160, 3), 120, np.uint8)
-        cv2.rectangle(picture, (4 * k, 50), (4 * k + 30, 80), (0, 0, 200), -1)
-        writer.write(picture)
-    writer.release()
-    return path
+    return write_block(tmp_path_factory.mktemp("video") / "block.mp4", 160, 120)
 
 
 def scores_in(said: str) -> list[tuple[float, float]]:

@@ -11,10 +11,11 @@ from math import inf, nan
 import numpy as np
 import pytest
 
+from test.scorers import scorer_info
 from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring import worker as worker_module
-from topreward_ros.scoring.base import PrefixScore, ScorerError, ScorerInfo, SequentialScorer
+from topreward_ros.scoring.base import PrefixScore, ScorerError, SequentialScorer
 from topreward_ros.scoring.worker import ScoreResult, ScoringWorker
 
 PIXEL = np.zeros((1, 1, 3), np.uint8)
@@ -27,15 +28,7 @@ class GatedScorer(SequentialScorer):
     """
 
     def __init__(self) -> None:
-        self.info = ScorerInfo(
-            model_id="gated",
-            revision="",
-            random_weights=True,
-            device="cpu",
-            dtype="float32",
-            prompt_hash="",
-            max_pixels=1,
-        )
+        self.info = scorer_info("gated", random_weights=True)
         self.gate = threading.Semaphore(0)
         self.begun = threading.Semaphore(0)
         self.seen: list[int] = []

@@ -4,29 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from topreward_ros.scoring.base import ScorerInfo
+from test.scorers import scorer_info
 from topreward_ros.scoring.checkpoint.vocabulary import is_known, unknown_instruction_warning
 
 WORDINGS = ("open the drawer", "pull the drawer open", "Close the window.")
-INFO = ScorerInfo(
-    model_id="embedded",
-    revision="",
-    random_weights=False,
-    device="cpu",
-    dtype="float32",
-    prompt_hash="",
-    max_pixels=1,
-    instructions=WORDINGS,
-)
-GENERAL = ScorerInfo(
-    model_id="Qwen/Qwen3-VL-8B-Instruct",
-    revision="",
-    random_weights=False,
-    device="cpu",
-    dtype="float32",
-    prompt_hash="",
-    max_pixels=1,
-)
+INFO = scorer_info("embedded", instructions=WORDINGS)
+GENERAL = scorer_info("Qwen/Qwen3-VL-8B-Instruct")
 
 
 @pytest.mark.parametrize(
