@@ -30,12 +30,12 @@ from collections.abc import Callable
 from typing import Any
 
 from topreward_ros.core.episode import State
-from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.hearing import Hearing
 from topreward_ros.core.printable import printable
 from topreward_ros.core.retry_settings import RetrySettings
+from topreward_ros.core.retry_state import SavedState, StateError
 from topreward_ros.core.retry_steps import Kind, Step, Try
 from topreward_ros.core.retry_words import (
     Command,
@@ -69,11 +69,6 @@ _RELEASE_NS = NS_PER_S // 20  # for EPISODE_ENDED to come by itself
 _GAP_NS = NS_PER_S // 5  # for an event that is missing before EPISODE_ENDED
 _LOST_NS = NS_PER_S  # between two reports that do not name the episode
 _OVER_NS = NS_PER_S  # between two reports of an end of which no event was heard
-_VERSION = 1
-
-
-class StateError(UserError):
-    """The file with a supervisor's state cannot be used."""
 
 
 class RetryPolicy:
@@ -285,72 +280,62 @@ class RetryPolicy:
     def snapshot(self) -> dict[str, Any]:
         """All that the next process needs to go on, as JSON has it."""
         watch, tasks = self._watch, self.settings.tasks
-        return {
-            "version": _VERSION,
-            "phase": self.phase.name,
-            "message": self.message,
-            "task_index": self.task_index,
-            "task": tasks[self.task_index] if self.task_index < len(tasks) else "",
-            "stage": watch.stage if watch is not None else self.stage,
-            "episodes": self.episodes,
-            "retries": dict(self.retries),
-            "watch": None if watch is None else [watch.base, watch.episode_id, watch.number],
-            "steps": [step.saved() for step in self._steps],
-            "sent": self._try is not None and self._try.limit_ns is not None,
-            "history": [
-                [d.stamp_ns, d.episode_id, d.instruction, d.reason, d.action, d.detail, d.outcome]
-                for d in self.history
-            ],
-        }
+        return SavedState(
+            phase=self.phase,
+            message=self.message,
+            task_index=self.task_index,
+            task=tasks[self.task_index] if self.task_index < len(tasks) else "",
+            stage=watch.stage if watch is not None else self.stage,
+            episodes=self.episodes,
+            retries=self.retries,
+            watch=None if watch is None else (watch.base, watch.episode_id, watch.number),
+            steps=tuple(self._steps),
+            sent=self._try is not None and self._try.limit_ns is not None,
+            history=tuple(self.history),
+        ).to_json()
 
     def restore(self, saved: Any, now: Moment) -> list[Command]:
         """Go on where `snapshot` was taken; for a policy to which nothing has happened yet.
 
-        Raises `StateError`, and is not to be used then.
+        Raises `StateError`, and changes nothing then.
         """
-        try:
-            if saved["version"] != _VERSION:
-                raise ValueError(f"version {saved['version']!r}")
-            phase = Phase[saved["phase"]]
-            self.task_index = self._index_of(int(saved["task_index"]), str(saved["task"]))
-            self.stage = int(saved["stage"])
-            self.episodes = int(saved["episodes"])
-            self.retries = Counter({str(name): int(count) for name, count in saved["retries"].items()})
-            self.history.extend(Decision(int(d[0]), *map(str, d[1:])) for d in saved["history"])
-            steps = deque(Step.restored(step) for step in saved["steps"])
-            watched = None if saved["watch"] is None else (*map(str, saved["watch"][:2]), saved["watch"][2])
-            unknown = bool(saved["sent"])
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise StateError(f"it is no state of a supervisor ({printable(repr(error), 100)})") from error
-        if any(s.kind is Kind.CALL and s.index >= len(self._calls(s.purpose)) for s in steps):
+        state = SavedState.from_json(saved)
+        if any(it.kind is Kind.CALL and it.index >= len(self._calls(it.purpose)) for it in state.steps):
             raise StateError("it speaks of calls that are no longer set")
-        if phase in (Phase.STOPPED, Phase.DONE) and not steps:
-            self.phase, self.message = phase, str(saved["message"])
+        self.task_index = self._index_of(state.task_index, state.task)
+        self.stage, self.episodes, self.retries = state.stage, state.episodes, Counter(state.retries)
+        self.history.extend(state.history)
+        if state.phase in (Phase.STOPPED, Phase.DONE) and not state.steps:
+            self.phase, self.message = state.phase, state.message
             return []
-        if watched is not None:
-            self._watch = WatchedEpisode(
-                watched[0],
-                now.steady_ns,
-                now.steady_ns,
-                episode_id=watched[1],
-                number=int(watched[2]),
-                instruction=self.instruction,
-                stage=self.stage,
-                resumed=True,
-                ending=any(step.kind is Kind.AWAIT_END for step in steps),
-                reported_ns=now.steady_ns,
-            )
+        self._steps = deque(state.steps)
+        if state.watch is not None:
+            self._watch_on(*state.watch, now)
             self.phase, self.message = Phase.WATCHING, "started again: is the episode still under way?"
         else:
             self.phase, self.message = Phase.ACTING, "started again in the middle of a decision"
-        self._steps = steps
         said: list[Command] = [Log(Level.INFO, self.message)]
-        if steps and steps[0].kind is Kind.CALL and unknown:
-            call = self.settings.calls[steps[0].purpose][steps[0].index]
+        if state.sent and state.steps and state.steps[0].kind is Kind.CALL:
+            first = state.steps[0]
             self._try = Try(self._next_token(), 0)
             why = "was called before this process started; whether it was done is not known"
-            return [*said, *self._call_failed(call, why, now)]
+            return [*said, *self._call_failed(self.settings.calls[first.purpose][first.index], why, now)]
         return [*said, *self._run(now)]
+
+    def _watch_on(self, base: str, episode_id: str, number: int, now: Moment) -> None:
+        """Watch an episode that was watched before this process started."""
+        self._watch = WatchedEpisode(
+            base,
+            now.steady_ns,
+            now.steady_ns,
+            episode_id=episode_id,
+            number=number,
+            instruction=self.instruction,
+            stage=self.stage,
+            resumed=True,
+            ending=any(step.kind is Kind.AWAIT_END for step in self._steps),
+            reported_ns=now.steady_ns,
+        )
 
     def _index_of(self, index: int, task: str) -> int:
         tasks = self.settings.tasks

@@ -42,8 +42,9 @@ from std_srvs.srv import Trigger
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.output_files import OutputFileError, write_file
 from topreward_ros.core.printable import make_libraries_printable, printable
-from topreward_ros.core.retry import RetryPolicy, StateError
+from topreward_ros.core.retry import RetryPolicy
 from topreward_ros.core.retry_settings import RetrySettings
+from topreward_ros.core.retry_state import StateError
 from topreward_ros.core.retry_words import (
     Command,
     Level,
