@@ -8,8 +8,8 @@ compressed messages, attachments and unknown records all stay as they are:
   find messages in order of time, is written anew with it;
 - mcap without chunks: our records are put between the others, in order of time.
 
-Layout: https://mcap.dev/spec and the schemas of https://github.com/ros2/rosbag2. What the messages mean is
-not known here.
+Layout: mcap_records.py and the schemas of https://github.com/ros2/rosbag2. What the messages mean is not
+known here.
 """
 
 from __future__ import annotations
@@ -23,16 +23,11 @@ from pathlib import Path
 from typing import BinaryIO
 from zlib import crc32
 
+from topreward_ros.offline import mcap_records as mcap
 from topreward_ros.offline import zstd
 
-_MAGIC = b"\x89MCAP0\r\n"
-_HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _MESSAGE_INDEX, _CHUNK_INDEX = range(1, 9)
-_ATTACHMENT, _ATTACHMENT_INDEX, _STATISTICS, _METADATA, _METADATA_INDEX, _SUMMARY_OFFSET, _DATA_END = range(
-    9, 16
-)
-_FOOTER_SIZE = 9 + 20 + len(_MAGIC)
-_DATA_END_SIZE = 9 + 4
-_STATISTICS_LAYOUT = "<QHIIIIQQ"
+_FOOTER_SIZE = mcap.HEAD_SIZE + 20 + len(mcap.MAGIC)
+_DATA_END_SIZE = mcap.HEAD_SIZE + 4
 _ROSBAG2 = b"rosbag2"  # the name of the record in which rosbag2 repeats its metadata
 _CHUNK_BYTES = 4 << 20
 _MOST_RECORD = 1 << 40  # [bytes]; a record that claims more is damaged
@@ -64,8 +59,10 @@ class NoIndexError(Exception):
 
 
 def add_to_sqlite(file: Path, messages: Sequence[NewMessage], version: int, metadata: str) -> None:
-    """Insert ``messages`` into ``file``, which is changed. ``metadata``, of version ``version``, replaces
-    that in the file, if it has some. Raises `OSError`."""
+    """Insert ``messages`` into ``file``, which is changed.
+
+    ``metadata``, of version ``version``, replaces that in the file, if it has some. Raises `OSError`.
+    """
     try:
         with closing(sqlite3.connect(str(file))) as database, database:
             numbers = {topic: _add_topic(database, topic) for topic in _topics(messages)}
@@ -127,24 +124,26 @@ def _columns(database: sqlite3.Connection, table: str) -> set[str]:
 
 
 def copy_mcap_with(source: Path, target: Path, messages: Sequence[NewMessage], metadata: str) -> None:
-    """Write ``source`` and ``messages``, in order of time, to the new file ``target``. ``metadata`` replaces
-    rosbag2's in the file, if it has some. Raises `OSError`, `NoIndexError`, and errors of many kinds for a
-    file that is damaged."""
+    """Write ``source`` and ``messages``, in order of time, to the new file ``target``.
+
+    ``metadata`` replaces rosbag2's in the file, if it has some. Raises `OSError`, `NoIndexError`, and errors
+    of many kinds for a file that is damaged.
+    """
     with source.open("rb") as old, target.open("xb") as new:
         summary = _Summary.read(old)
         data_end = summary.data_end
         old.seek(0)
-        if summary.records(_CHUNK_INDEX):
+        if summary.records(mcap.CHUNK_INDEX):
             _copy(old, new, data_end)
             _append_chunks(new, messages, summary)
         else:
             _copy_between(old, new, data_end, messages, summary)
         if summary.drop_rosbag2():
-            content = _text(b"serialized_metadata") + _text(metadata.encode())
-            record = _text(_ROSBAG2) + struct.pack("<I", len(content)) + content
-            place, size = new.tell(), _write(new, _METADATA, record)
-            summary.add(_METADATA_INDEX, struct.pack("<QQ", place, size) + _text(_ROSBAG2))
-        _write(new, _DATA_END, struct.pack("<I", 0))  # no checksum, which would be of the whole file
+            content = mcap.text(b"serialized_metadata") + mcap.text(metadata.encode())
+            record = mcap.text(_ROSBAG2) + struct.pack("<I", len(content)) + content
+            place, size = new.tell(), _write(new, mcap.METADATA, record)
+            summary.add(mcap.METADATA_INDEX, struct.pack("<QQ", place, size) + mcap.text(_ROSBAG2))
+        _write(new, mcap.DATA_END, struct.pack("<I", 0))  # no checksum, which would be of the whole file
         summary.write(new)
 
 
@@ -161,18 +160,18 @@ class _Summary:
         size = file.seek(0, 2)
         footer_at = file.seek(size - _FOOTER_SIZE)
         footer = file.read(_FOOTER_SIZE)
-        if not footer.endswith(_MAGIC) or footer[0] != _FOOTER:
+        if not footer.endswith(mcap.MAGIC) or footer[0] != mcap.FOOTER:
             raise ValueError("the file has no end")
-        (start,) = struct.unpack_from("<Q", footer, 9)
+        (start,) = struct.unpack_from("<Q", footer, mcap.HEAD_SIZE)
         end = start or footer_at
         file.seek(end - _DATA_END_SIZE)
-        data_end = file.tell() if file.read(1)[0] == _DATA_END else end
+        data_end = file.tell() if file.read(1)[0] == mcap.DATA_END else end
         summary = cls(data_end, bool(start))
         if start:
             file.seek(start)
             while file.tell() < footer_at:
                 kind, content = _read(file)
-                if kind != _SUMMARY_OFFSET:
+                if kind != mcap.SUMMARY_OFFSET:
                     summary.add(kind, content)
         return summary
 
@@ -184,29 +183,29 @@ class _Summary:
 
     def drop_rosbag2(self) -> bool:
         """Forget where rosbag2's metadata is; whether there was some."""
-        kept = [it for it in self.records(_METADATA_INDEX) if not it.endswith(_text(_ROSBAG2))]
-        dropped = len(kept) < len(self.records(_METADATA_INDEX))
+        kept = [it for it in self.records(mcap.METADATA_INDEX) if not it.endswith(mcap.text(_ROSBAG2))]
+        dropped = len(kept) < len(self.records(mcap.METADATA_INDEX))
         if dropped:
-            self.by_kind[_METADATA_INDEX] = kept
+            self.by_kind[mcap.METADATA_INDEX] = kept
         return dropped
 
     def first_free(self) -> tuple[int, int]:
         """Ids above those of all schemas and channels of the file."""
-        schemas = [struct.unpack_from("<H", it)[0] for it in self.records(_SCHEMA)]
-        channels = [struct.unpack_from("<H", it)[0] for it in self.records(_CHANNEL)]
-        for it in self.records(_CHUNK_INDEX):
+        schemas = [struct.unpack_from("<H", it)[0] for it in self.records(mcap.SCHEMA)]
+        channels = [struct.unpack_from("<H", it)[0] for it in self.records(mcap.CHANNEL)]
+        for it in self.records(mcap.CHUNK_INDEX):
             (size,) = struct.unpack_from("<I", it, 32)
             channels += [number for number, _ in struct.iter_unpack("<HQ", it[36 : 36 + size])]
-        for it in self.records(_STATISTICS):
+        for it in self.records(mcap.STATISTICS):
             channels += _counts(it)
         return max(schemas, default=_UNSEEN_SCHEMA) + 1, max(channels, default=_UNSEEN_SCHEMA) + 1
 
     def count(self, messages: Sequence[NewMessage], channels: dict[NewTopic, int]) -> None:
         """Add ``messages`` and our topics to the statistics."""
-        if not self.records(_STATISTICS):
+        if not self.records(mcap.STATISTICS):
             return
-        (old,) = self.records(_STATISTICS)
-        total, _, _, attachments, _, _, start, end = struct.unpack_from(_STATISTICS_LAYOUT, old)
+        (old,) = self.records(mcap.STATISTICS)
+        total, _, _, attachments, _, _, start, end = struct.unpack_from(mcap.STATISTICS_LAYOUT, old)
         times = [message.time_ns for message in messages] + ([start, end] if total else [])
         counts = _counts(old)
         for message in messages:
@@ -216,37 +215,41 @@ class _Summary:
 
     def _statistics(self) -> bytes:
         total, attachments, start, end, counts = self._new_statistics
-        packed = b"".join(struct.pack("<HQ", *item) for item in sorted(counts.items()))
-        schemas, channels = len(self.records(_SCHEMA)), len(self.records(_CHANNEL))
-        metadata, chunks = len(self.records(_METADATA_INDEX)), len(self.records(_CHUNK_INDEX))
-        fixed = struct.pack(
-            _STATISTICS_LAYOUT, total, schemas, channels, attachments, metadata, chunks, start, end
+        return mcap.pack_statistics(
+            total,
+            len(self.records(mcap.SCHEMA)),
+            len(self.records(mcap.CHANNEL)),
+            attachments,
+            len(self.records(mcap.METADATA_INDEX)),
+            len(self.records(mcap.CHUNK_INDEX)),
+            start,
+            end,
+            counts,
         )
-        return fixed + struct.pack("<I", len(packed)) + packed
 
     def write(self, file: BinaryIO) -> None:
         """Write the index and the end of the file."""
         start = file.tell()
         groups, content = b"", b""
         if self.exists:
-            if self.records(_STATISTICS):
-                self.by_kind[_STATISTICS] = [self._statistics()]
+            if self.records(mcap.STATISTICS):
+                self.by_kind[mcap.STATISTICS] = [self._statistics()]
             for kind in sorted(self.by_kind):
-                group = b"".join(_record(kind, it) for it in self.by_kind[kind])
+                group = b"".join(mcap.record(kind, it) for it in self.by_kind[kind])
                 if group:
                     offset = struct.pack("<BQQ", kind, start + len(content), len(group))
-                    groups += _record(_SUMMARY_OFFSET, offset)
+                    groups += mcap.record(mcap.SUMMARY_OFFSET, offset)
                 content += group
         offsets = start + len(content) if groups else 0
         content += groups
-        footer = struct.pack("<BQQQ", _FOOTER, 20, start if self.exists else 0, offsets)
-        file.write(content + footer + struct.pack("<I", crc32(content + footer)) + _MAGIC)
+        footer = struct.pack("<BQQQ", mcap.FOOTER, 20, start if self.exists else 0, offsets)
+        file.write(content + footer + struct.pack("<I", crc32(content + footer)) + mcap.MAGIC)
 
 
 def _append_chunks(new: BinaryIO, messages: Sequence[NewMessage], summary: _Summary) -> None:
     """Write ``messages`` as chunks that are compressed as the others are."""
     channels, described = _describe(messages, summary)
-    compression = _compression_of(summary.records(_CHUNK_INDEX)[-1])
+    compression = _compression_of(summary.records(mcap.CHUNK_INDEX)[-1])
     compress = zstd.compress if compression == b"zstd" else bytes
     compression = compression if compression == b"zstd" else b""
     waiting = list(messages)
@@ -263,18 +266,20 @@ def _append_chunks(new: BinaryIO, messages: Sequence[NewMessage], summary: _Summ
         packed = compress(content)
         place = new.tell()
         head = struct.pack("<QQQI", min(some), max(some), len(content), crc32(content))
-        size = _write(new, _CHUNK, head + _text(compression) + struct.pack("<Q", len(packed)) + packed)
+        size = _write(
+            new, mcap.CHUNK, head + mcap.text(compression) + struct.pack("<Q", len(packed)) + packed
+        )
         places = b""
         for channel, entries in index.items():
             places += struct.pack("<HQ", channel, new.tell())
             listed = b"".join(struct.pack("<QQ", *entry) for entry in entries)
-            _write(new, _MESSAGE_INDEX, struct.pack("<HI", channel, len(listed)) + listed)
+            _write(new, mcap.MESSAGE_INDEX, struct.pack("<HI", channel, len(listed)) + listed)
         summary.add(
-            _CHUNK_INDEX,
+            mcap.CHUNK_INDEX,
             struct.pack("<QQQQI", min(some), max(some), place, size, len(places))
             + places
             + struct.pack("<Q", new.tell() - place - size)
-            + _text(compression)
+            + mcap.text(compression)
             + struct.pack("<QQ", len(packed), len(content)),
         )
     summary.count(messages, channels)
@@ -286,18 +291,18 @@ def _copy_between(
     """Copy the records of ``old`` up to ``end`` with ``messages`` between them. Raises `NoIndexError`."""
     moved: dict[int, int] = {}  # offsets in the file that the index names
     waiting = list(messages)
-    new.write(old.read(len(_MAGIC)))
+    new.write(old.read(len(mcap.MAGIC)))
     first = True
     channels: dict[NewTopic, int] = {}
     if not summary.exists:
         _list_topics(old, end, summary)
-        old.seek(len(_MAGIC))
+        old.seek(len(mcap.MAGIC))
     while old.tell() < end:
         place = old.tell()
         kind, content = _read(old)
-        if kind == _CHUNK:
+        if kind == mcap.CHUNK:
             raise NoIndexError
-        if kind == _MESSAGE:
+        if kind == mcap.MESSAGE:
             if first:
                 channels, described = _describe(messages, summary)
                 new.write(described)
@@ -313,7 +318,7 @@ def _copy_between(
         new.write(described)
     for message in waiting:
         new.write(_message(channels[message.topic], message))
-    for kind in (_ATTACHMENT_INDEX, _METADATA_INDEX):
+    for kind in (mcap.ATTACHMENT_INDEX, mcap.METADATA_INDEX):
         records = summary.records(kind)
         for k, it in enumerate(records):
             (place,) = struct.unpack_from("<Q", it)
@@ -325,7 +330,7 @@ def _list_topics(old: BinaryIO, end: int, summary: _Summary) -> None:
     """Note the schemas and channels of a file that has no index, for ids that are free."""
     while old.tell() < end:
         kind, content = _read(old)
-        if kind in (_SCHEMA, _CHANNEL):
+        if kind in (mcap.SCHEMA, mcap.CHANNEL):
             summary.add(kind, content)
 
 
@@ -340,24 +345,24 @@ def _describe(messages: Sequence[NewMessage], summary: _Summary) -> tuple[dict[N
             schemas[topic.type] = schema + len(schemas)
             content = (
                 struct.pack("<H", schemas[topic.type])
-                + _text(topic.type.encode())
-                + _text(b"ros2msg")
-                + _text(topic.definition.encode())
+                + mcap.text(topic.type.encode())
+                + mcap.text(b"ros2msg")
+                + mcap.text(topic.definition.encode())
             )
-            summary.add(_SCHEMA, content)
-            described += _record(_SCHEMA, content)
+            summary.add(mcap.SCHEMA, content)
+            described += mcap.record(mcap.SCHEMA, content)
         channels[topic] = channel + len(channels)
         about = {"offered_qos_profiles": topic.qos, "topic_type_hash": topic.type_hash}
-        pairs = b"".join(_text(key.encode()) + _text(value.encode()) for key, value in about.items())
+        pairs = b"".join(mcap.text(key.encode()) + mcap.text(value.encode()) for key, value in about.items())
         content = (
             struct.pack("<HH", channels[topic], schemas[topic.type])
-            + _text(topic.name.encode())
-            + _text(b"cdr")
+            + mcap.text(topic.name.encode())
+            + mcap.text(b"cdr")
             + struct.pack("<I", len(pairs))
             + pairs
         )
-        summary.add(_CHANNEL, content)
-        described += _record(_CHANNEL, content)
+        summary.add(mcap.CHANNEL, content)
+        described += mcap.record(mcap.CHANNEL, content)
     return channels, described
 
 
@@ -374,30 +379,22 @@ def _compression_of(chunk_index: bytes) -> bytes:
 
 def _counts(statistics: bytes) -> dict[int, int]:
     """Messages by channel."""
-    return dict(struct.iter_unpack("<HQ", statistics[struct.calcsize(_STATISTICS_LAYOUT) + 4 :]))
+    return dict(struct.iter_unpack("<HQ", statistics[struct.calcsize(mcap.STATISTICS_LAYOUT) + 4 :]))
 
 
 def _message(channel: int, message: NewMessage) -> bytes:
     head = struct.pack("<HIQQ", channel, 0, message.time_ns, message.time_ns)
-    return _record(_MESSAGE, head + message.data)
-
-
-def _text(text: bytes) -> bytes:
-    return struct.pack("<I", len(text)) + text
-
-
-def _record(kind: int, content: bytes) -> bytes:
-    return struct.pack("<BQ", kind, len(content)) + content
+    return mcap.record(mcap.MESSAGE, head + message.data)
 
 
 def _write(file: BinaryIO, kind: int, content: bytes) -> int:
     """Write a record; its size."""
-    return file.write(_record(kind, content))
+    return file.write(mcap.record(kind, content))
 
 
 def _read(file: BinaryIO) -> tuple[int, bytes]:
-    head = file.read(9)
-    if len(head) < 9:
+    head = file.read(mcap.HEAD_SIZE)
+    if len(head) < mcap.HEAD_SIZE:
         raise ValueError("the file ends within a record")
     kind, size = struct.unpack("<BQ", head)
     content = file.read(size) if size < _MOST_RECORD else b""

@@ -5,7 +5,7 @@ they are. The last one, of mcap, ends anywhere: it is cut after its last whole c
 it lacks, in place, so that next to no room is needed. What is lost is what came after that chunk. sqlite3 is
 not mended: its last file is left out, and that is said.
 
-The layout of an mcap file is that of its specification (mcap.dev/spec, version 0).
+How mcap records look is told in mcap_records.py.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from rosbags.rosbag2.storage_mcap import decompress
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.output_files import FolderInProgress, NameTakenError
 from topreward_ros.core.printable import printable
+from topreward_ros.offline import mcap_records as mcap
 from topreward_ros.offline.bag_layout import METADATA, SUFFIXES
 from topreward_ros.offline.bag_writer import (
     NOTES,
@@ -38,9 +39,6 @@ from topreward_ros.offline.bag_writer import (
 )
 from topreward_ros.offline.message_definitions import Definition, DefinitionError
 
-_MAGIC = b"\x89MCAP0\r\n"
-_HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _MESSAGE_INDEX = 1, 2, 3, 4, 5, 6, 7
-_CHUNK_INDEX, _STATISTICS, _DATA_END = 8, 11, 15
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # of a message that rosbag2 has compressed; none of CDR begins so
 _MOST_NAMES = 1000  # that are tried where a name is taken
 
@@ -198,14 +196,14 @@ def _scan(file: FileIO, stop: int = 0) -> _Mended | None:
     """Read an mcap file from its beginning as far as it is whole (or to ``stop``); None: it is not one."""
     size = stop or os.fstat(file.fileno()).st_size
     file.seek(0)
-    if file.read(len(_MAGIC)) != _MAGIC:
+    if file.read(len(mcap.MAGIC)) != mcap.MAGIC:
         return None
     found = _Mended(end=0)
     while record := _next(file, size):
         kind, content, begin = record
-        if kind == _HEADER:
+        if kind == mcap.HEADER:
             found.end = file.tell()
-        elif kind == _CHUNK:
+        elif kind == mcap.CHUNK:
             try:
                 held = _Chunk.read(content)
             except (ReaderError, struct.error, ValueError, IndexError):
@@ -214,14 +212,14 @@ def _scan(file: FileIO, stop: int = 0) -> _Mended | None:
             if file.read(len(indexes)) != indexes:  # torn, or by another writer
                 if stop:
                     break
-                after = begin + 9 + len(content)
+                after = begin + mcap.HEAD_SIZE + len(content)
                 file.seek(after)
                 file.truncate()
                 _write(file, indexes)
                 size = after + len(indexes)
-            _add_chunk(found, held, begin, len(content) + 9, len(indexes))
+            _add_chunk(found, held, begin, mcap.HEAD_SIZE + len(content), len(indexes))
             found.end = file.tell()
-        elif kind in (_SCHEMA, _CHANNEL, _MESSAGE, _FOOTER, _DATA_END):
+        elif kind in (mcap.SCHEMA, mcap.CHANNEL, mcap.MESSAGE, mcap.FOOTER, mcap.DATA_END):
             break
     return found if found.end else None
 
@@ -234,11 +232,11 @@ def _write(file: FileIO, data: bytes) -> None:
 def _next(file: FileIO, size: int) -> tuple[int, bytes, int] | None:
     """Kind, content and place of the next record; None where it is not whole."""
     begin = file.tell()
-    head = file.read(9)
-    if len(head) < 9:
+    head = file.read(mcap.HEAD_SIZE)
+    if len(head) < mcap.HEAD_SIZE:
         return None
     kind, length = struct.unpack("<BQ", head)
-    if begin + 9 + length > size:
+    if begin + mcap.HEAD_SIZE + length > size:
         return None
     return kind, file.read(length), begin
 
@@ -266,15 +264,15 @@ class _Chunk:
         at = 0
         while at < len(raw):
             kind, size = struct.unpack_from("<BQ", raw, at)
-            if at + 9 + size > len(raw):
+            if at + mcap.HEAD_SIZE + size > len(raw):
                 raise ValueError("a record that leads out of its chunk")
-            (number,) = struct.unpack_from("<H", raw, at + 9)
-            if kind == _MESSAGE:
+            (number,) = struct.unpack_from("<H", raw, at + mcap.HEAD_SIZE)
+            if kind == mcap.MESSAGE:
                 messages[number].append((struct.unpack_from("<Q", raw, at + 15)[0], at))
                 compressed = compressed or raw[at + 31 : at + 35] == _ZSTD_MAGIC
-            elif kind in (_SCHEMA, _CHANNEL):
-                records.append((kind, number, raw[at : at + 9 + size]))
-            at += 9 + size
+            elif kind in (mcap.SCHEMA, mcap.CHANNEL):
+                records.append((kind, number, raw[at : at + mcap.HEAD_SIZE + size]))
+            at += mcap.HEAD_SIZE + size
         return cls(compression, compressed_bytes, uncompressed_bytes, records, dict(messages), compressed)
 
     def indexes(self) -> bytes:
@@ -282,13 +280,13 @@ class _Chunk:
         found = b""
         for channel, entries in self.messages.items():
             packed = b"".join(struct.pack("<QQ", *entry) for entry in entries)
-            found += _record(_MESSAGE_INDEX, struct.pack("<HI", channel, len(packed)) + packed)
+            found += mcap.record(mcap.MESSAGE_INDEX, struct.pack("<H", channel) + mcap.text(packed))
         return found
 
 
 def _add_chunk(found: _Mended, chunk: _Chunk, begin: int, length: int, index_length: int) -> None:
     for kind, number, record in chunk.records:
-        (found.schemas if kind == _SCHEMA else found.channels)[number] = record
+        (found.schemas if kind == mcap.SCHEMA else found.channels)[number] = record
     found.compressed = found.compressed or chunk.compressed
     times = [time_ns for entries in chunk.messages.values() for time_ns, _ in entries]
     for channel, entries in chunk.messages.items():
@@ -298,20 +296,18 @@ def _add_chunk(found: _Mended, chunk: _Chunk, begin: int, length: int, index_len
     offsets, at = b"", begin + length
     for channel, entries in chunk.messages.items():
         offsets += struct.pack("<HQ", channel, at)
-        at += 9 + 6 + 16 * len(entries)
+        at += mcap.HEAD_SIZE + 6 + 16 * len(entries)
     compression = chunk.compression.encode()
     index = struct.pack("<QQQQI", first_ns, last_ns, begin, length, len(offsets)) + offsets
     index += struct.pack("<QI", index_length, len(compression)) + compression
     index += struct.pack("<QQ", chunk.compressed_bytes, chunk.uncompressed_bytes)
-    found.chunks.append((begin + length + index_length, _record(_CHUNK_INDEX, index)))
+    found.chunks.append((begin + length + index_length, mcap.record(mcap.CHUNK_INDEX, index)))
 
 
 def _summary(found: _Mended) -> bytes:
     """What stands behind the last chunk: the end of the data, the summary and the footer."""
-    data_end = _record(_DATA_END, struct.pack("<I", 0))
-    counts = b"".join(struct.pack("<HQ", *item) for item in sorted(found.counts.items()))
-    statistics = struct.pack(
-        "<QHIIIIQQI",
+    data_end = mcap.record(mcap.DATA_END, struct.pack("<I", 0))
+    statistics = mcap.pack_statistics(
         sum(found.counts.values()),
         len(found.schemas),
         len(found.channels),
@@ -320,34 +316,30 @@ def _summary(found: _Mended) -> bytes:
         len(found.chunks),
         found.first_ns,
         found.last_ns,
-        len(counts),
+        found.counts,
     )
     summary = b"".join(
         [
             *found.schemas.values(),
             *found.channels.values(),
             *(index for _, index in found.chunks),
-            _record(_STATISTICS, statistics + counts),
+            mcap.record(mcap.STATISTICS, statistics),
         ]
     )
-    footer = _record(_FOOTER, struct.pack("<QQI", found.end + len(data_end), 0, 0))
-    return data_end + summary + footer + _MAGIC
-
-
-def _record(kind: int, content: bytes) -> bytes:
-    return struct.pack("<BQ", kind, len(content)) + content
+    footer = mcap.record(mcap.FOOTER, struct.pack("<QQI", found.end + len(data_end), 0, 0))
+    return data_end + summary + footer + mcap.MAGIC
 
 
 def _topics(found: _Mended) -> list[dict[str, Any]]:
     """The topics of a file as the metadata of a bag list them."""
-    schemas = {number: _strings(record[11:], 3) for number, record in found.schemas.items()}
+    schemas = {number: mcap.texts(record[11:], 3) for number, record in found.schemas.items()}
     topics = []
     for number, record in found.channels.items():
         (schema,) = struct.unpack_from("<H", record, 11)
-        name, encoding = _strings(record[13:], 2)
+        name, encoding = mcap.texts(record[13:], 2)
         type_name, _, text = schemas[schema]
         at = 13 + 4 + len(name.encode()) + 4 + len(encoding.encode()) + 4
-        said = _strings(record[at:], 2) if len(record) > at else ["", ""]
+        said = mcap.texts(record[at:], 2) if len(record) > at else ["", ""]
         type_hash = ""
         with suppress(DefinitionError):
             type_hash = Definition.of_text(type_name, text).type_hash
@@ -360,12 +352,3 @@ def _topics(found: _Mended) -> list[dict[str, Any]]:
         }
         topics.append({"topic_metadata": about, "message_count": found.counts.get(number, 0)})
     return topics
-
-
-def _strings(data: bytes, count: int) -> list[str]:
-    found, at = [], 0
-    for _ in range(count):
-        (length,) = struct.unpack_from("<I", data, at)
-        found.append(data[at + 4 : at + 4 + length].decode(errors="replace"))
-        at += 4 + length
-    return found
