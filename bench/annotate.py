@@ -27,7 +27,8 @@ from output import write_json
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.output_files import temporary_folder
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
-from topreward_ros.offline.annotate_bag import AnnotationSettings, BagJob, annotate_bag
+from topreward_ros.offline.annotate_bag import annotate_bag
+from topreward_ros.offline.annotation_report import AnnotationSettings, BagJob
 from topreward_ros.offline.bag_writer import BagWriter
 from topreward_ros.offline.engine_bench import machine
 from topreward_ros.offline.raw_samples import rosbags_image

@@ -22,7 +22,7 @@ ALLOWED = {
     ("topreward_ros/core/output_files.py", "open"): "this is write_file: what cannot be replaced",
     ("topreward_ros/core/output_files.py", "fdopen"): "this is write_file",
     ("topreward_ros/core/output_files.py", "mkdtemp"): "this is temporary_folder",
-    ("topreward_ros/offline/annotate_bag.py", "copyfile"): "into a written_folder",
+    ("topreward_ros/offline/annotation_copy.py", "copyfile"): "into a written_folder",
     ("topreward_ros/offline/bag_additions.py", "open"): "into a written_folder",
     ("topreward_ros/offline/zstd.py", "open"): "into a written_folder",
     ("topreward_ros/core/output_files.py", "copyfile"): "into a written_folder",

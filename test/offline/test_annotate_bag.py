@@ -29,12 +29,12 @@ from topreward_ros.core.output_files import OutputFileError
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline import bags as offline_bags
 from topreward_ros.offline import zstd
-from topreward_ros.offline.annotate_bag import (
+from topreward_ros.offline.annotate_bag import annotate_bag
+from topreward_ros.offline.annotation_report import (
     REPORT,
     Annotation,
     AnnotationSettings,
     BagJob,
-    annotate_bag,
     done_before,
 )
 from topreward_ros.offline.message_types import MessageTypes

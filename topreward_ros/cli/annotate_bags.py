@@ -19,7 +19,7 @@ from topreward_ros.core.text_files import read_text
 from topreward_ros.defaults import monitor_defaults
 
 if TYPE_CHECKING:
-    from topreward_ros.offline.annotate_bag import AnnotationSettings, BagJob
+    from topreward_ros.offline.annotation_report import AnnotationSettings, BagJob
     from topreward_ros.offline.bag_jobs import Outcomes, WorkOrder
     from topreward_ros.offline.job_processes import OnProgress
 
@@ -79,7 +79,7 @@ def add_options(group: Any) -> None:
 def run(options: argparse.Namespace, bags: Sequence[Path]) -> int:
     """Annotate ``bags``; the exit status, 1 where one of them could not be."""
     from topreward_ros.nodes.raw_conversion import converter
-    from topreward_ros.offline.annotate_bag import AnnotationSettings
+    from topreward_ros.offline.annotation_report import AnnotationSettings
     from topreward_ros.offline.bag_jobs import WorkOrder
 
     parameters = with_overrides(monitor_defaults(), options.overrides, "annotate", _NOT_FOR_BAGS)
@@ -120,7 +120,7 @@ def _make_folder(folder: Path) -> None:
 
 def _without_annotations(bags: Sequence[Path]) -> list[Path]:
     """The bags that were recorded; says of those that were made here that they are left out."""
-    from topreward_ros.offline.annotate_bag import is_annotation
+    from topreward_ros.offline.annotation_report import is_annotation
 
     for bag in filter(is_annotation, bags):
         say(f"{bag} is an annotation itself: skipped")
@@ -129,7 +129,7 @@ def _without_annotations(bags: Sequence[Path]) -> list[Path]:
 
 def _jobs(options: argparse.Namespace, bags: Sequence[Path]) -> list[BagJob]:
     """A job for each bag. Raises `CommandError` where they are not to be told apart."""
-    from topreward_ros.offline.annotate_bag import BagJob
+    from topreward_ros.offline.annotation_report import BagJob
 
     if options.task is not None and options.tasks is not None:
         raise CommandError("--task is for all bags, and --tasks says one for each: give one of them")
@@ -183,7 +183,7 @@ def _task_of(bag: Path, tasks: dict[str, str], file: Path) -> str:
 
 def _open_jobs(jobs: Sequence[BagJob], settings: AnnotationSettings) -> tuple[list[BagJob], int]:
     """The jobs that are to be done, and how many cannot be; says of the others why not."""
-    from topreward_ros.offline.annotate_bag import done_before
+    from topreward_ros.offline.annotation_report import done_before
 
     left, failed = [], 0
     for job in jobs:

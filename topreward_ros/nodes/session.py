@@ -86,9 +86,9 @@ class Session:
         """
         self.active = False
         #: The task to watch while active, its stages one per line, whoever set it last: parameter, topic,
-        #: service or action. The parameter
-        #: says the same, so that a dump of the parameters that is loaded again changes nothing, and the task
-        #: stays through every transition. The task monitor only knows the one that it reports.
+        #: service or action. The parameter says the same, so that a dump of the parameters that is loaded
+        #: again changes nothing, and the task stays through every transition. The task monitor only knows the
+        #: one that it reports.
         self.instruction: str = clean_task(parameters["task"])
         self._node = node
         self._parameters = parameters
@@ -147,8 +147,10 @@ class Session:
         self._opened.close()
 
     async def until_answered(self) -> None:
-        """Let the result of a goal that has just ended go to its client; 0.4 s at most. To be awaited before
-        `close`."""
+        """Let the result of a goal that has just ended go to its client; 0.4 s at most.
+
+        To be awaited before `close`.
+        """
         await self._action.until_answered()
 
     def _wait_until_heard(self) -> None:
@@ -246,11 +248,9 @@ class Session:
     def follow(self, text: str, what: str, why: str) -> None:
         """Take the instruction of a source that may repeat itself: only another text is another task.
 
-        ``what``: how the user knows the text.
-
-        `ros2 topic pub` repeats it every second, a latched publisher is heard by both subscriptions, and
-        `ros2 param load` sets what is set already. `~/reset` starts the same one again, and so does
-        `~/set_task`, which is called once. Raises `InstructionError`.
+        ``what``: how the user knows the text. `ros2 topic pub` repeats it every second, a latched publisher
+        is heard by both subscriptions, and `ros2 param load` sets what is set already. `~/reset` starts the
+        same one again, and so does `~/set_task`, which is called once. Raises `InstructionError`.
         """
         if (instruction := clean_task(text, what)) != self.instruction:
             self._take_instruction(instruction, why=why)
@@ -609,6 +609,8 @@ class Session:
 
 
 def create_steady_timer(node: LifecycleNode, period_s: float, callback: Callable[[], None]) -> Any:
-    """A timer in wall time: heartbeats and the notice that images stopped must come even when /clock
-    stands still."""
+    """A timer in wall time.
+
+    Heartbeats and the notice that images stopped must come even when /clock stands still.
+    """
     return node.create_timer(period_s, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))

@@ -15,7 +15,8 @@ from typing import Any
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import printable
-from topreward_ros.offline.annotate_bag import Annotation, AnnotationSettings, BagJob, annotate_bag
+from topreward_ros.offline.annotate_bag import annotate_bag
+from topreward_ros.offline.annotation_report import Annotation, AnnotationSettings, BagJob
 from topreward_ros.offline.job_processes import (
     JobError,
     OnNote,

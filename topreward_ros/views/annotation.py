@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from topreward_ros.offline.annotate_bag import Annotation
+from topreward_ros.offline.annotation_report import Annotation
 from topreward_ros.views.terminal import number, shown
 
 

@@ -18,21 +18,13 @@ from topreward_ros.core.printable import printable
 from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.score_video import Curve, CurveEvent
 from topreward_ros.offline.video import FrameError, Video, open_video
+from topreward_ros.views import colours
 from topreward_ros.views.picture import write_picture
 from topreward_ros.views.terminal import RANDOM_WARNING
 
 _WIDTH_PX, _HEIGHT_PX, _DPI = 1200, 780, 100
 _LEFT, _RIGHT = 0.065, 0.985  # edges of the panels, share of the width
 _STRIP_HEIGHT_PX = 92
-_PROGRESS_COLOUR, _TRUE_COLOUR, _FALSE_COLOUR, _STATIC_COLOUR = "#1769aa", "#2e7d32", "#c62828", "#757575"
-_EVENT_COLOURS = {
-    "SUCCESS": "#2e7d32",
-    "SUBTASK_SUCCESS": "#2e7d32",
-    "FAILURE": "#c62828",
-    "TIMEOUT": "#c62828",
-    "ABORTED": "#c62828",
-}
-_STATE_COLOURS = {State.SUCCEEDED: "#2e7d32", State.FAILED: "#c62828"}
 
 
 def plot_curve(curve: Curve, picture: str | Path, *, rate: float = 0.0, video: Video | None = None) -> None:
@@ -71,15 +63,15 @@ def plot_curves(curves: Sequence[Curve], picture: str | Path) -> None:
     """Write the progress of several videos over one time axis. Raises as `write_picture` does."""
     figure = Figure(figsize=(_WIDTH_PX / _DPI, 5.4), dpi=_DPI, facecolor="white")
     axes = figure.add_axes((_LEFT, 0.11, 0.66, 0.73))
-    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(curves)))
-    for curve, colour in zip(curves, colours, strict=True):
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(curves)))
+    for curve, colour in zip(curves, shades, strict=True):
         times = [point.time_s for point in curve.points]
         values = [point.progress for point in curve.points]
         # matplotlib leaves names out that begin with an underscore
         label = printable(Path(curve.video).name, 34).lstrip("_")
         axes.plot(times, values, "-", color=colour, linewidth=1.6, label=label)
-        if times and curve.state in _STATE_COLOURS:
-            axes.plot(times[-1], values[-1], "o", color=_STATE_COLOURS[curve.state], markersize=6)
+        if times and curve.state in (State.SUCCEEDED, State.FAILED):
+            axes.plot(times[-1], values[-1], "o", color=colours.STATES[curve.state.name], markersize=6)
     axes.set_ylim(-0.03, 1.09)
     axes.set_ylabel("progress")
     axes.set_xlabel("time [s]")
@@ -117,9 +109,9 @@ def _draw_title(figure: Figure, curve: Curve, name: str) -> None:
 def _draw_progress(axes: Axes, curve: Curve) -> None:
     times = [point.time_s for point in curve.points]
     values = np.array([point.progress for point in curve.points])
-    axes.fill_between(times, values, color=_PROGRESS_COLOUR, alpha=0.12, linewidth=0)
+    axes.fill_between(times, values, color=colours.PROGRESS, alpha=0.12, linewidth=0)
     mode = curve.settings.progress_mode.value.replace("_", " ")
-    axes.plot(times, values, "o-", color=_PROGRESS_COLOUR, markersize=4, linewidth=2, label=f"live ({mode})")
+    axes.plot(times, values, "o-", color=colours.PROGRESS, markersize=4, linewidth=2, label=f"live ({mode})")
     axes.plot(
         times, curve.minmax(), ":", color="0.45", linewidth=1.3,
         label="min-max over the whole curve (the paper's, not causal)",
@@ -137,9 +129,9 @@ def _draw_progress(axes: Axes, curve: Curve) -> None:
 def _draw_log_prob(axes: Axes, curve: Curve) -> None:
     times = [point.time_s for point in curve.points]
     series = (
-        ("log p(True)", _TRUE_COLOUR, "o-", [point.score.log_prob for point in curve.points]),
-        ("log p(False)", _FALSE_COLOUR, "-", [point.score.log_prob_false for point in curve.points]),
-        ("log p(True), first frame held", _STATIC_COLOUR, "--",
+        ("log p(True)", colours.LOG_PROB, "o-", [point.score.log_prob for point in curve.points]),
+        ("log p(False)", colours.LOG_PROB_FALSE, "-", [point.score.log_prob_false for point in curve.points]),
+        ("log p(True), first frame held", colours.LOG_PROB_STATIC, "--",
          [point.score.log_prob_static for point in curve.points]),
     )  # fmt: skip
     for label, colour, style, values in series:
@@ -171,7 +163,7 @@ def _draw_events(panels: Sequence[Axes], events: Sequence[CurveEvent]) -> None:
         if event.type not in ("EPISODE_STARTED", "EPISODE_ENDED"):
             names.setdefault(event.time_s, []).append(event.type)
     for time_s, at_once in names.items():
-        colour = _EVENT_COLOURS.get(at_once[0], "0.3")
+        colour = colours.EVENTS.get(at_once[0], colours.OTHER)
         for axes in panels:
             axes.axvline(time_s, color=colour, linewidth=1.4)
         starts_left = time_s < 0.5 * panels[0].get_xlim()[1]

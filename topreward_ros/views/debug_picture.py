@@ -17,6 +17,7 @@ import numpy as np
 from topreward_ros.core.episode import State
 from topreward_ros.core.printable import printable
 from topreward_ros.core.stages import numbered
+from topreward_ros.views import colours
 from topreward_ros.views.messages import Sample
 from topreward_ros.views.terminal import number
 
@@ -31,13 +32,9 @@ _DIM: Colour = (150, 156, 166)
 _CURVE: Colour = (90, 190, 255)
 _WARNING: Colour = (255, 170, 90)
 _STATE_COLOURS: dict[State | int, Colour] = {
-    State.RUNNING: (0, 150, 170),
-    State.SUCCEEDED: (46, 140, 56),
-    State.FAILED: (198, 50, 50),
-    State.STALE: (190, 130, 20),
-    State.STALLED: (190, 130, 20),
+    State[name]: colours.rgb(colour) for name, colour in colours.STATES.items()
 }
-_OTHER_STATE: Colour = (96, 102, 112)
+_OTHER_STATE = colours.rgb(colours.OTHER)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_HEIGHT = 22.0  # [px] of a capital letter at scale 1
 _SHIFT = 4  # binary places of the coordinates in a curve

@@ -20,6 +20,7 @@ from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.printable import printable
 from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.bag_episodes import BagContent, BagEpisode, BagEvent, Score, ShownFrame
+from topreward_ros.views import colours
 from topreward_ros.views.terminal import RANDOM_WARNING, number
 
 _WIDTH, _LEFT, _RIGHT = 640, 56, 8  # of a chart, in its own units, and the margins of its panel
@@ -28,12 +29,7 @@ _LARGEST = 1e9  # what claims more is drawn at the edge
 _MOST_POINTS = 1000  # of a curve that are drawn
 _LONGEST_TEXT = 500
 _MOST_ABOUT = 20
-_COLOURS = {
-    "SUCCESS": "#2e7d32", "SUBTASK_SUCCESS": "#2e7d32", "SUCCEEDED": "#2e7d32", "FAILURE": "#c62828",
-    "FAILED": "#c62828", "TIMEOUT": "#c62828", "ABORTED": "#c62828", "SCORER_ERROR": "#c62828",
-    "STALE_IMAGES": "#b26a00", "STALE": "#b26a00", "RUNNING": "#00838f",
-}  # fmt: skip
-_OTHER_COLOUR = "#57606a"
+_COLOURS = {**colours.EVENTS, **colours.STATES}
 _NOT_DRAWN = ("EPISODE_STARTED", "EPISODE_ENDED")  # they are the ends of the axis
 
 _STYLE = """
@@ -182,7 +178,7 @@ def _section(episode: BagEpisode, content: BagContent, place: int) -> str:
 
 
 def _badge(name: str) -> str:
-    colour = _COLOURS.get(name, _OTHER_COLOUR)
+    colour = _COLOURS.get(name, colours.OTHER)
     return f'<span class="badge" style="background:{colour}">{_shown(name.replace("_", " "), 60)}</span>'
 
 
@@ -240,11 +236,13 @@ class _Series:
     dashes: str = ""
 
 
-_PROGRESS = (_Series("progress", "#1769aa", lambda score: score.progress),)
+_PROGRESS = (_Series("progress", colours.PROGRESS, lambda score: score.progress),)
 _LOG_PROBS = (
-    _Series("log p(True) [nat]", "#2e7d32", lambda score: score.log_prob),
-    _Series("log p(False)", "#c62828", lambda score: score.log_prob_false),
-    _Series("log p(True), first frame held", "#757575", lambda score: score.log_prob_static, "5 4"),
+    _Series("log p(True) [nat]", colours.LOG_PROB, lambda score: score.log_prob),
+    _Series("log p(False)", colours.LOG_PROB_FALSE, lambda score: score.log_prob_false),
+    _Series(
+        "log p(True), first frame held", colours.LOG_PROB_STATIC, lambda score: score.log_prob_static, "5 4"
+    ),
 )
 _REWARDS = (_Series("reward", "#6a1b9a", lambda score: score.reward),)
 
@@ -260,6 +258,30 @@ def _charts(episode: BagEpisode) -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """Where a time and a value stand in a chart."""
+
+    height: int
+    end_s: float  #: of the time axis
+    low: float
+    high: float
+
+    top = 20.0
+    span = float(_WIDTH - _LEFT - _RIGHT)
+
+    @property
+    def bottom(self) -> float:
+        return float(self.height - _AXIS)
+
+    def x(self, seconds: float) -> float:
+        return _LEFT + min(max(seconds / self.end_s, 0.0), 1.0) * self.span
+
+    def y(self, value: float) -> float:
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return self.bottom - share * (self.bottom - self.top)
+
+
 def _chart(
     episode: BagEpisode,
     series: Sequence[_Series],
@@ -270,68 +292,81 @@ def _chart(
 ) -> str:
     """Curves over the time of the episode; empty where no value is finite."""
     scores = _thinned(episode.scores)
-    values = [it.value(score) for it in series for score in scores]
-    finite = [value for value in values if isfinite(value)]
+    finite = [value for it in series for score in scores if isfinite(value := it.value(score))]
     if not finite:
         return '<p class="dim">progress is NaN throughout</p>' if limits else ""
-    low, high = limits or (min(finite), max(finite))
+    low, high = _limits(*(limits or (min(finite), max(finite))))
+    panel = _Panel(height, max(_seconds(episode.end_ns, episode), 0.5), low, high)
+    marks = [
+        _event_mark(event, panel.x(_seconds(event.stamp_ns, episode)), panel)
+        for event in episode.events
+        if events and event.stamp_ns and event.type not in _NOT_DRAWN
+    ]
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" data-from="0" data-to="{panel.end_s:.3f}" '
+        f'data-left="{_LEFT}" data-span="{panel.span:g}" data-width="{_WIDTH}">{_axes(panel)}{"".join(marks)}'
+        f"{_curves(episode, scores, series, panel)}"
+        f'<line class="cursor" y1="{panel.top:g}" y2="{panel.bottom:g}" stroke="#1f2328" '
+        'visibility="hidden"/></svg>'
+    )
+
+
+def _limits(low: float, high: float) -> tuple[float, float]:
+    """The ends of the axis for values from ``low`` to ``high``; a level line stands in the middle.
+
+    >>> _limits(-2.0, -2.0), _limits(-1.0, 1e300)
+    ((-3.0, -1.0), (-1.0, 1000000000.0))
+    """
     low, high = (min(max(edge, -_LARGEST), _LARGEST) for edge in (low, high))
-    if high - low < 1e-6 * max(abs(low), abs(high), 1.0):  # a level line stands in the middle
+    if high - low < 1e-6 * max(abs(low), abs(high), 1.0):
         room = max(abs(low), abs(high), 1.0) / 2
         low, high = low - room, high + room
-    end_s = max(_seconds(episode.end_ns, episode), 0.5)
-    top, bottom, span = 20.0, float(height - _AXIS), float(_WIDTH - _LEFT - _RIGHT)
+    return low, high
 
-    def x(seconds: float) -> float:
-        return _LEFT + min(max(seconds / end_s, 0.0), 1.0) * span
 
-    def y(value: float) -> float:
-        share = (min(max(value, low), high) - low) / (high - low)
-        return bottom - share * (bottom - top)
-
-    parts = [
-        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" data-from="0" data-to="{end_s:.3f}" '
-        f'data-left="{_LEFT}" data-span="{span:g}" data-width="{_WIDTH}">'
-    ]
+def _axes(panel: _Panel) -> str:
+    parts = []
     for share in (0.0, 0.5, 1.0):
-        value = low + share * (high - low)
+        value = panel.low + share * (panel.high - panel.low)
         parts.append(
-            f'<path d="M{_LEFT} {y(value):.1f}H{_WIDTH - _RIGHT}" stroke="#e4e7eb"/>'
-            f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.2g}</text>'
+            f'<path d="M{_LEFT} {panel.y(value):.1f}H{_WIDTH - _RIGHT}" stroke="#e4e7eb"/>'
+            f'<text x="{_LEFT - 6}" y="{panel.y(value) + 4:.1f}" text-anchor="end">{value:.2g}</text>'
         )
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         anchor = "start" if share == 0.0 else "end" if share == 1.0 else "middle"
         parts.append(
-            f'<text x="{x(share * end_s):.1f}" y="{height - 4}" text-anchor="{anchor}">'
-            f"{share * end_s:.3g} s</text>"
+            f'<text x="{panel.x(share * panel.end_s):.1f}" y="{panel.height - 4}" text-anchor="{anchor}">'
+            f"{share * panel.end_s:.3g} s</text>"
         )
-    if events:
-        parts += [_event_mark(event, x(_seconds(event.stamp_ns, episode)), top, bottom)
-                  for event in episode.events if event.stamp_ns and event.type not in _NOT_DRAWN]  # fmt: skip
-    start = float(_LEFT)
-    for it in series:
-        points = [(x(_seconds(score.stamp_ns, episode)), it.value(score)) for score in scores]
-        if not any(isfinite(value) for _, value in points):
-            continue
-        dashes = f' stroke-dasharray="{it.dashes}"' if it.dashes else ""
-        path = _path([(at, y(value) if isfinite(value) else value) for at, value in points])
-        parts.append(f'<path d="{path}" fill="none" stroke="{it.colour}" stroke-width="2"{dashes} '
-                     'stroke-linecap="round" stroke-linejoin="round"/>')  # fmt: skip
-        parts.append(f'<text class="name" x="{start:g}" y="12" style="fill:{it.colour}">{it.label}</text>')
-        start += 8.0 + 6.6 * len(it.label)
-    parts.append(
-        f'<line class="cursor" y1="{top:g}" y2="{bottom:g}" stroke="#1f2328" visibility="hidden"/></svg>'
-    )
     return "".join(parts)
 
 
-def _event_mark(event: BagEvent, at: float, top: float, bottom: float) -> str:
+def _curves(episode: BagEpisode, scores: Sequence[Score], series: Sequence[_Series], panel: _Panel) -> str:
+    """Each of ``series`` that has a finite value, and its name above the panel."""
+    parts, start = [], float(_LEFT)
+    for it in series:
+        values = [it.value(score) for score in scores]
+        if not any(map(isfinite, values)):
+            continue
+        times = [panel.x(_seconds(score.stamp_ns, episode)) for score in scores]
+        heights = [panel.y(value) if isfinite(value) else value for value in values]
+        dashes = f' stroke-dasharray="{it.dashes}"' if it.dashes else ""
+        parts.append(
+            f'<path d="{_path(list(zip(times, heights, strict=True)))}" fill="none" stroke="{it.colour}" '
+            f'stroke-width="2"{dashes} stroke-linecap="round" stroke-linejoin="round"/>'
+            f'<text class="name" x="{start:g}" y="12" style="fill:{it.colour}">{it.label}</text>'
+        )
+        start += 8.0 + 6.6 * len(it.label)
+    return "".join(parts)
+
+
+def _event_mark(event: BagEvent, at: float, panel: _Panel) -> str:
     """A line through the chart, with the name of the event above it."""
-    colour = _COLOURS.get(event.type, _OTHER_COLOUR)
+    colour = _COLOURS.get(event.type, colours.OTHER)
     anchor = "end" if at > _WIDTH / 2 else "start"
     return (
-        f'<path d="M{at:.1f} {top:g}V{bottom:g}" stroke="{colour}" stroke-width="1.4"/>'
-        f'<text x="{at:.1f}" y="{top - 8:g}" text-anchor="{anchor}" style="fill:{colour}">'
+        f'<path d="M{at:.1f} {panel.top:g}V{panel.bottom:g}" stroke="{colour}" stroke-width="1.4"/>'
+        f'<text x="{at:.1f}" y="{panel.top - 8:g}" text-anchor="{anchor}" style="fill:{colour}">'
         f"{_shown(event.type, 60)}</text>"
     )
 
