@@ -42,7 +42,7 @@ from topreward_ros.core.printable import printable
 from topreward_ros.core.stamp_clock import Fault, StampClock
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import conversions, qos
-from topreward_ros.nodes.cameras import KILLED_STAYS_S, CameraRig, FrameAwaited
+from topreward_ros.nodes.cameras import CameraRig, FrameAwaited
 from topreward_ros.nodes.debug_image import TOPIC as DEBUG_IMAGE
 from topreward_ros.nodes.debug_image import DebugImage, first_report
 from topreward_ros.nodes.diagnostics import (
@@ -51,6 +51,7 @@ from topreward_ros.nodes.diagnostics import (
     NewestResult,
     ignored_warnings,
 )
+from topreward_ros.nodes.namesakes import Namesakes
 from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.nodes.task_action import NAME as ACTION
 from topreward_ros.nodes.task_action import InvalidGoalError, TaskAction
@@ -102,7 +103,7 @@ class Session:
         self._latched: tuple[State, str, str] | None = None  # state, episode and task on task_state
         self._told = monitor.settings_in_force  # by ~/info
         self._last_progress_time = 0.0
-        self._alone_ns = time.monotonic_ns()  # when no other monitor of this name was last known
+        self._namesakes = Namesakes(node, "task_event")
         self._looked_ns = time.monotonic_ns()  # at the clock
         self._awaited: _Awaited | None = None
         self._worker = ScoringWorker(scorer, self._on_worker_notify)
@@ -198,7 +199,7 @@ class Session:
             self._node.get_logger().warning(NO_CLOCK, throttle_duration_sec=30.0)
         if self._rig.follow_publishers():
             self.publish_info()
-        self._say_once.warn("namesake", self._namesake_warning)
+        self._say_once.warn("namesake", self._namesakes.warning)
         self._rig.warn(stale_timeout, watched=self._monitor.watching)
         for reason, warning in ignored_warnings(self._rig.primary.topic, self._monitor.ignored).items():
             self._say_once.warn(reason, partial(str, warning))
@@ -557,27 +558,6 @@ class Session:
     ) -> GetProgress.Response:
         response.progress = self._progress_message(self._report())
         return response
-
-    def _namesake_warning(self) -> str:
-        """What is wrong where another monitor has the same name or the same topics; else empty.
-
-        A process that was killed stays known for a while, so another one has to stay longer.
-        """
-        name = self._node.get_fully_qualified_name()
-        nodes = self._node.get_node_names_and_namespaces()
-        namesakes = sum(f"{namespace.rstrip('/')}/{node}" == name for node, namespace in nodes)
-        topic = self._node.resolve_topic_name("task_event")
-        if namesakes < 2 and self._node.count_publishers(topic) < 2:
-            self._alone_ns = time.monotonic_ns()
-            return ""
-        if time.monotonic_ns() - self._alone_ns < KILLED_STAYS_S * NS_PER_S:
-            return ""
-        what = (
-            f"{namesakes} nodes are called {name}: which of them a service reaches is chance"
-            if namesakes > 1
-            else f"another node publishes on {topic}, too: listeners cannot tell whose events they hear"
-        )
-        return f"{what}. Give one of them a namespace (namespace:=arm), or stop it"
 
     def _report(self) -> ProgressReport:
         """The newest report; what is not watched has no state."""
