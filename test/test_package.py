@@ -294,3 +294,8 @@ def test_programs_start_the_function_of_their_name() -> None:
         assert text.startswith("#!/usr/bin/env python3\n")
         assert path.stat().st_mode & 0o111 == 0o111, f"{path} must be executable for all"
         assert f"from topreward_ros.{started[name]}" in text
+        # Processes that it starts import it, and must not be programs themselves.
+        assert text.partition('"""\n\n')[2].startswith('if __name__ == "__main__":')
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert setup["options"]["scripts"] == "scripts/topreward", "what a shell finds is that program"

@@ -185,21 +185,6 @@ def test_a_character_that_the_locale_lacks_does_not_undo_the_work(video: Path) -
     assert "st?ck" in result.stdout and "progress" in result.stdout
 
 
-def test_ctrl_c_while_it_still_imports_leaves_no_trace() -> None:
-    """The interrupt comes as soon as ours is the code that runs."""
-    code = (
-        "import sys, os, signal\n"
-        "class Finder:\n"
-        "    def find_spec(self, name, *_):\n"
-        "        if name == 'topreward_ros.defaults': os.kill(os.getpid(), signal.SIGINT)\n"
-        "sys.meta_path.insert(0, Finder())\n"
-        "from topreward_ros.cli.main import main\n"
-        "sys.exit(main(['--version']))"
-    )
-    result = topreward(command=[sys.executable, "-c", code])
-    assert result.returncode == 130 and result.stderr == "" and result.stdout == ""
-
-
 def test_ctrl_c_while_the_process_ends_leaves_no_trace() -> None:
     """The interrupt comes when all is written, in what libraries have registered for the end."""
     code = (

@@ -20,6 +20,14 @@ def test_a_result_comes_back():
     assert call_bounded(divmod, 7, 2, time_limit_s=LONG, what="dividing") == (3, 1)
 
 
+def test_ctrl_c_is_blocked_in_the_process_from_its_first_moment():
+    """A terminal sends it to all of its processes, and one that comes among imports leaves a trace."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    mask = call_bounded(signal.pthread_sigmask, signal.SIG_BLOCK, (), time_limit_s=LONG, what="asking")
+    assert signal.SIGINT in mask and signal.SIGTERM not in mask
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
 def test_an_error_for_the_user_comes_back_as_it_is(tmp_path: Path):
     with pytest.raises(TextFileError, match="nowhere cannot be read"):
         call_bounded(read_text, tmp_path / "nowhere", time_limit_s=LONG, what="reading")

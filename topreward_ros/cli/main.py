@@ -10,24 +10,20 @@ output left early; 2 wrong usage; 130 interrupted.
 
 from __future__ import annotations
 
+import argparse
+import errno
+import os
+import signal
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from io import TextIOWrapper
+from typing import Any, NoReturn
 
-try:
-    import argparse
-    import errno
-    import os
-    import signal
-    from collections.abc import Callable, Sequence
-    from contextlib import suppress
-    from io import TextIOWrapper
-    from typing import Any, NoReturn
-
-    from topreward_ros.cli import annotate, bench, demo, export, models, plan, record, score, show, watch
-    from topreward_ros.cli.output import say
-    from topreward_ros.core.errors import UserError
-    from topreward_ros.core.printable import make_libraries_printable, printable
-except KeyboardInterrupt:  # no traceback for Ctrl-C during these imports, either
-    sys.exit(130)
+from topreward_ros.cli import annotate, bench, demo, export, models, plan, record, score, show, watch
+from topreward_ros.cli.output import say
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.printable import make_libraries_printable, printable
 
 _INTERRUPTED = 130
 _NO_MORE_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
@@ -35,20 +31,27 @@ _ROS_ARGUMENTS = "--ros-args"
 
 
 def command() -> int:
-    """Run ``topreward`` as a process of its own and return its exit status."""
+    """Run ``topreward`` as a process of its own and return its exit status.
+
+    Until now Ctrl-C has ended the process at once (scripts/topreward); from now on there is work to give up.
+    """
     try:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a shell
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return main()
+    except KeyboardInterrupt:  # a second one, while `main` answers the first
+        return _INTERRUPTED
     finally:  # the work is done or given up: Ctrl-C ends the process, and not just one step of its clean-up
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``topreward`` with ``argv`` (of the process when None) and return its exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a character that the locale lacks must not undo the work
-            stream.reconfigure(errors="replace")
-    make_libraries_printable()
     try:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # a character that the locale lacks must not undo the work
+                stream.reconfigure(errors="replace")
+        make_libraries_printable()
         status = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
         return status
