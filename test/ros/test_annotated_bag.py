@@ -15,14 +15,15 @@ pytest.importorskip("rclpy")
 
 from rclpy.serialization import deserialize_message
 from rosbags.highlevel import AnyReader
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 from topreward_ros.msg import TaskEvent, TaskProgress, TaskReward
 
 from test import bags
 from test.robot import stamp_of
 from topreward_ros.cli.main import main
-from topreward_ros.core.frames import FrameSchedule
+from topreward_ros.core.frames import NS_PER_S, FrameSchedule
 from topreward_ros.defaults import monitor_defaults
+from topreward_ros.nodes import qos
 from topreward_ros.offline.camera_images import stamp_ns_of
 
 
@@ -69,3 +70,50 @@ def test_live_and_annotated_curves_are_equal(robot, tmp_path: Path) -> None:
     events = annotated(tmp_path / "out/bag", "/task_event", TaskEvent)
     assert [(it.type, stamp_of(it)) for it in events] == [(it.type, stamp_of(it)) for it in robot.events]
     assert [it.message for it in events] == [it.message for it in robot.events]
+
+
+def test_a_second_camera_is_waited_for_as_live(robot, tmp_path: Path) -> None:
+    """A second between its images, which come after the primary's: the one before is always too old."""
+    frames = [(k * NS_PER_S, image) for k, (_, image) in enumerate(bags.video_frames(seconds=0.5)[:6])]
+    late = [(since_ns + NS_PER_S // 20, image[::-1].copy()) for since_ns, image in frames]
+    late[3] = (late[3][0] + NS_PER_S // 2, late[3][1])  # longer than camera_max_skew
+    recorded = [*bags.camera(frames, compressed=False), *bags.camera(late, "/wrist", compressed=False)]
+    bag = bags.write_bag(tmp_path / "bag", recorded)
+    tiled = ["camera_layout=tile", "scorer_threads=1"]
+    settings = [word for each in tiled for word in ("--set", each)]
+    topics = ["--image-topic", "image", "--image-topic", "wrist"]
+    command = [
+        "annotate",
+        str(bag),
+        "--task",
+        bags.DEMO_TASK,
+        *topics,
+        *settings,
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert main(command) == 0
+
+    robot.start_monitor(
+        task=bags.DEMO_TASK, image_topics=["image", "wrist"], camera_layout="tile", scorer_threads=1
+    )
+    cameras = {"/image": robot.camera, "/wrist": robot.publisher(Image, "wrist", qos.image_source())}
+    with AnyReader([bag]) as reader:
+        for connection, _, data in reader.messages():
+            k = (stamp_ns_of(data) - bags.START_NS) // NS_PER_S
+            of_wrist = connection.topic == "/wrist"
+            if of_wrist:
+                robot.spin(0.6 if k == 3 else 0.05)
+            cameras[connection.topic].publish(deserialize_message(bytes(data), Image))
+            if of_wrist:
+                robot.until(lambda k=k: len(robot.scored()) >= (k if k >= 3 else k + 1), "a score")
+                robot.settle()
+
+    scored: dict[int, TaskProgress] = {}
+    for message in annotated(tmp_path / "out/bag", "/task_progress", TaskProgress):
+        if message.num_frames:
+            scored.setdefault(stamp_of(message), message)
+    assert [(ns - bags.START_NS) // NS_PER_S for ns in scored] == [0, 1, 2, 4, 5]
+    assert [stamp_of(it) for it in robot.scored()] == list(scored)
+    ours = [it.log_prob for it in scored.values()]
+    assert ours == pytest.approx([it.log_prob for it in robot.scored()], abs=1e-4)

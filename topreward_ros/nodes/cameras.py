@@ -312,10 +312,6 @@ class Camera:
         self._on_image(self)
 
 
-class FrameAwaited(images.ImageError):
-    """The image of another camera that belongs into the frame may still come."""
-
-
 class CameraRig:
     """All cameras of a monitor as one stream of frames, stamped as the images of the primary camera."""
 
@@ -409,17 +405,18 @@ class CameraRig:
     def newest_frame(self, stamp_ns: int, max_skew: float) -> Frame:
         """Decode the newest image of every camera into one frame, with the stamp of the primary one.
 
-        Raises `images.ImageError`, and logs it, when an image is bad, or when that of another camera was
-        taken more than ``max_skew`` [s] after the primary's: it would be scored as current. Where it was
-        taken that long before, or there is none, the one that belongs to the primary's may be on its way:
-        `FrameAwaited`, which is not logged; `give_up` does that.
+        Raises `images.ImageError`, and logs it, when an image is bad, or does not belong beside the primary's
+        (`images.check_beside`). `images.FrameAwaited`, for one that may still come, is not logged; `give_up`
+        does that.
         """
         begun = time.perf_counter()
-        for camera in self.cameras[1:]:
-            beside = images.Beside(camera.topic, camera.raw, camera.silent_seconds())
-            if problem := images.why_not_beside(beside, self.primary.topic, stamp_ns, max_skew):
-                problem = f"{problem}, so no frame can be tiled"
-                raise FrameAwaited(problem) if beside.age_s(stamp_ns) > 0 else self._refused(problem)
+        others = [images.Beside(it.topic, it.raw, it.silent_seconds()) for it in self.cameras[1:]]
+        try:
+            images.check_beside(others, self.primary.topic, stamp_ns, max_skew)
+        except images.FrameAwaited:
+            raise
+        except images.ImageError as error:
+            raise self._refused(str(error)) from None
         pictures: list[images.DecodedImage] = []
         for camera in self.cameras:
             try:
@@ -446,9 +443,9 @@ class CameraRig:
             self._log.warning(problem)
         return images.ImageError(problem)
 
-    def give_up(self, awaited: FrameAwaited) -> images.ImageError:
-        """The image that was awaited has not come: log it, and make the error of it."""
-        return self._refused(str(awaited))
+    def give_up(self, problem: str) -> None:
+        """The image that was awaited has not come: log it."""
+        self._refused(problem)
 
     def _on_change(self, camera: Camera) -> None:
         why = f"the images on {camera.topic} are those of another publisher now"

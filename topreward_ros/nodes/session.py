@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -40,9 +40,10 @@ from topreward_ros.core.goal import GoalCode
 from topreward_ros.core.instruction import InstructionError, clean_task
 from topreward_ros.core.printable import printable
 from topreward_ros.core.stamp_clock import Fault, StampClock
+from topreward_ros.core.waiting_image import Waiting, WaitingImage
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import conversions, qos
-from topreward_ros.nodes.cameras import CameraRig, FrameAwaited
+from topreward_ros.nodes.cameras import CameraRig
 from topreward_ros.nodes.debug_image import TOPIC as DEBUG_IMAGE
 from topreward_ros.nodes.debug_image import DebugImage, first_report
 from topreward_ros.nodes.diagnostics import (
@@ -55,7 +56,7 @@ from topreward_ros.nodes.namesakes import Namesakes
 from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.nodes.task_action import NAME as ACTION
 from topreward_ros.nodes.task_action import InvalidGoalError, TaskAction
-from topreward_ros.offline.camera_images import ImageError
+from topreward_ros.offline.camera_images import FrameAwaited, ImageError
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo
 from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
 from topreward_ros.scoring.worker import ScoringWorker
@@ -63,16 +64,6 @@ from topreward_ros.srv import GetProgress, SetTask
 
 _STOPPED_S = 1.0  # without a look at the clock: the process was stopped
 _LONGEST_WAIT_FOR_SUBSCRIBERS_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class _Awaited:
-    """An image of the primary camera that is to be scored, and waits for that of another camera."""
-
-    stamp_ns: int
-    episode_id: str
-    since: float  #: [s], monotonic
-    problem: FrameAwaited
 
 
 class Session:
@@ -105,7 +96,7 @@ class Session:
         self._last_progress_time = 0.0
         self._namesakes = Namesakes(node, "task_event")
         self._looked_ns = time.monotonic_ns()  # at the clock
-        self._awaited: _Awaited | None = None
+        self._waiting = Waiting()
         self._worker = ScoringWorker(scorer, self._on_worker_notify)
         self._opened.callback(self._stop_worker)
         try:
@@ -177,7 +168,7 @@ class Session:
         if not self.active:
             return
         stale_timeout = self._parameters["stale_timeout"]
-        if self._awaited is not None and not self._is_awaited_still(self._awaited):
+        if self._waiting.is_over(now_ns, *self._waits_for()):
             self._give_up_waiting()
         if stopped_ns:
             self._node.get_logger().warning(
@@ -358,39 +349,38 @@ class Session:
         filled_ns = self._monitor.filled_stamp(stamp_ns, self._now_ns())
         if filled_ns != stamp_ns:
             self._rig.warn_of_no_stamp()
-        due, outputs = self._monitor.observe(filled_ns, time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        due, outputs = self._monitor.observe(filled_ns, now_ns)
         self._publish(outputs)
         if due:
-            self._take_frame(filled_ns, time.monotonic())
+            self._take_frame(WaitingImage(filled_ns, self._monitor.report.episode_id, now_ns))
 
     def _on_other_image(self) -> None:
         """An image of another camera came: it may be the one that the primary's waits for."""
-        awaited = self._awaited
-        if awaited is None or not self._is_awaited_still(awaited):
+        if not self.active:
+            return
+        image = self._waiting.resume(time.monotonic_ns(), *self._waits_for())
+        if image is None:
             self._give_up_waiting()
         else:
-            self._awaited = None
-            self._take_frame(awaited.stamp_ns, awaited.since)
+            self._take_frame(image)
 
-    def _is_awaited_still(self, awaited: _Awaited) -> bool:
-        waited_s = time.monotonic() - awaited.since
-        return self._is_of_this_episode(awaited) and waited_s <= self._parameters["camera_max_skew"]
-
-    def _is_of_this_episode(self, awaited: _Awaited) -> bool:
-        return self.active and awaited.episode_id == self._monitor.report.episode_id
+    def _waits_for(self) -> tuple[str, float]:
+        """The episode whose images may wait, and how long [s]."""
+        return self._monitor.report.episode_id, self._parameters["camera_max_skew"]
 
     def _give_up_waiting(self) -> None:
         """Say what has not come beside the image that waits, if there is one."""
-        awaited, self._awaited = self._awaited, None
-        if awaited is not None and self._is_of_this_episode(awaited):
-            self._monitor.frame_failed(str(self._rig.give_up(awaited.problem)))
+        if problem := self._waiting.give_up(self._monitor.report.episode_id):
+            self._rig.give_up(problem)
+            self._monitor.frame_failed(problem)
 
-    def _take_frame(self, stamp_ns: int, since: float) -> None:
-        """Decode the image that was observed last, at ``since`` [s], and ask for its score."""
+    def _take_frame(self, image: WaitingImage) -> None:
+        """Decode the image that was observed last, and ask for its score."""
         try:
-            frame = self._rig.newest_frame(stamp_ns, self._parameters["camera_max_skew"])
-        except FrameAwaited as problem:
-            self._awaited = _Awaited(stamp_ns, self._monitor.report.episode_id, since, problem)
+            frame = self._rig.newest_frame(image.stamp_ns, self._parameters["camera_max_skew"])
+        except FrameAwaited as awaited:
+            self._waiting.begin(replace(image, problem=str(awaited)))
             return
         except ImageError as error:
             self._monitor.frame_failed(str(error))

@@ -12,7 +12,7 @@ the outputs is not known here.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -23,9 +23,10 @@ from topreward_ros.core.instruction import InstructionError, clean_task
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.core.shapes import size_text
+from topreward_ros.core.waiting_image import Waiting, WaitingImage
 from topreward_ros.offline import camera_images as images
 from topreward_ros.offline.bags import BagError, Message, OpenBag, slashed
-from topreward_ros.offline.camera_images import ImageError, ImageReader
+from topreward_ros.offline.camera_images import FrameAwaited, ImageError, ImageReader
 from topreward_ros.offline.image_topics import TYPE_NAMES, ImageTopic, first_published, places, unreadable
 from topreward_ros.offline.recorded_episodes import RecordedEpisode
 
@@ -127,6 +128,12 @@ class _Camera:
     newest: Message | None = None
     size: tuple[int, int] | None = None  # of the first image that was decoded
 
+    def beside(self, now_ns: int) -> images.Beside:
+        """Its newest image, to be tiled beside another one."""
+        if self.newest is None:
+            return images.Beside(self.place.name, b"", 0.0)
+        return images.Beside(self.place.name, self.newest.data, (now_ns - self.newest.time_ns) / NS_PER_S)
+
 
 class BagWatch:
     """A monitor that watches a bag."""
@@ -156,6 +163,7 @@ class BagWatch:
         name, numbers = printable(bag.bag.path.resolve().name, 100), count(1)
         self._monitor = TaskMonitor(self.settings, lambda: f"{name}-{next(numbers):03d}")
         self._instruction = ""
+        self._waiting = Waiting()
         self._now_ns: int | None = None
 
     @property
@@ -189,11 +197,8 @@ class BagWatch:
                 self._set_task(task, "activated")
             if slashed(message.topic) == self._sources.instruction and message.type == STRING:
                 self._take_instruction(message)
-            for camera in self._cameras:
-                if slashed(message.topic) == camera.place.name and message.type == camera.place.type_name:
-                    camera.newest = message
-                    if camera is self._cameras[0]:
-                        yield from self._take_image(message)
+            if (camera := self._camera_of(message)) is not None:
+                yield from self._take_image(camera, message)
         self._stop("the bag ended")
 
     def _run_episodes(
@@ -211,12 +216,9 @@ class BagWatch:
             while left and left[0].is_over(message.time_ns):  # no image of it was recorded
                 left.pop(0)
             self._pass_time(message.time_ns)
-            for camera in self._cameras:
-                if slashed(message.topic) == camera.place.name and message.type == camera.place.type_name:
-                    camera.newest = message
-            if primary.newest is not message:
+            if (camera := self._camera_of(message)) is None:
                 continue
-            if left and left[0].begins_with(self._stamp_of(message), message.time_ns):
+            if camera is primary and left and left[0].begins_with(self._stamp_of(message), message.time_ns):
                 if current:
                     self._stop(_ENDED)
                 current = left.pop(0)
@@ -226,7 +228,7 @@ class BagWatch:
                 stage = 0 if task else current.stage
                 self._say(self._monitor.set_task(wanted, why="a recorded episode began", stage=stage))
             said = len(self.outputs)
-            yield from self._take_image(message)
+            yield from self._take_image(camera, message)
             if current and not task and self._has_done(current, self.outputs[said:]):
                 self._stop(_ENDED)
                 current = None
@@ -267,21 +269,56 @@ class BagWatch:
         self.tasks += [text] if text else []
         self._say(self._monitor.set_task(text, why=why))
 
-    def _take_image(self, message: Message) -> Generator[ScoreRequest, PrefixScore | None, None]:
+    def _camera_of(self, message: Message) -> _Camera | None:
+        for camera in self._cameras:
+            if slashed(message.topic) == camera.place.name and message.type == camera.place.type_name:
+                return camera
+        return None
+
+    def _take_image(
+        self, camera: _Camera, message: Message
+    ) -> Generator[ScoreRequest, PrefixScore | None, None]:
         assert self._now_ns is not None
+        camera.newest = message
+        if camera is not self._cameras[0]:
+            image = self._waiting.resume(self._now_ns, *self._waits_for())
+            if image is None:
+                self._give_up_waiting()
+            else:
+                yield from self._take_frame(image)
+            return
         try:
             stamp_ns = images.stamp_ns_of(message.data)
         except ImageError as error:
             self._note_bad(str(error))
             return
+        self._give_up_waiting()
         filled_ns = self._monitor.filled_stamp(stamp_ns, message.time_ns)
         self.unstamped |= filled_ns != stamp_ns
         due, outputs = self._monitor.observe(filled_ns, self._now_ns)
         self._say(outputs)
-        if not due:
-            return
+        if due:
+            yield from self._take_frame(
+                WaitingImage(filled_ns, self._monitor.report.episode_id, self._now_ns)
+            )
+
+    def _waits_for(self) -> tuple[str, float]:
+        """The episode whose images may wait, and how long [s]."""
+        return self._monitor.report.episode_id, self._parameters["camera_max_skew"]
+
+    def _give_up_waiting(self) -> None:
+        """Note what has not come beside the image that waits, if there is one."""
+        if problem := self._waiting.give_up(self._monitor.report.episode_id):
+            self._note_bad(problem)
+            self._monitor.frame_failed(problem)
+
+    def _take_frame(self, image: WaitingImage) -> Generator[ScoreRequest, PrefixScore | None, None]:
+        """Decode the image that was observed last, and ask for its score."""
         try:
-            frame = self._frame(filled_ns)
+            frame = self._frame(image.stamp_ns)
+        except FrameAwaited as awaited:
+            self._waiting.begin(replace(image, problem=str(awaited)))
+            return
         except ImageError as error:
             self._note_bad(str(error))
             self._monitor.frame_failed(str(error))
@@ -297,17 +334,13 @@ class BagWatch:
     def _frame(self, stamp_ns: int) -> Frame:
         """The newest image of every camera in one frame. Raises `ImageError`, `BagError`."""
         assert self._now_ns is not None
-        primary = self._cameras[0]
-        for camera in self._cameras[1:]:
-            beside = images.Beside(
-                camera.place.name,
-                camera.newest.data if camera.newest else b"",
-                (self._now_ns - camera.newest.time_ns) / NS_PER_S if camera.newest else 0.0,
-            )
-            if problem := images.why_not_beside(
-                beside, primary.place.name, stamp_ns, self._parameters["camera_max_skew"]
-            ):
-                raise ImageError(f"{problem}, so no frame can be tiled")
+        primary, *others = self._cameras
+        images.check_beside(
+            [camera.beside(self._now_ns) for camera in others],
+            primary.place.name,
+            stamp_ns,
+            self._parameters["camera_max_skew"],
+        )
         decoded = [self._decoded(camera) for camera in self._cameras]
         parts = [image.rgb for image in decoded]
         return Frame(stamp_ns, images.tile(parts), decoded[0].frame_id, images.tiled_widths(parts))
@@ -342,6 +375,8 @@ class BagWatch:
 
     def _look(self) -> None:
         assert self._now_ns is not None
+        if self._waiting.is_over(self._now_ns, *self._waits_for()):
+            self._give_up_waiting()
         self._say(self._monitor.check_clock(self._now_ns))
 
     def _say(self, outputs: list[Output]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -53,6 +53,10 @@ _NEEDS_CONVERSION = ("bayer", "nv", "uyvy", "yuv", "yuyv")
 
 class ImageError(UserError):
     """An image message cannot be used. The text names its encoding and its sizes."""
+
+
+class FrameAwaited(ImageError):
+    """The image of another camera that belongs into the frame may still come."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -252,11 +256,20 @@ class Beside:
         return (stamp_ns - own_ns) / NS_PER_S if own_ns > 0 else self.silent_s
 
 
-def why_not_beside(camera: Beside, primary: str, stamp_ns: int, max_skew: float) -> str:
-    """Why an image does not belong beside that of the topic ``primary`` with this stamp; empty: it does.
+def check_beside(cameras: Iterable[Beside], primary: str, stamp_ns: int, max_skew: float) -> None:
+    """Raise `ImageError` where an image does not belong beside that of the topic ``primary`` with this stamp.
 
-    ``max_skew``: longest time between the two [s]: an older one would be scored as current.
+    ``max_skew``: longest time between the two [s]: an older one would be scored as current. It is a
+    `FrameAwaited` where the image was taken that long before, or is not there: the one that belongs there may
+    be on its way.
     """
+    for camera in cameras:
+        if problem := _why_not_beside(camera, primary, stamp_ns, max_skew):
+            kind = FrameAwaited if camera.age_s(stamp_ns) > 0 else ImageError
+            raise kind(f"{problem}, so no frame can be tiled")
+
+
+def _why_not_beside(camera: Beside, primary: str, stamp_ns: int, max_skew: float) -> str:
     if not camera.raw:
         return f"no image on {camera.topic} yet"
     age = camera.age_s(stamp_ns)
