@@ -26,6 +26,7 @@ CAUSES = {
     TaskEvent.ABORTED,
 }
 SLACK_S = 1.5  #: beyond `stale_timeout`, of which 0.5 s are the monitor's, the rest a busy machine's
+_LATE_S = 0.3  # since the look before
 _RECOVERY_S = 3.0  # of good images, after which the monitor says no more that there are none
 
 
@@ -65,6 +66,7 @@ class Invariants:
         self._sequence = 0
         self._state: int | None = None
         self._state_since = 0.0  # when the state became that
+        self._looked = 0.0  # when `look` was called last
         self._watched_since = 0.0  # when the monitor could begin to judge the camera
         self._usable_since = self._usable = 0.0  # of the images that it can use, without a break
         self._good = 0.0  # when the last image was published that is in order
@@ -160,6 +162,8 @@ class Invariants:
     def progress(self, message: TaskProgress, now: float) -> None:
         """Judge progress, and note the state that it tells."""
         if message.state != self._state:
+            if self._state not in (*LOOKING, TaskProgress.STALE):
+                self._watched_since = now  # the next episode begins, by stamps that went back
             self._state, self._state_since = message.state, now
         where = f"progress of episode {message.episode_id!r}, {message.num_frames} frames"
         self._hold(isnan(message.progress) or 0.0 <= message.progress <= 1.0, f"{where}: {message.progress}")
@@ -182,7 +186,13 @@ class Invariants:
     # ---- what is looked at now and then -----------------------------------------------------------
 
     def look(self, now: float) -> None:
-        """Judge the state beside the camera; to be called many times a second while the monitor runs."""
+        """Judge the state beside the camera; to be called many times a second while the monitor runs.
+
+        Whoever comes late has not heard yet what the monitor said meanwhile, and does not judge.
+        """
+        late, self._looked = now - self._looked > _LATE_S, now
+        if late:
+            return
         silent_s = now - max(self._usable, self._watched_since)
         if silent_s > self._stale_timeout + SLACK_S and self._state in LOOKING:
             self._once(f"no image that can be used for {silent_s:.1f} s, and the state is {self._state}")

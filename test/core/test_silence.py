@@ -103,6 +103,46 @@ class Live:
         return self.now - before
 
 
+def test_the_silence_of_an_episode_counts_from_its_begin_and_not_from_the_next_look() -> None:
+    live = Live(stale_timeout=3.0)
+    for begin in (
+        lambda now_ns: live.monitor.set_task("open the drawer", now_ns=now_ns),
+        lambda now_ns: live.monitor.reset(now_ns=now_ns),
+        lambda now_ns: (
+            live.monitor.set_enabled(False, now_ns=now_ns) + live.monitor.set_enabled(True, now_ns=now_ns)
+        ),
+    ):
+        begun = live.now
+        begin(round(begun * NS_PER_S))
+        for since in (0.19, 2.9):
+            live.now = begun + since
+            live.look()
+            assert live.state is State.WAITING_FOR_IMAGES, since
+        live.now = begun + 3.0
+        live.look()
+        assert live.state is State.STALE
+
+
+def test_an_episode_that_stamps_begin_waits_from_then_on() -> None:
+    """The one before has ended, and nobody looked at images since."""
+    live = Live(stale_timeout=2.0, episode_timeout=1.0)
+    live.run(3.0)
+    assert live.state is State.FAILED
+    live.run(1.5, unreadable="it is no image")
+    live.stamp -= 20.0
+    begun = live.now
+    while live.state is not State.WAITING_FOR_IMAGES:
+        assert live.now - begun < 2.0
+        live.run(0.1, unreadable="it is no image")
+    begun = live.now
+    live.now += 1.9
+    live.look()
+    assert live.state is State.WAITING_FOR_IMAGES
+    live.now = begun + 2.0
+    live.look()
+    assert live.state is State.STALE
+
+
 @pytest.mark.parametrize("sample_rate", [0.1, 0.5, 2.0, 10.0])
 @pytest.mark.parametrize(
     ("kind", "reason"),

@@ -419,32 +419,35 @@ class TaskMonitor:
         *,
         stage: int = 0,
         overrides: Overrides = NO_OVERRIDES,
+        now_ns: int | None = None,
     ) -> list[Output]:
         """End the current episode and wait for the first frame of a new one; empty: go idle.
 
         ``task``: its stages, one per line. ``episode_id``: the name of the first episode, printable and new;
         empty: one is made. ``stage``: the number of the first one, from 1; 0: 1. ``overrides``: hold until a
-        task is set, reset or disabled. Raises `InstructionError` for text that cannot be a task, `StageError`
-        and `EpisodeIdError`, and then changes nothing.
+        task is set, reset or disabled. ``now_ns``: when that is, by the clock of ``arrival_ns``: a silence counts from
+        then; None: from the next `check_clock`. Raises `InstructionError` for text that cannot be a task,
+        `StageError` and `EpisodeIdError`, and then changes nothing.
         """
         task = clean_task(task)
         stages = Stages.of(task, stage) if task else None
         if episode_id:
             self._given_ids.give(episode_id)
-        return self._begin(stages, episode_id, why, overrides)
+        return self._begin(stages, episode_id, why, overrides, now_ns=now_ns)
 
-    def reset(self, why: str = "reset") -> list[Output]:
-        """End the current episode and begin a new one with the same stage, or after SUCCESS the first one."""
-        return self._begin(self._stages, "", why)
+    def reset(self, why: str = "reset", *, now_ns: int | None = None) -> list[Output]:
+        """End the current episode and begin a new one with the same stage, or after SUCCESS the first one.
+        ``now_ns``: see `set_task`."""
+        return self._begin(self._stages, "", why, now_ns=now_ns)
 
-    def set_enabled(self, enabled: bool) -> list[Output]:
-        """Stop looking at images, or look again, in a new episode. The task is kept, and its stage."""
+    def set_enabled(self, enabled: bool, *, now_ns: int | None = None) -> list[Output]:
+        """Stop looking at images, or look again, in a new episode. The task is kept, and its stage.
+        ``now_ns``: see `set_task`."""
         if enabled == self._enabled:
             return []
         self._enabled = enabled
-        return self._begin(
-            self._stages, "", "the monitor was enabled" if enabled else "the monitor was disabled"
-        )
+        why = "the monitor was enabled" if enabled else "the monitor was disabled"
+        return self._begin(self._stages, "", why, now_ns=now_ns)
 
     def filled_stamp(self, stamp_ns: int, now_ns: int) -> int:
         """The stamp to observe an image with: its own, or the time of arrival where it has none.
@@ -477,7 +480,7 @@ class TaskMonitor:
             self._episode = self._episode.anew(self.settings_in_force)
         elif judgement is Judgement.WENT_BACK or (began_anew and self._stamps.moved_ns < 0):
             outputs += self._begin_again(
-                f"image stamps went back by {-self._stamps.moved_ns / NS_PER_S:.3f} s"
+                f"image stamps went back by {-self._stamps.moved_ns / NS_PER_S:.3f} s", arrival_ns
             )
         elif not judgement.usable:
             self._silence.disbelieved(f"the stamp of the newest image is {judgement.value}")
@@ -727,6 +730,8 @@ class TaskMonitor:
         episode_id: str,
         why: str,
         overrides: Overrides = NO_OVERRIDES,
+        *,
+        now_ns: int | None = None,
     ) -> list[Output]:
         """End the current episode because somebody said so, and wait for another where there is a task. Its
         images may have any stamps.
@@ -735,12 +740,12 @@ class TaskMonitor:
         """
         self._stamps.restart()
         self._missing_stamps = MissingStamps()
-        self._silence = Silence()
+        self._silence = Silence(now_ns)
         outputs = self._abort(why)
         self._stages, self._overrides, self._spent_ns = stages, overrides, 0
         return [*outputs, self._wait_for_images(episode_id)]
 
-    def _begin_again(self, why: str) -> list[Output]:
+    def _begin_again(self, why: str, arrival_ns: int | None = None) -> list[Output]:
         """End the current episode because the stream is another now, and begin one of the same task with it.
 
         An episode that has no frame yet just goes on waiting.
@@ -752,7 +757,7 @@ class TaskMonitor:
             episode.schedule = FrameSchedule(self._settings.sample_rate)
             return []
         if episode.ended:
-            self._silence = Silence()  # nobody looked at images since then
+            self._silence = Silence(arrival_ns)  # nobody looked at images since then
         return self._next_episode(episode, why)
 
     def _next_episode(self, episode: _Episode, why: str) -> list[Output]:

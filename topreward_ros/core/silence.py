@@ -13,7 +13,7 @@ _LOOK_PERIOD_NS = NS_PER_S // 2
 
 
 class Silence:
-    """The images of one episode, from the first time that somebody looked at the clock.
+    """The images of one episode, from the time at which it begins to wait for them.
 
     >>> silence = Silence()
     >>> silence.check(0), silence.check(2 * NS_PER_S)
@@ -26,9 +26,10 @@ class Silence:
     (2000000000, 'it is no image')
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now_ns: int | None = None) -> None:
+        """``now_ns``: when the episode begins to wait; None: when somebody looks at the clock first."""
         self._arrival_ns = 0  # of the newest image whose stamp was believed
-        self._usable_ns: int | None = None  # when the last image that could be used came
+        self._usable_ns = now_ns  # when the last image that could be used came
         self._looked_ns: int | None = None  # the same, of those whose picture was seen
         self._stamp_problem = ""  # of the newest image
         self._picture_problem = ""  # of the newest image that was looked at

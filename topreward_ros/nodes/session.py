@@ -115,7 +115,7 @@ class Session:
         for camera in self._rig.cameras:
             camera.last_arrival = time.monotonic()
         self.publish_info()
-        self._publish(self._monitor.set_enabled(True))
+        self._publish(self._monitor.set_enabled(True, now_ns=time.monotonic_ns()))
         self._watch_for(self.instruction, why="activated")
         if not self.instruction:
             self._node.get_logger().info(self._how_to_set_a_task())
@@ -500,7 +500,9 @@ class Session:
         stage: int = 0,
         overrides: Overrides = NO_OVERRIDES,
     ) -> None:
-        outputs = self._monitor.set_task(instruction, episode_id, why, stage=stage, overrides=overrides)
+        outputs = self._monitor.set_task(
+            instruction, episode_id, why, stage=stage, overrides=overrides, now_ns=time.monotonic_ns()
+        )
         self._action.end(GoalCode.PREEMPTED, why)
         for name in instruction.split("\n"):
             warning = unknown_instruction_warning(name, self._worker.scorer.info, "model:=")
@@ -529,7 +531,7 @@ class Session:
         response.success, response.message = self._takes_tasks()
         if response.success:
             self._action.end(GoalCode.PREEMPTED, "reset by ~/reset")
-            self._publish(self._monitor.reset("reset by ~/reset"))
+            self._publish(self._monitor.reset("reset by ~/reset", now_ns=time.monotonic_ns()))
             name = self._monitor.report.episode_id
             response.message = f"episode '{name}'" if name else self._how_to_set_a_task()
         return response
@@ -539,7 +541,7 @@ class Session:
         if response.success:
             if not request.data:
                 self._action.end(GoalCode.NOT_WATCHING, "the monitor was disabled")
-            self._publish(self._monitor.set_enabled(request.data))
+            self._publish(self._monitor.set_enabled(request.data, now_ns=time.monotonic_ns()))
             response.message = "enabled" if request.data else "disabled"
         return response
 
