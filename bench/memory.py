@@ -1,18 +1,22 @@
 """What the scorer's memory does over many episodes, with stamps that are even and with stamps that are not.
 
-The times of frames are written into the prompt, so uneven stamps make passes of many lengths. Episodes of
-3 to 60 frames are scored frame by frame on the CPU, with the work ahead that a live monitor does, and the
-memory of the process is read after each. Each kind of stamps runs in a process of its own.
+The times of frames are written into the prompt, so uneven stamps make passes of many lengths, and oneDNN
+compiles kernels for every length. Episodes of 3 to 60 frames are scored frame by frame on the CPU, with the
+work ahead that a live monitor does. After each, the memory of the process is read, what its heap has given
+out and what it keeps free, Python's objects, and open files. Each kind of stamps runs in a process of its
+own, all at the same time; so does each number of kernels that oneDNN may keep.
 
     .venv/bin/python bench/memory.py
-    .venv/bin/python bench/memory.py --episodes 400 --json memory.json
+    .venv/bin/python bench/memory.py --uneven --kernels 64 1024 --episodes 200 --json memory.json
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
+import os
 import subprocess
 import sys
 import time
@@ -29,22 +33,45 @@ from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame
 from topreward_ros.offline.engine_bench import SIZES, TASK, machine
 from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.scoring.checkpoint.load import KERNELS_KEPT
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.views.bench import machine_line
 
 _RATE = 2.0  # [Hz], the monitor's default
 _FEWEST, _MOST = 3, 60  # frames of an episode
 _STEPS_AHEAD = 20  # between two frames; a live monitor does what it has time for
+_MIB = 2.0**20
 
 
-def rss_mib() -> float:
-    """What the process holds in memory now [MiB]."""
+class _Heap(ctypes.Structure):
+    """struct mallinfo2 of glibc."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks"),
+            *("uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def sample() -> dict[str, float]:
+    """What the process holds now: memory in MiB, and counts."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmRSS"].split()[0]) / 1024
+    taken = {"rss_mib": int(status["VmRSS"].split()[0]) / 1024}
+    heap_of = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if heap_of is not None:  # glibc 2.33 and newer
+        heap_of.restype = _Heap
+        heap = heap_of()
+        taken |= {
+            "heap_used_mib": (heap.uordblks + heap.hblkhd) / _MIB,
+            "heap_free_mib": heap.fordblks / _MIB,
+        }
+    return taken | {"objects": len(gc.get_objects()), "files": len(os.listdir("/proc/self/fd"))}
 
 
 def measure(episodes: int, uneven: bool, threads: int, seed: int) -> dict[str, list[float]]:
-    """Memory after each episode [MiB], and the median time of its ticks [s]."""
+    """Samples after each episode, and the time of the processor that its ticks took [s]: median and mean."""
     height, width = SIZES["embedded"]
     settings = ScorerSettings(
         device="cpu",
@@ -58,31 +85,46 @@ def measure(episodes: int, uneven: bool, threads: int, seed: int) -> dict[str, l
     scorer = load_scorer("embedded", settings)
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 255, (_MOST, height, width, 3), dtype=np.uint8)
-    memory, ticks = [], []
+    kept: dict[str, list[float]] = {}
     for _ in range(episodes):
         buffer = EpisodeBuffer(settings.max_frames)
         stamp_ns, taken = 10**18 + int(rng.integers(10**9)), []
         for k in range(int(rng.integers(_FEWEST, _MOST + 1))):
             buffer.append(Frame(stamp_ns, images[k]))
             request = ScoreRequest(TASK, buffer)
-            begun = time.perf_counter()
+            begun = time.process_time()
             scorer.score(request)
-            taken.append(time.perf_counter() - begun)
+            taken.append(time.process_time() - begun)
             for _ in islice(scorer.ahead(request), _STEPS_AHEAD):
                 pass
             gap = rng.uniform(0.5, 3.0) if uneven else 1.0
             stamp_ns += round(gap * NS_PER_S / _RATE)
         gc.collect()
-        memory.append(rss_mib())
-        ticks.append(float(np.median(taken)))
-    return {"rss_mib": memory, "tick_s": ticks}
+        ticks = {"tick_median_s": float(np.median(taken)), "tick_mean_s": float(np.mean(taken))}
+        for name, value in (sample() | ticks).items():
+            kept.setdefault(name, []).append(value)
+    return kept
+
+
+def growth_of(mib: list[float]) -> float:
+    """How fast memory grew in the last half of the episodes [MiB per hundred episodes]."""
+    half = mib[len(mib) // 2 :]
+    return 100 * float(np.polyfit(range(len(half)), half, 1)[0]) if len(half) > 1 else float("nan")
 
 
 def main() -> None:
-    """Measure both kinds of stamps, show a table, and write what was asked for."""
+    """Measure every kind of stamps, show a table, and write what was asked for."""
     command = parser(__doc__)
     command.add_argument("--episodes", type=int, default=100, help="(%(default)s)")
     command.add_argument("--seed", type=int, default=0, help="of lengths and stamps (%(default)s)")
+    command.add_argument("--uneven", action="store_true", help="leave even stamps out")
+    command.add_argument(
+        "--kernels",
+        type=int,
+        nargs="+",
+        default=[KERNELS_KEPT],
+        help="that oneDNN keeps; its own default is 1024 (%(default)s)",
+    )
     command.add_argument("--kind", choices=("even", "uneven"), help=argparse.SUPPRESS)  # in a child
     add_threads(command)
     add_files(command, plot=False)
@@ -91,19 +133,39 @@ def main() -> None:
         uneven = options.kind == "uneven"
         print(json.dumps(measure(options.episodes, uneven, options.threads, options.seed)))
         return
+    children = {}
+    for kind in ("uneven",) if options.uneven else ("even", "uneven"):
+        for kernels in options.kernels:
+            arguments = ["--kind", kind, "--episodes", options.episodes, "--seed", options.seed]
+            child = [sys.executable, __file__, *map(str, arguments), "--threads", str(options.threads)]
+            environment = {**os.environ, "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(kernels)}
+            children[kind, kernels] = subprocess.Popen(child, env=environment, stdout=subprocess.PIPE)
     results = {}
-    for kind in ("even", "uneven"):
-        arguments = ["--kind", kind, "--episodes", options.episodes, "--seed", options.seed]
-        child = [sys.executable, __file__, *map(str, arguments), "--threads", str(options.threads)]
-        results[kind] = json.loads(subprocess.run(child, check=True, stdout=subprocess.PIPE).stdout)
+    for run, process in children.items():
+        said, _ = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"the process for {run} ended with status {process.returncode}")
+        results[run] = json.loads(said)
     marks = sorted({10, 20, 50, 100, 200, 400, options.episodes} & set(range(1, options.episodes + 1)))
-    table = Table("stamps", *(f"after {mark}" for mark in marks), "tick", title="memory [MiB] after episodes")
-    for kind, result in results.items():
-        memory = (f"{result['rss_mib'][mark - 1]:.0f}" for mark in marks)
-        table.add_row(kind, *memory, f"{1000 * float(np.median(result['tick_s'])):.1f} ms")
-    Console().print(table, machine_line(machine()))
-    if options.json:
-        write_json(options.json, results)
+    columns = ["stamps", "kernels", *(f"after {mark}" for mark in marks), "growth in the last half, per 100"]
+    table = Table(
+        *columns, "free in the heap", "objects", "files", "tick", "mean", title="memory [MiB] after episodes"
+    )
+    for (kind, kernels), result in results.items():
+        memory = result["rss_mib"]
+        table.add_row(
+            *(kind, str(kernels), *(f"{memory[mark - 1]:.0f}" for mark in marks)),
+            f"{growth_of(memory):+.1f}",
+            f"{result['heap_free_mib'][-1]:.0f}" if "heap_free_mib" in result else "",
+            *(
+                f"{result[name][len(memory) // 2]:.0f}, {result[name][-1]:.0f}"
+                for name in ("objects", "files")
+            ),
+            *(f"{1000 * float(np.mean(result[f'tick_{name}_s'])):.2f} ms" for name in ("median", "mean")),
+        )
+    Console(width=160).print(table, machine_line(machine()))
+    rows = [{"stamps": kind, "kernels": kernels, **result} for (kind, kernels), result in results.items()]
+    write_json(options.json, {"runs": rows})
 
 
 if __name__ == "__main__":

@@ -425,9 +425,9 @@ class TaskMonitor:
 
         ``task``: its stages, one per line. ``episode_id``: the name of the first episode, printable and new;
         empty: one is made. ``stage``: the number of the first one, from 1; 0: 1. ``overrides``: hold until a
-        task is set, reset or disabled. ``now_ns``: when that is, by the clock of ``arrival_ns``: a silence counts from
-        then; None: from the next `check_clock`. Raises `InstructionError` for text that cannot be a task,
-        `StageError` and `EpisodeIdError`, and then changes nothing.
+        task is set, reset or disabled. ``now_ns``: when that is, by the clock of ``arrival_ns``: a silence
+        counts from then; None: from the next `check_clock`. Raises `InstructionError` for text that cannot be
+        a task, `StageError` and `EpisodeIdError`, and then changes nothing.
         """
         task = clean_task(task)
         stages = Stages.of(task, stage) if task else None

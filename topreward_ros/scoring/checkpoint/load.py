@@ -127,6 +127,21 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads or max(1, cores - 1))
 
 
+#: oneDNN compiles kernels for every shape that it multiplies and keeps those of 1024, each a third of a MiB
+#: and more. A tick needs some ten; but passes have many lengths (bench/memory.py).
+KERNELS_KEPT = 64
+_KERNELS_VARIABLES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY")
+
+
+def bound_kernels() -> None:
+    """Let oneDNN keep `KERNELS_KEPT` kernels in this process, unless the user said how many.
+
+    It looks when it compiles the first one; PyTorch has no call for that, so the environment says it.
+    """
+    if not any(name in os.environ for name in _KERNELS_VARIABLES):
+        os.environ[_KERNELS_VARIABLES[0]] = str(KERNELS_KEPT)
+
+
 def load_weights(
     checkpoint: Checkpoint,
     *,
@@ -140,6 +155,7 @@ def load_weights(
     Its class is the one that transformers has for its type; ``options`` go to `from_pretrained`. Raises
     `ScorerError`.
     """
+    bound_kernels()
     with quiet_logging():
         from transformers import AutoModelForImageTextToText
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 #: A captured pass is padded to a multiple of so many tokens: a time of one more digit reuses the graph.
 TOKEN_STEP = 16
-#: On a CPU every pass is padded: oneDNN compiles kernels for each number of tokens that it meets, and keeps a
-#: thousand of them. Uneven times, which are written into the prompt, make many numbers (bench/memory.py).
+#: On a CPU every pass is padded: oneDNN compiles kernels for each number of tokens that it meets, which takes
+#: time and memory. Uneven times, which are written into the prompt, make many numbers (bench/memory.py).
 CPU_TOKEN_STEP = 8
 _CONTEXT_STEP = 2048  # tokens; a graph that attends by a mask reads a multiple of so many cached ones
 
