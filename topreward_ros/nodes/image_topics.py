@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 
+from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.offline import image_topics
 from topreward_ros.offline.image_topics import ImageTopic
-
-RCLError = rclpy_implementation.RCLError
 
 
 def places(node: Node, topic: str, transport: str) -> list[ImageTopic]:

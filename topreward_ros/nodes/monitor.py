@@ -41,12 +41,14 @@ from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes import parameters
 from topreward_ros.nodes.end_signals import EndSignals
-from topreward_ros.nodes.image_topics import RCLError, places
+from topreward_ros.nodes.image_topics import places
 from topreward_ros.nodes.lifecycle import PatientLifecycleNode
 from topreward_ros.nodes.log import PrintableLog
 from topreward_ros.nodes.raw_conversion import converter
+from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.nodes.say_once import SayOnce
-from topreward_ros.nodes.session import Session, create_steady_timer
+from topreward_ros.nodes.session import Session
+from topreward_ros.nodes.steady_timer import create_steady_timer
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
 

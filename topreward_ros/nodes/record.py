@@ -18,7 +18,6 @@ from importlib import import_module
 from typing import Any
 
 import rclpy
-from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
@@ -47,9 +46,10 @@ from topreward_ros.defaults import large_image_environment
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.conversions import nanoseconds
-from topreward_ros.nodes.image_topics import RCLError
 from topreward_ros.nodes.log import PrintableLog
+from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.nodes.say_once import SayOnce
+from topreward_ros.nodes.steady_timer import create_steady_timer
 from topreward_ros.nodes.watch import stop_signals
 from topreward_ros.offline.bag_writer import qos_profile
 from topreward_ros.offline.camera_images import ImageError, stamp_ns_of
@@ -141,9 +141,8 @@ class Recorder(PrintableLog):
         self._warn_of_left_folders()
         if not options.by_episode:
             self._begin_bag(_ALL, "recording", {})
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still
-        self.create_timer(_DISCOVERY_S, self._look_at_publishers, clock=steady)
-        self.create_timer(_CLOCK_S, self._look_at_clock, clock=steady)
+        create_steady_timer(self, _DISCOVERY_S, self._look_at_publishers)
+        create_steady_timer(self, _CLOCK_S, self._look_at_clock)
 
     @property
     def failed(self) -> bool:

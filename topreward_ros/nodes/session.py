@@ -8,13 +8,12 @@ computes the score. All of it runs in the executor's thread, but for `Session._o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
@@ -54,6 +53,7 @@ from topreward_ros.nodes.diagnostics import (
 )
 from topreward_ros.nodes.namesakes import Namesakes
 from topreward_ros.nodes.say_once import SayOnce
+from topreward_ros.nodes.steady_timer import create_steady_timer
 from topreward_ros.nodes.task_action import NAME as ACTION
 from topreward_ros.nodes.task_action import InvalidGoalError, TaskAction
 from topreward_ros.offline.camera_images import FrameAwaited, ImageError
@@ -578,11 +578,3 @@ class Session:
 
     def _now_ns(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)
-
-
-def create_steady_timer(node: LifecycleNode, period_s: float, callback: Callable[[], None]) -> Any:
-    """A timer in wall time.
-
-    Heartbeats and the notice that images stopped must come even when /clock stands still.
-    """
-    return node.create_timer(period_s, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))

@@ -62,7 +62,6 @@ from topreward_ros.defaults import parameter_defaults
 from topreward_ros.msg import SupervisorState, TaskEvent, TaskProgress
 from topreward_ros.nodes import conversions, qos
 from topreward_ros.nodes.end_signals import EndSignals
-from topreward_ros.nodes.image_topics import RCLError
 from topreward_ros.nodes.log import PrintableLog, logger_named
 from topreward_ros.nodes.parameters import (
     SUPERVISOR_PARAMETERS,
@@ -71,8 +70,9 @@ from topreward_ros.nodes.parameters import (
     for_others,
     unknown,
 )
+from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.nodes.say_once import SayOnce
-from topreward_ros.nodes.session import create_steady_timer
+from topreward_ros.nodes.steady_timer import create_steady_timer
 from topreward_ros.srv import SetTask as SetTaskService
 
 _TICK_S = 0.05

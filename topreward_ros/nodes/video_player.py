@@ -41,7 +41,6 @@ from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.defaults import config_file
 from topreward_ros.nodes import qos
-from topreward_ros.nodes.image_topics import RCLError
 from topreward_ros.nodes.log import PrintableLog, logger_named
 from topreward_ros.nodes.parameters import (
     VIDEO_PLAYER_PARAMETERS,
@@ -50,6 +49,7 @@ from topreward_ros.nodes.parameters import (
     for_others,
     unknown,
 )
+from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.offline.video import FrameError, Frames, Video, VideoError, open_video
 from topreward_ros.views import terminal
 
