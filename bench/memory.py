@@ -6,7 +6,11 @@ work ahead that a live monitor does. After each, the memory of the process is re
 out and what it keeps free, Python's objects, and open files. Each kind of stamps runs in a process of its
 own, all at the same time; so does each number of kernels that oneDNN may keep.
 
+With --shapes nothing is scored: oneDNN multiplies so many shapes again and again, which takes seconds and
+shows what its kernels alone hold.
+
     .venv/bin/python bench/memory.py
+    .venv/bin/python bench/memory.py --shapes 300 --kernels 32 64 128 256 1024
     .venv/bin/python bench/memory.py --uneven --kernels 64 1024 --episodes 200 --json memory.json
 """
 
@@ -22,8 +26,10 @@ import sys
 import time
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -34,6 +40,7 @@ from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame
 from topreward_ros.offline.engine_bench import SIZES, TASK, machine
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.checkpoint.load import KERNELS_KEPT
+from topreward_ros.scoring.qwen3_vl.language import CPU_TOKEN_STEP
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.views.bench import machine_line
 
@@ -41,6 +48,8 @@ _RATE = 2.0  # [Hz], the monitor's default
 _FEWEST, _MOST = 3, 60  # frames of an episode
 _STEPS_AHEAD = 20  # between two frames; a live monitor does what it has time for
 _MIB = 2.0**20
+_LAYERS = ((384, 128), (128, 128), (128, 384))  # of weights: outputs, inputs
+_ROUNDS = 6
 
 
 class _Heap(ctypes.Structure):
@@ -106,47 +115,44 @@ def measure(episodes: int, uneven: bool, threads: int, seed: int) -> dict[str, l
     return kept
 
 
+def multiply(shapes: int, rounds: int) -> dict[str, list[float]]:
+    """Memory after each round over ``shapes`` shapes, and its time [s]. Layers as in the shipped model."""
+    torch.set_num_threads(1)
+    kernels: Any = torch.ops.mkldnn
+    layers = [(torch.randn(1, inner), torch.randn(outer, inner)) for outer, inner in _LAYERS]
+    packed = [(row, kernels._reorder_linear_weight(weight)) for row, weight in layers]
+    kept: dict[str, list[float]] = {"rss_mib": [sample()["rss_mib"]], "seconds": []}
+    for _ in range(rounds):
+        begun = time.process_time()
+        for number in range(shapes):
+            row, weight = packed[number % len(packed)]
+            rows = CPU_TOKEN_STEP * (1 + number // len(packed))
+            kernels._linear_pointwise(row.expand(rows, -1).contiguous(), weight, None, "none", [], "")
+        kept["seconds"].append(time.process_time() - begun)
+        kept["rss_mib"].append(sample()["rss_mib"])
+    return kept
+
+
+def table_of_shapes(shapes: int, results: dict[tuple[str, int], dict[str, list[float]]]) -> Table:
+    """What `multiply` has found, by the number of kernels that are kept."""
+    table = Table(title=f"memory [MiB] after rounds of {shapes} shapes")
+    for column in ("kernels", "before", *(f"round {k + 1}" for k in range(_ROUNDS)), "time of a shape"):
+        table.add_column(column, justify="right")
+    for (_, kernels), result in results.items():
+        settled_s = float(np.median(result["seconds"][1:])) / shapes
+        table.add_row(str(kernels), *(f"{mib:.0f}" for mib in result["rss_mib"]), f"{1e3 * settled_s:.2f} ms")
+    return table
+
+
 def growth_of(mib: list[float]) -> float:
     """How fast memory grew in the last half of the episodes [MiB per hundred episodes]."""
     half = mib[len(mib) // 2 :]
     return 100 * float(np.polyfit(range(len(half)), half, 1)[0]) if len(half) > 1 else float("nan")
 
 
-def main() -> None:
-    """Measure every kind of stamps, show a table, and write what was asked for."""
-    command = parser(__doc__)
-    command.add_argument("--episodes", type=int, default=100, help="(%(default)s)")
-    command.add_argument("--seed", type=int, default=0, help="of lengths and stamps (%(default)s)")
-    command.add_argument("--uneven", action="store_true", help="leave even stamps out")
-    command.add_argument(
-        "--kernels",
-        type=int,
-        nargs="+",
-        default=[KERNELS_KEPT],
-        help="that oneDNN keeps; its own default is 1024 (%(default)s)",
-    )
-    command.add_argument("--kind", choices=("even", "uneven"), help=argparse.SUPPRESS)  # in a child
-    add_threads(command)
-    add_files(command, plot=False)
-    options = command.parse_args()
-    if options.kind:
-        uneven = options.kind == "uneven"
-        print(json.dumps(measure(options.episodes, uneven, options.threads, options.seed)))
-        return
-    children = {}
-    for kind in ("uneven",) if options.uneven else ("even", "uneven"):
-        for kernels in options.kernels:
-            arguments = ["--kind", kind, "--episodes", options.episodes, "--seed", options.seed]
-            child = [sys.executable, __file__, *map(str, arguments), "--threads", str(options.threads)]
-            environment = {**os.environ, "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(kernels)}
-            children[kind, kernels] = subprocess.Popen(child, env=environment, stdout=subprocess.PIPE)
-    results = {}
-    for run, process in children.items():
-        said, _ = process.communicate()
-        if process.returncode:
-            raise SystemExit(f"the process for {run} ended with status {process.returncode}")
-        results[run] = json.loads(said)
-    marks = sorted({10, 20, 50, 100, 200, 400, options.episodes} & set(range(1, options.episodes + 1)))
+def table_of_episodes(episodes: int, results: dict[tuple[str, int], dict[str, list[float]]]) -> Table:
+    """What `measure` has found, by the stamps and the number of kernels that are kept."""
+    marks = sorted({10, 20, 50, 100, 200, 400, episodes} & set(range(1, episodes + 1)))
     columns = ["stamps", "kernels", *(f"after {mark}" for mark in marks), "growth in the last half, per 100"]
     table = Table(
         *columns, "free in the heap", "objects", "files", "tick", "mean", title="memory [MiB] after episodes"
@@ -163,6 +169,53 @@ def main() -> None:
             ),
             *(f"{1000 * float(np.mean(result[f'tick_{name}_s'])):.2f} ms" for name in ("median", "mean")),
         )
+    return table
+
+
+def main() -> None:
+    """Measure every kind, show a table, and write what was asked for."""
+    command = parser(__doc__)
+    command.add_argument("--episodes", type=int, default=100, help="(%(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="of lengths and stamps (%(default)s)")
+    command.add_argument("--uneven", action="store_true", help="leave even stamps out")
+    command.add_argument(
+        "--kernels",
+        type=int,
+        nargs="+",
+        default=[KERNELS_KEPT],
+        help="that oneDNN keeps; its own default is 1024 (%(default)s)",
+    )
+    command.add_argument("--shapes", type=int, default=0, metavar="N", help="multiply so many shapes instead")
+    command.add_argument("--kind", choices=("even", "uneven", "shapes"), help=argparse.SUPPRESS)  # in a child
+    add_threads(command)
+    add_files(command, plot=False)
+    options = command.parse_args()
+    if options.kind:
+        if options.kind == "shapes":
+            result = multiply(options.shapes, _ROUNDS)
+        else:
+            result = measure(options.episodes, options.kind == "uneven", options.threads, options.seed)
+        print(json.dumps(result))
+        return
+    kinds = ("shapes",) if options.shapes else ("uneven",) if options.uneven else ("even", "uneven")
+    children = {}
+    for kind in kinds:
+        for kernels in options.kernels:
+            arguments = ["--kind", kind, "--episodes", options.episodes, "--seed", options.seed]
+            arguments += ["--threads", options.threads, "--shapes", options.shapes]
+            child = [sys.executable, __file__, *map(str, arguments)]
+            environment = {**os.environ, "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(kernels)}
+            children[kind, kernels] = subprocess.Popen(child, env=environment, stdout=subprocess.PIPE)
+    results = {}
+    for run, process in children.items():
+        said, _ = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"the process for {run} ended with status {process.returncode}")
+        results[run] = json.loads(said)
+    if options.shapes:
+        table = table_of_shapes(options.shapes, results)
+    else:
+        table = table_of_episodes(options.episodes, results)
     Console(width=160).print(table, machine_line(machine()))
     rows = [{"stamps": kind, "kernels": kernels, **result} for (kind, kernels), result in results.items()]
     write_json(options.json, {"runs": rows})

@@ -53,6 +53,7 @@ from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
 
 _CLOCK_PERIOD_S = 0.2  # how often the session looks at the clock, for images that stopped
+_SWITCH_S = 0.0005  # after so long the thread that loads lets the executor's run; Python's own number: 5 ms
 
 
 class Interrupted(Exception):
@@ -205,12 +206,16 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
 
         def load() -> None:
             scorer, failed = None, None
+            before = sys.getswitchinterval()
+            sys.setswitchinterval(_SWITCH_S)
             try:
                 scorer = load_scorer(self.values["model"], ScorerSettings.from_parameters(self.values))
             except ScorerError as error:
                 failed = error
             except BaseException as error:
                 failed = ScorerError(f"model '{self.values['model']}': {type(error).__name__}: {error}")
+            finally:
+                sys.setswitchinterval(before)
             executor.create_task(take, scorer, failed)
 
         self.get_logger().info(f"loading model '{self.values['model']}' ...")
