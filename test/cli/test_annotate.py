@@ -86,6 +86,20 @@ def test_no_recording_and_two_of_one_name(frames, tmp_path: Path, capsys) -> Non
     assert "is no bag" in (said := capsys.readouterr().err) and "does not exist" in said
 
 
+def test_a_call_that_is_refused_leaves_no_folder(frames, tmp_path: Path, capsys) -> None:
+    bag = write(tmp_path / "run", frames[:2])
+    before = sorted(tmp_path.rglob("*"))
+    command = ["annotate", str(bag), "--task", "open the drawer"]
+    for more in (["--image-topic", "/none"], ["--model", str(tmp_path / "no_model")]):
+        assert main([*command, "--output", str(tmp_path / "a" / "b"), *more]) == 1
+        assert main([*command, *more]) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "/none" in (said := capsys.readouterr().err) and "no_model" in said
+    (tmp_path / "file").write_text("")
+    assert main([*command, "--output", str(tmp_path / "file" / "b")]) == 1
+    assert "name another folder" in capsys.readouterr().err
+
+
 def test_a_process_that_dies_costs_no_bag(frames, tmp_path: Path) -> None:
     """Two processes; one is killed, and another takes its place."""
     sources = [write(tmp_path / name, frames, with_task=True) for name in ("one", "two")]

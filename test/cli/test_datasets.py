@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from test.lerobot_datasets import make_dataset
+from topreward_ros.cli.main import main
 
 COMMAND = [sys.executable, "-m", "topreward_ros.cli"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
@@ -63,12 +64,22 @@ def test_what_is_done_is_skipped_and_what_is_other_is_not_replaced(dataset: Path
     assert path.read_bytes() == before and [p.name for p in dataset.iterdir() if p.name[0] == "."] == []
 
 
-def test_workers_make_a_copy_with_the_same_progress(dataset: Path, tmp_path: Path) -> None:
+def test_workers_make_a_copy_with_the_same_progress(dataset: Path, tmp_path: Path, capsys) -> None:
     arguments = ["annotate", dataset, "--camera", "wrist", "--columns", "--output", tmp_path / "c"]
     made = topreward(*arguments, "--workers", "2")
     assert made.returncode == 0, made.stderr
     again = topreward(*arguments, "--overwrite")
     assert again.returncode == 1 and "is never replaced: name another folder" in again.stderr
+    copied = {path: path.read_bytes() for path in (tmp_path / "c").rglob("*") if path.is_file()}
+    command = [str(argument) for argument in arguments]
+    assert main(command) == 0
+    assert "c is there already, with these settings: skipped" in capsys.readouterr().out
+    for other in (["--impute", "duplicate"], ["--set", "sample_rate=1"]):
+        assert main([*command, *other]) == 1
+        assert "is no whole copy of this dataset with these" in capsys.readouterr().err
+    assert copied == {path: path.read_bytes() for path in (tmp_path / "c").rglob("*") if path.is_file()}
+    (tmp_path / "c" / FILM).unlink()
+    assert main(command) == 1, "a video is missing"
     inside = topreward(*arguments[:-1], dataset)
     assert inside.returncode == 1 and "is the dataset itself" in inside.stderr
     ours, theirs = (

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from test.videos import write_block
+from topreward_ros.cli.main import main
 from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
 from topreward_ros.defaults import monitor_defaults
@@ -411,6 +412,30 @@ def test_wrong_usage_is_2(arguments: list[str]) -> None:
     assert "usage: topreward" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "usage", "said"),
+    [
+        (
+            ["score", "x.mp4", "--taks", "x"],
+            "score",
+            "unrecognized arguments: --taks x; did you mean --task?",
+        ),
+        (["export", "weights", "x", "--what"], "export weights", "unrecognized arguments: --what"),
+        (["export", "--what", "weights", "x"], "export", "unrecognized arguments: --what"),
+        (["--what", "models", "list"], "", "unrecognized arguments: --what"),
+        (["plan", "tidy up"], "plan", "required: --model: a model that writes text and follows instructions"),
+    ],
+)
+def test_wrong_usage_shows_the_usage_of_its_command(
+    arguments: list[str], usage: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    shown = capsys.readouterr().err
+    assert said in shown and shown.startswith(f"usage: topreward {usage}".rstrip() + " [-h]")
+
+
 def test_ctrl_c_ends_score_without_a_trace(video: Path, tmp_path: Path, interrupted_on_a_terminal) -> None:
     """On a terminal, as a person would do it, once loading is over."""
     videos = [str(video)] * 40  # so that it is still scoring when Ctrl-C comes, however late
@@ -438,8 +463,6 @@ def test_a_dash_that_is_taken_for_an_option_is_named(
     arguments: list[str],
     hint: str,
 ) -> None:
-    from topreward_ros.cli.main import main
-
     (tmp_path / "-x.mp4").touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:

@@ -124,6 +124,7 @@ def test_the_time_of_a_goal_is_that_of_all_its_stages_and_the_monitors_that_of_e
         run.outcome.message == "no success within the timeout of this task = 3 s, by the stamps of the images"
     )
     assert run.outcome.stage == 2, "where to go on"
+    assert run.outcome.elapsed_ns == 3 * NS_PER_S, "not that of the newest score"
 
     run = Run(TWO_STAGES)
     run.monitor.settings = replace(run.monitor.settings, episode_timeout=3.0)
@@ -153,6 +154,7 @@ def test_images_that_stop_end_a_goal_at_once_only_where_it_has_no_time_limit(see
     assert run.code is None, "they may come again"
     run.wait(1.0)
     assert run.code is code and "6 s" in run.outcome.message and "stale_timeout" in run.outcome.message
+    assert run.outcome.elapsed_ns == pytest.approx(6 * NS_PER_S, abs=NS_PER_S // 4)
 
 
 def test_images_that_come_again_are_forgiven() -> None:
@@ -169,6 +171,7 @@ def test_a_stage_that_gets_no_image_ends_in_time_though_it_has_not_begun() -> No
     run.succeed()
     run.wait(5.0)
     assert run.code is GoalCode.STALE_IMAGES and run.outcome.stage == 2
+    assert run.outcome.elapsed_ns == pytest.approx(5.5 * NS_PER_S, abs=NS_PER_S // 4), "1.5 s and the wait"
 
 
 def test_time_in_which_simulated_time_stands_is_not_waited() -> None:

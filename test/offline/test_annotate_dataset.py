@@ -164,6 +164,45 @@ def test_where_nothing_can_be_scored_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no episode of .* could be scored; the first: .*is not a video"):
         annotated(open_dataset(root))
     assert not (root / work.PROGRESS_FILE).exists()
+    assert not work.work_folder(root / work.PROGRESS_FILE).exists(), "there is nothing to go on with"
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise ScorerError("no memory")
+
+    monkeypatch.setattr(work, "load_scorer", fails)
+    dataset = open_dataset(make_dataset(tmp_path / "d"))
+    with pytest.raises(ScorerError, match="no memory"):
+        annotated(dataset)
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_the_lines_of_a_task_are_stages_each_with_an_episode_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Later(Brightness):
+        """The second stage needs more light."""
+
+        def score_one(self, request: ScoreRequest) -> PrefixScore:
+            score, less = super().score_one(request), 1.5 * (request.instruction == "make it light")
+            return replace(
+                score, log_prob=score.log_prob - less, log_prob_static=score.log_prob_static - less
+            )
+
+    monkeypatch.setattr(work, "load_scorer", lambda *_: Later())
+    tasks = ("make it grey\nmake it light", *TASKS[1:])
+    dataset = open_dataset(make_dataset(tmp_path / "d", tasks=tasks, lengths=(41, 16, 11)))
+    assert work.tasks_of(dataset, "") == list(tasks)
+    monitor = replace(SETTINGS.monitor, success=replace(SETTINGS.monitor.success, threshold=-2.0))
+    made, columns = annotated(dataset, replace(SETTINGS, monitor=monitor))
+    asked = Brightness.asked
+    assert list(dict.fromkeys(asked)) == ["make it grey", "make it light", *TASKS[1:]]
+    first = asked.index("make it light")
+    row = made.scores[0].rows[first]
+    assert columns["progress_sparse"][:row].max() < 0.5 <= columns["progress_sparse"][row:41].min()
 
 
 def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -233,6 +272,8 @@ def test_tasks_come_from_the_rows_and_are_told_where_one_serves_all(tmp_path: Pa
     assert not any("one task serves" in text for text in work.warnings_on(dataset, SETTINGS, TASKS))
     same = work.warnings_on(dataset, SETTINGS, ["a \x1b[2J"] * 3)
     assert any("one task serves all 3 episodes" in text for text in same)
+    written = work.warnings_on(dataset, SETTINGS, [r"a\nb", *TASKS[1:]])
+    assert any(r"'a\nb' has a backslash and an n, which are no line break" in text for text in written)
     given = work.warnings_on(dataset, replace(SETTINGS, task="a"), ["a"] * 3)
     assert not any("one task serves" in text for text in given)
     assert any("has 2 cameras" in text and "observation.images.front is looked at" in text for text in same)
@@ -281,6 +322,8 @@ def test_a_copy_has_rewards_and_the_source_is_as_it_was(tmp_path: Path) -> None:
     for file in dataset.data_files:
         old, new = pq.read_table(dataset.root / file), pq.read_table(copy.root / file)
         assert new.select(old.column_names).equals(old)
+    key = work.annotation_key(dataset, SETTINGS)
+    assert not work.is_copy(copy.root, key, Imputation.ZERO), "it does not say how rewards were imputed"
     videos = [name for name in before if name.startswith("videos") or name.startswith("meta/e")]
     assert {name: hashes(copy.root)[name] for name in videos} == {name: before[name] for name in videos}
 
@@ -359,6 +402,20 @@ def test_weights_and_values_of_an_annotated_dataset(tmp_path: Path) -> None:
     log_prob = replace(values, reward=replace(reward, type=RewardType.LOG_PROB), impute=Imputation.DUPLICATE)
     made_values = dataset_weights.value_columns(progress, log_prob)
     assert made_values["reward"][:5] == pytest.approx(np.full(5, scores.log_probs[0]), abs=1e-6)
+
+
+def test_a_head_that_a_file_lacks_is_said_to_be_missing(tmp_path: Path) -> None:
+    dataset = open_dataset(make_dataset(tmp_path / "d"))
+    path = tmp_path / "progress.parquet"
+    annotated(dataset, output=path)
+    with pytest.raises(DatasetError, match=r"has no progress of the head dense: .* give --head sparse"):
+        dataset_weights.read_progress(path, "dense")
+    table = pq.read_table(path)
+    names = ["progress_dense" if name == "progress_sparse" else name for name in table.column_names]
+    pq.write_table(table.rename_columns(names), path)
+    assert len(dataset_weights.read_progress(path, "dense").index) == 48
+    with pytest.raises(DatasetError, match=r"has no progress of the head sparse: .* give --head dense"):
+        dataset_weights.read_progress(path)
 
 
 def change(name: str, row: int, value: float) -> Callable[[Path], None]:

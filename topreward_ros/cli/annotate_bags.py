@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from topreward_ros.cli.output import CommandError, say
 from topreward_ros.cli.settings import settings_of, with_overrides
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_task
+from topreward_ros.core.output_files import folder_for
 from topreward_ros.core.printable import printable
 from topreward_ros.core.text_files import read_text
 from topreward_ros.defaults import monitor_defaults
@@ -95,9 +96,9 @@ def run(options: argparse.Namespace, bags: Sequence[Path]) -> int:
     jobs = _jobs(options, _without_annotations(bags))
     order = WorkOrder(options.model, scorer, settings, converter)
     open_jobs, failed = _open_jobs(jobs, settings)
-    if options.output and open_jobs:
-        _make_folder(options.output)
-    failed += _work(options, open_jobs, order) if open_jobs else 0
+    if open_jobs:
+        with folder_for(options.output) if options.output else nullcontext():
+            failed += _work(options, open_jobs, order)
     return 1 if failed else 0
 
 
@@ -107,15 +108,6 @@ def _namespace(text: str) -> str:
     if name and not all(part.isidentifier() and part.isascii() for part in name.split("/")):
         raise CommandError(f"--namespace {printable(text, 100)}: is no namespace of ROS 2, such as /arm")
     return f"/{name}" if name else ""
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CommandError(
-            f"--output {printable(str(folder))} cannot be made ({error.strerror}): name another folder"
-        ) from error
 
 
 def _without_annotations(bags: Sequence[Path]) -> list[Path]:

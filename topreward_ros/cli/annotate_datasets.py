@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _NOT_FOR_DATASETS = frozenset(
     ("task", "model", "image_topics", "image_transport", "camera_layout", "camera_max_skew", "stale_timeout")
 ) | {"autostart", "heartbeat_rate", "diagnostics_rate"}
+_DONE = "{} is there already, with these settings: skipped"
 _SHOWN = 5  # episodes that could not be scored
 
 
@@ -80,7 +81,7 @@ def _annotate(options: argparse.Namespace, path: Path, task: str) -> int:
     output = _output(options, dataset)
     if not options.columns and output.exists() and not options.overwrite:
         if work.origin_of(output).get("key") == work.annotation_key(dataset, settings):
-            print(f"{printable(str(output))} is there already, with these settings: skipped")
+            print(_DONE.format(printable(str(output))))
             return 0
         raise CommandError(_exists(output, dataset))
     if options.columns:
@@ -95,7 +96,13 @@ def _annotate(options: argparse.Namespace, path: Path, task: str) -> int:
                 f"--output {output} is the dataset itself, or lies in it: name a folder elsewhere"
             )
         if os.path.lexists(output):
-            raise CommandError(f"--output {output} exists already: name another folder, or remove it")
+            if work.is_copy(output, work.annotation_key(dataset, settings), _imputation(options)):
+                print(_DONE.format(printable(str(output))))
+                return 0
+            raise CommandError(
+                f"--output {output} exists already, and is no whole copy of this dataset with these "
+                "settings: name another folder, or remove it"
+            )
     for warning in work.warnings_on(dataset, settings, tasks):
         say(warning)
     annotation = _work(options, dataset, settings, output)
@@ -149,15 +156,19 @@ def _work(
     from topreward_ros.views import terminal
 
     def write(scores: tuple[work.EpisodeScores, ...], key: str) -> None:
-        progress = work.progress_file(dataset, settings, scores, key)
-        if options.columns:
-            how = Imputation(options.impute or Imputation.ZERO.value)
-            work.write_copy(dataset, output, work.reward_columns(dataset, scores, how), progress)
-        else:
+        how = _imputation(options) if options.columns else None
+        progress = work.progress_file(dataset, settings, scores, key, how)
+        if how is None:
             write_file(output, progress)
+        else:
+            work.write_copy(dataset, output, work.reward_columns(dataset, scores, how), progress)
 
     with terminal.episode_progress(Console(stderr=True), len(dataset.episodes)) as on_episode:
         return work.annotate(dataset, settings, write, work.work_folder(output), on_episode, say)
+
+
+def _imputation(options: argparse.Namespace) -> Imputation:
+    return Imputation(options.impute or Imputation.ZERO.value)
 
 
 def _report(dataset: Dataset, annotation: Annotation, output: Path) -> int:

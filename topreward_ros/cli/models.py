@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from topreward_ros.cli.output import seconds, show, warn_of_unknown_instruction
+from topreward_ros.cli.output import seconds, show, warn_of_task
 from topreward_ros.core.printable import printable
 
 _CHECK_S = 3600.0  # [s]; a large model on a CPU takes minutes
@@ -95,6 +95,6 @@ def _check(options: argparse.Namespace) -> int:
         result = call_bounded(check_model, options.model, time_limit_s=options.time_limit, what=what)
     if warning := why_not_rising(result.info, result.curve):
         print(f"topreward: {printable(warning)}", file=sys.stderr)
-    warn_of_unknown_instruction(DEMO_TASK, result.info)
+    warn_of_task(DEMO_TASK, result.info)
     show(check_view(result))
     return 0

@@ -167,11 +167,11 @@ def show(content: Any) -> None:
     Console(highlight=False).print(content)
 
 
-def warn_of_unknown_instruction(instruction: str, info: ScorerInfo) -> None:
-    """Say on stderr that the model does not know ``instruction``, where it does not."""
-    from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
+def warn_of_task(task: str, info: ScorerInfo) -> None:
+    """Say on stderr what the user should know of ``task``, a stage per line, and this model."""
+    from topreward_ros.scoring.checkpoint.vocabulary import task_warnings
 
-    if warning := unknown_instruction_warning(instruction, info, "--model "):
+    for warning in task_warnings(task, info, "--model "):
         say(warning)
 
 

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from topreward_ros.cli.output import CommandError, add_model_option, say
+from topreward_ros.cli.output import CommandError, say
 from topreward_ros.core.instruction import clean_instruction
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import monitor_defaults
+
+_KIND = "a model that writes text and follows instructions, such as Qwen/Qwen3-VL-8B-Instruct"
 
 
 def add_parser(commands: Any) -> None:
@@ -25,12 +27,18 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("task", metavar="TASK", help="what is to be done, in natural language")
     parser.add_argument("--image", type=Path, metavar="FILE", help="a picture of the scene, for the model")
-    add_model_option(parser)
+    parser.add_argument(
+        "--model",
+        metavar="M",
+        help=f"{_KIND}, as a hub id or the folder of its checkpoint; the embedded model writes nothing",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, usage_error=parser.error)
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.model is None:
+        options.usage_error(f"the following arguments are required: --model: {_KIND}")
     task = clean_instruction(options.task, "the task")
     if not task:
         raise CommandError("the task is empty; say what is to be done")

@@ -15,7 +15,7 @@ from topreward_ros.cli.output import (
     check_outputs,
     results_console,
     say,
-    warn_of_unknown_instruction,
+    warn_of_task,
     write_json,
 )
 from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
@@ -181,8 +181,7 @@ def _score(
     with terminal.working(console, f"loading model {options.model} ..."):
         scorer = load_scorer(options.model, scorer_settings)
     for task in dict.fromkeys(recording.instruction for recording in recordings):
-        for stage in task.split("\n"):
-            warn_of_unknown_instruction(stage, scorer.info)
+        warn_of_task(task, scorer.info)
     random_weights = scorer.info.random_weights
     expected = sum(options.prefixes or number for number in scores)
     try:

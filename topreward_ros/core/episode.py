@@ -186,6 +186,7 @@ class Event:
     message: str
     stage: int = 1  #: that the episode is of, from 1
     stages: int = 1  #: how many the task has
+    elapsed_ns: int = 0  #: of TIMEOUT: age of the task's episodes then, by the clock that the message names
 
 
 Output = ProgressReport | Reward | Event
@@ -339,7 +340,7 @@ class TaskMonitor:
         self._episode: _Episode | None = None
         self._stages: Stages | None = None  # what the next episode is of; None: there is no task
         self._overrides = NO_OVERRIDES
-        self._spent_ns = 0  # age of the earlier episodes of a task that has a timeout of its own
+        self._spent_ns = 0  # age of the earlier episodes of the task
         self._enabled = True
         self._report = ProgressReport(state=State.IDLE)
         self._events = 0
@@ -694,13 +695,20 @@ class TaskMonitor:
     def _time_is_up(self, elapsed_ns: int, by: str) -> list[Output]:
         """End the episode if it is older than it may be; ``by`` which clock, for the message."""
         timeout_s = self.time_limit
-        if not 0.0 < timeout_s <= (self._spent_ns + elapsed_ns) / NS_PER_S:
+        whole_ns = self._spent_ns + elapsed_ns
+        if not 0.0 < timeout_s <= (whole_ns if self._overrides.timeout else elapsed_ns) / NS_PER_S:
             return []
         whose = "the timeout of this task" if self._overrides.timeout else "episode_timeout"
         limit = f"{whose} = {timeout_s:g} s, {by}"
         if self._current.success.fired:
             return self._cut(None, State.SUCCEEDED, f"it was watched beyond its success for {limit}")
-        return self._cut(EventType.TIMEOUT, State.FAILED, f"no success within {limit}", timeout_s)
+        outputs = self._cut(EventType.TIMEOUT, State.FAILED, f"no success within {limit}", timeout_s)
+        return [
+            replace(output, elapsed_ns=whole_ns)
+            if isinstance(output, Event) and output.type is EventType.TIMEOUT
+            else output
+            for output in outputs
+        ]
 
     def _note_usable(self, *, looked: bool = False) -> list[Output]:
         """Note that the image that was observed last can be used: images are there, or there again.
@@ -763,7 +771,7 @@ class TaskMonitor:
     def _next_episode(self, episode: _Episode, why: str) -> list[Output]:
         """Begin another episode of the same wish behind one, which is cut because of ``why`` if it lasts."""
         outputs = self._abort(why)
-        if self._overrides.timeout and episode.first_frame and episode.last_frame:
+        if episode.first_frame and episode.last_frame:
             self._spent_ns += episode.age_ns(episode.last_frame.stamp_ns)
         return [*outputs, self._wait_for_images(self._given_ids.after(episode.episode_id))]
 

@@ -46,7 +46,7 @@ class GoalOutcome:
     message: str = ""  #: for a human; empty where the code is NONE
     episode_id: str = ""  #: the newest one
     progress: float = nan  #: [0, 1] of the whole task, or NaN
-    elapsed_ns: int = 0  #: of all its episodes, by the stamps of their images
+    elapsed_ns: int = 0  #: of all its episodes, by the stamps of their images; to the end of a time limit
     stage: int = 0  #: the one that it ended in, from 1; 0: none began
     stages: int = 0
 
@@ -105,14 +105,18 @@ class GoalWatch:
         if not 0.0 < limit_s <= (self._waited_ns - stands_ns) / NS_PER_S:
             return None
         why = f": {self._stale}" if self._stale else ""
-        return self._no_images(f"no image that can be used came within {limit_s:g} s{why}")
+        said = f"no image that can be used came within {limit_s:g} s{why}"
+        return self._no_images(said, self._earlier_ns + self._waited_ns - stands_ns)
 
     def scorer_hangs(self, why: str, limit_s: float) -> GoalOutcome | None:
         """What follows from a scorer that gives no answer."""
         return None if self.over or limit_s > 0.0 else self.end(GoalCode.SCORER_ERROR, why)
 
-    def end(self, code: GoalCode, message: str = "") -> GoalOutcome:
-        """The goal is over now, for a reason that only the caller knows, or for one that was found here."""
+    def end(self, code: GoalCode, message: str = "", elapsed_ns: int | None = None) -> GoalOutcome:
+        """The goal is over now, for a reason that only the caller knows, or for one that was found here.
+
+        ``elapsed_ns``: age of its episodes; None: up to the newest score.
+        """
         self.over = True
         report = self._report
         return GoalOutcome(
@@ -120,7 +124,7 @@ class GoalWatch:
             message=message,
             episode_id=report.episode_id,
             progress=report.progress,
-            elapsed_ns=self._earlier_ns + report.elapsed_ns,
+            elapsed_ns=self._earlier_ns + report.elapsed_ns if elapsed_ns is None else elapsed_ns,
             stage=report.stage,
             stages=report.stages,
         )
@@ -145,7 +149,7 @@ class GoalWatch:
         elif event.type is EventType.FAILURE:
             return self.end(GoalCode.TASK_FAILED, event.message)
         elif event.type is EventType.TIMEOUT:
-            return self._time_is_up(event.message)
+            return self._time_is_up(event.message, event.elapsed_ns)
         elif event.type is EventType.STALE_IMAGES:
             self._stale = event.message
             if not limit_s > 0.0:
@@ -156,15 +160,15 @@ class GoalWatch:
                 return self.end(GoalCode.SCORER_ERROR, self._scorer_text())
         return None
 
-    def _time_is_up(self, message: str) -> GoalOutcome:
+    def _time_is_up(self, message: str, elapsed_ns: int) -> GoalOutcome:
         if self._stale:
-            return self._no_images(f"{message}; {self._stale}")
+            return self._no_images(f"{message}; {self._stale}", elapsed_ns)
         if self._errors:
-            return self.end(GoalCode.SCORER_ERROR, f"{message}; {self._scorer_text()}")
-        return self.end(GoalCode.TASK_TIMEOUT, message)
+            return self.end(GoalCode.SCORER_ERROR, f"{message}; {self._scorer_text()}", elapsed_ns)
+        return self.end(GoalCode.TASK_TIMEOUT, message, elapsed_ns)
 
-    def _no_images(self, message: str) -> GoalOutcome:
-        return self.end(GoalCode.STALE_IMAGES if self._seen else GoalCode.NO_IMAGES, message)
+    def _no_images(self, message: str, elapsed_ns: int | None = None) -> GoalOutcome:
+        return self.end(GoalCode.STALE_IMAGES if self._seen else GoalCode.NO_IMAGES, message, elapsed_ns)
 
     def _scorer_text(self) -> str:
         return f"the last {len(self._errors)} of its prefixes could not be scored: {self._errors[-1]}"

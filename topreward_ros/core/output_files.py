@@ -24,7 +24,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
@@ -239,13 +239,13 @@ def copy_into(source: Path, target: Path) -> None:
 def kept_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """The folder ``path``, made where it is missing, for one process at a time; it stays, for the next one.
 
-    Raises `OutputFileError` where another process has it, or where it cannot be made.
+    One that is left empty is removed. Raises `OutputFileError` where another process has it, or where it
+    cannot be made.
     """
     folder = Path(os.path.abspath(path))
     shown = printable(str(folder))
     try:
-        folder.mkdir(exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = _made_and_opened(folder)
     except OSError as error:
         raise OutputFileError(
             f"{shown} cannot be made ({error.strerror or error}): name an output in a folder that you may "
@@ -254,9 +254,57 @@ def kept_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         if _lock(descriptor) is False:
             raise OutputFileError(f"another process works in {shown}: wait until it is done, or end it")
-        yield folder
+        try:
+            yield folder
+        finally:
+            _remove_empty([folder])
     finally:
         os.close(descriptor)
+
+
+def _made_and_opened(folder: Path) -> int:
+    """A descriptor of ``folder``, which is made where it is missing. Raises `OSError`."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):  # another process has just removed it
+            return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+@contextmanager
+def folder_for(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Have the folder ``path`` for what is to come into it, and those above it.
+
+    Of the folders that were missing, those that are still empty at the end are removed. Raises
+    `OutputFileError` where it cannot be made.
+    """
+    try:
+        made = _make_folders(Path(path))
+    except (OSError, ValueError) as error:
+        raise _folder_error(Path(path), error) from error
+    try:
+        yield
+    finally:
+        _remove_empty(made)
+
+
+def _make_folders(path: Path) -> list[Path]:
+    """Make ``path`` and the folders above it; those that were missing, the deepest first. Raises `OSError`.
+
+    Where one of them cannot be made, none is left.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except BaseException:
+        _remove_empty(missing)
+        raise
+    return missing
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()  # which refuses one in which something is
 
 
 @contextmanager
@@ -304,10 +352,11 @@ class FolderInProgress:
         self.target = Path(target)  #: the name that it is to have
         self.path = self.target.with_name(self.target.name + PARTIAL)  #: the name that it has until then
         self._descriptor = -1
+        self._made: list[Path] = []  # of the folders above it
         if names_a_folder(target) or os.path.lexists(self.target):
             raise NameTakenError(f"{printable(str(target))} is there already: name another folder")
         try:
-            self.target.parent.mkdir(parents=True, exist_ok=True)
+            self._made = _make_folders(self.target.parent)
             self.path.mkdir()
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileExistsError as error:
@@ -316,6 +365,7 @@ class FolderInProgress:
                 "doing so; name another folder, or move it away"
             ) from error
         except (OSError, ValueError) as error:
+            _remove_empty([self.path, *self._made])
             raise _folder_error(self.path, error) from error
         _lock(self._descriptor)
 
@@ -323,6 +373,7 @@ class FolderInProgress:
     def left(cls, path: Path) -> FolderInProgress | None:
         """Take over the folder ``path`` that a dead writer has left; None where the writer lives."""
         folder = cls.__new__(cls)
+        folder._made = []
         folder.path = path
         folder.target = path.with_name(path.name.removesuffix(PARTIAL))
         try:
@@ -362,8 +413,9 @@ class FolderInProgress:
         return self.target
 
     def discard(self) -> None:
-        """Remove the folder and all that is in it."""
+        """Remove the folder and all that is in it, and those above it that were made for it alone."""
         shutil.rmtree(self.path, ignore_errors=True)
+        _remove_empty(self._made)
         self._close()
 
     def release(self) -> None:

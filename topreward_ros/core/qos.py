@@ -23,6 +23,9 @@ IMAGE_SOURCE = Qos(10)  #: publisher of images: either kind of reader matches
 PROGRESS = Qos(10)  #: streams of progress and reward
 EVENTS = Qos(50)  #: never latched: a late subscriber must not act on an old SUCCESS
 LATCHED = Qos(1, latched=True)  #: state and description: a late subscriber still gets them
+#: Services, those of an action included. The ten that ROS 2 keeps are soon full while a process is held up,
+#: and a request that found no room is never answered.
+REQUESTS = Qos(100)
 COMMANDS = Qos(10)  #: what a supervisor tells the robot: nobody obeys an old command
 #: Subscription to an instruction that every publisher matches (`ros2 topic pub` is volatile).
 INSTRUCTION_VOLATILE = Qos(1)

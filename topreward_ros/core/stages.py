@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.printable import printable
 
 
 class StageError(UserError):
@@ -83,6 +84,24 @@ def on_one_line(task: str) -> str:
     'open the drawer, then take out the cup'
     """
     return ", then ".join(task.split("\n"))
+
+
+def written_break_warning(task: str) -> str:
+    """What to tell the user of a task in which a line break is written out, as shells pass it on; empty:
+    there is none.
+
+    >>> written_break_warning("open the drawer\\ntake out the cup")
+    ''
+    >>> "is one stage" in written_break_warning(r"open the drawer\\ntake out the cup")
+    True
+    """
+    found = next((line for line in task.split("\n") if r"\n" in line), None)
+    if found is None:
+        return ""
+    return (
+        f"'{printable(found, 200)}' has a backslash and an n, which are no line break, so it is one stage: "
+        "between stages write real line breaks, in bash $'a\\nb', in YAML \"a\\nb\", or repeat --task"
+    )
 
 
 def numbered(name: str, stage: int, stages: int) -> str:

@@ -33,10 +33,10 @@ from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from topreward_ros.core.episode import MonitorSettings, TaskMonitor
+from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes import parameters
@@ -48,6 +48,7 @@ from topreward_ros.nodes.raw_conversion import converter
 from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.nodes.session import Session
+from topreward_ros.nodes.startup import said_by_ros, start
 from topreward_ros.nodes.steady_timer import create_steady_timer
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
@@ -278,11 +279,11 @@ def _run_until_signal(args: list[str] | None) -> int:
     make_libraries_printable()
     signals = EndSignals()
     try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        start(args)
         return _run(signals)
     except Exception as error:
-        if isinstance(error, (parameters.ParameterError, RCLError)):
-            print(f"monitor: {printable(str(error))}", file=sys.stderr)
+        if isinstance(error, (UserError, RCLError)):
+            print(f"monitor: {printable(said_by_ros(error))}", file=sys.stderr)
             return 1
         for line in traceback.format_exc().splitlines():
             print(f"monitor: {printable(line)}", file=sys.stderr)

@@ -32,6 +32,7 @@ progress = partial(_profile, qos.PROGRESS)
 events = partial(_profile, qos.EVENTS)
 latched = partial(_profile, qos.LATCHED)
 commands = partial(_profile, qos.COMMANDS)
+requests = partial(_profile, qos.REQUESTS)
 instruction_volatile = partial(_profile, qos.INSTRUCTION_VOLATILE)
 instruction_latched = partial(_profile, qos.INSTRUCTION_LATCHED)
 

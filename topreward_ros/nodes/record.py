@@ -22,7 +22,6 @@ from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.serialization import deserialize_message
-from rclpy.signals import SignalHandlerOptions
 from rosbags.interfaces import Qos, QosHistory
 from std_msgs.msg import String
 
@@ -49,6 +48,7 @@ from topreward_ros.nodes.conversions import nanoseconds
 from topreward_ros.nodes.log import PrintableLog
 from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.nodes.say_once import SayOnce
+from topreward_ros.nodes.startup import start
 from topreward_ros.nodes.steady_timer import create_steady_timer
 from topreward_ros.nodes.watch import stop_signals
 from topreward_ros.offline.bag_writer import qos_profile
@@ -436,14 +436,11 @@ def _as_bags_say(profile: QoSProfile) -> Qos:
 def run(options: RecordOptions, ros_arguments: Sequence[str]) -> int:
     """Record until a signal comes, or a bag cannot be written. Returns the exit status: 0, or 1 then.
 
-    Raises `RecordError` and `RecordingError`.
+    Raises `StartError`, `RecordError` and `RecordingError`.
     """
     os.environ |= large_image_environment(os.environ)  # read when the node is made
     with stop_signals() as signals:
-        try:
-            rclpy.init(args=list(ros_arguments), signal_handler_options=SignalHandlerOptions.NO)
-        except Exception as error:  # rclpy has several, and they differ between distributions
-            raise RecordError(f"ROS 2 does not start: {str(error).splitlines()[0]}") from error
+        start(ros_arguments)
         executor = SingleThreadedExecutor()
         try:
             recorder = Recorder(options)

@@ -58,7 +58,7 @@ from topreward_ros.nodes.task_action import NAME as ACTION
 from topreward_ros.nodes.task_action import InvalidGoalError, TaskAction
 from topreward_ros.offline.camera_images import FrameAwaited, ImageError
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo
-from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
+from topreward_ros.scoring.checkpoint.vocabulary import task_warnings
 from topreward_ros.scoring.worker import ScoringWorker
 from topreward_ros.srv import GetProgress, SetTask
 
@@ -290,7 +290,7 @@ class Session:
             (SetBool, "~/enable", self._on_enable),
             (GetProgress, "~/get_progress", self._on_get_progress),
         ):
-            service = self._node.create_service(kind, name, callback)
+            service = self._node.create_service(kind, name, callback, qos_profile=qos.requests())
             self._opened.callback(self._node.destroy_service, service)
         self._action = TaskAction(self._node, self._monitor, self, self._progress_message)
         self._opened.callback(self._action.destroy)
@@ -504,8 +504,7 @@ class Session:
             instruction, episode_id, why, stage=stage, overrides=overrides, now_ns=time.monotonic_ns()
         )
         self._action.end(GoalCode.PREEMPTED, why)
-        for name in instruction.split("\n"):
-            warning = unknown_instruction_warning(name, self._worker.scorer.info, "model:=")
+        for warning in task_warnings(instruction, self._worker.scorer.info, "model:="):
             self._say_once.warn(warning, partial(str, warning))
         self._publish(outputs)
 

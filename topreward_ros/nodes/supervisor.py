@@ -28,12 +28,10 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.client import Client
 from rclpy.exceptions import NameValidationException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from rclpy.utilities import try_shutdown
 from std_msgs.msg import Bool, Empty, String
@@ -72,6 +70,7 @@ from topreward_ros.nodes.parameters import (
 )
 from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.nodes.say_once import SayOnce
+from topreward_ros.nodes.startup import said_by_ros, start
 from topreward_ros.nodes.steady_timer import create_steady_timer
 from topreward_ros.srv import SetTask as SetTaskService
 
@@ -161,8 +160,8 @@ class Supervisor(PrintableLog):
         )
         self._state = self.create_publisher(SupervisorState, "~/state", qos.latched())
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_service(Trigger, "~/start", self._on_start)
-        self.create_service(Trigger, "~/stop", self._on_stop)
+        self.create_service(Trigger, "~/start", self._on_start, qos_profile=qos.requests())
+        self.create_service(Trigger, "~/stop", self._on_stop, qos_profile=qos.requests())
         create_steady_timer(self, _TICK_S, lambda: self._do(self._policy.tick(self._now())))
         create_steady_timer(self, _LOOK_S, self._look_at_graph)
         create_steady_timer(self, 1.0 / diagnostics_rate, self._publish_diagnostics)
@@ -426,10 +425,10 @@ def main(args: list[str] | None = None) -> int:
     make_libraries_printable()
     signals = EndSignals()
     try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        start(args)
         _run(signals)
     except (UserError, RCLError) as error:  # the latter: a node that cannot be, as without DDS security
-        logger_named("supervisor").error(str(error))
+        logger_named("supervisor").error(said_by_ros(error))
         return 1
     finally:
         try_shutdown()

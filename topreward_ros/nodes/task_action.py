@@ -25,7 +25,7 @@ from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.goal import GoalCode, GoalOutcome, GoalWatch
 from topreward_ros.core.printable import printable
 from topreward_ros.msg import TaskProgress
-from topreward_ros.nodes import conversions, parameters
+from topreward_ros.nodes import conversions, parameters, qos
 
 NAME = "~/monitor_task"
 
@@ -77,6 +77,9 @@ class TaskAction:
             goal_callback=self._on_goal,
             handle_accepted_callback=self._on_accepted,
             cancel_callback=self._on_cancel,
+            goal_service_qos_profile=qos.requests(),
+            result_service_qos_profile=qos.requests(),
+            cancel_service_qos_profile=qos.requests(),
         )
 
     def destroy(self) -> None:

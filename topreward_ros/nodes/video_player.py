@@ -27,11 +27,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import rclpy
 import yaml
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
 from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import CompressedImage, Image
@@ -50,6 +48,7 @@ from topreward_ros.nodes.parameters import (
     unknown,
 )
 from topreward_ros.nodes.rcl_error import RCLError
+from topreward_ros.nodes.startup import said_by_ros, start
 from topreward_ros.offline.video import FrameError, Frames, Video, VideoError, open_video
 from topreward_ros.views import terminal
 
@@ -232,11 +231,11 @@ def main(args: list[str] | None = None) -> int:
         signal.signal(number, lambda received, _: signals.append(received))
     player = None
     try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        start(args)
         player = VideoPlayer()
         player.play(stopped=lambda: bool(signals))
     except (UserError, RCLError) as error:  # the latter: a node that cannot be, as without DDS security
-        logger_named("video_player").error(str(error))
+        logger_named("video_player").error(said_by_ros(error))
         return 1
     finally:
         if player is not None:

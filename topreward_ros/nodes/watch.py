@@ -21,7 +21,6 @@ from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSDurabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.live import Live
@@ -31,13 +30,13 @@ from topreward_ros.core.output_files import write_file
 from topreward_ros.core.printable import printable
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress
 from topreward_ros.nodes import conversions, qos
+from topreward_ros.nodes.startup import start, why_no_start
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.views.watch import WatchLog, description_line, event_line, sample_line, view
 
 _REDRAW_S = 0.25  # between two pictures; the age of the last message changes even when nothing comes
 _SILENCE_S = 5.0  # without a message, until advice is shown
 _WIDEST = 110  # columns of the picture
-_LARGEST_DOMAIN = 232  # the last one whose ports are below 65536 (DDSI-RTPS 9.6.1.1)
 _PUBLISHERS_S = 1.0  # between two looks at who publishes
 _DISCOVERY_S = 1.5  # for the nodes of this machine to find each other
 _LONGEST_DISCOVERY_S = 15.0  # for participants that must be there; a lost announcement comes again after 3 s
@@ -91,37 +90,13 @@ def _nameless(names: Iterable[Sequence[str]]) -> bool:
     return any("_NODE_NAME_UNKNOWN_" in name for some in names for name in some)
 
 
-def _check_domain() -> None:
-    """Raise `WatchError` for a ROS_DOMAIN_ID that DDS has no ports for. An empty one counts as not set."""
-    text = os.environ.get("ROS_DOMAIN_ID", "")
-    if text and not (text.isascii() and text.isdigit() and int(text) <= _LARGEST_DOMAIN):
-        raise WatchError(
-            f"ROS_DOMAIN_ID={text} is no ROS domain: set it to a number from 0 to 101 "
-            f"(at most {_LARGEST_DOMAIN}), or unset it"
-        )
-
-
-def _why_no_start(ros_arguments: Sequence[str], error: Exception) -> str:
-    """Say in one line which variable or arguments are at fault."""
-    said = str(error).splitlines()[0].partition(", at /")[0]  # without the place in the source code of ROS 2
-    if "logging" in said:
-        folder = os.environ.get("ROS_LOG_DIR")
-        setting = f"ROS_LOG_DIR={folder}" if folder else "the default of ROS_LOG_DIR"
-        return f"{setting} cannot be used ({said}): set it to a folder that you may write to"
-    given = f" ({' '.join(ros_arguments)})" if ros_arguments else ""
-    return f"ROS 2 does not start{given}: {said}"
-
-
 class Watcher:
     """Subscriptions to one monitor, and the log that they fill. Use it as a context manager."""
 
     def __init__(self, topic: str, ros_arguments: Sequence[str]) -> None:
-        """Subscribe to ``topic`` (TaskProgress), and to events and info beside it. Raises `WatchError`."""
-        _check_domain()
-        try:
-            rclpy.init(args=list(ros_arguments), signal_handler_options=SignalHandlerOptions.NO)
-        except Exception as error:  # rclpy has several, and they differ between distributions
-            raise WatchError(_why_no_start(ros_arguments[1:], error)) from error
+        """Subscribe to ``topic`` (TaskProgress), and to events and info beside it. Raises `WatchError`,
+        `StartError`."""
+        start(ros_arguments)
         try:
             self._node = Node(
                 "topreward_watch",
@@ -131,7 +106,7 @@ class Watcher:
             )
         except Exception as error:  # the middleware: it may lack DDS security, or its keys
             rclpy.try_shutdown()
-            raise WatchError(_why_no_start(ros_arguments[1:], error)) from error
+            raise WatchError(why_no_start(ros_arguments, error)) from error
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
         try:

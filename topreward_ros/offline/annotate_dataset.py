@@ -31,13 +31,15 @@ from typing import Any
 import numpy as np
 
 from topreward_ros.core.episode import MonitorSettings
+from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frame_values import held, imputed
 from topreward_ros.core.frames import NS_PER_S
-from topreward_ros.core.instruction import clean_instruction
+from topreward_ros.core.instruction import clean_task
 from topreward_ros.core.output_files import TEMPORARY, copy_into, kept_folder, write_file, written_folder
 from topreward_ros.core.printable import printable
 from topreward_ros.core.rewards import Imputation
+from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.job_processes import OnNote, OnShare, Work, do_jobs, threads_of_each
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.lerobot import INFO, Dataset, DatasetError, check_videos, open_dataset
@@ -46,12 +48,13 @@ from topreward_ros.offline.parquet_files import arrow, columns_in, parquet_bytes
 from topreward_ros.offline.score_video import Curve, Outcome, Recording, score_recordings
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
-from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
+from topreward_ros.scoring.checkpoint.vocabulary import task_warnings
 from topreward_ros.scoring.registry import load_scorer
 
 PROGRESS_FILE = "topreward_progress.parquet"  #: in the dataset's folder, where LeRobot's own writer puts it
 WEIGHTS_FILE = "topreward_weights.parquet"  #: what `dataset_weights` makes of it, beside it
 OURS = "topreward_ros"  #: key of the file's schema metadata under which `Origin` stands, as JSON
+_KEY = "key"  # the file in a folder of kept scores that says what they were made of
 _SHOWN_WARNINGS = 3  # of tasks that the model does not know
 _WORK_FORMAT = "topreward_dataset_work/1"  # raise the number when what is kept of an episode changes
 #: Columns that a copy of the dataset gets, with the entries of info.json that LeRobot demands for them.
@@ -83,7 +86,7 @@ class AnnotationSettings:
     monitor: MonitorSettings
     scorer: ScorerSettings
     camera: str  #: feature that holds the pictures
-    task: str = ""  #: the instruction of all episodes; empty: each has that of the dataset
+    task: str = ""  #: the task of all episodes, a stage per line; empty: each has that of the dataset
     workers: int = 1  #: processes
 
 
@@ -96,12 +99,15 @@ class Annotation:
 
 
 def tasks_of(dataset: Dataset, task: str) -> list[str]:
-    """The instruction of each episode; ``task`` for all where it is not empty. Raises `DatasetError`."""
+    """The task of each episode, a stage per line; ``task`` for all where it is not empty.
+
+    Raises `DatasetError`.
+    """
     if task:
         return [task] * len(dataset.episodes)
     made = []
     for episode in dataset.episodes:
-        cleaned = [clean_instruction(text, f"the task of episode {episode.number}") for text in episode.tasks]
+        cleaned = [clean_task(text, f"the task of episode {episode.number}") for text in episode.tasks]
         if len(cleaned) > 1:
             names = printable(" and ".join(repr(text) for text in cleaned), 300)
             raise DatasetError(
@@ -126,8 +132,8 @@ def warnings_on(dataset: Dataset, settings: AnnotationSettings, tasks: Sequence[
     if not settings.task and len(tasks) > 1 and len(set(tasks)) == 1:
         made.append(
             f"one task serves all {len(tasks)} episodes of {dataset.name}: "
-            f"{printable(repr(tasks[0]), 200)}; where they differ in what the robot was told to do, progress "
-            "is measured against the wrong task"
+            f"{printable(repr(on_one_line(tasks[0])), 200)}; where they differ in what the robot was told to "
+            "do, progress is measured against the wrong task"
         )
     checkpoint = open_checkpoint(settings.model)
     if checkpoint.has_random_weights:
@@ -135,8 +141,8 @@ def warnings_on(dataset: Dataset, settings: AnnotationSettings, tasks: Sequence[
     info = ScorerInfo(
         settings.model, "", checkpoint.has_random_weights, "", "", "", 0, checkpoint.notes.wordings
     )
-    unknown = [unknown_instruction_warning(task, info, "--model ") for task in dict.fromkeys(tasks)]
-    return made + list(filter(None, unknown))[:_SHOWN_WARNINGS]
+    warnings = (warning for task in dict.fromkeys(tasks) for warning in task_warnings(task, info, "--model "))
+    return made + list(dict.fromkeys(warnings))[:_SHOWN_WARNINGS]
 
 
 def annotation_key(dataset: Dataset, settings: AnnotationSettings) -> str:
@@ -184,24 +190,31 @@ def annotate(
         resumed = len(done)
 
         def keep(number: int, scores: EpisodeScores) -> None:
+            if not done:
+                write_file(folder / _KEY, key)
             done[number] = scores
-            write_file(folder / f"{number}.json", _to_json(scores))
+            if _is_worth_keeping(scores):
+                write_file(folder / f"{number}.json", _to_json(scores))
             on_episode()
 
         for _ in range(resumed):
             on_episode()
         missing = [number for number in range(len(tasks)) if number not in done]
-        if missing:
-            write_file(folder / "key", key)
-            if settings.workers > 1 and len(missing) > 1:
+        try:
+            if missing and settings.workers > 1 and len(missing) > 1:
                 _score_in_processes(dataset, settings, tasks, missing, keep, on_note)
-            else:
+            elif missing:
                 _score_here(dataset, settings, tasks, missing, keep)
-        scores = tuple(done[number] for number in range(len(tasks)))
-        if not any(one.rows for one in scores):
-            raise DatasetError(f"no episode of {dataset.name} could be scored; the first: {scores[0].error}")
-        write(scores, key)
-        shutil.rmtree(folder, ignore_errors=True)
+            scores = tuple(done[number] for number in range(len(tasks)))
+            if not any(one.rows for one in scores):
+                raise DatasetError(
+                    f"no episode of {dataset.name} could be scored; the first: {scores[0].error}"
+                )
+            write(scores, key)
+            done.clear()
+        finally:
+            if not any(map(_is_worth_keeping, done.values())):
+                shutil.rmtree(folder, ignore_errors=True)
     return Annotation(scores, resumed)
 
 
@@ -319,6 +332,11 @@ def _nothing(length: int, error: str) -> EpisodeScores:
     return EpisodeScores((), (), (), (), length, error=error or "no scores")
 
 
+def _is_worth_keeping(scores: EpisodeScores) -> bool:
+    """Whether a later run takes them; an episode that could not be read may be mended until then."""
+    return not scores.error
+
+
 def _to_json(scores: EpisodeScores) -> str:
     return json.dumps(json_value(asdict(scores)))
 
@@ -327,16 +345,16 @@ def _kept(folder: Path, key: str, dataset: Dataset) -> dict[int, EpisodeScores]:
     """The scores that an earlier run with the same ``key`` left; whatever else lies there is removed."""
     made = {}
     try:
-        same = (folder / "key").read_text(encoding="utf-8") == key
+        same = (folder / _KEY).read_text(encoding="utf-8") == key
     except (OSError, ValueError):
         same = False
     for path in list(folder.iterdir()):
         scores = None
         if same and path.suffix == ".json" and path.stem.isdecimal():
             scores = _read_kept(path)
-        if scores is not None and not scores.error and int(path.stem) < len(dataset.episodes):
+        if scores is not None and _is_worth_keeping(scores) and int(path.stem) < len(dataset.episodes):
             made[int(path.stem)] = scores
-        elif not (same and path.name == "key"):
+        elif not (same and path.name == _KEY):
             with suppress(OSError):
                 path.unlink()
     return made
@@ -383,9 +401,16 @@ def progress_columns(dataset: Dataset, scores: Sequence[EpisodeScores]) -> dict[
 
 
 def progress_file(
-    dataset: Dataset, settings: AnnotationSettings, scores: Sequence[EpisodeScores], key: str
+    dataset: Dataset,
+    settings: AnnotationSettings,
+    scores: Sequence[EpisodeScores],
+    key: str,
+    columns: Imputation | None = None,
 ) -> bytes:
-    """The content of `PROGRESS_FILE`, with LeRobot's metadata in its schema and ours."""
+    """The content of `PROGRESS_FILE`, with LeRobot's metadata in its schema and ours.
+
+    ``columns``: for a copy of the dataset, how the rewards in its rows were imputed; see `is_copy`.
+    """
     origin = {
         "format": "topreward_progress/1",
         "key": key,
@@ -394,6 +419,7 @@ def progress_file(
         "model": settings.model,
         "revision": open_checkpoint(settings.model).revision,
         "monitor": asdict(settings.monitor),
+        "columns": columns and columns.value,
     }
     metadata = {
         "vlm_name": settings.model,
@@ -483,6 +509,26 @@ def write_copy(
         (folder / INFO).parent.mkdir(parents=True, exist_ok=True)
         write_file(folder / INFO, json.dumps(info, indent=4, ensure_ascii=True) + "\n")
         write_file(folder / PROGRESS_FILE, progress)
+
+
+def is_copy(path: Path, key: str, how: Imputation) -> bool:
+    """Whether ``path`` is a whole copy that `write_copy` made of the same scores (`annotation_key`), with the
+    same imputation, and that has its rows and videos still."""
+    try:
+        origin = origin_of(path / PROGRESS_FILE)
+        if (origin.get("key"), origin.get("columns")) != (key, how.value):
+            return False
+        copy = open_dataset(path)
+        return (
+            copy.fingerprint == origin.get("dataset")
+            and all(name in copy.info["features"] for name in COLUMNS)
+            and all(set(COLUMNS) <= set(columns_in(path / file)) for file in copy.data_files)
+            and all(
+                (path / span.file).is_file() for episode in copy.episodes for span in episode.videos.values()
+            )
+        )
+    except UserError:
+        return False
 
 
 def _other_files(dataset: Dataset) -> Iterable[Path]:

@@ -22,7 +22,7 @@ from topreward_ros.offline.bag_watch import BagWatch
 from topreward_ros.offline.bags import Bag
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.scoring.base import ScorerInfo
-from topreward_ros.scoring.checkpoint.vocabulary import unknown_instruction_warning
+from topreward_ros.scoring.checkpoint.vocabulary import task_warnings
 
 REPORT = "topreward_annotation.json"
 JSON_FORMAT = "topreward_annotation/1"  #: raise the number when a field changes its meaning or goes
@@ -127,9 +127,8 @@ class Report:
         events = [(ns, it) for ns, it in watch.outputs if isinstance(it, Event)]
         reports = [it for _, it in watch.outputs if isinstance(it, ProgressReport) and it.num_frames]
         stamps = "time of receipt, as header.stamp was zero" if watch.unstamped else "header.stamp"
-        stages = dict.fromkeys(stage for task in watch.tasks for stage in task.split("\n"))
-        unknown = [unknown_instruction_warning(stage, info, "--model ") for stage in stages]
-        said = [*notes, *filter(None, unknown), *_notes(watch)]
+        warnings = [warning for task in watch.tasks for warning in task_warnings(task, info, "--model ")]
+        said = [*notes, *dict.fromkeys(warnings), *_notes(watch)]
         annotation = Annotation(
             target=job.target,
             scores=watch.scores,

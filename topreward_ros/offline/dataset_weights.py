@@ -72,6 +72,12 @@ def read_progress(path: Path, head: str = "sparse") -> ProgressTable:
     """
     column = f"progress_{head}"
     there = columns_in(path)
+    heads = [name for name in HEADS if f"progress_{name}" in there]
+    if heads and head not in heads:
+        raise DatasetError(
+            f"{shown(path)} has no progress of the head {head}: it has that of {heads[0]} alone; "
+            f"give --head {heads[0]} (only LeRobot's SARM writes both)"
+        )
     optional = [name for name in ("raw_logprob", "scored") if name in there]
     table = read_table(path, ("index", "episode_index", "frame_index", column, *optional))
     counts = {name: numbers_in(table, name, int, path) for name in ("index", "episode_index", "frame_index")}

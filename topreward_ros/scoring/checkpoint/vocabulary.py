@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from unicodedata import normalize
 
+from topreward_ros.core.stages import written_break_warning
 from topreward_ros.scoring.base import ScorerInfo
 from topreward_ros.scoring.question.prompts import AUTHORS, Framing, PromptTokens
 from topreward_ros.scoring.question.templates import PAPER
@@ -49,6 +50,16 @@ def is_known(instruction: str, info: ScorerInfo) -> bool:
 @lru_cache(maxsize=4)
 def _normalized_instructions(instructions: tuple[str, ...]) -> frozenset[str]:
     return frozenset(map(normalized_instruction, instructions))
+
+
+def task_warnings(task: str, info: ScorerInfo, option: str) -> list[str]:
+    """What to tell the user of a task, a stage per line: a line break that is none, and what the model does
+    not know.
+
+    ``option`` is how the user chooses a model, up to its name: 'model:=' or '--model '.
+    """
+    unknown = [unknown_instruction_warning(stage, info, option) for stage in task.split("\n")]
+    return list(filter(None, [written_break_warning(task), *unknown]))
 
 
 def unknown_instruction_warning(instruction: str, info: ScorerInfo, option: str) -> str:

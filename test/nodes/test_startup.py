@@ -1,0 +1,45 @@
+"""What a program says where ROS 2 does not start: one line that names file, variable or arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+import rclpy
+
+from topreward_ros.core.errors import UserError
+from topreward_ros.nodes import startup
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "is no file: give the path of one"),
+        (b"monitor: [\n", ", line 2: is no YAML"),
+        (b"- monitor\n", "has no section of a node in it"),
+        (b"monitor:\n  ros__parameters: {task: \xff}\n", "line 2"),
+    ],
+)
+def test_a_parameter_file_that_cannot_be_read_is_named(
+    content: bytes | None, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lab.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        startup.start(["monitor", "--ros-args", "-r", "__ns:=/arm", "--params-file", str(path)])
+    assert str(path) in str(error.value) and said in str(error.value)
+    assert not rclpy.ok() and not capfd.readouterr().err, "ROS 2 was not asked"
+
+
+def test_what_ros_says_is_told_without_places_in_its_source_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(startup.StartError) as error:
+        startup.start(["monitor", "--ros-args", "-r", "x"])
+    assert str(error.value).startswith("ROS 2 does not start (--ros-args -r x): ")
+    assert ".c:" not in str(error.value)
+    monkeypatch.setenv("ROS_DOMAIN_ID", "999")
+    with pytest.raises(startup.StartError, match="ROS_DOMAIN_ID=999 is no ROS domain"):
+        startup.start(["monitor"])

@@ -1,0 +1,101 @@
+"""How the programs of this package enter ROS 2, and what they say in one line where they cannot.
+
+ROS 2 names the place in its own source code where something is wrong with arguments or variables, and a log
+line of its own goes before it. So the usual mistakes are looked for first. What a program does afterwards is
+not known here, and signals are not handled (end_signals.py).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import rclpy
+import yaml
+from rclpy.signals import SignalHandlerOptions
+
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.printable import printable
+from topreward_ros.core.text_files import read_text
+
+_LARGEST_DOMAIN = 232  # the last one whose ports are below 65536 (DDSI-RTPS 9.6.1.1)
+_ROS_ARGUMENTS = "--ros-args"
+
+
+class StartError(UserError):
+    """ROS 2 does not start."""
+
+
+def start(arguments: Sequence[str] | None = None) -> None:
+    """Initialise rclpy, without signal handlers of its own. Raises `StartError`.
+
+    ``arguments``: of the process, its name first; None: `sys.argv`.
+    """
+    given = list(sys.argv if arguments is None else arguments)
+    _check_domain()
+    for option, path in pairwise(_of_ros(given)):
+        if option == "--params-file":
+            _check_parameter_file(path)
+    try:
+        rclpy.init(args=given, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # rclpy has several, and they differ between distributions
+        raise StartError(why_no_start(given, error)) from error
+
+
+def why_no_start(arguments: Sequence[str], error: Exception) -> str:
+    """Say in one line which variable or arguments of the process are at fault."""
+    said = said_by_ros(error).splitlines()[0]
+    if "logging" in said:
+        folder = os.environ.get("ROS_LOG_DIR")
+        setting = f"ROS_LOG_DIR={folder}" if folder else "the default of ROS_LOG_DIR"
+        return f"{setting} cannot be used ({said}): set it to a folder that you may write to"
+    ours = _of_ros(arguments)
+    given = f" ({' '.join(ours)})" if ours else ""
+    return f"ROS 2 does not start{given}: {said}"
+
+
+def said_by_ros(error: Exception) -> str:
+    """What an error says, without the place in the source code of ROS 2."""
+    return str(error).partition(", at /")[0]
+
+
+def _of_ros(arguments: Sequence[str]) -> list[str]:
+    given = list(arguments)
+    return given[given.index(_ROS_ARGUMENTS) :] if _ROS_ARGUMENTS in given else []
+
+
+def _check_domain() -> None:
+    """Raise `StartError` for a ROS_DOMAIN_ID that DDS has no ports for. An empty one counts as not set."""
+    text = os.environ.get("ROS_DOMAIN_ID", "")
+    if text and not (text.isascii() and text.isdigit() and int(text) <= _LARGEST_DOMAIN):
+        raise StartError(
+            f"ROS_DOMAIN_ID={text} is no ROS domain: set it to a number from 0 to 101 "
+            f"(at most {_LARGEST_DOMAIN}), or unset it"
+        )
+
+
+def _check_parameter_file(path: str) -> None:
+    """Raise `StartError` for a file that is not there or is no YAML; what its values mean is not looked at.
+
+    Raises `TextFileError` for one that is no text, too.
+    """
+    shown = printable(path, 300)
+    if not Path(path).is_file():
+        raise StartError(f"--params-file {shown} is no file: give the path of one, see config/monitor.yaml")
+    try:
+        content = yaml.safe_load(read_text(Path(path)))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        what = printable(getattr(error, "problem", None) or "it cannot be parsed", 200)
+        raise StartError(
+            f"--params-file {shown}{where}: is no YAML ({what}); mend it, see config/monitor.yaml"
+        ) from error
+    if content is not None and not isinstance(content, dict):
+        raise StartError(
+            f"--params-file {shown} has no section of a node in it: it begins with the node's name and "
+            "ros__parameters, see config/monitor.yaml"
+        )
