@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import lz4.frame
 import numpy as np
 import pytest
 from mcap.reader import make_reader
 from mcap.writer import CompressionType, Writer
 from mcap_ros2.decoder import DecoderFactory
 from rosbags.highlevel import AnyReader
-from rosbags.rosbag2 import Reader
+from rosbags.rosbag2 import Reader, storage_mcap
 
 from test import bags
 from topreward_ros.core.errors import UserError
@@ -543,8 +544,54 @@ def test_a_message_that_would_fill_memory_is_named(
         zstd.decompress(zstd.compress(b"abc")[:-1])
     bag = bags.write_bag(tmp_path / "bag", recorded(frames[:5]), storage=storage, compression="message")
     monkeypatch.setattr(zstd.decompress, "__defaults__", (1000,))
-    with pytest.raises(offline_bags.BagError, match=r"bag_0.* cannot be used: a message has more than 1000"):
+    with pytest.raises(offline_bags.BagError, match=r"cannot be used: a part of it has more than 1000"):
         annotate(bag)
+
+
+def test_a_chunk_that_would_fill_memory_is_named(
+    frames, annotate: Annotate, tmp_path: Path, monkeypatch
+) -> None:
+    """Whatever size it states: more than that is not taken, and not more than any chunk can need."""
+    bag = bags.write_bag(tmp_path / "bag", recorded(frames[:5]), storage="mcap", compression="chunk")
+    monkeypatch.setattr(zstd, "MOST_BYTES", 1000)
+    with pytest.raises(offline_bags.BagError, match=r"cannot be used: a part of it has more than 1000"):
+        annotate(bag)
+    offline_bags.bound_chunks()
+    for compress, kind in ((zstd.compress, "zstd"), (lz4.frame.compress, "lz4")):
+        assert storage_mcap.decompress(compress(b"abc"), kind, 3, 0) == b"abc"
+        with pytest.raises(zstd.TooLargeError, match="more than 2 bytes"):
+            storage_mcap.decompress(compress(b"abc"), kind, 2, 0)
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_file_that_would_fill_the_disk_is_named(
+    stated: bool, frames, annotate: Annotate, tmp_path: Path, monkeypatch
+) -> None:
+    bag = bags.write_bag(tmp_path / "bag", recorded(frames[:5]), storage="mcap", compression="file")
+    (file,) = bag.glob("*.zstd")
+    content = zstd.decompress(file.read_bytes()) + bytes(64 << 20)
+    (tmp_path / "raw").write_bytes(content)
+    file.unlink()
+    zstd.compress_file(tmp_path / "raw", file)
+    assert zstd.decompress(file.read_bytes()) == content
+    if not stated:  # as a program writes it that does not know what comes
+        frame = zstd._zstd.ZstdCompressor()
+        file.write_bytes(frame.compress(content) + frame.flush())
+    assert file.stat().st_size < 1 << 20
+    written: list[str] = []
+    path_open = Path.open
+
+    def noted(path: Path, *how: Any, **more: Any) -> Any:
+        written.append(path.name)
+        return path_open(path, *how, **more)
+
+    monkeypatch.setattr(Path, "open", noted)
+    usage = shutil._ntuple_diskusage(1 << 40, 0, 40 << 20)
+    monkeypatch.setattr(zstd.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(offline_bags.BagError, match=r"zstd cannot be used: it has more than 36 MiB once"):
+        annotate(bag)
+    assert (file.stem in written) is not stated, "one that states it is refused at once"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "raw"]
 
 
 def test_what_is_missing_is_told_with_what_is_there(frames, annotate: Annotate, tmp_path: Path) -> None:

@@ -155,6 +155,11 @@ class Bag:
         target = folder / file.name.removesuffix(_COMPRESSED)
         try:
             zstd.decompress_file(file, target)
+        except zstd.TooLargeError as error:
+            raise BagError(
+                f"{printable(str(file))} cannot be used: {error}; make room, unless it is damaged, or was "
+                "made to fill the disk"
+            ) from error
         except (zstd.ZstdError, EOFError) as error:
             raise self.broken(file, error) from error
         return target
@@ -280,10 +285,30 @@ class _Mcap:
             yield Message(connection.topic, connection.msgtype, time_ns, content)
 
 
+def bound_chunks() -> None:
+    """Have rosbags give a chunk of mcap no more memory than it says it needs, and `zstd.MOST_BYTES`."""
+    from rosbags.rosbag2 import storage_mcap
+
+    storage_mcap.DECOMPRESSORS.update(
+        zstd=lambda data, size: zstd.decompress(data, min(size, zstd.MOST_BYTES)), lz4=_lz4_decompressed
+    )
+
+
+def _lz4_decompressed(data: bytes, size: int) -> bytes:
+    from lz4.frame import LZ4FrameDecompressor  # type: ignore[import-untyped] # comes with rosbags
+
+    most = min(size, zstd.MOST_BYTES)
+    content: bytes = LZ4FrameDecompressor().decompress(data, most + 1)
+    if len(content) > most:
+        raise zstd.TooLargeError(f"a part of it has more than {most} bytes once it is decompressed")
+    return content
+
+
 @contextmanager
 def _mcap(file: Path, compressed: bool) -> Iterator[Storage]:
     from rosbags.rosbag2 import Reader
 
+    bound_chunks()
     with Reader(file) as reader:
         yield _Mcap(reader, compressed)
 

@@ -23,6 +23,10 @@ def compress(data: bytes) -> bytes:
     return bytes(_zstd.compress(data))
 
 
+#: Share of the free room on a disk that a file which is decompressed leaves.
+KEPT_FREE = 0.1
+_HEADER = 18  # bytes of a frame's header, at most
+_PART = 1 << 20
 #: More than a message can hold that anybody records; a few kilobytes can claim to be terabytes.
 MOST_BYTES = 1 << 30
 
@@ -39,7 +43,7 @@ def decompress(data: bytes, most: int = MOST_BYTES) -> bytes:
         frame = _zstd.ZstdDecompressor()
         part = frame.decompress(data, left + 1)
         if len(part) > left:
-            raise TooLargeError(f"a message has more than {most} bytes once it is decompressed")
+            raise TooLargeError(f"a part of it has more than {most} bytes once it is decompressed")
         if not frame.eof:
             raise ZstdError("the compressed data end before their end marker")
         parts.append(part)
@@ -49,12 +53,44 @@ def decompress(data: bytes, most: int = MOST_BYTES) -> bytes:
 
 
 def compress_file(source: Path, target: Path) -> None:
-    """Write ``source`` compressed to the new file ``target``. Raises `OSError`."""
-    with source.open("rb") as raw, target.open("xb") as file, _zstd.open(file, "wb") as out:
-        shutil.copyfileobj(raw, out, 1 << 20)
+    """Write ``source`` compressed to the new file ``target``, which states its size. Raises `OSError`."""
+    frame = _zstd.ZstdCompressor()
+    frame.set_pledged_input_size(source.stat().st_size)
+    with source.open("rb") as raw, target.open("xb") as out:
+        while part := raw.read(_PART):
+            out.write(frame.compress(part))
+        out.write(frame.flush(frame.FLUSH_FRAME))
 
 
 def decompress_file(source: Path, target: Path) -> None:
-    """Write what is in ``source`` to the new file ``target``. Raises `ZstdError`, `EOFError`, `OSError`."""
-    with source.open("rb") as file, target.open("xb") as out, _zstd.open(file, "rb") as content:
-        shutil.copyfileobj(content, out, 1 << 20)
+    """Write what is in ``source`` to the new file ``target``, and leave room on its disk.
+
+    Raises `ZstdError`, `EOFError`, `OSError`; `TooLargeError` where less than `KEPT_FREE` of what is free
+    would be left, at once where the file states its size.
+    """
+    most = int(shutil.disk_usage(target.parent).free * (1.0 - KEPT_FREE))
+    with source.open("rb") as file:
+        stated = _stated_size(file.read(_HEADER))
+        file.seek(0)
+        _check_fits(stated or 0, most)
+        with target.open("xb") as out, _zstd.open(file, "rb") as content:
+            written = 0
+            while part := content.read(_PART):
+                written += len(part)
+                _check_fits(written, most)
+                out.write(part)
+
+
+def _check_fits(size: int, most: int) -> None:
+    if size > most:
+        raise TooLargeError(
+            f"it has more than {most >> 20} MiB once it is decompressed, and the disk has no room for them"
+        )
+
+
+def _stated_size(header: bytes) -> int | None:
+    """How large the content of the frame of zstd is that begins so, if it says so."""
+    try:
+        return _zstd.get_frame_info(header).decompressed_size  # type: ignore[no-any-return]
+    except _zstd.ZstdError:
+        return None
