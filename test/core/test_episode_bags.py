@@ -12,6 +12,7 @@ from topreward_ros.core.episode_bags import (
     Begin,
     EpisodeBags,
     Finish,
+    HoldUps,
     LatchedMessages,
     Received,
     RecentMessages,
@@ -71,6 +72,51 @@ def test_the_outcome_is_what_the_events_said(events: list[EventType], outcome: O
     follower.wait(0.3)
     assert follower.outcomes() == [("a", outcome, True)]
     assert follower.begun == [Begin("a", "task of a")]
+
+
+def test_a_recorder_that_was_held_up_goes_by_when_messages_came() -> None:
+    """Stopped from 4 s to 24 s, at 5 s of which the episode ended; what waited comes in some order."""
+    follower, holdups = Follower(), HoldUps()
+    follower.say(STARTED, "a")
+    for now_ns in range(0, 4 * S + 1, S // 2):
+        assert holdups.turn(now_ns) == 0
+        assert holdups.arrival_ns("/image", now_ns, late_ns=-3 * S) == now_ns, "by another clock"
+        assert holdups.arrival_ns("/task_event", now_ns, late_ns=S // 10) == now_ns
+    follower.wait(4.0)
+    span_ns = holdups.turn(24 * S)
+    assert span_ns == 20 * S and holdups.turn(24 * S) == 0
+    follower.bags.held_up(span_ns)
+    follower.now_ns = 24 * S
+    follower.wait(0.1)
+    assert not follower.finished, "the monitor was not silent, nobody has listened"
+
+    def came(topic: str, sent_s: float, clock_s: float = 0.0) -> int:
+        return holdups.arrival_ns(topic, follower.now_ns, follower.now_ns - round((sent_s + clock_s) * S))
+
+    arrival_ns = came("/task_event", 4.9)
+    assert arrival_ns == 5 * S
+    follower.begun += follower.bags.event(follower.now_ns, ENDED, "a", "", arrival_ns)
+    for sent_s, takers in ((4.5, ("a",)), (5.5, ("a",)), (6.5, ()), (23.0, ())):
+        assert follower.bags.takers(None, came("/image", sent_s, 3.0)) == takers, sent_s
+    assert came("/image", 24.1, 3.0) == follower.now_ns
+    assert came("/image", 1.0, 3.0) == follower.now_ns, "it was latched long before"
+    assert came("/new", 4.5) == follower.now_ns, "its clock is not known"
+    assert follower.bags.takers("a", follower.now_ns) == ("a",), "it names the episode"
+    follower.wait(1.1)
+    assert follower.outcomes() == [("a", Outcome.ENDED, True)]
+
+
+def test_a_hold_up_after_the_end_closes_no_bag_before_what_waits_is_taken() -> None:
+    follower = Follower()
+    for kind in (STARTED, ENDED):
+        follower.say(kind, "a")
+    follower.bags.held_up(20 * S)
+    follower.now_ns += 20 * S
+    follower.wait(0.9)
+    assert not follower.finished and follower.bags.takers(None, S // 2) == ("a",)
+    assert follower.bags.takers(None, follower.now_ns) == ()
+    follower.wait(0.2)
+    assert follower.outcomes() == [("a", Outcome.ENDED, True)]
 
 
 def test_the_next_episode_does_not_cut_what_comes_after_the_end() -> None:

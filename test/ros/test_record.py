@@ -155,6 +155,23 @@ def test_a_bag_holds_its_episode_whole_and_no_other(robot: Robot) -> None:
     assert "Traceback" not in robot.said(played.recorder)
 
 
+def test_a_recorder_that_was_stopped_for_a_while_blames_nobody(robot: Robot) -> None:
+    """Longer than a monitor may be silent; meanwhile the episode ends."""
+    played = PlayedMonitor(robot, "--monitor-timeout", "5", "--after", "0.5")
+    played.show(0.2)
+    played.say(TaskEvent.EPISODE_STARTED, "held up")
+    played.show(0.5)
+    played.recorder.send_signal(signal.SIGSTOP)
+    played.say(TaskEvent.SUCCESS, "held up")
+    played.say(TaskEvent.EPISODE_ENDED, "held up")
+    robot.spin(6.0)
+    played.recorder.send_signal(signal.SIGCONT)
+    (bag,) = played.until_saved(1)
+    assert bag.name.endswith("_success"), robot.said(played.recorder)
+    stamps = [message.header.stamp.sec for topic, message in messages(bag) if "image" in topic]
+    assert about(bag)["complete"] == "true" and stamps[-1] == played.images
+
+
 def test_what_a_killed_recorder_left_is_named_and_recovered(robot: Robot) -> None:
     played = PlayedMonitor(robot)
     played.jpeg = JPEG[:5000]  # not enough for a chunk

@@ -19,6 +19,7 @@ from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.outcome import Outcome
 
 _GRACE_NS = NS_PER_S  # for messages of another topic, which may come in another order
+_HOLD_UP_NS = NS_PER_S  # without a turn; less is the ordinary life of a busy machine
 _ENDED_REMEMBERED = 1000  # episodes
 _LONGEST_TASK_IN_NAME = 80  # bytes; a file's name may have 255
 _WATCHED = (State.RUNNING, State.STALLED)
@@ -60,6 +61,7 @@ class Finish:
 class _Episode:
     seen_from_start: bool
     outcome: Outcome | None = None
+    until_ns: int | None = None  # of what comes its bag takes no more from then on
     closes_ns: int | None = None  # once EPISODE_ENDED has come
     lost_ns: int | None = None  # once something else than its end has come
     lost_why: str = ""
@@ -92,8 +94,18 @@ class EpisodeBags:
         """The episodes whose bags are open, in the order in which they began."""
         return tuple(self._open)
 
-    def event(self, now_ns: int, kind: EventType, episode_id: str, instruction: str = "") -> list[Begin]:
-        """Take a TaskEvent. The same one again changes nothing."""
+    def event(
+        self,
+        now_ns: int,
+        kind: EventType,
+        episode_id: str,
+        instruction: str = "",
+        arrival_ns: int | None = None,
+    ) -> list[Begin]:
+        """Take a TaskEvent. The same one again changes nothing.
+
+        ``arrival_ns``: when it came, where the recorder was held up since then, see `HoldUps`.
+        """
         self._heard_ns = now_ns
         begun = []
         if kind is EventType.EPISODE_STARTED:
@@ -108,6 +120,7 @@ class EpisodeBags:
         if (outcome := _BY_EVENT.get(kind)) and episode.outcome not in _DECIDED:
             episode.outcome = outcome
         if kind is EventType.EPISODE_ENDED:
+            episode.until_ns = (now_ns if arrival_ns is None else arrival_ns) + self._after_ns
             episode.closes_ns = now_ns + self._after_ns
         return begun
 
@@ -135,6 +148,18 @@ class EpisodeBags:
                 found.append(self._finish(episode_id, Outcome.MONITOR_LOST, why))
         return found
 
+    def held_up(self, span_ns: int) -> None:
+        """The recorder itself was held up for so long: that was no silence of the monitor, and what belongs
+        into a bag may still wait to be taken."""
+        self._heard_ns += span_ns
+        if self._gone_ns is not None:
+            self._gone_ns += span_ns
+        for episode in self._open.values():
+            if episode.closes_ns is not None:
+                episode.closes_ns += span_ns
+            if episode.lost_ns is not None:
+                episode.lost_ns += span_ns
+
     def stop(self) -> list[Finish]:
         """Say how every bag that is open is to be finished because the recorder ends."""
         found = []
@@ -145,13 +170,17 @@ class EpisodeBags:
                 found.append(self._finish(episode_id, Outcome.STOPPED, "the recorder was ended"))
         return found
 
-    def takers(self, named: str | None) -> tuple[str, ...]:
+    def takers(self, named: str | None, arrival_ns: int = 0) -> tuple[str, ...]:
         """The episodes into whose bags a message belongs that names the episode ``named``.
 
-        A message that names none (None, or empty) belongs into all that are open.
+        A message that names none (None, or empty) belongs into all that were open at ``arrival_ns``.
         """
         if not named:
-            return tuple(self._open)
+            return tuple(
+                name
+                for name, episode in self._open.items()
+                if episode.until_ns is None or arrival_ns <= episode.until_ns
+            )
         return (named,) if named in self._open else ()
 
     def _begin(self, episode_id: str, instruction: str, *, seen_from_start: bool) -> Begin:
@@ -221,6 +250,50 @@ class RecentMessages:
         size = len(self._messages.popleft().data)
         self._bytes -= size
         return size
+
+
+class HoldUps:
+    """When messages came that waited while this process was held up: stopped, or without a turn.
+
+    How long one waited is told by its publisher's clock: by how much more it is late than the least late one
+    of its topic. That clock may go wrong by any amount, but must not jump.
+
+    >>> holdups = HoldUps()
+    >>> for second in (1, 2):
+    ...     _ = holdups.turn(second * NS_PER_S)
+    ...     _ = holdups.arrival_ns("a", second * NS_PER_S, late_ns=7000)
+    >>> holdups.turn(9 * NS_PER_S) // NS_PER_S
+    7
+    >>> holdups.arrival_ns("a", 9 * NS_PER_S, late_ns=6 * NS_PER_S + 7000) // NS_PER_S
+    3
+    """
+
+    def __init__(self) -> None:
+        self._turn_ns: int | None = None
+        self._since_ns, self._until_ns = 0, 0  # the newest one
+        self._least_late_ns: dict[str, int] = {}  # by topic
+
+    def turn(self, now_ns: int) -> int:
+        """The process has a turn, as it has many times a second; for how long it was held up before it."""
+        last_ns, self._turn_ns = self._turn_ns, now_ns
+        if last_ns is None or now_ns - last_ns < _HOLD_UP_NS:
+            return 0
+        self._since_ns, self._until_ns = last_ns, now_ns
+        return now_ns - last_ns
+
+    def arrival_ns(self, topic: str, now_ns: int, late_ns: int) -> int:
+        """When a message came that is looked at now.
+
+        ``late_ns``: the time at which it is looked at, by the system's clock, minus that at which it was
+        sent, by its publisher's clock.
+        """
+        least_ns = self._least_late_ns.setdefault(topic, late_ns)
+        if late_ns <= least_ns:
+            self._least_late_ns[topic] = late_ns
+            return now_ns
+        came_ns = now_ns - (late_ns - least_ns)
+        # What is older was latched, and came after it was asked for.
+        return came_ns if self._since_ns <= came_ns < self._until_ns else now_ns
 
 
 class LatchedMessages:

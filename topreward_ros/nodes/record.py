@@ -30,6 +30,7 @@ from topreward_ros.core.episode_bags import (
     Begin,
     EpisodeBags,
     Finish,
+    HoldUps,
     LatchedMessages,
     Received,
     RecentMessages,
@@ -108,6 +109,7 @@ class Recorder(PrintableLog):
         self._say_once = SayOnce(self.get_logger())
         self._thread = BagThread(options.bags, options.memory_bytes // 2, self.get_logger().error)
         self._bags = EpisodeBags(after_s=options.after_s, monitor_timeout_s=options.monitor_timeout_s)
+        self._holdups = HoldUps()
         self._recent = RecentMessages(options.before_s, options.memory_bytes // 2)
         self._latched = LatchedMessages()
         self._topics: dict[str, _Topic] = {}
@@ -117,7 +119,7 @@ class Recorder(PrintableLog):
         self._starts_ns: dict[str, int] = {}  # stamp of EPISODE_STARTED, by episode; 0: none
         self._first_images_ns: dict[str, int] = {}  # the earliest stamp of the primary camera in a bag
         self._started_s = time.monotonic()
-        self._readers: dict[str, Callable[[bytes], tuple[str | None, list[Begin]]]] = {}
+        self._readers: dict[str, Callable[[bytes, int], tuple[str | None, list[Begin]]]] = {}
         try:
             self._event_topic = self._full_name("task_event")
             self._wanted = {self._full_name(topic) for topic in options.topics}
@@ -249,10 +251,13 @@ class Recorder(PrintableLog):
                 return
             topic.copies.append(info["source_timestamp"])
         topic.gaps.take(info["publication_sequence_number"], topic.publishers)
+        self._take_turn()
+        now_ns, system_ns = time.monotonic_ns(), time.time_ns()
+        arrival_ns = self._holdups.arrival_ns(topic.name, now_ns, system_ns - info["source_timestamp"])
         reader = self._readers.get(topic.name)
-        named, begun = reader(raw) if reader else (None, [])
-        time_ns = self._now_ns() if self._is_simulated() else info["received_timestamp"] or time.time_ns()
-        message = Received(topic.name, topic.type_name, raw, time_ns, time.monotonic_ns(), named)
+        named, begun = reader(raw, arrival_ns) if reader else (None, [])
+        time_ns = self._now_ns() if self._is_simulated() else info["received_timestamp"] or system_ns
+        message = Received(topic.name, topic.type_name, raw, time_ns, arrival_ns, named)
         if topic.held:
             self._latched.add(message, topic.held)
         if not self._options.by_episode:
@@ -262,22 +267,30 @@ class Recorder(PrintableLog):
         for begin in begun:
             self._begin_episode(begin)
         new = {begin.episode_id for begin in begun}  # which were given what is recent
-        for episode_id in self._bags.takers(named):
+        for episode_id in self._bags.takers(named, arrival_ns):
             if episode_id not in new:
                 self._write(episode_id, message)
 
-    def _read_event(self, raw: bytes) -> tuple[str | None, list[Begin]]:
+    def _take_turn(self) -> None:
+        if span_ns := self._holdups.turn(time.monotonic_ns()):
+            self._bags.held_up(span_ns)
+
+    def _read_event(self, raw: bytes, arrival_ns: int) -> tuple[str | None, list[Begin]]:
         event: TaskEvent = deserialize_message(raw, TaskEvent)
         with suppress(ValueError):  # a type that this version does not know
             if self._options.by_episode and event.type == TaskEvent.EPISODE_STARTED:
                 self._starts_ns[event.episode_id] = nanoseconds(event.header.stamp)
             begun = self._bags.event(
-                time.monotonic_ns(), EventType(event.type), event.episode_id, event.instruction
+                time.monotonic_ns(),
+                EventType(event.type),
+                event.episode_id,
+                event.instruction,
+                arrival_ns,
             )
             return event.episode_id, begun
         return event.episode_id, []
 
-    def _read_progress(self, raw: bytes) -> tuple[str | None, list[Begin]]:
+    def _read_progress(self, raw: bytes, _: int) -> tuple[str | None, list[Begin]]:
         report: TaskProgress = deserialize_message(raw, TaskProgress)
         with suppress(ValueError):
             begun = self._bags.report(
@@ -286,11 +299,11 @@ class Recorder(PrintableLog):
             return report.episode_id, begun
         return report.episode_id, []
 
-    def _read_reward(self, raw: bytes) -> tuple[str | None, list[Begin]]:
+    def _read_reward(self, raw: bytes, _: int) -> tuple[str | None, list[Begin]]:
         reward: TaskReward = deserialize_message(raw, TaskReward)
         return reward.episode_id, []
 
-    def _read_info(self, raw: bytes) -> tuple[str | None, list[Begin]]:
+    def _read_info(self, raw: bytes, _: int) -> tuple[str | None, list[Begin]]:
         info: MonitorInfo = deserialize_message(raw, MonitorInfo)
         self._cameras = tuple(info.camera_names)
         self._look_at_publishers()  # an episode may begin before the next look
@@ -332,6 +345,7 @@ class Recorder(PrintableLog):
         self._thread.begin(key, bag_name(when, instruction), about)
 
     def _look_at_clock(self) -> None:
+        self._take_turn()
         there = self.count_publishers(self._event_topic) > 0
         for finish in self._bags.clock(time.monotonic_ns(), monitor_there=there):
             self._finish(finish)
