@@ -9,11 +9,11 @@ import shutil
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import lz4.frame
 import numpy as np
 import pytest
 from mcap.reader import make_reader
@@ -557,7 +557,7 @@ def test_a_chunk_that_would_fill_memory_is_named(
     with pytest.raises(offline_bags.BagError, match=r"cannot be used: a part of it has more than 1000"):
         annotate(bag)
     offline_bags.bound_chunks()
-    for compress, kind in ((zstd.compress, "zstd"), (lz4.frame.compress, "lz4")):
+    for compress, kind in ((zstd.compress, "zstd"), (import_module("lz4.frame").compress, "lz4")):
         assert storage_mcap.decompress(compress(b"abc"), kind, 3, 0) == b"abc"
         with pytest.raises(zstd.TooLargeError, match="more than 2 bytes"):
             storage_mcap.decompress(compress(b"abc"), kind, 2, 0)

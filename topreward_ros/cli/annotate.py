@@ -61,6 +61,14 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes, each with a model (%(default)s)"
     )
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="do each bag, or each episode of a dataset, as a task of a Ray cluster: that of ADDRESS or "
+        "RAY_ADDRESS, else one on this machine; paths must be the same on all machines",
+    )
     groups = {"bag": parser.add_argument_group("bags"), "dataset": parser.add_argument_group("datasets")}
     annotate_bags.add_options(groups["bag"])
     annotate_datasets.add_options(groups["dataset"])
@@ -79,6 +87,8 @@ def _run(groups: Mapping[str, Any], options: argparse.Namespace) -> int:
                 raise CommandError(f"{action.option_strings[0]} is for {other}s: leave it out for a {kind}")
     if options.workers < 1:
         raise CommandError(f"--workers {options.workers}: must be at least 1")
+    if options.ray is not None and options.workers > 1:
+        raise CommandError("--workers and --ray are two ways to do the same: give one of them")
     _, run = _KINDS[kind]
     return run(options, options.recordings)
 

@@ -67,14 +67,6 @@ def add_options(group: Any) -> None:
         help="score the whole bag, from its first image to its last; left out, a bag that has task_event of "
         "a live monitor is scored episode by episode, from EPISODE_STARTED to EPISODE_ENDED",
     )
-    group.add_argument(
-        "--ray",
-        nargs="?",
-        const="",
-        metavar="ADDRESS",
-        help="do each bag as a task of a Ray cluster: that of ADDRESS or RAY_ADDRESS, else one on this "
-        "machine; paths must be the same on all machines",
-    )
 
 
 def run(options: argparse.Namespace, bags: Sequence[Path]) -> int:
@@ -87,8 +79,6 @@ def run(options: argparse.Namespace, bags: Sequence[Path]) -> int:
     if options.image_topics:
         parameters["image_topics"] = options.image_topics
     _, scorer = settings_of(parameters)
-    if options.ray is not None and options.workers > 1:
-        raise CommandError("--workers and --ray are two ways to do the same: give one of them")
     parameters["model"] = options.model
     settings = AnnotationSettings(
         parameters, _namespace(options.namespace), bool(options.image_topics), options.whole

@@ -117,7 +117,7 @@ def _settings(options: argparse.Namespace, dataset: Dataset, task: str) -> Annot
     parameters = with_overrides(parameters, options.overrides, "annotate", _NOT_FOR_DATASETS)
     monitor, scorer = settings_of(parameters)
     return AnnotationSettings(
-        options.model, monitor, scorer, dataset.camera(options.camera), task, options.workers
+        options.model, monitor, scorer, dataset.camera(options.camera), task, options.workers, options.ray
     )
 
 

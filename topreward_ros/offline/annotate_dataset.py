@@ -45,6 +45,7 @@ from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.lerobot import INFO, Dataset, DatasetError, check_videos, open_dataset
 from topreward_ros.offline.lerobot_video import open_episode, stamps_of
 from topreward_ros.offline.parquet_files import arrow, columns_in, parquet_bytes, read_table
+from topreward_ros.offline.ray_jobs import do_on_ray
 from topreward_ros.offline.score_video import Curve, Outcome, Recording, score_recordings
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
@@ -88,6 +89,7 @@ class AnnotationSettings:
     camera: str  #: feature that holds the pictures
     task: str = ""  #: the task of all episodes, a stage per line; empty: each has that of the dataset
     workers: int = 1  #: processes
+    ray: str | None = None  #: instead, the address of a Ray cluster, see `do_on_ray`
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +203,7 @@ def annotate(
             on_episode()
         missing = [number for number in range(len(tasks)) if number not in done]
         try:
-            if missing and settings.workers > 1 and len(missing) > 1:
+            if missing and (settings.ray is not None or (settings.workers > 1 and len(missing) > 1)):
                 _score_in_processes(dataset, settings, tasks, missing, keep, on_note)
             elif missing:
                 _score_here(dataset, settings, tasks, missing, keep)
@@ -266,14 +268,18 @@ def _score_in_processes(
     on_note: OnNote,
 ) -> None:
     if not settings.scorer.threads:
-        threads = threads_of_each(settings.workers)
+        threads = threads_of_each(settings.workers) if settings.ray is None else 1
         settings = replace(settings, scorer=replace(settings.scorer, threads=threads))
     work = Work(
-        partial(_Worker, str(dataset.root), settings, tuple(tasks)),
+        partial(_Worker, str(dataset.root.resolve()), settings, tuple(tasks)),
         _Worker.score,
         lambda number: f"episode {number} of {dataset.name}",
     )
-    results = do_jobs(numbers, work, settings.workers, lambda *_: None, on_note)
+    if settings.ray is None:
+        results = do_jobs(numbers, work, settings.workers, lambda *_: None, on_note)
+    else:
+        on_ray = do_on_ray(numbers, work, settings.ray, settings.scorer.device, on_note)
+        results = on_ray
     with closing(results):
         for place, result in results:
             number = numbers[place]

@@ -1,8 +1,7 @@
 """Many bags annotated: in this process, in several of this machine, or on a Ray cluster, with one result.
 
 Every job is a bag of its own (annotate_bag.py), and its outcome is what was done or the error that prevented
-it. What a process that died left half-written is removed by the next try. Ray is imported here alone, and
-only when it is asked for.
+it. What a process that died left half-written is removed by the next try.
 """
 
 from __future__ import annotations
@@ -10,26 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from typing import Any
+from functools import partial
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import printable
 from topreward_ros.offline.annotate_bag import annotate_bag
 from topreward_ros.offline.annotation_report import Annotation, AnnotationSettings, BagJob
 from topreward_ros.offline.job_processes import (
-    JobError,
     OnNote,
     OnProgress,
     OnShare,
-    Try,
-    WaitingJobs,
     Work,
     do_jobs,
-    plain_error,
     threads_of_each,
 )
 from topreward_ros.offline.raw_samples import Converter
+from topreward_ros.offline.ray_jobs import do_on_ray
 from topreward_ros.offline.side_by_side import score_side_by_side
 from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
@@ -73,7 +68,7 @@ def _run_with(
     yield from score_side_by_side(episodes, scorer, scorer.episodes_at_once())
 
 
-# ---- processes ----------------------------------------------------------------------------------------
+# ---- processes and Ray --------------------------------------------------------------------------------
 
 
 def run_in_processes(
@@ -84,11 +79,14 @@ def run_in_processes(
     ``on_note`` is told of processes that died. Raises `UserError` where the model cannot be loaded, or where
     one process after the other dies.
     """
-    order = _with_threads(order, threads_of_each(workers))
-    work = Work(partial(load_scorer, order.model, order.scorer), partial(_do, order), _name)
+    work = _work(_with_threads(order, threads_of_each(workers)))
     outcomes = do_jobs(jobs, work, workers, on_progress, on_note)
     with closing(outcomes):
         yield from outcomes
+
+
+def _work(order: WorkOrder) -> Work[PrefixScorer, BagJob, Annotation]:
+    return Work(partial(load_scorer, order.model, order.scorer), partial(_do, order), _name)
 
 
 def _do(order: WorkOrder, scorer: PrefixScorer, job: BagJob, on_share: OnShare) -> Annotation:
@@ -106,62 +104,8 @@ def _with_threads(order: WorkOrder, threads: int) -> WorkOrder:
     return order if order.scorer.threads else replace(order, scorer=replace(order.scorer, threads=threads))
 
 
-# ---- Ray ----------------------------------------------------------------------------------------------
-
-
 def run_on_ray(jobs: Sequence[BagJob], order: WorkOrder, address: str, on_note: OnNote) -> Outcomes:
-    """Do each of ``jobs`` as a task of Ray. Yields each as it ends.
-
-    ``address``: of a cluster, as Ray knows it; empty: that in RAY_ADDRESS, else one on this machine alone.
-    Paths must lead to the same files on every machine. A task takes one CPU, and one GPU where the device is
-    cuda. Raises `JobError` where Ray is not there or the cluster cannot be reached.
-    """
-    try:
-        import ray
-    except ImportError as error:
-        raise JobError("--ray needs Ray: pip install 'topreward_ros[ray]' (or ray)") from error
-    order = _with_threads(order, 1)
-    try:
-        ray.init(
-            address=address or None, log_to_driver=False, include_dashboard=False if not address else None
-        )
-    except Exception as error:  # Ray has many kinds
-        where = f" at {printable(address, 100)}" if address else ""
-        raise JobError(
-            f"no Ray cluster can be reached{where} ({printable(str(error), 300)}): start one by `ray start`, "
-            "or leave the address out"
-        ) from error
-    try:
-        on_gpu = order.scorer.device.startswith("cuda")
-        task = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_retries=0)(_ray_job)
-        running: dict[Any, Try] = {}
-        waiting = WaitingJobs(jobs, _name, on_note)
-        shared = ray.put(order)
-        while waiting or running:
-            while waiting:
-                job = waiting.take()
-                running[task.remote(jobs[job.number], shared)] = job
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            job = running.pop(done)
-            try:
-                outcome: Outcome | None = ray.get(done)
-            except ray.exceptions.RayError as error:
-                how = f"died on the cluster ({printable(str(error).strip().splitlines()[0], 200)})"
-                outcome = waiting.died(job, how)
-            if outcome is not None:
-                yield job.number, outcome
-    finally:
-        ray.shutdown()
-
-
-def _ray_job(job: BagJob, order: WorkOrder) -> Outcome:
-    try:
-        return _do(order, _scorer(order.model, order.scorer), job, lambda _: None)
-    except UserError as error:
-        return plain_error(error)
-
-
-@lru_cache(maxsize=1)
-def _scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
-    """The scorer of this process, loaded once: Ray keeps its processes."""
-    return load_scorer(model, settings)
+    """Do each of ``jobs`` as a task of Ray (`do_on_ray`). Yields each as it ends."""
+    outcomes = do_on_ray(jobs, _work(_with_threads(order, 1)), address, order.scorer.device, on_note)
+    with closing(outcomes):
+        yield from outcomes

@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -295,10 +296,9 @@ def bound_chunks() -> None:
 
 
 def _lz4_decompressed(data: bytes, size: int) -> bytes:
-    from lz4.frame import LZ4FrameDecompressor  # type: ignore[import-untyped] # comes with rosbags
-
     most = min(size, zstd.MOST_BYTES)
-    content: bytes = LZ4FrameDecompressor().decompress(data, most + 1)
+    frame = import_module("lz4.frame").LZ4FrameDecompressor()  # of the library that rosbags brings
+    content: bytes = frame.decompress(data, most + 1)
     if len(content) > most:
         raise zstd.TooLargeError(f"a part of it has more than {most} bytes once it is decompressed")
     return content
