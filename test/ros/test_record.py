@@ -35,7 +35,7 @@ JPEG = b"\xff\xd8" + bytes(range(256)) * 200
 class PlayedMonitor:
     """What a monitor says and what its camera shows, in the hands of a test; and a recorder beside it."""
 
-    def __init__(self, robot: Robot, *options: str, before: str = "") -> None:
+    def __init__(self, robot: Robot, *options: str, before: str = "", describes_itself: bool = True) -> None:
         self.robot = robot
         self.jpeg = JPEG
         self.bags = robot.folder / "bags"
@@ -54,7 +54,8 @@ class PlayedMonitor:
         self.instruction = made(String, "task_instruction", LATCHED)
         self.joints = made(JointState, "joint_states", BEST_EFFORT)
         self.tf_static = made(String, "fixed", LATCHED)
-        self.info.publish(MonitorInfo(model_id="played", camera_names=["/image/compressed"]))
+        if describes_itself:
+            self.describe()
         self.instruction.publish(String(data=TASK))
         self.tf_static.publish(String(data="here"))
         self.events = self.images = 0
@@ -62,6 +63,9 @@ class PlayedMonitor:
         heard += [self.joints, self.tf_static] if "joint_states" in options else []
         robot.until(lambda: all(one.get_subscription_count() for one in heard), "the recorder listens")
         robot.introduce("topreward_record")
+
+    def describe(self) -> None:
+        self.info.publish(MonitorInfo(model_id="played", camera_names=["/image/compressed"]))
 
     def show(self, seconds: float = 0.0) -> None:
         """Publish images and joints at 20 Hz."""
@@ -74,8 +78,11 @@ class PlayedMonitor:
             self.robot.spin(0.05)
 
     def say(self, kind: int, episode: str) -> None:
+        """With the stamp of the newest image."""
         self.events += 1
-        self.event.publish(TaskEvent(sequence=self.events, type=kind, episode_id=episode, instruction=TASK))
+        event = TaskEvent(sequence=self.events, type=kind, episode_id=episode, instruction=TASK)
+        event.header.stamp.sec = self.images
+        self.event.publish(event)
 
     def run_episode(self, episode: str, outcome: int) -> None:
         """Two seconds of an episode, with an image that comes just before its start."""
@@ -153,6 +160,21 @@ def test_a_bag_holds_its_episode_whole_and_no_other(robot: Robot) -> None:
     assert about(cut)["complete"] == "false: the recorder was ended" and cut.name.endswith("_stopped")
     assert len(played.saved()) == 3 and not left_folders(played.bags)
     assert "Traceback" not in robot.said(played.recorder)
+
+
+def test_a_camera_that_is_named_is_recorded_before_the_monitor_describes_itself(robot: Robot) -> None:
+    played = PlayedMonitor(robot, "--topics", "image/compressed", "--after", "0.2", describes_itself=False)
+    played.show(0.2)
+    played.say(TaskEvent.EPISODE_STARTED, "first")
+    played.show(0.2)
+    played.describe()
+    played.show(0.2)
+    for kind in (TaskEvent.SUCCESS, TaskEvent.EPISODE_ENDED):
+        played.say(kind, "first")
+    (bag,) = played.until_saved(1)
+    assert about(bag)["complete"] == "true"
+    stamps = [message.header.stamp.sec for topic, message in messages(bag) if "image" in topic]
+    assert stamps == list(range(1, played.images + 1))
 
 
 def test_a_recorder_that_was_stopped_for_a_while_blames_nobody(robot: Robot) -> None:

@@ -62,6 +62,7 @@ _END_S = 2.0  # for what waits to be written when the recorder is ended
 _SAME_REQUEST_S = 0.5  # one Ctrl-C may come twice
 _SILENT_S = 15.0  # without a monitor, until that is said
 _COPIES_REMEMBERED = 64
+_IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _ALL = "all"  # the key of the bag that is none of an episode
 
 
@@ -117,7 +118,9 @@ class Recorder(PrintableLog):
         self._lost_before: dict[str, dict[str, int]] = {}  # by episode and topic, when its bag began
         self._cameras: tuple[str, ...] = ()
         self._starts_ns: dict[str, int] = {}  # stamp of EPISODE_STARTED, by episode; 0: none
-        self._first_images_ns: dict[str, int] = {}  # the earliest stamp of the primary camera in a bag
+        # The earliest stamp of each topic of images in a bag, by episode: which of them is the camera may be
+        # known only later.
+        self._first_images_ns: dict[str, dict[str, int]] = {}
         self._started_s = time.monotonic()
         self._readers: dict[str, Callable[[bytes, int], tuple[str | None, list[Begin]]]] = {}
         try:
@@ -331,11 +334,13 @@ class Recorder(PrintableLog):
         self.get_logger().info(f"recording episode '{begin.episode_id}': {begin.instruction}")
 
     def _write(self, episode_id: str, message: Received) -> None:
-        if self._cameras and message.topic == self._cameras[0]:
-            with suppress(ImageError):
-                stamp_ns = stamp_ns_of(message.data)
-                earliest_ns = self._first_images_ns.get(episode_id, stamp_ns)
-                self._first_images_ns[episode_id] = min(stamp_ns, earliest_ns)
+        if message.type_name in _IMAGES:
+            earliest = self._first_images_ns.setdefault(episode_id, {})
+            known_ns = earliest.get(message.topic)
+            if known_ns is None or known_ns > self._starts_ns.get(episode_id, 0):
+                with suppress(ImageError):
+                    stamp_ns = stamp_ns_of(message.data)
+                    earliest[message.topic] = stamp_ns if known_ns is None else min(stamp_ns, known_ns)
         self._thread.write(episode_id, message)
 
     def _begin_bag(self, key: str, instruction: str, about: dict[str, str]) -> None:
@@ -385,12 +390,15 @@ class Recorder(PrintableLog):
     def _lacks_first_image(self, episode_id: str) -> str:
         """That the episode's first frame is not in its bag; empty: it is, or nobody can say."""
         start_ns = self._starts_ns.pop(episode_id, 0)
-        first_ns = self._first_images_ns.pop(episode_id, None)
-        if not start_ns or not self._cameras or (first_ns is not None and first_ns <= start_ns):
+        earliest = self._first_images_ns.pop(episode_id, {})
+        if not start_ns or not self._cameras:
+            return ""
+        first_ns = earliest.get(self._cameras[0])
+        if first_ns is not None and first_ns <= start_ns:
             return ""
         return (
             f"the first frame of the episode is not in the bag, as no image of {self._cameras[0]} had come "
-            "by then: start the recorder before whoever begins episodes"
+            "by then: start the recorder before whoever begins episodes, or name the camera with --topics"
         )
 
     def _about(self, key: str) -> dict[str, str]:
