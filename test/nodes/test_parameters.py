@@ -117,6 +117,16 @@ def test_a_file_that_has_nothing_for_the_node_is_named(node, sections, meant, tm
     assert ros_reads(file, node) == (not meant), "what ROS 2 itself takes from the file"
 
 
+@pytest.mark.parametrize(
+    "text", ["", "# none\n", "stale_timeout 9", "#!/bin/sh\nset -e\n", "- a\n", "a: 1\n", "12"]
+)
+def test_a_file_that_has_parameters_for_nobody_is_named(text: str, tmp_path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    (warning,) = for_others(["monitor", "--ros-args", "--params-file", str(file)], "/robot/monitor")
+    assert f"{file} has no parameters at all: begin a section with /robot/monitor:" in warning
+
+
 def test_a_file_that_cannot_be_read_is_left_to_ros(tmp_path) -> None:
     (tmp_path / "bad.yaml").write_text("a: [")
     arguments = ["--params-file", str(tmp_path / "bad.yaml"), "--params-file", "/nowhere", "--params-file"]

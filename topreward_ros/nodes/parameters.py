@@ -415,7 +415,12 @@ def for_others(arguments: Sequence[str], node: str) -> list[str]:
             sections = _sections(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
         except (OSError, ValueError, yaml.YAMLError):
             continue
-        if sections and not any(_covers(section, node) for section in sections):
+        if not sections:
+            said.append(
+                f"{printable(path, 200)} has no parameters at all: begin a section with {node}:, or /**: for "
+                "every node, and ros__parameters: below it, see config/monitor.yaml"
+            )
+        elif not any(_covers(section, node) for section in sections):
             close = printable(get_close_matches(node, sections, n=1, cutoff=0.0)[0], 200)
             more = f" and {len(sections) - 1} more" if len(sections) > 1 else ""
             said.append(
