@@ -35,7 +35,11 @@ JPEG = b"\xff\xd8" + bytes(range(256)) * 200
 class PlayedMonitor:
     """What a monitor says and what its camera shows, in the hands of a test; and a recorder beside it."""
 
-    def __init__(self, robot: Robot, *options: str, before: str = "", describes_itself: bool = True) -> None:
+    def __init__(
+        self, robot: Robot, *options: str, before: str = "", camera: Any = None, describes_itself: bool = True
+    ) -> None:
+        """``camera``: that the recorder is to listen to at first, else the one with JPEGs; ``describes_itself``:
+        in monitor/info, at once."""
         self.robot = robot
         self.jpeg = JPEG
         self.bags = robot.folder / "bags"
@@ -59,7 +63,7 @@ class PlayedMonitor:
         self.instruction.publish(String(data=TASK))
         self.tf_static.publish(String(data="here"))
         self.events = self.images = 0
-        heard = [self.event, robot.jpeg_camera]
+        heard = [self.event, camera or robot.jpeg_camera] if describes_itself or camera else [self.event]
         heard += [self.joints, self.tf_static] if "joint_states" in options else []
         robot.until(lambda: all(one.get_subscription_count() for one in heard), "the recorder listens")
         robot.introduce("topreward_record")
@@ -160,6 +164,43 @@ def test_a_bag_holds_its_episode_whole_and_no_other(robot: Robot) -> None:
     assert about(cut)["complete"] == "false: the recorder was ended" and cut.name.endswith("_stopped")
     assert len(played.saved()) == 3 and not left_folders(played.bags)
     assert "Traceback" not in robot.said(played.recorder)
+
+
+@pytest.mark.parametrize(
+    ("options", "camera", "complete"),
+    [
+        (("--image-topic", "image", "--image-transport", "compressed"), "jpeg_camera", "true"),
+        (("--image-topic", "image"), "camera", "false: the first frame of the episode is not in the bag"),
+        ((), "", "false: the first frame of the episode is not in the bag"),
+    ],
+    ids=["camera", "wrong camera", "none"],
+)
+def test_a_camera_that_is_named_need_not_wait_for_the_monitor_to_name_it(
+    options: tuple[str, ...], camera: str, complete: str, robot: Robot
+) -> None:
+    """The episode begins before monitor/info has come."""
+    played = PlayedMonitor(robot, *options, camera=camera and getattr(robot, camera), describes_itself=False)
+    played.show()
+    played.say(TaskEvent.EPISODE_STARTED, "early")
+    robot.spin(0.3)
+    played.describe()
+    robot.until(
+        lambda: robot.jpeg_camera.get_subscription_count() and not robot.camera.get_subscription_count(),
+        "the recorder listens to the camera that the monitor named, and to no other",
+    )
+    played.show(0.2)
+    played.say(TaskEvent.SUCCESS, "early")
+    played.say(TaskEvent.EPISODE_ENDED, "early")
+    (bag,) = played.until_saved(1)
+    assert about(bag)["complete"].startswith(complete)
+    stamps = [message.header.stamp.sec for topic, message in messages(bag) if topic == "/image/compressed"]
+    assert (1 in stamps) == (complete == "true")
+    mend = {
+        "jpeg_camera": "",
+        "camera": "start the recorder and the camera before",
+        "": "--image-topic /image/",
+    }
+    assert mend[camera] in robot.said(played.recorder)
 
 
 def test_a_camera_that_is_named_is_recorded_before_the_monitor_describes_itself(robot: Robot) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from topreward_ros.cli.output import CommandError, ros_module, say, seconds
 from topreward_ros.core.outcome import Outcome
 from topreward_ros.core.printable import printable
-from topreward_ros.defaults import EPISODES_FOLDER
+from topreward_ros.defaults import EPISODES_FOLDER, monitor_defaults
 
 _MEGABYTE = 1_000_000
 
@@ -33,6 +33,21 @@ def add_parser(commands: Any) -> None:
         help="of the bags (default: %(default)s)",
     )
     parser.add_argument("--topics", nargs="+", default=[], metavar="T", help="further topics, of any type")
+    parser.add_argument(
+        "--image-topic",
+        nargs="+",
+        default=[],
+        metavar="T",
+        help="the monitor's cameras, as its image_topics: subscribed to from the start, as the first frame "
+        "of an episode may come before the monitor has named them",
+    )
+    parser.add_argument(
+        "--image-transport",
+        choices=("raw", "compressed"),
+        default=monitor_defaults()["image_transport"],
+        help="which images of --image-topic are recorded where it has both, as the monitor's (default: "
+        "%(default)s)",
+    )
     parser.add_argument("--all", action="store_true", help="every topic that is published and not hidden")
     parser.add_argument(
         "--exclude",
@@ -119,6 +134,8 @@ def run(options: argparse.Namespace) -> int:
             largest_file_bytes=round(options.max_size * _MEGABYTE),
         ),
         topics=tuple(options.topics),
+        image_topics=tuple(options.image_topic),
+        image_transport=options.image_transport,
         all_topics=options.all,
         by_episode=not options.no_episodes,
         exclude=frozenset(map(Outcome, options.exclude)),

@@ -46,6 +46,7 @@ from topreward_ros.defaults import large_image_environment
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.conversions import nanoseconds
+from topreward_ros.nodes.image_topics import places
 from topreward_ros.nodes.log import PrintableLog
 from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.nodes.say_once import SayOnce
@@ -54,6 +55,7 @@ from topreward_ros.nodes.steady_timer import create_steady_timer
 from topreward_ros.nodes.watch import stop_signals
 from topreward_ros.offline.bag_writer import qos_profile
 from topreward_ros.offline.camera_images import ImageError, stamp_ns_of
+from topreward_ros.offline.image_topics import TYPE_NAMES, first_published
 from topreward_ros.offline.recording import BagOptions, BagThread, Finished, TopicOffer
 
 _DISCOVERY_S = 0.25  # between two looks at who publishes what
@@ -62,7 +64,6 @@ _END_S = 2.0  # for what waits to be written when the recorder is ended
 _SAME_REQUEST_S = 0.5  # one Ctrl-C may come twice
 _SILENT_S = 15.0  # without a monitor, until that is said
 _COPIES_REMEMBERED = 64
-_IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _ALL = "all"  # the key of the bag that is none of an episode
 
 
@@ -76,6 +77,8 @@ class RecordOptions:
 
     bags: BagOptions
     topics: tuple[str, ...] = ()  #: beside those of the monitor and its cameras
+    image_topics: tuple[str, ...] = ()  #: of the monitor's cameras, to subscribe before it names them
+    image_transport: str = "raw"  #: which images of `image_topics` are taken where there are both
     all_topics: bool = False
     by_episode: bool = True  #: False: one bag from the start to the end of the recorder
     exclude: frozenset[Outcome] = frozenset()  #: episodes that end so are not kept
@@ -116,7 +119,8 @@ class Recorder(PrintableLog):
         self._topics: dict[str, _Topic] = {}
         self._tasks: dict[str, tuple[str, str]] = {}  # when an episode began, and its instruction
         self._lost_before: dict[str, dict[str, int]] = {}  # by episode and topic, when its bag began
-        self._cameras: tuple[str, ...] = ()
+        self._cameras: tuple[str, ...] = ()  # as the monitor names them
+        self._expected: set[str] = set()  # topics of `image_topics`, until the monitor has named its cameras
         self._starts_ns: dict[str, int] = {}  # stamp of EPISODE_STARTED, by episode; 0: none
         # The earliest stamp of each topic of images in a bag, by episode: which of them is the camera may be
         # known only later.
@@ -126,6 +130,9 @@ class Recorder(PrintableLog):
         try:
             self._event_topic = self._full_name("task_event")
             self._wanted = {self._full_name(topic) for topic in options.topics}
+            for topic in options.image_topics:
+                self._full_name(topic)  # raises where it is no name
+            self._places = [places(self, topic, options.image_transport) for topic in options.image_topics]
             for kind, topic, expected, reader in (
                 (TaskEvent, "task_event", (qos.events(),), self._read_event),
                 (TaskProgress, "task_state", (qos.latched(),), self._read_progress),
@@ -180,7 +187,8 @@ class Recorder(PrintableLog):
 
     def _look_at_publishers(self) -> None:
         """Subscribe to what is wanted and published, as its publishers need it."""
-        names = {*self._topics, *self._wanted, *self._cameras}
+        self._expect_cameras()
+        names = {*self._topics, *self._wanted, *self._cameras, *self._expected}
         if self._options.all_topics:
             names |= {name for name, _ in self.get_topic_names_and_types() if "/_" not in name}
         for name in names:
@@ -192,6 +200,20 @@ class Recorder(PrintableLog):
             topic = self._topics.get(name) or self._new_topic(name, sorted({i.topic_type for i in infos}))
             if topic is not None:
                 self._follow(topic, [info for info in infos if info.topic_type == topic.type_name])
+
+    def _expect_cameras(self) -> None:
+        """Find the cameras of `image_topics` as the monitor will; once it has named its own, these count."""
+        if not self._cameras:
+            found = [first_published(several, self._types_on) for several in self._places]
+            self._expected |= {place.name for place in found if place}
+            return
+        for name in self._expected - self._wanted - {*self._cameras}:
+            if not self._options.all_topics and (topic := self._topics.pop(name, None)):
+                self._unsubscribe(topic)
+        self._expected.clear()
+
+    def _types_on(self, name: str) -> set[str]:
+        return {info.topic_type for info in self.get_publishers_info_by_topic(name)}
 
     def _new_topic(self, name: str, type_names: Sequence[str]) -> _Topic | None:
         if len(type_names) > 1:
@@ -334,7 +356,7 @@ class Recorder(PrintableLog):
         self.get_logger().info(f"recording episode '{begin.episode_id}': {begin.instruction}")
 
     def _write(self, episode_id: str, message: Received) -> None:
-        if message.type_name in _IMAGES:
+        if message.type_name in TYPE_NAMES:
             earliest = self._first_images_ns.setdefault(episode_id, {})
             known_ns = earliest.get(message.topic)
             if known_ns is None or known_ns > self._starts_ns.get(episode_id, 0):
@@ -393,13 +415,15 @@ class Recorder(PrintableLog):
         earliest = self._first_images_ns.pop(episode_id, {})
         if not start_ns or not self._cameras:
             return ""
-        first_ns = earliest.get(self._cameras[0])
-        if first_ns is not None and first_ns <= start_ns:
+        camera = self._cameras[0]
+        if camera in earliest and earliest[camera] <= start_ns:
             return ""
-        return (
-            f"the first frame of the episode is not in the bag, as no image of {self._cameras[0]} had come "
-            "by then: start the recorder before whoever begins episodes, or name the camera with --topics"
+        mend = (
+            f"name the camera to the recorder (--image-topic {camera}), as the monitor's word comes too late"
         )
+        if self._places or camera in self._wanted:
+            mend = "start the recorder and the camera before whoever begins episodes"
+        return f"the first frame of the episode is not in the bag, as no image of {camera} had come: {mend}"
 
     def _about(self, key: str) -> dict[str, str]:
         """What was lost on the way to us while a bag was open."""
