@@ -8,6 +8,7 @@ as soon as the monitor ends.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,9 +25,11 @@ from launch.actions import (
 from launch.event_handlers import OnProcessExit
 from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.logging import get_logger
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from topreward_ros.core.launch_words import not_taken
 from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, DEMO_VIDEO, large_image_environment, shared_file
 
 NOT_GIVEN = ""
@@ -52,6 +55,15 @@ def generate_launch_description() -> LaunchDescription:
 
 def _demonstration(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     video, task, model = (context.launch_configurations[name] for name, _ in ARGUMENTS)
+    source = PythonLaunchDescriptionSource(str(Path(__file__).with_name("monitor.launch.py")))
+    of_monitor = [argument.name for argument in source.get_launch_description(context).get_launch_arguments()]
+    ours = [name for name, _ in ARGUMENTS]
+    mend = (
+        "the demonstration is the same for all; start monitor.launch.py for it, and a camera or video_player"
+    )
+    instead = {name: mend for name in of_monitor if name not in ours}
+    for text in not_taken(Path(__file__).name, sys.argv, context.launch_configurations, ours, instead):
+        get_logger("launch").warning(text)
     if video and not task:
         raise ValueError(f"video:={video} without task:=...; say what the robot in it was told to do")
     if video or task:
@@ -59,8 +71,12 @@ def _demonstration(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     else:
         films = [(str(shared_file(clip.video)), clip.caption) for clip in DEMO_CLIPS]
     monitor = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(str(Path(__file__).with_name("monitor.launch.py"))),
-        launch_arguments={"task": task or DEMO_TASK, "model": model}.items(),
+        source,
+        launch_arguments={
+            **dict.fromkeys(of_monitor, NOT_GIVEN),  # none that another launch file has set
+            "task": task or DEMO_TASK,
+            "model": model,
+        }.items(),
     )
     return [
         RegisterEventHandler(OnProcessExit(target_action=_is("monitor"), on_exit=_after_monitor)),

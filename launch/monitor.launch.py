@@ -6,16 +6,18 @@ one, to config/monitor.yaml, which the node reads by itself.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, List  # noqa: UP035 (launch knows its list types by identity)
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.logging import get_logger
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from topreward_ros.core.launch_words import LOG_LEVELS, TRANSPORTS, TRUTHS, meant
+from topreward_ros.core.launch_words import LOG_LEVELS, TRANSPORTS, TRUTHS, meant, not_taken, path_of
 from topreward_ros.defaults import large_image_environment
 
 NOT_GIVEN = ""
@@ -58,6 +60,10 @@ def _declare(argument: tuple[str, str, Mapping[str, Any]]) -> DeclareLaunchArgum
 
 
 def _monitor(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    for text in not_taken(
+        Path(__file__).name, sys.argv, context.launch_configurations, [name for name, _, _ in ARGUMENTS]
+    ):
+        get_logger("launch").warning(text)
     given: dict[str, Any] = {}
     for name, _, words in ARGUMENTS:
         if (value := context.launch_configurations[name]) != NOT_GIVEN:
@@ -80,10 +86,10 @@ def _monitor(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 def _params_file(given: dict[str, Any]) -> list[str]:
     if "params_file" not in given:
         return []
-    path = Path(given["params_file"]).expanduser()
-    if not path.is_file():
+    path = path_of("params_file", given["params_file"])
+    if not Path(path).is_file():
         raise FileNotFoundError(f"params_file:={given['params_file']} is no file; give the path of one")
-    return [str(path)]
+    return [path]
 
 
 def _parameters(given: dict[str, Any]) -> list[dict[str, ParameterValue]]:

@@ -6,13 +6,15 @@ is `ros2 bag record` that records, one bag from start to end: it knows no episod
 
 from __future__ import annotations
 
-import shlex
+import sys
+from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
+from launch.logging import get_logger
 from launch_ros.actions import Node
 
-from topreward_ros.core.launch_words import TRUTHS, meant
+from topreward_ros.core.launch_words import TRANSPORTS, TRUTHS, meant, not_taken, path_of, shell_words
 from topreward_ros.defaults import large_image_environment
 
 NOT_GIVEN = ""
@@ -23,7 +25,9 @@ TOPICS = ("task_event", "task_progress", "task_reward", "task_state", "task_inst
 
 ARGUMENTS = (
     ("output", "folder of the bags; for rosbag2 the bag itself"),
-    ("topics", "further topics, separated by spaces; rosbag2 needs those of the cameras as well"),
+    ("image_topic", "topic of the monitor's camera: recorded from the start, before the monitor names it"),
+    ("image_transport", "which images are recorded where the camera has both: raw or compressed"),
+    ("topics", "further topics, separated by spaces; rosbag2 needs those of further cameras as well"),
     ("exclude", "outcomes of episodes that are not kept, separated by spaces"),
     ("options", "further options of `topreward record` or of `ros2 bag record`, as in a shell"),
     ("recorder", "topreward (one bag per episode) or rosbag2 (one bag, by `ros2 bag record`)"),
@@ -43,6 +47,11 @@ def generate_launch_description() -> LaunchDescription:
 
 def _recorder(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = {name: context.launch_configurations[name] for name, _ in ARGUMENTS}
+    for text in not_taken(Path(__file__).name, sys.argv, context.launch_configurations, given):
+        get_logger("launch").warning(text)
+    given["output"] = path_of("output", given["output"])
+    if given["image_transport"]:
+        given["image_transport"] = meant("image_transport", given["image_transport"], TRANSPORTS)
     simulated: bool | None = None
     if given["use_sim_time"]:
         simulated = meant("use_sim_time", given["use_sim_time"], TRUTHS)
@@ -71,23 +80,28 @@ def _options(given: dict[str, str]) -> list[str]:
     options = []
     if given["output"]:
         options.append(f"--output={given['output']}")
+    for name in ("image_topic", "image_transport"):
+        if given[name]:
+            options.append(f"--{name.replace('_', '-')}={given[name]}")
     for name in ("topics", "exclude"):
         if given[name]:
             options += [f"--{name}", *given[name].split()]
-    return [*options, *shlex.split(given["options"])]
+    return [*options, *shell_words("options", given["options"])]
 
 
 def _rosbag2(given: dict[str, str], simulated: bool, environment: dict[str, str]) -> ExecuteProcess:
     namespace = f"/{given['namespace'].strip('/')}".rstrip("/")
+    camera = given["image_topic"]
+    if camera and given["image_transport"] == "compressed" and not camera.endswith("/compressed"):
+        camera = f"{camera}/compressed"
+    further = [*([camera] if camera else []), *given["topics"].split()]
     topics = [f"{namespace}/{topic}" for topic in TOPICS]
-    topics += [
-        topic if topic.startswith("/") else f"{namespace}/{topic}" for topic in given["topics"].split()
-    ]
+    topics += [topic if topic.startswith("/") else f"{namespace}/{topic}" for topic in further]
     command = ["ros2", "bag", "record", "--storage", "mcap"]
     command += ["--output", given["output"]] if given["output"] else []
     command += ["--use-sim-time"] if simulated else []
     return ExecuteProcess(
-        cmd=[*command, *shlex.split(given["options"]), "--topics", *topics],
+        cmd=[*command, *shell_words("options", given["options"]), "--topics", *topics],
         additional_env=environment,
         output="screen",
         emulate_tty=True,

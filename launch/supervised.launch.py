@@ -8,6 +8,7 @@ record.launch.py and config/supervisor.yaml. The supervisor makes a dry run unti
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any, List  # noqa: UP035 (launch knows its list types by identity)
 
@@ -20,10 +21,11 @@ from launch.actions import (
     OpaqueFunction,
 )
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.logging import get_logger
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from topreward_ros.core.launch_words import LOG_LEVELS, TRUTHS, meant
+from topreward_ros.core.launch_words import LOG_LEVELS, TRUTHS, meant, not_taken, path_of
 from topreward_ros.defaults import EPISODES_FOLDER
 
 NOT_GIVEN = ""
@@ -40,7 +42,15 @@ OF_THE_MONITOR = (
     "use_sim_time",
     "log_level",
 )
-OF_THE_RECORDER = ("topics", "exclude", "options", "use_sim_time")
+OF_THE_RECORDER = ("image_topic", "image_transport", "topics", "exclude", "options", "use_sim_time")
+
+#: What to give instead of arguments of these files that are not passed on.
+INSTEAD = {
+    "task": "the supervisor sets the task; give it as tasks:={value}",
+    "namespace": "give it as robots:={value}",
+    "autostart": "each node has one; set it in params_file, below /**/monitor or /**/supervisor",
+    "recorder": "give record:=false, and start record.launch.py beside it with recorder:={value}",
+}
 
 ARGUMENTS = (
     ("robots", 'namespaces, one per robot, as in "arm1 arm2"; not given: one robot without a namespace'),
@@ -75,20 +85,30 @@ def generate_launch_description() -> LaunchDescription:
 
 def _robots(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = {name: context.launch_configurations[name] for name, _ in ARGUMENTS}
-    if task := context.launch_configurations.get("task"):
-        raise ValueError(f"task:={task}: here the supervisor sets the task; give it as tasks:={task}")
+    sources = {name: _source(name) for name in ("monitor", "record")}
+    of_others = {name for source in sources.values() for name in _arguments_of(source, context)}
+    instead = {
+        name: INSTEAD.get(name, "start that launch file by itself for it") for name in of_others - {*given}
+    }
+    for text in not_taken(Path(__file__).name, sys.argv, context.launch_configurations, given, instead):
+        get_logger("launch").warning(text)
+    given["output"] = path_of("output", given["output"])
+    given["params_file"] = path_of("params_file", given["params_file"])
     namespaces = _namespaces(given["robots"])
     supervisors = _supervisor_parameters(given)
     records = meant("record", given["record"], TRUTHS) if given["record"] else True
     started: list[LaunchDescriptionEntity] = []
     for namespace in namespaces:
-        started.append(_include("monitor", OF_THE_MONITOR, given, namespace=namespace))
+        arguments = {name: given[name] for name in OF_THE_MONITOR} | {"namespace": namespace}
+        started.append(_include(sources["monitor"], context, arguments))
         started.append(_supervisor(supervisors, given, namespace))
         if records:
             output = given["output"]
             if namespace:
                 output = str(Path(output or EPISODES_FOLDER) / namespace)
-            started.append(_include("record", OF_THE_RECORDER, given, namespace=namespace, output=output))
+            arguments = {name: given[name] for name in OF_THE_RECORDER}
+            arguments |= {"namespace": namespace, "output": output}
+            started.append(_include(sources["record"], context, arguments))
     return started
 
 
@@ -113,7 +133,7 @@ def _supervisor_parameters(given: dict[str, str]) -> list[Any]:
     for name in ("dry_run", "use_sim_time"):
         if given[name]:
             parameters[name] = ParameterValue(meant(name, given[name], TRUTHS), value_type=bool)
-    file = [str(Path(given["params_file"]).expanduser())] if given["params_file"] else []
+    file = [given["params_file"]] if given["params_file"] else []
     return [*file, *([parameters] if parameters else [])]
 
 
@@ -144,9 +164,18 @@ def _supervisor(parameters: list[Any], given: dict[str, str], namespace: str) ->
     )
 
 
-def _include(file: str, names: tuple[str, ...], given: dict[str, str], **more: str) -> GroupAction:
-    """Another launch file, with the arguments ``names`` as they are given here, and ``more``."""
-    source = PythonLaunchDescriptionSource(str(Path(__file__).with_name(f"{file}.launch.py")))
-    arguments = {name: given[name] for name in names} | more
+def _source(file: str) -> PythonLaunchDescriptionSource:
+    return PythonLaunchDescriptionSource(str(Path(__file__).with_name(f"{file}.launch.py")))
+
+
+def _arguments_of(source: PythonLaunchDescriptionSource, context: LaunchContext) -> list[str]:
+    return [argument.name for argument in source.get_launch_description(context).get_launch_arguments()]
+
+
+def _include(
+    source: PythonLaunchDescriptionSource, context: LaunchContext, arguments: dict[str, str]
+) -> GroupAction:
+    """Another launch file with ``arguments``, and none that the command line or another file has set."""
+    every = dict.fromkeys(_arguments_of(source, context), NOT_GIVEN) | arguments
     # In a group, as what is given to one would otherwise be given to what comes after it, too.
-    return GroupAction([IncludeLaunchDescription(source, launch_arguments=arguments.items())])
+    return GroupAction([IncludeLaunchDescription(source, launch_arguments=every.items())])

@@ -23,7 +23,9 @@ pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed (i
 import rclpy
 from launch import LaunchContext
 from launch.actions import DeclareLaunchArgument
+from launch.actions.execute_local import ExecuteLocal
 from launch.launch_description_sources import get_launch_description_from_python_launch_file
+from launch.utilities import perform_substitutions
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -214,6 +216,8 @@ def test_truths_and_levels_may_be_written_as_in_python(
         ("monitor.launch.py", "params_file:=nowhere.yaml", "params_file:=nowhere.yaml is no file"),
         ("demo.launch.py", "video:=film.mp4", "video:=film.mp4 without task"),
         ("record.launch.py", "recorder:=camera", "recorder:=camera is none of topreward, rosbag2"),
+        ("record.launch.py", "options:=--before 'x", "options:=--before 'x has no closing quotation mark"),
+        ("record.launch.py", "output:=~no one/bags", "output:=~no one/bags: there is no home folder"),
         ("record.launch.py", "use_sim_time:=maybe", "use_sim_time:=maybe is none of true, 1, yes, on, false"),
         ("supervised.launch.py", "robots:=arm-1 arm2", "arm-1 is no namespace"),
         ("supervised.launch.py", "robots:=[arm, /arm/]", "names arm twice"),
@@ -232,6 +236,86 @@ def test_a_wrong_argument_is_named_and_nothing_is_started(
     assert words in output
     assert "process started" not in output
     assert wrong.process.returncode == 1
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
+    """Commands of what a launch file starts with some arguments; nothing is run.
+
+    ``by``: the launch file on the command line, where that is another one.
+    """
+    commands: list[list[str]] = []
+
+    def keep(process: ExecuteLocal, context: LaunchContext) -> None:
+        words = [perform_substitutions(context, part) for part in process.cmd]
+        commands.append([Path(word).read_text() if "launch_params_" in word else word for word in words])
+
+    def visit(file: str, *arguments: str, by: str = "") -> list[list[str]]:
+        monkeypatch.setattr(sys, "argv", ["ros2", "launch", "topreward_ros", by or file, *arguments])
+        context = LaunchContext()
+        context.launch_configurations.update(argument.split(":=", 1) for argument in arguments)
+        commands.clear()
+        waiting = [get_launch_description_from_python_launch_file(str(shared_file(f"launch/{file}")))]
+        while waiting:
+            waiting[:1] = waiting[0].visit(context) or []
+        return list(commands)
+
+    monkeypatch.setattr(ExecuteLocal, "execute", keep)
+    return visit
+
+
+def names_of(file: str) -> set[str]:
+    description = get_launch_description_from_python_launch_file(str(shared_file(f"launch/{file}")))
+    return {argument.name for argument in description.get_launch_arguments()}
+
+
+@pytest.mark.parametrize(
+    ("file", "included"),
+    [
+        ("supervised.launch.py", ("monitor.launch.py", "record.launch.py")),
+        ("demo.launch.py", ("monitor.launch.py",)),
+    ],
+)
+def test_arguments_of_included_files_are_refused_or_without_effect(
+    file: str, included: tuple[str, ...], started: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    others = set[str]().union(*map(names_of, included)) - names_of(file)
+    assert {"autostart", "namespace"} <= others
+    plain = started(file)
+    for name in others:
+        with pytest.raises(ValueError, match=f"{name}:=false is no argument of {file}: "):
+            started(file, f"{name}:=false")
+        assert started(file, f"{name}:=false", by="ours.launch.py") == plain, name
+        assert f"{name}:=false is no argument of {file}: " in caplog.messages[-1]
+
+
+@pytest.mark.parametrize("file", LAUNCH_FILES, ids=lambda path: path.name)
+def test_a_misspelt_argument_is_named_with_the_closest(
+    file: Path, started: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    right = sorted(names_of(file.name))[0]
+    started(file.name, f"{right}s:=x", "sigterm_timeout:=9")
+    (said,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert said == f"{right}s:=x is no argument of {file.name} and changes nothing: did you mean {right}?"
+    caplog.clear()
+    started(file.name, f"{right}s:=x", by="ours.launch.py")
+    assert "is no argument" not in caplog.text, "another file may have it"
+
+
+def test_the_recorder_is_told_the_camera_and_home_folders_are_found(
+    started: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "lab.yaml").write_text("/**: {ros__parameters: {stale_timeout: 9.0}}")
+    camera = ("image_topic:=/cam", "image_transport:=Compressed", "output:=~/eps")
+    (recorder,) = started("record.launch.py", *camera)
+    told = ["--image-topic=/cam", "--image-transport=compressed"]
+    assert recorder[1:5] == ["record", f"--output={tmp_path}/eps", *told]
+    three = started("supervised.launch.py", *camera, "robots:=arm", "params_file:=~/lab.yaml")
+    assert three[2][1:5] == ["record", f"--output={tmp_path}/eps/arm", *told]
+    assert all(str(tmp_path / "lab.yaml") in command for command in three[:2])
+    (rosbag2,) = started("record.launch.py", *camera, "recorder:=rosbag2")
+    assert f"{tmp_path}/eps" in rosbag2 and "/cam/compressed" in rosbag2
 
 
 def test_each_robot_has_a_monitor_a_supervisor_and_a_recorder(

@@ -38,8 +38,8 @@ class PlayedMonitor:
     def __init__(
         self, robot: Robot, *options: str, before: str = "", camera: Any = None, describes_itself: bool = True
     ) -> None:
-        """``camera``: that the recorder is to listen to at first, else the one with JPEGs; ``describes_itself``:
-        in monitor/info, at once."""
+        """``camera``: what the recorder hears at first, else that with JPEGs; ``describes_itself``: in
+        monitor/info, at once."""
         self.robot = robot
         self.jpeg = JPEG
         self.bags = robot.folder / "bags"
