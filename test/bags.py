@@ -126,10 +126,17 @@ def chatter(seconds: float) -> Iterator[Recorded]:
         yield Recorded(START_NS + k * NS_PER_S // 10 + 7, "/chatter", STRING, text(f"number {k}"))
 
 
-def write_bag(path: Path, messages: Iterable[Recorded], **options: Any) -> Path:
-    """Write ``messages`` in order of time to a bag of version 9; ``options`` of `BagWriter`."""
+def write_bag(
+    path: Path, messages: Iterable[Recorded], announced: Iterable[tuple[str, str]] = (), **options: Any
+) -> Path:
+    """Write ``messages`` in order of time to a bag of version 9; ``options`` of `BagWriter`.
+
+    ``announced``: names and types of topics without a publisher, and so without a message.
+    """
     ordered = sorted(messages, key=lambda message: message.time_ns)
     with BagWriter(path, **options) as bag:
+        for name, kind in announced:
+            bag.add_topic(name, kind)
         topics: dict[tuple[str, str], Any] = {}
         for message in ordered:
             key = message.topic, message.type

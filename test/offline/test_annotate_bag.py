@@ -6,8 +6,10 @@ import json
 import os
 import resource
 import shutil
+import sqlite3
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -221,6 +223,96 @@ def test_mcap_of_other_writers(layout: dict[str, Any], frames, annotate: Annotat
         kept = [it for _, channel, it in reader.iter_messages() if channel.topic not in OURS]
         assert [it.sequence for it in kept] == list(range(len(messages)))
         assert all(it.publish_time == it.log_time - 5 for it in kept)
+
+
+ANNOUNCED = [  # by `topreward record --no-episodes` without a monitor
+    ("/task_event", EVENT), ("/task_state", PROGRESS), ("/task_progress", PROGRESS),
+    ("/task_reward", "topreward_ros/msg/TaskReward"), ("/monitor/info", "topreward_ros/msg/MonitorInfo"),
+    ("/task_instruction", bags.STRING),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [{"storage": "mcap", "compression": "chunk"}, {"storage": "mcap", "compression": "file", "longest_file_s": 1.2},
+     {"storage": "sqlite3", "longest_file_s": 1.2}, {"storage": "sqlite3", "compression": "message"}],
+    ids=lambda kind: "-".join(map(str, kind.values())),
+)  # fmt: skip
+def test_topics_that_were_announced_and_never_published_are_ours(
+    kind: dict[str, Any], frames, annotate: Annotate, tmp_path: Path
+) -> None:
+    bag = bags.write_bag(tmp_path / "bag", bags.camera(frames), ANNOUNCED, **kind)
+    before = files(bag)
+    assert annotate(bag, DEMO_TASK).scores == 6
+    assert files(bag) == before
+    made = tmp_path / "out"
+    topics, messages = content(made)
+    assert topics.keys() == {"/image", *(name for name, _ in ANNOUNCED)}
+    found = {name: sum(topic == name for topic, _, _ in messages) for name in topics}
+    assert found["/monitor/info"] == 1 and found["/task_reward"] == 7 and found["/task_event"] == 3
+    listed = bags.metadata_of(made)
+    counts = [
+        (it["topic_metadata"]["name"], it["message_count"]) for it in listed["topics_with_message_count"]
+    ]
+    assert sorted(counts) == sorted(found.items())
+    assert listed["message_count"] == len(messages) == sum(it["message_count"] for it in listed["files"])
+    assert [it for it in messages if it[0] not in OURS] == content(bag)[1]
+    (qos,) = topics["/monitor/info"][1].offered_qos_profiles
+    assert qos.durability.name == "TRANSIENT_LOCAL"
+    assert len(read(made, "/task_progress")) == found["/task_progress"] > 6
+    if kind == {"storage": "mcap", "compression": "chunk"}:
+        by_mcap = [it for file in sorted(made.glob("*.mcap")) for it in read_mcap(file)]
+        assert sorted(it[:2] for it in by_mcap) == sorted(it[:2] for it in messages)
+    if kind["storage"] == "sqlite3":
+        for file in made.glob("*.db3"):
+            with closing(sqlite3.connect(file)) as database:
+                kinds = [kind for (kind,) in database.execute("SELECT topic_type FROM message_definitions")]
+                rows = [row for row in database.execute("SELECT name FROM topics")]
+            assert len(kinds) == len(set(kinds)) and len(rows) == len(set(rows))
+
+
+@pytest.mark.parametrize("summary", [True, False], ids=["index", "no index"])
+def test_announced_topics_of_an_mcap_file_without_chunks(
+    summary: bool, frames, annotate: Annotate, tmp_path: Path
+) -> None:
+    bag = bags.write_bag(tmp_path / "bag", bags.camera(frames))
+    topics, messages = content(bag)
+    with (bag / "bag_0.mcap").open("wb") as file:
+        use = {"use_statistics": summary, "repeat_channels": summary, "repeat_schemas": summary}
+        writer = Writer(file, use_chunking=False, use_summary_offsets=False, **use)
+        writer.start(profile="ros2", library="other")
+        for name, kind in ANNOUNCED:
+            writer.register_channel(name, "cdr", writer.register_schema(kind, "ros2msg", b"uint8 older\n"))
+        (about,) = topics.values()
+        images = writer.register_schema(about[0], "ros2msg", about[3].data.encode())
+        channel = writer.register_channel("/image", "cdr", images)
+        for _, time_ns, data in messages:
+            writer.add_message(channel, time_ns, data, time_ns)
+        writer.finish()
+    metadata = bags.metadata_of(bag)
+    metadata["topics_with_message_count"] += [
+        {"topic_metadata": {**metadata["topics_with_message_count"][0]["topic_metadata"], "name": name, "type": kind},
+         "message_count": 0}
+        for name, kind in ANNOUNCED
+    ]  # fmt: skip
+    bags.set_metadata(bag, metadata)
+    annotate(bag, DEMO_TASK)
+    with (tmp_path / "out" / "bag_0.mcap").open("rb") as file:
+        reader = make_reader(file, decoder_factories=[DecoderFactory()])
+        found = [(channel.topic, it) for _, channel, _, it in reader.iter_decoded_messages()]
+    assert sum(topic == "/task_progress" for topic, _ in found) > 6
+    assert all(hasattr(it, "header") for _, it in found)  # by our definition, and not by the older one
+
+
+def test_a_name_of_ours_that_has_another_type_is_refused_as_such(
+    frames, annotate: Annotate, tmp_path: Path
+) -> None:
+    bag = bags.write_bag(tmp_path / "bag", recorded(frames), [("/task_reward", "std_msgs/msg/Float32")])
+    with pytest.raises(
+        UserError, match=r"has /task_reward already, as std_msgs/msg/Float32 \(0 messages\).*--namespace"
+    ):
+        annotate(bag)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

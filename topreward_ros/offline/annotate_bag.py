@@ -72,7 +72,7 @@ def annotate_bag(
         notes = [*sources.notes, *filter(None, [note])]
         report = Report.of(job, bag, settings, info, watch, notes)
         messages = messages_of(watch, info, settings, [it.name for it in sources.cameras], bag, types)
-        write_copy(folder, opened, messages, report)
+        write_copy(folder, opened, messages, settings.namespace, report)
     return report.annotation
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from topreward_ros.offline.bag_additions import (
 from topreward_ros.offline.bag_layout import INFORMATION, METADATA
 from topreward_ros.offline.bag_watch import BagWatch, in_namespace
 from topreward_ros.offline.bag_writer import qos_profile
-from topreward_ros.offline.bags import Bag, BagError, OpenBag
+from topreward_ros.offline.bags import Bag, BagError, OpenBag, slashed
 from topreward_ros.offline.message_definitions import definition
 from topreward_ros.offline.message_types import MessageTypes
 from topreward_ros.scoring.base import ScorerInfo
@@ -61,14 +61,31 @@ class AnnotationTypes(MessageTypes):
 
 
 def check_free(opened: OpenBag, namespace: str) -> None:
-    """Raise `BagError` where the bag has one of our topics in ``namespace`` already."""
-    for name, _, _ in _TOPICS.values():
+    """Raise `BagError` where the bag has messages on one of our topics in ``namespace`` already, or holds
+    that name for another type. A recorder announces our topics also where no monitor runs: such ones are
+    free."""
+    for name, kind, _ in _TOPICS.values():
         full = in_namespace(name, namespace)
-        if topic := opened.topic(full):
-            raise BagError(
-                f"{opened.bag.shown} has {printable(full)} already ({topic.count} messages, of a live "
-                "monitor): put the annotation beside it by --namespace NAME"
-            )
+        for topic in opened.topics:
+            if slashed(topic.name) != full:
+                continue
+            if topic.type != kind:
+                raise BagError(
+                    f"{opened.bag.shown} has {printable(full)} already, as {printable(topic.type, 100)} "
+                    f"({topic.count} messages), and the annotation needs the name for {kind}: put it "
+                    "elsewhere by --namespace NAME"
+                )
+            if topic.count:
+                raise BagError(
+                    f"{opened.bag.shown} has {printable(full)} already ({topic.count} messages, of a live "
+                    "monitor): put the annotation beside it by --namespace NAME"
+                )
+
+
+def _replaced(opened: OpenBag, namespace: str) -> frozenset[str]:
+    """Names, as they were recorded, of our topics that were announced and have no message (`check_free`)."""
+    ours = {in_namespace(name, namespace) for name, _, _ in _TOPICS.values()}
+    return frozenset(topic.name for topic in opened.topics if slashed(topic.name) in ours)
 
 
 def messages_of(
@@ -128,20 +145,25 @@ def _qos_text(version: int, profile: Qos) -> str:
     return dumped if isinstance(dumped, str) else yaml.safe_dump(dumped, sort_keys=False).strip()
 
 
-def write_copy(folder: Path, opened: OpenBag, messages: Sequence[NewMessage], report: Report) -> None:
-    """Write the copy into ``folder``: the files with ``messages``, the metadata, the report, and the rest."""
+def write_copy(
+    folder: Path, opened: OpenBag, messages: Sequence[NewMessage], namespace: str, report: Report
+) -> None:
+    """Write the copy into ``folder``: the files with ``messages``, the metadata, the report, and the rest.
+
+    ``namespace``: of the topics of ``messages``.
+    """
     bag = opened.bag
-    shares = _shares(opened, messages)
-    information = _new_metadata(bag, shares, report)
+    shares, replaced = _shares(opened, messages), _replaced(opened, namespace)
+    information = _new_metadata(bag, shares, replaced, report)
     inner = yaml.safe_dump(information, sort_keys=False)
     for file, content, share in zip(bag.files, opened.files, shares, strict=True):
         target = folder / content.name
         if bag.storage == "sqlite3":
             if content != target:
                 shutil.copyfile(content, target)
-            add_to_sqlite(target, share, bag.version, inner)
+            add_to_sqlite(target, share, bag.version, inner, replaced)
         else:
-            _write_mcap(bag, content, target, share, inner)
+            _write_mcap(bag, content, target, share, inner, replaced)
         if bag.compression == "file":
             zstd.compress_file(target, folder / file.name)
             target.unlink()
@@ -153,14 +175,21 @@ def write_copy(folder: Path, opened: OpenBag, messages: Sequence[NewMessage], re
             shutil.copyfile(other, folder / other.name)
 
 
-def _write_mcap(bag: Bag, content: Path, target: Path, share: Sequence[NewMessage], inner: str) -> None:
+def _write_mcap(
+    bag: Bag,
+    content: Path,
+    target: Path,
+    share: Sequence[NewMessage],
+    inner: str,
+    replaced: Collection[str],
+) -> None:
     whole = target
     if content == target:  # decompressed into the folder
         whole = target.with_name(f"{target.name}.old")
         target.rename(whole)
         content = whole
     try:
-        copy_mcap_with(content, target, share, inner)
+        copy_mcap_with(content, target, share, inner, replaced)
     except NoIndexError:
         raise BagError(
             f"{printable(str(bag.path / target.name))} has no index of its chunks, so that nothing can be "
@@ -184,7 +213,9 @@ def _shares(opened: OpenBag, messages: Sequence[NewMessage]) -> list[list[NewMes
     return shares
 
 
-def _new_metadata(bag: Bag, shares: Sequence[Sequence[NewMessage]], report: Report) -> dict[str, Any]:
+def _new_metadata(
+    bag: Bag, shares: Sequence[Sequence[NewMessage]], replaced: Collection[str], report: Report
+) -> dict[str, Any]:
     """The metadata of the copy, in the version of the bag."""
     information = json.loads(json.dumps(bag.metadata))
     everything = [message for share in shares for message in share]
@@ -192,6 +223,11 @@ def _new_metadata(bag: Bag, shares: Sequence[Sequence[NewMessage]], report: Repo
     for message in everything:
         counts[message.topic] = counts.get(message.topic, 0) + 1
     information["message_count"] = int(information["message_count"]) + len(everything)
+    information["topics_with_message_count"] = [
+        entry
+        for entry in information["topics_with_message_count"] or ()
+        if entry["topic_metadata"]["name"] not in replaced
+    ]
     for _, kind, profile in _TOPICS.values():
         for topic, number in counts.items():
             if topic.type != kind:

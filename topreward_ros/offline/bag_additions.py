@@ -1,7 +1,8 @@
 """More messages for the files of a bag, in a copy of each: what was in a file stays there byte for byte.
 
 Nothing that was recorded is read as a message or written anew, so types without a definition, old schemas,
-compressed messages, attachments and unknown records all stay as they are:
+compressed messages, attachments and unknown records all stay as they are. Only a topic of ours that a recorder
+announced, and on which it recorded nothing, gives way to ours of the same name:
 
 - sqlite3: rows are inserted; readers order messages by time;
 - mcap with chunks: a chunk of ours follows the others, and the index at the end of the file, by which readers
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,13 +59,22 @@ class NoIndexError(Exception):
     """A file holds chunks and no index of them, so that nothing can be put between its messages."""
 
 
-def add_to_sqlite(file: Path, messages: Sequence[NewMessage], version: int, metadata: str) -> None:
+def add_to_sqlite(
+    file: Path,
+    messages: Sequence[NewMessage],
+    version: int,
+    metadata: str,
+    replaced: Collection[str] = (),
+) -> None:
     """Insert ``messages`` into ``file``, which is changed.
 
-    ``metadata``, of version ``version``, replaces that in the file, if it has some. Raises `OSError`.
+    ``metadata``, of version ``version``, replaces that in the file, if it has some. ``replaced``: names of
+    topics without a message that are taken out. Raises `OSError`.
     """
     try:
         with closing(sqlite3.connect(str(file))) as database, database:
+            for name in replaced:
+                _drop_topic(database, name)
             numbers = {topic: _add_topic(database, topic) for topic in _topics(messages)}
             database.executemany(
                 "INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)",
@@ -83,6 +93,18 @@ def _disk_error(error: sqlite3.OperationalError, file: Path) -> OSError:
 
     full = "full" in str(error) or "I/O" in str(error)
     return OSError(errno.ENOSPC if full else errno.EIO, str(error), str(file))
+
+
+def _drop_topic(database: sqlite3.Connection, name: str) -> None:
+    """Take out the topics of this name, and the definitions of their types that no other topic has."""
+    kinds = list(database.execute("SELECT DISTINCT type FROM topics WHERE name = ?", (name,)))
+    database.execute("DELETE FROM topics WHERE name = ?", (name,))
+    if _columns(database, "message_definitions"):
+        database.executemany(
+            "DELETE FROM message_definitions WHERE topic_type = ?1 "
+            "AND NOT EXISTS (SELECT 1 FROM topics WHERE type = ?1)",
+            kinds,
+        )
 
 
 def _add_topic(database: sqlite3.Connection, topic: NewTopic) -> int:
@@ -123,21 +145,29 @@ def _columns(database: sqlite3.Connection, table: str) -> set[str]:
     return {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
 
 
-def copy_mcap_with(source: Path, target: Path, messages: Sequence[NewMessage], metadata: str) -> None:
+def copy_mcap_with(
+    source: Path,
+    target: Path,
+    messages: Sequence[NewMessage],
+    metadata: str,
+    replaced: Collection[str] = (),
+) -> None:
     """Write ``source`` and ``messages``, in order of time, to the new file ``target``.
 
-    ``metadata`` replaces rosbag2's in the file, if it has some. Raises `OSError`, `NoIndexError`, and errors
-    of many kinds for a file that is damaged.
+    ``metadata`` replaces rosbag2's in the file, if it has some. ``replaced``: names of topics without a
+    message that are taken out; within a chunk they stay, and the index does not name them. Raises `OSError`,
+    `NoIndexError`, and errors of many kinds for a file that is damaged.
     """
     with source.open("rb") as old, target.open("xb") as new:
         summary = _Summary.read(old)
         data_end = summary.data_end
         old.seek(0)
         if summary.records(mcap.CHUNK_INDEX):
+            summary.drop_channels(replaced)
             _copy(old, new, data_end)
             _append_chunks(new, messages, summary)
         else:
-            _copy_between(old, new, data_end, messages, summary)
+            _copy_between(old, new, data_end, messages, summary, replaced)
         if summary.drop_rosbag2():
             content = mcap.text(b"serialized_metadata") + mcap.text(metadata.encode())
             record = mcap.text(_ROSBAG2) + struct.pack("<I", len(content)) + content
@@ -154,6 +184,7 @@ class _Summary:
     data_end: int  #: where the records end that are no index
     exists: bool
     by_kind: dict[int, list[bytes]] = field(default_factory=dict)
+    dropped: set[int] = field(default_factory=set)  #: channels that are in the file, and in no index
 
     @classmethod
     def read(cls, file: BinaryIO) -> _Summary:
@@ -189,10 +220,22 @@ class _Summary:
             self.by_kind[mcap.METADATA_INDEX] = kept
         return dropped
 
+    def drop_channels(self, names: Collection[str]) -> None:
+        """Forget the channels of the topics ``names``."""
+        kept = []
+        for it in self.records(mcap.CHANNEL):
+            (size,) = struct.unpack_from("<I", it, 4)
+            if it[8 : 8 + size].decode(errors="replace") in names:
+                self.dropped.add(struct.unpack_from("<H", it)[0])
+            else:
+                kept.append(it)
+        if self.dropped:
+            self.by_kind[mcap.CHANNEL] = kept
+
     def first_free(self) -> tuple[int, int]:
         """Ids above those of all schemas and channels of the file."""
         schemas = [struct.unpack_from("<H", it)[0] for it in self.records(mcap.SCHEMA)]
-        channels = [struct.unpack_from("<H", it)[0] for it in self.records(mcap.CHANNEL)]
+        channels = [struct.unpack_from("<H", it)[0] for it in self.records(mcap.CHANNEL)] + [*self.dropped]
         for it in self.records(mcap.CHUNK_INDEX):
             (size,) = struct.unpack_from("<I", it, 32)
             channels += [number for number, _ in struct.iter_unpack("<HQ", it[36 : 36 + size])]
@@ -206,8 +249,8 @@ class _Summary:
             return
         (old,) = self.records(mcap.STATISTICS)
         total, _, _, attachments, _, _, start, end = struct.unpack_from(mcap.STATISTICS_LAYOUT, old)
-        times = [message.time_ns for message in messages] + ([start, end] if total else [])
-        counts = _counts(old)
+        times = [message.time_ns for message in messages] + ([start, end] if total else []) or [0]
+        counts = {channel: it for channel, it in _counts(old).items() if channel not in self.dropped}
         for message in messages:
             channel = channels[message.topic]
             counts[channel] = counts.get(channel, 0) + 1
@@ -286,7 +329,12 @@ def _append_chunks(new: BinaryIO, messages: Sequence[NewMessage], summary: _Summ
 
 
 def _copy_between(
-    old: BinaryIO, new: BinaryIO, end: int, messages: Sequence[NewMessage], summary: _Summary
+    old: BinaryIO,
+    new: BinaryIO,
+    end: int,
+    messages: Sequence[NewMessage],
+    summary: _Summary,
+    replaced: Collection[str],
 ) -> None:
     """Copy the records of ``old`` up to ``end`` with ``messages`` between them. Raises `NoIndexError`."""
     moved: dict[int, int] = {}  # offsets in the file that the index names
@@ -297,11 +345,14 @@ def _copy_between(
     if not summary.exists:
         _list_topics(old, end, summary)
         old.seek(len(mcap.MAGIC))
+    summary.drop_channels(replaced)
     while old.tell() < end:
         place = old.tell()
         kind, content = _read(old)
         if kind == mcap.CHUNK:
             raise NoIndexError
+        if kind == mcap.CHANNEL and struct.unpack_from("<H", content)[0] in summary.dropped:
+            continue
         if kind == mcap.MESSAGE:
             if first:
                 channels, described = _describe(messages, summary)
