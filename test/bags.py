@@ -15,10 +15,10 @@ import numpy as np
 import yaml
 from rosbags.typesys import Stores, get_typestore
 
-from topreward_ros.core.episode import Event, ProgressReport, State
+from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Stamp
-from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, shared_file
+from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline import task_messages
 from topreward_ros.offline.bag_writer import BagWriter, qos_profile
 from topreward_ros.offline.message_types import MessageTypes
@@ -113,6 +113,15 @@ def report(episode_id: str, since_ns: int, task: str) -> Recorded:
     """What a live monitor says of an episode before its first score."""
     said = ProgressReport(state=State.RUNNING, episode_id=episode_id, task=task)
     return _ours("task_progress", "TaskProgress", task_messages.progress_fields(said, _MODEL, 0), since_ns)
+
+
+def monitor_info(
+    cameras: list[str], layout: str = "primary", topic: str = "monitor/info", **fields: Any
+) -> Recorded:
+    """What a live monitor with the default settings and the shipped model says of itself, but ``fields``."""
+    settings = MonitorSettings.from_parameters(monitor_defaults())
+    said = task_messages.info_fields(_MODEL, settings, cameras, layout, START_NS)
+    return _ours(topic, "MonitorInfo", {**said, **fields}, 0)
 
 
 def _ours(topic: str, name: str, fields: task_messages.Fields, since_ns: int) -> Recorded:

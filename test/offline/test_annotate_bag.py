@@ -234,8 +234,12 @@ ANNOUNCED = [  # by `topreward record --no-episodes` without a monitor
 
 @pytest.mark.parametrize(
     "kind",
-    [{"storage": "mcap", "compression": "chunk"}, {"storage": "mcap", "compression": "file", "longest_file_s": 1.2},
-     {"storage": "sqlite3", "longest_file_s": 1.2}, {"storage": "sqlite3", "compression": "message"}],
+    [
+        {"storage": "mcap", "compression": "chunk"},
+        {"storage": "mcap", "compression": "file", "longest_file_s": 1.2},
+        {"storage": "sqlite3", "longest_file_s": 1.2},
+        {"storage": "sqlite3", "compression": "message"},
+    ],
     ids=lambda kind: "-".join(map(str, kind.values())),
 )  # fmt: skip
 def test_topics_that_were_announced_and_never_published_are_ours(
@@ -290,11 +294,11 @@ def test_announced_topics_of_an_mcap_file_without_chunks(
             writer.add_message(channel, time_ns, data, time_ns)
         writer.finish()
     metadata = bags.metadata_of(bag)
+    (entry,) = metadata["topics_with_message_count"]
     metadata["topics_with_message_count"] += [
-        {"topic_metadata": {**metadata["topics_with_message_count"][0]["topic_metadata"], "name": name, "type": kind},
-         "message_count": 0}
+        {"topic_metadata": {**entry["topic_metadata"], "name": name, "type": kind}, "message_count": 0}
         for name, kind in ANNOUNCED
-    ]  # fmt: skip
+    ]
     bags.set_metadata(bag, metadata)
     annotate(bag, DEMO_TASK)
     with (tmp_path / "out" / "bag_0.mcap").open("rb") as file:
@@ -397,6 +401,72 @@ def test_several_cameras_are_tiled_in_a_namespace(frames, annotate: Annotate, tm
     assert done.scores == 4 and any("no image on /wrist/image_raw yet" in note for note in done.notes)
     (info,) = read(tmp_path / "out", "/arm/monitor/info")
     assert list(info.camera_names) == ["/arm/front", "/wrist/image_raw"] and info.camera_layout == "tile"
+
+
+def test_cameras_and_layout_are_those_of_the_recorded_monitor(
+    frames, annotate: Annotate, tmp_path: Path
+) -> None:
+    """Where nothing else is said; and what it draws for people is no camera of the bag."""
+    drawn = bags.camera(frames, "/monitor/debug_image", compressed=False)
+    both = [
+        *bags.camera(frames, "/front"),
+        *bags.camera(frames, "/wrist/image_raw", compressed=False),
+        *drawn,
+    ]
+    bag = bags.write_bag(tmp_path / "bag", [*both, bags.monitor_info(["/front", "/wrist/image_raw"], "tile")])
+    done = annotate(bag, DEMO_TASK, "/again")
+    (info,) = read(tmp_path / "out", "/again/monitor/info")
+    assert list(info.camera_names) == ["/front", "/wrist/image_raw"] and info.camera_layout == "tile"
+    assert any("/monitor/info says: /front /wrist/image_raw (tile)" in note for note in done.notes)
+    annotate(bag, DEMO_TASK, "/again", out="one", image_topics=["/wrist/image_raw"])
+    (info,) = read(tmp_path / "one", "/again/monitor/info")
+    assert list(info.camera_names) == ["/wrist/image_raw"] and info.camera_layout == "primary"
+    alone = bags.write_bag(tmp_path / "alone", [*bags.camera(frames, "/cam"), *drawn])
+    assert any("from /cam" in note for note in annotate(alone, DEMO_TASK, out="two").notes)
+
+
+def test_what_the_recorded_monitor_had_otherwise_is_told(
+    frames, scorer: PrefixScorer, annotate: Annotate, tmp_path: Path
+) -> None:
+    other = {
+        "model_id": "Qwen/Qwen3-VL-8B-Instruct", "model_revision": "abc", "success_threshold": -0.3,
+        "sample_rate": 4.0, "prompt_hash": "0" * 16, "max_pixels": 7, "dtype": "bfloat16", "device": "cuda:0",
+    }  # fmt: skip
+    bag = bags.write_bag(tmp_path / "bag", [*recorded(frames), bags.monitor_info(["/image"], **other)])
+    done = annotate(bag, "", "/again")
+    threshold = monitor_defaults()["success_threshold"]
+    (told,) = [note for note in done.notes if "other settings" in note]
+    assert done.other_settings and "\n" not in told
+    assert "model_id Qwen/Qwen3-VL-8B-Instruct (here embedded)" in told and "device" not in told
+    assert f"success_threshold -0.3 (here {threshold:g})" in told and "sample_rate 4 (here 2)" in told
+    assert "episode_timeout" not in told and "camera" not in told
+    ours = {
+        "model_id": "a/folder",
+        "model_revision": scorer.info.revision,
+        "prompt_hash": scorer.info.prompt_hash,
+        "max_pixels": scorer.info.max_pixels,
+        "dtype": scorer.info.dtype,
+    }
+    same = bags.write_bag(tmp_path / "same", [*recorded(frames), bags.monitor_info(["/image"], **ours)])
+    done = annotate(same, "", "/again", out="same_out")
+    assert not done.other_settings and not [note for note in done.notes if "other settings" in note]
+
+
+def test_of_several_recorded_monitors_that_of_the_robot_counts(
+    frames, annotate: Annotate, tmp_path: Path
+) -> None:
+    infos = [
+        bags.monitor_info([f"/{arm}/cam"], topic=f"{arm}/monitor/info", success_threshold=number)
+        for arm, number in (("arm", -0.1), ("arm2", -0.2))
+    ]
+    both = [*bags.camera(frames, "/arm/cam"), *bags.camera(frames, "/arm2/cam")]
+    bag = bags.write_bag(tmp_path / "bag", [*both, *infos])
+    with pytest.raises(UserError, match="name the camera"):
+        annotate(bag, DEMO_TASK, "/again")
+    told = annotate(bag, DEMO_TASK, "/again", image_topics=["/arm2/cam"]).notes
+    assert any("success_threshold -0.2" in note for note in told)
+    done = annotate(bag, DEMO_TASK, "/arm/again", out="arm")
+    assert any("/arm/monitor/info says: /arm/cam (primary)" in note for note in done.notes)
 
 
 def test_instructions_in_the_bag_begin_episodes(frames, annotate: Annotate, tmp_path: Path) -> None:

@@ -81,7 +81,11 @@ def run(options: argparse.Namespace, bags: Sequence[Path]) -> int:
     _, scorer = settings_of(parameters)
     parameters["model"] = options.model
     settings = AnnotationSettings(
-        parameters, _namespace(options.namespace), bool(options.image_topics), options.whole
+        parameters,
+        _namespace(options.namespace),
+        bool(options.image_topics),
+        any(override.startswith("camera_layout=") for override in options.overrides),
+        options.whole,
     )
     jobs = _jobs(options, _without_annotations(bags))
     order = WorkOrder(options.model, scorer, settings, converter)
@@ -186,7 +190,7 @@ def _work(options: argparse.Namespace, jobs: Sequence[BagJob], order: WorkOrder)
 
     from topreward_ros.views.annotation import annotation_line, bags_progress
 
-    failed = 0
+    failed = others = 0
     with (
         bags_progress(Console(stderr=True), len(jobs)) as bar,
         closing(_outcomes(options, jobs, order, bar.on_progress)) as outcomes,
@@ -201,6 +205,12 @@ def _work(options: argparse.Namespace, jobs: Sequence[BagJob], order: WorkOrder)
                 bar.print(annotation_line(outcome))
                 for note in outcome.notes:
                     say(f"{outcome.target}: {note}")
+                others += outcome.other_settings
+    if others:
+        say(
+            f"{others} of {len(jobs)} bags: the monitor that was recorded had other settings than the "
+            "annotation, so their numbers are not to be compared; give its own by --model and --set for that"
+        )
     return failed
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from topreward_ros.core.output_files import written_folder
 from topreward_ros.core.printable import printable
+from topreward_ros.offline import task_messages
 from topreward_ros.offline.annotation_copy import AnnotationTypes, check_free, messages_of, write_copy
 from topreward_ros.offline.annotation_report import (
     Annotation,
@@ -24,11 +25,12 @@ from topreward_ros.offline.annotation_report import (
     Report,
     is_annotation,
 )
-from topreward_ros.offline.bag_watch import BagWatch, Sources, find_sources
+from topreward_ros.offline.bag_watch import BagWatch, Sources, find_sources, in_namespace
 from topreward_ros.offline.bags import Bag, BagError, OpenBag
 from topreward_ros.offline.camera_images import ImageReader
 from topreward_ros.offline.raw_samples import Converter
 from topreward_ros.offline.recorded_episodes import RecordedEpisode, recorded_episodes
+from topreward_ros.offline.recorded_monitor import RecordedMonitor, recorded_monitor
 from topreward_ros.offline.side_by_side import Episode
 from topreward_ros.scoring.base import ScorerInfo
 
@@ -52,7 +54,9 @@ def annotate_bag(
         _check_room(bag, folder)
         check_free(opened, settings.namespace)
         types = AnnotationTypes()
-        sources, episodes, note = _what_to_watch(opened, settings, job.task, types)
+        named = in_namespace(settings.parameters["image_topics"][0], settings.namespace)
+        monitor = recorded_monitor(opened, settings.namespace, named if settings.chosen else "", types.read)
+        sources, episodes, note = _what_to_watch(opened, settings, monitor, job.task, types)
         watch = BagWatch(
             opened, sources, settings.parameters, ImageReader(types.read, converter), types.text_of
         )
@@ -69,20 +73,35 @@ def annotate_bag(
             pass
         if lost := len(episodes) - watch.begun:
             note = f"{note}; without any image in the bag: {lost}"
+        cameras = [it.name for it in sources.cameras]
+        if monitor and not settings.chosen:
+            shown = printable(f"{' '.join(cameras)} ({sources.layout})", 300)
+            note = "; ".join(filter(None, [f"cameras as {printable(monitor.topic)} says: {shown}", note]))
         notes = [*sources.notes, *filter(None, [note])]
-        report = Report.of(job, bag, settings, info, watch, notes)
-        messages = messages_of(watch, info, settings, [it.name for it in sources.cameras], bag, types)
+        described = task_messages.info_fields(info, watch.settings, cameras, sources.layout, 0)
+        differences = monitor.differences(described) if monitor else ""
+        report = Report.of(job, bag, settings, info, watch, notes, differences)
+        messages = messages_of(watch, info, settings, described, bag, types)
         write_copy(folder, opened, messages, settings.namespace, report)
     return report.annotation
 
 
 def _what_to_watch(
-    opened: OpenBag, settings: AnnotationSettings, task: str, types: AnnotationTypes
+    opened: OpenBag,
+    settings: AnnotationSettings,
+    monitor: RecordedMonitor | None,
+    task: str,
+    types: AnnotationTypes,
 ) -> tuple[Sources, list[RecordedEpisode], str]:
     """The topics; the recorded episodes, none where the whole bag is watched; and a note of the latter."""
+    parameters = dict(settings.parameters)
+    if monitor and monitor.cameras and not settings.chosen:
+        parameters["image_topics"] = list(monitor.cameras)
+        if not settings.layout_chosen:
+            parameters["camera_layout"] = monitor.layout
 
     def sources(task: str) -> Sources:
-        return find_sources(opened, settings.parameters, settings.namespace, task, chosen=settings.chosen)
+        return find_sources(opened, parameters, settings.namespace, task, chosen=settings.chosen)
 
     if settings.whole:
         return sources(task), [], ""

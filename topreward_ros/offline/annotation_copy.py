@@ -92,11 +92,11 @@ def messages_of(
     watch: BagWatch,
     info: ScorerInfo,
     settings: AnnotationSettings,
-    cameras: Sequence[str],
+    described: task_messages.Fields,
     bag: Bag,
     types: AnnotationTypes,
 ) -> list[NewMessage]:
-    """What ``watch`` put out, as messages in order of time."""
+    """What ``watch`` put out, as messages in order of time. ``described``: the fields of monitor/info."""
     topics = {
         name: NewTopic(
             in_namespace(topic, settings.namespace),
@@ -114,13 +114,9 @@ def messages_of(
         stored = zstd.compress(data) if bag.compression == "message" else data
         made.append(NewMessage(topics[name], time_ns, stored))
 
-    layout = settings.parameters["camera_layout"]
     first_ns = watch.outputs[0][0] if watch.outputs else 0
-    add(
-        "info",
-        first_ns,
-        task_messages.info_fields(info, watch.settings, list(cameras), layout, first_ns),
-    )
+    stamp = {"stamp": task_messages.time_fields(first_ns), "frame_id": ""}
+    add("info", first_ns, {**described, "header": stamp})
     for time_ns, output in watch.outputs:
         if isinstance(output, ProgressReport):
             add("progress", time_ns, task_messages.progress_fields(output, info, time_ns))

@@ -36,6 +36,7 @@ class AnnotationSettings:
     parameters: Mapping[str, Any]  #: the monitor's, by name
     namespace: str = ""  #: "" or "/NAME": of our topics, and where relative names are looked for first
     chosen: bool = False  #: image_topics were given, and are not the default
+    layout_chosen: bool = False  #: the same of camera_layout
     whole: bool = False  #: the whole bag is scored, whatever it says of episodes
 
     def to_json_value(self, task: str) -> dict[str, Any]:
@@ -67,6 +68,7 @@ class Annotation:
     progress: float = float("nan")  #: of the last score
     outcomes: tuple[str, ...] = ()  #: how its episodes ended: names of `EventType`
     notes: tuple[str, ...] = ()  #: for a human: what is worth knowing of the numbers
+    other_settings: bool = False  #: than those of the live monitor beside which it was recorded
     done_before: bool = False  #: it was annotated with these settings already
 
 
@@ -122,13 +124,16 @@ class Report:
         info: ScorerInfo,
         watch: BagWatch,
         notes: Sequence[str],
+        differences: str = "",
     ) -> Report:
-        """The report of what ``watch`` saw; ``notes``: what is to be told beside what follows from it."""
+        """The report of what ``watch`` saw; ``notes``: what is to be told beside what follows from it;
+        ``differences``: settings of the live monitor that was recorded, where they are others."""
         events = [(ns, it) for ns, it in watch.outputs if isinstance(it, Event)]
         reports = [it for _, it in watch.outputs if isinstance(it, ProgressReport) and it.num_frames]
         stamps = "time of receipt, as header.stamp was zero" if watch.unstamped else "header.stamp"
         warnings = [warning for task in watch.tasks for warning in task_warnings(task, info, "--model ")]
-        said = [*notes, *dict.fromkeys(warnings), *_notes(watch)]
+        others = [f"recorded beside a monitor with other settings: {differences}"] if differences else []
+        said = [*notes, *others, *dict.fromkeys(warnings), *_notes(watch)]
         annotation = Annotation(
             target=job.target,
             scores=watch.scores,
@@ -136,6 +141,7 @@ class Report:
             progress=reports[-1].progress if reports else float("nan"),
             outcomes=tuple(it.type.name for _, it in events if it.type.name in _OUTCOMES),
             notes=tuple(said),
+            other_settings=bool(differences),
         )
         content = {
             "format": JSON_FORMAT,

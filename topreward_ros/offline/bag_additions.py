@@ -1,8 +1,8 @@
 """More messages for the files of a bag, in a copy of each: what was in a file stays there byte for byte.
 
 Nothing that was recorded is read as a message or written anew, so types without a definition, old schemas,
-compressed messages, attachments and unknown records all stay as they are. Only a topic of ours that a recorder
-announced, and on which it recorded nothing, gives way to ours of the same name:
+compressed messages, attachments and unknown records all stay as they are. Only a topic that a recorder
+announced, and on which it recorded nothing, gives way to one of ours of the same name:
 
 - sqlite3: rows are inserted; readers order messages by time;
 - mcap with chunks: a chunk of ours follows the others, and the index at the end of the file, by which readers

@@ -25,7 +25,7 @@ from topreward_ros.core.output_files import temporary_folder
 from topreward_ros.core.printable import printable
 from topreward_ros.offline.bags import Bag, BagError, Message, OpenBag, slashed
 from topreward_ros.offline.camera_images import ImageError, ImageReader, stamp_ns_of
-from topreward_ros.offline.image_topics import TYPE_NAMES, unreadable
+from topreward_ros.offline.image_topics import TYPE_NAMES, is_drawn, unreadable
 from topreward_ros.offline.message_types import MessageTypes
 from topreward_ros.offline.raw_samples import rosbags_image
 
@@ -33,7 +33,6 @@ PROGRESS, REWARD, EVENT, INFO = (
     f"topreward_ros/msg/{name}" for name in ("TaskProgress", "TaskReward", "TaskEvent", "MonitorInfo")
 )
 _STATE_TOPIC = "task_state"  # of the type of progress, and says nothing that progress does not
-_DEBUG_TOPIC = "debug_image"
 _MOST_EPISODES = 40
 _MOST_CAMERAS = 4
 _FEWEST_FRAMES = 4  # of an episode and a camera
@@ -277,7 +276,7 @@ class _Reading:
                     )
             return list(dict.fromkeys(slashed(name) for name in self._wanted))
         named = [slashed(name) for name in dict.fromkeys(self._named_cameras) if slashed(name) in there]
-        all_ = [name for name in there if not name.endswith(f"/{_DEBUG_TOPIC}")] or list(there)
+        all_ = [name for name in there if not is_drawn(name)] or list(there)
         chosen = named or all_
         if len(chosen) > _MOST_CAMERAS:
             self._notes.append(

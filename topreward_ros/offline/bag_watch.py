@@ -27,7 +27,14 @@ from topreward_ros.core.waiting_image import Waiting, WaitingImage
 from topreward_ros.offline import camera_images as images
 from topreward_ros.offline.bags import BagError, Message, OpenBag, slashed
 from topreward_ros.offline.camera_images import FrameAwaited, ImageError, ImageReader
-from topreward_ros.offline.image_topics import TYPE_NAMES, ImageTopic, first_published, places, unreadable
+from topreward_ros.offline.image_topics import (
+    TYPE_NAMES,
+    ImageTopic,
+    first_published,
+    is_drawn,
+    places,
+    unreadable,
+)
 from topreward_ros.offline.recorded_episodes import RecordedEpisode
 
 STRING = "std_msgs/msg/String"
@@ -41,6 +48,7 @@ class Sources:
     """Where in a bag the images and the instructions are."""
 
     cameras: tuple[ImageTopic, ...]  #: the primary one first
+    layout: str  #: primary or tile
     instruction: str  #: topic; empty: the task is given
     notes: tuple[str, ...] = ()  #: for a human: what was chosen
 
@@ -55,18 +63,19 @@ def find_sources(
     names what is there.
     """
     notes = []
-    topics = parameters["image_topics"]
-    used = topics if parameters["camera_layout"] == "tile" else topics[:1]
+    topics, layout = parameters["image_topics"], parameters["camera_layout"]
+    used = topics if layout == "tile" else topics[:1]
     cameras = []
     for topic in used:
         place = _find(bag, topic, parameters["image_transport"], namespace)
-        if place is None and not chosen and len(readable := _readable(bag)) == 1:
+        if place is None and not chosen and len(used) == 1 == len(readable := _readable(bag)):
             place = readable[0]
             notes.append(f"the images are taken from {printable(str(place))}, the only ones there")
         if place is None:
             raise _no_images(bag, topic)
         cameras.append(place)
-    return Sources(tuple(cameras), "" if task else _instruction_topic(bag, namespace), tuple(notes))
+    instruction = "" if task else _instruction_topic(bag, namespace)
+    return Sources(tuple(cameras), layout, instruction, tuple(notes))
 
 
 def in_namespace(name: str, namespace: str) -> str:
@@ -94,7 +103,10 @@ def _readable(bag: OpenBag) -> list[ImageTopic]:
     return [
         ImageTopic(slashed(topic.name), topic.type)
         for topic in bag.topics
-        if topic.count and topic.type in TYPE_NAMES and not unreadable(topic.name, [topic.type])
+        if topic.count
+        and topic.type in TYPE_NAMES
+        and not unreadable(topic.name, [topic.type])
+        and not is_drawn(topic.name)
     ]
 
 

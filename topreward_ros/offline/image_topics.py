@@ -14,6 +14,7 @@ from topreward_ros.offline.camera_images import COMPRESSED, RAW
 
 TYPE_NAMES = (RAW, COMPRESSED)
 _COMPRESSED = "/compressed"
+_DEBUG_IMAGE = "debug_image"  # of our monitor, and of others: drawn for people
 _DEPTH = "compressedDepth"
 #: Last parts of topics that belong to a camera and carry no colour image that can be read.
 _UNREADABLE = {
@@ -90,6 +91,15 @@ def unreadable(name: str, types: Collection[str] = ()) -> str:
     last = name.rpartition("/")[2]
     readable = {RAW} if last == _DEPTH else set(TYPE_NAMES)
     return "" if readable.intersection(types) else _UNREADABLE.get(last, "")
+
+
+def is_drawn(name: str) -> bool:
+    """Whether a topic of this name has pictures that a program draws, and no camera takes.
+
+    >>> is_drawn("/arm/monitor/debug_image"), is_drawn("/monitor/debug_image/compressed"), is_drawn("/image")
+    (True, True, False)
+    """
+    return name.removesuffix(_COMPRESSED).rpartition("/")[2] == _DEBUG_IMAGE
 
 
 def _below(base: str, resolve: Resolve, expand: Resolve) -> str:

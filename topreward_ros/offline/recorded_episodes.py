@@ -89,16 +89,29 @@ def recorded_episodes(
     return topic, _joined([_with_task(it, tasks.get(it.episode_id, "")) for it in found])
 
 
+def of_namespace(bag: OpenBag, spaces: dict[str, str], namespace: str) -> dict[str, str]:
+    """Those of the topics of monitors, by the namespace of each, that may be of the robot in ``namespace``.
+
+    Where that robot is in the bag, what another robot's monitor said is not its own.
+    """
+    if not namespace or not any(slashed(it.name).startswith(f"{namespace}/") for it in bag.topics):
+        return spaces
+    return {space: name for space, name in spaces.items() if f"{namespace}/".startswith(f"{space}/")}
+
+
+def of_camera(spaces: dict[str, str], camera: str) -> dict[str, str]:
+    """Those in whose namespace the topic ``camera`` is."""
+    return {space: name for space, name in spaces.items() if slashed(camera).startswith(f"{space}/")}
+
+
 def _event_topic(bag: OpenBag, namespace: str, camera: str) -> str:
     topics = {slashed(it.name) for it in bag.topics if it.type == EVENT and it.count}
     spaces = {
         name.removesuffix("/task_event"): name for name in sorted(topics) if name.endswith("/task_event")
     }
-    if namespace and any(slashed(it.name).startswith(f"{namespace}/") for it in bag.topics):
-        # The robot of the namespace is in the bag: another robot's episodes are not its own.
-        spaces = {space: name for space, name in spaces.items() if namespace.startswith(space)}
+    spaces = of_namespace(bag, spaces, namespace)
     if len(spaces) > 1:
-        spaces = {space: name for space, name in spaces.items() if slashed(camera).startswith(f"{space}/")}
+        spaces = of_camera(spaces, camera)
         if not spaces:
             raise BagError(
                 f"{bag.bag.shown} has events of several monitors, {printable(', '.join(sorted(topics)))}, "
