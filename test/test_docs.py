@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -111,6 +114,29 @@ def test_what_is_said_to_stand_in_a_file_stands_there(page: Path) -> None:
         path = next(root / file for root in (ROOT, ROOT / "topreward_ros") if (root / file).exists())
         defined = rf"^ *(class|def) {name}\b|^{name}(:[^=]*)? = "
         assert re.search(defined, path.read_text(encoding="utf-8"), re.MULTILINE), f"{name} in {file}"
+
+
+def blocks(page: Path) -> Iterator[list[list[str]]]:
+    """The commands of each block of a page, as words."""
+    for block in re.findall(r"(?:^ {4}\S.*\n(?:^ {8}.*\n)*)+", page.read_text(), re.MULTILINE):
+        lines = re.sub(r"\\(?: *#.*)?\n", " ", block).splitlines()
+        with suppress(ValueError):  # it is no block of commands
+            yield [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=path_of)
+def test_no_command_of_a_block_meets_the_output_of_one_before(page: Path) -> None:
+    """`annotate` and `export` refuse an output that another call has made with other options."""
+    for block in blocks(page):
+        made: set[tuple[str, ...]] = set()
+        for words in block:
+            if words[:2] not in (["topreward", "annotate"], ["topreward", "export"]):
+                continue
+            said = words.index("--output") if "--output" in words else 0
+            inputs = list(takewhile(lambda word: not word.startswith("-"), words[1:]))
+            output = (words[1], words[said + 1]) if said else tuple(inputs)
+            assert output not in made or "--overwrite" in words, words
+            made.add(output)
 
 
 def test_rewards_join_transitions_as_the_page_shows() -> None:

@@ -76,6 +76,23 @@ def test_wrong_options_are_named(options: list[str], said: str, frames, tmp_path
     assert said in capsys.readouterr().err
 
 
+def test_what_can_be_told_without_a_model_is_told_before_it_is_loaded(
+    frames, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    """Of each bag; and no folder is made for what is refused."""
+    monkeypatch.setattr("topreward_ros.offline.bag_jobs.load_scorer", lambda *_: pytest.fail("loaded"))
+    taken = bags.write_bag(tmp_path / "taken", [*bags.camera(frames[:3]), bags.report("one", 0, "x")])
+    two = [*bags.camera(frames[:3], "/a"), *bags.camera(frames[:3], "/b")]
+    unnamed = bags.write_bag(tmp_path / "unnamed", two)
+    without_task = write(tmp_path / "without_task", frames[:3])
+    command = ["annotate", str(taken), str(unnamed), str(without_task), "--output", str(tmp_path / "out")]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert "has /task_progress already (1 messages" in said and "by --image-topic" in said
+    assert "has no instruction" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_recording_and_two_of_one_name(frames, tmp_path: Path, capsys) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

@@ -324,6 +324,9 @@ def test_info_says_what_is_in_a_folder(folder: Path, tmp_path: Path) -> None:
     assert "a model for tests random weights: the numbers mean nothing" in said
     assert re.search(r"parameters 1\.59 million, BF16 weights 3\.2 MB prompt [0-9a-f]{16}", said)
     assert "frame at most 6144 pixels" in said and f"model card {folder / 'README.md'}" in said
+    assert "open the drawer 2" in said and "close the drawer 2" in said and "pull the drawer open" not in said
+    result = topreward("models", "info", folder, "--wordings", home=tmp_path)
+    said = " ".join(result.stdout.split())
     assert "open the drawer pull the drawer open" in said and "close the drawer push the drawer shut" in said
 
 

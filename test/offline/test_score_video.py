@@ -472,6 +472,14 @@ class Moment(Brightness):
         return PrefixScore(-0.1 if done else -4.0, -1.0, -4.0, num_frames=frames)
 
 
+def test_the_picture_says_that_the_model_does_not_know_the_instruction(video: Path, tmp_path: Path) -> None:
+    curve = score_video(video, "first\nsecond", Moment(), SETTINGS)
+    for known, says in ((("first", "second"), False), (("first",), True)):
+        picture = tmp_path / "curve.svg"
+        plot_curve(replace(curve, model=replace(curve.model, instructions=known)), picture)
+        assert ("the model does not know this instruction" in picture.read_text()) is says
+
+
 def test_stages_are_scored_one_after_the_other(video: Path, tmp_path: Path) -> None:
     curve = score_video(video, "first\n\nsecond\nthird\n", Moment(), SETTINGS)
     assert [event.type for event in curve.events][:4] == [
@@ -496,5 +504,8 @@ def test_stages_are_scored_one_after_the_other(video: Path, tmp_path: Path) -> N
     console.print(curve_summary(curve))
     shown = console.export_text()
     assert "first, then second, then third" in shown and "3 of 3" in shown
+    returns = [sum(it.reward for it in curve.points if it.stage == stage) for stage in (1, 2, 3)]
+    told = ", ".join(f"{it:.3f} in stage {stage}" for stage, it in enumerate(returns, start=1))
+    assert f"return {told} (progress_delta; each stage is an episode" in " ".join(shown.split())
     with pytest.raises(UserError, match="are of one task"):
         score_video(video, "first\nsecond", Moment(), SETTINGS, prefixes=15)

@@ -137,6 +137,7 @@ def test_tables(text: str, tmp_path: Path) -> None:
     assert read["curves"][0] == {"video": text, "error": text}
     for _, facts in variants(FACTS, text):
         check_lines(drawn(facts_view(facts), 200))
+        check_lines(drawn(facts_view(facts, wordings=True), 200))
         check_lines(drawn(facts_view(replace(facts, hash_matches=False)), 200))
     for _, model in variants(ListedModel("m", Presence.HERE, summary="small"), text):
         check_lines(drawn(model_table([model]), 200))

@@ -169,6 +169,7 @@ def _task_of(bag: Path, tasks: dict[str, str], file: Path) -> str:
 
 def _open_jobs(jobs: Sequence[BagJob], settings: AnnotationSettings) -> tuple[list[BagJob], int]:
     """The jobs that are to be done, and how many cannot be; says of the others why not."""
+    from topreward_ros.offline.annotate_bag import check_bag
     from topreward_ros.offline.annotation_report import done_before
 
     left, failed = [], 0
@@ -177,6 +178,7 @@ def _open_jobs(jobs: Sequence[BagJob], settings: AnnotationSettings) -> tuple[li
             if done_before(job, settings):
                 say(f"{job.target} is done already: skipped")
             else:
+                check_bag(job, settings)  # before the model is loaded, which takes longer
                 left.append(job)
         except UserError as error:
             say(str(error))

@@ -39,6 +39,12 @@ def add_parser(commands: Any) -> None:
         action = actions.add_parser(name, help=about, description=about)
         action.add_argument("model", metavar="NAME", help="'embedded', a hub id, or a folder")
         action.set_defaults(run=run)
+        if run is _info:
+            action.add_argument(
+                "--wordings",
+                action="store_true",
+                help="also list the wordings of each instruction that it understands",
+            )
         if run is _check:
             action.add_argument(
                 "--time-limit",
@@ -61,7 +67,7 @@ def _info(options: argparse.Namespace) -> int:
     from topreward_ros.offline.models import describe_model
     from topreward_ros.views.models import facts_view
 
-    show(facts_view(describe_model(options.model)))
+    show(facts_view(describe_model(options.model), wordings=options.wordings))
     return 0
 
 

@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from topreward_ros.core.output_files import written_folder
 from topreward_ros.core.printable import printable
@@ -29,7 +30,7 @@ from topreward_ros.offline.bag_watch import BagWatch, Sources, find_sources, in_
 from topreward_ros.offline.bags import Bag, BagError, OpenBag
 from topreward_ros.offline.camera_images import ImageReader
 from topreward_ros.offline.raw_samples import Converter
-from topreward_ros.offline.recorded_episodes import RecordedEpisode, recorded_episodes
+from topreward_ros.offline.recorded_episodes import EVENT, RecordedEpisode, recorded_episodes
 from topreward_ros.offline.recorded_monitor import RecordedMonitor, recorded_monitor
 from topreward_ros.offline.side_by_side import Episode
 from topreward_ros.scoring.base import ScorerInfo
@@ -54,8 +55,7 @@ def annotate_bag(
         _check_room(bag, folder)
         check_free(opened, settings.namespace)
         types = AnnotationTypes()
-        named = in_namespace(settings.parameters["image_topics"][0], settings.namespace)
-        monitor = recorded_monitor(opened, settings.namespace, named if settings.chosen else "", types.read)
+        monitor = _monitor(opened, settings, types)
         sources, episodes, note = _what_to_watch(opened, settings, monitor, job.task, types)
         watch = BagWatch(
             opened, sources, settings.parameters, ImageReader(types.read, converter), types.text_of
@@ -86,6 +86,35 @@ def annotate_bag(
     return report.annotation
 
 
+def check_bag(job: BagJob, settings: AnnotationSettings) -> None:
+    """Raise `BagError` for what prevents an annotation, as far as that is known without a model, and without
+    reading images or decompressing whole files."""
+    bag = Bag(job.source)
+    if bag.compression == "file":
+        return
+    with bag.opened(bag.path) as opened:
+        check_free(opened, settings.namespace)
+        parameters = _parameters(settings, _monitor(opened, settings, AnnotationTypes()))
+        has_events = any(topic.type == EVENT and topic.count for topic in opened.topics)
+        told = job.task or (has_events and not settings.whole)  # the events say the task
+        find_sources(opened, parameters, settings.namespace, "-" if told else "", chosen=settings.chosen)
+
+
+def _monitor(opened: OpenBag, settings: AnnotationSettings, types: AnnotationTypes) -> RecordedMonitor | None:
+    named = in_namespace(settings.parameters["image_topics"][0], settings.namespace)
+    return recorded_monitor(opened, settings.namespace, named if settings.chosen else "", types.read)
+
+
+def _parameters(settings: AnnotationSettings, monitor: RecordedMonitor | None) -> dict[str, Any]:
+    """The monitor's parameters, with cameras and layout of the recorded one where none are given."""
+    parameters = dict(settings.parameters)
+    if monitor and monitor.cameras and not settings.chosen:
+        parameters["image_topics"] = list(monitor.cameras)
+        if not settings.layout_chosen:
+            parameters["camera_layout"] = monitor.layout
+    return parameters
+
+
 def _what_to_watch(
     opened: OpenBag,
     settings: AnnotationSettings,
@@ -94,11 +123,7 @@ def _what_to_watch(
     types: AnnotationTypes,
 ) -> tuple[Sources, list[RecordedEpisode], str]:
     """The topics; the recorded episodes, none where the whole bag is watched; and a note of the latter."""
-    parameters = dict(settings.parameters)
-    if monitor and monitor.cameras and not settings.chosen:
-        parameters["image_topics"] = list(monitor.cameras)
-        if not settings.layout_chosen:
-            parameters["camera_layout"] = monitor.layout
+    parameters = _parameters(settings, monitor)
 
     def sources(task: str) -> Sources:
         return find_sources(opened, parameters, settings.namespace, task, chosen=settings.chosen)

@@ -18,6 +18,7 @@ from topreward_ros.core.printable import printable
 from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.score_video import Curve, CurveEvent
 from topreward_ros.offline.video import FrameError, Video, open_video
+from topreward_ros.scoring.checkpoint.vocabulary import UNKNOWN_INSTRUCTION, is_known
 from topreward_ros.views import colours
 from topreward_ros.views.picture import write_picture
 from topreward_ros.views.terminal import RANDOM_WARNING
@@ -98,9 +99,11 @@ def _draw_title(figure: Figure, curve: Curve, name: str) -> None:
     )  # fmt: skip
     model = f"{printable(name, 90)}   ·   model {printable(curve.model.model_id, 60)}"
     figure.text(_LEFT, 0.92, model, fontsize=10, color="0.35", parse_math=False)
-    if curve.model.random_weights:
+    is_unknown = not all(is_known(stage, curve.model) for stage in curve.instruction.split("\n"))
+    warnings = [RANDOM_WARNING] * curve.model.random_weights + [UNKNOWN_INSTRUCTION] * is_unknown
+    if warnings:
         figure.text(
-            _RIGHT, 0.92, RANDOM_WARNING,
+            _RIGHT, 0.92, "; ".join(warnings),
             fontsize=12, weight="bold", color="white", ha="right",
             bbox={"boxstyle": "round,pad=0.35", "facecolor": "#c62828", "edgecolor": "none"},
         )  # fmt: skip

@@ -44,8 +44,8 @@ def model_table(models: Sequence[ListedModel]) -> RenderableType:
     return Group(table, Text(), Text("Get one, or the rest of one, with `topreward models download NAME`."))
 
 
-def facts_view(facts: ModelFacts) -> RenderableType:
-    """What `topreward models info` shows."""
+def facts_view(facts: ModelFacts, *, wordings: bool = False) -> RenderableType:
+    """What `topreward models info` shows; ``wordings``: with those of each instruction."""
     table = _pairs()
     table.add_row("model", shown(facts.name))
     if facts.notes.summary:
@@ -68,7 +68,7 @@ def facts_view(facts: ModelFacts) -> RenderableType:
     if not facts.notes.instructions:
         table.add_row("instructions", "any")
         return table
-    return Group(table, Text(), _instructions(facts))
+    return Group(table, Text(), _wordings(facts) if wordings else _instructions(facts))
 
 
 def _hash_text(facts: ModelFacts) -> Text:
@@ -78,6 +78,17 @@ def _hash_text(facts: ModelFacts) -> Text:
 
 
 def _instructions(facts: ModelFacts) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("instruction")
+    table.add_column("wordings", justify="right")
+    for instruction, wordings in facts.notes.instructions.items():
+        table.add_row(shown(instruction, style="bold"), str(len({instruction, *wordings})))
+    return Group(
+        Text("It understands these instructions only, each in some wordings (--wordings lists them):"), table
+    )
+
+
+def _wordings(facts: ModelFacts) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left", title_style="")
     table.title = "It understands these instructions only, in these wordings:"
     table.add_column("instruction")

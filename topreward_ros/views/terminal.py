@@ -152,6 +152,18 @@ def _ignored_text(curve: Curve) -> str:
     )
 
 
+def _returns_text(curve: Curve) -> str:
+    """The sum of the rewards of each stage: a stage is an episode of its own, and rewards belong to that."""
+    returns = dict.fromkeys((point.stage for point in curve.points), 0.0)
+    for point in curve.points:
+        returns[point.stage] += point.reward if isfinite(point.reward) else 0.0
+    kind = curve.settings.reward.type.name.lower()
+    if curve.stages == 1:
+        return f"{sum(returns.values()):.3f} ({kind})"
+    texts = [f"{total:.3f} in stage {stage}" for stage, total in returns.items()]
+    return f"{', '.join(texts)} ({kind}; each stage is an episode of its own)"
+
+
 def curve_summary(curve: Curve) -> RenderableType:
     """Final numbers and events of a curve."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -183,9 +195,7 @@ def curve_summary(curve: Curve) -> RenderableType:
             f"True {number(last.score.log_prob)}, False {number(last.score.log_prob_false)}, "
             f"first frame held {number(last.score.log_prob_static)} nat",
         )
-        kind = curve.settings.reward.type.name.lower()
-        total = sum(point.reward for point in curve.points if isfinite(point.reward))
-        table.add_row("return", f"{total:.3f} ({kind})")
+        table.add_row("return", _returns_text(curve))
     for index, event in enumerate(curve.events):
         label = "events" if index == 0 else ""
         about = Text.assemble(
