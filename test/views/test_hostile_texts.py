@@ -43,7 +43,7 @@ from topreward_ros.scoring.checkpoint.notes import ModelNotes
 from topreward_ros.views.models import check_view, facts_view, model_table
 
 SECOND = 10**9
-INFO = ScorerInfo("m", "r", False, "cpu", "float32", "h", 1024, {"open it": ("open it", "open that")})
+INFO = ScorerInfo("m", "r", False, "cpu", "float32", "h", 1024, ("open it", "open that"))
 SAMPLE = Sample(
     episode_id="e1", instruction="open it", state=State.RUNNING, stamp_ns=SECOND, progress=0.5, log_prob=-1.0,
     log_prob_false=-0.5, log_prob_static=-4.0, num_frames=2, elapsed_s=0.5, latency_s=0.1, message="why",
