@@ -211,7 +211,7 @@ def _work(options: argparse.Namespace, jobs: Sequence[BagJob], order: WorkOrder)
     if others:
         say(
             f"{others} of {len(jobs)} bags: the monitor that was recorded had other settings than the "
-            "annotation, so their numbers are not to be compared; give its own by --model and --set for that"
+            "annotation, so that the two may differ; give its own by --model and --set to compare them"
         )
     return failed
 

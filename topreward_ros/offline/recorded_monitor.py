@@ -41,7 +41,7 @@ class RecordedMonitor:
             for name, value in wanted.items()
             if name in self.fields and name not in left_out and _text(self.fields[name]) != _text(value)
         ]
-        return ", ".join(texts)
+        return printable(", ".join(texts), 800)
 
 
 def recorded_monitor(
