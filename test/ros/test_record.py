@@ -204,7 +204,8 @@ def test_a_camera_that_is_named_need_not_wait_for_the_monitor_to_name_it(
 
 
 def test_a_camera_that_is_named_is_recorded_before_the_monitor_describes_itself(robot: Robot) -> None:
-    played = PlayedMonitor(robot, "--topics", "image/compressed", "--after", "0.2", describes_itself=False)
+    options = ("--topics", "image/compressed", "--after", "0.2")
+    played = PlayedMonitor(robot, *options, camera=robot.jpeg_camera, describes_itself=False)
     played.show(0.2)
     played.say(TaskEvent.EPISODE_STARTED, "first")
     played.show(0.2)
