@@ -214,6 +214,30 @@ def test_the_end_of_the_recorder_closes_what_is_open() -> None:
     ]
 
 
+def test_the_last_words_of_an_episode_are_awaited() -> None:
+    follower = Follower()
+    bags = follower.bags
+
+    def awaits() -> bool:
+        return bags.awaits_end(follower.now_ns)
+
+    assert not awaits()
+    follower.say(STARTED, "a")
+    follower.say(EventType.ABORTED, "a")
+    assert awaits(), "EPISODE_ENDED comes behind ABORTED"
+    follower.say(ENDED, "a")
+    assert awaits(), "another topic may be slower"
+    bags.last_reward("somebody else's")
+    assert awaits()
+    bags.last_reward("a")
+    assert not awaits()
+    follower.say(STARTED, "without images")
+    follower.say(ENDED, "without images")
+    assert awaits()
+    follower.wait(0.3)
+    assert not awaits(), "it has no reward"
+
+
 def received(at_s: float, size: int = 1, topic: str = "t") -> Received:
     return Received(topic, "k", bytes(size), 0, round(at_s * S))
 

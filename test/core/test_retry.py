@@ -557,6 +557,46 @@ def test_a_person_stops_while_a_call_is_under_way() -> None:
     assert "whether it was done is not known" in world.policy.history[0].outcome
 
 
+@pytest.mark.parametrize(
+    ("end", "failed", "done"),
+    [
+        ([Outcome.ABSENT] * 50, "service end: is not there", ["second", "stop"]),
+        ([None], "service end: has not answered", ["end", "second", "stop"]),
+        ([Outcome.REFUSED] * 50, "service end: refused ('because')", ["end", "end", "second", "stop"]),
+        ([Outcome.WRONG_TYPE], "service end: because", ["end", "second", "stop"]),
+    ],
+)
+def test_the_end_of_the_process_lets_no_call_hold_up_the_others(
+    end: list[Outcome | None], failed: str, done: list[str]
+) -> None:
+    ends = call("end", wait_s=5.0, timeout_s=60.0, retries=9), call("second")
+    world = Supervised(calls={"end": ends, "stop": (call("stop"),)}).start()
+    world.outcomes["end"] = list(end)
+    world.done.clear()
+    world.do(world.policy.stop(world.moment(), "the process ends", 1.8))
+    world.wait(1.0)
+    assert [name for name in world.done if name != "idle"] == done and world.policy.resting
+    (said,) = world.policy.not_made
+    assert said.startswith(failed)
+
+
+def test_what_the_end_of_the_process_leaves_is_named() -> None:
+    ends = tuple(call(f"end {k}", timeout_s=60.0) for k in range(3))
+    world = Supervised({"STALL": "stop"}, calls={"end": ends, "stop": (call("stop"),)}).start()
+    world.outcomes["end 1"] = [None]
+    world.tell(EventType.STALL)
+    world.wait(5.0)
+    assert world.done[-1] == "end 1", "a decision that is under way when the process is asked to end"
+    world.outcomes["end 2"] = [None]
+    world.do(world.policy.stop(world.moment(), "the process ends", 1.8))
+    world.wait(0.5)
+    assert world.policy.not_made == ["service stop: not made"] and not world.policy.resting
+    world.wait(1.0)
+    assert [name for name in world.done if name != "idle"] == ["open it", "end 0", "end 1", "end 2", "stop"]
+    (said,) = world.policy.not_made
+    assert said.startswith("service end 2: has not answered; it may have been done")
+
+
 def test_a_person_stops_while_the_monitor_is_asked() -> None:
     world = Supervised()
     world.outcomes["task"] = [None]

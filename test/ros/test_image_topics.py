@@ -18,6 +18,7 @@ from std_srvs.srv import Trigger
 
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.cameras import CameraRig
+from topreward_ros.nodes.image_topics import places
 
 START = 1_700_000_000
 TASK = "open the drawer"
@@ -195,7 +196,7 @@ def test_a_topic_that_carries_no_colour_image_is_named_with_one_that_does(
     bare.until(lambda: "colour images" in bare.said(process), "it says so")
     said = bare.said(process)
     assert f"image topic '{named}' carries {what}" in said
-    assert "images are on /camera/image_raw (sensor_msgs/msg/Image): set image_topics" in said
+    assert "images are on /camera/image_raw (sensor_msgs/msg/Image): name the one that you mean, by" in said
     assert sources[1].publisher.get_subscription_count() == 0
 
 
@@ -226,7 +227,8 @@ def test_an_image_is_one_whatever_its_topic_is_called(bare) -> None:
 
 
 def test_parameters_under_another_name_are_hinted_at(bare, tmp_path: Path) -> None:
-    Source(bare, "/other", "raw")
+    for topic in ("/other", "/arm/monitor/debug_image"):
+        Source(bare, topic, "raw")
     file = tmp_path / "mine.yaml"
     file.write_text("/task_monitor:\n  ros__parameters:\n    image_topics: [/other]\n")
     process = bare.run(
@@ -234,7 +236,16 @@ def test_parameters_under_another_name_are_hinted_at(bare, tmp_path: Path) -> No
         *("-p", f"task:='{TASK}'", "-p", "stale_timeout:=0.5"),
     )
     hint = (
-        "set image_topics to the one that you mean (it is at its default; in a file of parameters it stands"
+        "images are on /other (sensor_msgs/msg/Image): name the one that you mean, by image_topic:= of the "
+        "launch file or the parameter image_topics (it is at its default; in a file of parameters it stands"
     )
-    bare.until(lambda: hint in bare.said(process), "it says where the parameters stand")
+    bare.until(lambda: hint in bare.said(process), "it says where the parameters stand, and no debug_image")
     assert "under /monitor or /**)" in bare.said(process)
+
+
+def test_what_a_monitor_shows_is_no_camera_of_its_own(bare) -> None:
+    own = f"{bare.node.get_fully_qualified_name()}/debug_image"
+    for topic in (own, own.removeprefix("/")):
+        with pytest.raises(ValueError, match="this node's own picture"):
+            places(bare.node, topic, "raw")
+    assert places(bare.node, "/arm/monitor/debug_image", "raw")

@@ -19,7 +19,11 @@ pytest.importorskip("rclpy")
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
 from rcl_interfaces.srv import GetParameters
+from rclpy.duration import Duration
+from std_msgs.msg import String
 
+from topreward_ros.nodes import qos
+from topreward_ros.nodes.graph import why_unpublished
 from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
 
 
@@ -68,8 +72,18 @@ def test_services_answer_while_the_model_loads_by_itself(robot, blocked) -> None
         assert answer.values[0].string_value == "stack the cup"
     assert not change_state(robot, "activate"), "it activates itself once it can"
     assert "wait until it has configured" in robot.said(process)
+    assert "/monitor is there" in why_unpublished(robot.node, "/task_progress")
+    assert "is the monitor running" in why_unpublished(robot.node, "/arm/task_progress")
+    told = robot.publisher(String, "task_instruction", qos.instruction_volatile())
+    told.publish(String(data="x" * 3000))
+    robot.until(lambda: "task_instruction has" in robot.said(process), "what is refused is said")
+    for task in ("open the drawer", "fold the towel"):
+        told.publish(String(data=task))
+    assert told.wait_for_all_acked(Duration(seconds=10.0))
     blocked.release()
     robot.until(lambda: bool(robot.infos), "it is active once the model is loaded")
+    robot.until(lambda: bool(robot.progress), "it says what it watches")
+    assert {report.instruction for report in robot.progress} == {"fold the towel"}
     assert robot.stop(process) < 3.0 and process.returncode == 0, robot.said(process)
 
 

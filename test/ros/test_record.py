@@ -97,6 +97,9 @@ class PlayedMonitor:
         self.progress.publish(running)
         self.reward.publish(TaskReward(episode_id=episode, reward=-0.5))
         self.show(0.2)
+        self.end_episode(episode, outcome)
+
+    def end_episode(self, episode: str, outcome: int) -> None:
         self.say(outcome, episode)
         self.reward.publish(TaskReward(episode_id=episode, reward=0.0, truncated=True))
         self.say(TaskEvent.EPISODE_ENDED, episode)
@@ -156,12 +159,16 @@ def test_a_bag_holds_its_episode_whole_and_no_other(robot: Robot) -> None:
         (topic, message.data) for topic, message in messages(other) if topic == "/late"
     ]
     robot.until(lambda: "is not kept: timeout is excluded" in robot.said(played.recorder), "it says so")
-    played.say(TaskEvent.EPISODE_STARTED, "cut")
+    played.say(TaskEvent.EPISODE_STARTED, "the last")
     played.show(0.3)
+    played.recorder.send_signal(signal.SIGINT)  # one Ctrl-C ends the monitor, too
+    played.end_episode("the last", TaskEvent.ABORTED)
     assert robot.stop(played.recorder) < 3.0
+    (last,) = set(played.saved()) - {one, other}
+    assert last.name.endswith("_aborted") and about(last)["complete"] == "true"
+    ends = [message for topic, message in messages(last) if topic in ("/task_event", "/task_reward")]
+    assert {"TaskReward", "TaskEvent"} == {type(message).__name__.split("__")[-1] for message in ends[-2:]}
     assert played.recorder.returncode == 0
-    *_, cut = played.saved()
-    assert about(cut)["complete"] == "false: the recorder was ended" and cut.name.endswith("_stopped")
     assert len(played.saved()) == 3 and not left_folders(played.bags)
     assert "Traceback" not in robot.said(played.recorder)
 
@@ -236,6 +243,19 @@ def test_a_recorder_that_was_stopped_for_a_while_blames_nobody(robot: Robot) -> 
     assert about(bag)["complete"] == "true" and stamps[-1] == played.images
 
 
+def test_one_bag_of_everything_goes_on_through_episodes(robot: Robot) -> None:
+    played = PlayedMonitor(robot, "--no-episodes")
+    played.run_episode("ends meanwhile", TaskEvent.SUCCESS)
+    played.show(1.5)
+    played.say(TaskEvent.EPISODE_STARTED, "is open")
+    played.show(0.3)
+    assert robot.stop(played.recorder) < 3.0 and played.recorder.returncode == 0
+    (bag,) = played.saved()
+    assert not left_folders(played.bags) and "Traceback" not in robot.said(played.recorder)
+    events = [message.episode_id for topic, message in messages(bag) if topic == "/task_event"]
+    assert events == ["ends meanwhile"] * 3 + ["is open"]
+
+
 def test_what_a_killed_recorder_left_is_named_and_recovered(robot: Robot) -> None:
     played = PlayedMonitor(robot)
     played.jpeg = JPEG[:5000]  # not enough for a chunk
@@ -250,7 +270,7 @@ def test_what_a_killed_recorder_left_is_named_and_recovered(robot: Robot) -> Non
     stamps = [message.header.stamp.sec for topic, message in messages(bag) if "image" in topic]
     assert stamps == list(range(1, len(stamps) + 1)) and played.images - len(stamps) < 40
     told = about(bag)
-    assert told["complete"].startswith("false") and told["outcome"] == "cut"
+    assert told["complete"].startswith("false: the recorder did not finish it") and told["outcome"] == "cut"
     assert (told["episode_id"], told["task"]) == ("killed", TASK)
     assert sorted(path.suffix for path in bag.iterdir()) == [".mcap", ".yaml"]
     assert "nothing is left" in subprocess.run(again, capture_output=True, text=True, check=True).stdout

@@ -191,6 +191,26 @@ def test_a_dry_run_calls_nothing_and_says_what_it_would_do(robot: Any, around: A
     assert supervisor.returncode == 0 and not around.asked
 
 
+def test_the_robot_is_held_at_the_end_though_another_call_cannot_be_made(robot: Any, around: Around) -> None:
+    gone = robot.node.create_service(Trigger, "/policy/stop", around.on_reset)
+    robot.node.create_subscription(String, "policy/say", around.heard.append, qos.commands())
+    supervisor = robot.start(
+        "supervisor",
+        dry_run=False,
+        tasks=["open it"],
+        end_calls=["service /policy/stop"],
+        stop_calls=['topic policy/say String "hold"'],
+    )
+    around.watches(1)
+    robot.node.destroy_service(gone)
+    robot.spin(0.5)
+    seconds = robot.stop(supervisor, signal.SIGTERM)
+    around.hears("hold")
+    said = robot.said(supervisor)
+    assert supervisor.returncode == 1 and seconds < 3 and "cut off" not in said
+    assert "not all was done: service /policy/stop: is not there" in said and not around.resets
+
+
 def test_what_is_wrong_is_said_before_anything_begins(robot: Any, around: Around) -> None:
     robot.node.create_service(SetBool, "/scene/reset", lambda _, response: response)
     wrong = [

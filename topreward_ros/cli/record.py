@@ -111,7 +111,7 @@ def add_parser(commands: Any) -> None:
         help="a monitor that says nothing for S seconds is lost, and the bag closed (default: %(default)g)",
     )
     parser.add_argument(
-        "--recover", action="store_true", help="finish what killed recorders have left in DIR; needs no ROS 2"
+        "--recover", action="store_true", help="finish what recorders have left in DIR; needs no ROS 2"
     )
     parser.set_defaults(run=run)
 

@@ -20,6 +20,7 @@ from topreward_ros.core.outcome import Outcome
 
 _GRACE_NS = NS_PER_S  # for messages of another topic, which may come in another order
 _HOLD_UP_NS = NS_PER_S  # without a turn; less is the ordinary life of a busy machine
+_LAST_REWARD_NS = NS_PER_S // 5  # after EPISODE_ENDED, for the reward that ends the episode
 _ENDED_REMEMBERED = 1000  # episodes
 _LONGEST_TASK_IN_NAME = 80  # bytes; a file's name may have 255
 _WATCHED = (State.RUNNING, State.STALLED)
@@ -62,7 +63,8 @@ class _Episode:
     seen_from_start: bool
     outcome: Outcome | None = None
     until_ns: int | None = None  # of what comes its bag takes no more from then on
-    closes_ns: int | None = None  # once EPISODE_ENDED has come
+    ended_ns: int | None = None  # when EPISODE_ENDED came
+    has_last_reward: bool = False
     lost_ns: int | None = None  # once something else than its end has come
     lost_why: str = ""
 
@@ -115,13 +117,13 @@ class EpisodeBags:
                 begun = [self._begin(episode_id, instruction, seen_from_start=True)]
             self._other_is_watched(now_ns, episode_id)
         episode = self._open.get(episode_id)
-        if episode is None or episode.closes_ns is not None:
+        if episode is None or episode.ended_ns is not None:
             return begun
         if (outcome := _BY_EVENT.get(kind)) and episode.outcome not in _DECIDED:
             episode.outcome = outcome
         if kind is EventType.EPISODE_ENDED:
             episode.until_ns = (now_ns if arrival_ns is None else arrival_ns) + self._after_ns
-            episode.closes_ns = now_ns + self._after_ns
+            episode.ended_ns = now_ns
         return begun
 
     def report(self, now_ns: int, state: State, episode_id: str, instruction: str) -> list[Begin]:
@@ -133,6 +135,20 @@ class EpisodeBags:
             return [self._begin(episode_id, instruction, seen_from_start=False)]
         return []
 
+    def last_reward(self, episode_id: str) -> None:
+        """Take the TaskReward that ends an episode, terminated or truncated."""
+        if episode := self._open.get(episode_id):
+            episode.has_last_reward = True
+
+    def awaits_end(self, now_ns: int) -> bool:
+        """Whether a monitor that is about to end would still say something of an open episode: that it has
+        ended, and its last reward, of which an episode without images has none."""
+        return any(
+            episode.ended_ns is None
+            or (not episode.has_last_reward and now_ns < episode.ended_ns + _LAST_REWARD_NS)
+            for episode in self._open.values()
+        )
+
     def clock(self, now_ns: int, *, monitor_there: bool) -> list[Finish]:
         """Say which bags are to be finished now. To be asked several times a second.
 
@@ -141,8 +157,8 @@ class EpisodeBags:
         self._gone_ns = None if monitor_there else self._gone_ns or now_ns
         found = []
         for episode_id, episode in list(self._open.items()):
-            if episode.closes_ns is not None:
-                if now_ns >= episode.closes_ns:
+            if episode.ended_ns is not None:
+                if now_ns >= episode.ended_ns + self._after_ns:
                     found.append(self._finish(episode_id, episode.outcome or Outcome.ENDED))
             elif why := self._why_lost(episode, now_ns):
                 found.append(self._finish(episode_id, Outcome.MONITOR_LOST, why))
@@ -155,8 +171,8 @@ class EpisodeBags:
         if self._gone_ns is not None:
             self._gone_ns += span_ns
         for episode in self._open.values():
-            if episode.closes_ns is not None:
-                episode.closes_ns += span_ns
+            if episode.ended_ns is not None:
+                episode.ended_ns += span_ns
             if episode.lost_ns is not None:
                 episode.lost_ns += span_ns
 
@@ -164,7 +180,7 @@ class EpisodeBags:
         """Say how every bag that is open is to be finished because the recorder ends."""
         found = []
         for episode_id, episode in list(self._open.items()):
-            if episode.closes_ns is not None:
+            if episode.ended_ns is not None:
                 found.append(self._finish(episode_id, episode.outcome or Outcome.ENDED))
             else:
                 found.append(self._finish(episode_id, Outcome.STOPPED, "the recorder was ended"))

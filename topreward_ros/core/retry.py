@@ -8,7 +8,8 @@ reason whose rule is not `nothing` *decides* it, once: whatever is heard of that
 nothing. A decision is carried out in steps, one after the other: calls that end the policy, calls that reset
 the scene, a pause, the next begin. A call is made again after a refusal, and never when it may have been
 carried out: one that was not answered in time, or whose answer was lost with this process, is reported
-instead. Nothing is waited for without a limit.
+instead. Nothing is waited for without a limit. Where the process ends, every call that is left has a share of
+the time that remains, and one that fails holds up no other.
 
 Which events count: those of the episode that is watched, each sequence number once, no older than
 `event_max_age` since their publication, which hearing.py judges. Image stamps say nothing about that age:
@@ -69,6 +70,8 @@ _RELEASE_NS = NS_PER_S // 20  # for EPISODE_ENDED to come by itself
 _GAP_NS = NS_PER_S // 5  # for an event that is missing before EPISODE_ENDED
 _LOST_NS = NS_PER_S  # between two reports that do not name the episode
 _OVER_NS = NS_PER_S  # between two reports of an end of which no event was heard
+_LEAST_SHARE_NS = NS_PER_S // 10  # for a call, however little time remains
+_ABSENT_AT_END_NS = 3 * NS_PER_S // 10  # for one that is not there when the process ends: it has gone
 
 
 class RetryPolicy:
@@ -101,6 +104,8 @@ class RetryPolicy:
         self._hearing = Hearing()
         self._reports_are_old = False  # which was said
         self._missing: dict[int, str] = {}  # sequence numbers that were skipped, and the episode
+        self._ends_ns: int | None = None  # when the process ends; None: not yet
+        self._failed_at_end: list[str] = []  # calls, and why
 
     # ---- what can be asked ----------------------------------------------------------------------
 
@@ -138,13 +143,22 @@ class RetryPolicy:
         self._steps = deque([*resets, Step(Kind.BEGIN)])
         return self._run(now)
 
-    def stop(self, now: Moment, why: str) -> list[Command]:
-        """End the episode and stop, whatever is under way; ``why``: for people."""
+    def stop(self, now: Moment, why: str, within_s: float | None = None) -> list[Command]:
+        """End the episode and stop, whatever is under way; ``why``: for people.
+
+        ``within_s``: the process ends so soon, and the calls share that time; None: each has its own.
+        """
+        if within_s is not None:
+            self._ends_ns = now.steady_ns + round(within_s * NS_PER_S)
         if self.phase in (Phase.STOPPED, Phase.DONE):
             return []
-        was_watching = self._watch is not None
         was_sent = self._try is not None and self._try.limit_ns is not None
         begun = self._asked if was_sent else ""
+        ends, stops = self._unmade("end"), self._unmade("stop")
+        if self._watch is not None and not self._watch.ending:
+            ends = self._calls("end")
+        if not any(step.purpose == "stop" for step in self._steps):
+            stops = self._calls("stop")
         said = self._abandon()
         self._note(now, why, Action.STOP.value, "")
         self._leave_episode()
@@ -155,13 +169,19 @@ class RetryPolicy:
             return [*said, Log(Level.INFO, why)]
         if begun:  # the monitor may have begun it
             self._released = begun
-        ends = self._calls("end") if was_watching else []
-        return [*said, *self._take([*ends, Step(Kind.RELEASE), *self._halt(why)], now)]
+        rest = Step(Kind.REST, phase=Phase.STOPPED, why=why)
+        return [*said, *self._take([*ends, Step(Kind.RELEASE), *stops, rest], now)]
 
     @property
     def resting(self) -> bool:
         """Whether nothing is under way: neither an episode, nor steps, nor the end of an episode."""
         return self.phase in (Phase.STOPPED, Phase.DONE) and self._release_ns is None
+
+    @property
+    def not_made(self) -> list[str]:
+        """Where the process ends: the calls that were not made, or without success, and why."""
+        left = [f"{self._call_of(step)}: not made" for step in self._unmade("end") + self._unmade("stop")]
+        return self._failed_at_end + left
 
     def release_now(self, now: Moment) -> list[Command]:
         """End a decided episode at the monitor at once, if it still watches it."""
@@ -257,9 +277,10 @@ class RetryPolicy:
         """Take that a call is made now; its time for an answer begins."""
         trying = self._try
         if trying is not None and token == trying.token:
-            step = self._steps[0]
-            call = self.settings.calls[step.purpose][step.index]
-            trying.limit_ns = now.steady_ns + round(call.timeout_s * NS_PER_S)
+            limit_ns = now.steady_ns + round(self._call_of(self._steps[0]).timeout_s * NS_PER_S)
+            if trying.share_until_ns is not None:
+                limit_ns = min(limit_ns, max(trying.share_until_ns, now.steady_ns + _LEAST_SHARE_NS))
+            trying.limit_ns = limit_ns
 
     def tick(self, now: Moment) -> list[Command]:
         """Take that time has passed; to be called several times a second."""
@@ -569,6 +590,25 @@ class RetryPolicy:
         calls = self.settings.calls.get(purpose, ())
         return [Step(Kind.CALL, purpose=purpose, index=k) for k in range(len(calls))]
 
+    def _call_of(self, step: Step) -> Call:
+        return self.settings.calls[step.purpose][step.index]
+
+    def _unmade(self, purpose: str) -> list[Step]:
+        """The calls under way of this purpose that were not sent so far."""
+        was_sent = self._try is not None and self._try.limit_ns is not None
+        return [
+            step
+            for place, step in enumerate(self._steps)
+            if step.kind is Kind.CALL and step.purpose == purpose and not (was_sent and place == 0)
+        ]
+
+    def _share_until_ns(self, now: Moment) -> int | None:
+        """Until when the call at hand may take: where the process ends, those that are left share it."""
+        if self._ends_ns is None:
+            return None
+        left = sum(step.kind is Kind.CALL for step in self._steps)
+        return now.steady_ns + max(_LEAST_SHARE_NS, (self._ends_ns - now.steady_ns) // left)
+
     def _leave_episode(self) -> None:
         """Watch it no more."""
         if self._watch is not None:
@@ -652,18 +692,27 @@ class RetryPolicy:
         return said
 
     def _run_call(self, step: Step, now: Moment) -> list[Command]:
-        call = self.settings.calls[step.purpose][step.index]
+        call = self._call_of(step)
         if self.settings.dry_run:
             self._steps.popleft()
             self._add_outcome(f"would call {call}")
             return [Log(Level.INFO, f"dry run: would call {call} to {step.purpose}")]
-        self._try = Try(self._next_token(), now.steady_ns + round(call.wait_s * NS_PER_S))
+        self._try = Try(self._next_token(), 0, share_until_ns=self._share_until_ns(now))
+        self._try.give_up_ns = self._wait_until_ns(self._try, call, now)
         self.message = f"calls {call} to {step.purpose}"
         return [MakeCall(self._try.token, step.purpose, call)]
 
+    @staticmethod
+    def _wait_until_ns(trying: Try, call: Call, now: Moment) -> int:
+        """Until when a call that is not there is waited for."""
+        wait_ns = now.steady_ns + round(call.wait_s * NS_PER_S)
+        if trying.share_until_ns is None:
+            return wait_ns
+        return min(wait_ns, trying.share_until_ns, now.steady_ns + _ABSENT_AT_END_NS)
+
     def _call_answered(self, trying: Try, outcome: Outcome, message: str, now: Moment) -> list[Command]:
         step = self._steps[0]
-        call = self.settings.calls[step.purpose][step.index]
+        call = self._call_of(step)
         text = printable(message, 200)
         if outcome is Outcome.DONE:
             self._try = None
@@ -677,17 +726,20 @@ class RetryPolicy:
             if trying.why:
                 return []
             trying.why = "is not there"
-            return [Log(Level.WARNING, f"{call} is not there: waiting up to {call.wait_s:g} s")]
-        if outcome is Outcome.REFUSED and trying.refusals < call.retries:
+            longest_s = (trying.give_up_ns - now.steady_ns) / NS_PER_S
+            return [Log(Level.WARNING, f"{call} is not there: waiting up to {longest_s:.3g} s")]
+        share_ns = trying.share_until_ns
+        may_again = share_ns is None or now.steady_ns + _REFUSED_AGAIN_NS < share_ns
+        if outcome is Outcome.REFUSED and trying.refusals < call.retries and may_again:
             trying.refusals += 1
             trying.again_ns, trying.limit_ns = now.steady_ns + _REFUSED_AGAIN_NS, None
-            trying.give_up_ns = now.steady_ns + round(call.wait_s * NS_PER_S)
+            trying.give_up_ns = self._wait_until_ns(trying, call, now)
             self.message = f"{call} refused: {text}"
             again = f"{call} refused ('{text}'): retry {trying.refusals} of {call.retries}"
             return [Save(), Log(Level.WARNING, again)]
         missing = "is not there" if call.is_service else "has no subscriber"
         why = {
-            Outcome.ABSENT: f"{missing}, after {call.wait_s:g} s",
+            Outcome.ABSENT: missing + (f", after {call.wait_s:g} s" if share_ns is None else ""),
             Outcome.REFUSED: f"refused ('{text}')",
             Outcome.WRONG_TYPE: text,
         }[outcome]
@@ -700,7 +752,9 @@ class RetryPolicy:
         self.counts["calls failed"] += 1
         self._add_outcome(f"{call}: {why}")
         text = f"{step.purpose}: {call} {why}"
-        if call.goes_on or step.purpose == "stop":
+        if self._ends_ns is not None:
+            self._failed_at_end.append(f"{call}: {why}")
+        if call.goes_on or step.purpose == "stop" or self._ends_ns is not None:
             return [Log(Level.ERROR, f"{text}; going on"), Save(), *self._run(now)]
         self.problem = text
         self._leave_episode()
@@ -717,15 +771,16 @@ class RetryPolicy:
                 return []
             if step.kind is Kind.BEGIN:
                 return self._ask_for_task(trying, now)
-            call = self.settings.calls[step.purpose][step.index]
+            call = self._call_of(step)
             trying.again_ns = None
             return [MakeCall(trying.token, step.purpose, call)]
         if trying.limit_ns is None or now.steady_ns < trying.limit_ns:
             return []
         if step.kind is Kind.BEGIN:
             return self._task_unanswered(trying, now)
-        call = self.settings.calls[step.purpose][step.index]
-        why = f"has not answered for {call.timeout_s:g} s; it may have been done, so it is not called again"
+        call = self._call_of(step)
+        for_s = f" for {call.timeout_s:g} s" if trying.share_until_ns is None else ""
+        why = f"has not answered{for_s}; it may have been done, so it is not called again"
         return self._call_failed(call, why, now)
 
     # ---- beginning and ending episodes --------------------------------------------------------------
@@ -756,7 +811,7 @@ class RetryPolicy:
             return self._begun(episode_id, now)
         text = printable(message, 300)
         why = {
-            Outcome.ABSENT: "monitor/set_task is not there",
+            Outcome.ABSENT: "monitor/set_task is not there (does the monitor run, or still load its model?)",
             Outcome.WRONG_TYPE: text,
             Outcome.REFUSED: f"the monitor refuses the task: {text}",
             Outcome.DONE: f"the monitor took the task, but is idle: {text}",

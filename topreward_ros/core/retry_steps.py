@@ -49,6 +49,7 @@ class Try:
     token: int
     give_up_ns: int  #: when what is not there is given up
     limit_ns: int | None = None  #: for the answer; None: nothing was sent
+    share_until_ns: int | None = None  #: the end of its share of the time, where the process ends
     again_ns: int | None = None  #: when to try again; None: not now
     refusals: int = 0
     why: str = ""  #: it has not worked so far

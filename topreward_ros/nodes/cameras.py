@@ -20,7 +20,8 @@ from topreward_ros.core.losses import Losses
 from topreward_ros.core.publishers import Publishers
 from topreward_ros.defaults import fast_dds_profile_variables, monitor_defaults
 from topreward_ros.nodes import qos
-from topreward_ros.nodes.image_topics import places
+from topreward_ros.nodes.graph import all_named, node_of
+from topreward_ros.nodes.image_topics import debug_image, places
 from topreward_ros.nodes.images import MESSAGE_TYPES, decode
 from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.offline import camera_images as images
@@ -39,6 +40,7 @@ _PATIENCE_S = 1.0
 KILLED_STAYS_S = 25.0  #: in the graph; Fast DDS forgets after 20 s
 _OTHERS_NEWS_S = 2.0  # so new is an image that comes "now"
 _TOPICS = "image_topics"  # the parameter
+_OTHERS_DEBUG_IMAGE = "/monitor/debug_image"  # of monitors in other namespaces
 _REPEATED_AFTER_S = 10.0  # the warning of an image that cannot be used
 _NUMBERS = re.compile(r"\d+")
 
@@ -182,8 +184,8 @@ class Camera:
         if (heard := self.senders.heard(now_ns)) < 2:
             return ""
         publishers = self._node.get_publishers_info_by_topic(self.topic)
-        names = sorted(_node_name(publisher) for publisher in publishers)
-        if any("UNKNOWN" in name for name in names):
+        names = sorted(map(node_of, publishers))
+        if not all_named(names):
             return ""  # not all of their names have been discovered yet
         known = f": {', '.join(names)}" if len(names) == heard else ""
         use = (
@@ -220,7 +222,7 @@ class Camera:
         if not publishers:
             return f"nobody publishes on {self.topic} ({expected}); {self._other_image_topics()}"
         for publisher in publishers:
-            who = _node_name(publisher)
+            who = node_of(publisher)
             if publisher.topic_type != expected:
                 return (
                     f"{who} publishes {publisher.topic_type} on {self.topic}, which is no image; "
@@ -232,7 +234,7 @@ class Camera:
                     f"the QoS of {who} on {self.topic} is incompatible with ours: {reason.strip()} "
                     f"Set qos_overrides.{self.topic}.subscription.reliability to best_effort"
                 )
-        names = ", ".join(sorted({_node_name(publisher) for publisher in publishers}))
+        names = ", ".join(sorted(set(map(node_of, publishers))))
         other_ns = self.senders.newest_other_ns()
         if other_ns is not None and time.monotonic_ns() - other_ns < _OTHERS_NEWS_S * NS_PER_S:
             return (
@@ -254,7 +256,8 @@ class Camera:
         )
 
     def _readable_topics(self) -> dict[str, str]:
-        """The type of every other topic that carries images which can be read."""
+        """The type of every other topic that carries images which can be read, and none of a monitor's."""
+        own = debug_image(self._node)
         return {
             name: kind
             for name, kinds in self._node.get_topic_names_and_types()
@@ -262,6 +265,8 @@ class Camera:
             if kind in TYPE_NAMES
             and name != self.topic
             and not unreadable(name, kinds)
+            and name != own
+            and not name.endswith(_OTHERS_DEBUG_IMAGE)
             and self._node.count_publishers(name)
         }
 
@@ -273,7 +278,10 @@ class Camera:
         camera = self.topic.rpartition("/")[0]
         ours = {name for name in others if camera in (name, name.rpartition("/")[0])} if camera else set()
         shown = ", ".join(f"{name} ({others[name]})" for name in sorted(ours or others))
-        return f"images are on {shown}: set image_topics to the one that you mean{self._default_hint()}"
+        return (
+            f"images are on {shown}: name the one that you mean, by image_topic:= of the launch file or the "
+            f"parameter image_topics{self._default_hint()}"
+        )
 
     def _default_hint(self) -> str:
         """Why a value that was set may not have arrived: ROS 2 drops those under another name silently."""
@@ -466,7 +474,3 @@ class CameraRig:
             return
         self._unreadable = ""
         self._on_primary(stamp_ns)
-
-
-def _node_name(publisher: Any) -> str:
-    return f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"

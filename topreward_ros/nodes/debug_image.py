@@ -18,11 +18,10 @@ from sensor_msgs.msg import Image
 from topreward_ros.core.episode import Output, ProgressReport, ScoreRequest
 from topreward_ros.msg import TaskProgress
 from topreward_ros.nodes import conversions
+from topreward_ros.nodes.image_topics import DEBUG_IMAGE
 from topreward_ros.nodes.raw_conversion import converter, message_by_cv_bridge
 from topreward_ros.views.debug_picture import debug_picture
 from topreward_ros.views.watch import WatchLog
-
-TOPIC = "~/debug_image"
 
 
 class DebugImage:
@@ -31,7 +30,7 @@ class DebugImage:
     def __init__(self, publisher: Any) -> None:
         """``publisher``: of sensor_msgs/Image."""
         self._publisher = publisher
-        self._log = WatchLog(TOPIC)
+        self._log = WatchLog(DEBUG_IMAGE)
 
     def take(self, message: TaskProgress, request: ScoreRequest) -> None:
         """Take a new score and the prefix that it is of; publish the picture where somebody looks."""

@@ -25,6 +25,10 @@ class EndSignals:
     def __init__(self) -> None:
         """Take note from now on."""
         self.name = ""  #: of the first signal, such as SIGINT; empty before
+        #: Written by whoever ends in order, for the case that the end is cut off: the exit status then, and
+        #: what is not done, for the message.
+        self.status_if_cut_off = 0
+        self.not_done = ""
         self._wake: Callable[[], None] = lambda: None
         self._reader, writer = os.pipe()
         os.set_blocking(writer, False)  # as Python demands
@@ -51,9 +55,10 @@ class EndSignals:
         while self._next(0.0):  # however late this thread gets its turn, these came before
             pass
         self._next(max(0.0, first + _LONGEST_END_S - time.monotonic()))
-        sys.stderr.write(f"cut off {time.monotonic() - first:.1f} s after {self.name}\n")
+        left = f"; {self.not_done}" if self.not_done else ""
+        sys.stderr.write(f"cut off {time.monotonic() - first:.1f} s after {self.name}{left}\n")
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(self.status_if_cut_off)
 
     def _next(self, timeout_s: float | None) -> str:
         """The next signal; empty when none comes in time."""

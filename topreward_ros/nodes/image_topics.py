@@ -10,11 +10,21 @@ from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.offline import image_topics
 from topreward_ros.offline.image_topics import ImageTopic
 
+DEBUG_IMAGE = "~/debug_image"  #: of a monitor
+
 
 def places(node: Node, topic: str, transport: str) -> list[ImageTopic]:
-    """See `image_topics.places`. Raises `ValueError` when ``topic`` is not a valid name."""
+    """See `image_topics.places`. Raises `ValueError` when ``topic`` is not a valid name, or no camera's."""
     resolve = partial(_resolved, node)
-    return image_topics.places(topic, transport, resolve, partial(resolve, only_expand=True))
+    found = image_topics.places(topic, transport, resolve, partial(resolve, only_expand=True))
+    if any(place.name == debug_image(node) for place in found):
+        raise ValueError(f"image topic '{topic}' is this node's own picture of what it sees, and no camera's")
+    return found
+
+
+def debug_image(node: Node) -> str:
+    """Where ``node`` shows what it sees, if it is a monitor."""
+    return _resolved(node, DEBUG_IMAGE)
 
 
 def _resolved(node: Node, topic: str, *, only_expand: bool = False) -> str:

@@ -4,7 +4,8 @@ Wiring only: states of the lifecycle, parameters, and the process. What the node
 is in nodes/session.py. Two threads: the executor's, which owns everything here, and the scorer's. A third
 loads the model, and ends when it is loaded; a fourth waits for signals.
 
-    configure   loads the model, then opens a session: publishers, services and subscriptions
+    configure   listens to task_instruction and loads the model, then opens a session: publishers, services
+                and subscriptions
     activate    watches the instruction that is known by then
     deactivate  ends the episode; images are ignored
     cleanup     closes the session and lets the model go
@@ -37,11 +38,13 @@ from rclpy.task import Future
 
 from topreward_ros.core.episode import MonitorSettings, TaskMonitor
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.instruction import clean_task
 from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes import parameters
 from topreward_ros.nodes.end_signals import EndSignals
 from topreward_ros.nodes.image_topics import places
+from topreward_ros.nodes.instruction_topic import InstructionTopic
 from topreward_ros.nodes.lifecycle import PatientLifecycleNode
 from topreward_ros.nodes.log import PrintableLog
 from topreward_ros.nodes.raw_conversion import converter
@@ -82,6 +85,7 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         self._monitor = TaskMonitor(MonitorSettings.from_parameters(self.values), self._new_episode_id)
         self._say_once = SayOnce(self.get_logger())
         self._session: Session | None = None  # while configured
+        self._instructions: InstructionTopic | None = None  # while configuring and configured
         self._loading: Future | None = None  # while the model is loaded: becomes its scorer
         self._scorer: PrefixScorer | None = None  # loaded, until a session has it
         create_steady_timer(self, _CLOCK_PERIOD_S, self._look_at_clock)
@@ -112,7 +116,12 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         self._say_converter()
         for topic in self.values["image_topics"]:  # before minutes are spent on loading
             places(self, topic, self.values["image_transport"])
-        self._scorer = await self._load_scorer()
+        self._instructions = InstructionTopic(self, self._take_instruction)
+        try:
+            self._scorer = await self._load_scorer()
+        except BaseException:
+            self._end_instructions()
+            raise
 
     def break_off(self) -> None:
         """Wait no longer for the model."""
@@ -133,7 +142,11 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         """Open a session with every interface, now that the model is loaded."""
         assert self._scorer is not None, "`prepare` has loaded it"
         scorer, self._scorer = self._scorer, None
-        self._session = Session(self, self.values, self._monitor, scorer)
+        try:
+            self._session = Session(self, self.values, self._monitor, scorer)
+        except BaseException:
+            self._end_instructions()
+            raise
         self._warn_of_unknown_parameters()
         return super().on_configure(state)
 
@@ -181,6 +194,20 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         if self._session is not None:
             self._session.close(why)
         self._session = None
+        self._end_instructions()
+
+    def _end_instructions(self) -> None:
+        if self._instructions is not None:
+            self._instructions.destroy()
+        self._instructions = None
+
+    def _take_instruction(self, text: str) -> None:
+        """Take a text on task_instruction: the parameter keeps it until a session is there."""
+        what = "the text on task_instruction"
+        if self._session is not None:
+            self._session.follow(text, what, why="another task came on task_instruction")
+        elif (task := clean_task(text, what)) != clean_task(self.values["task"]):
+            self.set_parameters([Parameter("task", value=task)])
 
     def _say_converter(self) -> None:
         """Say once what converts raw images, and what is wrong with a cv_bridge that cannot be used."""

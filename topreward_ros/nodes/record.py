@@ -46,6 +46,7 @@ from topreward_ros.defaults import large_image_environment
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.conversions import nanoseconds
+from topreward_ros.nodes.graph import why_unpublished
 from topreward_ros.nodes.image_topics import places
 from topreward_ros.nodes.log import PrintableLog
 from topreward_ros.nodes.rcl_error import RCLError
@@ -60,7 +61,9 @@ from topreward_ros.offline.recording import BagOptions, BagThread, Finished, Top
 
 _DISCOVERY_S = 0.25  # between two looks at who publishes what
 _CLOCK_S = 0.1
-_END_S = 2.0  # for what waits to be written when the recorder is ended
+_END_S = 2.2  # from the signal that ends the recorder, for what waits to be written
+_LAST_WORDS_S = 1.0  # of that, for a monitor that ends at the same time
+_ON_THE_WAY_S = 0.1  # messages of a monitor that is gone
 _SAME_REQUEST_S = 0.5  # one Ctrl-C may come twice
 _SILENT_S = 15.0  # without a monitor, until that is said
 _COPIES_REMEMBERED = 64
@@ -142,7 +145,7 @@ class Recorder(PrintableLog):
                 (String, "task_instruction", (qos.instruction_volatile(), qos.instruction_latched()), None),
             ):
                 name = self._full_name(topic)
-                if reader is not None:
+                if reader is not None and (options.by_episode or kind is MonitorInfo):
                     self._readers[name] = reader
                 added = self._add_topic(name, f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}", kind)
                 self._subscribe(added, qos.recording(expected))
@@ -161,20 +164,32 @@ class Recorder(PrintableLog):
         """Whether a bag could not be written."""
         return self._thread.failed
 
-    def end(self, cut_off: Callable[[], bool]) -> bool:
+    def end(self, executor: SingleThreadedExecutor, cut_off: Callable[[], bool]) -> bool:
         """Finish all bags; False where that was cut off or the disk hangs."""
+        end_s = time.monotonic() + _END_S
+        self._await_last_words(executor, cut_off)
         for topic in self._topics.values():
             self._unsubscribe(topic)
         for finish in self._bags.stop():
             self._finish(finish)
         if not self._options.by_episode:
             self._thread.finish(_ALL, self._tasks[_ALL][0] + "_recording", self._about(_ALL))
-        ended = self._thread.stop(_END_S, cut_off)
+        ended = self._thread.stop(end_s - time.monotonic(), cut_off)
         self._tell_finished()
         if not ended:
             for folder in left_folders(self._options.bags.folder):
                 self.get_logger().error(f"cut off: {folder} is left unfinished")
         return ended
+
+    def _await_last_words(self, executor: SingleThreadedExecutor, cut_off: Callable[[], bool]) -> None:
+        """Record on while open episodes may end: one Ctrl-C often ends the monitor and the recorder."""
+        end_s = time.monotonic() + _LAST_WORDS_S
+        while time.monotonic() < end_s and self._bags.awaits_end(time.monotonic_ns()):
+            if cut_off() or self.failed:
+                return
+            if not self.count_publishers(self._event_topic):
+                end_s = min(end_s, time.monotonic() + _ON_THE_WAY_S)
+            executor.spin_once(timeout_sec=0.02)
 
     # ---- which topics ---------------------------------------------------------------------------
 
@@ -303,7 +318,7 @@ class Recorder(PrintableLog):
     def _read_event(self, raw: bytes, arrival_ns: int) -> tuple[str | None, list[Begin]]:
         event: TaskEvent = deserialize_message(raw, TaskEvent)
         with suppress(ValueError):  # a type that this version does not know
-            if self._options.by_episode and event.type == TaskEvent.EPISODE_STARTED:
+            if event.type == TaskEvent.EPISODE_STARTED:
                 self._starts_ns[event.episode_id] = nanoseconds(event.header.stamp)
             begun = self._bags.event(
                 time.monotonic_ns(),
@@ -326,6 +341,8 @@ class Recorder(PrintableLog):
 
     def _read_reward(self, raw: bytes, _: int) -> tuple[str | None, list[Begin]]:
         reward: TaskReward = deserialize_message(raw, TaskReward)
+        if reward.terminated or reward.truncated:
+            self._bags.last_reward(reward.episode_id)
         return reward.episode_id, []
 
     def _read_info(self, raw: bytes, _: int) -> tuple[str | None, list[Begin]]:
@@ -382,8 +399,8 @@ class Recorder(PrintableLog):
 
     def _no_monitor(self) -> str:
         return (
-            f"nobody publishes {self._event_topic}: is the monitor running, with this ROS_DOMAIN_ID and "
-            "namespace? (`topreward record --ros-args -r __ns:=/arm`)"
+            f"nobody publishes {self._event_topic}: {why_unpublished(self, self._event_topic)} "
+            "(for one in a namespace: `topreward record --ros-args -r __ns:=/arm`)"
         )
 
     def _finish(self, finish: Finish) -> None:
@@ -449,8 +466,8 @@ class Recorder(PrintableLog):
         folder = self._options.bags.folder
         for left in left_folders(folder):
             self.get_logger().warning(
-                f"{left} was left by a recorder that was killed: `topreward record --recover --output "
-                f"{folder}` finishes it"
+                f"{left} was not finished by its recorder: `topreward record --recover --output {folder}` "
+                "finishes it"
             )
 
     def _is_simulated(self) -> bool:
@@ -495,7 +512,7 @@ def run(options: RecordOptions, ros_arguments: Sequence[str]) -> int:
                 executor.spin_once(timeout_sec=0.1)
             first_s = time.monotonic()
             again = partial(_asked_again, signals, first_s)
-            ended = recorder.end(again)
+            ended = recorder.end(executor, again)
             return 0 if ended and not recorder.failed else 1
         finally:
             executor.shutdown(timeout_sec=0.5)

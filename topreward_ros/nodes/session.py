@@ -19,7 +19,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
-from std_msgs.msg import Float32, String
+from std_msgs.msg import Float32
 from std_srvs.srv import SetBool, Trigger
 
 from topreward_ros.core.episode import (
@@ -36,14 +36,13 @@ from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.goal import GoalCode
-from topreward_ros.core.instruction import InstructionError, clean_task
+from topreward_ros.core.instruction import clean_task
 from topreward_ros.core.printable import printable
 from topreward_ros.core.stamp_clock import Fault, StampClock
 from topreward_ros.core.waiting_image import Waiting, WaitingImage
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import conversions, qos
 from topreward_ros.nodes.cameras import CameraRig
-from topreward_ros.nodes.debug_image import TOPIC as DEBUG_IMAGE
 from topreward_ros.nodes.debug_image import DebugImage, first_report
 from topreward_ros.nodes.diagnostics import (
     NO_CLOCK,
@@ -51,6 +50,8 @@ from topreward_ros.nodes.diagnostics import (
     NewestResult,
     ignored_warnings,
 )
+from topreward_ros.nodes.image_topics import DEBUG_IMAGE
+from topreward_ros.nodes.instruction_topic import NAME as INSTRUCTION
 from topreward_ros.nodes.namesakes import Namesakes
 from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.nodes.steady_timer import create_steady_timer
@@ -89,7 +90,6 @@ class Session:
         self._publishers: list[Any] = []
         self._newest_result = NewestResult()  # for the diagnostics
         self._say_once = SayOnce(node.get_logger())
-        self._refused = ""  # why the last text on task_instruction could not be taken, as the log said it
         self._clock = StampClock()
         self._latched: tuple[State, str, str] | None = None  # state, episode and task on task_state
         self._told = monitor.settings_in_force  # by ~/info
@@ -294,12 +294,6 @@ class Session:
             self._opened.callback(self._node.destroy_service, service)
         self._action = TaskAction(self._node, self._monitor, self, self._progress_message)
         self._opened.callback(self._action.destroy)
-        # Two, because a transient-local subscription does not match a volatile publisher.
-        for profile in (qos.instruction_volatile(), qos.instruction_latched()):
-            subscription = self._node.create_subscription(
-                String, "task_instruction", self._on_instruction, profile
-            )
-            self._opened.callback(self._node.destroy_subscription, subscription)
 
     def _open_cameras(self) -> None:
         self._rig = CameraRig(
@@ -480,18 +474,6 @@ class Session:
 
     # ---- instruction and services ---------------------------------------------------------------
 
-    def _on_instruction(self, message: String) -> None:
-        try:
-            self.follow(
-                message.data, "the text on task_instruction", why="another task came on task_instruction"
-            )
-        except InstructionError as error:
-            if str(error) != self._refused:  # publishers repeat themselves
-                self._refused = str(error)
-                self._node.get_logger().error(f"{error}; the task stays as it is")
-        else:
-            self._refused = ""
-
     def _watch_for(
         self,
         instruction: str,
@@ -532,6 +514,7 @@ class Session:
             self._action.end(GoalCode.PREEMPTED, "reset by ~/reset")
             self._publish(self._monitor.reset("reset by ~/reset", now_ns=time.monotonic_ns()))
             name = self._monitor.report.episode_id
+            response.success = bool(name)
             response.message = f"episode '{name}'" if name else self._how_to_set_a_task()
         return response
 
@@ -559,7 +542,7 @@ class Session:
         return (
             f"no instruction yet, so no episode: set the parameter task, or call "
             f"{self._node.get_fully_qualified_name()}/set_task, or publish on "
-            f"{self._node.resolve_topic_name('task_instruction')}"
+            f"{self._node.resolve_topic_name(INSTRUCTION)}"
         )
 
     def _takes_tasks(self) -> tuple[bool, str]:

@@ -77,7 +77,8 @@ from topreward_ros.srv import SetTask as SetTaskService
 _TICK_S = 0.05
 _LOOK_S = 0.5  # between two looks at the graph
 _LOOKS_BEFORE = 2  # anything is begun; what is to be called is waited for longer
-_END_S = 2.0  # for the calls that are made when the process is asked to end
+_END_S = 2.0  # from the request to end the process until what is under way is left
+_CALLS_S = 1.8  # of that, which the calls share
 _MESSAGES = {"Empty": Empty, "Bool": Bool, "String": String}
 _SHOWN_DECISIONS = 5  # in /diagnostics
 
@@ -403,30 +404,39 @@ class Supervisor(PrintableLog):
 
     # ---- the end ----------------------------------------------------------------------------------
 
-    def end(self, executor: SingleThreadedExecutor, why: str) -> None:
-        """End the episode and make the calls that belong to that, as far as time allows."""
+    def end(self, executor: SingleThreadedExecutor, signals: EndSignals) -> bool:
+        """End the episode and make the calls that belong to that; whether all were made with success."""
         if not self._begun:
-            return
-        self._do(self._policy.stop(self._now(), why))
-        self._do(self._policy.release_now(self._now()))
+            return True
+        signals.status_if_cut_off = 1
         end = time.monotonic() + _END_S
+        self._do(self._policy.stop(self._now(), f"the supervisor was ended by {signals.name}", _CALLS_S))
+        self._do(self._policy.release_now(self._now()))
         while time.monotonic() < end and not (self._policy.resting and self._all_answered()):
+            signals.not_done = self._not_done()
             executor.spin_once(timeout_sec=0.05)
-        if not self._policy.resting:
+        if not_done := self._not_done():
+            self.get_logger().error(f"the supervisor ends, and not all was done: {not_done}")
+        elif not self._policy.resting:
             self.get_logger().error(f"ended before all was done: {self._policy.message}")
         self._save()
+        return self._policy.resting and not not_done
+
+    def _not_done(self) -> str:
+        return printable("; ".join(self._policy.not_made))
 
     def _all_answered(self) -> bool:
         return all(answer.done() for answer in self._answers.values())
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until a signal. Returns the exit status: 0, or 1 where it could not start or go on."""
+    """Run the node until a signal. Returns the exit status: 0, or 1 where it could not start or go on, or
+    not all that belongs to its end was called."""
     make_libraries_printable()
     signals = EndSignals()
     try:
         start(args)
-        _run(signals)
+        return 0 if _run(signals) else 1
     except (UserError, RCLError) as error:  # the latter: a node that cannot be, as without DDS security
         logger_named("supervisor").error(said_by_ros(error))
         return 1
@@ -434,10 +444,9 @@ def main(args: list[str] | None = None) -> int:
         try_shutdown()
         for number in (signal.SIGINT, signal.SIGTERM):  # a second one must not change the exit status
             signal.signal(number, signal.SIG_IGN)
-    return 0
 
 
-def _run(signals: EndSignals) -> None:
+def _run(signals: EndSignals) -> bool:
     node = Supervisor()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -445,9 +454,9 @@ def _run(signals: EndSignals) -> None:
     try:
         while not signals:
             executor.spin_once()
-        node.end(executor, f"the supervisor was ended by {signals.name}")
+        return node.end(executor, signals)
     except ExternalShutdownException:
-        pass
+        return True
     finally:
         executor.shutdown(timeout_sec=0.5)
         node.destroy_node()

@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -30,6 +30,7 @@ from topreward_ros.core.output_files import write_file
 from topreward_ros.core.printable import printable
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress
 from topreward_ros.nodes import conversions, qos
+from topreward_ros.nodes.graph import A_NODE, all_named, monitor_is_there, node_of, why_unpublished
 from topreward_ros.nodes.startup import start, why_no_start
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.views.watch import WatchLog, description_line, event_line, sample_line, view
@@ -85,9 +86,6 @@ class Screen:
         self._live.update(picture, refresh=True)
 
 
-def _nameless(names: Iterable[Sequence[str]]) -> bool:
-    """Whether a publisher was discovered before its node, so that its name is still unknown."""
-    return any("_NODE_NAME_UNKNOWN_" in name for some in names for name in some)
 
 
 class Watcher:
@@ -161,7 +159,7 @@ class Watcher:
     def publishers(self, topic: str) -> list[str]:
         """Who publishes ``topic``: the full name of the node, once per publisher."""
         return sorted(
-            f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+            node_of(info)
             for info in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(topic))
         )
 
@@ -181,7 +179,7 @@ class Watcher:
                 all_met_s = min(all_met_s, time.monotonic())
             before = found
             found = {topic: names for topic in topics if (names := self.publishers(topic))}
-            complete = bool(found) and found == before and not _nameless(found.values())
+            complete = bool(found) and found == before and all(map(all_named, found.values()))
             over = time.monotonic() >= max(begun_s + _DISCOVERY_S, all_met_s + _TOPICS_S)
             if complete or over or stopped():
                 return found
@@ -204,7 +202,7 @@ class Watcher:
         warnings: tuple[str, ...] = ()
         if len(infos) > 1:
             names = self.publishers(self.log.topic)
-            if _nameless([names]):
+            if not all_named(names):
                 return
             warnings = (
                 f"{len(names)} nodes publish {self.log.topic}, their scores are mixed: {', '.join(names)}",
@@ -236,19 +234,17 @@ class Watcher:
         lines = [f"nothing on {topic} for {silent_s:.0f} s (ROS_DOMAIN_ID {domain})"]
         publishers = sorted(set(self.publishers(topic)))
         if publishers:
-            name = publishers[0]
-            lines.append(f"published by {', '.join(publishers)}: is it active? ros2 lifecycle get {name}")
+            known = next((name for name in publishers if name != A_NODE), "NAME")
+            lines.append(f"published by {', '.join(publishers)}: is it active? ros2 lifecycle get {known}")
         else:
-            lines.append(
-                "nobody publishes it: is the monitor running, with this ROS_DOMAIN_ID and namespace?"
-            )
+            lines.append(f"nobody publishes it: {why_unpublished(node, topic)}")
         kind = "topreward_ros/msg/TaskProgress"
         others = [
             name
             for name, kinds in node.get_topic_names_and_types()
             if kind in kinds and name != topic and not name.endswith("/task_state")
         ]
-        if others:
+        if others and (publishers or not monitor_is_there(node, topic)):
             lines.append(f"other topics of this type: {', '.join(others)}; choose one with --topic")
         self.log.advice = tuple(lines)
         for line in lines:

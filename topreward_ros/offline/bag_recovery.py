@@ -72,7 +72,7 @@ def recover(partial: Path) -> Recovered:
             folder.target.with_name(f"{folder.target.name}_cut"),
             {
                 "outcome": "cut",
-                "complete": "false: the recorder was killed; what was written by then was recovered",
+                "complete": "false: the recorder did not finish it; what was written by then was recovered",
             },
         )
     except OSError as error:
