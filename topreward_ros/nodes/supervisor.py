@@ -426,7 +426,11 @@ class Supervisor(PrintableLog):
         return printable("; ".join(self._policy.not_made))
 
     def _all_answered(self) -> bool:
-        return all(answer.done() for answer in self._answers.values())
+        """Whether nobody who is there is to answer any more."""
+        clients = {**self._services_of, self._set_task.srv_name: self._set_task}
+        return all(
+            answer.done() or not clients[name].service_is_ready() for name, answer in self._answers.items()
+        )
 
 
 def main(args: list[str] | None = None) -> int:
