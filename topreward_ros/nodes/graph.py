@@ -26,7 +26,7 @@ def node_of(endpoint: Any) -> str:
     return full_name(endpoint.node_name, endpoint.node_namespace)
 
 
-def namesakes(node: Node, name: str) -> int:
+def count_named(node: Node, name: str) -> int:
     """How many nodes have the full name ``name``."""
     return sum(full_name(*found) == name for found in node.get_node_names_and_namespaces())
 
@@ -49,4 +49,4 @@ def why_unpublished(node: Node, topic: str) -> str:
 
 def monitor_is_there(node: Node, topic: str) -> bool:
     """Whether the node whose topic ``topic`` is, by its usual name, has been discovered."""
-    return namesakes(node, topic[: topic.rfind("/") + 1] + "monitor") > 0
+    return count_named(node, topic[: topic.rfind("/") + 1] + "monitor") > 0

@@ -8,6 +8,7 @@ from rclpy.node import Node
 
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.nodes.cameras import KILLED_STAYS_S
+from topreward_ros.nodes.graph import count_named
 
 
 class Namesakes:
@@ -24,17 +25,16 @@ class Namesakes:
         A process that was killed stays known for a while, so another one has to stay longer.
         """
         name = self._node.get_fully_qualified_name()
-        nodes = self._node.get_node_names_and_namespaces()
-        namesakes = sum(f"{namespace.rstrip('/')}/{node}" == name for node, namespace in nodes)
+        nodes = count_named(self._node, name)
         topic = self._node.resolve_topic_name(self._topic)
-        if namesakes < 2 and self._node.count_publishers(topic) < 2:
+        if nodes < 2 and self._node.count_publishers(topic) < 2:
             self._alone_ns = time.monotonic_ns()
             return ""
         if time.monotonic_ns() - self._alone_ns < KILLED_STAYS_S * NS_PER_S:
             return ""
         what = (
-            f"{namesakes} nodes are called {name}: which of them a service reaches is chance"
-            if namesakes > 1
+            f"{nodes} nodes are called {name}: which of them a service reaches is chance"
+            if nodes > 1
             else f"another node publishes on {topic}, too: listeners cannot tell whose events they hear"
         )
         return f"{what}. Give one of them a namespace (namespace:=arm), or stop it"

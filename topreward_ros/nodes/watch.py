@@ -86,8 +86,6 @@ class Screen:
         self._live.update(picture, refresh=True)
 
 
-
-
 class Watcher:
     """Subscriptions to one monitor, and the log that they fill. Use it as a context manager."""
 
