@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from test import bags
 from topreward_ros.cli.main import main
+from topreward_ros.offline import annotate_bag
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +117,24 @@ def test_a_call_that_is_refused_leaves_no_folder(frames, tmp_path: Path, capsys)
     (tmp_path / "file").write_text("")
     assert main([*command, "--output", str(tmp_path / "file" / "b")]) == 1
     assert "name another folder" in capsys.readouterr().err
+
+
+def test_an_error_that_was_not_foreseen_costs_no_other_bag(
+    frames, tmp_path: Path, capfd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [str(write(tmp_path / name, frames, with_task=True)) for name in ("one", "two")]
+    check = annotate_bag.check_free
+
+    def check_or_fail(opened: Any, namespace: str) -> None:
+        check(opened, namespace)
+        if opened.bag.path.name == "one":
+            raise TypeError("no such thing")
+
+    monkeypatch.setattr(annotate_bag, "check_free", check_or_fail)
+    assert main(["annotate", *sources, "--output", str(tmp_path / "out")]) == 1
+    said = capfd.readouterr().err
+    assert f"{sources[0]}: TypeError: no such thing (test_annotate.py, line" in said
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["two"]
 
 
 def test_a_process_that_dies_costs_no_bag(frames, tmp_path: Path) -> None:

@@ -506,6 +506,38 @@ def test_a_long_silence_is_told_as_early(frames, annotate: Annotate, tmp_path: P
     assert times[1] - frames[14][0] == pytest.approx(5.1 * NS_PER_S, abs=0.15 * NS_PER_S)
 
 
+def test_a_silence_at_the_end_of_a_bag_is_told(frames, annotate: Annotate, tmp_path: Path) -> None:
+    """Images stop, and the recorder goes on with other topics: as live, the episode ends by its timeout."""
+    bag = bags.write_bag(tmp_path / "bag", [*bags.camera(frames[:15]), bags.instruction(), *bags.chatter(20)])
+    annotate(bag, episode_timeout=12.0)
+    assert kinds_and_times(tmp_path / "out", "/task_event") == [("EPISODE_STARTED", 0), ("STALE_IMAGES", 6),
+        ("TIMEOUT", 12), ("EPISODE_ENDED", 12)]  # fmt: skip
+    annotate(bag, out="cut", episode_timeout=60.0)
+    assert kinds_and_times(tmp_path / "cut", "/task_event")[2:] == [("ABORTED", 20), ("EPISODE_ENDED", 20)]
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_silence_at_the_end_of_an_episode_is_told(
+    storage, frames, annotate: Annotate, tmp_path: Path
+) -> None:
+    """No image comes after it, and the recorder goes on for some time."""
+    events = [bags.event(START, "e1", 5_000_000, frames[0][0]), bags.event(END, "e1", 14 * NS_PER_S)]
+    messages = [*bags.camera(frames[:15]), *events, *bags.chatter(20)]
+    annotate(bags.write_bag(tmp_path / "bag", messages, storage=storage), namespace="/again")
+    assert kinds_and_times(tmp_path / "out", "/again/task_event") == [("EPISODE_STARTED", 0),
+        ("STALE_IMAGES", 6), ("ABORTED", 14), ("EPISODE_ENDED", 14)]  # fmt: skip
+
+
+def kinds_and_times(bag: Path, topic: str) -> list[tuple[str, int]]:
+    """The events of a bag, and when they were said [s, rounded]."""
+    with Reader(bag) as reader:
+        times = [ns for it, ns, _ in reader.messages() if it.topic == topic]
+    return [
+        (EventType(it.type).name, round((ns - bags.START_NS) / NS_PER_S))
+        for it, ns in zip(read(bag, topic), times, strict=True)
+    ]
+
+
 # ---- episodes that a live monitor watched meanwhile ---------------------------------------------------
 
 RESET_NS = round(3.1 * NS_PER_S)  # after the start of the attempt before
@@ -666,6 +698,25 @@ def _lose_index(bag: Path) -> None:
         database.execute("DROP TABLE topics")
 
 
+def _about(said: str) -> Callable[[Path], None]:
+    """Writes ``said`` below custom_data, as it is."""
+
+    def write(bag: Path) -> None:
+        file = bag / "metadata.yaml"
+        lines = file.read_text().splitlines()
+        kept = [line for line in lines if "custom_data" not in line]
+        file.write_text("\n".join([*kept, f"  custom_data:\n    {said}\n"]))
+
+    return write
+
+
+def _bomb(bag: Path) -> None:
+    """A few lines that claim to be 10^9 values."""
+    lists = "".join(f"  a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]\n" for k in range(1, 10))
+    with (bag / "metadata.yaml").open("a") as file:
+        file.write(f"  a0: &a0 [x]\n{lists}")
+
+
 BROKEN = [
     ("mcap", lambda bag: (bag / "metadata.yaml").unlink(), "has no metadata.yaml: its recorder was cut off"),
     ("mcap", lambda bag: (bag / "metadata.yaml").write_text("{["), "metadata.yaml cannot be read"),
@@ -677,6 +728,17 @@ BROKEN = [
     ("mcap", _count_more, r"lacks messages: metadata.yaml counts \d+ on .*the index is broken"),
     ("mcap", _change(version=10), "has metadata of version 10"),
     ("mcap", _change(version=[]), "is no metadata of a bag"),
+    ("mcap", _change(version=float("inf")), "version is '.inf', and must be a whole number from 0 to"),
+    ("mcap", _change(version=10**400), "version is '10000"),
+    ("mcap", _change(message_count=-5), "message_count is '-5'"),
+    ("mcap", _change(duration={"nanoseconds": 10**400}), "duration is '10000"),
+    ("mcap", _change(files=[{"path": "bag_0.mcap"}]), "no metadata of a bag .KeyError: 'message_count'"),
+    ("mcap", _change(custom_data=["a"]), "custom_data are no names with values"),
+    ("mcap", _about("a: &x [*x]"), "custom_data hold aliases"),
+    ("mcap", _about("a: &x b\n    c: *x"), "custom_data hold aliases"),
+    ("mcap", _about("b\n  relative_file_paths: &x [*x]"), "contain each other without end"),
+    ("mcap", _about(f"a: {'[' * 5000}"), "contain each other without end"),
+    ("mcap", _bomb, "its aliases make more of it than a bag can have"),
     ("mcap", _change(storage_identifier="x\x1b[2J"), "is stored as 'x .2J': mcap and sqlite3 are read"),
     ("mcap", _change(compression_mode="FILE", compression_format="lz4"), "by file or by message is read"),
     ("sqlite3", lambda bag: (bag / "bag_0.db3-wal").write_text("x"), "was not closed"),
@@ -693,6 +755,24 @@ def test_a_broken_bag_is_named(storage, damage, said, frames, annotate: Annotate
     assert str(error.value).isprintable()
     assert files(bag) == before
     assert [path.name for path in tmp_path.iterdir()] == ["bag"]
+
+
+def test_what_people_wrote_into_the_metadata_stays(frames, annotate: Annotate, tmp_path: Path) -> None:
+    said = {"date": "2026-11-27", "serial": "007", "at": "12:30:00", "on": "yes", "v": "1.10", "h": "0x1F",
+            "x": ".nan", "big": "1_000", "t": "true", "n": None, "quoted": "5", "s": {"a": None, "b": None},
+            "l": ["3"]}  # fmt: skip
+    bag = bags.write_bag(tmp_path / "bag", recorded(frames[:5]))
+    plain = [f"{name}: {text}" for name, text in said.items() if isinstance(text, str) and name != "quoted"]
+    _about("\n    ".join([*plain, "n: null", 'quoted: "5"', "s: !!set {a, b}", "l: [3]"]))(bag)
+    file = bag / "metadata.yaml"
+    file.write_text(file.read_text().replace("ros_distro: jazzy", "ros_distro: 2026-11-27"))
+    annotate(bag)
+    copy = bags.metadata_of(tmp_path / "out")
+    del copy["custom_data"]["topreward_annotation"]
+    assert copy["custom_data"] == said and copy["ros_distro"] == "2026-11-27"
+    again = offline_bags.Bag(tmp_path / "out").metadata["custom_data"]
+    assert again == {**said, "topreward_annotation": again["topreward_annotation"]}
+    assert content(tmp_path / "out")[0].keys() == {"/image", "/task_instruction", "/chatter", *OURS}
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])

@@ -41,6 +41,10 @@ def do(folder, job, on_share):
         os.kill(os.getpid(), signal.SIGKILL)
     if job == "fails":
         raise UserError("it is damaged")
+    if job == "is wrong":
+        raise OverflowError("too much")
+    if job == "leaves":
+        os._exit(7)
     if job == "writes":
         (folder / "partial").touch()
         try:
@@ -87,6 +91,15 @@ def test_a_process_that_dies_costs_no_other_job(do: Do) -> None:
         "dies: its process was ended by SIGKILL (try 2 of 3); it is tried again",
     ]
     assert not multiprocessing.active_children()
+
+
+def test_an_error_that_was_not_foreseen_is_that_of_its_job(do: Do) -> None:
+    notes: list[str] = []
+    done = do(["is wrong", "a", "leaves", "b"], on_note=notes.append)
+    assert (done["a"], done["b"]) == ("A", "B")
+    assert "OverflowError: too much (jobs_of_a_test.py, line" in str(done["is wrong"])
+    assert "its process ended with status 7 (try 3 of 3)" in str(done["leaves"])
+    assert all("leaves" in note for note in notes), "the others' processes live on"
 
 
 def test_a_job_that_comes_back_goes_to_a_process_that_waits(do: Do) -> None:

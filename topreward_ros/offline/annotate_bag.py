@@ -26,6 +26,7 @@ from topreward_ros.offline.annotation_report import (
     Report,
     is_annotation,
 )
+from topreward_ros.offline.bag_metadata import CUSTOM_DATA
 from topreward_ros.offline.bag_watch import BagWatch, Sources, find_sources, in_namespace
 from topreward_ros.offline.bags import Bag, BagError, OpenBag
 from topreward_ros.offline.camera_images import ImageReader
@@ -138,8 +139,7 @@ def _what_to_watch(
             f"(episodes: {len(episodes)}), and no image around that; --whole scores the whole bag"
         )
         return sources("-"), episodes, note
-    about = opened.bag.metadata.get("custom_data")
-    name = about.get("episode_id") if isinstance(about, dict) else None
+    name = (opened.bag.metadata.get(CUSTOM_DATA) or {}).get("episode_id")
     note = (
         f"WARNING: the bag was recorded of the episode {printable(str(name), 100)}, and has no event that "
         "says when it began: images from before it are scored with it"
@@ -155,5 +155,5 @@ def _check_room(bag: Bag, folder: Path) -> None:
 
 
 def _share(opened: OpenBag, watch: BagWatch) -> float:
-    duration_ns = int(opened.bag.metadata.get("duration", {}).get("nanoseconds", 0))
+    duration_ns = opened.bag.duration_ns
     return min(1.0, watch.elapsed_ns / duration_ns) if duration_ns else 0.0

@@ -6,9 +6,9 @@ live monitor would.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Collection, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from topreward_ros.offline.bag_additions import (
     copy_mcap_with,
 )
 from topreward_ros.offline.bag_layout import INFORMATION, METADATA
+from topreward_ros.offline.bag_metadata import CUSTOM_DATA
 from topreward_ros.offline.bag_watch import BagWatch, in_namespace
 from topreward_ros.offline.bag_writer import qos_profile
 from topreward_ros.offline.bags import Bag, BagError, OpenBag, slashed
@@ -213,13 +214,13 @@ def _new_metadata(
     bag: Bag, shares: Sequence[Sequence[NewMessage]], replaced: Collection[str], report: Report
 ) -> dict[str, Any]:
     """The metadata of the copy, in the version of the bag."""
-    information = json.loads(json.dumps(bag.metadata))
+    information = deepcopy(bag.metadata)
     everything = [message for share in shares for message in share]
     counts: dict[NewTopic, int] = {}
     for message in everything:
         counts[message.topic] = counts.get(message.topic, 0) + 1
-    information["message_count"] = int(information["message_count"]) + len(everything)
-    information["topics_with_message_count"] = [
+    information["message_count"] = int(information.get("message_count") or 0) + len(everything)
+    topics = information["topics_with_message_count"] = [
         entry
         for entry in information["topics_with_message_count"] or ()
         if entry["topic_metadata"]["name"] not in replaced
@@ -233,9 +234,7 @@ def _new_metadata(
                 about["offered_qos_profiles"] = _qos(bag.version, profile)
             if bag.version >= 7:
                 about["type_description_hash"] = topic.type_hash
-            information["topics_with_message_count"].append(
-                {"topic_metadata": about, "message_count": number}
-            )
+            topics.append({"topic_metadata": about, "message_count": number})
     by_name = {str(entry.get("path")): entry for entry in information.get("files") or ()}
     for file, share in zip(bag.files, shares, strict=True):
         entry = by_name.get(file.name)
@@ -249,6 +248,6 @@ def _new_metadata(
             entry["duration"]["nanoseconds"] = end - start
     if bag.version >= 6:
         said = {"topreward_annotation": f"{report.about}; see {REPORT}"}
-        information["custom_data"] = {**(information.get("custom_data") or {}), **said}
+        information[CUSTOM_DATA] = {**(information.get(CUSTOM_DATA) or {}), **said}
     made: dict[str, Any] = information
     return made

@@ -137,7 +137,7 @@ class Report:
         annotation = Annotation(
             target=job.target,
             scores=watch.scores,
-            duration_s=int(bag.metadata.get("duration", {}).get("nanoseconds", 0)) / NS_PER_S,
+            duration_s=bag.duration_ns / NS_PER_S,
             progress=reports[-1].progress if reports else float("nan"),
             outcomes=tuple(it.type.name for _, it in events if it.type.name in _OUTCOMES),
             notes=tuple(said),

@@ -23,6 +23,7 @@ from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.output_files import temporary_folder
 from topreward_ros.core.printable import printable
+from topreward_ros.offline.bag_metadata import CUSTOM_DATA
 from topreward_ros.offline.bags import Bag, BagError, Message, OpenBag, slashed
 from topreward_ros.offline.camera_images import ImageError, ImageReader, stamp_ns_of
 from topreward_ros.offline.image_topics import TYPE_NAMES, is_drawn, unreadable
@@ -157,16 +158,14 @@ class _Reading:
             self._notes.append(
                 f"{count} messages on {printable(topic)} could not be read: damaged, or of another version."
             )
-        information = bag.metadata
-        duration = information.get("duration")
-        about = information.get("custom_data")
+        about = bag.metadata.get(CUSTOM_DATA) or {}
         return BagContent(
             name=bag.path.resolve().name,
-            duration_s=_number(duration.get("nanoseconds") if isinstance(duration, dict) else 0) / NS_PER_S,
+            duration_s=bag.duration_ns / NS_PER_S,
             messages=sum(topic.count for topic in opened.topics),
             episodes=episodes,
             cameras=tuple(cameras),
-            about={str(key): str(value) for key, value in about.items()} if isinstance(about, dict) else {},
+            about={key: "" if value is None else str(value) for key, value in about.items()},
             model=self._model,
             random_weights=self._random,
             notes=self._notes,
@@ -366,10 +365,6 @@ def _name(names: type[IntEnum], number: int, what: str) -> str:
 
 def _nanoseconds(time: Any) -> int:
     return int(time.sec) * NS_PER_S + int(time.nanosec)
-
-
-def _number(value: Any) -> int:
-    return value if isinstance(value, int) else 0
 
 
 def _jpeg(image: np.ndarray, width: int) -> bytes:

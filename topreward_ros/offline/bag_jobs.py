@@ -22,10 +22,11 @@ from topreward_ros.offline.job_processes import (
     Work,
     do_jobs,
     threads_of_each,
+    unexpected_error,
 )
 from topreward_ros.offline.raw_samples import Converter
 from topreward_ros.offline.ray_jobs import do_on_ray
-from topreward_ros.offline.side_by_side import score_side_by_side
+from topreward_ros.offline.side_by_side import Episode, score_side_by_side
 from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
 
@@ -62,10 +63,20 @@ def _run_with(
         return lambda share: on_progress(number, share)
 
     episodes = [
-        annotate_bag(job, order.settings, scorer.info, order.converter, told(number))
+        _guarded(annotate_bag(job, order.settings, scorer.info, order.converter, told(number)))
         for number, job in enumerate(jobs)
     ]
     yield from score_side_by_side(episodes, scorer, scorer.episodes_at_once())
+
+
+def _guarded(episode: Episode[Annotation]) -> Episode[Annotation]:
+    """``episode``, of which an error that nobody has foreseen is its own failure, and not that of others."""
+    try:
+        return (yield from episode)
+    except UserError:
+        raise
+    except Exception as error:
+        raise unexpected_error(error) from error
 
 
 # ---- processes and Ray --------------------------------------------------------------------------------

@@ -211,7 +211,7 @@ class BagWatch:
                 self._take_instruction(message)
             if (camera := self._camera_of(message)) is not None:
                 yield from self._take_image(camera, message)
-        self._stop("the bag ended")
+        self._end_with_the_bag()
 
     def _run_episodes(
         self, task: str, episodes: Sequence[RecordedEpisode]
@@ -221,9 +221,7 @@ class BagWatch:
         primary = self._cameras[0]
         for message in self._bag.messages([camera.place.name for camera in self._cameras]):
             if current and current.is_over(message.time_ns):
-                assert current.end_ns is not None
-                self._pass_time(current.end_ns)
-                self._stop(_ENDED)
+                self._end_with(current)
                 current = None
             while left and left[0].is_over(message.time_ns):  # no image of it was recorded
                 left.pop(0)
@@ -244,8 +242,20 @@ class BagWatch:
             if current and not task and self._has_done(current, self.outputs[said:]):
                 self._stop(_ENDED)
                 current = None
-        if current:
-            self._stop("the bag ended")
+        if current and current.end_ns is not None:
+            self._end_with(current)
+        elif current:
+            self._end_with_the_bag()
+
+    def _end_with(self, episode: RecordedEpisode) -> None:
+        assert episode.end_ns is not None
+        self._pass_time(episode.end_ns)
+        self._stop(_ENDED)
+
+    def _end_with_the_bag(self) -> None:
+        """Stop when the bag ends, not with its last image: a silence at its end is one as well."""
+        self._pass_time(self._bag.end_ns)
+        self._stop("the bag ended")
 
     @staticmethod
     def _has_done(episode: RecordedEpisode, said: Sequence[tuple[int, Output]]) -> bool:

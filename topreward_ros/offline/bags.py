@@ -20,12 +20,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 from urllib.parse import quote
 
-import yaml
-
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import printable
 from topreward_ros.offline import zstd
-from topreward_ros.offline.bag_layout import INFORMATION, METADATA, NEWEST_VERSION, SUFFIXES
+from topreward_ros.offline.bag_layout import METADATA, NEWEST_VERSION, SUFFIXES
+from topreward_ros.offline.bag_metadata import LARGEST, MetadataError, read_information, whole_number
 
 _COMPRESSED = ".zstd"
 _SHOWN_TOPICS = 20
@@ -63,6 +62,9 @@ class Storage(Protocol):
     def start_ns(self) -> int | None:
         """Time of the first message; None where there is none."""
 
+    def end_ns(self) -> int | None:
+        """Time of the last message; None where there is none."""
+
     def messages(self, names: Collection[str]) -> Iterator[Message]:
         """Messages on the topics ``names`` in order of time."""
 
@@ -87,24 +89,27 @@ class Bag:
         self.metadata = _read_metadata(path)  #: what stands below `INFORMATION`
         information = self.metadata
         try:
-            self.version = int(information["version"])  #: of the metadata
+            self.version = whole_number(information["version"], "version")  #: of the metadata
             self.storage = str(information["storage_identifier"])  #: mcap or sqlite3
             names = [PurePosixPath(name).name for name in information["relative_file_paths"]]
             mode = str(information.get("compression_mode") or "").lower()
             self.compression = "" if mode == "none" else mode  #: file, message, or empty
             compressor = str(information.get("compression_format") or "")
+            topics = information["topics_with_message_count"] or []
             self._counted = {  # by the recorder
-                (str(entry["topic_metadata"]["name"]), str(entry["topic_metadata"]["type"])): int(
-                    entry["message_count"]
+                (str(entry["topic_metadata"]["name"]), str(entry["topic_metadata"]["type"])): whole_number(
+                    entry["message_count"], "message_count"
                 )
-                for entry in information["topics_with_message_count"] or ()
+                for entry in topics
             }
-            formats = {
-                str(entry["topic_metadata"]["serialization_format"])
-                for entry in information["topics_with_message_count"] or ()
-            }
+            formats = {str(entry["topic_metadata"]["serialization_format"]) for entry in topics}
+            duration = information.get("duration") or {}
+            stated_ns = whole_number(duration.get("nanoseconds") or 0, "duration", -LARGEST)
+            self.duration_ns = max(0, stated_ns)
+            _check_numbers(information)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self._broken_metadata(f"{type(error).__name__}: {error}") from error
+            why = str(error) if isinstance(error, MetadataError) else f"{type(error).__name__}: {error}"
+            raise self._broken_metadata(why) from error
         if self.version > NEWEST_VERSION:
             raise BagError(
                 f"{self.shown} has metadata of version {self.version}: up to {NEWEST_VERSION} they are read"
@@ -189,9 +194,11 @@ class OpenBag:
         self.files = files  #: those of the bag, or where their content was put
         counts: dict[tuple[str, str], int] = dict.fromkeys(bag._counted, 0)
         self.starts_ns: list[int | None] = []  #: time of the first message of each file
+        self.end_ns = 0  #: time of the last message of all, on whatever topic
         for file in files:
             with self._reading(file) as storage:
                 self.starts_ns.append(storage.start_ns())
+                self.end_ns = max(self.end_ns, storage.end_ns() or 0)
                 for topic, count in storage.counts().items():
                     counts[topic] = counts.get(topic, 0) + count
         for topic, counted in bag._counted.items():
@@ -277,6 +284,9 @@ class _Mcap:
     def start_ns(self) -> int | None:
         return self._reader.start_time if self._reader.message_count else None
 
+    def end_ns(self) -> int | None:
+        return self._reader.end_time - 1 if self._reader.message_count else None  # rosbags adds one
+
     def messages(self, names: Collection[str]) -> Iterator[Message]:
         connections = [it for it in self._reader.connections if it.topic in names]
         if not connections:
@@ -334,6 +344,10 @@ class _Sqlite:
         ((start_ns,),) = self._database.execute("SELECT min(timestamp) FROM messages")
         return None if start_ns is None else int(start_ns)
 
+    def end_ns(self) -> int | None:
+        ((end_ns,),) = self._database.execute("SELECT max(timestamp) FROM messages")
+        return None if end_ns is None else int(end_ns)
+
     def messages(self, names: Collection[str]) -> Iterator[Message]:
         numbers = [number for number, (name, _) in self._topics.items() if name in names]
         rows = self._database.execute(
@@ -354,6 +368,15 @@ def _sqlite(file: Path, compressed: bool) -> Iterator[Storage]:
         yield _Sqlite(database, compressed)
 
 
+def _check_numbers(information: dict[str, Any]) -> None:
+    """Raise errors of several kinds where what a copy of the bag counts on is no number."""
+    whole_number(information.get("message_count") or 0, "message_count")
+    for entry in information.get("files") or ():
+        whole_number(entry["message_count"], "message_count")
+        whole_number(entry["starting_time"]["nanoseconds_since_epoch"], "starting_time", -LARGEST)
+        whole_number(entry["duration"]["nanoseconds"], "duration", -LARGEST)
+
+
 def _read_metadata(path: Path) -> dict[str, Any]:
     file = path / METADATA
     shown = printable(str(path))
@@ -365,16 +388,9 @@ def _read_metadata(path: Path) -> dict[str, Any]:
             f"`ros2 bag reindex {shown}`"
         )
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = printable(str(error), 200)
+        return read_information(file)
+    except (OSError, MetadataError) as error:
         raise BagError(
-            f"{printable(str(file))} cannot be read ({reason}): make it anew with `ros2 bag reindex {shown}`"
-        ) from error
-    information = content.get(INFORMATION) if isinstance(content, dict) else None
-    if not isinstance(information, dict):
-        raise BagError(
-            f"{printable(str(file))} has no {INFORMATION}, so it is no metadata of a bag: make it anew with "
+            f"{printable(str(file))} cannot be read ({printable(str(error), 200)}): make it anew with "
             f"`ros2 bag reindex {shown}`"
-        )
-    return information
+        ) from error

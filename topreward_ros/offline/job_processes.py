@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
@@ -22,7 +23,7 @@ from threading import Thread
 from typing import Any, Generic, NoReturn, TypeVar
 
 from topreward_ros.core.errors import UserError
-from topreward_ros.core.printable import make_libraries_printable
+from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.offline.bounded_call import start_deaf_to_ctrl_c, wait_for_the_callers_end
 
 Prepared = TypeVar("Prepared")
@@ -155,6 +156,16 @@ def threads_of_each(processes: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // processes)
 
 
+def unexpected_error(error: Exception) -> JobError:
+    """What to say of an error that nobody has foreseen: which, and where."""
+    if isinstance(error, MemoryError):
+        return JobError(f"memory ran out: {_MEND}")
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f" ({os.path.basename(it.filename)}, line {it.lineno})" for it in place)
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return JobError(f"{printable(what, 300)}{where}: an error that was not foreseen; please report it")
+
+
 def plain_error(error: UserError) -> JobError:
     """An error with the text of ``error``, and its lines, which every process can read."""
     plain = JobError(str(error))
@@ -192,6 +203,7 @@ class _Process:
 
     def death(self) -> str:
         """How the process died, which has hung up, as a predicate."""
+        self._process.join(_END_S)  # what it ends with by itself is the truth
         self.ask_to_end()
         self.end(time.monotonic() + _END_S)
         code = self._process.exitcode
@@ -241,6 +253,8 @@ def _result(function: Callable[..., Any], *arguments: object) -> Any:
         return function(*arguments)
     except UserError as error:
         return plain_error(error)
+    except Exception as error:  # of one job; the process can do the others
+        return unexpected_error(error)
 
 
 def _leave(*_: object) -> NoReturn:
