@@ -23,6 +23,8 @@ from topreward_ros.offline.bag_episodes import EVENT, INFO, PROGRESS, REWARD, re
 from topreward_ros.offline.bags import BagError
 from topreward_ros.offline.message_definitions import definition
 from topreward_ros.offline.task_messages import time_fields
+from topreward_ros.views.report import report
+from topreward_ros.views.terminal import RANDOM_WARNING
 
 TOPICS = {PROGRESS: "task_progress", REWARD: "task_reward", EVENT: "task_event", INFO: "monitor/info"}
 NUMBERS = ("int", "uint", "float")
@@ -149,6 +151,108 @@ def test_a_bag_without_images_has_curves(tmp_path: Path) -> None:
 def test_two_robots_in_a_bag(tmp_path: Path) -> None:
     bag = bags.write_bag(tmp_path / "run", [*episode("e", 0.0), *episode("e", 1.0, 3, "/arm")])
     assert [(it.namespace, len(it.scores)) for it in read_content(bag).episodes] == [("", 5), ("/arm", 3)]
+
+
+def test_each_robot_has_its_own_cameras_and_model(tmp_path: Path) -> None:
+    robots = {"/arm0": "good", "/arm1": "bad"}
+    messages = []
+    for name, model in robots.items():
+        about = {"model_id": model, "camera_names": [f"{name}/image"], "random_weights": model == "bad"}
+        messages += [said(INFO, 0.0, name, **about), *episode(f"e{name[1:]}", 0.5, 4, name)]
+        messages += [
+            *bags.camera(pictures(3.0), f"{name}/image"),
+            *bags.camera(pictures(3.0), f"{name}/debug"),
+        ]
+    content = read_content(bags.write_bag(tmp_path / "run", messages))
+    assert [(list(it.frames), it.model.split()[0], it.random_weights) for it in content.episodes] == [
+        (["/arm0/image"], "good", False),
+        (["/arm1/image"], "bad", True),
+    ]
+    assert (content.model, content.random_weights) == ("", False), "it is that of no page"
+    page = report(content)
+    assert page.count("model good") == page.count("model bad") == 1
+    assert page.index("model good") < page.index("model bad") < page.index(RANDOM_WARNING)
+    unnamed = [it for it in messages if it.type != INFO]
+    shown = read_content(bags.write_bag(tmp_path / "unnamed", unnamed)).episodes
+    assert [set(it.frames) for it in shown] == [{f"{name}/image", f"{name}/debug"} for name in robots]
+
+
+def test_an_episode_in_several_namespaces_is_one(tmp_path: Path) -> None:
+    moved = {PROGRESS: "/arm/progress", REWARD: "/learner/reward", EVENT: "/bt/event"}
+    messages = [
+        Recorded(it.time_ns, moved[it.type], it.type, it.data)
+        for it in [*episode("e1", 0.5), *episode("e2", 5.0)]
+    ]
+    bag = bags.write_bag(tmp_path / "run", [*messages, *bags.camera(pictures(8.0))])
+    shown = read_content(bag).episodes
+    assert [(it.name, len(it.scores), len(it.events)) for it in shown] == [("e1", 5, 3), ("e2", 5, 3)]
+    assert [score.reward for score in shown[1].scores] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+
+
+@pytest.mark.parametrize(
+    ("stamp_of", "score_stamp_of", "said_of_it"),
+    [
+        (lambda ns: ns - 10**18, lambda ns: ns, "Stamps that do not fit each other in e1"),  # another clock
+        (lambda ns: ns, lambda ns: 0, "Scores without a stamp in e1"),
+        (*[lambda ns: ns - 3600 * NS_PER_S * (ns > START_NS + 2 * NS_PER_S)] * 2, "A clock that jumps in e1"),
+    ],
+)
+def test_where_stamps_do_not_fit_the_time_of_receipt_stands_in(
+    stamp_of: Any, score_stamp_of: Any, said_of_it: str, tmp_path: Path
+) -> None:
+    images = [
+        Recorded(it.time_ns, it.topic, it.type, bags.jpeg_image(picture, stamp_of(START_NS + ns)))
+        for it, (ns, picture) in zip(bags.camera(pictures(5.0)), pictures(5.0), strict=True)
+    ]
+    scores = [
+        said(
+            PROGRESS, k / 2, episode_id="e1", task="t", num_frames=k + 1, progress=k / 10,
+            state=int(State.RUNNING), stamp_ns=score_stamp_of(START_NS + k * NS_PER_S // 2),
+        )
+        for k in range(9)
+    ]  # fmt: skip
+    at_receipt = [
+        Recorded(START_NS + k * NS_PER_S // 2 + 20_000_000, it.topic, it.type, it.data)
+        for k, it in enumerate(scores)
+    ]
+    content = read_content(bags.write_bag(tmp_path / "run", [*images, *at_receipt]), frames=20)
+    (only,) = content.episodes
+    assert len(only.scores) == 9 and len(only.frames["/image"]) >= 19
+    assert only.end_ns - only.start_ns == 4 * NS_PER_S
+    assert [grey_of(it.jpeg) for it in only.frames["/image"]] == pytest.approx(
+        [(it.stamp_ns - START_NS) / NS_PER_S * 10 for it in only.frames["/image"]], abs=1.5
+    )
+    assert len([note for note in content.notes if said_of_it in note]) == 1
+
+
+def test_a_jump_of_all_clocks_costs_few_images(tmp_path: Path) -> None:
+    def late(ns: int) -> int:
+        return ns + 3600 * NS_PER_S
+
+    after = [(late(ns), picture) for ns, picture in pictures(5.0)]
+    ends = [said(PROGRESS, at_s, episode_id="e1", num_frames=k) for k, at_s in enumerate((0.0, 3605.0), 1)]
+    messages = [*ends, *bags.camera([*pictures(5.0), *after])]
+    (only,) = read_content(bags.write_bag(tmp_path / "run", messages), frames=20).episodes
+    assert len(only.frames["/image"]) == 20
+
+
+def test_a_second_camera_on_another_clock_is_shown(tmp_path: Path) -> None:
+    wrist = [
+        Recorded(it.time_ns, it.topic, it.type, bags.jpeg_image(picture, 5 + ns))
+        for it, (ns, picture) in zip(bags.camera(pictures(4.0), "/wrist"), pictures(4.0), strict=True)
+    ]
+    both = [*bags.camera(pictures(4.0)), *wrist]
+    content = read_content(bags.write_bag(tmp_path / "run", [*episode("e1", 0.5), *both]), frames=20)
+    (only,) = content.episodes
+    assert only.start_ns == START_NS + NS_PER_S // 2, "the scores' clock stays"
+    for frames in only.frames.values():
+        assert len(frames) >= 19  # the last one is received behind the last score
+        assert [grey_of(it.jpeg) for it in frames] == pytest.approx(
+            [(it.stamp_ns - START_NS) / NS_PER_S * 10 for it in frames], abs=2.5
+        )
+    assert "images on /wrist do not fit those of the scores in e1" in " ".join(content.notes)
+    whole = read_content(bags.write_bag(tmp_path / "plain", both), frames=20).episodes[0]
+    assert [len(frames) for frames in whole.frames.values()] == [20, 20]
 
 
 def test_what_has_nothing_to_show_is_an_error(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from topreward_ros.cli.output import CommandError, check_outputs, say
+from topreward_ros.core.output_files import names_a_folder
 from topreward_ros.core.printable import printable
 
 _SUFFIXES = (".html", ".htm")
@@ -66,7 +67,10 @@ def _whole_number(most: int) -> Any:
 
 
 def _run(options: argparse.Namespace) -> int:
-    page = Path(options.output or f"{options.bag.resolve().name}.html")
+    name = f"{options.bag.resolve().name}.html" if options.output is None else options.output
+    if names_a_folder(name):
+        raise CommandError(f"--output '{printable(name)}' names a folder: name a file that ends in .html")
+    page = Path(name)
     if page.suffix.lower() not in _SUFFIXES:
         raise CommandError(f"--output {page}: its name must end in .html")
     if options.output is None and page.exists():

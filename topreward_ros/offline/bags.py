@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.output_files import PARTIAL
 from topreward_ros.core.printable import printable
 from topreward_ros.offline import zstd
 from topreward_ros.offline.bag_layout import METADATA, NEWEST_VERSION, SUFFIXES
@@ -28,6 +29,7 @@ from topreward_ros.offline.bag_metadata import LARGEST, MetadataError, read_info
 
 _COMPRESSED = ".zstd"
 _SHOWN_TOPICS = 20
+_SHOWN_BAGS = 3
 
 
 class BagError(UserError):
@@ -377,16 +379,37 @@ def _check_numbers(information: dict[str, Any]) -> None:
         whole_number(entry["duration"]["nanoseconds"], "duration", -LARGEST)
 
 
+def _without_metadata(path: Path) -> str:
+    """What a folder without metadata is, as a predicate, and the mend."""
+    shown = printable(str(path))
+    if path.name.endswith(PARTIAL):
+        return (
+            f"has no {METADATA}: it is still being written, or its writer was cut off; make a bag of it by "
+            f"`topreward record --recover --output {printable(str(path.parent))}`"
+        )
+    if not looks_like_bag(path):
+        try:
+            inside = sorted(it.name for it in path.iterdir() if looks_like_bag(it))
+        except OSError:
+            inside = []
+        if inside:
+            names = printable(", ".join(inside[:_SHOWN_BAGS]), 300)
+            more = " and more" if len(inside) > _SHOWN_BAGS else ""
+            return f"is a folder of bags, and no bag: name one of them ({names}{more})"
+        return f"has no {METADATA} and no files of a bag: name the folder of a bag"
+    return (
+        f"has no {METADATA}: its recorder was cut off, or it was not copied; make it anew with "
+        f"`ros2 bag reindex {shown}`"
+    )
+
+
 def _read_metadata(path: Path) -> dict[str, Any]:
     file = path / METADATA
     shown = printable(str(path))
     if not path.is_dir():
         raise BagError(f"{shown} is no folder: name the folder of a bag, in which its {METADATA} lies")
     if not file.exists():
-        raise BagError(
-            f"{shown} has no {METADATA}: its recorder was cut off, or it was not copied; make it anew with "
-            f"`ros2 bag reindex {shown}`"
-        )
+        raise BagError(f"{shown} {_without_metadata(path)}")
     try:
         return read_information(file)
     except (OSError, MetadataError) as error:

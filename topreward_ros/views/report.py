@@ -158,6 +158,10 @@ def _section(episode: BagEpisode, content: BagContent, place: int) -> str:
         said.append(f"stage {episode.stage} of {episode.stages}")
     if episode.scores:
         said.append(f"progress {number(episode.scores[-1].progress, 2)} at the end")
+    own = episode.model and not content.model
+    model = f'<p class="dim wrap">model {_shown(episode.model)}</p>\n' if own else ""
+    if model and episode.random_weights:
+        model += f'<p class="warning">{_shown(RANDOM_WARNING)}</p>\n'
     message = f'<p class="note">{_shown(episode.message)}</p>\n' if episode.message else ""
     figures = [
         _figure(name, camera, frames, episode)
@@ -172,7 +176,7 @@ def _section(episode: BagEpisode, content: BagContent, place: int) -> str:
     cameras = f'<div class="cameras">{"".join(figures)}</div>\n' if figures else ""
     charts = f'<div class="charts">{_charts(episode)}{_events(episode)}</div>\n' if episode.name else ""
     return (
-        f'<section>\n<h2>{title}{badge}</h2>\n<p class="dim wrap">{" · ".join(said)}</p>\n{message}'
+        f'<section>\n<h2>{title}{badge}</h2>\n<p class="dim wrap">{" · ".join(said)}</p>\n{model}{message}'
         f'<div class="row">\n{cameras}{charts}</div>\n{"".join(strips)}</section>\n'
     )
 
@@ -336,7 +340,7 @@ def _axes(panel: _Panel) -> str:
         anchor = "start" if share == 0.0 else "end" if share == 1.0 else "middle"
         parts.append(
             f'<text x="{panel.x(share * panel.end_s):.1f}" y="{panel.height - 4}" text-anchor="{anchor}">'
-            f"{share * panel.end_s:.3g} s</text>"
+            f"{_time(share * panel.end_s)} s</text>"
         )
     return "".join(parts)
 
@@ -369,6 +373,15 @@ def _event_mark(event: BagEvent, at: float, panel: _Panel) -> str:
         f'<text x="{at:.1f}" y="{panel.top - 8:g}" text-anchor="{anchor}" style="fill:{colour}">'
         f"{_shown(event.type, 60)}</text>"
     )
+
+
+def _time(seconds: float) -> str:
+    """A time on an axis, to three digits and whole from 100 s on.
+
+    >>> _time(0.0), _time(1.25), _time(37.5), _time(1575.0), _time(126000.0)
+    ('0', '1.25', '37.5', '1575', '126000')
+    """
+    return f"{seconds:.0f}" if seconds >= 99.95 else f"{seconds:.3g}"
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
