@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
 import shutil
 import sqlite3
 import struct
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -782,6 +784,17 @@ def test_a_message_that_would_fill_memory_is_named(
     assert zstd.decompress(zstd.compress(b"ab") + zstd.compress(b"c"), 3) == b"abc"
     with pytest.raises(zstd.TooLargeError, match="more than 2 bytes"):
         zstd.decompress(zstd.compress(b"abc"), 2)
+    unstated = io.BytesIO()
+    with zstd._zstd.open(unstated, "wb") as out:
+        out.write(bytes(1 << 26))
+    assert zstd.decompress(unstated.getvalue()) == bytes(1 << 26)
+    tracemalloc.start()
+    with pytest.raises(zstd.TooLargeError):  # its size is not stated, and it is counted without being kept
+        zstd.decompress(unstated.getvalue(), (1 << 26) - 1)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+    with pytest.raises(zstd.TooLargeError):  # at once: nothing of it is there but what it states
+        zstd.decompress(zstd.compress(bytes(1 << 20))[:9], 1 << 19)
     with pytest.raises(zstd.ZstdError):
         zstd.decompress(zstd.compress(b"abc")[:-1])
     bag = bags.write_bag(tmp_path / "bag", recorded(frames[:5]), storage=storage, compression="message")

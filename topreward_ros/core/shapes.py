@@ -11,6 +11,7 @@ from enum import Enum
 
 #: Frames of another shape in a row after which the view has changed.
 AGREEING = 3
+COARSEST = 20  #: times as many pixels a side; beyond that a picture shows too little of the other
 _TOLERANCE = 0.02  # of a side, for drivers that round sizes to multiples of 8 or 16
 
 Shape = tuple[int, int]  #: height and width [px]
@@ -52,13 +53,17 @@ class ViewJudge:
 
 
 def same_shape(one: Shape, other: Shape) -> bool:
-    """Whether one picture is, but for rounding, the other at another resolution.
+    """Whether one picture is, but for rounding, the other at another resolution, up to `COARSEST` times.
 
     >>> same_shape((480, 640), (241, 320)), same_shape((1080, 1920), (1088, 1920)), same_shape((3, 4), (4, 5))
     (True, True, True)
     >>> same_shape((480, 640), (360, 640)), same_shape((480, 640), (640, 480))
     (False, False)
+    >>> same_shape((480, 640), (1, 1)), same_shape((480, 640), (24, 32))  # of which nothing could be seen
+    (False, True)
     """
+    if max(one) > COARSEST * max(other) or max(other) > COARSEST * max(one):
+        return False
     scales = [_scales(side, other_side) for side, other_side in zip(one, other, strict=True)]
     return max(low for low, _ in scales) <= min(high for _, high in scales)
 

@@ -13,7 +13,15 @@ from typing import Any, TypeVar
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import printable
-from topreward_ros.offline.job_processes import JobError, OnNote, Try, WaitingJobs, Work, plain_error
+from topreward_ros.offline.job_processes import (
+    JobError,
+    OnNote,
+    Try,
+    WaitingJobs,
+    Work,
+    plain_error,
+    unexpected_error,
+)
 
 Prepared = TypeVar("Prepared")
 Job = TypeVar("Job")
@@ -72,6 +80,8 @@ def _task(job: Any, packed: bytes) -> Any:
         return do(prepared, job, lambda _: None)
     except UserError as error:
         return plain_error(error)
+    except Exception as error:  # of one job
+        return unexpected_error(error)
 
 
 @lru_cache(maxsize=1)

@@ -36,20 +36,39 @@ class TooLargeError(UserError):
 
 
 def decompress(data: bytes, most: int = MOST_BYTES) -> bytes:
-    """The content of frames of zstd, of at most ``most`` bytes. Raises `ZstdError`, `TooLargeError`."""
+    """The content of frames of zstd, of at most ``most`` bytes. Raises `ZstdError`,
+    `TooLargeError`: at once where a frame states its size."""
     parts: list[bytes] = []
     left = most
     while data or not parts:
+        stated = _stated_size(data[:_HEADER])
+        _check_part(_counted(data, left) if stated is None else stated, left, most)
         frame = _zstd.ZstdDecompressor()
         part = frame.decompress(data, left + 1)
-        if len(part) > left:
-            raise TooLargeError(f"a part of it has more than {most} bytes once it is decompressed")
+        _check_part(len(part), left, most)
         if not frame.eof:
             raise ZstdError("the compressed data end before their end marker")
         parts.append(part)
         left -= len(part)
         data = frame.unused_data
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _counted(data: bytes, most: int) -> int:
+    """How many bytes the frame of zstd that ``data`` begin with has, without keeping them, or more than
+    ``most``."""
+    frame, count = _zstd.ZstdDecompressor(), 0
+    while not frame.eof and count <= most:
+        part = frame.decompress(data, _PART)
+        if not part and frame.needs_input:
+            break
+        data, count = b"", count + len(part)
+    return count
+
+
+def _check_part(size: int, left: int, most: int) -> None:
+    if size > left:
+        raise TooLargeError(f"a part of it has more than {most} bytes once it is decompressed")
 
 
 def compress_file(source: Path, target: Path) -> None:
