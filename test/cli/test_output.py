@@ -74,3 +74,8 @@ def test_where_nothing_can_be_written_is_said_before_the_work(tmp_path: Path) ->
     assert "must end in one of .png" in refused(plot=tmp_path / "x.xyz")
     assert refused(svg=tmp_path / "v.mp4").endswith("v.mp4: its name must end in .svg")
     assert refused(svg=Path("/dev/stdout")) == ""
+
+
+def test_an_empty_name_is_refused() -> None:
+    for option in ("json", "plot", "svg", "output"):
+        assert "name a file in a folder that exists" in refused(**{option: ""})

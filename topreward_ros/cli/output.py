@@ -60,9 +60,9 @@ def check_outputs(
     name.
     """
     named = {name: getattr(options, name, None) for name in ("json", "plot", "svg", "output")}
-    outputs = {f"--{name}": Path(path) for name, path in named.items() if path and path != "-"}
+    outputs = {f"--{name}": Path(path) for name, path in named.items() if path is not None and path != "-"}
     for path in named.values():
-        if path and path != "-":
+        if path is not None and path != "-":
             _check_can_write(path)
     plot = outputs.get("--plot")
     if plot and plot.suffix.lower() not in PICTURES:

@@ -165,8 +165,8 @@ class Bag:
             zstd.decompress_file(file, target)
         except zstd.TooLargeError as error:
             raise BagError(
-                f"{printable(str(file))} cannot be used: {error}; make room, unless it is damaged, or was "
-                "made to fill the disk"
+                f"{printable(str(file))} cannot be used: {error}; make room in "
+                f"{printable(str(folder))}, unless it is damaged, or was made to fill the disk"
             ) from error
         except (zstd.ZstdError, EOFError) as error:
             raise self.broken(file, error) from error
