@@ -16,6 +16,7 @@ import pytest
 from test import bags
 from topreward_ros.cli.main import main
 from topreward_ros.offline import annotate_bag
+from topreward_ros.offline.bags import OpenBag
 
 
 @pytest.fixture(scope="module")
@@ -119,18 +120,20 @@ def test_a_call_that_is_refused_leaves_no_folder(frames, tmp_path: Path, capsys)
     assert "name another folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("step", ["check_free", "write_copy"])  # before and after the model is loaded
 def test_an_error_that_was_not_foreseen_costs_no_other_bag(
-    frames, tmp_path: Path, capfd, monkeypatch: pytest.MonkeyPatch
+    step: str, frames, tmp_path: Path, capfd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = [str(write(tmp_path / name, frames, with_task=True)) for name in ("one", "two")]
-    check = annotate_bag.check_free
+    do = getattr(annotate_bag, step)
 
-    def check_or_fail(opened: Any, namespace: str) -> None:
-        check(opened, namespace)
-        if opened.bag.path.name == "one":
+    def do_or_fail(*arguments: Any) -> None:
+        (bag,) = [it for it in arguments if isinstance(it, OpenBag)]
+        if bag.bag.path.name == "one":
             raise TypeError("no such thing")
+        do(*arguments)
 
-    monkeypatch.setattr(annotate_bag, "check_free", check_or_fail)
+    monkeypatch.setattr(annotate_bag, step, do_or_fail)
     assert main(["annotate", *sources, "--output", str(tmp_path / "out")]) == 1
     said = capfd.readouterr().err
     assert f"{sources[0]}: TypeError: no such thing (test_annotate.py, line" in said

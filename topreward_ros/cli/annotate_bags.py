@@ -171,6 +171,7 @@ def _open_jobs(jobs: Sequence[BagJob], settings: AnnotationSettings) -> tuple[li
     """The jobs that are to be done, and how many cannot be; says of the others why not."""
     from topreward_ros.offline.annotate_bag import check_bag
     from topreward_ros.offline.annotation_report import done_before
+    from topreward_ros.offline.job_processes import unexpected_error
 
     left, failed = [], 0
     for job in jobs:
@@ -182,6 +183,9 @@ def _open_jobs(jobs: Sequence[BagJob], settings: AnnotationSettings) -> tuple[li
                 left.append(job)
         except UserError as error:
             say(str(error))
+            failed += 1
+        except Exception as error:  # of one bag
+            say(f"{job.source}: {unexpected_error(error)}")
             failed += 1
     return left, failed
 
