@@ -123,7 +123,7 @@ def test_a_second_monitor_of_the_same_name_is_noticed(robot) -> None:
     file = robot.folder / "parameters.yaml"
     file.write_text("/**: {ros__parameters: {task: open the drawer}}")
     shortened = (
-        "from topreward_ros.nodes import monitor, session; session.KILLED_STAYS_S = 1.0; monitor.main()"
+        "from topreward_ros.nodes import monitor, namesakes; namesakes.KILLED_STAYS_S = 1.0; monitor.main()"
     )
     first = robot.run("-c", shortened, "--ros-args", "--params-file", str(file))
     robot.until(lambda: "model 'embedded'" in robot.said(first), "the first one runs")
