@@ -15,7 +15,9 @@ from topreward_ros.core.output_files import write_file
 #: [Hz] frames of a clip; every second one is the monitor's usual rate.
 RATE = 4.0
 #: Names of the cameras that film an attempt; `simulation.Camera.of_view` places them.
-VIEWS = ("right", "side")
+VIEWS = ("right", "side", "close")
+#: [px] Side of the square pictures of a clip. A camera of 4:3 sees the middle three quarters of the height.
+SIDE = 224
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Clip:
         return bool(self.success[-1])
 
     def digest(self) -> str:
-        """SHA-256 of the content of the clip, which does not depend on how its file is compressed."""
+        """SHA-256 of the content of the clip, which does not depend on how it is stored."""
         content = hashlib.sha256(json.dumps([self.task, self.kind, self.view]).encode())
         for array in (self.frames, self.progress, self.moved, self.hand, self.success):
             content.update(f"{array.dtype} {array.shape}".encode())
@@ -44,13 +46,17 @@ class Clip:
         return content.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write to ``path``."""
+        """Write to ``path``. Nothing is lost: stored is by how much each frame differs from the one before,
+        modulo 256, which is 0 wherever nothing moves."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        changes = self.frames.copy()
+        changes[1:] -= self.frames[:-1]
         stored = BytesIO()
         np.savez_compressed(
             stored,
             names=np.array([self.task, self.kind, self.view]),
-            frames=self.frames,
+            sha256=np.array(self.digest()),
+            changes=changes,
             progress=self.progress,
             moved=self.moved,
             hand=self.hand,
@@ -62,8 +68,9 @@ class Clip:
     def load(cls, path: Path) -> Clip:
         with np.load(path) as file:
             task, kind, view = (str(name) for name in file["names"])
-            arrays = {name: file[name] for name in ("frames", "progress", "moved", "hand", "success")}
-        return cls(task, kind, view, **arrays)
+            frames = np.add.accumulate(file["changes"], axis=0, dtype=np.uint8)
+            arrays = {name: file[name] for name in ("progress", "moved", "hand", "success")}
+        return cls(task, kind, view, frames, **arrays)
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,13 @@ class Listed:
     seed: int
     succeeded: bool
     sha256: str  #: `Clip.digest`
+
+    @classmethod
+    def of_file(cls, folder: Path, path: Path, seed: int) -> Listed:
+        """The line of a clip that `Clip.save` wrote; its frames are not read."""
+        with np.load(folder / path) as file:
+            task, kind, view = (str(name) for name in file["names"])
+            return cls(path, task, kind, view, seed, bool(file["success"][-1]), str(file["sha256"]))
 
 
 class Manifest:

@@ -11,6 +11,8 @@ The words of the table:
 - score: mean of the last three rewards of a clip (TOPReward, section 5.2).
 - failures: clips in which the robot stops, goes back, misses, shakes or does nothing.
 - static: the first frame, held for 12 s; noisy: with camera noise on it, 3 of 255 in standard deviation.
+- nothing was done, done and hard to see: the films of `controls`. "Without the guards" every frame is scored,
+  as if the monitor did not judge pictures and scenes; that is a measure of the model alone.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import multiprocessing
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +33,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from topreward_ros.core.episode import MonitorSettings, ScoreRequest
+from topreward_ros.core.episode import Event, MonitorSettings, ScoreRequest, TaskMonitor
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.output_files import temporary_folder, write_file
 from topreward_ros.defaults import monitor_defaults
@@ -39,15 +41,17 @@ from topreward_ros.offline.engine_bench import machine
 from topreward_ros.offline.score_video import score_video
 from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
-from training.clips import RATE, Clip, Listed, Manifest
+from training import controls
+from training.clips import RATE, SIDE, VIEWS, Clip, Listed, Manifest
 from training.export import TABLE_END, TABLE_START
 from training.generate import EVALUATIONS
 from training.instructions import BY_NAME, TASKS
 from training.samples import crop
 
 PREFIXES = 15
+_CONTROL, _BARE_CONTROL = "control", "control without the guards"
 _STATIC_SECONDS, _NOISE = 12.0, 3.0
-_HEIGHT, _WIDTH = 96, 128  # [px] the middle of a clip, 4:3 as most cameras
+_HEIGHT, _WIDTH = SIDE * 3 // 4, SIDE  # [px] the middle of a clip, 4:3 as most cameras
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,10 @@ class Job:
     clip: Listed
     instruction: str
     fps: float = 2.0  #: [Hz] at which frames are sampled
-    change: str = ""  #: how the clip is changed: reversed, static or noisy; empty: not at all
+    change: str = ""  #: reversed, static, noisy, or the name of a control; empty: the clip as it is
+    cast: tuple[Listed, ...] = ()  #: of a control: the clips of its `controls.Cast`, in that order
+    turn: int = 0  #: of a control
+    guarded: bool = True  #: the monitor judges pictures and scenes, as shipped
 
 
 @dataclass(frozen=True)
@@ -113,16 +120,19 @@ def _jobs(clips: list[Listed]) -> Iterator[Job]:
     for number, clip in enumerate(clips):
         task = BY_NAME[clip.task]
         rng = np.random.default_rng([clip.seed, number])
+        # Whole curves cost most: two of the three views of each attempt, and one of them for the rest.
+        turn = (clip.seed + VIEWS.index(clip.view)) % 3
+        if turn == 2:
+            continue
         yield Job("main", clip, task.instruction)
-        # Whole curves cost most; for these, one of the two views of each attempt is enough.
-        one_side = (clip.seed + (clip.view == "side")) % 2 == 1
-        if one_side:
+        if turn == 0 and clip.seed % 2 == 0:
             yield Job("1 fps", clip, task.instruction, fps=1.0)
             yield Job("4 fps", clip, task.instruction, fps=4.0)
+        if turn == 1 and clip.seed % 4 == 2:
             yield Job("static", clip, task.instruction, change="static")
             yield Job("noisy", clip, task.instruction, change="noisy")
         if clip.succeeded:
-            if one_side:
+            if turn == 0:
                 yield Job("reversed", clip, task.instruction, change="reversed")
             yield Job("held out", clip, str(rng.choice(task.held_out)))
             same_thing = {task.name, task.opposite}
@@ -132,9 +142,42 @@ def _jobs(clips: list[Listed]) -> Iterator[Job]:
                 yield Job("opposite", clip, BY_NAME[task.opposite].instruction)
 
 
-def _images(clip: Clip, job: Job) -> np.ndarray:
-    """The images (N, _HEIGHT, _WIDTH, 3) that ``job`` shows of ``clip``, `RATE` per second."""
-    images = crop(clip.frames, _HEIGHT, _WIDTH)
+def _control_jobs(clips: list[Listed], rounds: int) -> Iterator[Job]:
+    """The controls of one set, without the guards and with them. Those that show something done come once per
+    round and task, with other clips each time; the others in the first round alone."""
+    successes = {task.name: [c for c in clips if c.task == task.name and c.succeeded] for task in TASKS}
+    failures = {task.name: [c for c in clips if c.task == task.name and not c.succeeded] for task in TASKS}
+    names = [name for name in successes if successes[name] and failures[name]]
+    for number, name in enumerate(names):
+        own, failed = successes[name], failures[name]
+        for round_number in range(rounds):
+            turn = rounds * number + round_number
+            elsewhere = successes[names[(number + 1 + round_number) % len(names)]]
+            # One step further is another view of the same attempt; these numbers lead to other attempts.
+            places = 7 * round_number + number, 7 * round_number + number + 4, 5 * round_number + number
+            cast = (
+                own[places[0] % len(own)],
+                own[places[1] % len(own)],
+                failed[places[2] % len(failed)],
+                elsewhere[turn % len(elsewhere)],
+            )
+            for change in controls.films_of(name):
+                if change in controls.DONE or round_number == 0:
+                    for guarded in (False, True):
+                        role = _CONTROL if guarded else _BARE_CONTROL
+                        instruction = BY_NAME[name].instruction
+                        yield Job(
+                            role, cast[0], instruction, change=change, cast=cast, turn=turn, guarded=guarded
+                        )
+
+
+def _images(clips: Mapping[Path, Clip], job: Job) -> np.ndarray:
+    """The images (N, _HEIGHT, _WIDTH, 3) that ``job`` shows of ``clips``, `RATE` per second."""
+    if job.cast:
+        success, another, failure, elsewhere = (clips[listed.path] for listed in job.cast)
+        cast = controls.Cast(success, another, failure, elsewhere, job.turn)
+        return np.ascontiguousarray(controls.films_of(job.clip.task)[job.change](cast))
+    images = crop(clips[job.clip.path].frames, _HEIGHT, _WIDTH)
     if job.change == "reversed":
         images = images[::-1]
     if job.change in ("static", "noisy"):
@@ -146,11 +189,15 @@ def _images(clip: Clip, job: Job) -> np.ndarray:
     return np.ascontiguousarray(images)
 
 
-def evaluate_job(scorer: PrefixScorer, settings: MonitorSettings, clip: Clip, job: Job) -> Result:
-    """Score ``clip`` as ``job`` says; where only some rewards count, score only those."""
-    images = _images(clip, job)
+def evaluate_job(
+    scorer: PrefixScorer, settings: MonitorSettings, clips: Mapping[Path, Clip], job: Job
+) -> Result:
+    """Do ``job`` with its ``clips``, by path; where only some rewards count, score only those."""
+    images = _images(clips, job)
     if job.role in _ONLY_THESE:
         return Result(job, _score_some(scorer, images, job), np.array([]), fired=False)
+    if not job.guarded:
+        return _score_without_guards(scorer, settings, images, job)
     with temporary_folder("topreward-evaluate-") as folder:
         _write_images(folder, images)
         curve = score_video(
@@ -166,6 +213,26 @@ def evaluate_job(scorer: PrefixScorer, settings: MonitorSettings, clip: Clip, jo
         np.array([point.progress for point in curve.points]),
         any(event.type == "SUCCESS" for event in curve.events),
     )
+
+
+def _score_without_guards(
+    scorer: PrefixScorer, settings: MonitorSettings, images: np.ndarray, job: Job
+) -> Result:
+    monitor = TaskMonitor(replace(settings, end_episode_on_success=False), lambda: "", judge_scene=False)
+    monitor.set_task(job.instruction)
+    log_probs, fired = [], False
+    for number, image in enumerate(images):
+        stamp_ns = round(number / RATE * NS_PER_S)
+        due, outputs = monitor.observe(stamp_ns, stamp_ns)
+        request = None
+        if due:
+            request, _ = monitor.add_frame(Frame(stamp_ns, image))
+        if request is not None:
+            score = scorer.score(request)
+            log_probs.append(score.log_prob)
+            outputs = monitor.add_score(request, score)
+        fired |= any(isinstance(output, Event) and output.type.name == "SUCCESS" for output in outputs)
+    return Result(job, np.array(log_probs), np.array([]), fired)
 
 
 def _write_images(folder: Path, images: np.ndarray) -> None:
@@ -204,8 +271,11 @@ def _evaluate_clip(work: Work) -> list[Result]:
     """Do the jobs of one clip; runs in a worker process, which keeps its scorer for the next clip."""
     folder, model, jobs = work
     scorer, settings = _loaded(model)
-    clip = Clip.load(folder / jobs[0].clip.path)
-    return [evaluate_job(scorer, settings, clip, job) for job in jobs]
+    clips = {
+        path: Clip.load(folder / path)
+        for path in {clip.path for job in jobs for clip in (job.clip, *job.cast)}
+    }
+    return [evaluate_job(scorer, settings, clips, job) for job in jobs]
 
 
 _scorers: dict[str, tuple[PrefixScorer, MonitorSettings]] = {}
@@ -336,26 +406,27 @@ def table(results: Results, tick_ms: float) -> list[Line]:
         results.mean(results.of("main", succeeded=True), _voc),
         per_task("main", _voc, succeeded=True),
     )
-    add("VOC on successes", voc, ">= 0.93, worst task >= 0.80", voc >= 0.93 and worst[1] >= 0.80, worst)
-    auc = results.mean(results.of("main"), _auc)
+    add("VOC on successes", voc, ">= 0.95, worst task >= 0.88", voc >= 0.95 and worst[1] >= 0.88, worst)
+    auc, worst = results.mean(results.of("main"), _auc), per_task("main", _auc)
     add(
         "ROC-AUC of the score, successes against failures",
         auc,
-        ">= 0.97",
-        auc >= 0.97,
-        per_task("main", _auc),
+        ">= 0.985, worst task >= 0.97",
+        auc >= 0.985 and worst[1] >= 0.97,
+        worst,
     )
     recall = results.mean(results.of("main", succeeded=True), _fired)
-    add(
-        "SUCCESS fires on successes",
-        recall,
-        ">= 0.90",
-        recall >= 0.90,
-        per_task("main", _fired, succeeded=True),
-    )
+    worst = per_task("main", _fired, succeeded=True)
+    met = recall >= 0.95 and worst[1] >= 0.85
+    add("SUCCESS fires on successes", recall, ">= 0.95, worst task >= 0.85", met, worst)
     alarms = results.mean(results.of("main", succeeded=False), _fired)
     worst = per_task("main", _fired, max, succeeded=False)
-    add("SUCCESS fires on failures", alarms, "<= 0.03", alarms <= 0.03, worst)
+    add("SUCCESS fires on failures", alarms, "<= 0.02", alarms <= 0.02, worst)
+    for view in VIEWS:
+        found = [result for result in results.of("main") if result.job.clip.view == view]
+        good = [result for result in found if result.job.clip.succeeded]
+        said = f"{_auc(found):.3f}; {_fired(good):.3f}" if good and len(good) < len(found) else "none"
+        lines.append(Line(f"... camera {view}: AUC; SUCCESS fires on successes", said, "", "", True))
     for name, found in (
         ("idle", results.of("main", kind="idle")),
         ("static", results.of("static", "noisy")),
@@ -382,17 +453,49 @@ def table(results: Results, tick_ms: float) -> list[Line]:
         )
     for role in ("wrong object", "opposite"):
         right = float(np.mean(results.right_scores_higher(role)))
-        add(f"right instruction scores above {role}", right, ">= 0.98", right >= 0.98)
+        add(f"right instruction scores above {role}", right, ">= 0.99", right >= 0.99)
     held_out = results.mean(results.of("held out"), _voc)
-    add("VOC with held-out wordings", held_out, ">= 0.85", held_out >= 0.85, per_task("held out", _voc))
+    add("VOC with held-out wordings", held_out, ">= 0.90", held_out >= 0.90, per_task("held out", _voc))
     for role, name in (("1 fps", "1 fps"), ("main", "2 fps"), ("4 fps", "4 fps")):
         auc = results.mean(results.of(role), _auc)
         recall = results.mean(results.of(role, succeeded=True), _fired)
         alarms = results.mean(results.of(role, succeeded=False), _fired)
-        add(f"ROC-AUC at {name}", auc, ">= 0.95", auc >= 0.95)
-        add(f"SUCCESS fires on successes at {name}", recall, ">= 0.80", recall >= 0.80)
+        add(f"ROC-AUC at {name}", auc, ">= 0.98", auc >= 0.98)
+        add(f"SUCCESS fires on successes at {name}", recall, ">= 0.90", recall >= 0.90)
         add(f"SUCCESS fires on failures at {name}", alarms, "", True)
+    lines += _control_lines(results)
     add("one tick, 32 frames, one CPU thread, p50", tick_ms, "<= 25 ms", tick_ms <= 25, unit=" ms")
+    return lines
+
+
+def _control_lines(results: Results) -> list[Line]:
+    """What the controls say: how often SUCCESS fires without the guards; beside it, with them."""
+    fired: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for result in results.of(_CONTROL, _BARE_CONTROL):
+        fired[result.job.change, result.job.role].append(result.fired)
+
+    def share(names: Iterable[str], role: str) -> float:
+        found = [did for name in names for did in fired[name, role]]
+        return float(np.mean(found)) if found else 0.0
+
+    lines: list[Line] = []
+    if not fired:
+        return lines
+    wrong = [name for name in (*controls.NOTHING_DONE, *controls.UNDONE) if (name, _CONTROL) in fired]
+    bare, guarded = share(wrong, _BARE_CONTROL), share(wrong, _CONTROL)
+    said = f"{bare:.3f}; {guarded:.3f}"
+    name = "SUCCESS where nothing was done, without the monitor's guards; with them"
+    lines.append(Line(name, said, "", "<= 0.02; 0", bare <= 0.02 and guarded == 0))
+    for name in wrong:
+        said = f"{share([name], _BARE_CONTROL):.3f}; {share([name], _CONTROL):.3f}"
+        lines.append(Line(f"... {name}", said, "", "", True))
+    as_is = share(["as is"], _CONTROL)
+    for name in controls.DONE:
+        bare, guarded = share([name], _BARE_CONTROL), share([name], _CONTROL)
+        goal = "" if name == "as is" else f">= {as_is:.3f} - 0.03 with them"
+        said = f"{bare:.3f}; {guarded:.3f}"
+        met = guarded >= as_is - 0.03
+        lines.append(Line(f"SUCCESS where it was done, {name}: without; with them", said, "", goal, met))
     return lines
 
 
@@ -426,15 +529,18 @@ def markdown(lines: list[Line], results: Results) -> str:
     return "\n".join([note, "", *rows, "", *by_task_table(results)])
 
 
-def evaluate(data: Path, model: str, attempts: int, sets: int, processes: int, console: Console) -> Results:
-    """Score the first ``attempts`` of every task in the first ``sets`` sets of ``data`` with ``model``."""
+def evaluate(
+    data: Path, model: str, attempts: int, sets: int, rounds: int, processes: int, console: Console
+) -> Results:
+    """Score the first ``attempts`` of every task in the first ``sets`` sets of ``data`` with ``model``, and
+    so many ``rounds`` of controls."""
     listed, _ = Manifest.read(data)
     work: list[Work] = []
     for name in EVALUATIONS[:sets]:
         clips = [clip for clip in listed if clip.path.parts[0] == name]
         clips = [clip for clip in clips if int(clip.path.stem[:4]) < attempts]
         jobs: dict[Path, list[Job]] = defaultdict(list)
-        for job in _jobs(clips):
+        for job in (*_jobs(clips), *_control_jobs(clips, rounds)):
             jobs[job.clip.path].append(job)
         work += [(data, model, jobs_of_clip) for jobs_of_clip in jobs.values()]
     results: list[Result] = []
@@ -456,6 +562,7 @@ def main() -> None:
     parser.add_argument("--card", action="store_true", help="write the table into the model's README.md")
     parser.add_argument("--attempts", type=int, default=20, help="of each task in each set (%(default)s)")
     parser.add_argument("--sets", type=int, default=3, help="of 3 (%(default)s)")
+    parser.add_argument("--controls", type=int, default=2, help="rounds of controls, or 0 (%(default)s)")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="(%(default)s)")
     parser.add_argument("--json", type=Path, help="also write every curve here")
     arguments = parser.parse_args()
@@ -465,6 +572,7 @@ def main() -> None:
         arguments.model,
         attempts=arguments.attempts,
         sets=arguments.sets,
+        rounds=arguments.controls,
         processes=arguments.processes,
         console=console,
     )

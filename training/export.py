@@ -21,8 +21,8 @@ from topreward_ros.core.output_files import write_file
 from training.instructions import TASKS
 from training.network import MERGE, PATCH, make_config
 
-#: Most pixels of a frame in training: 128 x 96 for a 4:3 camera, 128 x 128 for a square one.
-FRAME_PIXELS = 128 * 128
+#: Most pixels of a frame: 192 x 160 come of a 4:3 camera, 160 x 160 of a square one, see `samples.SIZES`.
+FRAME_PIXELS = 34 * 1024
 SUMMARY = "a distilled demonstration model for simulated Metaworld scenes"
 
 

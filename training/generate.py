@@ -1,9 +1,11 @@
 """Make the clips for training and evaluation: `python -m training.generate data`.
 
-This simulates good and bad attempts at every task and films each with two cameras, whose places vary a
-little. Clips that exist are kept, so a run that was interrupted can be continued. The same arguments give
-the same clips; `manifest.jsonl` lists them with their hashes, and the last line printed is the hash of that
-list. The three evaluation sets use other seeds than training, and so other scenes, attempts and cameras.
+This simulates good and bad attempts at every task and films each with two or three cameras, whose places
+vary a little. Clips that exist are kept, so a run that was interrupted can be continued. The same arguments
+give the same clips, with any number of processes; `manifest.jsonl` lists them with their hashes, and the last
+line printed is the hash of that list. The three evaluation sets use other seeds than training, and so other
+scenes, attempts and cameras; they are made first. Fewer attempts are the first of many: `--train 140` lists a
+fifth of what the default makes, and is done at once where a longer run has come so far.
 
     sudo apt install libosmesa6
     pip install -r training/requirements.txt
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
@@ -24,7 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.progress import Progress
 
-from training.clips import RATE, VIEWS, Clip, Listed, Manifest
+from training.clips import RATE, SIDE, VIEWS, Clip, Listed, Manifest
 from training.instructions import TASKS
 
 if TYPE_CHECKING:
@@ -32,13 +35,19 @@ if TYPE_CHECKING:
 
 TRAIN, EVALUATIONS = "train", ("eval-0", "eval-1", "eval-2")
 #: Kinds of any twenty attempts in a row, see `simulation.KINDS`.
-MIX = ("success",) * 9 + ("stop",) * 4 + ("retreat",) * 2 + ("miss",) * 2 + ("noise",) + ("idle",) * 2
+MIX = ("success",) * 9 + ("stop",) * 5 + ("retreat",) * 2 + ("miss",) * 2 + ("noise", "idle")
 _SEEDS = {TRAIN: 0, "eval-0": 1_000_000, "eval-1": 2_000_000, "eval-2": 3_000_000}
+
+
+#: Attempts after which a worker takes up another task, so that what is there is of all tasks.
+_BLOCK = 20
+#: How far a camera may stand from its usual place, against the evaluation's; what is trained surrounds that.
+_FREEDOM_IN_TRAINING = 1.3
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt to simulate; it is filmed in both views."""
+    """One attempt to simulate, and the views in which it is filmed: for training two, in turn."""
 
     split: str
     task: str
@@ -51,6 +60,14 @@ class Attempt:
     @property
     def seed(self) -> int:
         return _SEEDS[self.split] + self.number
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        if self.split != TRAIN:
+            return VIEWS
+        # Kinds repeat every twenty attempts, so the view to be left out changes with these, too.
+        left_out = (self.number + 2 * (self.number // len(MIX))) % len(VIEWS)
+        return VIEWS[:left_out] + VIEWS[left_out + 1 :]
 
     def path(self, view: str) -> Path:
         return Path(self.split, self.task, f"{self.number:04d}-{view}.npz")
@@ -82,7 +99,7 @@ class Timing:
 
 
 def film(simulator: Simulator, attempt: Attempt) -> Iterator[Clip]:
-    """Simulate an attempt and yield its clip in each view."""
+    """Simulate an attempt and yield its clip in each of its views."""
     from training import simulation
 
     trajectory = simulator.trajectory(attempt.kind, attempt.seed)
@@ -91,8 +108,9 @@ def film(simulator: Simulator, attempt: Attempt) -> Iterator[Clip]:
     share = min(1.6, max(0.2, trajectory.steps * trajectory.pace / 80))
     timing = Timing.drawn(rng, attempt.split, share)
     steps = timing.steps(trajectory.steps - simulation.RESTING, trajectory.steps)
-    for view in VIEWS:
-        camera = simulation.Camera.of_view(view, rng)
+    freedom = _FREEDOM_IN_TRAINING if attempt.split == TRAIN else 1.0
+    for view in attempt.views:
+        camera = simulation.Camera.of_view(view, rng, trajectory.work_at, freedom)
         yield Clip(
             task=attempt.task,
             kind=attempt.kind,
@@ -105,39 +123,26 @@ def film(simulator: Simulator, attempt: Attempt) -> Iterator[Clip]:
         )
 
 
-#: All attempts at one task: the data folder, the task's name, and the attempts.
+#: Attempts at one task: the data folder, the task's name, and the attempts.
 Job = tuple[Path, str, list[Attempt]]
 
 
 def _work(job: Job) -> Iterator[list[Listed]]:
-    """Make the missing clips of all attempts at one task; yields the lines of the manifest per attempt."""
+    """Make the missing clips of attempts at one task; yields the lines of the manifest per attempt."""
     folder, task, attempts = job
     simulator = None
     for attempt in attempts:
-        paths = [attempt.path(view) for view in VIEWS]
+        paths = [attempt.path(view) for view in attempt.views]
         if not all((folder / path).is_file() for path in paths):
             if simulator is None:
                 from training.simulation import Simulator  # not needed where all clips are there
 
-                simulator = Simulator(task)
+                simulator = Simulator(task, SIDE, SIDE)
             for path, clip in zip(paths, film(simulator, attempt), strict=True):
                 clip.save(folder / path)
-        yield [_listed(folder, path, attempt.seed) for path in paths]
+        yield [Listed.of_file(folder, path, attempt.seed) for path in paths]
     if simulator:
         simulator.close()
-
-
-def _listed(folder: Path, path: Path, seed: int) -> Listed:
-    clip = Clip.load(folder / path)
-    return Listed(
-        path=path,
-        task=clip.task,
-        kind=clip.kind,
-        view=clip.view,
-        seed=seed,
-        succeeded=clip.succeeded,
-        sha256=clip.digest(),
-    )
 
 
 def _worker(jobs: Queue[Job | None], results: Queue[list[Listed] | BaseException]) -> None:
@@ -155,10 +160,12 @@ def generate(folder: Path, attempts: list[Attempt], processes: int) -> str:
     context = multiprocessing.get_context("spawn")
     jobs: Queue[Job | None] = context.Queue()
     results: Queue[list[Listed] | BaseException] = context.Queue()
-    keys = dict.fromkeys((attempt.split, attempt.task) for attempt in attempts)
-    for split, task in keys:
-        own = [attempt for attempt in attempts if (attempt.split, attempt.task) == (split, task)]
-        jobs.put((folder, task, own))
+    blocks: dict[tuple[bool, int, str, str], list[Attempt]] = defaultdict(list)
+    for attempt in attempts:
+        key = attempt.split == TRAIN, attempt.number // _BLOCK, attempt.split, attempt.task
+        blocks[key].append(attempt)
+    for key in sorted(blocks):
+        jobs.put((folder, key[-1], blocks[key]))
     for _ in range(processes):
         jobs.put(None)
     os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa draws in the worker's own thread
@@ -184,9 +191,9 @@ def generate(folder: Path, attempts: list[Attempt], processes: int) -> str:
 def main() -> None:
     """Generate from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="where the clips go; some 4 GB")
+    parser.add_argument("folder", type=Path, help="where the clips go; some 6 GB")
     parser.add_argument(
-        "--train", type=int, default=140, help="attempts per task to learn from (%(default)s)"
+        "--train", type=int, default=700, help="attempts per task to learn from (%(default)s)"
     )
     parser.add_argument("--evaluate", type=int, default=20, help="per task in each of 3 sets (%(default)s)")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="(%(default)s)")

@@ -6,9 +6,14 @@ chooses what is filmed, never a model: see `is_clear`. For each clip, `clips.jso
 instruction goes with it, and whether it succeeds. The same versions of the libraries render the same
 pictures, but x264 does not always compress them to the same bytes.
 
+The 24 films of the first edition were made by an earlier `simulation`, whose attempts were others; they stay
+as they are. ``--trials`` films twenty that put a model to the test, in which nothing was done: bad starts,
+covered cameras, cuts, photos, and work that is undone (see `controls`). `trials.json` lists them.
+
     sudo apt install libosmesa6
     pip install -r training/requirements.txt
     python -m training.golden_clips test/data/clips
+    python -m training.golden_clips test/data/clips --trials
     python -m training.golden_clips media --demo       # the three that `topreward demo` plays, larger
 """
 
@@ -27,6 +32,8 @@ import numpy as np
 from rich.progress import track
 
 from topreward_ros.core.output_files import temporary_folder, write_file
+from training import controls
+from training.clips import Clip
 from training.instructions import BY_NAME, TASKS
 from training.simulation import IDLE, MISS, RESTING, RETREAT, STOP, SUCCESS, Camera, Simulator, Trajectory
 
@@ -146,6 +153,81 @@ def film(simulator: Simulator, scene: Scene, form: Format, folder: Path) -> dict
     }
 
 
+#: Films in which nothing was done: the task, and what happens, see `controls`.
+TRIALS = (
+    ("drawer-open", "bad start 1"),
+    ("window-close", "bad start 1"),
+    ("handle-press", "bad start 1"),
+    ("button-press-topdown", "bad start 1"),
+    ("faucet-open", "bad start of 5 s"),
+    ("coffee-button", "bad start, other scene"),
+    ("door-open", "bad start, then a failure"),
+    ("handle-pull", "covered 1"),
+    ("drawer-close", "finished before"),
+    ("window-open", "photo"),
+    ("faucet-close", "photo cut in"),
+    ("button-press-topdown", "photo cut in"),
+    ("drawer-open", "cut"),
+    ("coffee-button", "cut"),
+    ("handle-pull", "cut, black between"),
+    ("door-open", "faded"),
+    ("handle-press", "other task"),
+    ("window-open", "undone"),
+    ("drawer-close", "undone"),
+    ("faucet-open", "undone"),
+)
+_FIRST_SEED_OF_TRIALS = _FIRST_SEED + 200_000
+
+
+def film_trial(number: int, form: Format, folder: Path) -> dict[str, object]:
+    """Write one of `TRIALS`; returns its entry in `trials.json`."""
+    task, change = TRIALS[number]
+    seed = _FIRST_SEED_OF_TRIALS + 1000 * number
+    names = [known.name for known in TASKS]
+    elsewhere = names[(names.index(task) + 1 + number) % len(names)]
+    if elsewhere == task:
+        elsewhere = names[names.index(task) - 1]
+    cast = controls.Cast(
+        success=_clip(task, SUCCESS, seed, form),
+        another=_clip(task, SUCCESS, seed + 100, form),
+        failure=_clip(task, STOP, seed + 200, form),
+        elsewhere=_clip(elsewhere, SUCCESS, seed + 300, form),
+        turn=number,
+        rate=form.rate,
+    )
+    words = change.replace(",", "").split()
+    file = f"{'-'.join([task, *words])}.mp4"
+    write_h264(folder / file, controls.films_of(task)[change](cast), form)
+    return {
+        "file": file,
+        "task": task,
+        "kind": change,
+        "seed": seed,
+        "instruction": BY_NAME[task].instruction,
+        "succeeds": False,
+    }
+
+
+def _clip(task: str, kind: str, first_seed: int, form: Format) -> Clip:
+    """The first clear attempt from a seed on, as square pictures at the rate of the film."""
+    simulator = Simulator(task, form.width, form.width, smooth=True)
+    seed, trajectory = clear_attempt(simulator, Scene("", task, kind, first_seed))
+    rng = np.random.default_rng([seed, len(kind), 9])
+    steps = timeline(trajectory, rng, form)
+    pictures = simulator.render(trajectory, steps, Camera.of_view("right", rng))
+    simulator.close()
+    return Clip(
+        task,
+        kind,
+        "right",
+        pictures,
+        progress=trajectory.progress[steps].astype(np.float32),
+        moved=trajectory.moved[steps].astype(np.float32),
+        hand=trajectory.hand[steps].astype(np.float32),
+        success=trajectory.success[steps],
+    )
+
+
 def wrong_instruction(task: str) -> str:
     """An instruction that a clip of ``task`` does not show: the opposite task, or else another object's."""
     names = [known.name for known in TASKS]
@@ -172,13 +254,23 @@ def _encode_h264(path: Path, pictures: np.ndarray, form: Format) -> None:
         container.mux(stream.encode())
 
 
+def _list(path: Path, films: list[dict[str, object]]) -> None:
+    write_file(path, json.dumps(films, indent=2, ensure_ascii=False) + "\n")
+
+
 def main() -> None:
     """Film from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the clips go")
-    parser.add_argument("--demo", action="store_true", help="the three clips of the demonstration")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--demo", action="store_true", help="the three clips of the demonstration")
+    which.add_argument("--trials", action="store_true", help="films in which nothing was done")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    if arguments.trials:
+        shown = [film_trial(n, TEST, arguments.folder) for n in track(range(len(TRIALS)), "trials")]
+        _list(arguments.folder / "trials.json", shown)
+        return
     scenes, form = (scenes_of_demo(), DEMO) if arguments.demo else (scenes_of_tests(), TEST)
     lines = []
     for task, of_task in groupby(track(list(scenes), "clips"), key=lambda scene: scene.task):
@@ -186,8 +278,7 @@ def main() -> None:
         lines += [film(simulator, scene, form, arguments.folder) for scene in of_task]
         simulator.close()
     if not arguments.demo:
-        text = json.dumps(lines, indent=2, ensure_ascii=False) + "\n"
-        write_file(arguments.folder / "clips.json", text)
+        _list(arguments.folder / "clips.json", lines)
     for line in lines:
         size = (arguments.folder / str(line["file"])).stat().st_size
         at = "" if line["success_at"] is None else f", success at {line['success_at']} s"

@@ -26,7 +26,7 @@ from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.question.templates import PAPER, fill
 from topreward_ros.scoring.qwen3_vl.temporal_patch import patch_positions
 from training.instructions import TASKS
-from training.samples import LOWEST, Glance, Sample
+from training.samples import LOWEST, SIZES, Glance, Sample
 
 PATCH, MERGE = 16, 2  # [px] side of a vision patch; patches along the side of a token
 VOCABULARY, HIDDEN = 512, 192
@@ -101,6 +101,7 @@ class Batch:
     moved: torch.Tensor  #: (B, P)
     known_progress: torch.Tensor  #: (B, P)
     success: torch.Tensor  #: (B, P)
+    seen: torch.Tensor  #: (B, P) 1 where the patch shows the scene of the task, else 0
     task: torch.Tensor  #: (B,)
     forward: torch.Tensor  #: (B,) bool, see `samples.Known`
 
@@ -160,6 +161,7 @@ class Stream:
             moved=torch.stack([torch.from_numpy(one.moved) for one in known]).float(),
             known_progress=torch.stack([torch.from_numpy(one.progress) for one in known]).float(),
             success=torch.stack([torch.from_numpy(one.success) for one in known]).float(),
+            seen=torch.stack([torch.from_numpy(one.seen) for one in known]).float(),
             task=torch.tensor([one.task for one in known]),
             forward=torch.tensor([one.forward for one in known]),
         )
@@ -239,15 +241,21 @@ def _padded(positions: torch.Tensor, length: int) -> torch.Tensor:
     return nn.functional.pad(positions, (0, length - positions.shape[1]))
 
 
+#: Tokens of one patch, by the size of frames.
+_TOKENS = sorted({(height // PATCH // MERGE) * (width // PATCH // MERGE) for height, width in SIZES})
 _AT_ANSWER = ("asked", "task", "hand", "moved", "progress")
 _SEEN = ("task", "hand", "moved")
 
 
 class Trainee(nn.Module):
-    """The model that will be shipped, and auxiliary heads that help training; the export drops them."""
+    """The model that will be shipped, and auxiliary heads that help training; the export drops them.
 
-    def __init__(self, tokenizer: Tokenizer, seed: int) -> None:
+    With ``bfloat16`` matrix products are computed in that precision; weights and losses stay float32.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, seed: int, bfloat16: bool = False) -> None:
         super().__init__()
+        self._bfloat16 = bfloat16
         self.tokens = PromptTokens(tokenizer)
         config = make_config(tokenizer)
         config._attn_implementation = "sdpa"
@@ -261,12 +269,12 @@ class Trainee(nn.Module):
                 # Where the answer is given: the task asked for, the scene, and its state in the newest patch.
                 # Without these heads the answers ignored the video for the first five hundred steps.
                 **{f"answer_{name}": nn.Linear(HIDDEN, known.get(name, tasks)) for name in _AT_ANSWER},
-                # What the vision model sees in one patch: all its tokens side by side (12 for a 4:3 picture,
-                # 16 for a square one), which is learnt quickly, and their mean, which attention can compute.
+                # What the vision model sees in one patch: all its tokens side by side, which is learnt
+                # quickly, and their mean, which attention can compute.
                 # Without these heads the scenes were not told apart after five thousand videos.
                 **{
                     f"seen_{name}_{pool}": nn.Linear(width * HIDDEN, known[name])
-                    for pool, width in (("12", 12), ("16", 16), ("mean", 1))
+                    for pool, width in (*((str(tokens), tokens) for tokens in _TOKENS), ("mean", 1))
                     for name in _SEEN
                 },
             }
@@ -277,9 +285,17 @@ class Trainee(nn.Module):
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Run the network on B videos of P patches with Q questions each.
 
-        Returns log-probabilities (B, Q, vocabulary) after the questions, hidden states (B, Q, hidden) there,
-        hidden states (B, P, hidden) after the patches, and vision features (B, P, tokens * hidden).
+        Returns in float32 log-probabilities (B, Q, vocabulary) after the questions, hidden states (B, Q,
+        hidden) there, hidden states (B, P, hidden) after the patches, and vision features (B, P, tokens *
+        hidden).
         """
+        with self._precision(batch.pixels.device):
+            return self._forward(batch)
+
+    def _precision(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=self._bfloat16)
+
+    def _forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         core: Any = self.model.model
         seen = core.visual(batch.pixels, grid_thw=batch.grid)
         embeddings = self.model.get_input_embeddings()(batch.ids)
@@ -299,7 +315,7 @@ class Trainee(nn.Module):
         logits = self.model.lm_head(answers)
         seen_in_patches = seen.pooler_output.view(*batch.ends.shape, -1)
         log_probs = torch.log_softmax(logits.float(), dim=-1)
-        return log_probs, answers, states[rows, batch.ends], seen_in_patches
+        return log_probs, answers.float(), states[rows, batch.ends].float(), seen_in_patches.float()
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The terms of the loss, each a mean over the batch."""
@@ -314,7 +330,7 @@ class Trainee(nn.Module):
         odds = nn.functional.smooth_l1_loss(log_true - log_false, wanted - torch.log1p(-p), beta=0.5)
         said = {name: self.heads[name](states) for name in ("hand", "moved", "progress", "success", "task")}
         task = batch.task[:, None].expand(states.shape[:2])
-        forward = batch.forward[:, None].float().expand(states.shape[:2])
+        forward = batch.forward[:, None].float() * batch.seen
         success = nn.functional.binary_cross_entropy_with_logits(
             _of_task(said["success"], task), batch.success, reduction="none"
         )
@@ -322,11 +338,11 @@ class Trainee(nn.Module):
         return {
             "answer": answer,
             "odds": odds,
-            **_state_losses(said, batch.hand, batch.moved, task),
+            **_state_losses(said, batch.hand, batch.moved, task, batch.seen),
             "progress": (progress * forward).sum() / (forward.sum() + 1e-6),
             "success": (success * forward).sum() / (forward.sum() + 1e-6),
             **self._answer_losses(answers, batch),
-            **self._seen_losses(seen, batch.hand, batch.moved, task),
+            **self._seen_losses(seen, batch.hand, batch.moved, task, batch.seen),
         }
 
     def _answer_losses(self, answers: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
@@ -334,9 +350,11 @@ class Trainee(nn.Module):
         rows = torch.arange(len(answers), device=answers.device)[:, None]
         said = {name: self.heads[f"answer_{name}"](answers) for name in _AT_ANSWER}
         task = batch.task[:, None].expand_as(batch.asked)
-        forward = batch.forward[:, None].float().expand_as(batch.asked)
+        is_seen = batch.seen[rows, batch.newest]
+        forward = batch.forward[:, None].float() * is_seen
         progress = (_of_task(said["progress"], task) - batch.known_progress[rows, batch.newest]).square()
-        state = _state_losses(said, batch.hand[rows, batch.newest], batch.moved[rows, batch.newest], task)
+        hand, moved = batch.hand[rows, batch.newest], batch.moved[rows, batch.newest]
+        state = _state_losses(said, hand, moved, task, is_seen)
         return {
             "answer_asked": nn.functional.cross_entropy(said["asked"].flatten(0, 1), batch.asked.flatten()),
             **{f"answer_{name}": loss for name, loss in state.items()},
@@ -346,11 +364,18 @@ class Trainee(nn.Module):
     def look_losses(self, look: Look) -> dict[str, torch.Tensor]:
         """The terms of the loss while only the vision model learns."""
         core: Any = self.model.model
-        seen = core.visual(look.pixels, grid_thw=look.grid).pooler_output
-        return self._seen_losses(seen.view(len(look.task), -1), look.hand, look.moved, look.task)
+        with self._precision(look.pixels.device):
+            seen = core.visual(look.pixels, grid_thw=look.grid).pooler_output
+        seen = seen.float().view(len(look.task), -1)
+        return self._seen_losses(seen, look.hand, look.moved, look.task, torch.ones_like(look.moved))
 
     def _seen_losses(
-        self, seen: torch.Tensor, hand: torch.Tensor, moved: torch.Tensor, task: torch.Tensor
+        self,
+        seen: torch.Tensor,
+        hand: torch.Tensor,
+        moved: torch.Tensor,
+        task: torch.Tensor,
+        counts: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Losses of the heads on vision features (..., tokens * hidden); targets are (...) or (..., 3)."""
         tokens = seen.unflatten(-1, (-1, HIDDEN))
@@ -358,20 +383,29 @@ class Trainee(nn.Module):
         for pool, pooled in (("flat", seen), ("mean", tokens.mean(-2))):
             kind = "mean" if pool == "mean" else str(tokens.shape[-2])
             said = {name: self.heads[f"seen_{name}_{kind}"](pooled) for name in _SEEN}
-            for name, loss in _state_losses(said, hand, moved, task).items():
+            for name, loss in _state_losses(said, hand, moved, task, counts).items():
                 losses[f"seen_{name}_{pool}"] = loss
         return losses
 
 
 def _state_losses(
-    said: dict[str, torch.Tensor], hand: torch.Tensor, moved: torch.Tensor, task: torch.Tensor
+    said: dict[str, torch.Tensor],
+    hand: torch.Tensor,
+    moved: torch.Tensor,
+    task: torch.Tensor,
+    counts: torch.Tensor,
 ) -> dict[str, torch.Tensor]:
-    """Losses for the scene, the place of the hand and how far the object moved; for any leading shape."""
-    return {
-        "task": nn.functional.cross_entropy(said["task"].flatten(0, -2), task.flatten()),
-        "hand": (said["hand"] - hand * 5).square().mean(),
-        "moved": (_of_task(said["moved"], task) - moved).square().mean(),
+    """Losses for the scene, the place of the hand and how far the object moved; for any leading shape.
+
+    Means over what ``counts`` (...), 1 or 0.
+    """
+    scene = nn.functional.cross_entropy(said["task"].flatten(0, -2), task.flatten(), reduction="none")
+    losses = {
+        "task": scene.view(task.shape),
+        "hand": (said["hand"] - hand * 5).square().mean(-1),
+        "moved": (_of_task(said["moved"], task) - moved).square(),
     }
+    return {name: (loss * counts).sum() / (counts.sum() + 1e-6) for name, loss in losses.items()}
 
 
 def _of_task(said: torch.Tensor, task: torch.Tensor) -> torch.Tensor:

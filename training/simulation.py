@@ -1,8 +1,9 @@
 """Successful and failed attempts of Metaworld's robot arm: joint positions by physics, and pictures of them.
 
 `Simulator.trajectory` runs the physics and records the progress of the task at every step;
-`Simulator.render` draws steps of it from a camera. The scripted experts of Metaworld succeed. Failures are
-experts that are stopped, sent back or told a wrong place of the object, and arms that shake or do nothing.
+`Simulator.render` draws steps of it from a camera. The scripted experts of Metaworld succeed, and often the
+hand is drawn back afterwards. Failures are experts that are stopped, many of them just short of the goal,
+sent back or told a wrong place of the object, and arms that shake or do nothing.
 
 Without a screen, set MUJOCO_GL to osmesa (the default here) or egl. Each process and task needs a `Simulator`
 of its own.
@@ -27,21 +28,30 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # noqa: E402
 
 SUCCESS, STOP, RETREAT, MISS, NOISE, IDLE = KINDS = ("success", "stop", "retreat", "miss", "noise", "idle")
 
-#: Azimuth and elevation [degrees] of the cameras, before jitter: from the right, and from the far right.
-_ANGLES = {"right": (122.0, -28.0), "side": (156.0, -32.0)}
+#: Azimuth and elevation [degrees] of the cameras, before jitter: from the right, from the far right, and
+#: nearer to the work from between them.
+_ANGLES = {"right": (122.0, -28.0), "side": (156.0, -32.0), "close": (138.0, -30.0)}
 
 _LOOK_AT = (0.02, 0.69, 0.15)  # [m], over the table
-_DISTANCE = 0.92  # [m]
+_DISTANCE, _CLOSE_DISTANCE = 0.92, 0.68  # [m]
 _SETTLING = 120  # steps after a reset, until the arm no longer swings
 _LONGEST = 260  # steps of an expert at full speed; one that needs more has failed
 RESTING = 40  # steps after the work, until nothing moves any more
+#: Of the successes, share in which the hand is drawn back after the work.
+_WITHDRAWN = 0.4
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 # Shares of progress before success: approaching the object, and moving it. See Trajectory.progress.
 _APPROACH, _MOVING = 0.35, 0.45
-#: A failure moves the object by at most this share of the way, so that it looks like a failure, too.
-_CLEAR_FAILURE = 0.8
+#: A failure moves the object by at most this share of the way, so that it looks like a failure, too. A handle
+#: is lifted in steps of a fifth of its way. A coffee machine counts as started as soon as its button is
+#: touched, so a failure does not touch it.
+_CLEAR_FAILURE = {"handle-pull": 0.6, "coffee-button": 0.1}
+_CLEAR_FAILURE_OF_OTHERS = 0.8
+#: Tasks whose object goes back by itself when the hand leaves it. What was done stays done.
+SPRUNG = ("button-press-topdown", "coffee-button")
+_STILL_DONE = 0.97  # share of its way at which any other object has to be left when the hand is drawn back
 
 
 @dataclass(frozen=True)
@@ -54,15 +64,28 @@ class Camera:
     look_at: tuple[float, float, float] = _LOOK_AT
 
     @classmethod
-    def of_view(cls, view: str, rng: np.random.Generator | None = None) -> Camera:
-        """The camera of a view; ``rng``, if given, moves it a little."""
+    def of_view(
+        cls,
+        view: str,
+        rng: np.random.Generator | None = None,
+        work_at: np.ndarray | None = None,
+        freedom: float = 1.0,
+    ) -> Camera:
+        """The camera of a view; ``rng``, if given, moves it a little, in proportion to ``freedom``.
+
+        ``work_at`` (3,) [m] is where a close camera looks.
+        """
         azimuth, elevation = _ANGLES[view]
-        if rng is None:
-            return cls(azimuth, elevation)
-        turn, tilt = rng.uniform(-12, 12), rng.uniform(-6, 6)
-        distance = _DISTANCE + rng.uniform(-0.08, 0.08)
-        x, y, z = np.asarray(_LOOK_AT) + rng.uniform(-0.04, 0.04, 3)
-        return cls(azimuth + turn, elevation + tilt, distance, (x, y, z))
+        distance, look_at = _DISTANCE, np.asarray(_LOOK_AT)
+        if view == "close":
+            distance, look_at = _CLOSE_DISTANCE, look_at if work_at is None else work_at
+        if rng is not None:
+            azimuth += freedom * rng.uniform(-12, 12)
+            elevation += freedom * rng.uniform(-6, 6)
+            distance += freedom * rng.uniform(-0.08, 0.08)
+            look_at = look_at + freedom * rng.uniform(-0.04, 0.04, 3)
+        x, y, z = (float(place) for place in look_at)
+        return cls(azimuth, elevation, distance, (x, y, z))
 
 
 @dataclass(frozen=True)
@@ -73,6 +96,7 @@ class Trajectory:
     bodies: np.ndarray  #: (bodies, 7) position and quaternion of the fixed parts of this scene
     joints: np.ndarray  #: (steps, positions) joint positions
     hand: np.ndarray  #: (steps, 3) [m]
+    thing: np.ndarray  #: (3,) [m] where the object is at first
     #: (steps,) 0 to 0.8 before success: 0.35 for the approach, 0.45 for the object's way
     progress: np.ndarray
     moved: np.ndarray  #: (steps,) 0 to 1, share of the object's way to success
@@ -82,6 +106,11 @@ class Trajectory:
     @property
     def steps(self) -> int:
         return len(self.joints)
+
+    @property
+    def work_at(self) -> np.ndarray:
+        """(3,) [m] the middle between hand and object at first, where the work is seen."""
+        return np.asarray((self.hand[0] + self.thing) / 2)
 
 
 class Simulator:
@@ -119,7 +148,7 @@ class Simulator:
         """
         for attempt in range(20):
             rng = np.random.default_rng([seed, attempt, crc32(f"{self.task} {kind}".encode())])
-            run = _Run(self._scene(int(rng.integers(1 << 30))), self._expert(), kind, rng)
+            run = _Run(self.task, self._scene(int(rng.integers(1 << 30))), self._expert(), kind, rng)
             made = run.trajectory()
             if made is not None:
                 return made
@@ -154,7 +183,9 @@ class _Reference:
         """``hand``, ``thing``: (steps, 3) [m], up to success."""
         self.steps = len(hand)
         self._things = thing
-        self._thing_share = _share_of_way(thing)
+        # By distance, as a handle that trembles while it is lifted covers a long way.
+        distances = np.linalg.norm(thing - thing[0], axis=1)
+        self._thing_share = np.maximum.accumulate(np.clip(distances / max(distances[-1], 1e-9), 0, 1))
         contact = int(np.argmax(self._thing_share > 0.03))
         self._hands = hand
         self._hand_share = np.ones(len(hand))
@@ -182,8 +213,9 @@ def _share_of_way(points: np.ndarray) -> np.ndarray:
 class _Run:
     """One attempt in one scene: the expert at full speed for reference, then an attempt of ``kind``."""
 
-    def __init__(self, env: Any, expert: Any, kind: str, rng: np.random.Generator) -> None:
-        self._env, self._expert, self._kind, self._rng = env, expert, kind, rng
+    def __init__(self, task: str, env: Any, expert: Any, kind: str, rng: np.random.Generator) -> None:
+        self._task, self._env, self._expert, self._kind, self._rng = task, env, expert, kind, rng
+        self._most_moved = _CLEAR_FAILURE.get(task, _CLEAR_FAILURE_OF_OTHERS)
 
     def trajectory(self) -> Trajectory | None:
         for _ in range(_SETTLING):
@@ -196,6 +228,7 @@ class _Run:
         mujoco.mj_setState(self._env.model, self._env.data, start, _STATE)
         mujoco.mj_forward(self._env.model, self._env.data)
         self._reference_way = reference
+        thing = self._observe()[4:7].copy()
         self._steps: list[tuple[np.ndarray, np.ndarray, float, float, bool]] = []
         self._record(success=False)
         self._pace = float(self._rng.uniform(0.35, 0.9))
@@ -207,8 +240,10 @@ class _Run:
             np.array(column) for column in zip(*self._steps, strict=True)
         )
         succeeded = bool(success.any())
-        if succeeded != (self._kind == SUCCESS) or (not succeeded and moved.max() > _CLEAR_FAILURE):
+        if succeeded != (self._kind == SUCCESS) or (not succeeded and moved.max() > self._most_moved):
             return None
+        if succeeded and self._task not in SPRUNG and moved[-1] < _STILL_DONE:
+            return None  # the hand has taken the object along
         model = self._env.model
         bodies = np.concatenate([model.body_pos, model.body_quat], axis=1)
         return Trajectory(
@@ -216,6 +251,7 @@ class _Run:
             bodies=bodies,
             joints=joints,
             hand=hands,
+            thing=thing,
             progress=progress,
             moved=moved,
             success=np.maximum.accumulate(success),
@@ -237,24 +273,39 @@ class _Run:
     # ---- what the arm does, by kind -----------------------------------------------------------------
 
     def _success(self) -> None:
-        """The expert succeeds and finishes its movement."""
+        """The expert succeeds and finishes its movement; then the hand may be drawn back."""
         self._follow_expert(until=lambda: self._steps[-1][4])
-        after = int(self._rng.integers(4, 14) / self._pace)  # steps until the expert has finished
+        after = int(self._rng.integers(6, 16) / self._pace)  # steps until the expert has finished
         self._follow_expert(until=lambda: False, steps=after)
+        if self._rng.random() < _WITHDRAWN:
+            hand = self._steps[-1][1]
+            self._move_to(
+                hand + np.array([*self._rng.uniform(-0.04, 0.04, 2), self._rng.uniform(0.05, 0.12)])
+            )
+            self._move_to(self._about_start())
 
     def _stop(self) -> None:
-        """The expert stops on its way, before or after it has begun to move the object."""
-        if self._rng.random() < 0.35:
-            share = self._rng.uniform(0.1, 0.95)
+        """The expert stops on its way, before or after it has begun to move the object; often just short of
+        the object or of the goal."""
+        just_short = self._rng.random() < 0.5
+        if self._most_moved < 0.2 or self._rng.random() < 0.35:
+            share = self._rng.uniform(0.8, 0.97) if just_short else self._rng.uniform(0.1, 0.95)
             self._follow_expert(until=lambda: self._approach >= share)
         else:
-            share = self._rng.uniform(0.08, 0.7)
+            most = self._most_moved - 0.1  # it goes on a little
+            share = self._rng.uniform(0.6 * most, most) if just_short else self._rng.uniform(0.08, most)
             self._follow_expert(until=lambda: self._steps[-1][3] >= share)
 
     def _retreat(self) -> None:
         """The expert stops as in `_stop`, and the hand goes back to about where it came from."""
         self._stop()
-        goal = self._steps[0][1] + self._rng.uniform(-0.06, 0.06, 3)
+        self._move_to(self._about_start())
+
+    def _about_start(self) -> np.ndarray:
+        return np.asarray(self._steps[0][1] + self._rng.uniform(-0.06, 0.06, 3))
+
+    def _move_to(self, goal: np.ndarray) -> None:
+        """Move the hand straight to about ``goal`` (3,) [m]."""
         for _ in range(int(100 / self._pace)):
             way = goal - self._steps[-1][1]
             if np.linalg.norm(way) < 0.02:

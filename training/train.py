@@ -1,12 +1,14 @@
 """Train the model on the clips: `python -m training.train data run`.
 
-The number of steps is fixed and samples are drawn with a seed, so that the same data give the same weights on
-the same machine; the last line printed is their hash. The folder `run` then holds the weights with the
+The number of steps is fixed and samples are drawn with a seed, so that on a CPU the same data give the same
+weights on the same machine; the last line printed is their hash. On a GPU the same recipe runs, in float32 or
+bfloat16, and gives weights that are as good, not the same. The folder `run` then holds the weights with the
 auxiliary heads, the tokenizer, the loss of every step as a table and as a picture, and what the run was made
-from.
+from. A run that was interrupted goes on from its last checkpoint and ends with the same weights.
 
     pip install -r training/requirements.txt
     python -m training.train data run
+    python -m training.train data run --precision bfloat16 --workers 12     # on a GPU
 """
 
 from __future__ import annotations
@@ -16,7 +18,11 @@ import csv
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +37,18 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from safetensors.torch import save
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from topreward_ros.core.output_files import write_file
 from topreward_ros.views.picture import write_picture
 from training.clips import Clip, Listed, Manifest
 from training.generate import TRAIN
 from training.network import Batch, Look, Stream, Trainee, make_tokenizer
-from training.samples import Shape, make_glances, make_sample
+from training.samples import Shape, drawn_size, make_glances, make_sample
 
-STEPS = 2600
+STEPS = 8000
 THREADS = 1  # another number sums in another order, which gives other weights
-LOOKS = 1000  # steps before those, in which only the vision model learns, from single pairs of frames
+LOOKS = 2500  # steps before those, in which only the vision model learns, from single pairs of frames
 #: Weights of the terms of the loss. Those of the auxiliary heads decrease: they help at the start.
 _WEIGHTS = {"answer": 1.0, "odds": 1.0}
 _HEADS = {
@@ -55,6 +61,7 @@ _HEADS = {
 _RATE, _WARM_UP, _DECAY = 8e-4, 60, 0.05
 _PATCHES = 144  # per step, shared by its videos
 _LOOK_RATE, _LOOK_CLIPS, _LOOKS_PER_CLIP = 1e-3, 14, 6
+_CHECKPOINT_EVERY = 100  # steps
 _VISION_FROZEN = 0.22  # share of the steps during which the vision model is frozen
 #: Tasks drawn twice as often as others: what moves there is some ten pixels long and is learnt last.
 _SMALL = ("handle-press", "handle-pull", "button-press-topdown", "coffee-button")
@@ -71,11 +78,11 @@ class Looks(Dataset[Look]):
 
     def __getitem__(self, step: int) -> Look:
         rng = np.random.default_rng([self._seed, step, 1])
-        height = 96 if rng.random() < 0.7 else 128
+        size = drawn_size(rng)
         glances = []
         for number in rng.integers(len(self._clips), size=_LOOK_CLIPS):
             clip = Clip.load(self._folder / self._clips[number].path)
-            glances += make_glances(clip, _LOOKS_PER_CLIP, height, 128, rng)
+            glances += make_glances(clip, _LOOKS_PER_CLIP, *size, rng)
         return self._stream.look(glances)
 
 
@@ -90,6 +97,9 @@ class Steps(Dataset[Batch]):
         for outcome, found in zip(("successful", "failed"), self._by_outcome, strict=True):
             if not found:
                 raise SystemExit(f"{folder} has no {outcome} clip to learn from: generate more")
+        self._successes: dict[str, list[Listed]] = defaultdict(list)
+        for clip in self._by_outcome[0]:
+            self._successes[clip.task].append(clip)
 
     def __len__(self) -> int:
         return self._steps
@@ -100,10 +110,17 @@ class Steps(Dataset[Batch]):
         number = int(np.clip(_PATCHES // shape.patches, 4, 24))
         samples = []
         for _ in range(number):
-            clips = self._by_outcome[int(rng.integers(2))]
-            clip = Clip.load(self._folder / clips[int(rng.integers(len(clips)))].path)
-            samples.append(make_sample(clip, shape, rng))
+            clip = self._drawn(self._by_outcome[int(rng.integers(2))], rng)
+            samples.append(make_sample(clip, shape, rng, partial(self._another, clip.task, rng)))
         return self._stream.batch(samples)
+
+    def _drawn(self, clips: list[Listed], rng: np.random.Generator) -> Clip:
+        return Clip.load(self._folder / clips[int(rng.integers(len(clips)))].path)
+
+    def _another(self, task: str, rng: np.random.Generator, same_task: bool) -> Clip:
+        tasks = list(self._successes)
+        chosen = task if same_task and task in tasks else tasks[int(rng.integers(len(tasks)))]
+        return self._drawn(self._successes[chosen], rng)
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -123,63 +140,91 @@ def total_loss(losses: dict[str, torch.Tensor], done: float) -> torch.Tensor:
     return weighted(_WEIGHTS) + (1 - 0.8 * done) * weighted(_HEADS)
 
 
-def learn_to_look(trainee: Trainee, looks: Iterable[Look], steps: int, log: Path) -> None:
-    """Train the vision model to tell the scene, the place of the hand, and how far the object was moved.
+@dataclass(frozen=True)
+class Recipe:
+    """All that the weights depend on beside the data, the machine, and the versions of libraries."""
 
-    Writes a row per step to ``log``.
-    """
-    weights = [*trainee.model.model.visual.parameters()]
-    weights += [weight for name, weight in trainee.heads.named_parameters() if name.startswith("seen")]
-    optimizer = torch.optim.AdamW(weights, lr=_LOOK_RATE, betas=(0.9, 0.98), weight_decay=_DECAY)
-    with log.open("w", newline="") as file, _progress("learning to look") as progress:
-        table = csv.DictWriter(file, ["step", *(name for name in _HEADS if name.startswith("seen"))])
-        table.writeheader()
-        bar = progress.add_task("", total=steps, said="")
-        for step, look in enumerate(looks):
-            losses = trainee.look_losses(look)
-            optimizer.param_groups[0]["lr"] = _LOOK_RATE * max(0.1, learning_rate(step, steps))
-            optimizer.zero_grad()
-            torch.stack([loss * _HEADS[name] for name, loss in losses.items()]).sum().backward()
-            torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
-            row = {name: f"{loss.item():.3f}" for name, loss in losses.items()}
-            table.writerow({"step": step, **row})
-            file.flush()
-            progress.update(bar, advance=1, said=", ".join(f"{name} {value}" for name, value in row.items()))
+    looks: int = LOOKS
+    steps: int = STEPS
+    seed: int = 0
+    threads: int = THREADS
+    precision: str = "float32"  #: or bfloat16
+    device: str = "cpu"  #: or cuda
 
 
-def learn_to_answer(
-    trainee: Trainee, batches: Iterable[Batch], steps: int, log: Path
-) -> list[dict[str, float]]:
-    """Train the whole model; returns what is written to ``log``, a row per step."""
-    optimizer = torch.optim.AdamW(_groups(trainee), lr=_RATE, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps))
-    rows: list[dict[str, float]] = []
-    with log.open("w", newline="") as file, _progress("learning to answer") as progress:
-        table = csv.DictWriter(file, ["step", "rate", "patches", "loss", *_WEIGHTS, *_HEADS])
-        table.writeheader()
-        bar = progress.add_task("", total=steps, said="")
-        for step, batch in enumerate(batches):
-            trainee.model.model.visual.requires_grad_(step >= _VISION_FROZEN * steps)
-            losses = trainee.losses(batch)
-            loss = total_loss(losses, step / steps)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
-            optimizer.step()
-            row: dict[str, float] = {
-                "step": step,
-                "rate": float(schedule.get_last_lr()[0]),
-                "patches": batch.ends.shape[1],
-                "loss": loss.item(),
-                **{name: value.item() for name, value in losses.items()},
-            }
-            schedule.step()
-            table.writerow({name: f"{value:.6g}" for name, value in row.items()})
-            file.flush()
-            rows.append(row)
-            progress.update(bar, advance=1, said=f"loss {np.mean([row['loss'] for row in rows[-50:]]):.3f}")
-    return rows
+#: Draws what the steps from the given one on need.
+From = Callable[[int], Iterator[Any]]
+Row = dict[str, float]
+
+
+class Run:
+    """A folder with the results of a training, and with checkpoints to go on from."""
+
+    _CHECKPOINT = "checkpoint.pt"
+
+    def __init__(self, folder: Path, made_from: dict[str, object]) -> None:
+        """Open ``folder``; what an earlier training has left there counts if it was made from the same."""
+        self.folder, self._made_from = folder, made_from
+        folder.mkdir(parents=True, exist_ok=True)
+        self._state: dict[str, Any] = {"phases": {}}
+        path = folder / self._CHECKPOINT
+        if path.is_file():
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if state["made_from"] != made_from:
+                raise SystemExit(
+                    f"{folder} holds a training that was made from something else: take another folder, "
+                    f"or remove {path}"
+                )
+            self._state = state
+
+    def resume(self, trainee: Trainee) -> None:
+        """Give ``trainee`` the weights of the checkpoint, if there is one."""
+        if "trainee" in self._state:
+            trainee.load_state_dict(self._state["trainee"])
+
+    def learn(
+        self,
+        name: str,
+        trainee: Trainee,
+        optimizer: torch.optim.Optimizer,
+        steps: int,
+        drawn: From,
+        step_with: Callable[[int, Any], Row],
+    ) -> list[Row]:
+        """Take the steps of a phase that are left; returns what NAME.csv says of each step."""
+        phase = self._state["phases"].setdefault(name, {"rows": [], "optimizer": None})
+        rows: list[Row] = phase["rows"]
+        if phase["optimizer"] is not None:
+            optimizer.load_state_dict(phase["optimizer"])
+        with (self.folder / f"{name}.csv").open("w", newline="") as file, _progress(name) as progress:
+            bar = progress.add_task("", total=steps, completed=len(rows), said="")
+            table = csv.writer(file)
+            for row in rows:
+                _write(table, row)
+            left = range(len(rows), steps)
+            for step, batch in zip(left, drawn(left.start) if left else (), strict=True):
+                optimizer.zero_grad()
+                rows.append({"step": step, **step_with(step, batch)})
+                _write(table, rows[-1])
+                file.flush()
+                said = f"loss {np.mean([row['loss'] for row in rows[-50:]]):.3f}"
+                progress.update(bar, advance=1, said=said)
+                if len(rows) % _CHECKPOINT_EVERY == 0 or len(rows) == steps:
+                    phase["optimizer"] = optimizer.state_dict()
+                    self._save(trainee)
+        return rows
+
+    def _save(self, trainee: Trainee) -> None:
+        stored = BytesIO()
+        torch.save({**self._state, "made_from": self._made_from, "trainee": trainee.state_dict()}, stored)
+        write_file(self.folder / self._CHECKPOINT, stored.getvalue())
+
+
+def _write(table: Any, row: Row) -> None:
+    """Write a row, after the names if it is the first."""
+    if row["step"] == 0:
+        table.writerow(row)
+    table.writerow(f"{value:.6g}" for value in row.values())
 
 
 def _progress(title: str) -> Progress:
@@ -188,48 +233,89 @@ def _progress(title: str) -> Progress:
     return Progress(TextColumn(title), BarColumn(), MofNCompleteColumn(), said, *times)
 
 
-def train(
-    data: Path, run: Path, steps: int, seed: int, workers: int, looks: int = LOOKS, threads: int = THREADS
-) -> str:
-    """Train and write everything to ``run``; returns the SHA-256 of the weights file."""
-    torch.manual_seed(seed)
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def learn_to_look(run: Run, trainee: Trainee, looks: From, steps: int) -> None:
+    """Train the vision model to tell the scene, the place of the hand, and how far the object was moved."""
+    weights = [*trainee.model.model.visual.parameters()]
+    weights += [weight for name, weight in trainee.heads.named_parameters() if name.startswith("seen")]
+    optimizer = torch.optim.AdamW(weights, lr=_LOOK_RATE, betas=(0.9, 0.98), weight_decay=_DECAY)
+
+    def take(step: int, look: Look) -> Row:
+        losses = trainee.look_losses(look)
+        optimizer.param_groups[0]["lr"] = _LOOK_RATE * max(0.1, learning_rate(step, steps))
+        loss = torch.stack([loss * _HEADS[name] for name, loss in losses.items()]).sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        return {"loss": loss.item(), **{name: loss.item() for name, loss in losses.items()}}
+
+    run.learn("looks", trainee, optimizer, steps, looks, take)
+
+
+def learn_to_answer(run: Run, trainee: Trainee, batches: From, steps: int) -> list[Row]:
+    """Train the whole model; returns the terms of the loss of every step."""
+    optimizer = torch.optim.AdamW(_groups(trainee), lr=_RATE, betas=(0.9, 0.98))
+
+    def take(step: int, batch: Batch) -> Row:
+        trainee.model.model.visual.requires_grad_(step >= _VISION_FROZEN * steps)
+        rate = _RATE * learning_rate(step, steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        losses = trainee.losses(batch)
+        loss = total_loss(losses, step / steps)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
+        optimizer.step()
+        terms = {name: value.item() for name, value in losses.items()}
+        return {"rate": rate, "patches": batch.ends.shape[1], "loss": loss.item(), **terms}
+
+    return run.learn("log", trainee, optimizer, steps, batches, take)
+
+
+def train(data: Path, folder: Path, recipe: Recipe, workers: int) -> str:
+    """Train and write everything to ``folder``; returns the SHA-256 of the weights file.
+
+    ``workers`` processes prepare batches; their number changes nothing else.
+    """
+    torch.manual_seed(recipe.seed)
+    torch.set_num_threads(recipe.threads)
+    device = torch.device(recipe.device)
+    torch.use_deterministic_algorithms(device.type == "cpu")
     listed, data_hash = Manifest.read(data)
     clips = [clip for clip in listed if clip.path.parts[0] == TRAIN]
     drawn_from = [*clips, *(clip for clip in clips if clip.task in _SMALL)]
     tokenizer = make_tokenizer()
     stream = Stream(tokenizer)
-    trainee = Trainee(tokenizer, seed).to(device)
-
-    def loaded(drawn: Dataset[Any]) -> Iterator[Any]:
-        ahead = 4 if workers else None
-        for batch in DataLoader(drawn, batch_size=None, num_workers=workers, prefetch_factor=ahead):
-            yield batch.to(device)
-
-    run.mkdir(parents=True, exist_ok=True)
-    write_file(run / "tokenizer.json", tokenizer.to_str(pretty=False))
-    learn_to_look(trainee, loaded(Looks(data, drawn_from, stream, looks, seed)), looks, run / "looks.csv")
-    batches = loaded(Steps(data, drawn_from, stream, steps, seed))
-    rows = learn_to_answer(trainee, batches, steps, run / "log.csv")
-    draw(rows, run / "loss.png")
-    weights = {name: weight.cpu().contiguous() for name, weight in trainee.state_dict().items()}
-    stored = save(weights)
-    write_file(run / "trainee.safetensors", stored)
-    digest = hashlib.sha256(stored).hexdigest()
+    trainee = Trainee(tokenizer, recipe.seed, recipe.precision == "bfloat16")
     made_from = {
         "data_sha256": data_hash,
         "clips": len(clips),
-        "looks": looks,
-        "steps": steps,
-        "seed": seed,
-        "threads": threads,
-        "torch": torch.__version__,
+        **asdict(recipe),
+        "torch": str(torch.__version__),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "a CPU",
-        "weights_sha256": digest,
     }
-    write_file(run / "made_from.json", json.dumps(made_from, indent=2) + "\n")
+    run = Run(folder, made_from)
+    run.resume(trainee)
+    trainee.to(device)
+
+    def loaded(drawn: Looks | Steps, first: int) -> Iterator[Any]:
+        left: Subset[Any] = Subset(drawn, range(first, len(drawn)))
+        ahead = 4 if workers else None
+        for batch in DataLoader(left, batch_size=None, num_workers=workers, prefetch_factor=ahead):
+            yield batch.to(device)
+
+    write_file(folder / "tokenizer.json", tokenizer.to_str(pretty=False))
+    looks = Looks(data, drawn_from, stream, recipe.looks, recipe.seed)
+    learn_to_look(run, trainee, partial(loaded, looks), recipe.looks)
+    steps = Steps(data, drawn_from, stream, recipe.steps, recipe.seed)
+    rows = learn_to_answer(run, trainee, partial(loaded, steps), recipe.steps)
+    draw(rows, folder / "loss.png")
+    weights = {name: weight.cpu().contiguous() for name, weight in trainee.state_dict().items()}
+    stored = save(weights)
+    write_file(folder / "trainee.safetensors", stored)
+    digest = hashlib.sha256(stored).hexdigest()
+    write_file(
+        folder / "made_from.json", json.dumps({**made_from, "weights_sha256": digest}, indent=2) + "\n"
+    )
     return digest
 
 
@@ -272,18 +358,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="(%(default)s)")
     parser.add_argument("--looks", type=int, default=LOOKS, help="of the vision model before (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument("--threads", type=int, default=THREADS, help="of a CPU; changes sums (%(default)s)")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of matrix products (%(default)s)",
+    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=device, help="cpu or cuda (%(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches (%(default)s)")
     arguments = parser.parse_args()
-    print(
-        train(
-            arguments.data,
-            arguments.run,
-            steps=arguments.steps,
-            seed=arguments.seed,
-            workers=arguments.workers,
-            looks=arguments.looks,
-        )
-    )
+    chosen = {field.name: getattr(arguments, field.name) for field in fields(Recipe)}
+    print(train(arguments.data, arguments.run, Recipe(**chosen), arguments.workers))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from training.export import export
 from training.network import Stream, Trainee, make_tokenizer
-from training.samples import Known, Question, Sample
+from training.samples import SIZES, Known, Question, Sample
 
 QUESTIONS = [
     Question(1, 0, "open the drawer", 0.0),
@@ -31,9 +31,9 @@ QUESTIONS = [
 ]
 
 
-def a_sample(height: int, seed: int, odd: bool) -> Sample:
+def a_sample(size: tuple[int, int], seed: int, odd: bool) -> Sample:
     rng = np.random.default_rng(seed)
-    frames = rng.integers(0, 256, (8, height, 128, 3), np.uint8)
+    frames = rng.integers(0, 256, (8, *size, 3), np.uint8)
     seconds = np.arange(8) * 0.5 * (20 if seed else 1)  # beyond 10 s, where times have more digits
     if odd:
         frames[7], seconds[7] = frames[6], seconds[6]
@@ -42,15 +42,30 @@ def a_sample(height: int, seed: int, odd: bool) -> Sample:
         np.zeros(4, np.float32),
         np.zeros(4, np.float32),
         np.zeros(4, np.float32),
+        np.ones(4, np.float32),
         0,
         forward=True,
     )
     return Sample(frames, seconds.reshape(-1, 2).mean(1), QUESTIONS, known)
 
 
-@pytest.mark.parametrize("height", [96, 128])
-@pytest.mark.parametrize("odd", [False, True])
-def test_the_scorer_gives_what_was_trained(tmp_path: Path, height: int, odd: bool) -> None:
+def test_bfloat16_says_about_the_same_and_counts_losses_in_float32() -> None:
+    tokenizer = make_tokenizer()
+    batch = Stream(tokenizer).batch([a_sample((96, 128), 0, odd=False)])
+    losses = []
+    for bfloat16 in (False, True):
+        trainee = Trainee(tokenizer, 3, bfloat16)
+        made = trainee.losses(batch)
+        torch.stack([*made.values()]).sum().backward()
+        assert all(loss.dtype == torch.float32 for loss in made.values())
+        assert all(weight.dtype == torch.float32 for weight in trainee.parameters())
+        losses.append(torch.stack([*made.values()]).detach())
+    assert not torch.equal(*losses)
+    assert torch.allclose(*losses, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize(("size", "odd"), [(size, bool(n % 2)) for n, size in enumerate(SIZES)])
+def test_the_scorer_gives_what_was_trained(tmp_path: Path, size: tuple[int, int], odd: bool) -> None:
     tokenizer = make_tokenizer()
     trainee = Trainee(tokenizer, seed=3).eval()
     with torch.no_grad():
@@ -66,13 +81,14 @@ def test_the_scorer_gives_what_was_trained(tmp_path: Path, height: int, odd: boo
         "looks": 0,
         "steps": 0,
         "seed": 3,
+        "precision": "float32",
         "torch": "2",
         "device": "CPU",
     }
     (run / "made_from.json").write_text(json.dumps({**made_from, "weights_sha256": "w"}))
     export(run, tmp_path / "model")
 
-    samples = [a_sample(height, seed, odd) for seed in (0, 1)]
+    samples = [a_sample(size, seed, odd) for seed in (0, 1)]
     with torch.no_grad():
         log_probs, *_ = trainee(Stream(tokenizer).batch(samples))  # (2, 4, vocabulary)
     parameters = monitor_defaults() | {"device": "cpu", "scorer_threads": 1}

@@ -9,7 +9,10 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,12 +26,14 @@ from topreward_ros.scoring.registry import load_scorer
 pytest.importorskip("training", reason="training/ is not installed with the package")
 
 import training.train
+from training import disturbances, samples
 from training.clips import VIEWS, Clip, Manifest
 from training.export import export
 from training.generate import MIX, Attempt, generate
 from training.instructions import BY_NAME, TASKS
-from training.samples import LOWEST, Shape, make_sample
-from training.train import train
+from training.network import Batch
+from training.samples import LOWEST, Sample, Shape, make_sample
+from training.train import Recipe, Steps, train
 
 RECORDED = Path(__file__).resolve().parents[1] / "data" / "training"
 ATTEMPTS = [Attempt("train", "drawer-open", 0), Attempt("train", "drawer-open", 9)]
@@ -46,7 +51,7 @@ def data(tmp_path: Path) -> Path:
 def test_manifest_lists_every_clip_with_the_hash_of_its_content(data: Path) -> None:
     lines, digest = Manifest.read(data)
     assert [line.path.as_posix() for line in lines] == sorted(
-        f"train/drawer-open/{number}-{view}.npz" for number in ("0000", "0009") for view in VIEWS
+        f"train/drawer-open/{number}-{view}.npz" for number in ("0000", "0009") for view in ("side", "close")
     )
     assert [line.succeeded for line in lines] == [True, True, False, False]
     assert all(line.sha256 == Clip.load(data / line.path).digest() for line in lines)
@@ -55,9 +60,28 @@ def test_manifest_lists_every_clip_with_the_hash_of_its_content(data: Path) -> N
     )  # going on where nothing is missing changes nothing
 
     clip = Clip.load(data / lines[0].path)
-    clip.frames[0, 0, 0] ^= 1
+    clip.frames[2, 0, 0] ^= 255  # stored as differences, of which this changes two
+    changed = clip.frames.copy()
     clip.save(data / lines[0].path)
+    assert np.array_equal(Clip.load(data / lines[0].path).frames, changed)
     assert generate(data, ATTEMPTS, processes=1) != digest
+
+
+def test_every_attempt_is_filmed_by_two_cameras_in_turn_and_evaluated_by_all() -> None:
+    attempts = [Attempt("train", "drawer-open", number) for number in range(60)]
+    for kind in set(MIX):
+        filmed = [view for attempt in attempts if attempt.kind == kind for view in attempt.views]
+        assert set(filmed) == set(VIEWS) and len(filmed) == 2 * 3 * MIX.count(kind)
+    assert Attempt("eval-0", "drawer-open", 1).views == VIEWS
+
+
+def interrupted_at(last: int, drawn: Callable[[Steps, int], Batch]) -> Callable[[Steps, int], Batch]:
+    def draw(steps: Steps, step: int) -> Batch:
+        if step == last:
+            raise KeyboardInterrupt
+        return drawn(steps, step)
+
+    return draw
 
 
 def test_two_steps_of_training_give_the_same_weights_again_and_a_model_that_loads(
@@ -65,9 +89,23 @@ def test_two_steps_of_training_give_the_same_weights_again_and_a_model_that_load
 ) -> None:
     monkeypatch.setattr(training.train, "_PATCHES", 8)  # small steps
     monkeypatch.setattr(training.train, "_LOOK_CLIPS", 2)
-    first = train(data, tmp_path / "first", steps=2, seed=0, workers=1, looks=2, threads=1)
-    assert train(data, tmp_path / "again", steps=2, seed=0, workers=0, looks=2, threads=1) == first
-    assert train(data, tmp_path / "other", steps=2, seed=1, workers=0, looks=2, threads=1) != first
+    monkeypatch.setattr(samples, "drawn_size", lambda rng: (96, 128))
+    monkeypatch.setattr(Shape, "drawn", lambda rng: Shape(int(rng.integers(1, 4)), False, 96, 128, 4))
+    monkeypatch.setattr(training.train, "_CHECKPOINT_EVERY", 1)
+    recipe = Recipe(looks=2, steps=2)
+    first = train(data, tmp_path / "first", recipe, workers=1)
+    assert train(data, tmp_path / "other", replace(recipe, seed=1), workers=0) != first
+    with pytest.raises(SystemExit, match="made from something else"):
+        train(data, tmp_path / "first", replace(recipe, seed=1), workers=0)
+
+    # One that is interrupted in its last step goes on to the same weights.
+    with monkeypatch.context() as broken:
+        broken.setattr(training.train.Steps, "__getitem__", interrupted_at(1, Steps.__getitem__))
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "again", recipe, workers=0)
+    assert not (tmp_path / "again" / "trainee.safetensors").exists()
+    assert train(data, tmp_path / "again", recipe, workers=0) == first
+    assert (tmp_path / "again" / "log.csv").read_text() == (tmp_path / "first" / "log.csv").read_text()
 
     rows = list(csv.DictReader((tmp_path / "first" / "log.csv").open()))
     assert [row["step"] for row in rows] == ["0", "1"]
@@ -82,14 +120,14 @@ def test_two_steps_of_training_give_the_same_weights_again_and_a_model_that_load
     parameters = monitor_defaults() | {"device": "cpu", "scorer_threads": 1}
     scorer = load_scorer(str(tmp_path / "model"), ScorerSettings.from_parameters(parameters))
     assert not scorer.info.random_weights
-    frames = Clip.load(data / "train/drawer-open/0000-right.npz").frames
+    frames = Clip.load(data / "train/drawer-open/0000-side.npz").frames
     video = [Frame(number * 500_000_000, frame) for number, frame in enumerate(frames)]
     score = scorer.score(ScoreRequest.of_frames("open the drawer", video))
     assert score.log_prob < 0 and score.log_prob_static < 0
 
 
 def test_a_sample_is_asked_right_and_wrong_questions_with_fitting_targets() -> None:
-    clip = Clip.load(RECORDED / "train/drawer-open/0000-right.npz")
+    clip = Clip.load(RECORDED / "train/drawer-open/0000-side.npz")
     task = BY_NAME["drawer-open"]
     right = wrong = done = 0
     for seed in range(60):
@@ -108,11 +146,91 @@ def test_a_sample_is_asked_right_and_wrong_questions_with_fitting_targets() -> N
                 wrong += 1
                 assert question.progress == 0
                 assert any(question.wording in other.trained for other in TASKS if other != task)
-        if not sample.known.forward:  # reversed or still: nothing is being completed
-            assert all(question.progress == 0 for question in sample.questions)
     assert right > 2 * wrong > 0
     assert done > 10
     assert np.exp(LOWEST) == pytest.approx(0.02, rel=0.02)
+
+
+def told(clip: Clip, story: str, seed: int, monkeypatch: pytest.MonkeyPatch, **others: object) -> Sample:
+    """A sample with this story, in front of a camera that nothing disturbs."""
+    monkeypatch.setattr(samples, "_STORIES", {story: 1.0})
+    monkeypatch.setattr(
+        samples, "_interrupted", others.get("interrupted", lambda pictures, shown, *_: (pictures, shown))
+    )
+    another = cast("Clip | None", others.get("another"))
+    draw = None if another is None else lambda same_task: another
+    return make_sample(clip, Shape(3, False, 96, 128, 4), np.random.default_rng(seed), draw)
+
+
+def own_targets(sample: Sample) -> list[tuple[int, float]]:
+    return sorted((q.patches, q.progress) for q in sample.questions if q.task == sample.known.task)
+
+
+@pytest.mark.parametrize("story", ["static", "finished", "reversed"])
+def test_what_nobody_brought_about_is_no_progress(story: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = Clip.load(RECORDED / "train/drawer-open/0000-side.npz")
+    for seed in range(10):
+        sample = told(clip, story, seed, monkeypatch)
+        assert all(progress == 0 for _, progress in own_targets(sample))
+        assert not sample.known.forward
+        if story == "finished":
+            assert sample.known.success.all()
+
+
+def test_what_was_undone_is_no_longer_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = Clip.load(RECORDED / "train/drawer-open/0000-side.npz")
+    ends = []
+    for seed in range(30):
+        curve = [progress for _, progress in own_targets(told(clip, "undone", seed, monkeypatch))]
+        ends.append(curve[-1])
+    assert min(ends) < 0.1 and any(end > 0.9 for end in ends)
+
+
+def test_after_a_cut_counts_what_is_shown_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    failure = Clip.load(RECORDED / "train/drawer-open/0009-side.npz")
+    success = Clip.load(RECORDED / "train/drawer-open/0000-close.npz")
+    finished = [
+        own_targets(told(failure, "cut", seed, monkeypatch, another=success))[-1][1] for seed in range(40)
+    ]
+    assert finished.count(0.0) > 15  # the other attempt was over
+    assert max(finished) > 0.9  # or is seen to succeed
+
+
+def test_a_picture_that_shows_nothing_leaves_progress_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = Clip.load(RECORDED / "train/drawer-open/0000-side.npz")
+
+    def hide_first(pictures: np.ndarray, shown: Any, *_: object) -> tuple[np.ndarray, Any]:
+        return samples._hide(pictures, shown, 0, 4, np.random.default_rng(1))
+
+    def hide_last(pictures: np.ndarray, shown: Any, *_: object) -> tuple[np.ndarray, Any]:
+        return samples._hide(pictures, shown, 4, 2, np.random.default_rng(1))
+
+    for seed in range(10):
+        sample = told(clip, "attempt", seed, monkeypatch, interrupted=hide_first)
+        assert sample.known.seen.tolist() == [0, 0, 1]
+        assert all(progress == 0 for end, progress in own_targets(sample) if end < 3)
+        sample = told(clip, "attempt", seed, monkeypatch, interrupted=hide_last)
+        assert sample.known.seen.tolist() == [1, 1, 0]
+        assert own_targets(sample)[-1][1] < 0.9  # the success comes with the last frame, which nobody saw
+
+
+def test_a_handle_that_rests_below_the_limit_counts_as_pulled_in_a_success_alone() -> None:
+    clip = Clip.load(RECORDED / "train/drawer-open/0000-side.npz")
+    moved = np.array([0, 0.2, 0.7, 0.85, 0.85, 1], np.float32)
+    pulled = replace(clip, task="handle-pull", moved=moved)
+    assert samples.done(pulled).tolist() == [False, False, False, True, True, True]
+    assert samples.done(replace(clip, moved=moved)).tolist() == clip.success.tolist()
+    nothing = replace(pulled, success=np.zeros(6, bool))
+    assert not samples.done(nothing).any()
+
+
+@pytest.mark.parametrize("kind", [*disturbances.HIDERS, ""])
+def test_a_hidden_scene_is_drawn_again_and_seldom_shows_itself(kind: str) -> None:
+    pictures = Clip.load(RECORDED / "train/drawer-open/0000-side.npz").frames[:4]
+    first = disturbances.hidden(pictures, np.random.default_rng(5), kind)
+    assert first.dtype == np.uint8 and first.shape == pictures.shape
+    assert np.array_equal(first, disturbances.hidden(pictures, np.random.default_rng(5), kind))
+    assert np.mean(np.abs(first[0].astype(int) - pictures[0])) > 20
 
 
 def test_held_out_wordings_are_never_trained_and_made_of_trained_words() -> None:
