@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,9 @@ class Clip:
     def load(cls, path: Path) -> Clip:
         with np.load(path) as file:
             task, kind, view = (str(name) for name in file["names"])
-            frames = np.add.accumulate(file["changes"], axis=0, dtype=np.uint8)
+            frames = file["changes"]
+            for before, frame in pairwise(frames):  # ten times as fast as one call for all
+                frame += before
             arrays = {name: file[name] for name in ("progress", "moved", "hand", "success")}
         return cls(task, kind, view, frames, **arrays)
 

@@ -129,14 +129,13 @@ def _bad_start(number: int) -> Film:
 #: Nothing was done; SUCCESS is wrong.
 NOTHING_DONE: dict[str, Film] = {
     "finished before": lambda cast: cast.finished(cast.success),
-    **{f"bad start {number + 1}": _bad_start(number) for number in range(4)},
+    **{f"bad start {number + 1}": _bad_start(number) for number in range(3)},
     "bad start of 5 s": lambda cast: cast.begun_badly(cast.finished(cast.success), 5, cast.kind(4)),
     "bad start, other scene": lambda cast: cast.cut(
         _seen(cast.elsewhere)[: cast.count(1)], cast.finished(cast.success)
     ),
     "bad start, then a failure": lambda cast: cast.begun_badly(_seen(cast.failure), 1, cast.kind(5)),
-    "covered 1": lambda cast: cast.covered(cast.finished(cast.success), cast.count(4), 2, cast.kind(6)),
-    "covered 2": lambda cast: cast.covered(cast.finished(cast.success), cast.count(4), 2, cast.kind(2)),
+    "covered": lambda cast: cast.covered(cast.finished(cast.success), cast.count(4), 2, cast.kind(6)),
     "photo": lambda cast: cast.photo(cast.success),
     "photo cut in": lambda cast: cast.cut(cast.half, cast.photo(cast.another)),
     "cut": lambda cast: cast.cut(cast.half, cast.finished(cast.another)),
@@ -158,8 +157,6 @@ DONE: dict[str, Film] = {
     "2 s lights off at the end": lambda cast: cast.covered(
         cast.whole, max(1, done_at(cast.success) - cast.count(1.75)), 2, "dark"
     ),
-    "2 s dim": lambda cast: cast.covered(cast.whole, max(1, cast.middle), 2, "dim"),
-    "2 s covered": lambda cast: cast.covered(cast.whole, max(1, cast.middle), 2, "hand"),
     "2 s frozen": lambda cast: cast.standing_still(max(1, cast.middle), 2),
     "exposure ramp": lambda cast: cast.covered(cast.whole, 0, 1, "ramp"),
     "sensor noise": lambda cast: cast.grainy(10),

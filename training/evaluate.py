@@ -127,12 +127,13 @@ def _jobs(clips: list[Listed]) -> Iterator[Job]:
         yield Job("main", clip, task.instruction)
         if turn == 0 and clip.seed % 2 == 0:
             yield Job("1 fps", clip, task.instruction, fps=1.0)
+        if turn == 0 and clip.seed % 4 == 0:
             yield Job("4 fps", clip, task.instruction, fps=4.0)
-        if turn == 1 and clip.seed % 4 == 2:
+        if turn == 1 and clip.seed % 4 == 0:
             yield Job("static", clip, task.instruction, change="static")
             yield Job("noisy", clip, task.instruction, change="noisy")
         if clip.succeeded:
-            if turn == 0:
+            if turn == 0 and clip.seed % 2 == 0:
                 yield Job("reversed", clip, task.instruction, change="reversed")
             yield Job("held out", clip, str(rng.choice(task.held_out)))
             same_thing = {task.name, task.opposite}
@@ -143,8 +144,8 @@ def _jobs(clips: list[Listed]) -> Iterator[Job]:
 
 
 def _control_jobs(clips: list[Listed], rounds: int) -> Iterator[Job]:
-    """The controls of one set, without the guards and with them. Those that show something done come once per
-    round and task, with other clips each time; the others in the first round alone."""
+    """The controls of one set. Those that show something done come once per round and task, with other clips
+    each time; the others in the first round alone, without the guards and with them."""
     successes = {task.name: [c for c in clips if c.task == task.name and c.succeeded] for task in TASKS}
     failures = {task.name: [c for c in clips if c.task == task.name and not c.succeeded] for task in TASKS}
     names = [name for name in successes if successes[name] and failures[name]]
@@ -163,7 +164,7 @@ def _control_jobs(clips: list[Listed], rounds: int) -> Iterator[Job]:
             )
             for change in controls.films_of(name):
                 if change in controls.DONE or round_number == 0:
-                    for guarded in (False, True):
+                    for guarded in (True,) if change in controls.DONE else (False, True):
                         role = _CONTROL if guarded else _BARE_CONTROL
                         instruction = BY_NAME[name].instruction
                         yield Job(
@@ -491,11 +492,10 @@ def _control_lines(results: Results) -> list[Line]:
         lines.append(Line(f"... {name}", said, "", "", True))
     as_is = share(["as is"], _CONTROL)
     for name in controls.DONE:
-        bare, guarded = share([name], _BARE_CONTROL), share([name], _CONTROL)
-        goal = "" if name == "as is" else f">= {as_is:.3f} - 0.03 with them"
-        said = f"{bare:.3f}; {guarded:.3f}"
+        guarded = share([name], _CONTROL)
+        goal = "" if name == "as is" else f">= {as_is - 0.03:.3f}"
         met = guarded >= as_is - 0.03
-        lines.append(Line(f"SUCCESS where it was done, {name}: without; with them", said, "", goal, met))
+        lines.append(Line(f"SUCCESS where it was done, {name}", f"{guarded:.3f}", "", goal, met))
     return lines
 
 
