@@ -590,11 +590,28 @@ def test_what_the_end_of_the_process_leaves_is_named() -> None:
     world.outcomes["end 2"] = [None]
     world.do(world.policy.stop(world.moment(), "the process ends", 1.8))
     world.wait(0.5)
-    assert world.policy.not_made == ["service stop: not made"] and not world.policy.resting
+    first, left = world.policy.not_made
+    assert first.startswith("service end 1: its answer was not waited for")
+    assert left == "service stop: not made" and not world.policy.resting
     world.wait(1.0)
     assert [name for name in world.done if name != "idle"] == ["open it", "end 0", "end 1", "end 2", "stop"]
-    (said,) = world.policy.not_made
-    assert said.startswith("service end 2: has not answered; it may have been done")
+    assert world.policy.not_made[0] == first
+    assert world.policy.not_made[1].startswith("service end 2: has not answered; it may have been done")
+
+
+@pytest.mark.parametrize("within_s", [None, 1.8])
+def test_a_stop_call_under_way_is_tried_again_when_somebody_stops_again(within_s: float | None) -> None:
+    stops = call("stop", retries=2), call("brake")
+    world = Supervised(calls={"end": (call("end"),), "stop": stops}).start()
+    world.outcomes["stop"] = [None]
+    world.do(world.policy.stop(world.moment(), "stopped by ~/stop"))
+    world.wait(0.2)
+    assert "stop" in world.done
+    world.do(world.policy.stop(world.moment(), "again", within_s))
+    world.do(world.policy.answer(world.unanswered[0], Outcome.REFUSED, "busy", world.moment(), ""))
+    world.wait(1.5)
+    assert [name for name in world.done if name != "idle"] == ["open it", "end", "stop", "stop", "brake"]
+    assert world.policy.resting and not world.policy.not_made and not world.policy.problem
 
 
 def test_a_person_stops_while_the_monitor_is_asked() -> None:

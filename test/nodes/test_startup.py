@@ -35,6 +35,22 @@ def test_a_parameter_file_that_cannot_be_read_is_named(
     assert not rclpy.ok() and not capfd.readouterr().err, "ROS 2 was not asked"
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "/**:\n  ros__parameters:\n    rate: 3.0\t# a tab\n",
+        "/**: {ros__parameters: {task: =}}\n",
+        "/**: {ros__parameters: {task: 2026-02-30, other: 0x_}}\n",
+        "/**:\n  ros__parameters: {task: a}\n---\n/**:\n  ros__parameters: {task: b}\n",
+    ],
+)
+def test_a_parameter_file_that_ros_takes_is_taken(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "lab.yaml"
+    path.write_text(content)
+    startup.start(["monitor", "--ros-args", "--params-file", str(path)])
+    rclpy.shutdown()
+
+
 def test_what_ros_says_is_told_without_places_in_its_source_code(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(startup.StartError) as error:
         startup.start(["monitor", "--ros-args", "-r", "x"])

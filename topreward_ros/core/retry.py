@@ -159,7 +159,10 @@ class RetryPolicy:
             ends = self._calls("end")
         if not any(step.purpose == "stop" for step in self._steps):
             stops = self._calls("stop")
-        said = self._abandon()
+        kept = self._try if was_sent and self._steps[0].purpose == "stop" else None
+        if kept is not None:  # a stop call is under way: nothing comes before it, and its answer counts
+            stops = [self._steps[0], *stops]
+        said = [] if kept is not None else self._abandon()
         self._note(now, why, Action.STOP.value, "")
         self._leave_episode()
         if self.settings.dry_run:
@@ -170,6 +173,12 @@ class RetryPolicy:
         if begun:  # the monitor may have begun it
             self._released = begun
         rest = Step(Kind.REST, phase=Phase.STOPPED, why=why)
+        if kept is not None:
+            self._steps, self._try = deque([*stops, Step(Kind.RELEASE), rest]), kept
+            if (share_ns := self._share_until_ns(now)) is not None:
+                kept.share_until_ns, kept.limit_ns = share_ns, min(kept.limit_ns or share_ns, share_ns)
+            self.phase, self.message = Phase.ACTING, why
+            return said
         return [*said, *self._take([*ends, Step(Kind.RELEASE), *stops, rest], now)]
 
     @property
@@ -625,6 +634,8 @@ class RetryPolicy:
         call = self.settings.calls[self._steps[0].purpose][self._steps[0].index]
         text = f"{call}: its answer was not waited for; whether it was done is not known"
         self._add_outcome(text)
+        if self._ends_ns is not None:
+            self._failed_at_end.append(text)
         return [Log(Level.WARNING, text)]
 
     def _note(self, now: Moment, reason: str, action: str, detail: str) -> None:

@@ -150,6 +150,9 @@ class Recorder(PrintableLog):
                 added = self._add_topic(name, f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}", kind)
                 self._subscribe(added, qos.recording(expected))
                 added.held = qos.latched() in expected  # until its publishers are known
+        except ValueError as error:  # a camera that is none
+            self.destroy_node()
+            raise RecordError(str(error)) from error
         except UserError:
             self.destroy_node()
             raise

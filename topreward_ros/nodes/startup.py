@@ -80,13 +80,16 @@ def _check_domain() -> None:
 def _check_parameter_file(path: str) -> None:
     """Raise `StartError` for a file that is not there or is no YAML; what its values mean is not looked at.
 
-    Raises `TextFileError` for one that is no text, too.
+    ROS 2 decides what it takes: what only PyYAML refuses (a tab behind a value) passes, and what is no
+    regular file, as a pipe, is not read. Raises `TextFileError` for a file that is no text, too.
     """
     shown = printable(path, 300)
+    if Path(path).exists() and not Path(path).is_dir() and not Path(path).is_file():
+        return
     if not Path(path).is_file():
         raise StartError(f"--params-file {shown} is no file: give the path of one, see config/monitor.yaml")
     try:
-        content = yaml.safe_load(read_text(Path(path)))
+        first = _first_node(read_text(Path(path)))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -94,8 +97,22 @@ def _check_parameter_file(path: str) -> None:
         raise StartError(
             f"--params-file {shown}{where}: is no YAML ({what}); mend it, see config/monitor.yaml"
         ) from error
-    if content is not None and not isinstance(content, dict):
+    if first is not None and not isinstance(first, yaml.MappingStartEvent):
         raise StartError(
             f"--params-file {shown} has no section of a node in it: it begins with the node's name and "
             "ros__parameters, see config/monitor.yaml"
         )
+
+
+def _first_node(text: str) -> yaml.Event | None:
+    """What a YAML file begins with; None: it is empty. Raises `yaml.YAMLError`. No value is looked at."""
+    try:
+        events = list(yaml.parse(text, Loader=yaml.SafeLoader))
+    except yaml.YAMLError:
+        try:
+            events = list(yaml.parse(text.replace("\t", " "), Loader=yaml.SafeLoader))
+        except yaml.YAMLError:
+            events = []
+        if not events:
+            raise
+    return next((event for event in events if isinstance(event, yaml.NodeEvent)), None)

@@ -343,7 +343,9 @@ class _Reading:
             if any(score.stamp_ns <= 0 for score in episode.scores):
                 _by_receipt(episode)
                 self._notes.append(_note_by_receipt(episode, "Scores without a stamp"))
-            elif _jumps(said):
+            elif _jumps(episode.scores) or _jumps(
+                episode.events
+            ):  # each alone: a slow score is of an old frame
                 _by_receipt(episode)
                 self._notes.append(_note_by_receipt(episode, "A clock that jumps"))
             else:
