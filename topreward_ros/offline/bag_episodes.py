@@ -343,9 +343,7 @@ class _Reading:
             if any(score.stamp_ns <= 0 for score in episode.scores):
                 _by_receipt(episode)
                 self._notes.append(_note_by_receipt(episode, "Scores without a stamp"))
-            elif _jumps(episode.scores) or _jumps(
-                episode.events
-            ):  # each alone: a slow score is of an old frame
+            elif _jumps(episode.scores) or _jumps(episode.events):
                 _by_receipt(episode)
                 self._notes.append(_note_by_receipt(episode, "A clock that jumps"))
             else:
@@ -497,7 +495,10 @@ def _by_receipt(episode: BagEpisode) -> None:
 
 
 def _jumps(said: Sequence[Score | BagEvent]) -> bool:
-    """Whether the clock of the stamps made a jump that the recorder's did not, back or far ahead."""
+    """Whether the clock of the stamps made a jump that the recorder's did not, back or far ahead.
+
+    Of scores or of events: a score that took long is of an older frame than an event before it.
+    """
     stamped = sorted((it.received_ns, it.stamp_ns) for it in said if it.stamp_ns > 0)
     return any(
         not -_JUMP_NS <= stamp_ns - before_ns <= _JUMP_NS + _FASTEST * (received_ns - earlier_ns)
