@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -43,7 +44,7 @@ def test_watch(robot, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     leader, follower = pty.openpty()
     command = [sys.executable, "-m", "topreward_ros.cli", "watch", "--duration", "600", "--svg"]
     picture = tmp_path / "w.svg"
-    environment = {**robot.environment, "COLUMNS": "90", "TERM": "xterm-256color"}
+    environment = {**robot.environment, "COLUMNS": "90", "TERM": "xterm-256color", "PYTHONFAULTHANDLER": "1"}
     output = tmp_path / "lines.txt"
     with output.open("wb") as file:
         lines = subprocess.Popen([*command, picture], env=environment, stdout=file, stderr=subprocess.STDOUT)
@@ -93,8 +94,14 @@ def test_watch(robot, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     robot.until(lambda: b"good" in b"".join(seen), "and drawn")
     for process in (lines, drawn):
         process.terminate()
-    lines.wait(60)
-    drawn.wait(60)
+    try:
+        lines.wait(60)
+        drawn.wait(60)
+    except subprocess.TimeoutExpired:
+        for process in (lines, drawn):
+            process.send_signal(signal.SIGABRT)  # it tells where it hangs
+            process.wait()
+        pytest.fail(f"it does not end\n{output.read_text()[-3000:]}\n{b''.join(seen)[-3000:].decode()}")
     said = output.read_text()
     reader.join(60)
     os.close(leader)

@@ -84,12 +84,13 @@ def _check_parameter_file(path: str) -> None:
     regular file, as a pipe, is not read. Raises `TextFileError` for a file that is no text, too.
     """
     shown = printable(path, 300)
-    if Path(path).exists() and not Path(path).is_dir() and not Path(path).is_file():
-        return
-    if not Path(path).is_file():
+    file = Path(path)
+    if not file.exists() or file.is_dir():
         raise StartError(f"--params-file {shown} is no file: give the path of one, see config/monitor.yaml")
+    if not file.is_file():
+        return
     try:
-        first = _first_node(read_text(Path(path)))
+        first = _first_node(read_text(file))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
