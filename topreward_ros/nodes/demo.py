@@ -181,22 +181,23 @@ def _play(
 ) -> Take:
     """Play ``video`` to the monitor, which is the first of ``children``, and show it. Raises `DemoError`."""
     log, monitor = watcher.log, children[0]
-    player = Child(
-        "video_player",
-        {
-            "video": str(video.path),
-            "wait_for_subscriber": _WAIT_FOR_MONITOR_S,
-            "reset_service": "monitor/reset",
-        },
-        folder,
-        os.environ,
-    )
-    children.append(player)
     with watch.Screen(log) as screen:
         if log.caption:
             screen.line(log.caption)
-        end = _End(log, monitor, player, video.due_s[-1] - video.due_s[0])
-        watcher.follow(screen, done=lambda: stopped() or end.reached(), advise=False)
+        end = _End(log, monitor, video.due_s[-1] - video.due_s[0])
+        over = False
+
+        def is_over() -> bool:
+            nonlocal over
+            over = over or stopped() or end.reached()
+            return over
+
+        # What a monitor publishes before it knows our subscriptions is lost: the first event would be.
+        watcher.follow(screen, done=lambda: is_over() or watcher.is_known(), advise=False)
+        if not over:
+            end.player = _player(video, folder)
+            children.append(end.player)
+            watcher.follow(screen, done=is_over, advise=False)
     if end.dead is not None:
         raise DemoError(
             f"the {end.dead.name} ended with status {end.dead_status}; its last lines "
@@ -206,6 +207,16 @@ def _play(
     if not log.score_count and not stopped():
         raise DemoError(f"no score came; see {monitor.log}, which ends with", monitor.last_lines())
     return Take(log, len(video.due_s), end.gave_up, video.clip)
+
+
+def _player(video: _Video, folder: Path) -> Child:
+    """Start the player of ``video``, which makes the monitor begin a new episode."""
+    parameters = {
+        "video": str(video.path),
+        "wait_for_subscriber": _WAIT_FOR_MONITOR_S,
+        "reset_service": "monitor/reset",
+    }
+    return Child("video_player", parameters, folder, os.environ)
 
 
 def _refuse_other_publishers(watcher: watch.Watcher, stopped: Callable[[], bool]) -> None:
@@ -222,24 +233,25 @@ def _refuse_other_publishers(watcher: watch.Watcher, stopped: Callable[[], bool]
 class _End:
     """Notices the end of a video: the last score has come, or a child has died."""
 
-    def __init__(self, log: WatchLog, monitor: Child, player: Child, last_elapsed_s: float) -> None:
+    def __init__(self, log: WatchLog, monitor: Child, last_elapsed_s: float) -> None:
         self.dead: Child | None = None
         self.dead_status = 0
         self.gave_up = False  # the last score did not come in time
         self._log = log
-        self._monitor, self._player = monitor, player
+        self._monitor = monitor
+        self.player: Child | None = None  # once it was started
         self._last_elapsed_s = last_elapsed_s  # of the last frame, since the first one that is taken
         self._quiet_since_s = 0.0
         self._scores_then = -1
 
     def reached(self) -> bool:
         """Whether nothing more will come."""
-        for child in (self._monitor, self._player):
-            status = child.status()
-            if status is not None and (status != 0 or child is self._monitor):
+        for child in (self._monitor, self.player):
+            status = child.status() if child else None
+            if child and status is not None and (status != 0 or child is self._monitor):
                 self.dead, self.dead_status = child, status
                 return True
-        if self._player.status() is None:
+        if self.player is None or self.player.status() is None:
             return False
         if self._scores_then != self._log.score_count:
             self._scores_then, self._quiet_since_s = self._log.score_count, time.monotonic()

@@ -151,8 +151,13 @@ class Watcher:
         self._subscription = subscribe(TaskProgress, topic, self._on_progress, qos.progress())
         self._latched = False
         subscribe(TaskEvent, f"{beside}task_event", self._on_event, qos.events())
+        # The last one: subscriptions are announced in order, see `is_known`.
         subscribe(MonitorInfo, f"{beside}monitor/info", self._on_info, qos.latched())
         self.log = WatchLog(self._subscription.topic_name)
+
+    def is_known(self) -> bool:
+        """Whether the monitor knows our subscriptions: its latched info, which needs the last one, came."""
+        return bool(self.log.model)
 
     def publishers(self, topic: str) -> list[str]:
         """Who publishes ``topic``: the full name of the node, once per publisher."""
