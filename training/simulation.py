@@ -36,6 +36,7 @@ _LOOK_AT = (0.02, 0.69, 0.15)  # [m], over the table
 _DISTANCE, _CLOSE_DISTANCE = 0.92, 0.68  # [m]
 _SETTLING = 120  # steps after a reset, until the arm no longer swings
 _LONGEST = 260  # steps of an expert at full speed; one that needs more has failed
+_TRIES = 200  # a window that is left half closed is a clear failure in one of some five tries
 RESTING = 40  # steps after the work, until nothing moves any more
 #: Of the successes, share in which the hand is drawn back after the work.
 _WITHDRAWN = 0.4
@@ -144,15 +145,15 @@ class Simulator:
         """Run one attempt. The same arguments give the same steps.
 
         A failure that comes too close to success and an expert that fails are discarded and tried again.
-        Raises `RuntimeError` after 20 tries.
+        Raises `RuntimeError` after `_TRIES` tries.
         """
-        for attempt in range(20):
+        for attempt in range(_TRIES):
             rng = np.random.default_rng([seed, attempt, crc32(f"{self.task} {kind}".encode())])
             run = _Run(self.task, self._scene(int(rng.integers(1 << 30))), self._expert(), kind, rng)
             made = run.trajectory()
             if made is not None:
                 return made
-        raise RuntimeError(f"{self.task}: no {kind} in 20 attempts with seed {seed}")
+        raise RuntimeError(f"{self.task}: no {kind} in {_TRIES} attempts with seed {seed}")
 
     def render(self, trajectory: Trajectory, steps: np.ndarray, camera: Camera) -> np.ndarray:
         """Pictures (N, height, width, 3) uint8 RGB of N steps."""
