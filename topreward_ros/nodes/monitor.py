@@ -46,6 +46,7 @@ from topreward_ros.nodes.end_signals import EndSignals
 from topreward_ros.nodes.image_topics import places
 from topreward_ros.nodes.instruction_topic import InstructionTopic
 from topreward_ros.nodes.lifecycle import PatientLifecycleNode
+from topreward_ros.nodes.loading import beside_others, let_go
 from topreward_ros.nodes.log import PrintableLog
 from topreward_ros.nodes.raw_conversion import converter
 from topreward_ros.nodes.rcl_error import RCLError
@@ -57,7 +58,6 @@ from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
 
 _CLOCK_PERIOD_S = 0.2  # how often the session looks at the clock, for images that stopped
-_SWITCH_S = 0.0005  # after so long the thread that loads lets the executor's run; Python's own number: 5 ms
 
 
 class Interrupted(Exception):
@@ -167,6 +167,7 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         """Close every interface and let the model go."""
         result = super().on_cleanup(state)
         self.close("cleaned up")
+        let_go()
         return result
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -234,16 +235,13 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
 
         def load() -> None:
             scorer, failed = None, None
-            before = sys.getswitchinterval()
-            sys.setswitchinterval(_SWITCH_S)
             try:
-                scorer = load_scorer(self.values["model"], ScorerSettings.from_parameters(self.values))
+                with beside_others():
+                    scorer = load_scorer(self.values["model"], ScorerSettings.from_parameters(self.values))
             except ScorerError as error:
                 failed = error
             except BaseException as error:
                 failed = ScorerError(f"model '{self.values['model']}': {type(error).__name__}: {error}")
-            finally:
-                sys.setswitchinterval(before)
             executor.create_task(take, scorer, failed)
 
         self.get_logger().info(f"loading model '{self.values['model']}' ...")
