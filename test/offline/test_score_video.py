@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from test.scorers import scorer_info
+from test.scorers import Brightness
 from topreward_ros.core.episode import MonitorSettings, ScoreRequest, State
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import SuccessSettings
-from topreward_ros.core.frames import Frame
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.prefix_schedule import PrefixSchedule
@@ -30,7 +29,7 @@ from topreward_ros.offline.score_video import (
     score_videos,
 )
 from topreward_ros.offline.video import Video, VideoError, open_video
-from topreward_ros.scoring.base import ScorerError, ScorerSettings, SequentialScorer
+from topreward_ros.scoring.base import ScorerError, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.views.curve_plot import plot_curve, plot_curves
 from topreward_ros.views.terminal import curve_summary, curves_table
@@ -42,25 +41,6 @@ SETTINGS = replace(
     sample_rate=2.0,
     success=SuccessSettings(threshold=-0.6, hysteresis=0.5, dwell=1.0, min_scores=2, smoothing=1),
 )
-
-
-class Brightness(SequentialScorer):
-    """The brighter the newest frame, the surer: from -4 nat for black to 0 for white."""
-
-    info = scorer_info("brightness", revision="1", prompt_hash="0" * 16, max_pixels=4096)
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, tuple[Frame, ...]]] = []
-
-    def score_one(self, request: ScoreRequest) -> PrefixScore:
-        prefix = request.prefix
-        self.asked.append((request.instruction, prefix))
-        brightness = [float(frame.image.mean()) / 255.0 for frame in (prefix[-1], prefix[0])]
-        log_prob, static = (-4.0 * (1.0 - value) for value in brightness)
-        return PrefixScore(log_prob, -1.0, static, num_frames=len(prefix))
-
-    def close(self) -> None:
-        self.asked.clear()
 
 
 @pytest.fixture(scope="module")

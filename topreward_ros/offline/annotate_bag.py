@@ -13,7 +13,6 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from topreward_ros.core.output_files import written_folder
 from topreward_ros.core.printable import printable
@@ -26,13 +25,12 @@ from topreward_ros.offline.annotation_report import (
     Report,
     is_annotation,
 )
-from topreward_ros.offline.bag_metadata import CUSTOM_DATA
-from topreward_ros.offline.bag_watch import BagWatch, Sources, find_sources, in_namespace
+from topreward_ros.offline.bag_choice import monitor_of, parameters_for, what_to_watch
+from topreward_ros.offline.bag_watch import BagWatch, find_sources
 from topreward_ros.offline.bags import Bag, BagError, OpenBag
 from topreward_ros.offline.camera_images import ImageReader
 from topreward_ros.offline.raw_samples import Converter
-from topreward_ros.offline.recorded_episodes import EVENT, RecordedEpisode, recorded_episodes
-from topreward_ros.offline.recorded_monitor import RecordedMonitor, recorded_monitor
+from topreward_ros.offline.recorded_episodes import EVENT
 from topreward_ros.offline.side_by_side import Episode
 from topreward_ros.scoring.base import ScorerInfo
 
@@ -56,8 +54,8 @@ def annotate_bag(
         _check_room(bag, folder)
         check_free(opened, settings.namespace)
         types = AnnotationTypes()
-        monitor = _monitor(opened, settings, types)
-        sources, episodes, note = _what_to_watch(opened, settings, monitor, job.task, types)
+        monitor = monitor_of(opened, settings, types.read)
+        sources, episodes, note = what_to_watch(opened, settings, monitor, job.task, types.read)
         watch = BagWatch(
             opened, sources, settings.parameters, ImageReader(types.read, converter), types.text_of
         )
@@ -95,56 +93,10 @@ def check_bag(job: BagJob, settings: AnnotationSettings) -> None:
         return
     with bag.opened(bag.path) as opened:
         check_free(opened, settings.namespace)
-        parameters = _parameters(settings, _monitor(opened, settings, AnnotationTypes()))
+        parameters = parameters_for(settings, monitor_of(opened, settings, AnnotationTypes().read))
         has_events = any(topic.type == EVENT and topic.count for topic in opened.topics)
         told = job.task or (has_events and not settings.whole)  # the events say the task
         find_sources(opened, parameters, settings.namespace, "-" if told else "", chosen=settings.chosen)
-
-
-def _monitor(opened: OpenBag, settings: AnnotationSettings, types: AnnotationTypes) -> RecordedMonitor | None:
-    named = in_namespace(settings.parameters["image_topics"][0], settings.namespace)
-    return recorded_monitor(opened, settings.namespace, named if settings.chosen else "", types.read)
-
-
-def _parameters(settings: AnnotationSettings, monitor: RecordedMonitor | None) -> dict[str, Any]:
-    """The monitor's parameters, with cameras and layout of the recorded one where none are given."""
-    parameters = dict(settings.parameters)
-    if monitor and monitor.cameras and not settings.chosen:
-        parameters["image_topics"] = list(monitor.cameras)
-        if not settings.layout_chosen:
-            parameters["camera_layout"] = monitor.layout
-    return parameters
-
-
-def _what_to_watch(
-    opened: OpenBag,
-    settings: AnnotationSettings,
-    monitor: RecordedMonitor | None,
-    task: str,
-    types: AnnotationTypes,
-) -> tuple[Sources, list[RecordedEpisode], str]:
-    """The topics; the recorded episodes, none where the whole bag is watched; and a note of the latter."""
-    parameters = _parameters(settings, monitor)
-
-    def sources(task: str) -> Sources:
-        return find_sources(opened, parameters, settings.namespace, task, chosen=settings.chosen)
-
-    if settings.whole:
-        return sources(task), [], ""
-    camera = sources("-").cameras[0].name  # the events say the task, where no topic does
-    topic, episodes = recorded_episodes(opened, settings.namespace, camera, types.read)
-    if episodes:
-        note = (
-            f"scored is, by {printable(topic)} in the bag, from EPISODE_STARTED to EPISODE_ENDED "
-            f"(episodes: {len(episodes)}), and no image around that; --whole scores the whole bag"
-        )
-        return sources("-"), episodes, note
-    name = (opened.bag.metadata.get(CUSTOM_DATA) or {}).get("episode_id")
-    note = (
-        f"WARNING: the bag was recorded of the episode {printable(str(name), 100)}, and has no event that "
-        "says when it began: images from before it are scored with it"
-    )
-    return sources(task), [], note if name else ""
 
 
 def _check_room(bag: Bag, folder: Path) -> None:

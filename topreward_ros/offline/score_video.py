@@ -404,7 +404,7 @@ def _episode(
             last_ns = stamp_ns
             request = None
             if image is not None:
-                request, more = monitor.add_frame(Frame(stamp_ns, image))
+                request, more = monitor.add_frame(Frame(stamp_ns, image, widths=video.info.widths))
                 outputs += more
             outputs, ended_early = _of_one_episode(outputs)  # by this frame, which belongs to the next one
             if ended_early:
@@ -454,7 +454,7 @@ def _due_times(video: Video, sample_rate: float, scene: SceneJudge | None) -> li
     def take_if_due(stamp_ns: int, read: Callable[[], np.ndarray]) -> None:
         if not schedule.observe(stamp_ns) or (image := _image(read)) is None:
             return
-        if scene is None or scene.judge(stamp_ns, image).used:
+        if scene is None or scene.judge(stamp_ns, image, video.info.widths).used:
             schedule.take()
             times.append(stamp_ns / NS_PER_S)
 

@@ -32,7 +32,7 @@ from topreward_ros.offline.video_track import Track, TrackError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 #: Suffixes by which a folder of videos is told from an empty one; any video file can be read by its own name.
-_VIDEO_SUFFIXES = (".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ts", ".webm", ".wmv")
+VIDEO_SUFFIXES = (".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ts", ".webm", ".wmv")
 _GIVE_A_RATE = "give one above 0 (--rate of topreward score, parameter rate of video_player)"
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
@@ -62,6 +62,7 @@ class VideoInfo:
     width: int  #: [px] of the first frame, as it is to be seen
     height: int  #: [px] of the first frame, as it is to be seen
     notes: tuple[str, ...] = ()  #: what the user should know about how it is read, a sentence each
+    widths: tuple[int, ...] = ()  #: [px] of several cameras' pictures in a frame, as in `Frame`; empty: one
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,7 +378,7 @@ def _instead(path: Path, files: Sequence[Path]) -> str:
     """What to do with a folder that holds no images: it may hold videos, or folders of images."""
     if any(file.name == bag_layout.METADATA or file.suffix in bag_layout.SUFFIXES.values() for file in files):
         return "it is a bag: `topreward annotate` scores those"
-    videos = sorted(file.name for file in files if file.suffix.lower() in _VIDEO_SUFFIXES)
+    videos = sorted(file.name for file in files if file.suffix.lower() in VIDEO_SUFFIXES)
     if videos:
         count = "a video" if len(videos) == 1 else f"{len(videos)} videos"
         return f"it holds {count}: name the files, for example {printable(os.path.join(path, videos[0]))}"

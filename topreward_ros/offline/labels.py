@@ -1,0 +1,151 @@
+"""labels.csv: what people say of recorded episodes, a line each: did it succeed, when, at what task.
+
+Columns: ``file``, ``success``, and if you like ``task``, ``done_s``, ``episode``. What stands in the files is
+not looked at here (`labelled_episodes`). A line that cannot be used is a problem of its own; the others stay.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from math import isfinite
+from pathlib import Path
+
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.instruction import InstructionError, clean_task
+from topreward_ros.core.printable import printable
+from topreward_ros.core.text_files import read_text
+
+LABELS = "labels.csv"  #: in a folder of recordings, or in that of a LeRobot dataset
+COLUMNS = ("file", "task", "success", "done_s", "episode")
+_YES = frozenset(("1", "true", "yes", "y", "success", "succeeded"))
+_NO = frozenset(("0", "false", "no", "n", "failure", "failed", "fail"))
+_DELIMITERS = (",", ";", "\t")
+
+
+class LabelError(UserError):
+    """A label, or a file of labels, cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What is said of one episode, or of all in a file."""
+
+    where: str  #: where it is said, for a human: "labels.csv, line 3", "--success"
+    file: Path
+    succeeded: bool | None  #: None: not known
+    task: str = ""  #: a stage per line; empty: as the recording says
+    done_s: float | None = None  #: when it was done [s] since the episode's first frame; None: not known
+    episode: int | None = None  #: which one in the file, from 0; None: the only one, or all of a dataset
+
+
+def read_labels(path: Path, *, of_dataset: bool = False) -> tuple[list[Label], list[str]]:
+    """The labels in the CSV file ``path``, and a sentence for each line that cannot be used.
+
+    Paths are relative to the file's folder. ``of_dataset``: the folder is a LeRobot dataset, which a line
+    without a file is about. Fields are separated by commas, semicolons or tabs, as the first line has it.
+    Raises `LabelError` and `TextFileError` for the file as a whole.
+    """
+    shown = printable(str(path))
+    text = read_text(path)
+    head = text.split("\n", 1)[0]
+    delimiter = max(_DELIMITERS, key=head.count)
+    rows = csv.reader(StringIO(text), delimiter=delimiter)
+    try:
+        names = [name.strip().casefold() for name in next(rows, [])]
+        _check_names(names, shown, of_dataset)
+        labels: list[Label] = []
+        problems: list[str] = []
+        for row in rows:
+            where = f"{shown}, line {rows.line_num}"
+            if not any(field.strip() for field in row):
+                continue
+            if len(row) > len(names):
+                problems.append(
+                    f"{where}: it has {len(row)} fields and there are {len(names)} columns: put a field with "
+                    f"a '{delimiter}' in it in quotes"
+                )
+                continue
+            fields = dict(zip(names, (field.strip() for field in row), strict=False))
+            try:
+                labels.append(_label(fields, where, path.parent, of_dataset))
+            except (LabelError, InstructionError) as error:
+                problems.append(str(error))
+    except csv.Error as error:
+        raise LabelError(f"{shown}, line {rows.line_num}: it is no CSV ({error}): save it as CSV") from error
+    if not labels and not problems:
+        raise LabelError(f"{shown} has no line of labels: write one per episode below the first")
+    return labels, problems
+
+
+def _check_names(names: Sequence[str], shown: str, of_dataset: bool) -> None:
+    needed = ("success", "episode") if of_dataset and "file" not in names else ("file", "success")
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise LabelError(
+            f"{shown} has no column {' and '.join(missing)}: its first line must name the columns, "
+            f"{','.join(needed)} and if you like {','.join(name for name in COLUMNS if name not in needed)}"
+        )
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise LabelError(f"{shown} has the column {printable(twice[0])} twice: leave one of them")
+
+
+def _label(fields: Mapping[str, str], where: str, folder: Path, of_dataset: bool) -> Label:
+    """The label in a line. Raises `LabelError` and `InstructionError`."""
+    file = fields.get("file", "")
+    if not file and not of_dataset:
+        raise LabelError(f"{where}: it names no file")
+    succeeded = _verdict(fields.get("success", ""), where)
+    done_s = _time(fields.get("done_s", ""), where)
+    if done_s is not None and not succeeded:
+        said = "no success" if succeeded is False else "nothing of success"
+        raise LabelError(
+            f"{where}: it says {said}, and that it was done at {done_s:g} s, which contradict each other: "
+            "correct one"
+        )
+    return Label(
+        where,
+        folder / Path(file).expanduser() if file else folder,
+        succeeded,
+        clean_task(fields.get("task", ""), where),
+        done_s,
+        _number(fields.get("episode", ""), where),
+    )
+
+
+def _verdict(text: str, where: str) -> bool | None:
+    if text.casefold() in _YES | _NO:
+        return text.casefold() in _YES
+    if not text:
+        return None
+    raise LabelError(
+        f"{where}: success is '{printable(text, 60)}': write 1 or 0, or nothing where nobody knows"
+    )
+
+
+def _time(text: str, where: str) -> float | None:
+    if not text:
+        return None
+    try:
+        value = float(text.replace(",", "."))
+    except ValueError:
+        value = float("nan")
+    if not (isfinite(value) and value >= 0):
+        raise LabelError(
+            f"{where}: done_s is '{printable(text, 60)}': write seconds since the episode's first frame, or "
+            "nothing"
+        )
+    return value
+
+
+def _number(text: str, where: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal()):
+        raise LabelError(
+            f"{where}: episode is '{printable(text, 60)}': write a whole number from 0 on, or nothing"
+        )
+    return int(text)
