@@ -23,8 +23,9 @@ import multiprocessing
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import inf, isnan
 from pathlib import Path
 
 import cv2
@@ -33,6 +34,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from topreward_ros.core import metrics
 from topreward_ros.core.episode import Event, MonitorSettings, ScoreRequest, TaskMonitor
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.output_files import temporary_folder, write_file
@@ -48,7 +50,6 @@ from training.generate import EVALUATIONS
 from training.instructions import BY_NAME, TASKS
 from training.samples import crop
 
-PREFIXES = 15
 _CONTROL, _BARE_CONTROL = "control", "control without the guards"
 _STATIC_SECONDS, _NOISE = 12.0, 3.0
 _HEIGHT, _WIDTH = SIDE * 3 // 4, SIDE  # [px] the middle of a clip, 4:3 as most cameras
@@ -84,32 +85,14 @@ class Result:
 
     @property
     def score(self) -> float:
-        """Mean of the last three rewards [nat] (TOPReward, section 5.2)."""
-        return float(self.log_probs[-3:].mean())
+        """Mean of the last three rewards [nat] (TOPReward, section 5.2); without any, below all others."""
+        return float(self.log_probs[-3:].mean()) if len(self.log_probs) else -inf
 
     @property
     def voc(self) -> float:
-        return value_order_correlation(self.log_probs)
-
-
-def value_order_correlation(log_probs: np.ndarray) -> float:
-    """VOC of a curve at 15 evenly spread places; a constant curve has 0."""
-    places = _spread(len(log_probs))
-    chosen = log_probs[places]
-    return 0.0 if np.ptp(chosen) == 0 else float(np.corrcoef(ranks(chosen), ranks(places))[0, 1])
-
-
-def roc_auc(successes: Sequence[float], failures: Sequence[float]) -> float:
-    """Share of pairs in which the success scores higher; ties count half (Mann-Whitney)."""
-    of_successes = ranks(np.array([*successes, *failures]))[: len(successes)]
-    least = len(successes) * (len(successes) + 1) / 2  # the sum of ranks when every failure scores higher
-    return float((of_successes.sum() - least) / (len(successes) * len(failures)))
-
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1 of ``values`` (N,); equal values share the mean of their ranks."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
+        """VOC of the rewards; a curve without any order, constant or of one prefix, counts as 0."""
+        voc = metrics.value_order_correlation(self.log_probs)
+        return 0.0 if isnan(voc) and not np.isnan(self.log_probs).any() else voc
 
 
 # ---- scoring ----------------------------------------------------------------------------------------
@@ -244,15 +227,10 @@ def _write_images(folder: Path, images: np.ndarray) -> None:
 
 #: Jobs that do not need the whole curve, by role: from the number of prefixes to the places that are scored.
 _ONLY_THESE: dict[str, Callable[[int], np.ndarray]] = {
-    "held out": lambda frames: _spread(frames),
+    "held out": metrics.even_places,
     "wrong object": lambda frames: np.arange(frames)[-3:],
     "opposite": lambda frames: np.arange(frames)[-3:],
 }
-
-
-def _spread(frames: int) -> np.ndarray:
-    """At most `PREFIXES` places among ``frames``, evenly spread from the first to the last."""
-    return np.unique(np.linspace(0, frames - 1, PREFIXES).round().astype(int))
 
 
 def _score_some(scorer: PrefixScorer, images: np.ndarray, job: Job) -> np.ndarray:
@@ -361,10 +339,13 @@ class Results:
         name = worst(values, key=lambda key: values[key])
         return name, values[name]
 
-    def right_scores_higher(self, role: str) -> list[bool]:
-        """Whether each clip scores higher with its own instruction than with the one that ``role`` gives."""
-        right = {result.job.clip.path: result.score for result in self.of("main")}
-        return [right[result.job.clip.path] > result.score for result in self.of(role)]
+    def right_scores_higher(self, role: str) -> float:
+        """Share of clips that score higher with their own instruction than with the one of ``role``."""
+        own = {result.job.clip.path: result.score for result in self.of("main")}
+        asked = self.of(role)
+        return metrics.instruction_sensitivity(
+            [own[result.job.clip.path] for result in asked], [result.score for result in asked]
+        ).share
 
 
 def _voc(results: list[Result]) -> float:
@@ -379,7 +360,7 @@ def _auc(results: list[Result]) -> float:
     scores = {
         outcome: [r.score for r in results if r.job.clip.succeeded is outcome] for outcome in (True, False)
     }
-    return roc_auc(scores[True], scores[False])
+    return metrics.roc_auc(scores[True], scores[False])
 
 
 def table(results: Results, tick_ms: float) -> list[Line]:
@@ -453,7 +434,7 @@ def table(results: Results, tick_ms: float) -> list[Line]:
             Line("... largest; share within the goal", f"{ends.max():.3f}; {share[1]:.3f}", "", "", True)
         )
     for role in ("wrong object", "opposite"):
-        right = float(np.mean(results.right_scores_higher(role)))
+        right = results.right_scores_higher(role)
         add(f"right instruction scores above {role}", right, ">= 0.99", right >= 0.99)
     held_out = results.mean(results.of("held out"), _voc)
     add("VOC with held-out wordings", held_out, ">= 0.90", held_out >= 0.90, per_task("held out", _voc))

@@ -120,23 +120,3 @@ def test_without_the_guards_every_due_frame_is_scored(
     assert scored[1] < scored[0]  # the monitor waits for a picture
     scorer.close()
     evaluate._scorers.clear()
-
-
-def test_equal_values_share_the_mean_of_their_ranks() -> None:
-    assert evaluate.ranks(np.array([0.3, 0.1, 0.3, 0.2])).tolist() == [3.5, 1, 3.5, 2]
-
-
-def test_voc_is_the_rank_correlation_of_reward_and_time() -> None:
-    rising = np.linspace(-3, -1, 40)
-    assert evaluate.value_order_correlation(rising) == pytest.approx(1)
-    assert evaluate.value_order_correlation(rising[::-1]) == pytest.approx(-1)
-    assert evaluate.value_order_correlation(np.full(40, -2.0)) == 0
-    # No ties: 1 - 6 sum(d^2) / (n (n^2 - 1)), here with d = (1, 1, 0, 0).
-    assert evaluate.value_order_correlation(np.array([-3.0, -4.0, -2.0, -1.0])) == pytest.approx(0.8)
-
-
-def test_auc_is_the_share_of_pairs_in_which_the_success_scores_higher() -> None:
-    rng = np.random.default_rng(0)
-    successes, failures = rng.integers(2, 8, 30).tolist(), rng.integers(0, 6, 20).tolist()  # many ties
-    pairs = [(s > f) + 0.5 * (s == f) for s in successes for f in failures]
-    assert evaluate.roc_auc(successes, failures) == pytest.approx(np.mean(pairs))

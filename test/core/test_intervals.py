@@ -1,0 +1,68 @@
+"""Intervals against SciPy's, and that they hold the true value as often as they say."""
+
+from __future__ import annotations
+
+from math import nan
+
+import numpy as np
+import pytest
+
+from topreward_ros.core.intervals import UNKNOWN, bootstrap_interval, rate_interval, share_interval
+
+stats = pytest.importorskip("scipy.stats")
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 1), (0, 10), (3, 10), (10, 10), (119, 121), (150, 300)])
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+def test_the_interval_of_a_share_is_the_exact_one(hits: int, count: int, level: float) -> None:
+    interval = share_interval(hits, count, level)
+    expected = stats.binomtest(hits, count).proportion_ci(level, "exact")
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@pytest.mark.parametrize("events", [0, 1, 7, 400])
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999999])
+def test_the_interval_of_a_rate_is_the_exact_one(events: int, level: float) -> None:
+    interval, tail = rate_interval(events, 2.5, level), (1 - level) / 2
+    low = stats.chi2.ppf(tail, 2 * events) / 5 if events else 0
+    assert (interval.low, interval.high) == pytest.approx((low, stats.chi2.isf(tail, 2 * events + 2) / 5))
+
+
+def test_the_bootstrap_holds_the_mean_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        interval = bootstrap_interval(np.mean, rng.normal(0, 1, 40), draws=200)
+        held += interval.low <= 0 <= interval.high
+    assert 180 <= held <= 198  # 190 expected
+
+
+def test_strata_are_drawn_on_their_own() -> None:
+    """A draw has as many of each stratum as there are: 3 and 2, whose values tell where they come from."""
+    seen = []
+
+    def statistic(first: np.ndarray, second: np.ndarray) -> float:
+        seen.append((len(first), len(second), set(first) <= {1, 2, 3}, set(second) <= {8, 9}))
+        return float(first.mean() + second.mean())
+
+    assert bootstrap_interval(statistic, [1, 2, 3], [8, 9], draws=50).is_known
+    assert set(seen) == {(3, 2, True, True)}
+
+
+def test_where_the_bootstrap_says_nothing_nothing_is_said() -> None:
+    for strata in ([[]], [[1.0]], [[1.0, 1.0]], [[1.0, 2.0], [3.0]]):
+        assert bootstrap_interval(lambda *groups: float(sum(map(np.mean, groups))), *strata) == UNKNOWN
+    assert not bootstrap_interval(lambda values: nan, [1.0, 2.0]).is_known
+    assert not share_interval(0, 0).is_known
+    assert not rate_interval(0, 0.0).is_known
+
+
+def test_what_makes_no_interval_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 of 2 is no share"):
+        share_interval(3, 2)
+    with pytest.raises(ValueError, match="make no rate"):
+        rate_interval(1, nan)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        share_interval(1, 2, level=95)
+    with pytest.raises(ValueError, match="draw once at least"):
+        bootstrap_interval(np.mean, [1.0, 2.0], draws=0)

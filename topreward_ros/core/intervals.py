@@ -1,0 +1,149 @@
+"""How far a number that was measured on a few episodes may be off.
+
+The bootstrap serves any statistic. It fails where all went well: of 10 successes that were all detected,
+every draw says 1, although a true share of 0.7 would be no surprise. So shares and rates have exact
+intervals. Nothing changes from one call to the next: the same values, draws and seed give the same interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import exp, isfinite, isnan, lgamma, log, nan
+
+import numpy as np
+
+LEVEL = 0.95  #: how often such an interval holds the true value
+DRAWS = 2000  #: of a bootstrap; 50 of them lie beyond each bound
+_HALVINGS = 60  # of a bisection
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Where the true value is likely to be; both bounds are NaN where nothing can be said."""
+
+    low: float
+    high: float
+
+    @property
+    def is_known(self) -> bool:
+        """Whether both bounds are numbers."""
+        return not (isnan(self.low) or isnan(self.high))
+
+
+UNKNOWN = Interval(nan, nan)  #: an interval of which nothing can be said
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float],
+    *strata: Sequence[float] | np.ndarray,
+    draws: int = DRAWS,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> Interval:
+    """Percentile bootstrap (Efron 1979) of ``statistic(*strata)``.
+
+    ``strata``: arrays whose first axis counts what is drawn, for example the episodes. Each of them, for
+    example successes and failures, is drawn anew with replacement on its own, so that every draw has as many
+    of each as were measured. The interval is `UNKNOWN` where a stratum has fewer than two, where a draw gives
+    NaN, and where all draws are equal: they then say nothing about what was not measured.
+
+    >>> bootstrap_interval(np.mean, [1.0, 2.0, 3.0, 4.0])
+    Interval(low=1.5, high=3.5)
+    >>> bootstrap_interval(np.mean, [2.0, 2.0])
+    Interval(low=nan, high=nan)
+    """
+    tail = _tail(level)
+    if draws < 1:
+        raise ValueError(f"a bootstrap of {draws} draws says nothing: draw once at least")
+    groups = [np.asarray(stratum) for stratum in strata]
+    if not groups or min(len(group) for group in groups) < 2:
+        return UNKNOWN
+    rng = np.random.default_rng(seed)
+    values = np.empty(draws)
+    for draw in range(draws):
+        values[draw] = statistic(*(group[rng.integers(0, len(group), len(group))] for group in groups))
+    if np.isnan(values).any() or (values == values[0]).all():
+        return UNKNOWN
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
+def share_interval(hits: int, count: int, level: float = LEVEL) -> Interval:
+    """Exact interval of a share, ``hits`` of ``count`` (Clopper and Pearson 1934); `UNKNOWN` of none.
+
+    >>> share = share_interval(10, 10)
+    >>> round(share.low, 3), share.high
+    (0.692, 1.0)
+    """
+    tail = _tail(level)
+    if not 0 <= hits <= count:
+        raise ValueError(f"{hits} of {count} is no share")
+    if count == 0:
+        return UNKNOWN
+
+    def at_most(most: int, share: float) -> float:
+        return _sum_of_exp([_log_binomial(number, count, share) for number in range(most + 1)])
+
+    low = 0.0 if hits == 0 else _where(lambda share: at_most(hits - 1, share), 1 - tail, 1.0)
+    high = 1.0 if hits == count else _where(lambda share: at_most(hits, share), tail, 1.0)
+    return Interval(low, high)
+
+
+def rate_interval(events: int, exposure: float, level: float = LEVEL) -> Interval:
+    """Exact interval of the rate of ``events`` that were seen in ``exposure``, per unit of it (Garwood 1936).
+
+    It is `UNKNOWN` without exposure. That nothing was seen in one hour leaves up to 3.7 per hour:
+
+    >>> rate = rate_interval(0, 1.0)
+    >>> rate.low, round(rate.high, 2)
+    (0.0, 3.69)
+    """
+    tail = _tail(level)
+    if events < 0 or not (isfinite(exposure) and exposure >= 0):
+        raise ValueError(f"{events} events in an exposure of {exposure} make no rate")
+    if exposure == 0:
+        return UNKNOWN
+
+    def at_most(most: int, mean: float) -> float:
+        return _sum_of_exp([_log_poisson(number, mean) for number in range(most + 1)])
+
+    far = events + 1.0
+    while at_most(events, far) > tail:
+        far *= 2
+    low = 0.0 if events == 0 else _where(lambda mean: at_most(events - 1, mean), 1 - tail, far)
+    return Interval(low / exposure, _where(lambda mean: at_most(events, mean), tail, far) / exposure)
+
+
+def _tail(level: float) -> float:
+    """The probability beyond each bound."""
+    if not 0 < level < 1:
+        raise ValueError(f"the level of an interval lies between 0 and 1, and {level} does not")
+    return (1 - level) / 2
+
+
+def _where(falling: Callable[[float], float], value: float, highest: float) -> float:
+    """The argument in [0, ``highest``] at which a function that falls has this value, by bisection."""
+    low, high = 0.0, highest
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if falling(middle) > value else (low, middle)
+    return (low + high) / 2
+
+
+def _log_binomial(number: int, count: int, share: float) -> float:
+    ways = lgamma(count + 1) - lgamma(number + 1) - lgamma(count - number + 1)
+    return ways + number * _log(share) + (count - number) * _log(1 - share)
+
+
+def _log_poisson(number: int, mean: float) -> float:
+    return number * _log(mean) - mean - lgamma(number + 1)
+
+
+def _log(value: float) -> float:
+    """A logarithm that 0 has, too: so low that its power is 0, and that 0 times it is 0."""
+    return log(value) if value > 0 else -1e300
+
+
+def _sum_of_exp(logarithms: list[float]) -> float:
+    return sum(map(exp, logarithms))
