@@ -138,7 +138,7 @@ class Curve:
             {
                 "time": point.time_s,
                 "video_frames": point.video_frames,
-                **asdict(point.score),
+                **_score_value(point.score),
                 "progress": point.progress,
                 "reward": point.reward,
                 "progress_minmax": float(minmax),
@@ -549,6 +549,11 @@ def _events(outputs: Iterable[Any]) -> list[CurveEvent]:
         for event in outputs
         if isinstance(event, Event)
     ]
+
+
+def _score_value(score: PrefixScore) -> dict[str, float]:
+    """The fields of a score, without those of each prompt alone."""
+    return {name: value for name, value in asdict(score).items() if not name.endswith("by_prompt")}
 
 
 def _to_text(content: dict[str, Any]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from topreward_ros.core.frames import Frame
+from topreward_ros.core.progress import PrefixScore
 from topreward_ros.scoring.bounded_dict import BoundedDict
 
 #: What a baseline depends on beside its frame: the instruction, and the number of frames or their times [s].
@@ -11,8 +14,8 @@ BaselineKey = tuple[str | float, ...]
 _MAX_BASELINES = 4096
 
 
-class StaticBaselines(BoundedDict[BaselineKey, float]):
-    """Log p(" True") [nat] of the first frame repeated, by instruction and times; for one episode."""
+class StaticBaselines(BoundedDict[BaselineKey, PrefixScore]):
+    """Scores of the first frame repeated, by instruction and times; for one episode."""
 
     def __init__(self) -> None:
         super().__init__(_MAX_BASELINES)
@@ -23,3 +26,8 @@ class StaticBaselines(BoundedDict[BaselineKey, float]):
         if start is not self._start:
             self.clear()
             self._start = start
+
+    def complete(self, score: PrefixScore, key: BaselineKey) -> PrefixScore:
+        """``score`` with the baseline for ``key``, which is known."""
+        static = self[key]
+        return replace(score, log_prob_static=static.log_prob, static_by_prompt=static.by_prompt)

@@ -539,11 +539,13 @@ def test_prompts_are_averaged_and_scored_against_each_other(to_rounding, family,
     assert score.log_prob == to_rounding(true.mean())
     assert score.log_prob_false == to_rounding(false.mean())
     assert score.log_prob_std == to_rounding(true.std(ddof=1))
-    assert math.isnan(score.log_prob_static)
+    assert score.by_prompt == to_rounding(tuple(true))
+    assert math.isnan(score.log_prob_static) and score.static_by_prompt == ()
     scorer = load(family, prompts="ten_prompts.txt", contrastive=True)
     score = scorer.score(asked(TASK, frames))
     assert score.log_prob == to_rounding(-np.log1p(np.exp(false - true)).mean())
     assert score.log_prob_static < 0
+    assert score.log_prob_static == to_rounding(np.mean(score.static_by_prompt))
     assert scorer.info.prompt_hash != load(family).info.prompt_hash
 
 

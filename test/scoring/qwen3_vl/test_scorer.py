@@ -158,6 +158,8 @@ def test_the_mean_over_prompts_is_that_of_plain_forward_passes(to_rounding, new_
         assert score.log_prob_static == to_rounding(true_still.mean())
         assert score.log_prob_std == to_rounding(true.std(ddof=1))
         assert score.log_prob_std > 0.05
+        assert score.by_prompt == to_rounding(tuple(true))
+        assert score.static_by_prompt == to_rounding(tuple(true_still))
 
         score = contrastive.score(asked(TASK, video[:count]))
         assert score.log_prob == to_rounding(-np.log1p(np.exp(false - true)).mean())

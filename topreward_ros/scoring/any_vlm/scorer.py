@@ -82,7 +82,7 @@ class TransformersVlmScorer(SequentialScorer):
         video = Video(tuple(prefix), tuple(map(written_time, times)))
         score = self._ask(instruction, video)
         if self._settings.static_baseline:
-            score = replace(score, log_prob_static=self._static(instruction, video))
+            score = self._with_static(score, instruction, video)
         return replace(score, num_frames=len(prefix))
 
     def _ask(self, instruction: str, video: Video) -> PrefixScore:
@@ -104,11 +104,11 @@ class TransformersVlmScorer(SequentialScorer):
         log_probs: torch.Tensor = logits[0, -1].float().log_softmax(-1)
         return log_probs[list(self._answer_tokens)]
 
-    def _static(self, instruction: str, video: Video) -> float:
-        """The static baseline of ``video`` [nat], see `Video.static`."""
+    def _with_static(self, score: PrefixScore, instruction: str, video: Video) -> PrefixScore:
+        """``score`` with the static baseline of ``video``, see `Video.static`."""
         self._static_baselines.use_start(video.frames[0])
         times = video.seconds if self._family.uses_times else ()
         key: BaselineKey = (instruction, len(video.frames), *times)
         if key not in self._static_baselines:
-            self._static_baselines[key] = self._ask(instruction, video.static()).log_prob
-        return self._static_baselines[key]
+            self._static_baselines[key] = self._ask(instruction, video.static())
+        return self._static_baselines.complete(score, key)

@@ -33,7 +33,8 @@ def read_answers(answers: torch.Tensor, contrastive: bool, context: str, dtype: 
             f"{dtype}: try dtype float32, or check the weights"
         )
     true, false = zip(*pairs, strict=True)
-    return PrefixScore(fmean(true), fmean(false), log_prob_std=stdev(true) if len(true) > 1 else nan)
+    spread = stdev(true) if len(true) > 1 else nan
+    return PrefixScore(fmean(true), fmean(false), log_prob_std=spread, by_prompt=true)
 
 
 def answer_token(encode: Callable[[str], list[int]], questions: Sequence[str], answer: str) -> int:

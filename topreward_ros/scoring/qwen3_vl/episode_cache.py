@@ -113,8 +113,8 @@ class EpisodeCache:
         if self._engine.settings.static_baseline:
             key = baseline_key(request.instruction, video)
             if static is not None:
-                self._static_baselines[key] = static.log_prob
-            score = replace(score, log_prob_static=self._static_baselines[key])
+                self._static_baselines[key] = static
+            score = self._static_baselines.complete(score, key)
         self._drop_all_but(video)
         self.prefix, self.newest_score = request.prefix, score
         return score
@@ -165,9 +165,9 @@ class EpisodeCache:
         """The pass for the baseline for ``key``; the features of the first frame are computed."""
         return self._prepare_static_pass(instruction, self.prefix[0], key)
 
-    def add_static(self, key: BaselineKey, log_prob: float) -> None:
-        """Store the baseline for ``key`` [nat]."""
-        self._static_baselines[key] = log_prob
+    def add_static(self, key: BaselineKey, static: PrefixScore) -> None:
+        """Store the baseline for ``key``."""
+        self._static_baselines[key] = static
 
     def prepare_unthinned_pass(self, instruction: str, video: list[Patch]) -> Pass:
         """The pass that scores ``video``, the patches of `unthinned`; clears `unthinned`."""

@@ -56,7 +56,9 @@ class _Reference(SequentialScorer):
             answers = [self._answer(video, size, ids) for ids in self._tokens.after_video(instruction)]
         true, false = zip(*answers, strict=True)
         spread = stdev(true) if len(true) > 1 else nan
-        return PrefixScore(fmean(true), fmean(false), log_prob_std=spread, num_frames=len(prefix))
+        return PrefixScore(
+            fmean(true), fmean(false), log_prob_std=spread, num_frames=len(prefix), by_prompt=true
+        )
 
     def close(self) -> None:
         """See `PrefixScorer.close`."""

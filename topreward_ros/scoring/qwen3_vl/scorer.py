@@ -234,7 +234,7 @@ class Qwen3VLScorer(PrefixScorer):
         """Compute the baseline that the score of ``video`` will need."""
         key = baseline_key(instruction, video)
         (answers,) = self._engine.answer([episode.prepare_static_pass(instruction, key)])
-        episode.add_static(key, self._engine.read(answers, len(video)).log_prob)
+        episode.add_static(key, self._engine.read(answers, len(video)))
 
     def _compare_thinned(self, episode: EpisodeCache, instruction: str) -> None:
         """Log how far the score stepped because the prefix was thinned, at the same moment."""
