@@ -39,6 +39,7 @@ def test_voc_is_the_rank_correlation_of_reward_and_time_over_15_even_prefixes() 
     assert metrics.value_order_correlation(curve) == pytest.approx(expected)
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_curve_without_an_order_has_no_voc() -> None:
     for curve in ([], [-1.0], [-2.0] * 40, [-3.0, nan, -1.0]):
         assert isnan(metrics.value_order_correlation(curve)), curve

@@ -82,7 +82,7 @@ def run(options: argparse.Namespace, bags: Sequence[Path]) -> int:
     parameters["model"] = options.model
     settings = AnnotationSettings(
         parameters,
-        _namespace(options.namespace),
+        namespace_of(options.namespace),
         bool(options.image_topics),
         any(override.startswith("camera_layout=") for override in options.overrides),
         options.whole,
@@ -96,8 +96,8 @@ def run(options: argparse.Namespace, bags: Sequence[Path]) -> int:
     return 1 if failed else 0
 
 
-def _namespace(text: str) -> str:
-    """``text`` as it stands before a name: empty, or with a slash before it and none behind it."""
+def namespace_of(text: str) -> str:
+    """The option --namespace as it stands before a name: empty, or with a slash before and none behind."""
     name = text.strip("/")
     if name and not all(part.isidentifier() and part.isascii() for part in name.split("/")):
         raise CommandError(f"--namespace {printable(text, 100)}: is no namespace of ROS 2, such as /arm")

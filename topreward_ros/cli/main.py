@@ -21,7 +21,7 @@ from difflib import get_close_matches
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
-from topreward_ros.cli import annotate, bench, demo, export, models, plan, record, score, show, watch
+from topreward_ros.cli import annotate, bench, demo, export, models, plan, prompts, record, score, show, watch
 from topreward_ros.cli.output import say
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import make_libraries_printable, printable
@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_parser(commands)
     models.add_parser(commands)
     plan.add_parser(commands)
+    prompts.add_parser(commands)
     bench.add_parser(commands)
     return parser
 

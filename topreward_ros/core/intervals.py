@@ -53,19 +53,29 @@ def bootstrap_interval(
     >>> bootstrap_interval(np.mean, [2.0, 2.0])
     Interval(low=nan, high=nan)
     """
-    tail = _tail(level)
     if draws < 1:
         raise ValueError(f"a bootstrap of {draws} draws says nothing: draw once at least")
     groups = [np.asarray(stratum) for stratum in strata]
     if not groups or min(len(group) for group in groups) < 2:
         return UNKNOWN
     rng = np.random.default_rng(seed)
-    values = np.empty(draws)
-    for draw in range(draws):
-        values[draw] = statistic(*(group[rng.integers(0, len(group), len(group))] for group in groups))
-    if np.isnan(values).any() or (values == values[0]).all():
+    return interval_of_draws(
+        [statistic(*(drawn(group, rng) for group in groups)) for _ in range(draws)], level
+    )
+
+
+def drawn(group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As many elements of ``group`` (N, ...) as it has, drawn with replacement."""
+    return np.asarray(group[rng.integers(0, len(group), len(group))])
+
+
+def interval_of_draws(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """The interval between two quantiles of a statistic's bootstrap draws (K,); `UNKNOWN` where one is NaN,
+    and where all are equal."""
+    tail, draws = _tail(level), np.asarray(values, np.float64)
+    if np.isnan(draws).any() or (draws == draws[0]).all():
         return UNKNOWN
-    low, high = np.quantile(values, [tail, 1 - tail])
+    low, high = np.quantile(draws, [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 

@@ -89,6 +89,16 @@ def episode_progress(console: Console, episodes: int) -> Iterator[Callable[[], N
         yield lambda: bar.advance(task)
 
 
+@contextmanager
+def looking(console: Console) -> Iterator[Callable[[str], None]]:
+    """Say which recording is looked at; yields what to call with its name."""
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("looking at the recordings") as status:
+        yield lambda name: status.update(shown(f"looking at {name}", 100))
+
+
 def damage_text(damaged: Sequence[Damage]) -> str:
     """Where and why a video could not be read: the first places, and how many more there are."""
     places = [str(place) for place in damaged[:_SHOWN_DAMAGES]]

@@ -23,7 +23,7 @@ PAPER = (
     f"{INSTRUCTION_PLACEHOLDER} Decide whether the above statement is True or not. The answer is:"
 )
 
-_MAX_TEMPLATES = 64
+MAX_TEMPLATES = 64  #: of a file
 
 
 def read_templates(name: str) -> tuple[str, ...]:
@@ -86,22 +86,22 @@ def _problem_with(template: str, before: dict[str, int]) -> str:
         return f"it is the same as line {before[template]}: take one of them out"
     if before:
         first, line = next(iter(before.items()))
-        if _ending(template) != _ending(first):
+        if ending(template) != ending(first):
             return (
-                f"it ends in {_ending(template)!r} and line {line} in {_ending(first)!r}: the same answer "
+                f"it ends in {ending(template)!r} and line {line} in {ending(first)!r}: the same answer "
                 "must follow all of them, so end them alike"
             )
-    if not _ending(template):
+    if not ending(template):
         return f"it ends in {template[-1]!r}: let True or False be the next word, as after 'The answer is:'"
-    if len(before) >= _MAX_TEMPLATES:
-        return f"it is one more than {_MAX_TEMPLATES}: take some out"
+    if len(before) >= MAX_TEMPLATES:
+        return f"it is one more than {MAX_TEMPLATES}: take some out"
     return ""
 
 
-def _ending(template: str) -> str:
+def ending(template: str) -> str:
     """The text after the last full sentence, which the answer completes.
 
-    >>> _ending("Is it done: {instruction}? True or False. The answer is:")
+    >>> ending("Is it done: {instruction}? True or False. The answer is:")
     'The answer is:'
     """
     return re.split(r"[.?!]", template.rpartition(INSTRUCTION_PLACEHOLDER)[2])[-1].strip()

@@ -1,0 +1,62 @@
+"""How often `topreward prompts sweep` calls a wording better, where none is, and where one is.
+
+Drawn scores of six wordings, no model: ten successes and ten failures of each task; each wording has noise of
+its own beside what all share. In the second half of the table one of them tells successes from failures
+better.
+
+    .venv/bin/python bench/prompt_noise.py            # two minutes of one core
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from topreward_ros.core.measures import Measure
+from topreward_ros.core.prompt_choice import PromptScores, Verdict, candidates, choose
+
+WORDINGS, EACH = 6, 10
+TASKS = (2, 5, 10)
+GAINS = (0.0, 1.0)  #: [nat] by which the better wording moves successes and failures further apart
+_GAP, _SHARED, _OWN = 1.0, 1.0, 0.7  # [nat] between the outcomes; noise of an episode, and of a wording
+
+
+def drawn_episodes(tasks: int, gain: float, rng: np.random.Generator) -> list[PromptScores]:
+    """Final scores of all episodes, as curves of one prefix."""
+    gaps = np.full(WORDINGS, _GAP)
+    gaps[-1] += gain
+    episodes = []
+    for task in range(tasks):
+        for succeeded in [True, False] * EACH:
+            noise = rng.normal(0, _SHARED) + rng.normal(0, _OWN, WORDINGS)
+            scores = noise + gaps * succeeded
+            episodes.append(PromptScores(f"task {task}", succeeded, scores[None], np.zeros((1, WORDINGS))))
+    return episodes
+
+
+def main() -> None:
+    """Print the table."""
+    command = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    command.add_argument("--sets", type=int, default=60, help="data sets of a row (%(default)s)")
+    command.add_argument("--draws", type=int, default=200, help="of the bootstrap (%(default)s)")
+    options = command.parse_args()
+    found, _ = candidates((0,), [], [""] * WORDINGS, largest=1)
+    table = Table("tasks", "better by [nat]", *(verdict.name for verdict in Verdict))
+    cases = [(gain, tasks, seed) for gain in GAINS for tasks in TASKS for seed in range(options.sets)]
+    counts: dict[tuple[float, int], Counter[Verdict]] = {}
+    for gain, tasks, seed in track(cases, "choosing", console=Console(stderr=True), transient=True):
+        episodes = drawn_episodes(tasks, gain, np.random.default_rng([seed, tasks]))
+        verdict = choose(episodes, found, Measure.AUC, draws=options.draws).verdict
+        counts.setdefault((gain, tasks), Counter())[verdict] += 1
+    for (gain, tasks), count in counts.items():
+        table.add_row(str(tasks), f"{gain:g}", *(str(count[verdict]) for verdict in Verdict))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

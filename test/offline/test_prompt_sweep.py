@@ -1,0 +1,196 @@
+"""Every template has its scores in its place, whatever is scored together and what an earlier run left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from test.scorers import scorer_info
+from test.videos import write_block
+from topreward_ros.core.episode import MonitorSettings, ScoreRequest
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.measures import Measure
+from topreward_ros.core.progress import PrefixScore
+from topreward_ros.core.prompt_choice import PromptScores, candidates, choose
+from topreward_ros.defaults import monitor_defaults
+from topreward_ros.offline.labelled_episodes import LabelledEpisode
+from topreward_ros.offline.prompt_sweep import (
+    Sweep,
+    Templates,
+    prompts_file,
+    read_all_templates,
+    score_episodes,
+    usable,
+)
+from topreward_ros.offline.video import open_video
+from topreward_ros.scoring.base import ScorerSettings, SequentialScorer
+from topreward_ros.scoring.question.templates import PAPER, read_templates
+
+PARAMETERS = monitor_defaults()
+SETTINGS = ScorerSettings.from_parameters(PARAMETERS)
+MONITOR = MonitorSettings.from_parameters(PARAMETERS)
+
+
+class Lengths(SequentialScorer):
+    """Scores a prefix by its frames and each template by the number of its letters."""
+
+    def __init__(self, settings: ScorerSettings, loaded: list[int]) -> None:
+        self.info = scorer_info("lengths", revision="1")
+        self._lengths = [len(text) for text in read_templates(settings.prompts)]
+        self._static = settings.static_baseline
+        loaded.append(len(self._lengths))
+
+    def score_one(self, request: ScoreRequest) -> PrefixScore:
+        count = len(request.prefix)
+        made = tuple(-length / count for length in self._lengths)
+        static = tuple(float(-length) for length in self._lengths) if self._static else ()
+        return PrefixScore(-1.0, -1.0, -1.0, num_frames=count, by_prompt=made, static_by_prompt=static)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_block(tmp_path_factory.mktemp("video") / "block.mp4", 96, 64)
+
+
+def labelled(video: Path, name: str = "run", task: str = "push it", **more: object) -> LabelledEpisode:
+    usual = {"succeeded": True, "done_s": None, "identity": name, "duration_s": 3.0} | more
+    return LabelledEpisode(name, task, open=partial(open_video, video), **usual)  # type: ignore[arg-type]
+
+
+def sweep_of(templates: Templates, loaded: list[int], counted: list[int], kept: Path | None = None) -> Sweep:
+    return Sweep(templates, SETTINGS, MONITOR, partial(Lengths, loaded=loaded), counted.append, kept)
+
+
+def write_templates(path: Path, *texts: str) -> str:
+    path.write_text("".join(f"{text}\n" for text in texts))
+    return str(path)
+
+
+def test_the_default_the_shipped_ones_and_those_of_files_are_each_there_once(tmp_path: Path) -> None:
+    ten = read_templates("ten_prompts.txt")
+    mine = write_templates(tmp_path / "mine.txt", ten[4], "Did it: {instruction}? The answer is:")
+    templates = read_all_templates("", [mine, mine])
+    assert templates.texts == (*ten, "Did it: {instruction}? The answer is:") and ten[0] == PAPER
+    assert templates.default == (0,)
+    assert templates.files == {"ten_prompts.txt": tuple(range(10)), mine: (4, 10)}
+    names = [templates.name_of(members) for members in ((0,), (4, 10), (4,), (1, 2), tuple(range(10)))]
+    assert names == ["default", "mine.txt", "5", "2 + 3", "ten_prompts.txt"]
+    assert read_all_templates(mine, []).default == (0, 1)
+
+
+def test_templates_that_end_otherwise_or_are_many_are_scored_apart_and_put_in_order(
+    tmp_path: Path, video: Path
+) -> None:
+    many = write_templates(
+        tmp_path / "many.txt", *(f"{k * 'x'} {{instruction}}? The answer is:" for k in range(60))
+    )
+    other = write_templates(tmp_path / "other.txt", "Done: {instruction}? Say:", "{instruction}. Say:")
+    templates = read_all_templates(other, [many])
+    assert [len(batch) for batch in templates.batches()] == [2, 64, 6]
+    loaded: list[int] = []
+    counted: list[int] = []
+    (scores,), info = score_episodes([labelled(video)], sweep_of(templates, loaded, counted))
+    assert loaded == [2, 64, 6] and info.model_id == "lengths"
+    assert isinstance(scores, PromptScores) and scores.task == "push it" and scores.succeeded
+    lengths = np.array([len(text) for text in templates.texts])
+    frames = np.arange(1, 8)  # 3 s at 2 Hz
+    assert np.allclose(scores.log_probs, -lengths / frames[:, None])
+    assert np.allclose(scores.static, np.tile(-lengths, (7, 1)))
+    assert sum(counted) == 3 * 7
+    found, _ = candidates(templates.default, [], templates.kinds, largest=2)
+    assert (0, 2) not in found and (2, 3) in found
+
+
+def test_what_was_scored_before_is_taken_again_where_it_fits(tmp_path: Path, video: Path) -> None:
+    templates = read_all_templates("", [])
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    episodes = [labelled(video, "one"), labelled(video, "two")]
+
+    class Forbidden(Lengths):
+        def score_one(self, request: ScoreRequest) -> PrefixScore:
+            raise AssertionError("it was scored before")
+
+    counted: list[int] = []
+    sweep = sweep_of(templates, [], counted, kept)
+    first, _ = score_episodes(episodes, sweep)
+    again, _ = score_episodes(episodes, replace(sweep, load=partial(Forbidden, loaded=[])))
+    assert sum(counted) == 4 * 7
+    for one, other in zip(first, again, strict=True):
+        assert isinstance(one, PromptScores) and isinstance(other, PromptScores)
+        assert np.array_equal(one.log_probs, other.log_probs) and np.array_equal(one.static, other.static)
+    # another episode, task, template, setting: not the same; nor is a file that is torn
+    for changed in (
+        ([labelled(video, "three")], sweep),
+        ([labelled(video, "one", "pull it")], sweep),
+        (episodes, replace(sweep, monitor=replace(MONITOR, sample_rate=4.0))),
+        (episodes, replace(sweep, scorer=replace(SETTINGS, contrastive=True))),
+        (episodes, replace(sweep, templates=replace(templates, texts=templates.texts[:9]))),
+    ):
+        with pytest.raises(AssertionError, match="scored before"):
+            score_episodes(changed[0], replace(changed[1], load=partial(Forbidden, loaded=[])))
+    torn = sorted(kept.iterdir())[0]
+    for content in (
+        b"",
+        b"{",
+        b"[]",
+        b'{"log_probs": [[1]], "static": [[1]]}',
+        torn.read_bytes()[:-9],
+        b"\xff",
+    ):
+        torn.write_bytes(content)
+        score_episodes(episodes, sweep)
+        assert len(torn.read_bytes()) > 100, content
+
+
+def test_without_a_static_baseline_there_is_none(video: Path, tmp_path: Path) -> None:
+    sweep = sweep_of(read_all_templates("", []), [], [], tmp_path)
+    sweep = replace(sweep, scorer=replace(SETTINGS, static_baseline=False))
+    for _ in range(2):  # the second time from the file
+        (scores,), _ = score_episodes([labelled(video)], sweep)
+        assert isinstance(scores, PromptScores)
+        assert np.isnan(scores.static).all() and scores.static.shape == (7, 10)
+
+
+def test_an_episode_that_fails_leaves_the_others(video: Path, tmp_path: Path) -> None:
+    gone = labelled(tmp_path / "gone.mp4", "gone")
+    sweep = sweep_of(read_all_templates("", []), [], [], tmp_path)
+    for _ in range(2):
+        bad, good = score_episodes([gone, labelled(video)], sweep)[0]
+        assert isinstance(bad, UserError) and "gone.mp4" in str(bad)
+        assert isinstance(good, PromptScores)
+
+
+def test_what_the_sweep_cannot_take_is_named(video: Path) -> None:
+    unsaid, staged = labelled(video, "unsaid", succeeded=None), labelled(video, "staged", "open it\nclose it")
+    good, problems = usable([unsaid, labelled(video), staged])
+    assert [episode.name for episode in good] == ["run"]
+    assert "unsaid: nobody has said" in problems[0] and "staged: its task has stages" in problems[1]
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_the_file_is_one_that_prompts_takes(tmp_path: Path, video: Path, better: bool) -> None:
+    templates = read_all_templates("", [])
+    gap = 1.0 if better else 0.0
+    rng = np.random.default_rng(0)
+    episodes = []
+    for name in "abcdef":
+        for outcome in (True, False) * 4:
+            finals = rng.normal(size=10) + outcome * gap * 9 * (np.arange(10) == 3)
+            episodes.append(PromptScores(name, outcome, np.tile(finals, (4, 1)), np.zeros((4, 10))))
+    found, _ = candidates(templates.default, [], templates.kinds, largest=1)
+    choice = choose(episodes, found, Measure.AUC, draws=200)
+    info = scorer_info("a\nb # \x1b[31m", revision="1", random_weights=True)
+    file = tmp_path / "best.txt"
+    file.write_text(prompts_file(choice, templates, [labelled(video)], info))
+    assert read_templates(str(file)) == (templates.texts[3 if better else 0],)
+    text = file.read_text()
+    assert ("beats the default beyond noise" in text) == better
+    assert "random weights: it means nothing" in text and "\x1b" not in text

@@ -1,0 +1,114 @@
+"""How `topreward prompts sweep` shows what was found: a table of the templates, the best ensembles, the
+verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from topreward_ros.core.printable import printable
+from topreward_ros.core.prompt_choice import Choice, Rated
+from topreward_ros.offline.prompt_sweep import Templates, verdict_text
+from topreward_ros.scoring.base import ScorerInfo
+from topreward_ros.views.terminal import RANDOM_WARNING, number, shown
+
+_SCORING = "scoring"
+_SHOWN_ENSEMBLES = 5
+_FEW_PARTS = 5  # from which on an interval over tasks says something of other tasks
+
+
+class SweepBar(Progress):
+    """A progress bar over ``expected`` scores, with the time left; silent where there is no terminal."""
+
+    def __init__(self, console: Console, expected: int) -> None:
+        columns = (
+            TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        )  # fmt: skip
+        super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self.add_task(_SCORING, total=expected)
+
+    def more(self, count: int) -> None:
+        """So many more scores are done."""
+        self.advance(self._task, count)
+
+    @contextmanager
+    def loading(self, model: str) -> Iterator[None]:
+        """Say that a model is loaded."""
+        self.update(self._task, description=escape(f"loading model {printable(model, 60)}"))
+        yield
+        self.update(self._task, description=_SCORING)
+
+
+def sweep_view(choice: Choice, templates: Templates, info: ScorerInfo, episodes: int) -> RenderableType:
+    """What `topreward prompts sweep` prints."""
+    parts: list[RenderableType] = [_table(choice, templates)]
+    ensembles = [rated for rated in choice.leading if len(rated.members) > 1][:_SHOWN_ENSEMBLES]
+    if ensembles:
+        parts += [Text(), _ensembles(ensembles, templates)]
+    held = "task" if choice.of_tasks else "part"
+    parts.append(Text())
+    for part, members, value, usual in zip(
+        choice.parts, choice.chosen, choice.held_out, choice.held_out_default, strict=True
+    ):
+        name = templates.name_of(members)
+        line = f"{held} held out: {part}: {name} {number(value)}, default {number(usual)}"
+        parts.append(shown(line, 300, "dim"))
+    parts += [Text(), shown(verdict_text(choice, templates), style="bold")]
+    parts += [shown(note, style="yellow") for note in _notes(choice)]
+    about = f"{episodes} episodes, {choice.candidates} candidates; model {info.model_id} ({info.revision}), "
+    parts.append(shown(f"{about}{info.device}", 400, "dim"))
+    if info.random_weights:
+        parts.append(Text(RANDOM_WARNING, style="bold red"))
+    return Group(*parts)
+
+
+def _table(choice: Choice, templates: Templates) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for name in ("", "AUC", "VOC", "static VOC", "range"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("template", overflow="fold")
+    for place, (text, rated) in enumerate(zip(templates.texts, choice.singles, strict=True)):
+        style = "bold" if rated.members in (choice.default.members, choice.best.members) else ""
+        table.add_row(str(place + 1), *_numbers(rated), shown(text, 400), style=style)
+    return table
+
+
+def _ensembles(ensembles: list[Rated], templates: Templates) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for name in ("AUC", "VOC", "static VOC", "range"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("best ensembles, on all data", overflow="fold")
+    for rated in ensembles:
+        table.add_row(*_numbers(rated), shown(templates.name_of(rated.members)))
+    return table
+
+
+def _numbers(rated: Rated) -> list[str]:
+    return [number(value) for value in (rated.auc, rated.voc, rated.static_voc, rated.static_share)]
+
+
+def _notes(choice: Choice) -> list[str]:
+    """What to know of the verdict."""
+    notes = []
+    if not choice.of_tasks:
+        notes.append("There is one task alone: nothing is known of the wording for other tasks.")
+    elif len(choice.parts) < _FEW_PARTS:
+        notes.append(f"{len(choice.parts)} tasks are few: other tasks may have another best wording.")
+    if np.mean(choice.held_out_default) > 0.999:
+        notes.append("The default makes no mistake on these episodes: harder ones would tell more.")
+    return notes
