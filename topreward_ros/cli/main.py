@@ -1,8 +1,8 @@
 """The command `topreward`: its parser and its exit status.
 
 The commands do their work in offline/ and in watch.py, record.py and demo.py of nodes/; views/ draws the
-results. A command imports what it needs when it runs, so that `--help` is quick and `score`, `annotate` and
-`models` work where there is no ROS 2.
+results. A command imports what it needs when it runs, so that `--help` is quick and `score`, `annotate`,
+`evaluate` and `models` work where there is no ROS 2.
 
 Exit status: 0 done; 1 an error, which is named on stderr in one line, or (without a line) the reader of our
 output left early; 2 wrong usage; 130 interrupted.
@@ -21,7 +21,20 @@ from difflib import get_close_matches
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
-from topreward_ros.cli import annotate, bench, demo, export, models, plan, prompts, record, score, show, watch
+from topreward_ros.cli import (
+    annotate,
+    bench,
+    demo,
+    evaluate,
+    export,
+    models,
+    plan,
+    prompts,
+    record,
+    score,
+    show,
+    watch,
+)
 from topreward_ros.cli.output import say
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import make_libraries_printable, printable
@@ -109,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     score.add_parser(commands)
     annotate.add_parser(commands)
+    evaluate.add_parser(commands)
     export.add_parser(commands)
     watch.add_parser(commands)
     record.add_parser(commands)
@@ -157,14 +171,7 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help="print the version and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        print(f"topreward {_version()}")
+        from topreward_ros.offline.code_version import package_version
+
+        print(f"topreward {package_version()}")
         parser.exit()
-
-
-def _version() -> str:
-    """The version in the package.xml that belongs to the running code."""
-    from xml.etree import ElementTree
-
-    from topreward_ros.defaults import shared_file
-
-    return ElementTree.parse(shared_file("package.xml")).findtext("version", default="unknown")

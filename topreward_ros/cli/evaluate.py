@@ -1,0 +1,242 @@
+"""`topreward evaluate`: what the scores are worth on labelled episodes, without ROS 2."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topreward_ros.cli.labelled import add_data_options, read_data
+from topreward_ros.cli.output import CommandError, add_model_option, say, warn_of_task
+from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
+from topreward_ros.core.instruction import clean_task
+from topreward_ros.core.printable import printable
+from topreward_ros.defaults import monitor_defaults
+
+if TYPE_CHECKING:
+    from topreward_ros.core.evaluation import Control
+    from topreward_ros.offline.evaluation_report import Evaluation
+    from topreward_ros.offline.evaluation_runs import Evaluated, EvaluationSettings
+    from topreward_ros.offline.labelled_episodes import Labelled
+
+_FOLDER = "evaluation"
+_JSON, _MARKDOWN, _PAGE, _KEPT = "evaluation.json", "evaluation.md", "evaluation.html", "films"
+_COMPARISON = "comparison.md"
+_NOT_FOR_EVALUATE = frozenset(
+    ("task", "model", "image_topics", "stale_timeout", "autostart", "heartbeat_rate", "diagnostics_rate")
+) | {"end_episode_on_success"}
+_SHOWN = 10  # problems
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to ``commands``, the subparsers of `topreward`."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure what the scores are worth on labelled episodes (needs no ROS 2)",
+        description="Score labelled episodes, and films made of them of which it is known what a score "
+        "should do, and write every measure as JSON, Markdown and an HTML page. What was scored is kept, so "
+        "that a run that was cut off goes on where it was.",
+        epilog="Examples: topreward evaluate runs (a folder with labels.csv); topreward evaluate DATASET "
+        "--camera front; topreward evaluate --success good/* --failure bad/* --task 'open the drawer'; "
+        "topreward evaluate --compare before/evaluation.json after/evaluation.json",
+    )
+    add_data_options(parser)
+    add_model_option(parser)
+    add_set_option(parser)
+    parser.add_argument(
+        "--controls",
+        default="all",
+        metavar="NAMES",
+        help="films that are made of each episode: all, none, or names with commas between: static, idle, "
+        "reversed, stretched_0.5, stretched_2, frozen, covered, wrong_instruction (default: %(default)s); "
+        "each costs about as much as the episode itself",
+    )
+    parser.add_argument(
+        "--wrong-task",
+        metavar="T",
+        help="the instruction of the control wrong_instruction (default: the other tasks of the data in "
+        "turn, or one that the model knows)",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help=f"where all is written (default: {_FOLDER})"
+    )
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("A", "B"),
+        help="compare two evaluations (their evaluation.json), and score nothing; with --output, the table "
+        "is written as Markdown, too",
+    )
+    parser.set_defaults(run=_run, usage_error=parser.error)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.compare:
+        return _compare(options)
+    controls = _controls(options.controls)
+    output = options.output or Path(_FOLDER)
+    _check_output(output, options)
+    labelled = read_data(options)
+    settings = _settings(options, controls)
+    notes = _notes(labelled, settings)
+    for sentence in (*labelled.problems[:_SHOWN], *labelled.notes, *notes):
+        say(sentence)
+    if (more := len(labelled.problems) - _SHOWN) > 0:
+        say(f"and {more} more episodes that cannot be used; {output / _JSON} lists all")
+    evaluated = _evaluated(labelled, settings, output)
+    return _write(options, labelled, evaluated, settings, notes, output)
+
+
+def _controls(text: str) -> tuple[Control, ...]:
+    from topreward_ros.core.evaluation import Control
+
+    names = [it.value for it in Control if it is not Control.PLAIN]
+    if text in ("all", "none"):
+        return tuple(map(Control, names)) if text == "all" else ()
+    wanted = [name.strip() for name in text.split(",")]
+    wrong = [name for name in wanted if name not in names]
+    if wrong:
+        raise CommandError(
+            f"--controls: there is no '{printable(wrong[0], 60)}': say all, none, or some of "
+            f"{', '.join(names)}"
+        )
+    return tuple(Control(name) for name in names if name in wanted)
+
+
+def _check_output(output: Path, options: argparse.Namespace) -> None:
+    """Raise `CommandError` where the results would replace something else, or lie in the data."""
+    from topreward_ros.offline.evaluation_report import read_evaluation
+
+    if not output.parent.is_dir() or (output.exists() and not output.is_dir()):
+        raise CommandError(f"--output {output}: name a folder, in a folder that exists")
+    named = [options.dataset] if options.dataset else []
+    for source in named:
+        if source.is_dir() and source.resolve() in (output.resolve(), *output.resolve().parents):
+            raise CommandError(f"--output {output} lies in the data, {source}: name a folder elsewhere")
+    if (output / _JSON).exists():
+        try:
+            read_evaluation(output / _JSON)
+        except Exception as error:
+            raise CommandError(
+                f"{output / _JSON} is there, and is no evaluation: name another folder by --output"
+            ) from error
+
+
+def _settings(options: argparse.Namespace, controls: Sequence[Control]) -> EvaluationSettings:
+    from topreward_ros.offline.evaluation_runs import EvaluationSettings, monitor_for_evaluation
+
+    parameters = with_overrides(monitor_defaults(), options.overrides, "evaluate", _NOT_FOR_EVALUATE)
+    monitor, scorer = settings_of(parameters)
+    wrong = clean_task(options.wrong_task or "", "--wrong-task")
+    if options.wrong_task is not None and not wrong:
+        raise CommandError("--wrong-task is empty; say something that the robot was not to do")
+    return EvaluationSettings(
+        options.model, monitor_for_evaluation(monitor), scorer, tuple(controls), wrong, options.rate or 0.0
+    )
+
+
+def _notes(labelled: Labelled, settings: EvaluationSettings) -> list[str]:
+    from topreward_ros.offline.label_checks import class_problems, generic_task_problem
+    from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
+
+    notes = list(filter(None, [generic_task_problem(labelled.episodes)]))
+    if any(it.succeeded is not None for it in labelled.episodes):
+        notes += class_problems(labelled.episodes)
+    from topreward_ros.core.evaluation import Control
+
+    tasks = {it.task for it in labelled.episodes}
+    if (
+        Control.WRONG_INSTRUCTION in settings.controls
+        and len(tasks) == 1
+        and not settings.other_task
+        and not open_checkpoint(settings.model).notes.wordings
+    ):
+        notes.append("all episodes have one task, so that none is scored with a wrong one: give --wrong-task")
+    return notes
+
+
+def _evaluated(labelled: Labelled, settings: EvaluationSettings, output: Path) -> Evaluated:
+    from rich.console import Console
+
+    from topreward_ros.core.output_files import folder_for
+    from topreward_ros.offline.evaluation_runs import score_episodes
+    from topreward_ros.scoring.base import ScorerInfo
+    from topreward_ros.views.terminal import film_progress
+
+    def on_model(info: ScorerInfo) -> None:
+        for task in dict.fromkeys(it.task for it in labelled.episodes):
+            warn_of_task(task, info)
+
+    with folder_for(output), film_progress(Console(stderr=True)) as on_start:
+        return score_episodes(labelled.episodes, settings, output / _KEPT, on_start, on_model)
+
+
+def _write(
+    options: argparse.Namespace,
+    labelled: Labelled,
+    evaluated: Evaluated,
+    settings: EvaluationSettings,
+    notes: Sequence[str],
+    output: Path,
+) -> int:
+    from topreward_ros.core.output_files import write_file
+    from topreward_ros.offline.evaluation_report import make_evaluation, to_json
+    from topreward_ros.views.evaluation_page import page
+    from topreward_ros.views.evaluation_tables import episodes_table, markdown
+
+    evaluation = make_evaluation(_shown_data(options), labelled, evaluated, settings, notes)
+    write_file(output / _JSON, to_json(evaluation))
+    write_file(output / _MARKDOWN, markdown(evaluation, [episodes_table(evaluation)]))
+    write_file(output / _PAGE, page(evaluation))
+    for sentence in evaluated.problems:
+        say(sentence)
+    _show(evaluation)
+    resumed = f" ({evaluated.resumed} films by an earlier run)" if evaluated.resumed else ""
+    print(printable(f"{output / _PAGE}: {len(evaluation.episodes)} episodes{resumed}"))
+    return 1 if evaluation.problems else 0
+
+
+def _shown_data(options: argparse.Namespace) -> str:
+    return str(options.dataset) if options.dataset else "--success and --failure"
+
+
+def _show(evaluation: Evaluation) -> None:
+    from rich.console import Console
+
+    from topreward_ros.views.terminal import evaluation_tables
+
+    Console(highlight=False).print(evaluation_tables(evaluation))
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from topreward_ros.core.evaluation_difference import common, differences
+    from topreward_ros.core.output_files import folder_for, write_file
+    from topreward_ros.offline.evaluation_report import read_evaluation
+    from topreward_ros.views.evaluation_tables import about, differences_table, markdown_of
+    from topreward_ros.views.terminal import text_table
+
+    if options.dataset or options.success or options.failure:
+        raise CommandError("--compare scores nothing: leave the data out")
+    first, second = (read_evaluation(path) for path in options.compare)
+    found = differences(
+        first.measures,
+        second.measures,
+        (first.episodes, second.episodes),
+        (first.threshold, second.threshold),
+    )
+    table = differences_table(found, common(first.episodes, second.episodes))
+    lines = []
+    for (name, one), two in zip(about(first).items(), about(second).values(), strict=True):
+        lines.append(f"{name}: {one}" if one == two else f"{name}: {one} -> {two}")
+    for line in lines:
+        print(line)
+    Console(highlight=False).print(text_table(table))
+    if options.output:
+        head = "\n".join(f"- {line}" for line in lines)
+        with folder_for(options.output):
+            write_file(options.output / _COMPARISON, f"# Comparison\n\n{head}\n\n{markdown_of(table)}")
+    return 0

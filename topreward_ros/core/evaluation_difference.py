@@ -1,0 +1,127 @@
+"""Two evaluations side by side: by how much each measure differs, and whether that is more than noise.
+
+Where both scored the same episodes, the difference has an interval by a bootstrap that draws episodes, each
+with its results in both: what is common to both, such as a hard episode, cancels out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+
+import numpy as np
+
+from topreward_ros.core import metrics
+from topreward_ros.core.evaluation import ALL, DECISIONS, EvaluatedEpisode, Measure, Mode
+from topreward_ros.core.intervals import UNKNOWN, Interval, bootstrap_interval
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A measure in two evaluations."""
+
+    scope: str
+    mode: str
+    name: str
+    first: float  #: NaN where it was not taken
+    second: float
+    interval: Interval  #: of second minus first; `UNKNOWN` where the episodes are not the same, or too few
+
+    @property
+    def is_more_than_noise(self) -> bool:
+        """Whether the interval is known and does not hold 0."""
+        return self.interval.is_known and not self.interval.low <= 0 <= self.interval.high
+
+
+def differences(
+    first: Sequence[Measure],
+    second: Sequence[Measure],
+    episodes: tuple[Sequence[EvaluatedEpisode], Sequence[EvaluatedEpisode]],
+    thresholds: tuple[float, float],
+    seed: int = 0,
+) -> list[Difference]:
+    """Each measure that one of both has, in the order of ``first``.
+
+    ``episodes`` and ``thresholds`` [nat]: of the first and the second evaluation.
+    """
+    values = [{(it.scope, it.mode, it.name): it.value for it in measures} for measures in (first, second)]
+    keys = list(dict.fromkeys((*values[0], *values[1])))
+    pairs = _pairs(*episodes)
+    return [
+        Difference(
+            *key,
+            values[0].get(key, nan),
+            values[1].get(key, nan),
+            _interval(*key, pairs, thresholds, seed) if all(key in it for it in values) else UNKNOWN,
+        )
+        for key in keys
+    ]
+
+
+def common(first: Sequence[EvaluatedEpisode], second: Sequence[EvaluatedEpisode]) -> int:
+    """How many episodes are in both, with the same frames, task and label."""
+    return len(_pairs(first, second))
+
+
+_Pair = tuple[EvaluatedEpisode, EvaluatedEpisode]
+
+
+def _pairs(first: Sequence[EvaluatedEpisode], second: Sequence[EvaluatedEpisode]) -> list[_Pair]:
+    others = {(it.identity, it.task, it.succeeded): it for it in second}
+    found = [(it, others.get((it.identity, it.task, it.succeeded))) for it in first]
+    return [(one, other) for one, other in found if other is not None]
+
+
+def _interval(
+    scope: str,
+    mode: str,
+    name: str,
+    pairs: Sequence[_Pair],
+    thresholds: tuple[float, float],
+    seed: int,
+) -> Interval:
+    wanted = [pair for pair in pairs if scope in (ALL, pair[0].task)]
+    if name in ("voc_success", "voc_failure"):
+        group = [pair for pair in wanted if pair[0].succeeded is (name == "voc_success")]
+        return _of_means(group, lambda it, threshold: _voc(it, Mode(mode), threshold), thresholds, seed)
+    if (mode, name) in _DECIDED:
+        group = [pair for pair in wanted if pair[0].succeeded is _DECIDED[mode, name]]
+        return _of_means(group, lambda it, _: float(it.plain.success_s is not None), thresholds, seed)
+    if name != "auc":
+        return UNKNOWN
+    high, low = (
+        np.array([_finals(pair, Mode(mode), thresholds) for pair in wanted if pair[0].succeeded is kind])
+        for kind in (True, False)
+    )
+    if min(len(high), len(low)) < 2:
+        return UNKNOWN
+    return bootstrap_interval(
+        lambda a, b: metrics.roc_auc(a[:, 1], b[:, 1]) - metrics.roc_auc(a[:, 0], b[:, 0]),
+        high,
+        low,
+        seed=seed,
+    )
+
+
+_DECIDED: Mapping[tuple[str, str], bool] = {(DECISIONS, "recall"): True, (DECISIONS, "false_alarms"): False}
+
+
+def _finals(pair: _Pair, mode: Mode, thresholds: tuple[float, float]) -> list[float]:
+    return [it.plain.final(mode, threshold) for it, threshold in zip(pair, thresholds, strict=True)]
+
+
+def _voc(episode: EvaluatedEpisode, mode: Mode, threshold: float) -> float:
+    return metrics.value_order_correlation(episode.plain.values(mode, threshold))
+
+
+def _of_means(
+    pairs: Sequence[_Pair],
+    value: Callable[[EvaluatedEpisode, float], float],
+    thresholds: tuple[float, float],
+    seed: int,
+) -> Interval:
+    """Interval of the mean difference of a value per episode, of those in which both are defined."""
+    changes = [value(two, thresholds[1]) - value(one, thresholds[0]) for one, two in pairs]
+    defined = [change for change in changes if not isnan(change)]
+    return bootstrap_interval(lambda it: float(np.mean(it)), defined, seed=seed) if defined else UNKNOWN

@@ -1,0 +1,284 @@
+"""Labelled episodes scored, each as it was recorded and as its controls, by the code that scores videos.
+
+What scoring a film gave is kept in a file of its own, under a key of all that it depends on: the model's
+weights, the settings, the code, the frames, the instruction and the control. A run that was cut off goes on
+where it was, and one with more episodes scores the new ones alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from hashlib import sha256
+from math import isfinite, nan
+from pathlib import Path
+from typing import Any
+
+from topreward_ros.core.episode import MonitorSettings
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.evaluation import Control, EvaluatedEpisode, Run
+from topreward_ros.core.output_files import kept_folder, write_file
+from topreward_ros.core.progress import PrefixScore
+from topreward_ros.offline.code_version import code_hash
+from topreward_ros.offline.controls import OtherTasks, control_seconds, open_control
+from topreward_ros.offline.json_values import json_value
+from topreward_ros.offline.labelled_episodes import LabelledEpisode
+from topreward_ros.offline.score_video import Curve, CurvePoint, Outcome, Recording, score_recordings
+from topreward_ros.scoring.base import PrefixScorer, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
+from topreward_ros.scoring.registry import load_scorer
+
+_FORMAT = "topreward_evaluated_film/1"  # raise the number when what is kept of a film changes its meaning
+_SCORES = ("log_prob", "log_prob_false", "log_prob_static", "log_prob_std")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSettings:
+    """How episodes are scored for an evaluation."""
+
+    model: str  #: as `load_scorer` takes it
+    monitor: MonitorSettings
+    scorer: ScorerSettings
+    controls: tuple[Control, ...]  #: beside the plain film
+    other_task: str = ""  #: the wrong instruction for all; empty: another task of the data, or of the model
+    rate: float = 0.0  #: [Hz] of films that state none
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """The episodes with their runs."""
+
+    episodes: tuple[EvaluatedEpisode, ...]
+    model: Mapping[str, Any]  #: fields of `ScorerInfo` but the instructions
+    problems: tuple[str, ...]  #: films that could not be scored
+    resumed: int  #: films that an earlier run had scored
+
+
+@dataclass(frozen=True, slots=True)
+class _Film:
+    """One film that is to be scored."""
+
+    episode: LabelledEpisode
+    control: Control
+    instruction: str
+    key: str
+
+
+def score_episodes(
+    episodes: Sequence[LabelledEpisode],
+    settings: EvaluationSettings,
+    folder: Path,
+    on_start: Callable[[int], Callable[[float], None]],
+    on_model: Callable[[ScorerInfo], None] = lambda _: None,
+) -> Evaluated:
+    """Score ``episodes`` and their controls; what ``folder`` has is not scored again.
+
+    ``on_start`` is called with the number of scores that are expected, before the first, and gives what is
+    called with 1 after each, and with what was expected too many after each film. Raises `UserError` where
+    the model cannot be loaded, or no episode can be scored.
+    """
+    checkpoint = open_checkpoint(settings.model)
+    known = checkpoint.notes.wordings
+    films = _films(episodes, settings, known, checkpoint.revision)
+    with kept_folder(folder) as place:
+        kept = {film.key: made for film in films if (made := _read(place / f"{film.key}.json"))}
+        missing = [film for film in films if film.key not in kept]
+        errors: dict[str, str] = {}
+        resumed = len(kept)
+        if missing:
+            on_score = on_start(sum(_expected(film, settings.monitor) for film in missing))
+            scorer = load_scorer(settings.model, settings.scorer)
+            try:
+                on_model(scorer.info)
+                for film, outcome in _scored(missing, settings, scorer, on_score):
+                    if isinstance(outcome, UserError):
+                        errors[film.key] = str(outcome)
+                        continue
+                    kept[film.key] = _run(outcome), _model(outcome.model)
+                    write_file(place / f"{film.key}.json", _to_json(*kept[film.key]))
+            finally:
+                scorer.close()
+    return _evaluated(episodes, films, kept, errors, resumed)
+
+
+def _films(
+    episodes: Sequence[LabelledEpisode],
+    settings: EvaluationSettings,
+    known: Sequence[str],
+    revision: str,
+) -> list[_Film]:
+    others = OtherTasks(tuple(dict.fromkeys(it.task for it in episodes)), tuple(known), settings.other_task)
+    places: dict[str, int] = {}
+    films = []
+    for episode in episodes:
+        place = places[episode.task] = places.get(episode.task, -1) + 1
+        for control in (Control.PLAIN, *settings.controls):
+            instruction = episode.task
+            if control is Control.WRONG_INSTRUCTION:
+                instruction = others.of(episode.task, place)
+            if instruction:
+                key = _key(episode, control, instruction, settings, revision)
+                films.append(_Film(episode, control, instruction, key))
+    return films
+
+
+def _key(
+    episode: LabelledEpisode,
+    control: Control,
+    instruction: str,
+    settings: EvaluationSettings,
+    revision: str,
+) -> str:
+    prompts = settings.scorer.prompts
+    content = {
+        "format": _FORMAT,
+        "code": code_hash(),
+        "model": revision,
+        "monitor": asdict(settings.monitor),
+        "scorer": {name: value for name, value in asdict(settings.scorer).items() if name != "threads"},
+        "prompts": sha256(Path(prompts).read_bytes()).hexdigest() if os.path.isfile(prompts) else "",
+        "frames": episode.identity,
+        "rate": settings.rate,
+        "control": control.value,
+        "instruction": instruction,
+    }
+    text = json.dumps(json_value(content), sort_keys=True)
+    return sha256(text.encode(errors="backslashreplace")).hexdigest()[:32]
+
+
+def _expected(film: _Film, settings: MonitorSettings) -> int:
+    """How many scores a film is expected to need."""
+    seconds = film.episode.duration_s if isfinite(film.episode.duration_s) else 0.0
+    return 1 + int(control_seconds(film.control, seconds) * settings.sample_rate)
+
+
+def _scored(
+    films: Sequence[_Film],
+    settings: EvaluationSettings,
+    scorer: PrefixScorer,
+    on_score: Callable[[float], None],
+) -> Iterable[tuple[_Film, Outcome]]:
+    """Score films group by group, so that what is done is kept before the end."""
+    at_once = scorer.episodes_at_once()
+    for first in range(0, len(films), max(1, at_once)):
+        group = films[first : first + max(1, at_once)]
+        scored = 0
+
+        def count(_: CurvePoint) -> None:
+            nonlocal scored
+            scored += 1
+            on_score(1)
+
+        recordings = [
+            Recording(
+                film.episode.name,
+                film.instruction,
+                partial(open_control, film.episode.open, film.control, settings.monitor.sample_rate),
+            )
+            for film in group
+        ]
+        outcomes = score_recordings(recordings, scorer, settings.monitor, at_once=at_once, on_score=count)
+        on_score(sum(_expected(film, settings.monitor) for film in group) - scored)
+        yield from zip(group, outcomes, strict=True)
+
+
+def _run(curve: Curve) -> Run:
+    return Run(
+        curve.instruction,
+        tuple(point.time_s for point in curve.points),
+        tuple(point.score for point in curve.points),
+        tuple(point.stage for point in curve.points),
+        curve.duration_s,
+        tuple((event.time_s, event.type) for event in curve.events),
+    )
+
+
+def _model(info: ScorerInfo) -> dict[str, Any]:
+    return {name: value for name, value in asdict(info).items() if name != "instructions"}
+
+
+def _evaluated(
+    episodes: Sequence[LabelledEpisode],
+    films: Sequence[_Film],
+    kept: Mapping[str, tuple[Run, dict[str, Any]]],
+    errors: Mapping[str, str],
+    resumed: int,
+) -> Evaluated:
+    made, problems = [], []
+    for episode in episodes:
+        runs = {}
+        for film in films:
+            if film.episode is not episode:
+                continue
+            run = kept[film.key][0] if film.key in kept else None
+            if run is not None and run.scores:
+                runs[film.control] = run
+            else:
+                why = errors.get(film.key) or f"{episode.name} has no frame that can be scored"
+                problems.append(why if film.control is Control.PLAIN else f"{film.control.value}: {why}")
+        if Control.PLAIN in runs:
+            made.append(
+                EvaluatedEpisode(
+                    episode.name, episode.identity, episode.task, episode.succeeded, episode.done_s, runs
+                )
+            )
+    if not made:
+        raise UserError(f"no episode could be scored; the first: {problems[0]}")
+    model = next(kept[film.key][1] for film in films if film.key in kept)
+    return Evaluated(tuple(made), model, tuple(dict.fromkeys(problems)), resumed)
+
+
+# ---- what is kept -----------------------------------------------------------------------------------------
+
+
+def run_to_json_value(run: Run) -> dict[str, Any]:
+    """A run as JSON can hold it; NaN is None. `run_from_json_value` reads it."""
+    scores = {name: [getattr(score, name) for score in run.scores] for name in _SCORES}
+    return {
+        "instruction": run.instruction,
+        "times": list(run.times_s),
+        **scores,
+        "num_frames": [score.num_frames for score in run.scores],
+        "stages": list(run.stages),
+        "duration": run.duration_s,
+        "events": [[time_s, kind] for time_s, kind in run.events],
+    }
+
+
+def run_from_json_value(content: Mapping[str, Any]) -> Run:
+    """The run that `run_to_json_value` made this of. Raises `KeyError`, `TypeError`, `ValueError`."""
+    columns = [[nan if value is None else float(value) for value in content[name]] for name in _SCORES]
+    counts = [int(value) for value in content["num_frames"]]
+    scores = tuple(
+        PrefixScore(log_prob, log_prob_false, log_prob_static=static, log_prob_std=std, num_frames=count)
+        for log_prob, log_prob_false, static, std, count in zip(*columns, counts, strict=True)
+    )
+    times = tuple(map(float, content["times"]))
+    stages = tuple(map(int, content["stages"]))
+    if not len(times) == len(stages) == len(scores):
+        raise ValueError("its columns are of different lengths")
+    events = tuple((float(time_s), str(kind)) for time_s, kind in content["events"])
+    return Run(str(content["instruction"]), times, scores, stages, float(content["duration"]), events)
+
+
+def _to_json(run: Run, model: Mapping[str, Any]) -> str:
+    return json.dumps(json_value({"format": _FORMAT, "model": dict(model), **run_to_json_value(run)}))
+
+
+def _read(path: Path) -> tuple[Run, dict[str, Any]] | None:
+    """What was kept in a file; None where there is nothing that can be used."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT:
+            return None
+        return run_from_json_value(content), dict(content["model"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def monitor_for_evaluation(settings: MonitorSettings) -> MonitorSettings:
+    """Settings with which the whole film is scored, whatever the monitor decides."""
+    return replace(settings, end_episode_on_success=False)
