@@ -43,12 +43,13 @@ def reading(**more: object) -> Reading:
 
 
 def write_video(path: Path, start: int = 20, frames: int = 8) -> Path:
-    """A video at 4 Hz that grows brighter."""
+    """A video at 4 Hz of something that grows brighter."""
+    texture = np.kron(np.random.default_rng(0).integers(-15, 16, (9, 12, 1)), np.ones((8, 8, 3), int))
     with av.open(str(path), "w") as output:
         stream = output.add_stream("mpeg4", rate=4)
         stream.width, stream.height = 96, 72
         for k in range(frames):
-            picture = np.full((72, 96, 3), start + 10 * k, np.uint8)
+            picture = (texture + start + 10 * k).astype(np.uint8)
             output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
         output.mux(stream.encode(None))
     return path

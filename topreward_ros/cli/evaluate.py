@@ -48,7 +48,7 @@ def add_parser(commands: Any) -> None:
         "--controls",
         default="all",
         metavar="NAMES",
-        help="films that are made of each episode: all, none, or names with commas between: static, idle, "
+        help="films that are made of each episode: all, none, or names with commas between: idle, "
         "reversed, stretched_0.5, stretched_2, frozen, covered, wrong_instruction (default: %(default)s); "
         "each costs about as much as the episode itself",
     )

@@ -13,14 +13,14 @@ seen, has made no progress: it counts as 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import isfinite, isnan, nan
 
 import numpy as np
 
 from topreward_ros.core import metrics
-from topreward_ros.core.intervals import Interval, bootstrap_interval
+from topreward_ros.core.intervals import DRAWS, Interval, bootstrap_interval
 from topreward_ros.core.progress import PrefixScore, ProgressMode, episode_minmax, live_progress
 
 LAST = 3  #: prefixes whose mean is the final value (TOPReward, section 5.2)
@@ -33,8 +33,7 @@ class Control(StrEnum):
     """What is done to an episode; the values stand in results."""
 
     PLAIN = "plain"  #: nothing
-    STATIC = "static"  #: the first frame, repeated for as long: an exact copy
-    IDLE = "idle"  #: the same with the noise of a camera: footage of a robot that does nothing
+    IDLE = "idle"  #: the first frame, with the noise of a camera: footage of a robot that does nothing
     REVERSED = "reversed"  #: the last frame first
     FASTER = "stretched_0.5"  #: in half the time
     SLOWER = "stretched_2"  #: in twice the time
@@ -46,6 +45,7 @@ class Control(StrEnum):
 class Mode(StrEnum):
     """How a curve is looked at; the values stand in results."""
 
+    LIVE = "live"  #: progress as the monitor gave it, by its settings
     LOG_PROB = "log_prob"  #: r itself [nat]
     STATIC_BASELINE = "static_baseline"  #: progress as live
     RAW_PROBABILITY = "raw_probability"  #: progress as live
@@ -66,6 +66,7 @@ class Run:
     times_s: tuple[float, ...]  #: of the newest frame of each prefix [s]
     scores: tuple[PrefixScore, ...]
     stages: tuple[int, ...]  #: that was watched at each, from 1
+    progress: tuple[float, ...]  #: of the whole task as the monitor gave it, [0, 1] or NaN
     duration_s: float  #: time of the last frame that was looked at [s]
     events: tuple[tuple[float, str], ...] = ()  #: time [s] and type of what the monitor said
 
@@ -82,6 +83,8 @@ class Run:
         log_probs = np.array([score.log_prob for score in self.scores], np.float64)
         if mode is Mode.LOG_PROB:
             return log_probs
+        if mode is Mode.LIVE:
+            return np.array(self.progress, np.float64)
         stages = np.array(self.stages, int)
         if mode is Mode.EPISODE_MINMAX:
             own = np.full(len(log_probs), nan)
@@ -92,6 +95,13 @@ class Run:
                 [live_progress(score, _LIVE[mode], threshold) for score in self.scores], np.float64
             )
         return np.asarray((stages - 1 + own) / (self.instruction.count("\n") + 1))
+
+    def static(self) -> Run:
+        """The same of the static video, the first frame repeated, which is scored beside each prefix; NaN
+        where it was not."""
+        statics = [score.log_prob_static for score in self.scores]
+        scores = tuple(PrefixScore(static, nan, log_prob_static=static) for static in statics)
+        return replace(self, scores=scores, events=())
 
     def final(self, mode: Mode, threshold: float) -> float:
         """The mean of the last `LAST` values; a progress that is NaN counts as 0."""
@@ -187,11 +197,22 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-def evaluate(episodes: Sequence[EvaluatedEpisode], threshold: float, seed: int = 0) -> list[Measure]:
+def modes_beside(progress_mode: str) -> tuple[Mode, ...]:
+    """The modes in which curves are looked at: all, `Mode.LIVE` only where no other is the same."""
+    return tuple(it for it in Mode if it is not Mode.LIVE or progress_mode not in set(_LIVE))
+
+
+def evaluate(
+    episodes: Sequence[EvaluatedEpisode],
+    threshold: float,
+    modes: Sequence[Mode],
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> list[Measure]:
     """Every measure of all ``episodes``, and of each task where there are several.
 
-    ``threshold``: of success [nat]; ``seed``: of the bootstraps. What cannot be measured, because the control
-    or the label is not there, is left out.
+    ``threshold``: of success [nat]; ``modes``: of `modes_beside`; ``seed`` and ``draws``: of the bootstraps.
+    What cannot be measured, because the control or the label is not there, is left out.
     """
     tasks = list(dict.fromkeys(episode.task for episode in episodes))
     scopes = {ALL: list(episodes)}
@@ -199,8 +220,8 @@ def evaluate(episodes: Sequence[EvaluatedEpisode], threshold: float, seed: int =
         scopes |= {task: [it for it in episodes if it.task == task] for task in tasks}
     measures: list[Measure] = []
     for scope, group in scopes.items():
-        taker = _Taker(scope, group, threshold, seed)
-        for mode in Mode:
+        taker = _Taker(scope, group, threshold, seed, draws)
+        for mode in modes:
             taker.take_mode(mode)
         taker.take_decisions()
         measures += taker.measures
@@ -226,21 +247,26 @@ def confusion(episodes: Sequence[EvaluatedEpisode], mode: Mode, threshold: float
 class _Taker:
     """Takes the measures of one scope."""
 
-    def __init__(self, scope: str, episodes: Sequence[EvaluatedEpisode], threshold: float, seed: int) -> None:
+    def __init__(
+        self, scope: str, episodes: Sequence[EvaluatedEpisode], threshold: float, seed: int, draws: int
+    ) -> None:
         self.measures: list[Measure] = []
         self._scope, self._episodes, self._threshold, self._seed = scope, episodes, threshold, seed
+        self._draws = draws
         self._successes = [it for it in episodes if it.succeeded]
         self._failures = [it for it in episodes if it.succeeded is False]
 
     def _add(self, mode: str, name: str, value: float, count: int, interval: Interval | None = None) -> None:
         if count:
             low, high = (interval.low, interval.high) if interval else (nan, nan)
-            self.measures.append(Measure(self._scope, mode, name, value, low, high, count))
+            self.measures.append(Measure(self._scope, str(mode), name, value, low, high, count))
 
     def _add_mean(self, mode: str, name: str, values: Sequence[float]) -> None:
-        """The mean of those that are defined, with its bootstrap interval."""
+        """The mean of those that are defined, with its bootstrap interval over all tasks."""
         defined = [value for value in values if not isnan(value)]
-        interval = bootstrap_interval(_mean, defined, seed=self._seed) if len(defined) > 1 else None
+        interval = None
+        if self._scope == ALL and len(defined) > 1:
+            interval = bootstrap_interval(_mean, defined, seed=self._seed, draws=self._draws)
         self._add(mode, name, _mean(defined), len(defined), interval)
 
     def take_mode(self, mode: Mode) -> None:
@@ -256,11 +282,11 @@ class _Taker:
             self._add_mean(mode, "voc_success", [self._voc(it.plain, mode) for it in self._episodes])
         high, low = ([finals[id(it)] for it in group] for group in (self._successes, self._failures))
         if high and low:
-            interval = metrics.roc_auc_interval(high, low, seed=self._seed)
+            interval = metrics.roc_auc_interval(high, low, self._draws, self._seed)
             self._add(mode, "auc", metrics.roc_auc(high, low), len(high) + len(low), interval)
         self._take_controls(mode)
         self._take_instructions(mode)
-        if mode in _LIVE:
+        if mode in _LIVE or mode is Mode.LIVE:
             self._take_calibration(mode, high, low)
         if self._scope == ALL and high and low:
             known = [*self._successes, *self._failures]
@@ -277,8 +303,8 @@ class _Taker:
         return metrics.value_order_correlation(run.values(mode, self._threshold))
 
     def _pairs(self, control: Control, *, moving: bool = False) -> list[tuple[Run, Run]]:
-        """The plain run and that of the control. ``moving``: only of episodes in which, as far as is known,
-        the task was done; in the others there may be nothing to see."""
+        """The plain run and that of the control. ``moving``: not of failures, in which there may be nothing
+        to see."""
         return [
             (it.plain, it.runs[control])
             for it in self._episodes
@@ -287,11 +313,13 @@ class _Taker:
 
     def _take_controls(self, mode: Mode) -> None:
         for name, (pick, moving) in _SWEEP.items():
+            runs = [it.plain for it in self._episodes if not (moving and it.succeeded is False)]
             sweeps = [
-                metrics.static_sweep(*(it.values(mode, self._threshold) for it in (static, plain)))
-                for plain, static in self._pairs(Control.STATIC, moving=moving)
+                metrics.static_sweep(*(it.values(mode, self._threshold) for it in (run.static(), run)))
+                for run in runs
             ]
-            self._add_mean(mode, name, [pick(sweep) for sweep in sweeps])
+            if mode is not Mode.LIVE:
+                self._add_mean(mode, name, [pick(sweep) for sweep in sweeps])
         reversed_runs = [run for _, run in self._pairs(Control.REVERSED, moving=True)]
         self._add_mean(mode, "reversed_voc", [self._voc(run, mode) for run in reversed_runs])
         for control in (Control.FASTER, Control.SLOWER):
@@ -339,11 +367,12 @@ class _Taker:
             return metrics.expected_calibration_error(pairs[:, 0], pairs[:, 1].astype(bool).tolist())
 
         pairs = np.column_stack([stated, happened])
-        interval = bootstrap_interval(error, pairs, seed=self._seed)
+        interval = None
+        if self._scope == ALL:
+            interval = bootstrap_interval(error, pairs, seed=self._seed, draws=self._draws)
         self._add(mode, "ece", error(pairs), len(stated), interval)
-        self._add(
-            mode, "ece_by_chance", metrics.calibration_error_by_chance(stated, seed=self._seed), len(stated)
-        )
+        by_chance = metrics.calibration_error_by_chance(stated, seed=self._seed, draws=self._draws)
+        self._add(mode, "ece_by_chance", by_chance, len(stated))
 
     def take_decisions(self) -> None:
         """What the monitor decided."""
@@ -395,7 +424,7 @@ _SWEEP: Mapping[str, tuple[Callable[[metrics.StaticSweep], float], bool]] = {
     "static_range": (lambda sweep: sweep.range, False),
     "static_share": (lambda sweep: sweep.share, True),
 }
-_FOOTAGE = {"idle_alarms": (Control.STATIC, Control.IDLE), "covered_alarms": (Control.COVERED,)}
+_FOOTAGE = {"idle_alarms": (Control.IDLE,), "covered_alarms": (Control.COVERED,)}
 
 
 def frozen_from(duration_s: float) -> float:

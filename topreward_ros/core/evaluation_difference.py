@@ -14,7 +14,7 @@ import numpy as np
 
 from topreward_ros.core import metrics
 from topreward_ros.core.evaluation import ALL, DECISIONS, EvaluatedEpisode, Measure, Mode
-from topreward_ros.core.intervals import UNKNOWN, Interval, bootstrap_interval
+from topreward_ros.core.intervals import DRAWS, UNKNOWN, Interval, bootstrap_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,12 @@ def differences(
     second: Sequence[Measure],
     episodes: tuple[Sequence[EvaluatedEpisode], Sequence[EvaluatedEpisode]],
     thresholds: tuple[float, float],
-    seed: int = 0,
+    draws: int = DRAWS,
 ) -> list[Difference]:
     """Each measure that one of both has, in the order of ``first``.
 
-    ``episodes`` and ``thresholds`` [nat]: of the first and the second evaluation.
+    ``episodes`` and ``thresholds`` [nat]: of the first and the second evaluation; ``draws``: of the
+    bootstraps.
     """
     values = [{(it.scope, it.mode, it.name): it.value for it in measures} for measures in (first, second)]
     keys = list(dict.fromkeys((*values[0], *values[1])))
@@ -53,7 +54,7 @@ def differences(
             *key,
             values[0].get(key, nan),
             values[1].get(key, nan),
-            _interval(*key, pairs, thresholds, seed) if all(key in it for it in values) else UNKNOWN,
+            _interval(*key, pairs, thresholds, draws) if all(key in it for it in values) else UNKNOWN,
         )
         for key in keys
     ]
@@ -79,15 +80,15 @@ def _interval(
     name: str,
     pairs: Sequence[_Pair],
     thresholds: tuple[float, float],
-    seed: int,
+    draws: int,
 ) -> Interval:
     wanted = [pair for pair in pairs if scope in (ALL, pair[0].task)]
     if name in ("voc_success", "voc_failure"):
         group = [pair for pair in wanted if pair[0].succeeded is (name == "voc_success")]
-        return _of_means(group, lambda it, threshold: _voc(it, Mode(mode), threshold), thresholds, seed)
+        return _of_means(group, lambda it, threshold: _voc(it, Mode(mode), threshold), thresholds, draws)
     if (mode, name) in _DECIDED:
         group = [pair for pair in wanted if pair[0].succeeded is _DECIDED[mode, name]]
-        return _of_means(group, lambda it, _: float(it.plain.success_s is not None), thresholds, seed)
+        return _of_means(group, lambda it, _: float(it.plain.success_s is not None), thresholds, draws)
     if name != "auc":
         return UNKNOWN
     high, low = (
@@ -100,7 +101,7 @@ def _interval(
         lambda a, b: metrics.roc_auc(a[:, 1], b[:, 1]) - metrics.roc_auc(a[:, 0], b[:, 0]),
         high,
         low,
-        seed=seed,
+        draws=draws,
     )
 
 
@@ -119,9 +120,9 @@ def _of_means(
     pairs: Sequence[_Pair],
     value: Callable[[EvaluatedEpisode, float], float],
     thresholds: tuple[float, float],
-    seed: int,
+    draws: int,
 ) -> Interval:
     """Interval of the mean difference of a value per episode, of those in which both are defined."""
     changes = [value(two, thresholds[1]) - value(one, thresholds[0]) for one, two in pairs]
     defined = [change for change in changes if not isnan(change)]
-    return bootstrap_interval(lambda it: float(np.mean(it)), defined, seed=seed) if defined else UNKNOWN
+    return bootstrap_interval(lambda it: float(np.mean(it)), defined, draws=draws) if defined else UNKNOWN

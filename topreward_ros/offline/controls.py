@@ -84,20 +84,12 @@ class _Stretched(_Made):
                 yield round(stamp_ns * self._factor), read
 
 
-class _Static(_Made):
+class _Idle(_Made):
     def __iter__(self) -> Frames:
         first = _first_frame(self._base)
         with closing(iter(self._base)) as frames:
             for k, (stamp_ns, _) in enumerate(frames):
-                yield stamp_ns, partial(self._picture, first, k)
-
-    def _picture(self, first: np.ndarray, k: int) -> np.ndarray:
-        return first
-
-
-class _Idle(_Static):
-    def _picture(self, first: np.ndarray, k: int) -> np.ndarray:
-        return _noisy(first, k)
+                yield stamp_ns, partial(_noisy, first, k)
 
 
 class _Covered(_Made):
@@ -166,7 +158,6 @@ class _Reversed(_Made):
 
 
 _MADE: Mapping[Control, Callable[[Video], Video]] = {
-    Control.STATIC: _Static,
     Control.IDLE: _Idle,
     Control.FROZEN: _Frozen,
     Control.COVERED: _Covered,

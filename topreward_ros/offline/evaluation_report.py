@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from topreward_ros.core.errors import UserError
-from topreward_ros.core.evaluation import Control, EvaluatedEpisode, Measure, Mode, evaluate
+from topreward_ros.core.evaluation import (
+    Control,
+    EvaluatedEpisode,
+    Measure,
+    Mode,
+    evaluate,
+    modes_beside,
+)
 from topreward_ros.core.metrics import value_order_correlation
 from topreward_ros.core.printable import printable
 from topreward_ros.core.text_files import read_text
@@ -49,14 +56,19 @@ class Evaluation:
 
     @property
     def mode(self) -> Mode:
-        """The mode of the live progress by the settings, or of the log-probability for any other."""
-        name = self.settings.get("monitor", {}).get("progress_mode", "")
-        return Mode(name) if name in set(Mode) else Mode.LOG_PROB
+        """The mode that is what the monitor gives by the settings."""
+        name = _progress_mode(self.settings)
+        return Mode.LIVE if Mode.LIVE in modes_beside(name) else Mode(name)
 
     def measure(self, scope: str, mode: str, name: str) -> Measure | None:
         """The measure of that name; None where it was not taken."""
         wanted = (scope, mode, name)
         return next((it for it in self.measures if (it.scope, it.mode, it.name) == wanted), None)
+
+
+def _progress_mode(settings: Mapping[str, Any]) -> str:
+    monitor = settings.get("monitor")
+    return str(monitor.get("progress_mode", "")) if isinstance(monitor, dict) else ""
 
 
 def make_evaluation(
@@ -68,6 +80,7 @@ def make_evaluation(
 ) -> Evaluation:
     """Take the measures of what was scored. ``path``: of the data, as the user named it."""
     threshold = settings.monitor.success.threshold
+    mode = settings.monitor.progress_mode.value
     labels = [[it.identity, it.task, it.succeeded, it.done_s] for it in labelled.episodes]
     scorer = {name: value for name, value in asdict(settings.scorer).items() if name not in ("threads",)}
     return Evaluation(
@@ -90,7 +103,7 @@ def make_evaluation(
         ),
         threshold=threshold,
         episodes=evaluated.episodes,
-        measures=tuple(evaluate(evaluated.episodes, threshold, SEED)),
+        measures=tuple(evaluate(evaluated.episodes, threshold, modes_beside(mode), SEED)),
         problems=(*labelled.problems, *evaluated.problems),
         notes=(*labelled.notes, *notes),
     )

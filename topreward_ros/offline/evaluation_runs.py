@@ -191,6 +191,7 @@ def _run(curve: Curve) -> Run:
         tuple(point.time_s for point in curve.points),
         tuple(point.score for point in curve.points),
         tuple(point.stage for point in curve.points),
+        tuple(point.progress for point in curve.points),
         curve.duration_s,
         tuple((event.time_s, event.type) for event in curve.events),
     )
@@ -243,6 +244,7 @@ def run_to_json_value(run: Run) -> dict[str, Any]:
         **scores,
         "num_frames": [score.num_frames for score in run.scores],
         "stages": list(run.stages),
+        "progress": list(run.progress),
         "duration": run.duration_s,
         "events": [[time_s, kind] for time_s, kind in run.events],
     }
@@ -258,10 +260,12 @@ def run_from_json_value(content: Mapping[str, Any]) -> Run:
     )
     times = tuple(map(float, content["times"]))
     stages = tuple(map(int, content["stages"]))
-    if not len(times) == len(stages) == len(scores):
+    progress = tuple(nan if value is None else float(value) for value in content["progress"])
+    if not len(times) == len(stages) == len(progress) == len(scores):
         raise ValueError("its columns are of different lengths")
     events = tuple((float(time_s), str(kind)) for time_s, kind in content["events"])
-    return Run(str(content["instruction"]), times, scores, stages, float(content["duration"]), events)
+    duration_s = float(content["duration"])
+    return Run(str(content["instruction"]), times, scores, stages, progress, duration_s, events)
 
 
 def _to_json(run: Run, model: Mapping[str, Any]) -> str:

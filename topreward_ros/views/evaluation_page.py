@@ -44,7 +44,6 @@ _GREEN, _RED, _GREY = colours.EVENTS["SUCCESS"], colours.EVENTS["FAILURE"], colo
 _OF_LABEL = {True: _GREEN, False: _RED, None: _GREY}
 _OF_CONTROL = {
     Control.PLAIN: _GREEN,
-    Control.STATIC: "#757575",
     Control.IDLE: "#b26a00",
     Control.REVERSED: "#6a1b9a",
     Control.FROZEN: "#00838f",
@@ -93,7 +92,10 @@ table { border-collapse: collapse; font-size: 13px; margin: 6px 0; }
 th { color: #57606a; font-weight: 500; }
 thead th { border-bottom: 1px solid #d0d7de; vertical-align: bottom; }
 td, th { text-align: left; padding: 3px 14px 3px 0; vertical-align: top; font-variant-numeric: tabular-nums; }
-tbody th { color: #1f2328; min-width: 120px; } td.cell { padding: 6px 10px; text-align: center; }
+tbody th { color: #1f2328; min-width: 120px; }
+.scroll td, .scroll thead th { white-space: nowrap; }
+.scroll td.text { white-space: normal; min-width: 220px; }
+td.cell { padding: 6px 10px; text-align: center; }
 table.about th { color: #57606a; min-width: 0; } table.about td { overflow-wrap: anywhere; }
 """
 
@@ -304,13 +306,18 @@ def _reliability(high: Sequence[float], low: Sequence[float]) -> str:
 def _table(table: Table) -> str:
     head = "".join(f"<th>{_shown(name)}</th>" for name in table.columns)
     rows = "".join(
-        f"<tr><th>{_shown(row[0])}</th>{''.join(f'<td>{_shown(cell)}</td>' for cell in row[1:])}</tr>"
+        f"<tr><th>{_shown(row[0])}</th>{''.join(map(_cell, table.columns[1:], row[1:]))}</tr>"
         for row in table.rows
     )
     return (
         f'<p class="dim">{_shown(table.about)}</p>\n<div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>\n"
     )
+
+
+def _cell(column: str, text: str) -> str:
+    kind = ' class="text"' if column in ("meaning", "task") else ""
+    return f"<td{kind}>{_shown(text)}</td>"
 
 
 def _confusion(made: TaskConfusion) -> str:

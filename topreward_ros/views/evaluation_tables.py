@@ -237,7 +237,7 @@ def about(evaluation: Evaluation) -> dict[str, str]:
     """What was evaluated and how, by what it is called."""
     model, data, code = evaluation.model, evaluation.data, evaluation.code
     counts = {kind: sum(it.succeeded is kind for it in evaluation.episodes) for kind in (True, False, None)}
-    parts = [f"{counts[True]} successes", f"{counts[False]} failures"]
+    parts = [_count(counts[True], "success", "successes"), _count(counts[False], "failure", "failures")]
     if counts[None]:
         parts.append(f"{counts[None]} of unknown success")
     seconds = sum(it.plain.duration_s for it in evaluation.episodes)
@@ -258,6 +258,10 @@ def about(evaluation: Evaluation) -> dict[str, str]:
         ),
         "controls": printable(", ".join(evaluation.settings.get("controls", [])) or "none", 400),
     }
+
+
+def _count(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
 
 
 def markdown(evaluation: Evaluation, more: Sequence[Table] = ()) -> str:

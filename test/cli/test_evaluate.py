@@ -1,0 +1,94 @@
+"""`topreward evaluate` as a user types it, with the real model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from test.offline.test_labelled_episodes import write_labels, write_video
+from topreward_ros.cli.main import main
+from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, shared_file
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the data ``runs`` and its evaluation ``out``."""
+    place = tmp_path_factory.mktemp("evaluate")
+    runs = write_labels(
+        place / "runs",
+        *(f"{clip.name}.mp4,{int(clip.succeeds)}" for clip in DEMO_CLIPS),
+        "missing.mp4,1",
+        head="file,success",
+    )
+    for clip in DEMO_CLIPS:
+        shutil.copy(shared_file(clip.video), runs / f"{clip.name}.mp4")
+    arguments = ["--task", DEMO_TASK, "--controls", "wrong_instruction", "--output", str(place / "out")]
+    assert main(["evaluate", str(runs), *arguments, "--set", "sample_rate=1"]) == 1  # a file is missing
+    return place
+
+
+def test_the_shipped_videos_are_told_apart(evaluated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = json.loads((evaluated / "out" / "evaluation.json").read_text())
+    measures = {(it["mode"], it["name"]): it["value"] for it in content["measures"]}
+    assert measures["static_baseline", "auc"] == 1.0
+    assert measures["static_baseline", "instruction_share"] == 1.0
+    assert [it["success"] for it in content["episodes"]] == [clip.succeeds for clip in DEMO_CLIPS]
+    assert "there is no file or folder" in content["problems"][0]
+    assert sorted(path.name for path in (evaluated / "out").iterdir()) == [
+        "evaluation.html",
+        "evaluation.json",
+        "evaluation.md",
+        "films",
+    ]
+
+
+def test_two_evaluations_are_compared(
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(evaluated / "out" / "evaluation.json")
+    assert main(["evaluate", "--compare", path, path, "--output", str(tmp_path / "both")]) == 0
+    text = (tmp_path / "both" / "comparison.md").read_text()
+    assert "Episodes in both, with the same frames, task and label: 3." in text
+    assert "ROC-AUC" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["{runs}", "--controls", "mirror"], "there is no 'mirror': say all, none, or some of idle"),
+        (["{runs}", "--output", "{runs}/out"], "lies in the data"),
+        (["{runs}", "--output", "{runs}/no/out"], "name a folder, in a folder that exists"),
+        (["{runs}", "--output", "{other}"], "is there, and is no evaluation"),
+        (["{runs}", "--set", "end_episode_on_success=true"], "evaluate takes no parameter"),
+        (["{runs}", "--rate", "0"], "--rate 0: must be above 0"),
+        (["{runs}", "--wrong-task", " "], "--wrong-task is empty"),
+        (["{runs}", "--compare", "a", "b"], "--compare scores nothing: leave the data out"),
+        (["--compare", "{runs}/labels.csv", "b"], "is no evaluation"),
+        (["{runs}/nowhere"], "does not exist"),
+        (["--failure", "{runs}/short.mp4", "--task", "open"], "has 1 frame, and an episode needs at least 2"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_a_model_is_loaded(
+    arguments: list[str], problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = write_labels(tmp_path / "runs", "a.mp4,open,1")
+    write_video(runs / "a.mp4")
+    write_video(runs / "short.mp4", frames=1)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "evaluation.json").write_text("{}")
+    places = {"runs": runs, "other": tmp_path / "other"}
+    filled = [it.format(**places) for it in arguments]
+    if "--output" not in filled and "--compare" not in filled:
+        filled += ["--output", str(tmp_path / "out")]
+    assert main(["evaluate", *filled]) == 1
+    assert problem in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_data_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate"])
+    assert "name the data: DATASET, or --success and --failure" in capsys.readouterr().err

@@ -1,0 +1,213 @@
+"""Episodes are scored once, with their controls; what was scored is kept, and the results name all of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from test.offline.test_labelled_episodes import reading, write_labels, write_video
+from test.scorers import Brightness
+from topreward_ros.core.episode import MonitorSettings
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.evaluation import Control, Mode
+from topreward_ros.defaults import monitor_defaults
+from topreward_ros.offline import evaluation_runs
+from topreward_ros.offline.evaluation_report import make_evaluation, read_evaluation, to_json
+from topreward_ros.offline.evaluation_runs import (
+    Evaluated,
+    EvaluationSettings,
+    monitor_for_evaluation,
+    score_episodes,
+)
+from topreward_ros.offline.labelled_episodes import Labelled, labelled_data
+from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.views.evaluation_page import page
+from topreward_ros.views.evaluation_tables import episodes_table, markdown
+
+ALL = tuple(it for it in Control if it is not Control.PLAIN)
+HOSTILE = "</title><script>alert(1)</script>|\x1b[2J"
+
+
+def settings(controls: Sequence[Control] = ALL, **parameters: object) -> EvaluationSettings:
+    chosen = {**monitor_defaults(), "scorer_threads": 1, **parameters}
+    monitor = monitor_for_evaluation(MonitorSettings.from_parameters(chosen))
+    return EvaluationSettings("embedded", monitor, ScorerSettings.from_parameters(chosen), tuple(controls))
+
+
+@pytest.fixture
+def scorers(monkeypatch: pytest.MonkeyPatch) -> list[Brightness]:
+    """The scorers that were loaded."""
+    made: list[Brightness] = []
+
+    def load(*_: object) -> Brightness:
+        made.append(Brightness())
+        return made[-1]
+
+    monkeypatch.setattr(evaluation_runs, "load_scorer", load)
+    return made
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Labelled:
+    folder = write_labels(
+        tmp_path / "runs",
+        "up.mp4,make it bright,1,1.5",
+        "dark.mp4,make it bright,0,",
+        "other.mp4,make it white,1,",
+        head="file,task,success,done_s",
+    )
+    write_video(folder / "up.mp4", 20, 10)
+    write_video(folder / "dark.mp4", 10, 10)
+    write_video(folder / "other.mp4", 90, 10)
+    return labelled_data(folder, reading())
+
+
+def scored(data: Labelled, folder: Path, chosen: EvaluationSettings) -> tuple[Evaluated, list[float]]:
+    counts: list[float] = []
+
+    def on_start(expected: int):
+        counts.append(-expected)
+        return counts.append
+
+    return score_episodes(data.episodes, chosen, folder, on_start), counts
+
+
+def test_a_film_per_control_is_scored_by_what_scores_videos(
+    data: Labelled, scorers: list[Brightness], tmp_path: Path
+) -> None:
+    made, counts = scored(data, tmp_path / "films", settings())
+
+    assert made.problems == () and made.resumed == 0
+    assert [set(it.runs) for it in made.episodes] == [set(Control)] * 3
+    assert sum(counts) == 0  # a progress bar that ends where it should
+    first, _, other = made.episodes
+    assert first.runs[Control.WRONG_INSTRUCTION].instruction == "make it white"
+    assert other.runs[Control.WRONG_INSTRUCTION].instruction == "make it bright"
+    assert [it.instruction for it in first.runs.values()].count("make it bright") == len(ALL)
+    assert first.plain.times_s == (0.0, 0.5, 1.0, 1.5, 2.0)
+    rise = first.plain.values(Mode.LOG_PROB, -0.22)
+    assert (rise[1:] > rise[:-1]).all()
+    fall = first.runs[Control.REVERSED].values(Mode.LOG_PROB, -0.22)
+    assert (fall[1:] < fall[:-1]).all()
+    assert len(first.runs[Control.SLOWER].times_s) > len(first.runs[Control.FASTER].times_s)
+    assert made.model["model_id"] == "brightness" and "instructions" not in made.model
+
+
+def test_what_was_scored_is_not_scored_again_unless_something_differs(
+    data: Labelled, scorers: list[Brightness], tmp_path: Path
+) -> None:
+    folder = tmp_path / "films"
+    first, _ = scored(data, folder, settings((Control.IDLE,)))
+    again, counts = scored(data, folder, settings((Control.IDLE,)))
+    assert again.resumed == 6 and counts == [] and len(scorers) == 1
+    assert [it.runs for it in again.episodes] == [it.runs for it in first.episodes]
+
+    one = next(folder.glob("*.json"))
+    one.write_text(one.read_text()[:-20])  # cut short by a disk that was full
+    mended, _ = scored(data, folder, settings((Control.IDLE,)))
+    assert mended.resumed == 5 and [it.runs for it in mended.episodes] == [it.runs for it in first.episodes]
+
+    others = [
+        settings((Control.IDLE,), success_threshold=-0.5),
+        settings((Control.IDLE,), layout="v5.10"),
+        replace(settings((Control.IDLE,)), rate=3.0),
+    ]
+    assert [scored(data, folder, it)[0].resumed for it in others] == [0, 0, 0]
+    assert scored(data, folder, settings((Control.IDLE, Control.FROZEN)))[0].resumed == 6
+    assert scored(data, folder, settings((), scorer_threads=2))[0].resumed == 3
+
+
+def test_a_run_that_was_cut_off_goes_on(
+    data: Labelled, scorers: list[Brightness], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = Brightness.score_one
+
+    def interrupted(self: Brightness, request: object) -> object:
+        if len(self.asked) == 12:
+            raise KeyboardInterrupt
+        return score(self, request)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as context:
+        context.setattr(Brightness, "score_one", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            scored(data, tmp_path / "films", settings())
+    made, _ = scored(data, tmp_path / "films", settings())
+    assert made.resumed == 2  # films of five scores that were whole; the third was not
+
+
+def test_an_episode_that_cannot_be_scored_is_told_and_the_others_stay(
+    data: Labelled, scorers: list[Brightness], tmp_path: Path
+) -> None:
+    (tmp_path / "runs" / "dark.mp4").unlink()
+    made, _ = scored(data, tmp_path / "films", settings((Control.IDLE,)))
+    assert [Path(it.name).name for it in made.episodes] == ["up.mp4", "other.mp4"]
+    assert len(made.problems) == 2 and all("dark.mp4" in it for it in made.problems)
+    for name in ("up.mp4", "other.mp4"):
+        (tmp_path / "runs" / name).unlink()
+    with pytest.raises(UserError, match="no episode could be scored; the first: no video at"):
+        scored(data, tmp_path / "nothing", settings((Control.IDLE,)))
+
+
+def test_the_results_are_the_same_bytes_and_can_be_read(
+    data: Labelled, scorers: list[Brightness], tmp_path: Path
+) -> None:
+    chosen = settings()
+    texts = []
+    for folder in ("one", "two"):
+        made, _ = scored(data, tmp_path / folder, chosen)
+        evaluation = make_evaluation("runs", data, made, chosen, ["a note"])
+        texts.append(to_json(evaluation))
+    assert texts[0] == texts[1]
+
+    (tmp_path / "evaluation.json").write_text(texts[0])
+    back = read_evaluation(tmp_path / "evaluation.json")
+    assert repr(back.measures) == repr(evaluation.measures)  # NaN is not equal to itself
+    assert repr(back.episodes[0].plain) == repr(evaluation.episodes[0].plain)
+    content = json.loads(texts[0])
+    assert content["model"]["revision"] == "1" and content["code"]["hash"] and content["data"]["hash"]
+    assert [it["identity"] for it in content["episodes"]] == [it.identity for it in data.episodes]
+    assert content["settings"]["monitor"]["end_episode_on_success"] is False
+    assert set(content["episodes"][0]["controls"]) == {it.value for it in ALL}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[1]", '{"format": "topreward_curve/1"}', '{"format": "topreward_evaluation/1"}']
+)
+def test_another_file_is_no_evaluation(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "evaluation.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"is no evaluation of `topreward evaluate`"):
+        read_evaluation(path)
+
+
+def test_the_page_and_the_text_hold_nothing_that_could_run(
+    data: Labelled, scorers: list[Brightness], tmp_path: Path
+) -> None:
+    made, _ = scored(data, tmp_path / "films", settings())
+    hostile = tuple(
+        replace(it, name=HOSTILE, task=HOSTILE if k else it.task) for k, it in enumerate(made.episodes)
+    )
+    evaluation = make_evaluation(
+        HOSTILE, data, replace(made, episodes=hostile, problems=(HOSTILE,)), settings(), [HOSTILE]
+    )
+    html = page(evaluation)
+    assert "<script" not in html and "&lt;script&gt;" in html and "\x1b" not in html
+    assert "http" not in html.replace("http-equiv", "")  # nothing is fetched
+    for name in (
+        "recall of SUCCESS",
+        "Tasks that are taken for each other",
+        "ROC of the final value",
+        "Controls:",
+    ):
+        assert name in html
+    text = markdown(evaluation, [episodes_table(evaluation)])
+    assert "<script" not in text and "\x1b" not in text
+    lines = [line for line in text.split("\n") if line.startswith("|")]
+    tables = [line.replace("\\|", "").count("|") for line in lines]
+    assert len(lines) > 30 and all(count > 4 for count in tables)
+    random = replace(evaluation, model={**evaluation.model, "random_weights": True})
+    assert "the numbers mean nothing" in page(random) and "the numbers mean nothing" in markdown(random)
