@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from topreward_ros.core.detectors.of_pictures import PictureSettings
 from topreward_ros.core.episode import (
     Event,
     IgnoredImages,
@@ -30,6 +31,8 @@ from topreward_ros.core.rewards import RewardSettings, RewardType
 from .monitors import SETTINGS
 from .scenes import flat, noise, scene
 
+#: Where the same drawing is shown again and again.
+AS_DRAWN = PictureSettings(frozen_timeout=0.0, covered_timeout=2.0)
 PIXEL = np.zeros((1, 1, 3), np.uint8)
 
 
@@ -799,8 +802,11 @@ def test_pictures_that_show_nothing_are_counted_and_start_no_episode(bad: np.nda
 def test_an_episode_begins_in_the_dark_in_the_end_and_says_so() -> None:
     rig = watching()
     seen(rig, [flat(0)] * 8, [-8.0] * 8)
-    assert rig.event_types == [EventType.EPISODE_STARTED]
-    assert "look at the camera and the light" in rig.scored[0].message and rig.scored[1].message == ""
+    assert rig.event_types == [EventType.EPISODE_STARTED, EventType.COVERED_IMAGES]
+    assert rig.events[1].stamp.ns - 100 * NS_PER_S <= 3 * NS_PER_S
+    assert "look at the camera and the light" in rig.scored[0].message
+    for report in rig.scored:
+        assert isnan(report.progress) and "nothing is to be seen" in report.message
 
 
 def test_lights_that_go_off_are_silence() -> None:
@@ -811,14 +817,18 @@ def test_lights_that_go_off_are_silence() -> None:
         stamp = (102 + k / 2) * NS_PER_S
         rig.image(stamp / NS_PER_S, -8.0, picture=flat(0))
         rig.take(rig.monitor.check_clock(round(stamp)))
-    assert rig.event_types == [EventType.EPISODE_STARTED, EventType.STALE_IMAGES]
+    assert rig.event_types == [
+        EventType.EPISODE_STARTED,
+        EventType.COVERED_IMAGES,
+        EventType.STALE_IMAGES,
+    ]
     assert rig.monitor.report.num_frames == 3 and rig.monitor.report.state is State.STALE
     rig.image(110.0, -7.0, picture=scene())
     assert rig.monitor.report.state is State.RUNNING and rig.monitor.report.num_frames == 4
 
 
 def test_a_cut_begins_the_prefix_anew_in_the_same_episode() -> None:
-    rig = watching()
+    rig = watching(pictures=AS_DRAWN)
     seen(rig, [scene()] * 8 + [scene(3)] * 4, [-8.0] * 12)
     assert rig.event_types == [EventType.EPISODE_STARTED]
     assert [report.num_frames for report in rig.scored] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 3, 4]
@@ -909,7 +919,7 @@ def test_after_a_success_there_is_no_timeout() -> None:
 
 
 def test_a_success_before_a_cut_is_not_taken_back_by_the_timeout() -> None:
-    rig = watching(end_episode_on_success=False, episode_timeout=12.0)
+    rig = watching(end_episode_on_success=False, episode_timeout=12.0, pictures=AS_DRAWN)
     seen(rig, [scene()] * 12 + [scene(3)] * 16, [-8.0] * 3 + [-0.1] * 9 + [-8.0] * 5 + [-0.1] * 11)
     assert rig.event_types == [EventType.EPISODE_STARTED, EventType.SUCCESS, EventType.EPISODE_ENDED]
     assert rig.monitor.report.state is State.SUCCEEDED

@@ -22,6 +22,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from topreward_ros.core.detectors.failure import ConformalBand, FailureSettings
+from topreward_ros.core.detectors.of_pictures import PictureSettings
+from topreward_ros.core.detectors.of_progress import ProgressSettings
+from topreward_ros.core.detectors.regression import RegressionSettings
+from topreward_ros.core.detectors.stall import StallSettings
 from topreward_ros.core.episode import (
     NO_OVERRIDES,
     Event,
@@ -62,7 +67,15 @@ PICTURES = {
     "grey": np.full((72, 96, 3), 128, np.uint8),
     "unreadable": None,
 }
-ENDS = {EventType.SUCCESS, EventType.SUBTASK_SUCCESS, EventType.TIMEOUT, EventType.ABORTED}
+ENDS = {
+    EventType.SUCCESS,
+    EventType.SUBTASK_SUCCESS,
+    EventType.FAILURE,
+    EventType.TIMEOUT,
+    EventType.ABORTED,
+}
+#: What follows from progress, which nobody looks at any more after SUCCESS.
+OF_PROGRESS = {EventType.STALL, EventType.REGRESSION, EventType.FAILURE}
 #: Between two pictures that are looked at, bad ones may pass unseen for so long.
 UNSEEN_NS = NS_PER_S // 2
 
@@ -71,9 +84,10 @@ BEGINS = {State.IDLE, State.WAITING_FOR_IMAGES}
 FOLLOWING = {
     State.IDLE: BEGINS,
     State.WAITING_FOR_IMAGES: {State.RUNNING, State.STALE} | BEGINS,
-    State.RUNNING: {State.STALE, State.SUCCEEDED, State.FAILED} | BEGINS,
-    # A score that was late may tell of success while the camera is silent already.
-    State.STALE: {State.RUNNING, State.SUCCEEDED, State.FAILED} | BEGINS,
+    State.RUNNING: {State.STALLED, State.STALE, State.SUCCEEDED, State.FAILED} | BEGINS,
+    State.STALLED: {State.RUNNING, State.STALE, State.SUCCEEDED, State.FAILED} | BEGINS,
+    # A score that was late may tell of success while the camera is silent already, or of a stall.
+    State.STALE: {State.RUNNING, State.STALLED, State.SUCCEEDED, State.FAILED} | BEGINS,
     State.SUCCEEDED: BEGINS,
     State.FAILED: BEGINS,
 }
@@ -108,6 +122,31 @@ CHANGES = st.fixed_dictionaries(
             dwell=st.sampled_from([0.0, 0.5]),
             min_scores=st.integers(1, 2),
             smoothing=st.integers(1, 3),
+        ),
+        "progress": st.builds(
+            ProgressSettings,
+            stall=st.builds(
+                StallSettings,
+                after=st.sampled_from([0.0, 1.0]),
+                rise=st.sampled_from([0.0, 0.1]),
+                slope=st.sampled_from([0.0, 0.02]),
+                nominal_duration=st.sampled_from([0.0, 8.0]),
+            ),
+            regression=st.builds(
+                RegressionSettings, sigma=st.sampled_from([0.0, 0.02]), dwell=st.sampled_from([0.0, 0.5])
+            ),
+            failure=st.builds(
+                FailureSettings,
+                threshold=st.sampled_from([0.0, 0.0, 0.5]),
+                after=st.just(1.0),
+                dwell=st.sampled_from([0.0, 1.0]),
+                band=st.sampled_from([None, None, ConformalBand((0.0, 5.0), (0.0, 0.5), successes=19)]),
+            ),
+        ),
+        "pictures": st.builds(
+            PictureSettings,
+            frozen_timeout=st.sampled_from([0.0, 1.0]),
+            covered_timeout=st.sampled_from([0.0, 0.5]),
         ),
         "end_episode_on_success": st.booleans(),
         "episode_timeout": st.sampled_from([0.0, 3.0, 10.0]),
@@ -164,8 +203,10 @@ class Record:
         if self.kinds and self.kinds[-1] in ENDS - {EventType.SUCCESS}:
             assert event.type is EventType.EPISODE_ENDED, "EPISODE_ENDED follows its cause at once"
         self.kinds.append(event.type)
-        if event.type is EventType.TIMEOUT:
+        if event.type is EventType.TIMEOUT or event.type in OF_PROGRESS:
             assert EventType.SUCCESS not in self.kinds, "no success, after a success"
+        if event.type is EventType.COVERED_IMAGES:
+            assert isnan(event.progress), "progress, and nothing to be seen"
         if event.type is EventType.EPISODE_ENDED:
             assert ENDS & set(self.kinds), "an end without a cause"
             assert self.final is not None, "an end without its last reward"
@@ -491,7 +532,7 @@ class EpisodeMachine(RuleBasedStateMachine):
         if succeeded:
             assert report.state is State.SUCCEEDED
         elif begun:
-            assert report.state in (State.RUNNING, State.STALE, State.WAITING_FOR_IMAGES)
+            assert report.state in (State.RUNNING, State.STALLED, State.STALE, State.WAITING_FOR_IMAGES)
         elif monitor.watching:
             assert report.state in (State.WAITING_FOR_IMAGES, State.STALE)
         else:

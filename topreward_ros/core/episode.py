@@ -10,7 +10,9 @@ not used, but counted. Once several in a row agree, time has gone back or the pi
 that show nothing are not used either, and where another scene is seen the prefix begins anew (scene.py).
 
 How an episode runs: it begins with the first frame after an instruction was set (EPISODE_STARTED),
-and ends with SUCCESS (unless told to go on), TIMEOUT or ABORTED, each followed by EPISODE_ENDED.
+and ends with SUCCESS (unless told to go on), FAILURE, TIMEOUT or ABORTED, each followed by EPISODE_ENDED.
+What else is noticed meanwhile (detectors/) ends nothing: STALL makes the state STALLED until progress goes on,
+while COVERED_IMAGES or a camera that is frozen for sure lasts no score is believed and progress is NaN.
 After an end nothing is scored until a new task, a reset, or stamps that go back (a bag played again). Stamps
 that go back and a picture that changes end a running episode with ABORTED; the next one begins at once.
 
@@ -32,6 +34,9 @@ from enum import IntEnum
 from math import nan
 from typing import Any
 
+from topreward_ros.core.detectors.of_pictures import PictureDetectors, PictureSettings
+from topreward_ros.core.detectors.of_progress import ProgressDetectors, ProgressSettings, failed
+from topreward_ros.core.detectors.sample import Finding, Sample
 from topreward_ros.core.episode_ids import EpisodeIds
 from topreward_ros.core.events import EventType, SuccessDetector, SuccessSettings
 from topreward_ros.core.frames import (
@@ -73,6 +78,9 @@ class State(IntEnum):
     STALE = 7
 
 
+_AT_WORK = (State.RUNNING, State.STALLED)
+
+
 @dataclass(frozen=True, slots=True)
 class MonitorSettings:
     """Everything that turns stamps, frames and scores into progress, rewards and events."""
@@ -86,6 +94,8 @@ class MonitorSettings:
     progress_mode: ProgressMode
     reward: RewardSettings
     success: SuccessSettings
+    progress: ProgressSettings  #: when STALL, REGRESSION and FAILURE come
+    pictures: PictureSettings  #: when FROZEN_IMAGES and COVERED_IMAGES come
     end_episode_on_success: bool
     episode_timeout: float  #: [s] in stamp time; 0: none
     stale_timeout: float  #: [s] without an image that can be used, by arrival
@@ -111,6 +121,8 @@ class MonitorSettings:
                 min_scores=parameters["success_min_scores"],
                 smoothing=parameters["success_smoothing"],
             ),
+            progress=ProgressSettings.from_parameters(parameters),
+            pictures=PictureSettings.from_parameters(parameters),
             end_episode_on_success=parameters["end_episode_on_success"],
             episode_timeout=parameters["episode_timeout"],
             stale_timeout=parameters["stale_timeout"],
@@ -218,6 +230,7 @@ class IgnoredImages:
     out_of_line: int  #: stamps far from those before and after
     other_shape: int  #: lone pictures of another shape than the episode's others
     not_pictures: int = 0  #: of one colour or noise
+    frozen: int = 0  #: the same again, of a camera that is frozen for sure
 
     def counts(self) -> dict[str, int]:
         """How many, by the words for the reason; reasons that there are not are left out."""
@@ -226,6 +239,7 @@ class IgnoredImages:
             "with a stamp out of line": self.out_of_line,
             "of another shape": self.other_shape,
             "of one colour or noise": self.not_pictures,
+            "of a frozen camera": self.frozen,
         }
         return {reason: count for reason, count in named.items() if count}
 
@@ -240,6 +254,10 @@ class _Episode:
         self.schedule = FrameSchedule(settings.sample_rate)
         self.buffer = EpisodeBuffer(settings.max_frames, settings.window)
         self.success = SuccessDetector(settings.success, 1.0 / settings.sample_rate)
+        self.progress = ProgressDetectors(settings.progress)
+        self.pictures = PictureDetectors(settings.pictures, fixed=settings.camera_fixed)
+        self.found_early: list[Finding] = []  # in pictures, before EPISODE_STARTED
+        self.blind: dict[int, str] = {}  # why no score is believed, by stamp of frames that have none yet
         self.rewards = RewardStream(settings.reward)
         self.first_frame: Frame | None = None
         self.last_frame: Frame | None = None
@@ -252,6 +270,7 @@ class _Episode:
         self.other_view: tuple[SuccessDetector, EpisodeBuffer] | None = None  # what is known of the last one
         self.prefix_since_ns = 0  # stamp of the frame with which the prefix became another one
         self.wrong_frames: tuple[Frame, ...] = ()  # the first ones so far, if their stamps were wrong
+        self.is_unsure = False  # what the newest score means
         self.stale = ""  # why no image can be used; empty: one can
         self.told_of_hang = False  # that the scorer does not answer
         self.arrival_ns: int | None = None  # of the newest image whose stamp was believed
@@ -297,19 +316,29 @@ class _Episode:
         else:
             self.buffer = EpisodeBuffer.holding(kept, self.buffer.max_frames, self.buffer.window)
             self.success = self.success.anew()
+        self.progress.begin_anew()
         self.prefix_since_ns, self.unsure, self.before_change = frame.stamp_ns, {}, None
 
     def is_of_the_past(self, request: ScoreRequest) -> bool:
         """Whether a request was made before the prefix became another one."""
         return request.prefix[-1].stamp_ns < self.prefix_since_ns
 
-    def succeeds(self, stamp_ns: int, score: PrefixScore) -> bool:
-        """Show a score to the detector, if it is sure what it means; True at the one moment of success."""
-        known = {ns: why for ns, why in self.unsure.items() if ns <= stamp_ns}
+    def doubts(self, stamp_ns: int) -> tuple[list[str], str]:
+        """Why what was seen up to a scored frame is not sure, and why its score is not believed, if it is
+        not; frames that were scored by now, or never will be, are forgotten."""
+        doubts = [*self.unsure.items(), *self.blind.items()]
+        whys = [why for ns, why in sorted(doubts) if ns <= stamp_ns]
+        blind = self.blind.get(stamp_ns, "")
+        self.is_unsure = stamp_ns in self.unsure or bool(blind)
         self.unsure = {ns: why for ns, why in self.unsure.items() if ns > stamp_ns}
-        for why in known.values():
+        self.blind = {ns: why for ns, why in self.blind.items() if ns > stamp_ns}
+        return whys, blind
+
+    def succeeds(self, stamp_ns: int, score: PrefixScore, doubts: list[str]) -> bool:
+        """Show a score to the detector, if it is sure what it means; True at the one moment of success."""
+        for why in doubts:
             self.success.interrupt(why)
-        return stamp_ns not in known and self.success.add(stamp_ns, score.log_prob, score.log_prob_static)
+        return not self.is_unsure and self.success.add(stamp_ns, score.log_prob, score.log_prob_static)
 
     def anew(self, settings: MonitorSettings) -> _Episode:
         """The same episode without its frames so far, because their stamps were wrong."""
@@ -352,6 +381,7 @@ class TaskMonitor:
         self._hang = ""  # for how long the scorer has not answered; empty: it does
         self._due = False  # whether the image that was observed last would take a slot of the schedule
         self._not_pictures = 0
+        self._frozen = 0
         self._judge_scene = judge_scene
 
     @property
@@ -368,7 +398,11 @@ class TaskMonitor:
     def ignored(self) -> IgnoredImages:
         """Images that were not used since this object was made."""
         return IgnoredImages(
-            self._stamps.out_of_order, self._stamps.out_of_line, self._other_shapes, self._not_pictures
+            self._stamps.out_of_order,
+            self._stamps.out_of_line,
+            self._other_shapes,
+            self._not_pictures,
+            self._frozen,
         )
 
     @property
@@ -382,6 +416,11 @@ class TaskMonitor:
         return self._current.stale if self.watching else ""
 
     @property
+    def blind_reason(self) -> str:
+        """Why no score is believed, though pictures come; empty: they are, or nobody watches."""
+        return self._current.pictures.why if self.watching else ""
+
+    @property
     def newest_stamp_ns(self) -> int | None:
         """The newest stamp that could be believed; None before the first."""
         return self._stamps.newest_ns
@@ -390,8 +429,8 @@ class TaskMonitor:
     def settings(self) -> MonitorSettings:
         """The settings in force.
 
-        New success thresholds, timeouts and `end_episode_on_success` act at once, the rest from the next
-        episode on.
+        New thresholds and timeouts of events and `end_episode_on_success` act at once, the rest from the
+        next episode on.
         """
         return self._settings
 
@@ -400,6 +439,8 @@ class TaskMonitor:
         self._settings = settings
         if self._episode is not None:
             self._episode.success.settings = self.settings_in_force.success
+            self._episode.progress.settings = settings.progress
+            self._episode.pictures.settings = settings.pictures
 
     @property
     def settings_in_force(self) -> MonitorSettings:
@@ -563,9 +604,14 @@ class TaskMonitor:
         sight = Sight()
         if self._judge_scene:
             sight = episode.scene.judge(frame.stamp_ns, frame.image, frame.widths)
+            outputs += self._look_at_pictures(frame, sight)
         if not sight.used:
             self._not_pictures += 1
             self.frame_failed(sight.message)
+            return None, outputs
+        if episode.pictures.all_frozen and not sight.anew:
+            self._frozen += 1
+            self.frame_failed(episode.pictures.why)
             return None, outputs
         episode.schedule.take()
         episode.last_frame = frame
@@ -575,9 +621,41 @@ class TaskMonitor:
             episode.first_frame = frame
             if self._report.state is not State.RUNNING and not episode.success.fired:
                 outputs += self._enter(State.RUNNING)
+            found, episode.found_early = episode.found_early, []
+            outputs += self._tell_of_pictures(found, frame)
         outputs += self._note_usable(looked=True)
         episode.see(frame, sight)
+        if why := episode.pictures.why:
+            episode.blind[frame.stamp_ns] = why
         return ScoreRequest(episode.instruction, episode.buffer.copy(), episode.episode_id), outputs
+
+    def _look_at_pictures(self, frame: Frame, sight: Sight) -> list[Output]:
+        """Ask the detectors that look at pictures. What they find before the episode has begun is told then."""
+        episode = self._current
+        was_blind = episode.pictures.why
+        scene = episode.scene
+        found = episode.pictures.update(frame.stamp_ns, scene.images, scene.pictures, sight.fault)
+        if not episode.started:
+            episode.found_early = [*episode.found_early, *found] if episode.pictures.why else found
+            return []
+        outputs = self._tell_of_pictures(found, frame)
+        if was_blind and not episode.pictures.why and self._report.message == was_blind:
+            seen = "the pictures show something again: progress is known with the next score"
+            self._report = replace(self._report, message=seen)
+            outputs.append(self._report)
+        return outputs
+
+    def _tell_of_pictures(self, found: list[Finding], frame: Frame) -> list[Output]:
+        """Say what was found in pictures, and that progress is not known while no score is believed."""
+        outputs: list[Output] = []
+        if why := self._current.pictures.why:
+            outputs += self._unknown(why) if found or self._report.message != why else []
+        return [*outputs, *(self._event(it.kind, it.message, it.threshold, frame) for it in found)]
+
+    def _unknown(self, why: str) -> list[Output]:
+        """Report that progress is not known, and ``why``."""
+        self._report = replace(self._report, progress=nan, stage_progress=nan, message=why)
+        return [self._report]
 
     def add_score(self, request: ScoreRequest, score: PrefixScore) -> list[Output]:
         """Take the score of a request, in order of stamps. One of an earlier episode says nothing."""
@@ -588,15 +666,18 @@ class TaskMonitor:
         if newest in episode.wrong_frames or episode.is_of_the_past(request):
             return []
         success, stages = self.settings_in_force.success, episode.stages
-        succeeded = episode.succeeds(newest.stamp_ns, score)
-        notes = [episode.note, _broken_off_message(episode.success)]
+        doubts, blind = episode.doubts(newest.stamp_ns)
+        succeeded = episode.succeeds(newest.stamp_ns, score, doubts)
+        notes = [blind, episode.note, _broken_off_message(episode.success)]
         episode.note = ""
         if looks_finished_at_start(score, success.threshold):
             notes.append(_finished_at_start_message(score, success))
-        progress = live_progress(score, self._settings.progress_mode, success.threshold)
+        progress = nan if blind else live_progress(score, self._settings.progress_mode, success.threshold)
+        found = [] if episode.success.fired else self._look_at_progress(newest, progress)
+        failure = failed(found)
         self._report = replace(
             self._report,
-            state=State.SUCCEEDED if succeeded and stages.is_last else self._report.state,
+            state=self._state_of_score(succeeded and stages.is_last, failure is not None),
             stamp=newest.stamp,
             progress=stages.whole(progress),
             stage_progress=progress,
@@ -606,17 +687,40 @@ class TaskMonitor:
         )
         reward = episode.rewards.step(score.log_prob, progress)
         terminated = succeeded and (self._settings.end_episode_on_success or not stages.is_last)
+        terminated = terminated or failure is not None
         outputs: list[Output] = [self._report, self._reward(reward, newest, terminated=terminated)]
+        outputs += [self._event(it.kind, it.message, it.threshold, newest) for it in found]
         if succeeded:
             kind = EventType.SUCCESS if stages.is_last else EventType.SUBTASK_SUCCESS
             message = _success_message(episode.success, stages)
             outputs.append(self._event(kind, message, success.threshold, newest))
             self._stages = stages.following()
         if terminated:
-            outputs += self._end("success" if stages.is_last else "success of a stage", newest)
+            outputs += self._end(_why_over(failure, stages), newest)
         if succeeded and not stages.is_last:
             outputs += self._next_episode(episode, "")
+        elif not terminated and not blind and (why := episode.pictures.why):
+            outputs += self._unknown(why)  # the score was late: what it says is of before that
         return outputs
+
+    def _look_at_progress(self, newest: Frame, progress: float) -> list[Finding]:
+        """Ask the detectors that follow progress, where it is sure what the score means."""
+        episode = self._current
+        known = nan if episode.is_unsure else progress
+        return episode.progress.update(
+            Sample(newest.stamp_ns, self._elapsed_ns(newest) / NS_PER_S, known)
+        )
+
+    def _state_of_score(self, succeeded: bool, failed: bool) -> State:
+        """The state once a score has been taken; one that was late does not end a silence."""
+        if succeeded:
+            return State.SUCCEEDED
+        if failed:
+            return State.FAILED
+        return self._state_at_work() if self._report.state in _AT_WORK else self._report.state
+
+    def _state_at_work(self) -> State:
+        return State.STALLED if self._current.progress.stalled else State.RUNNING
 
     def scorer_failed(self, request: ScoreRequest, message: str) -> list[Output]:
         """Report that a prefix could not be scored; the episode goes on with the next frame."""
@@ -723,7 +827,7 @@ class TaskMonitor:
         episode.stale = ""
         if self._report.state is not State.STALE:
             return []
-        return self._enter(State.RUNNING if episode.first_frame else State.WAITING_FOR_IMAGES)
+        return self._enter(self._state_at_work() if episode.first_frame else State.WAITING_FOR_IMAGES)
 
     def _asked(self, request: ScoreRequest) -> _Episode | None:
         """The episode that a request is of, while it lasts."""
@@ -881,6 +985,12 @@ def _stamp_of(frame: Frame | None) -> Stamp:
 def _watching_text(stages: Stages) -> str:
     which = f" stage {stages.number} of {stages.count}" if stages.count > 1 else ""
     return f"watching for{which}: {stages.current}"
+
+
+def _why_over(failure: Finding | None, stages: Stages) -> str:
+    if failure is not None:
+        return "failure"
+    return "success" if stages.is_last else "success of a stage"
 
 
 def _success_message(success: SuccessDetector, stages: Stages) -> str:

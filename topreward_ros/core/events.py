@@ -31,6 +31,7 @@ class EventType(IntEnum):
     EPISODE_ENDED = 9
     SCORER_ERROR = 10
     SUBTASK_SUCCESS = 11
+    COVERED_IMAGES = 12
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ class GoalWatch:
         if report.episode_id != self._report.episode_id:
             self._earlier_ns += self._report.elapsed_ns
             self._waiting, self._waited_ns, self._errors = True, 0, []
-        if report.state in (State.WAITING_FOR_IMAGES, State.RUNNING):  # and not FAILED, just before TIMEOUT
+        if report.state in (State.WAITING_FOR_IMAGES, State.RUNNING, State.STALLED):  # and not FAILED, just before TIMEOUT
             self._stale = ""
         if report.stamp != self._report.stamp and report.num_frames:
             self._errors = []  # a score

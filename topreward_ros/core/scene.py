@@ -58,6 +58,7 @@ class Sight:
     anew: int = 0  #: > 0: another view, which so many of the newest frames show: the prefix begins anew
     back: bool = False  #: the view is that of before the last change: the prefix goes on from there
     message: str = ""  #: for a human: what was seen, where that is out of the ordinary
+    fault: str = ""  #: for a human: why there is nothing to be seen; empty: there is, also where it is not used
 
 
 _ORDINARY = Sight()
@@ -82,12 +83,13 @@ class SceneJudge:
         self._fixed = fixed
         self._cameras: list[_CameraJudge] = []
         self._begun = False
+        self.images: list[np.ndarray] = []  #: of the newest frame, one for each camera
         self._away: set[int] = set()  # cameras that show another view than that of the prefix before
 
     def judge(self, stamp_ns: int, image: np.ndarray, widths: Sequence[int] = ()) -> Sight:
         """Judge the next frame: its stamp [ns], its image, (H, W, 3) uint8 RGB, and the ``widths`` [px] of
         the pictures of several cameras in it, from left to right; empty: it shows one."""
-        parts = _parts(image, widths)
+        parts = self.images = _parts(image, widths)
         if len(parts) != len(self._cameras):
             self._cameras = [_CameraJudge(fixed=self._fixed) for _ in parts]
             self._away = set()
@@ -95,6 +97,11 @@ class SceneJudge:
         sight = sights[0] if len(sights) == 1 else self._of_all(sights)
         self._begun = self._begun or sight.used
         return sight
+
+    @property
+    def pictures(self) -> list[Picture | None]:
+        """What is seen at a glance of each of `images`; None where one is too small to tell."""
+        return [camera.picture for camera in self._cameras]
 
     def why_not_used(self, image: np.ndarray, widths: Sequence[int] = ()) -> str:
         """Why a frame with this image would not be used, which is not judged now; empty: it would."""
@@ -109,8 +116,11 @@ class SceneJudge:
         """What the sights of several cameras say together."""
         message = "; ".join(_of_camera(k, sight.message) for k, sight in enumerate(sights) if sight.message)
         unused = sum(not sight.used for sight in sights)
+        faults = [_of_camera(k, sight.fault) for k, sight in enumerate(sights) if sight.fault]
+        # A camera that moves may well look at something plain.
+        fault = "; ".join(faults) if self._fixed or len(faults) == len(sights) else ""
         if unused and (not self._begun or unused == len(sights)):
-            return Sight(used=False, message=message)
+            return Sight(used=False, message=message, fault="; ".join(faults))
         anew = max(sight.anew for sight in sights)
         for k, sight in enumerate(sights):
             if sight.back:
@@ -118,10 +128,10 @@ class SceneJudge:
             elif sight.anew:
                 self._away.add(k)
         if anew:
-            return Sight(anew=anew, back=any(s.back for s in sights) and not self._away, message=message)
-        # A camera that moves may well look at something plain.
+            back = any(sight.back for sight in sights) and not self._away
+            return Sight(anew=anew, back=back, message=message, fault=fault)
         sure = all(sight.sure and (sight.used or not self._fixed) for sight in sights)
-        return Sight(sure=sure, message=message)
+        return Sight(sure=sure, message=message, fault=fault)
 
 
 def _parts(image: np.ndarray, widths: Sequence[int]) -> list[np.ndarray]:
@@ -138,6 +148,7 @@ class _CameraJudge:
 
     def __init__(self, *, fixed: bool) -> None:
         self._fixed = fixed
+        self.picture: Picture | None = None  #: the newest one at a glance; None: too small to tell
         self._refused_since_ns: int | None = None
         self._poor_start = ""  # what was wrong with the first frame, as long as no better one came
         self._start_ns = 0
@@ -159,7 +170,7 @@ class _CameraJudge:
 
     def judge(self, stamp_ns: int, image: np.ndarray) -> Sight:
         """Judge the next picture: its stamp [ns] and its image, (H, W, 3) uint8 RGB."""
-        picture = examine(image)
+        picture = self.picture = examine(image)
         if picture is None:
             return _ORDINARY
         if self._newest is None:
@@ -187,13 +198,14 @@ class _CameraJudge:
             return _ORDINARY
         return Sight(
             message=f"the pictures were {picture.fault} for {PATIENCE:g} s; the episode begins with one "
-            "nevertheless: look at the camera and the light"
+            "nevertheless: look at the camera and the light",
+            fault=_nothing_to_see(picture),
         )
 
     def _go_on_after_poor_start(self, stamp_ns: int, picture: Picture) -> Sight:
         """Use what comes, until there is something to be seen."""
         if picture.fault:
-            return _ORDINARY
+            return Sight(fault=_nothing_to_see(picture))
         fault, self._poor_start = self._poor_start, ""
         self._start_ns, self._newest = stamp_ns, picture
         self._look_from(stamp_ns, picture)
@@ -205,7 +217,8 @@ class _CameraJudge:
     def _refuse(self, stamp_ns: int, picture: Picture) -> Sight:
         if self._refused_since_ns is None:
             self._refused_since_ns = stamp_ns
-        return Sight(used=False, message=_nothing_to_see(picture))
+        nothing = _nothing_to_see(picture)
+        return Sight(used=False, message=nothing, fault=nothing)
 
     def _compare(self, stamp_ns: int, picture: Picture) -> Sight:
         assert self._newest is not None

@@ -72,7 +72,7 @@ class Diagnostics:
         bad = sum(camera.bad for camera in rig.cameras)
         newly_bad, self._last_bad = bad - self._last_bad, bad
         ignored = monitor.ignored
-        implausible = ignored.out_of_line + ignored.other_shape + ignored.not_pictures
+        implausible = ignored.out_of_line + ignored.other_shape + ignored.not_pictures + ignored.frozen
         newly_ignored, self._last_ignored = implausible - self._last_ignored, implausible
         quietest = max(rig.cameras, key=lambda camera: camera.silent_seconds())
         loss = next(filter(None, (camera.loss_warning() for camera in rig.cameras)), "")
@@ -80,7 +80,7 @@ class Diagnostics:
         if quietest.silent_seconds() > stale_timeout_s:
             level = DiagnosticStatus.ERROR
             message = quietest.silence_warning()
-        elif reason := monitor.stale_reason:
+        elif reason := monitor.stale_reason or monitor.blind_reason:
             level, message = DiagnosticStatus.WARN, reason
         elif newly_bad:
             level = DiagnosticStatus.WARN
@@ -102,6 +102,7 @@ class Diagnostics:
             "images with a stamp out of line": str(ignored.out_of_line),
             "images of another shape": str(ignored.other_shape),
             "images of one colour or noise": str(ignored.not_pictures),
+            "images of a frozen camera": str(ignored.frozen),
         }
         for camera in rig.cameras:
             values |= {

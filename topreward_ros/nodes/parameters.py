@@ -272,6 +272,90 @@ MONITOR_PARAMETERS = (
         3600.0,
         live=True,
     ),
+    Parameter(
+        "stall_after",
+        "STALL when progress has made no new best for so long [s]; a robot may wait for some seconds before it "
+        "grasps; 0: never",
+        0.0,
+        86400.0,
+        live=True,
+    ),
+    Parameter(
+        "stall_rise",
+        "Rise of progress above the best so far that makes a new best; while nothing happens it drifts by less",
+        0.0,
+        1.0,
+        live=True,
+    ),
+    Parameter(
+        "stall_slope",
+        "Progress that rises by as much is not stalled, new best or not [1/s]: a second attempt after a fall",
+        0.0,
+        100.0,
+        live=True,
+    ),
+    Parameter(
+        "nominal_duration",
+        "How long a success of this task usually takes [s]: STALL waits for a quarter of it, where that is "
+        "longer than stall_after; 0: not known",
+        0.0,
+        86400.0,
+        live=True,
+    ),
+    Parameter(
+        "regression_sigma",
+        "REGRESSION when falls of sqrt(progress) add up to 5 sigma: what it flickers by from score to score "
+        "while nothing happens, measured with the shipped model by bench/detectors.py; 0: never",
+        0.0,
+        1.0,
+        live=True,
+    ),
+    Parameter(
+        "regression_dwell",
+        "How long a fall must last until REGRESSION [s]; an arm that passes hides what was done for a second "
+        "or two",
+        0.0,
+        3600.0,
+        live=True,
+    ),
+    Parameter(
+        "failure_threshold",
+        "FAILURE, which ends the episode, when progress stays below it for failure_dwell, not before "
+        "failure_after; 0: never, as no value fits all tasks and models",
+        0.0,
+        1.0,
+        live=True,
+    ),
+    Parameter(
+        "failure_after",
+        "Age of the episode before which failure_threshold says nothing [s]: progress is low in every episode "
+        "at first",
+        1.0,
+        86400.0,
+        live=True,
+    ),
+    Parameter(
+        "failure_dwell",
+        "How long progress must stay below failure_threshold until FAILURE [s], in three scores at least",
+        0.0,
+        3600.0,
+        live=True,
+    ),
+    Parameter(
+        "frozen_timeout",
+        "FROZEN_IMAGES when the picture has been the same for so long [s]; a simulator shows that at rest, set "
+        "0 there: never",
+        0.0,
+        3600.0,
+        live=True,
+    ),
+    Parameter(
+        "covered_timeout",
+        "COVERED_IMAGES when pictures were nearly one colour, or noise, for so long [s]; 0: never",
+        0.0,
+        3600.0,
+        live=True,
+    ),
     Parameter("autostart", "Configure and activate at start, without a lifecycle manager"),
     Parameter(
         "heartbeat_rate", "Rate at which task_progress is repeated when nothing new came [Hz]", 0.01, 100.0

@@ -63,6 +63,17 @@ from topreward_ros.scoring.checkpoint.vocabulary import task_warnings
 from topreward_ros.scoring.worker import ScoringWorker
 from topreward_ros.srv import GetProgress, SetTask
 
+#: Events that somebody should look after.
+_WARNINGS = frozenset(
+    (
+        EventType.FAILURE,
+        EventType.STALL,
+        EventType.REGRESSION,
+        EventType.STALE_IMAGES,
+        EventType.FROZEN_IMAGES,
+        EventType.COVERED_IMAGES,
+    )
+)
 _STOPPED_S = 1.0  # without a look at the clock: the process was stopped
 _LONGEST_WAIT_FOR_SUBSCRIBERS_S = 0.5
 
@@ -437,7 +448,7 @@ class Session:
         text = f"{event.type.name} in episode '{event.episode_id}': {message.message}"
         if event.type is EventType.SCORER_ERROR:
             self._node.get_logger().error(text)
-        elif event.type is EventType.STALE_IMAGES:
+        elif event.type in _WARNINGS:
             self._node.get_logger().warning(text)
         else:
             self._node.get_logger().info(text)

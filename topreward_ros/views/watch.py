@@ -49,6 +49,7 @@ _STATE_STYLES = {
 _EVENT_STYLES = {
     "SUCCESS": "bold green",
     "SUBTASK_SUCCESS": "green",
+    "FAILURE": "bold red",
     "EPISODE_STARTED": "cyan",
     "EPISODE_ENDED": "cyan",
 }

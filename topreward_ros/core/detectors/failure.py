@@ -95,9 +95,9 @@ class ConformalBand:
 class FailureSettings:
     """When an episode counts as failed."""
 
-    threshold: float = 0.0  #: [0, 1] progress of the user's own rule; 0: there is none
-    after: float = 30.0  #: [s] age of the episode before which the rule says nothing
-    dwell: float = 5.0  #: [s] for which progress must stay below the threshold
+    threshold: float  #: [0, 1] progress of the user's own rule; 0: there is none
+    after: float  #: [s] age of the episode before which the rule says nothing
+    dwell: float  #: [s] for which progress must stay below the threshold
     band: ConformalBand | None = None  #: of the successful runs of a calibration
 
 
