@@ -45,7 +45,7 @@ def flat(value: float, sigma: float = 0.0, size: tuple[int, int] = (240, 320)) -
     return lit(np.full((*size, 3), value), 1.0, sigma)
 
 
-def lit(picture: np.ndarray, gain: float, sigma: float = 0.0) -> np.ndarray:
+def lit(picture: np.ndarray, gain: float, sigma: float = 0.0, seed: int = 1) -> np.ndarray:
     """``picture`` in another light, with the noise of a sensor."""
-    noisy = picture * gain + np.random.default_rng(1).normal(0, sigma, picture.shape)
+    noisy = picture * gain + np.random.default_rng(seed).normal(0, sigma, picture.shape)
     return np.clip(noisy, 0, 255).astype(np.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import count
-from math import isnan
+from math import isnan, nan
 
 import numpy as np
 import pytest
@@ -20,7 +20,8 @@ from topreward_ros.core.episode import (
     State,
     TaskMonitor,
 )
-from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.events import EventType
+from topreward_ros.core.frames import NO_STAMP, NS_PER_S, Frame
 from topreward_ros.core.goal import ERRORS_IN_A_ROW, GoalCode, GoalOutcome, GoalWatch
 from topreward_ros.core.progress import PrefixScore
 
@@ -236,3 +237,17 @@ def test_the_threshold_of_a_goal_ends_with_it() -> None:
     run.monitor.reset()
     assert run.monitor.settings_in_force == run.monitor.settings
     assert run.monitor.settings.success.threshold == -0.22
+
+
+def test_images_that_are_back_are_forgotten_where_progress_stands_still() -> None:
+    watch = GoalWatch()
+    report = ProgressReport(state=State.RUNNING, episode_id="pick")
+    said = Event(
+        type=EventType.STALE_IMAGES, sequence=2, episode_id="pick", instruction="x", stamp=NO_STAMP,
+        progress=nan, log_prob=nan, threshold=5.0, message="no image for 5 s",
+    )  # fmt: skip
+    for output in (report, replace(said, type=EventType.EPISODE_STARTED), said):
+        watch.take(output, 30.0)
+    watch.take(replace(report, state=State.STALLED), 30.0)
+    outcome = watch.take(replace(said, type=EventType.TIMEOUT, message="too long"), 30.0)
+    assert outcome is not None and (outcome.code, outcome.message) == (GoalCode.TASK_TIMEOUT, "too long")

@@ -11,8 +11,8 @@ that show nothing are not used either, and where another scene is seen the prefi
 
 How an episode runs: it begins with the first frame after an instruction was set (EPISODE_STARTED),
 and ends with SUCCESS (unless told to go on), FAILURE, TIMEOUT or ABORTED, each followed by EPISODE_ENDED.
-What else is noticed meanwhile (detectors/) ends nothing: STALL makes the state STALLED until progress goes on,
-while COVERED_IMAGES or a camera that is frozen for sure lasts no score is believed and progress is NaN.
+What else is noticed meanwhile (detectors/) ends nothing: STALL makes the state STALLED until progress goes
+on, while COVERED_IMAGES or a camera that is frozen for sure lasts no score is believed and progress is NaN.
 After an end nothing is scored until a new task, a reset, or stamps that go back (a bag played again). Stamps
 that go back and a picture that changes end a running episode with ABORTED; the next one begins at once.
 
@@ -438,9 +438,10 @@ class TaskMonitor:
     def settings(self, settings: MonitorSettings) -> None:
         self._settings = settings
         if self._episode is not None:
-            self._episode.success.settings = self.settings_in_force.success
-            self._episode.progress.settings = settings.progress
-            self._episode.pictures.settings = settings.pictures
+            in_force = self.settings_in_force
+            self._episode.success.settings = in_force.success
+            self._episode.progress.settings = in_force.progress
+            self._episode.pictures.settings = in_force.pictures
 
     @property
     def settings_in_force(self) -> MonitorSettings:
@@ -630,7 +631,7 @@ class TaskMonitor:
         return ScoreRequest(episode.instruction, episode.buffer.copy(), episode.episode_id), outputs
 
     def _look_at_pictures(self, frame: Frame, sight: Sight) -> list[Output]:
-        """Ask the detectors that look at pictures. What they find before the episode has begun is told then."""
+        """Ask the detectors that look at pictures. What they find before the episode begins is told then."""
         episode = self._current
         was_blind = episode.pictures.why
         scene = episode.scene
@@ -707,9 +708,7 @@ class TaskMonitor:
         """Ask the detectors that follow progress, where it is sure what the score means."""
         episode = self._current
         known = nan if episode.is_unsure else progress
-        return episode.progress.update(
-            Sample(newest.stamp_ns, self._elapsed_ns(newest) / NS_PER_S, known)
-        )
+        return episode.progress.update(Sample(newest.stamp_ns, self._elapsed_ns(newest) / NS_PER_S, known))
 
     def _state_of_score(self, succeeded: bool, failed: bool) -> State:
         """The state once a score has been taken; one that was late does not end a silence."""

@@ -20,6 +20,7 @@ from topreward_ros.core.episode import Event, Output, ProgressReport, State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 
+_HAS_IMAGES = (State.WAITING_FOR_IMAGES, State.RUNNING, State.STALLED)
 ERRORS_IN_A_ROW = 3  #: scores that could not be computed, which end a goal without a time limit
 
 
@@ -135,7 +136,7 @@ class GoalWatch:
         if report.episode_id != self._report.episode_id:
             self._earlier_ns += self._report.elapsed_ns
             self._waiting, self._waited_ns, self._errors = True, 0, []
-        if report.state in (State.WAITING_FOR_IMAGES, State.RUNNING, State.STALLED):  # and not FAILED, just before TIMEOUT
+        if report.state in _HAS_IMAGES:  # and not FAILED, just before TIMEOUT
             self._stale = ""
         if report.stamp != self._report.stamp and report.num_frames:
             self._errors = []  # a score

@@ -58,7 +58,7 @@ class Sight:
     anew: int = 0  #: > 0: another view, which so many of the newest frames show: the prefix begins anew
     back: bool = False  #: the view is that of before the last change: the prefix goes on from there
     message: str = ""  #: for a human: what was seen, where that is out of the ordinary
-    fault: str = ""  #: for a human: why there is nothing to be seen; empty: there is, also where it is not used
+    fault: str = ""  #: for a human: why nothing is to be seen; empty: something is, used or not
 
 
 _ORDINARY = Sight()

@@ -274,15 +274,16 @@ MONITOR_PARAMETERS = (
     ),
     Parameter(
         "stall_after",
-        "STALL when progress has made no new best for so long [s]; a robot may wait for some seconds before it "
-        "grasps; 0: never",
+        "STALL when progress has made no new best for so long [s]; a robot may wait for some seconds before "
+        "it grasps; 0: never",
         0.0,
         86400.0,
         live=True,
     ),
     Parameter(
         "stall_rise",
-        "Rise of progress above the best so far that makes a new best; while nothing happens it drifts by less",
+        "Rise of progress above the best so far that makes a new best; while nothing happens it drifts by "
+        "less",
         0.0,
         1.0,
         live=True,
@@ -305,7 +306,7 @@ MONITOR_PARAMETERS = (
     Parameter(
         "regression_sigma",
         "REGRESSION when falls of sqrt(progress) add up to 5 sigma: what it flickers by from score to score "
-        "while nothing happens, measured with the shipped model by bench/detectors.py; 0: never",
+        "while nothing happens, measured by training/detectors.py; 0: never",
         0.0,
         1.0,
         live=True,
@@ -328,8 +329,8 @@ MONITOR_PARAMETERS = (
     ),
     Parameter(
         "failure_after",
-        "Age of the episode before which failure_threshold says nothing [s]: progress is low in every episode "
-        "at first",
+        "Age of the episode before which failure_threshold says nothing [s]: progress is low in every "
+        "episode at first",
         1.0,
         86400.0,
         live=True,
@@ -343,8 +344,8 @@ MONITOR_PARAMETERS = (
     ),
     Parameter(
         "frozen_timeout",
-        "FROZEN_IMAGES when the picture has been the same for so long [s]; a simulator shows that at rest, set "
-        "0 there: never",
+        "FROZEN_IMAGES when the picture has been the same for so long [s]; a simulator shows that at rest, "
+        "set 0 there: never",
         0.0,
         3600.0,
         live=True,

@@ -22,9 +22,11 @@ from topreward_ros.views.watch import WatchLog, event_line
 
 LAST_SCORE_S = 30.0  #: the last score of a video is awaited for so long without any score
 
-_OUTCOMES = frozenset(
-    ("SUCCESS", "FAILURE", "STALL", "REGRESSION", "TIMEOUT", "ABORTED", "SCORER_ERROR")
-) | {"STALE_IMAGES", "FROZEN_IMAGES", "COVERED_IMAGES"}
+_OUTCOMES = frozenset(("SUCCESS", "FAILURE", "STALL", "REGRESSION", "TIMEOUT", "ABORTED", "SCORER_ERROR")) | {
+    "STALE_IMAGES",
+    "FROZEN_IMAGES",
+    "COVERED_IMAGES",
+}
 
 
 @dataclass(frozen=True, slots=True)

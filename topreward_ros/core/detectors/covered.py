@@ -1,8 +1,8 @@
-"""COVERED_IMAGES: pictures come, and show nothing: something is before the lens, the light is off.
+"""COVERED_IMAGES: pictures come, and show nothing: something is before the lens, or the light is off.
 
-What a picture shows is judged in core/scene.py: nearly one colour, or noise. A picture or two of that kind pass (a
-lamp that flickers, a damaged frame); when they go on, somebody has to be told, because nothing is known of the
-task any more.
+What a picture shows is judged in core/scene.py: nearly one colour, or noise. A picture or two of that kind
+pass (a lamp that flickers, a damaged frame); when they go on, somebody has to be told, because nothing is
+known of the task any more.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class CoveredDetector:
     """
 
     def __init__(self, timeout: float) -> None:
-        self.timeout = timeout  #: [s] for which pictures must show nothing; 0: never; may be replaced at any time
+        self.timeout = timeout  #: [s] for which pictures must show nothing; 0: never; may be replaced
         self.why = ""  #: why nothing can be seen, since the event; else empty
         self._since_ns: int | None = None
 
@@ -42,6 +42,7 @@ class CoveredDetector:
             return None
         return Finding(
             EventType.COVERED_IMAGES,
-            f"{self.why} (covered_timeout = {self.timeout:g} s): no score is believed; look at the lens and the light",
+            f"{self.why} (covered_timeout = {self.timeout:g} s): no score is believed; look at the lens and "
+            "the light",
             self.timeout,
         )

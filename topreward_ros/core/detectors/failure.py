@@ -155,8 +155,8 @@ class FailureDetector:
             return None
         return Finding(
             EventType.FAILURE,
-            f"progress is {sample.progress:.3f} after {sample.elapsed_s:.1f} s, below {lower:.3f}: of successful "
-            f"runs, {band.alpha:.0%} are expected below the band that {band.successes} of them gave",
+            f"progress is {sample.progress:.3f} after {sample.elapsed_s:.1f} s, below {lower:.3f}: of "
+            f"successful runs, {band.alpha:.0%} are expected below the band of {band.successes} of them",
             lower,
         )
 
@@ -173,7 +173,7 @@ class FailureDetector:
             return None
         return Finding(
             EventType.FAILURE,
-            f"progress is {sample.progress:.3f} and was below failure_threshold = {settings.threshold:g} for "
-            f"{held_s:.1f} s in {self._low_scores} scores, {sample.elapsed_s:.1f} s into the episode",
+            f"progress is {sample.progress:.3f} and was below failure_threshold = {settings.threshold:g} "
+            f"for {held_s:.1f} s in {self._low_scores} scores, {sample.elapsed_s:.1f} s into the episode",
             settings.threshold,
         )

@@ -1,7 +1,7 @@
 """FROZEN_IMAGES: pictures come with new stamps, and are the same picture again and again.
 
-No two pictures of a real camera are the same: its sensor makes noise, also before a scene in which nothing moves.
-So two measures are asked:
+No two pictures of a real camera are the same: its sensor makes noise, also before a scene in which nothing
+moves. So two measures are asked:
 
 - *the same*: every pixel is as it was in the picture before;
 - *still*: of a camera that is known to make noise, nearly all tiles of the picture change by less than a
@@ -9,9 +9,9 @@ So two measures are asked:
   somebody prints the time into it.
 
 A simulator, a drawn film, or a video whose encoder skips what does not move gives the same picture as long as
-nothing moves; there, nobody can tell a frozen picture from a scene at rest. Which of both it is follows from what
-was seen before: where nearly every tile changed from picture to picture, whatever the robot did, the camera makes
-noise. Of such a camera a frozen picture is *sure*; of any other, it may be.
+nothing moves; there, nobody can tell a frozen picture from a scene at rest. Which of both it is follows from
+what was seen before: where nearly every tile changed from picture to picture, whatever the robot did, the
+camera makes noise. Of such a camera a frozen picture is *sure*; of any other, it may be.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class FrozenDetector:
 
     def __init__(self, timeout: float, *, fixed: bool = True) -> None:
         """``fixed``: the camera stands still; of one that moves, all changes while it does, noise or not."""
-        self.timeout = timeout  #: [s] for which pictures must be the same; 0: never; may be replaced at any time
+        self.timeout = timeout  #: [s] for which pictures must be the same; 0: never; may be replaced
         self._fixed = fixed
         self.why = ""  #: what is the same, since the event; else empty
         self.sure = False  #: since the event: the camera makes noise, so that it is no scene at rest
@@ -62,8 +62,8 @@ class FrozenDetector:
         self._pairs = 0
 
     def update(self, stamp_ns: int, image: np.ndarray, picture: Picture | None) -> Finding | None:
-        """Take the next picture: its stamp [ns], its image, (H, W, 3) uint8 RGB, and what is seen at a glance;
-        None: it is too small to tell."""
+        """Take the next picture: its stamp [ns], its image, (H, W, 3) uint8 RGB, and what is seen at a
+        glance; None: it is too small to tell."""
         before, before_ns = self._before, self._before_ns
         self._before = None if picture is None else (image, picture)
         self._before_ns = stamp_ns
@@ -97,8 +97,8 @@ class FrozenDetector:
             mend = "a camera with noise never shows that, so no score is believed; restart the camera"
         else:
             mend = (
-                "it is frozen, or shows a scene at rest without any noise, as a simulator does; scoring goes on "
-                "(frozen_timeout: 0 is for simulators)"
+                "it is frozen, or shows a scene at rest without any noise, as a simulator does; scoring goes "
+                "on (frozen_timeout: 0 is for simulators)"
             )
         text = f"{self.why} (frozen_timeout = {self.timeout:g} s): {mend}"
         return Finding(EventType.FROZEN_IMAGES, text, self.timeout)
@@ -107,8 +107,8 @@ class FrozenDetector:
         self._since_ns, self.why, self.sure = None, "", False
 
     def _noise(self) -> np.ndarray | None:
-        """How much each tile usually changes [grey levels], NaN where that is clipped; None: the camera is not
-        known to make noise."""
+        """How much each tile usually changes [grey levels], NaN where that is clipped; None: the camera is
+        not known to make noise."""
         if len(self._alive) < _FEWEST or not self._fixed:
             return None
         steps = np.stack(self._alive)

@@ -1,4 +1,4 @@
-"""The detectors that look at pictures: COVERED_IMAGES and FROZEN_IMAGES, asked together at each frame of an episode.
+"""The detectors that look at pictures: COVERED_IMAGES and FROZEN_IMAGES, asked together at each frame.
 
 Where a frame shows several cameras side by side, each of them is looked at on its own.
 """
@@ -68,9 +68,7 @@ class PictureDetectors:
         """Take the next frame: its stamp [ns], the image of each camera, (H, W, 3) uint8 RGB, what is seen of
         each at a glance, and why the frame shows nothing (`Sight.fault`); empty: it does."""
         if len(images) != len(self._frozen):
-            self._frozen = [
-                FrozenDetector(self._settings.frozen_timeout, fixed=self._fixed) for _ in images
-            ]
+            self._frozen = [FrozenDetector(self._settings.frozen_timeout, fixed=self._fixed) for _ in images]
         found = [self._covered.update(stamp_ns, fault)]
         for k, (camera, image, picture) in enumerate(zip(self._frozen, images, pictures, strict=True)):
             seen = None if picture is None or picture.fault else picture

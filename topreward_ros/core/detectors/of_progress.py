@@ -1,4 +1,4 @@
-"""The detectors that follow progress: STALL, REGRESSION and FAILURE, asked together at each score of an episode.
+"""The detectors that follow progress: STALL, REGRESSION and FAILURE, asked together at each score.
 
 After SUCCESS nobody asks them any more, and FAILURE comes at most once, as it ends the episode.
 """
@@ -28,7 +28,7 @@ class ProgressSettings:
     def from_parameters(
         cls, parameters: Mapping[str, Any], band: ConformalBand | None = None
     ) -> ProgressSettings:
-        """Take the settings from parameters named as in config/monitor.yaml, and the band of a calibration."""
+        """Take the settings from parameters named as in config/monitor.yaml; ``band``: of a calibration."""
         return cls(
             StallSettings(
                 after=parameters["stall_after"],

@@ -1,11 +1,12 @@
 """REGRESSION: progress fell back, by more than it flickers, and stays there.
 
-A one-sided CUSUM (Page, 1954) of the steps by which progress falls: from score to score, S grows by the fall less
-k = 0.5 sigma, and is never below 0; above h = 5 sigma there is a fall. Small steps add up, flicker cancels out.
+A one-sided CUSUM (Page, 1954) of the steps by which progress falls: from score to score, S grows by the fall
+less k = 0.5 sigma, and is never below 0; above h = 5 sigma there is a fall. Small steps add up, flicker
+cancels out.
 
 The steps are those of the square root of progress. What progress flickers by grows with the progress itself
-(measured: bench/RESULTS.md), and the root makes that about the same everywhere: a fall from 0.05 to 0.02 counts as
-much as one from 0.5 to 0.41. So one sigma holds at any level.
+(measured: bench/RESULTS.md), and the root makes that about the same everywhere: a fall from 0.05 to 0.02
+counts as much as one from 0.5 to 0.41. So one sigma holds at any level.
 
 A fall must last: an arm that passes before the object hides what was done for a second or two.
 """
@@ -93,7 +94,8 @@ class RegressionDetector:
         self._sum, self._low_since_ns, self._lowest = 0.0, None, root
         return Finding(
             EventType.REGRESSION,
-            f"progress fell from {peak:.3f} to {sample.progress:.3f} and stayed there for {held_s:.1f} s: a sum of "
-            f"falls of {fall:.3f} above {limit:.3f} = {LIMIT:g} regression_sigma, in square roots of progress",
+            f"progress fell from {peak:.3f} to {sample.progress:.3f} and stayed there for {held_s:.1f} s: a "
+            f"sum of falls of {fall:.3f} above {limit:.3f} = {LIMIT:g} regression_sigma, in square roots of "
+            "progress",
             limit,
         )
