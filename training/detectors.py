@@ -11,6 +11,7 @@ picture of the clip stays, with fresh noise. The words of the table:
 - success, recall: as everywhere. A success is watched until SUCCESS ends it, or to the end of its clip.
 - before it was done: what came up to 2 s after the simulator saw the success. What comes later of a success
   that the model does not recognise is the model's: it reads a hand that is drawn back as a fall.
+- flicker: standard deviation of the steps of progress from score to score while nothing moves.
 - sigma: of `regression_sigma`; the middle 90 % of the steps of sqrt(progress) of robots that stand still,
   over 3.29 (for a normal distribution that is its standard deviation; what jumps now and then is no
   flicker).
@@ -24,6 +25,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,7 @@ _IN_TIME = 3.0  # [s] within which that must be noticed
 _DONE = 2.0  # [s] after the success, up to which what comes is of the work
 _HIDDEN = ("flat", "dark", "noise")  # what shows nothing, of `disturbances.HIDERS`
 _ONE_COLOUR = ("flat", "dark")  # of them; the squares of noise may be as large as things in a scene
+_LEVELS = (0.0, 0.1, 0.3, 0.6, 1.1)  # of progress, where flicker is told apart
 _STEPS = 3.29  # standard deviations between the 5th and the 95th percentile
 
 
@@ -116,8 +119,8 @@ class KnownScores:
         r, r_false, r_static = self._known[key]
         return PrefixScore(r, r_false, r_static, num_frames=len(request.prefix))
 
-    def save(self) -> None:
-        """Keep what is known."""
+    def keep(self) -> None:
+        """Write what is known, for the next time."""
         if self._path is not None:
             write_file(self._path, json.dumps({self._of: self._known}))
 
@@ -215,14 +218,33 @@ def watch(film: Film, settings: MonitorSettings, scores: KnownScores | None) -> 
     return Seen(film, events, progress)
 
 
-def measured_sigma(seen: Sequence[Seen]) -> float:
-    """What sqrt(progress) flickers by from score to score while a robot stands still (see the docstring)."""
-    steps: list[float] = []
+def resting(seen: Sequence[Seen]) -> list[np.ndarray]:
+    """Progress, score after score, of each robot that has stopped, from then on."""
+    found = []
     for it in seen:
         if it.film.kind == "stop":
-            resting = [progress for time_s, progress in it.progress if time_s > it.film.since_s + 0.5]
-            steps += np.diff(np.sqrt(resting)).tolist()
-    known = np.array(steps)[np.isfinite(steps)]
+            known = np.array([p for time_s, p in it.progress if time_s > it.film.since_s + 0.5])
+            found.append(known[np.isfinite(known)])
+    return [progress for progress in found if len(progress) > 1]
+
+
+def flicker(seen: Sequence[Seen]) -> list[tuple[str, int, float, float]]:
+    """By the level at which a robot stopped: how many did, and the standard deviation of the steps of their
+    progress and of its square root."""
+    lines = []
+    for low, high in pairwise(_LEVELS):
+        there = [progress for progress in resting(seen) if low <= progress.mean() < high]
+        steps = [
+            np.sqrt(np.mean([np.diff(of(progress)).var() for progress in there])) if there else float("nan")
+            for of in (np.asarray, np.sqrt)
+        ]
+        lines.append((f"{low:g} to {min(high, 1.0):g}", len(there), float(steps[0]), float(steps[1])))
+    return lines
+
+
+def measured_sigma(seen: Sequence[Seen]) -> float:
+    """What sqrt(progress) flickers by from score to score while a robot stands still (see the docstring)."""
+    known = np.concatenate([np.diff(np.sqrt(progress)) for progress in resting(seen)] or [np.empty(0)])
     return float(np.subtract(*np.percentile(known, [95, 5])) / _STEPS) if len(known) else float("nan")
 
 
@@ -311,6 +333,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(EVALUATIONS), metavar="SET", help="(%(default)s)")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="of N attempts one (%(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides")
+    parser.add_argument("--no-pictures", action="store_true", help="leave out frozen and covered cameras")
     parser.add_argument("--scores", type=Path, metavar="FILE", help="keep the model's scores here")
     parser.add_argument("--json", type=Path, help="write every number here, too")
     arguments = parser.parse_args()
@@ -326,16 +349,21 @@ def main() -> None:
         clip = Clip.load(folder / listed.path)
         called = f"{name}/{listed.path.as_posix()}"
         seen += [watch(film, settings, scores) for film in films_of(called, clip)]
-        seen += [watch(film, settings, None) for film in disturbed_films(called, clip, number)]
+        if not arguments.no_pictures:
+            seen += [watch(film, settings, None) for film in disturbed_films(called, clip, number)]
         if number % 20 == 0:
-            scores.save()
-    scores.save()
+            scores.keep()
+    scores.keep()
     lines, sigma = table(seen), measured_sigma(seen)
     shown = Table("what", "films", "share", "goal", "met", "after [s], median / 95 %")
     for line in lines:
         met = "" if not line.goal else "yes" if line.met else "no"
         shown.add_row(line.what, str(line.count), f"{line.share:.3f}", line.goal, met, line.delay)
     console.print(shown)
+    levels = Table("progress", "stopped", "flicker", "of its square root")
+    for level, count, of_progress, of_root in flicker(seen):
+        levels.add_row(level, str(count), f"{of_progress:.3f}", f"{of_root:.3f}")
+    console.print(levels)
     console.print(f"sigma: {sigma:.4f} (regression_sigma = {settings.progress.regression.sigma:g})")
     console.print(machine_line(machine()))
     if arguments.json:
@@ -343,6 +371,7 @@ def main() -> None:
             "machine": machine(),
             "model": arguments.model,
             "sigma": sigma,
+            "flicker": flicker(seen),
             "table": [line.__dict__ for line in lines],
             "films": [
                 {"name": it.film.name, "kind": it.film.kind, "since": it.film.since_s, "events": it.events}
