@@ -81,8 +81,8 @@ class StallDetector:
         return Finding(
             EventType.STALL,
             f"progress is {sample.progress:.3f} and has not risen by stall_rise = {self.settings.rise:g} "
-            f"above {self._best:.3f} for {self._stood_s:.1f} s, {self._limit_text()}; it rises by {slope:.3f} "
-            f"/s (stall_slope = {self.settings.slope:g} /s)",
+            f"above {self._best:.3f} for {self._stood_s:.1f} s, {self._limit_text()}; it rises by "
+            f"{slope:.3f} /s (stall_slope = {self.settings.slope:g} /s)",
             patience,
         )
 
