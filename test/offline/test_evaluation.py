@@ -98,7 +98,7 @@ def test_a_film_per_control_is_scored_by_what_scores_videos(
 
 
 def test_what_was_scored_is_not_scored_again_unless_something_differs(
-    data: Labelled, scorers: list[Brightness], tmp_path: Path
+    data: Labelled, scorers: list[Brightness], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "films"
     first, _ = scored(data, folder, settings((Control.IDLE,)))
@@ -119,6 +119,11 @@ def test_what_was_scored_is_not_scored_again_unless_something_differs(
     assert [scored(data, folder, it)[0].resumed for it in others] == [0, 0, 0]
     assert scored(data, folder, settings((Control.IDLE, Control.FROZEN)))[0].resumed == 6
     assert scored(data, folder, settings((), scorer_threads=2))[0].resumed == 3
+
+    count = len(list(folder.iterdir()))
+    monkeypatch.setattr(evaluation_runs, "code_hash", lambda: "other")
+    assert scored(data, folder, settings(()))[0].resumed == 0
+    assert len(list(folder.iterdir())) == 3 < count
 
 
 def test_a_run_that_was_cut_off_goes_on(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from topreward_ros.defaults import monitor_defaults
 if TYPE_CHECKING:
     from topreward_ros.core.evaluation import Control
     from topreward_ros.offline.evaluation_report import Evaluation
-    from topreward_ros.offline.evaluation_runs import Evaluated, EvaluationSettings
+    from topreward_ros.offline.evaluation_runs import Evaluated, EvaluationSettings, FilmScorer
     from topreward_ros.offline.labelled_episodes import Labelled
 
 _FOLDER = "evaluation"
@@ -57,6 +57,13 @@ def add_parser(commands: Any) -> None:
         metavar="T",
         help="the instruction of the control wrong_instruction (default: the other tasks of the data in "
         "turn, or one that the model knows)",
+    )
+    parser.add_argument(
+        "--method",
+        choices=("topreward", "gvl"),
+        default="topreward",
+        help="gvl: the baseline that TOPReward is compared with, in which a model that writes text gives "
+        "percentages of shuffled frames; it needs --model (default: %(default)s)",
     )
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help=f"where all is written (default: {_FOLDER})"
@@ -125,7 +132,7 @@ def _check_output(output: Path, options: argparse.Namespace) -> None:
 
 
 def _settings(options: argparse.Namespace, controls: Sequence[Control]) -> EvaluationSettings:
-    from topreward_ros.offline.evaluation_runs import EvaluationSettings, monitor_for_evaluation
+    from topreward_ros.offline.evaluation_runs import EvaluationSettings, Method, monitor_for_evaluation
 
     parameters = with_overrides(monitor_defaults(), options.overrides, "evaluate", _NOT_FOR_EVALUATE)
     monitor, scorer = settings_of(parameters)
@@ -133,7 +140,13 @@ def _settings(options: argparse.Namespace, controls: Sequence[Control]) -> Evalu
     if options.wrong_task is not None and not wrong:
         raise CommandError("--wrong-task is empty; say something that the robot was not to do")
     return EvaluationSettings(
-        options.model, monitor_for_evaluation(monitor), scorer, tuple(controls), wrong, options.rate or 0.0
+        options.model,
+        monitor_for_evaluation(monitor),
+        scorer,
+        tuple(controls),
+        wrong,
+        options.rate or 0.0,
+        Method(options.method),
     )
 
 
@@ -170,7 +183,16 @@ def _evaluated(labelled: Labelled, settings: EvaluationSettings, output: Path) -
             warn_of_task(task, info)
 
     with folder_for(output), film_progress(Console(stderr=True)) as on_start:
-        return score_episodes(labelled.episodes, settings, output / _KEPT, on_start, on_model)
+        return score_episodes(
+            labelled.episodes, settings, output / _KEPT, on_start, on_model, _film_scorer(settings)
+        )
+
+
+def _film_scorer(settings: EvaluationSettings) -> Callable[[EvaluationSettings], FilmScorer]:
+    from topreward_ros.offline.evaluation_gvl import GvlScorer
+    from topreward_ros.offline.evaluation_runs import Method, MonitorScorer
+
+    return GvlScorer if settings.method is Method.GVL else MonitorScorer
 
 
 def _write(

@@ -223,7 +223,8 @@ def evaluate(
         taker = _Taker(scope, group, threshold, seed, draws)
         for mode in modes:
             taker.take_mode(mode)
-        taker.take_decisions()
+        if any(it.events for episode in group for it in episode.runs.values()):
+            taker.take_decisions()
         measures += taker.measures
     return measures
 

@@ -30,6 +30,7 @@ from topreward_ros.offline.code_version import code_hash, package_version
 from topreward_ros.offline.evaluation_runs import (
     Evaluated,
     EvaluationSettings,
+    Method,
     run_from_json_value,
     run_to_json_value,
 )
@@ -57,6 +58,8 @@ class Evaluation:
     @property
     def mode(self) -> Mode:
         """The mode that is what the monitor gives by the settings."""
+        if self.settings.get("method") == Method.GVL.value:
+            return Mode.LIVE
         name = _progress_mode(self.settings)
         return Mode.LIVE if Mode.LIVE in modes_beside(name) else Mode(name)
 
@@ -80,7 +83,9 @@ def make_evaluation(
 ) -> Evaluation:
     """Take the measures of what was scored. ``path``: of the data, as the user named it."""
     threshold = settings.monitor.success.threshold
-    mode = settings.monitor.progress_mode.value
+    modes = modes_beside(settings.monitor.progress_mode.value)
+    if settings.method is Method.GVL:
+        modes = (Mode.LIVE,)  # a value per frame is all there is
     labels = [[it.identity, it.task, it.succeeded, it.done_s] for it in labelled.episodes]
     scorer = {name: value for name, value in asdict(settings.scorer).items() if name not in ("threads",)}
     return Evaluation(
@@ -93,8 +98,11 @@ def make_evaluation(
         model=evaluated.model,
         settings=json_value(
             {
-                "monitor": asdict(settings.monitor),
+                "monitor": {
+                    name: value for name, value in asdict(settings.monitor).items() if name != "calibrations"
+                },
                 "scorer": scorer,
+                "method": settings.method.value,
                 "controls": [it.value for it in settings.controls],
                 "other_task": settings.other_task,
                 "rate": settings.rate,
@@ -103,7 +111,7 @@ def make_evaluation(
         ),
         threshold=threshold,
         episodes=evaluated.episodes,
-        measures=tuple(evaluate(evaluated.episodes, threshold, modes_beside(mode), SEED)),
+        measures=tuple(evaluate(evaluated.episodes, threshold, modes, SEED)),
         problems=(*labelled.problems, *evaluated.problems),
         notes=(*labelled.notes, *notes),
     )
@@ -116,7 +124,7 @@ def to_json(evaluation: Evaluation) -> str:
     ``problems``, ``notes``: the fields of `Evaluation`; ``measures``: those of `Measure`, with null for NaN;
     ``episodes``: per episode ``name``, ``identity``, ``task``, ``success`` (null: not known), ``done`` [s],
     ``plain``: its curve, and ``controls``: of each ``instruction``, ``final`` and ``voc`` by mode,
-    ``success`` [s] or null.
+    ``success`` [s] or null, ``events``: time [s] and type.
     """
     content = {
         "format": JSON_FORMAT,
@@ -140,6 +148,7 @@ def _episode_value(episode: EvaluatedEpisode, threshold: float) -> dict[str, Any
             "final": {mode.value: run.final(mode, threshold) for mode in Mode},
             "voc": {mode.value: value_order_correlation(run.values(mode, threshold)) for mode in Mode},
             "success": run.success_s,
+            "events": [[time_s, kind] for time_s, kind in run.events],
         }
         for control, run in episode.runs.items()
         if control is not Control.PLAIN

@@ -11,11 +11,12 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from functools import partial
 from hashlib import sha256
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.errors import UserError
@@ -26,13 +27,21 @@ from topreward_ros.offline.code_version import code_hash
 from topreward_ros.offline.controls import OtherTasks, control_seconds, open_control
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.labelled_episodes import LabelledEpisode
-from topreward_ros.offline.score_video import Curve, CurvePoint, Outcome, Recording, score_recordings
-from topreward_ros.scoring.base import PrefixScorer, ScorerInfo, ScorerSettings
+from topreward_ros.offline.score_video import Curve, CurvePoint, Recording, score_recordings
+from topreward_ros.offline.video import Video
+from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
 from topreward_ros.scoring.registry import load_scorer
 
 _FORMAT = "topreward_evaluated_film/1"  # raise the number when what is kept of a film changes its meaning
 _SCORES = ("log_prob", "log_prob_false", "log_prob_static", "log_prob_std")
+
+
+class Method(StrEnum):
+    """How a film becomes a curve; the values stand in results."""
+
+    TOPREWARD = "topreward"  #: by the monitor
+    GVL = "gvl"  #: by a model that writes percentages, see `evaluation_gvl`
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,7 @@ class EvaluationSettings:
     controls: tuple[Control, ...]  #: beside the plain film
     other_task: str = ""  #: the wrong instruction for all; empty: another task of the data, or of the model
     rate: float = 0.0  #: [Hz] of films that state none
+    method: Method = Method.TOPREWARD
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +68,35 @@ class Evaluated:
 
 
 @dataclass(frozen=True, slots=True)
-class _Film:
+class Film:
     """One film that is to be scored."""
 
     episode: LabelledEpisode
     control: Control
     instruction: str
     key: str
+
+    def open(self, sample_rate: float) -> Video:
+        """Opens it for reading at ``sample_rate`` [Hz]. Raises `VideoError`."""
+        return open_control(self.episode.open, self.control, sample_rate)
+
+
+class FilmScorer(Protocol):
+    """What makes curves of films."""
+
+    info: ScorerInfo
+
+    def expected(self, film: Film) -> int:
+        """How many steps of work a film is expected to need."""
+
+    def scored(
+        self, films: Sequence[Film], on_step: Callable[[float], None]
+    ) -> Iterable[tuple[Film, Run | UserError]]:
+        """The curve of each film, or the error that prevented it. ``on_step`` is called with 1 after each
+        step, and with what was expected too many after each film."""
+
+    def close(self) -> None:
+        """Free memory."""
 
 
 def score_episodes(
@@ -73,35 +105,50 @@ def score_episodes(
     folder: Path,
     on_start: Callable[[int], Callable[[float], None]],
     on_model: Callable[[ScorerInfo], None] = lambda _: None,
+    make: Callable[[EvaluationSettings], FilmScorer] | None = None,
 ) -> Evaluated:
     """Score ``episodes`` and their controls; what ``folder`` has is not scored again.
 
-    ``on_start`` is called with the number of scores that are expected, before the first, and gives what is
-    called with 1 after each, and with what was expected too many after each film. Raises `UserError` where
-    the model cannot be loaded, or no episode can be scored.
+    ``on_start`` is called with the number of steps that are expected, before the first, and gives the
+    ``on_step`` of `FilmScorer.scored`. ``make``: what makes the curves; None: `MonitorScorer`.
+
+    Raises `UserError` where the model cannot be loaded, or no episode can be scored.
     """
     checkpoint = open_checkpoint(settings.model)
     known = checkpoint.notes.wordings
     films = _films(episodes, settings, known, checkpoint.revision)
     with kept_folder(folder) as place:
-        kept = {film.key: made for film in films if (made := _read(place / f"{film.key}.json"))}
+        kept = {film.key: one for film in films if (one := _read(place / _name(film.key)))}
         missing = [film for film in films if film.key not in kept]
         errors: dict[str, str] = {}
         resumed = len(kept)
         if missing:
-            on_score = on_start(sum(_expected(film, settings.monitor) for film in missing))
-            scorer = load_scorer(settings.model, settings.scorer)
+            scorer = (make or MonitorScorer)(settings)
             try:
                 on_model(scorer.info)
-                for film, outcome in _scored(missing, settings, scorer, on_score):
-                    if isinstance(outcome, UserError):
-                        errors[film.key] = str(outcome)
+                on_step = on_start(sum(map(scorer.expected, missing)))
+                for film, made in scorer.scored(missing, on_step):
+                    if isinstance(made, UserError):
+                        errors[film.key] = str(made)
                         continue
-                    kept[film.key] = _run(outcome), _model(outcome.model)
-                    write_file(place / f"{film.key}.json", _to_json(*kept[film.key]))
+                    kept[film.key] = made, _model(scorer.info)
+                    write_file(place / _name(film.key), _to_json(*kept[film.key]))
             finally:
                 scorer.close()
+        _remove_old(place)
     return _evaluated(episodes, films, kept, errors, resumed)
+
+
+def _name(key: str) -> str:
+    """The name of the file that keeps a film; what other code made is known by it."""
+    return f"{code_hash()}_{key}.json"
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove films that other code scored: they are never used again."""
+    for path in folder.glob("*_*.json"):
+        if not path.name.startswith(f"{code_hash()}_"):
+            path.unlink(missing_ok=True)
 
 
 def _films(
@@ -109,7 +156,7 @@ def _films(
     settings: EvaluationSettings,
     known: Sequence[str],
     revision: str,
-) -> list[_Film]:
+) -> list[Film]:
     others = OtherTasks(tuple(dict.fromkeys(it.task for it in episodes)), tuple(known), settings.other_task)
     places: dict[str, int] = {}
     films = []
@@ -121,7 +168,7 @@ def _films(
                 instruction = others.of(episode.task, place)
             if instruction:
                 key = _key(episode, control, instruction, settings, revision)
-                films.append(_Film(episode, control, instruction, key))
+                films.append(Film(episode, control, instruction, key))
     return films
 
 
@@ -135,13 +182,13 @@ def _key(
     prompts = settings.scorer.prompts
     content = {
         "format": _FORMAT,
-        "code": code_hash(),
         "model": revision,
-        "monitor": asdict(settings.monitor),
+        "monitor": repr(settings.monitor),
         "scorer": {name: value for name, value in asdict(settings.scorer).items() if name != "threads"},
         "prompts": sha256(Path(prompts).read_bytes()).hexdigest() if os.path.isfile(prompts) else "",
         "frames": episode.identity,
         "rate": settings.rate,
+        "method": settings.method.value,
         "control": control.value,
         "instruction": instruction,
     }
@@ -149,40 +196,48 @@ def _key(
     return sha256(text.encode(errors="backslashreplace")).hexdigest()[:32]
 
 
-def _expected(film: _Film, settings: MonitorSettings) -> int:
-    """How many scores a film is expected to need."""
-    seconds = film.episode.duration_s if isfinite(film.episode.duration_s) else 0.0
-    return 1 + int(control_seconds(film.control, seconds) * settings.sample_rate)
+class MonitorScorer:
+    """Curves by the monitor's state machine, as live."""
 
+    def __init__(self, settings: EvaluationSettings) -> None:
+        """Load the model. Raises `ScorerError`."""
+        self._settings = settings.monitor
+        self._scorer = load_scorer(settings.model, settings.scorer)
+        self.info = self._scorer.info
 
-def _scored(
-    films: Sequence[_Film],
-    settings: EvaluationSettings,
-    scorer: PrefixScorer,
-    on_score: Callable[[float], None],
-) -> Iterable[tuple[_Film, Outcome]]:
-    """Score films group by group, so that what is done is kept before the end."""
-    at_once = scorer.episodes_at_once()
-    for first in range(0, len(films), max(1, at_once)):
-        group = films[first : first + max(1, at_once)]
-        scored = 0
+    def expected(self, film: Film) -> int:
+        """See `FilmScorer.expected`."""
+        seconds = film.episode.duration_s if isfinite(film.episode.duration_s) else 0.0
+        return 1 + int(control_seconds(film.control, seconds) * self._settings.sample_rate)
 
-        def count(_: CurvePoint) -> None:
-            nonlocal scored
-            scored += 1
-            on_score(1)
+    def scored(
+        self, films: Sequence[Film], on_step: Callable[[float], None]
+    ) -> Iterable[tuple[Film, Run | UserError]]:
+        """See `FilmScorer.scored`; group by group, so that what is done can be kept before the end."""
+        at_once = max(1, self._scorer.episodes_at_once())
+        for first in range(0, len(films), at_once):
+            group = films[first : first + at_once]
+            left = sum(map(self.expected, group))
 
-        recordings = [
-            Recording(
-                film.episode.name,
-                film.instruction,
-                partial(open_control, film.episode.open, film.control, settings.monitor.sample_rate),
+            def count(_: CurvePoint) -> None:
+                nonlocal left
+                left -= 1
+                on_step(1)
+
+            rate = self._settings.sample_rate
+            recordings = [
+                Recording(film.episode.name, film.instruction, partial(film.open, rate)) for film in group
+            ]
+            outcomes = score_recordings(
+                recordings, self._scorer, self._settings, at_once=at_once, on_score=count
             )
-            for film in group
-        ]
-        outcomes = score_recordings(recordings, scorer, settings.monitor, at_once=at_once, on_score=count)
-        on_score(sum(_expected(film, settings.monitor) for film in group) - scored)
-        yield from zip(group, outcomes, strict=True)
+            on_step(left)
+            for film, outcome in zip(group, outcomes, strict=True):
+                yield film, _run(outcome) if isinstance(outcome, Curve) else outcome
+
+    def close(self) -> None:
+        """See `FilmScorer.close`."""
+        self._scorer.close()
 
 
 def _run(curve: Curve) -> Run:
@@ -203,7 +258,7 @@ def _model(info: ScorerInfo) -> dict[str, Any]:
 
 def _evaluated(
     episodes: Sequence[LabelledEpisode],
-    films: Sequence[_Film],
+    films: Sequence[Film],
     kept: Mapping[str, tuple[Run, dict[str, Any]]],
     errors: Mapping[str, str],
     resumed: int,

@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, isnan
 
-from topreward_ros.core.evaluation import ALL, DECISIONS, KINDS, EvaluatedEpisode, Kind, Measure, Mode
+from topreward_ros.core.evaluation import (
+    ALL,
+    DECISIONS,
+    KINDS,
+    Control,
+    EvaluatedEpisode,
+    Kind,
+    Measure,
+    Mode,
+    Run,
+)
 from topreward_ros.core.evaluation_difference import Difference
 from topreward_ros.core.metrics import TaskConfusion
 from topreward_ros.core.printable import printable
@@ -39,7 +49,7 @@ def tables(evaluation: Evaluation, *, short: bool = False) -> list[Table]:
     made = [_decisions(evaluation), _curves(evaluation, value_text if short else with_interval)]
     if len({it.task for it in evaluation.episodes}) > 1:
         made.insert(1, _tasks(evaluation))
-    return made
+    return [table for table in (*made, _events(evaluation)) if table.rows]
 
 
 def _decisions(evaluation: Evaluation) -> Table:
@@ -70,6 +80,35 @@ def _curves(evaluation: Evaluation, text: Callable[[Measure], str]) -> Table:
         "Value with its 95 % interval. log_prob is in nats, all others from 0 to 1; episode_minmax looks "
         "ahead and cannot be had live. The final value is the mean of the last three.",
         ("measure", *(mode.value for mode in modes), "meaning"),
+        tuple(rows),
+    )
+
+
+_NO_NEWS = frozenset(("EPISODE_STARTED", "EPISODE_ENDED"))
+
+
+def _events(evaluation: Evaluation) -> Table:
+    """In how many films each event came."""
+    groups: dict[str, list[Run]] = {}
+    for episode in evaluation.episodes:
+        for control, run in episode.runs.items():
+            name = control.value.replace("_", " ")
+            groups.setdefault(_WORDS[episode.succeeded] if control is Control.PLAIN else name, []).append(run)
+    kinds = sorted({kind for runs in groups.values() for run in runs for _, kind in run.events} - _NO_NEWS)
+    rows = [
+        (
+            kind,
+            *(
+                f"{sum(any(it == kind for _, it in run.events) for run in runs)}/{len(runs)}"
+                for runs in groups.values()
+            ),
+        )
+        for kind in kinds
+    ]
+    return Table(
+        "Events",
+        "In how many films an event came: of episodes as they were recorded, by label, and of controls.",
+        ("event", *groups),
         tuple(rows),
     )
 
@@ -242,7 +281,12 @@ def about(evaluation: Evaluation) -> dict[str, str]:
         parts.append(f"{counts[None]} of unknown success")
     seconds = sum(it.plain.duration_s for it in evaluation.episodes)
     settings: Mapping[str, object] = evaluation.settings.get("monitor", {})
+    monitor = (
+        f"sample_rate {settings.get('sample_rate')} Hz, progress_mode {settings.get('progress_mode')}, "
+        f"success_threshold {evaluation.threshold:g} nat"
+    )
     return {
+        "method": printable(str(evaluation.settings.get("method")), 40),
         "data": printable(f"{data['path']} (hash {data['hash']})", 400),
         "episodes": f"{len(evaluation.episodes)}: {', '.join(parts)}; {seconds / 60:.1f} min",
         "model": printable(
@@ -251,11 +295,7 @@ def about(evaluation: Evaluation) -> dict[str, str]:
             400,
         ),
         "code": f"topreward_ros {code['version']} (hash {code['hash']})",
-        "settings": printable(
-            f"sample_rate {settings.get('sample_rate')} Hz, progress_mode {settings.get('progress_mode')}, "
-            f"success_threshold {evaluation.threshold:g} nat",
-            400,
-        ),
+        "settings": printable(monitor, 400),
         "controls": printable(", ".join(evaluation.settings.get("controls", [])) or "none", 400),
     }
 
