@@ -94,6 +94,12 @@ def test_a_start_that_looks_finished_has_made_no_progress() -> None:
     assert ("static_baseline", "voc_success") not in names(made)  # no order in what has no value
 
 
+def test_without_labels_the_order_of_curves_is_all_there_is() -> None:
+    made = evaluated([episode("a", None, run_of(RISE)), episode("b", None, run_of(HALF))])
+    assert value(made, "log_prob", "voc_unknown").count == 2
+    assert not {"auc", "voc_success", "ece", "recall"} & {it.name for it in made}
+
+
 def test_the_static_sweep_is_that_of_the_baseline() -> None:
     scores = tuple(PrefixScore(r, nan, s) for r, s in ((-4.0, -4.0), (-3.0, -3.5), (-2.0, -3.0)))
     run = Run("open", (0.0, 1.0, 2.0), scores, (1,) * 3, (0.0, 0.1, 0.3), 2.0)

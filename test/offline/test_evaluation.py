@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from test.offline.test_labelled_episodes import reading, write_labels, write_vid
 from test.scorers import Brightness
 from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.errors import UserError
-from topreward_ros.core.evaluation import Control, Mode
+from topreward_ros.core.evaluation import Control, Mode, evaluate
 from topreward_ros.defaults import monitor_defaults
-from topreward_ros.offline import evaluation_runs
+from topreward_ros.offline import evaluation_report, evaluation_runs
 from topreward_ros.offline.evaluation_report import make_evaluation, read_evaluation, to_json
 from topreward_ros.offline.evaluation_runs import (
     Evaluated,
@@ -48,6 +49,7 @@ def scorers(monkeypatch: pytest.MonkeyPatch) -> list[Brightness]:
         return made[-1]
 
     monkeypatch.setattr(evaluation_runs, "load_scorer", load)
+    monkeypatch.setattr(evaluation_report, "evaluate", partial(evaluate, draws=20))  # 2000 take long
     return made
 
 

@@ -201,6 +201,13 @@ def test_a_file_of_labels_without_anything_to_use_is_an_error(
             labelled_data(place, reading())
 
 
+def test_where_nothing_can_be_used_all_problems_are_told(tmp_path: Path) -> None:
+    folder = write_labels(tmp_path, "a.mp4,open,1", "b.mp4,open,perhaps", "c.mp4,open,0")
+    with pytest.raises(UserError, match=r"the first problem of 3: .*line 3: success is 'perhaps'") as error:
+        labelled_data(folder, reading())
+    assert [it.split(": ")[0][-6:] for it in error.value.lines] == ["line 2", "line 4"]
+
+
 def test_a_spreadsheet_with_semicolons_and_a_mark_is_read(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4")
     labels = tmp_path / "mine.csv"

@@ -16,4 +16,4 @@ class UserError(Exception):
     cpu, cuda, or cuda:N".
     """
 
-    lines: Sequence[str] = ()  #: of the output of another program, to be shown below the text
+    lines: Sequence[str] = ()  #: more, to be shown below the text: what another program said, other problems

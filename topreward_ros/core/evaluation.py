@@ -155,6 +155,7 @@ KINDS: Mapping[str, Kind] = {
     "auc": Kind("ROC-AUC", wanted="high", about="a success ends higher than a failure; 0.5 is chance"),
     "voc_success": Kind("VOC, successes", wanted="high", about="how steadily the value rises with time"),
     "voc_failure": Kind("VOC, failures", about="as steady as in successes: VOC does not tell them apart"),
+    "voc_unknown": Kind("VOC, success not known", wanted="high", about="how steadily the value rises"),
     "static_voc": Kind("static VOC", wanted="zero", about="of the first frame repeated: the length bias"),
     "static_range": Kind("static range", "value", wanted="low", about="by how much a static video moves"),
     "static_share": Kind(
@@ -280,7 +281,7 @@ class _Taker:
         for name, group in (("voc_success", self._successes), ("voc_failure", self._failures)):
             self._add_mean(mode, name, [self._voc(it.plain, mode) for it in group])
         if not self._successes and not self._failures:  # nobody knows: better than nothing
-            self._add_mean(mode, "voc_success", [self._voc(it.plain, mode) for it in self._episodes])
+            self._add_mean(mode, "voc_unknown", [self._voc(it.plain, mode) for it in self._episodes])
         high, low = ([finals[id(it)] for it in group] for group in (self._successes, self._failures))
         if high and low:
             interval = metrics.roc_auc_interval(high, low, self._draws, self._seed)

@@ -40,6 +40,7 @@ from topreward_ros.offline.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Video, V
 
 _LATE_S = 0.5  # so much later than the last frame an episode may be done by its label: clocks of people
 _SHOWN = 3  # files that a sentence names
+_LISTED = 10  # problems, where there is nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +218,11 @@ def _resolved(
     wrong = list(dict.fromkeys([*wrong, *contradictions]))
     if not made:
         first, *others = wrong
-        raise LabelError(
-            f"no episode can be used; the first problem of {len(wrong)}: {first}" if others else first
-        )
+        if not others:
+            raise LabelError(first)
+        nothing = LabelError(f"no episode can be used; the first problem of {len(wrong)}: {first}")
+        nothing.lines = others[:_LISTED]
+        raise nothing
     return Labelled(tuple(made), tuple(wrong), tuple(notes))
 
 

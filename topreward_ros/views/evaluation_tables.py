@@ -26,9 +26,10 @@ from topreward_ros.offline.evaluation_report import Evaluation
 NOTHING = "-"  #: what was not measured
 _WORDS = {True: "success", False: "failure", None: "not known"}
 _BY_CURVE = (
-    "auc", "voc_success", "voc_failure", "static_voc", "static_range", "static_share", "reversed_voc",
-    "stretched_0.5", "stretched_2", "false_progress", "instruction_share", "instruction_difference", "ece",
-    "ece_by_chance", "ranking", "ranking_tau", "ranking_margin", "confusion_own", "confusion_other",
+    "auc", "voc_success", "voc_failure", "voc_unknown", "static_voc", "static_range", "static_share",
+    "reversed_voc", "stretched_0.5", "stretched_2", "false_progress", "instruction_share",
+    "instruction_difference", "ece", "ece_by_chance", "ranking", "ranking_tau", "ranking_margin",
+    "confusion_own", "confusion_other",
 )  # fmt: skip
 _BY_DECISION = tuple(name for name in KINDS if name not in _BY_CURVE)
 _LONGEST_TASK = 80
@@ -48,7 +49,7 @@ def tables(evaluation: Evaluation, *, short: bool = False) -> list[Table]:
     """All tables of an evaluation but that of its episodes; ``short``: as far as a terminal is wide."""
     made = [_decisions(evaluation), _curves(evaluation, value_text if short else with_interval)]
     if len({it.task for it in evaluation.episodes}) > 1:
-        made.insert(1, _tasks(evaluation))
+        made.insert(1, _tasks(evaluation, _OF_TASKS[:_FEW] if short else _OF_TASKS))
     return [table for table in (*made, _events(evaluation)) if table.rows]
 
 
@@ -116,19 +117,22 @@ def _events(evaluation: Evaluation) -> Table:
 #: Columns of the tasks: mode (empty: that of the evaluation) and name of a measure.
 _OF_TASKS = (
     ("", "auc"),
-    ("", "voc_success"),
     (DECISIONS, "recall"),
     (DECISIONS, "false_alarms"),
     (DECISIONS, "delay_median"),
     (DECISIONS, "delay_p95"),
+    ("", "voc_success"),
     (DECISIONS, "idle_alarms"),
     ("", "instruction_share"),
 )
 
 
-def _tasks(evaluation: Evaluation) -> Table:
+_FEW = 4  # of them, that a terminal has room for
+
+
+def _tasks(evaluation: Evaluation, wanted: Sequence[tuple[str, str]]) -> Table:
     tasks = list(dict.fromkeys(it.task for it in evaluation.episodes))
-    columns = [(mode or evaluation.mode.value, name) for mode, name in _OF_TASKS]
+    columns = [(mode or evaluation.mode.value, name) for mode, name in wanted]
     found = {task: [evaluation.measure(task, *column) for column in columns] for task in tasks}
     used = [k for k in range(len(columns)) if any(found[task][k] for task in tasks)]
     rows = []
