@@ -50,7 +50,9 @@ def tables(evaluation: Evaluation, *, short: bool = False) -> list[Table]:
     made = [_decisions(evaluation), _curves(evaluation, value_text if short else with_interval)]
     if len({it.task for it in evaluation.episodes}) > 1:
         made.insert(1, _tasks(evaluation, _OF_TASKS[:_FEW] if short else _OF_TASKS))
-    return [table for table in (*made, _events(evaluation)) if table.rows]
+    if not short:
+        made.append(_events(evaluation))
+    return [table for table in made if table.rows]
 
 
 def _decisions(evaluation: Evaluation) -> Table:
