@@ -101,6 +101,9 @@ def make_evaluation(
                 "monitor": {
                     name: value for name, value in asdict(settings.monitor).items() if name != "calibrations"
                 },
+                "monitor_hash": sha256(repr(settings.monitor).encode()).hexdigest()[
+                    :16
+                ],  # of calibrations, too
                 "scorer": scorer,
                 "method": settings.method.value,
                 "controls": [it.value for it in settings.controls],
