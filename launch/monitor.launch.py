@@ -39,6 +39,11 @@ ARGUMENTS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("device", "torch device of the model: auto, cpu, cuda, cuda:1 ...", {}),
     ("namespace", "ROS namespace of the monitor and of its relative topics", {}),
     (
+        "calibration",
+        "file that `topreward calibrate` wrote: its tasks are judged by what it says",
+        {},
+    ),
+    (
         "params_file",
         "YAML file with parameters; the rest is as in config/monitor.yaml",
         {},
@@ -86,10 +91,15 @@ def _monitor(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 def _params_file(given: dict[str, Any]) -> list[str]:
     if "params_file" not in given:
         return []
-    path = path_of("params_file", given["params_file"])
+    return [_file("params_file", given["params_file"])]
+
+
+def _file(name: str, value: str) -> str:
+    """The path of the file that an argument names. Raises `FileNotFoundError` where there is none."""
+    path = path_of(name, value)
     if not Path(path).is_file():
-        raise FileNotFoundError(f"params_file:={given['params_file']} is no file; give the path of one")
-    return [path]
+        raise FileNotFoundError(f"{name}:={value} is no file; give the path of one")
+    return path
 
 
 def _parameters(given: dict[str, Any]) -> list[dict[str, ParameterValue]]:
@@ -101,6 +111,9 @@ def _parameters(given: dict[str, Any]) -> list[dict[str, ParameterValue]]:
     for name in ("use_sim_time", "autostart"):
         if name in given:
             parameters[name] = ParameterValue(given[name], value_type=bool)
+    if "calibration" in given:
+        path = _file("calibration", given["calibration"])
+        parameters["calibration"] = ParameterValue(path, value_type=str)
     if "image_topic" in given:
         parameters["image_topics"] = ParameterValue([given["image_topic"]], value_type=List[str])  # noqa: UP006
     return [parameters] if parameters else []

@@ -38,6 +38,7 @@ OF_THE_MONITOR = (
     "image_transport",
     "model",
     "device",
+    "calibration",
     "params_file",
     "use_sim_time",
     "log_level",
@@ -60,6 +61,7 @@ ARGUMENTS = (
     ("image_transport", "which images are read where the camera has both: raw or compressed"),
     ("model", "'embedded', a Hugging Face hub id, or the folder of a checkpoint"),
     ("device", "torch device of the models: auto, cpu, cuda, cuda:1 ..."),
+    ("calibration", "file that `topreward calibrate` wrote, for all robots: see docs/calibration.md"),
     (
         "params_file",
         "YAML file with parameters of monitors and supervisors, as in /**/supervisor or /arm1/supervisor",

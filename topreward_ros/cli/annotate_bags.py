@@ -78,7 +78,7 @@ def run(options: argparse.Namespace, bags: Sequence[Path]) -> int:
     parameters = with_overrides(monitor_defaults(), options.overrides, "annotate", _NOT_FOR_BAGS)
     if options.image_topics:
         parameters["image_topics"] = options.image_topics
-    _, scorer = settings_of(parameters)
+    monitor, scorer = settings_of(parameters)
     parameters["model"] = options.model
     settings = AnnotationSettings(
         parameters,
@@ -86,6 +86,7 @@ def run(options: argparse.Namespace, bags: Sequence[Path]) -> int:
         bool(options.image_topics),
         any(override.startswith("camera_layout=") for override in options.overrides),
         options.whole,
+        monitor.calibrations,
     )
     jobs = _jobs(options, _without_annotations(bags))
     order = WorkOrder(options.model, scorer, settings, converter)

@@ -158,6 +158,7 @@ def _score(
     """Score the recordings, with a progress bar on stderr."""
     from rich.console import Console
 
+    from topreward_ros.offline.calibration_file import PRIMARY, check_setup, setup_of
     from topreward_ros.offline.score_video import score_recordings
     from topreward_ros.offline.video import VideoError
     from topreward_ros.scoring.registry import load_scorer
@@ -180,6 +181,13 @@ def _score(
     console = Console(stderr=True)
     with terminal.working(console, f"loading model {options.model} ..."):
         scorer = load_scorer(options.model, scorer_settings)
+    try:
+        here = setup_of(scorer.info, settings, scorer_settings, PRIMARY)
+        if difference := check_setup(settings.calibrations, here):
+            say(difference)
+    except UserError:
+        scorer.close()
+        raise
     for task in dict.fromkeys(recording.instruction for recording in recordings):
         warn_of_task(task, scorer.info)
     random_weights = scorer.info.random_weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -65,12 +66,16 @@ def _parse(name: str, text: str, default: Any) -> Any:
 
 
 def settings_of(parameters: dict[str, Any]) -> tuple[MonitorSettings, ScorerSettings]:
-    """Settings of the state machine and of the scorer, their ranges checked as the node checks them."""
+    """Settings of the state machine, with its calibrations, and of the scorer; their ranges are checked as
+    the node checks them. Raises `CommandError`, `CalibrationError`."""
     from topreward_ros.core.episode import MonitorSettings
     from topreward_ros.nodes.parameters import MONITOR_PARAMETERS
+    from topreward_ros.offline.calibration_file import calibrations_for
     from topreward_ros.scoring.base import ScorerSettings
 
     for parameter in MONITOR_PARAMETERS:
         if problem := parameter.problem_with(parameters[parameter.name]):
             raise CommandError(f"--set {problem}")
-    return MonitorSettings.from_parameters(parameters), ScorerSettings.from_parameters(parameters)
+    monitor = MonitorSettings.from_parameters(parameters)
+    calibrated = replace(monitor, calibrations=calibrations_for(parameters))
+    return calibrated, ScorerSettings.from_parameters(parameters)

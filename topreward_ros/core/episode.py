@@ -16,6 +16,9 @@ on, while COVERED_IMAGES or a camera that is frozen for sure lasts no score is b
 After an end nothing is scored until a new task, a reset, or stamps that go back (a bag played again). Stamps
 that go back and a picture that changes end a running episode with ABORTED; the next one begins at once.
 
+A stage that has a calibration is watched with the detector that was fitted to it, in place of the settings'
+(core/calibration/task.py); one that has none says so, and so do frames of another size than its episodes had.
+
 A task with several stages (stages.py) is watched as one episode per stage: SUBTASK_SUCCESS ends the episode
 of a stage that others follow, and the next image begins that of the next stage. A new task begins with its
 first stage, or with the one that is asked for. Whatever else begins an episode goes on with the stage that
@@ -31,9 +34,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from math import nan
+from math import isfinite, nan
 from typing import Any
 
+from topreward_ros.core.calibration.task import NO_CALIBRATIONS, Calibrations, TaskCalibration
 from topreward_ros.core.detectors.of_pictures import PictureDetectors, PictureSettings
 from topreward_ros.core.detectors.of_progress import ProgressDetectors, ProgressSettings, failed
 from topreward_ros.core.detectors.sample import Finding, Sample
@@ -99,10 +103,12 @@ class MonitorSettings:
     end_episode_on_success: bool
     episode_timeout: float  #: [s] in stamp time; 0: none
     stale_timeout: float  #: [s] without an image that can be used, by arrival
+    calibrations: Calibrations = NO_CALIBRATIONS  #: of the tasks that have one
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> MonitorSettings:
-        """Take the settings from parameters named as in config/monitor.yaml, ignoring the others."""
+        """Take the settings from parameters named as in config/monitor.yaml, ignoring the others. The file of
+        calibrations is not read here."""
         return cls(
             camera_fixed=parameters["camera_fixed"],
             sample_rate=parameters["sample_rate"],
@@ -162,6 +168,7 @@ class ProgressReport:
     score: PrefixScore = NO_SCORE
     elapsed_ns: int = 0  #: since the first frame of the episode
     message: str = ""  #: for a human: why progress is NaN, else empty
+    calibrated: bool = False  #: the threshold is that of a calibration of this stage, which is not weak
 
     @property
     def num_frames(self) -> int:
@@ -198,6 +205,7 @@ class Event:
     message: str
     stage: int = 1  #: that the episode is of, from 1
     stages: int = 1  #: how many the task has
+    calibrated: bool = False  #: as in `ProgressReport`
     elapsed_ns: int = 0  #: of TIMEOUT: age of the task's episodes then, by the clock that the message names
 
 
@@ -244,13 +252,34 @@ class IgnoredImages:
         return {reason: count for reason, count in named.items() if count}
 
 
+def _calibrated(settings: MonitorSettings, calibration: TaskCalibration) -> MonitorSettings:
+    """The settings with what is known of a task: its detector, how long it takes, how successful runs go."""
+    progress, nominal_s = settings.progress, calibration.nominal_duration
+    stall = replace(progress.stall, nominal_duration=nominal_s) if isfinite(nominal_s) else progress.stall
+    failure = replace(progress.failure, band=calibration.bands.get(settings.progress_mode.value))
+    return replace(
+        settings,
+        success=calibration.success,
+        progress=replace(progress, stall=stall, failure=failure),
+    )
+
+
 class _Episode:
     """The state of one episode; the next one gets a new object."""
 
-    def __init__(self, episode_id: str, stages: Stages, settings: MonitorSettings) -> None:
+    def __init__(
+        self,
+        episode_id: str,
+        stages: Stages,
+        settings: MonitorSettings,
+        calibration: TaskCalibration | None = None,
+    ) -> None:
+        """``settings``: those in force, with ``calibration``, the one of this stage."""
         self.episode_id = episode_id
         self.stages = stages
         self.instruction = stages.current
+        self.calibration = calibration
+        self.uncalibrated = settings.calibrations.why_not(stages.current)  # why; empty: there is no file
         self.schedule = FrameSchedule(settings.sample_rate)
         self.buffer = EpisodeBuffer(settings.max_frames, settings.window)
         self.success = SuccessDetector(settings.success, 1.0 / settings.sample_rate)
@@ -342,7 +371,7 @@ class _Episode:
 
     def anew(self, settings: MonitorSettings) -> _Episode:
         """The same episode without its frames so far, because their stamps were wrong."""
-        episode = _Episode(self.episode_id, self.stages, settings)
+        episode = _Episode(self.episode_id, self.stages, settings, self.calibration)
         episode.rewards, episode.stale = self.rewards, self.stale
         episode.told_of_hang = self.told_of_hang
         episode.success.fired = self.success.fired
@@ -445,8 +474,32 @@ class TaskMonitor:
 
     @property
     def settings_in_force(self) -> MonitorSettings:
-        """The settings, with the threshold that the present task has of its own."""
-        return self._overrides.of(self._settings)
+        """The settings, with the detector of the present stage's calibration, and the threshold that the
+        present task has of its own."""
+        calibration = self._calibration
+        settings = self._settings if calibration is None else _calibrated(self._settings, calibration)
+        return self._overrides.of(settings)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the threshold in force comes from a calibration of the present stage that is not weak."""
+        calibration = self._calibration
+        return calibration is not None and not calibration.weak and self._overrides.success_threshold is None
+
+    @property
+    def _calibration(self) -> TaskCalibration | None:
+        """That of the present stage, if it holds for the frames of the episode."""
+        if self._episode is not None:
+            return self._episode.calibration
+        return None if self._stages is None else self._settings.calibrations.of(self._stages.current)
+
+    def _lay_aside(self, why: str) -> None:
+        """Go on without the calibration of the episode, before its first score."""
+        episode = self._current
+        episode.calibration, episode.uncalibrated = None, why
+        settings = self.settings_in_force
+        episode.success.settings, episode.progress.settings = settings.success, settings.progress
+        self._report = replace(self._report, calibrated=self.calibrated)
 
     @property
     def time_limit(self) -> float:
@@ -620,6 +673,8 @@ class TaskMonitor:
             if not episode.started:
                 outputs.append(self._event(EventType.EPISODE_STARTED, _watching_text(episode.stages)))
             episode.first_frame = frame
+            if episode.calibration and (why := episode.calibration.why_not_for(*shape)):
+                self._lay_aside(f"the calibration of this task does not hold here: {why}")
             if self._report.state is not State.RUNNING and not episode.success.fired:
                 outputs += self._enter(State.RUNNING)
             found, episode.found_early = episode.found_early, []
@@ -673,7 +728,14 @@ class TaskMonitor:
         episode.note = ""
         if looks_finished_at_start(score, success.threshold):
             notes.append(_finished_at_start_message(score, success))
-        progress = nan if blind else live_progress(score, self._settings.progress_mode, success.threshold)
+        calibration = episode.calibration
+        notes += [episode.uncalibrated, calibration.weakness if calibration else ""]
+        probability = calibration.probability if calibration else None
+        progress = (
+            nan
+            if blind
+            else live_progress(score, self._settings.progress_mode, success.threshold, probability)
+        )
         found = [] if episode.success.fired else self._look_at_progress(newest, progress)
         failure = failed(found)
         self._report = replace(
@@ -685,6 +747,7 @@ class TaskMonitor:
             score=score,
             elapsed_ns=self._elapsed_ns(newest),
             message="; ".join(filter(None, notes)),
+            calibrated=self.calibrated,
         )
         reward = episode.rewards.step(score.log_prob, progress)
         terminated = succeeded and (self._settings.end_episode_on_success or not stages.is_last)
@@ -896,8 +959,15 @@ class TaskMonitor:
         episode_id = episode_id or self._new_episode_id()
         if stages.count > 1:
             self._given_ids.adopt(episode_id)
-        self._episode = _Episode(episode_id, stages, self.settings_in_force)
-        self._report = replace(self._report, state=State.WAITING_FOR_IMAGES, episode_id=episode_id)
+        self._episode = _Episode(
+            episode_id, stages, self.settings_in_force, self._settings.calibrations.of(stages.current)
+        )
+        self._report = replace(
+            self._report,
+            state=State.WAITING_FOR_IMAGES,
+            episode_id=episode_id,
+            calibrated=self.calibrated,
+        )
         return self._report
 
     def _elapsed_ns(self, newest: Frame) -> int:
@@ -969,6 +1039,7 @@ class TaskMonitor:
             message=message,
             stage=episode.stages.number,
             stages=episode.stages.count,
+            calibrated=self.calibrated,
         )
 
     @property

@@ -78,6 +78,19 @@ def clean_task(task: str | Iterable[str], what: str = "the task") -> str:
     return _not_too_long("\n".join(filter(None, lines)), what)
 
 
+def normalized_instruction(instruction: str) -> str:
+    """``instruction`` without case, extra white space and the full stop at its end: what two wordings of one
+    task have in common for a list of tasks, be it a model's or a calibration's.
+
+    Accents are composed (NFC), as those of an instruction are.
+
+    >>> normalized_instruction("  Open the\\n drawer. ")
+    'open the drawer'
+    """
+    text = unicodedata.normalize("NFC", instruction).casefold()
+    return " ".join(text.split()).removesuffix(".").rstrip()
+
+
 def clean_instruction(text: str, what: str = "the instruction") -> str:
     """``text`` by the rule above, as one line; empty where nothing in it can be seen.
 

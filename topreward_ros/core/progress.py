@@ -12,6 +12,8 @@ from math import exp, isfinite, nan
 
 import numpy as np
 
+from topreward_ros.core.calibration.probability import ProbabilityMap
+
 
 @dataclass(frozen=True, slots=True)
 class PrefixScore:
@@ -34,6 +36,7 @@ class ProgressMode(Enum):
 
     STATIC_BASELINE = "static_baseline"  #: 1 - r / r_static: 0 for a robot that does nothing, 1 at certainty
     RAW_PROBABILITY = "raw_probability"  #: exp(r): the probability itself, length bias and all
+    CALIBRATED = "calibrated"  #: how likely it is that the task is done, learnt from labelled episodes
 
 
 # Above this r_static is certainty to within float32, and the ratio of two such numbers is noise.
@@ -45,9 +48,17 @@ def looks_finished_at_start(score: PrefixScore, success_threshold: float) -> boo
     return score.log_prob_static > min(success_threshold, _CERTAIN_NAT)
 
 
-def live_progress(score: PrefixScore, mode: ProgressMode, success_threshold: float) -> float:
+def live_progress(
+    score: PrefixScore,
+    mode: ProgressMode,
+    success_threshold: float,
+    probability: ProbabilityMap | None = None,
+) -> float:
     """Progress in [0, 1], or NaN when it has no meaning: the start already looks finished, or the score is no
     number.
+
+    ``probability``: of the calibration of the task; where it has none, `ProgressMode.CALIBRATED` means
+    `ProgressMode.STATIC_BASELINE`.
 
     >>> live_progress(PrefixScore(-1.0, -0.5, log_prob_static=-4.0), ProgressMode.STATIC_BASELINE, -0.22)
     0.75
@@ -58,7 +69,11 @@ def live_progress(score: PrefixScore, mode: ProgressMode, success_threshold: flo
         return nan
     if mode is ProgressMode.RAW_PROBABILITY:
         return exp(min(score.log_prob, 0.0))  # rounding may leave it a little above
-    if not isfinite(score.log_prob_static) or looks_finished_at_start(score, success_threshold):
+    if looks_finished_at_start(score, success_threshold):
+        return nan
+    if mode is ProgressMode.CALIBRATED and probability is not None:
+        return probability.of(score.log_prob)
+    if not isfinite(score.log_prob_static):
         return nan
     return min(max(1.0 - score.log_prob / score.log_prob_static, 0.0), 1.0)
 

@@ -93,12 +93,19 @@ def goal_result(outcome: GoalOutcome) -> MonitorTask.Result:
 
 
 def info_message(
-    info: ScorerInfo, settings: MonitorSettings, camera_names: list[str], camera_layout: str, now_ns: int
+    info: ScorerInfo,
+    settings: MonitorSettings,
+    camera_names: list[str],
+    camera_layout: str,
+    now_ns: int,
+    *,
+    calibrated: bool = False,
 ) -> MonitorInfo:
-    """Model and settings, which produce the numbers, as MonitorInfo."""
-    return _message(
-        MonitorInfo, task_messages.info_fields(info, settings, camera_names, camera_layout, now_ns)
+    """Model and settings, which produce the numbers, as MonitorInfo; see `task_messages.info_fields`."""
+    fields = task_messages.info_fields(
+        info, settings, camera_names, camera_layout, now_ns, calibrated=calibrated
     )
+    return _message(MonitorInfo, fields)
 
 
 def sample(message: TaskProgress) -> Sample:

@@ -23,6 +23,7 @@ if __name__ == "__main__":  # as long as Python imports there is nothing to clea
 
 import threading
 import traceback
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from secrets import token_hex
@@ -36,6 +37,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 
+from topreward_ros.core.calibration.task import NO_CALIBRATIONS, Calibrations
 from topreward_ros.core.episode import MonitorSettings, TaskMonitor
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_task
@@ -54,7 +56,13 @@ from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.nodes.session import Session
 from topreward_ros.nodes.startup import said_by_ros, start
 from topreward_ros.nodes.steady_timer import create_steady_timer
-from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
+from topreward_ros.offline.calibration_file import (
+    calibrations_for,
+    camera_name,
+    check_setup,
+    setup_of,
+)
+from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
 
 _CLOCK_PERIOD_S = 0.2  # how often the session looks at the clock, for images that stopped
@@ -82,7 +90,8 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         self._episode_prefix = f"{started}-{token_hex(2)}"  # monitors may start in the same second
         self._episodes_named = 0
         # One for the life of the process, so that events are counted through every reconfiguration.
-        self._monitor = TaskMonitor(MonitorSettings.from_parameters(self.values), self._new_episode_id)
+        self._calibrations = NO_CALIBRATIONS  # while configured
+        self._monitor = TaskMonitor(self._settings(), self._new_episode_id)
         self._say_once = SayOnce(self.get_logger())
         self._session: Session | None = None  # while configured
         self._instructions: InstructionTopic | None = None  # while configuring and configured
@@ -114,14 +123,48 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         self.close("configured anew")  # a session that an error in a later transition left behind
         self._warn_of_unknown_parameters()
         self._say_converter()
-        for topic in self.values["image_topics"]:  # before minutes are spent on loading
-            places(self, topic, self.values["image_transport"])
+        calibrations = calibrations_for(self.values)  # before minutes are spent on loading
+        cameras = [self._camera(topic) for topic in self.values["image_topics"]]
         self._instructions = InstructionTopic(self, self._take_instruction)
         try:
-            self._scorer = await self._load_scorer()
+            scorer = await self._load_scorer()
+            try:
+                self._use(calibrations, scorer.info, cameras)
+            except BaseException:
+                scorer.close()
+                raise
+            self._scorer = scorer
         except BaseException:
             self._end_instructions()
             raise
+
+    def _camera(self, topic: str) -> str:
+        """The name of a camera whose topic was given. Raises `ValueError`."""
+        place = places(self, topic, self.values["image_transport"])[0]
+        return camera_name(place.name, self.get_namespace())
+
+    def _use(self, calibrations: Calibrations, info: ScorerInfo, cameras: list[str]) -> None:
+        """Decide by ``calibrations`` from now on. Raises `CalibrationError` where they are for another setup
+        and that is not accepted."""
+        layout = self.values["camera_layout"]
+        here = setup_of(
+            info,
+            self._settings(),
+            ScorerSettings.from_parameters(self.values),
+            layout,
+            cameras if layout == "tile" else cameras[:1],
+        )
+        if difference := check_setup(calibrations, here):
+            self.get_logger().warning(difference)
+        self._calibrations = calibrations
+        self._monitor.settings = self._settings()
+        if calibrations:
+            tasks = ", ".join(f"'{printable(it.task, 100)}'" for it in calibrations.tasks)
+            self.get_logger().info(f"calibrated by {printable(calibrations.source, 300)}: {tasks}")
+
+    def _settings(self) -> MonitorSettings:
+        """The settings that the parameters say, and the calibrations that are in use."""
+        return replace(MonitorSettings.from_parameters(self.values), calibrations=self._calibrations)
 
     def break_off(self) -> None:
         """Wait no longer for the model."""
@@ -132,7 +175,7 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         """What to say of an error of `prepare` or `on_configure`; empty where nothing has to be said."""
         if isinstance(error, Interrupted):
             return ""
-        if isinstance(error, ScorerError):
+        if isinstance(error, UserError):
             return str(error)
         if isinstance(error, (InvalidTopicNameException, ValueError)):
             return f"{error}; check image_topics and remappings"
@@ -275,13 +318,23 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         names = {parameter.name for parameter in changed if parameter.name in self.values}
         self.values.update({p.name: p.value for p in changed if p.name in names})
         if names:
-            self._monitor.settings = MonitorSettings.from_parameters(self.values)
+            self._monitor.settings = self._settings()
+            self._warn_of_calibrated(names)
         if self._session is None or not names:
             return
         if "task" in names:
             self._session.follow(self.values["task"], "the parameter task", why="the parameter task was set")
         if self._session.active and names != {"task"}:
             self._session.publish_info()
+
+    def _warn_of_calibrated(self, names: set[str]) -> None:
+        """Say it where a setting was changed that the present task has from its calibration."""
+        changed = sorted(name for name in names if name.startswith("success_"))
+        if changed and self._monitor.settings_in_force.success != self._settings().success:
+            self.get_logger().warning(
+                f"{', '.join(changed)} acts on tasks without a calibration alone: the present one has its "
+                f"detector from {printable(self._calibrations.source, 300)}"
+            )
 
     def _new_episode_id(self) -> str:
         self._episodes_named += 1

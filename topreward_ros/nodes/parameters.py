@@ -203,7 +203,8 @@ MONITOR_PARAMETERS = (
     ),
     Parameter(
         "progress_mode",
-        "How a score becomes progress: static_baseline (1 - r / r_static) or raw_probability (exp r)",
+        "How a score becomes progress: static_baseline (1 - r / r_static), raw_probability (exp r), or "
+        "calibrated (how likely it is that the task is done, by the file calibration)",
         choices=tuple(mode.value for mode in ProgressMode),
     ),
     Parameter(
@@ -215,6 +216,15 @@ MONITOR_PARAMETERS = (
     ),
     Parameter("advantage_tau", "tau of the advantage weight (TOPReward eq. 3)", 0.0, 100.0, live=True),
     Parameter("advantage_max", "delta_max of the advantage weight (TOPReward eq. 3)", 0.0, 100.0, live=True),
+    Parameter(
+        "calibration",
+        "File that `topreward calibrate` wrote: the detectors of the tasks in it stand in place of the "
+        "parameters success_*; empty: none",
+    ),
+    Parameter(
+        "accept_calibration",
+        "Use a calibration that was made for another setup (model, rate, cameras ...) all the same",
+    ),
     Parameter(
         "success_threshold",
         "Smoothed log-probability that counts as success [nat]; 0 never fires. It depends on task, cameras "

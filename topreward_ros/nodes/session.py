@@ -25,6 +25,7 @@ from std_srvs.srv import SetBool, Trigger
 from topreward_ros.core.episode import (
     NO_OVERRIDES,
     Event,
+    MonitorSettings,
     Output,
     Overrides,
     ProgressReport,
@@ -103,7 +104,7 @@ class Session:
         self._say_once = SayOnce(node.get_logger())
         self._clock = StampClock()
         self._latched: tuple[State, str, str] | None = None  # state, episode and task on task_state
-        self._told = monitor.settings_in_force  # by ~/info
+        self._told = self._in_force  # by ~/info
         self._last_progress_time = 0.0
         self._namesakes = Namesakes(node, "task_event")
         self._looked_ns = time.monotonic_ns()  # at the clock
@@ -264,16 +265,23 @@ class Session:
 
     def publish_info(self) -> None:
         """Publish MonitorInfo: the model and the settings in force."""
-        self._told = self._monitor.settings_in_force
+        self._told = self._in_force
+        settings, calibrated = self._told
         self._pub_info.publish(
             conversions.info_message(
                 self._worker.scorer.info,
-                self._told,
+                settings,
                 camera_names=[camera.topic for camera in self._rig.cameras],
                 camera_layout=self._parameters["camera_layout"],
                 now_ns=self._now_ns(),
+                calibrated=calibrated,
             )
         )
+
+    @property
+    def _in_force(self) -> tuple[MonitorSettings, bool]:
+        """The settings of the task at hand, and whether its threshold is calibrated."""
+        return self._monitor.settings_in_force, self._monitor.calibrated
 
     # ---- opening --------------------------------------------------------------------------------
 
@@ -424,7 +432,7 @@ class Session:
                 self._pub_reward_value.publish(Float32(data=output.reward))
             else:
                 self._publish_event(output)
-        if self._monitor.settings_in_force != self._told:
+        if self._in_force != self._told:
             self.publish_info()
         self._action.take(outputs)
 

@@ -28,11 +28,12 @@ from topreward_ros.offline.annotation_report import (
 from topreward_ros.offline.bag_choice import monitor_of, parameters_for, what_to_watch
 from topreward_ros.offline.bag_watch import BagWatch, find_sources
 from topreward_ros.offline.bags import Bag, BagError, OpenBag
+from topreward_ros.offline.calibration_file import camera_name, check_setup, setup_of
 from topreward_ros.offline.camera_images import ImageReader
 from topreward_ros.offline.raw_samples import Converter
 from topreward_ros.offline.recorded_episodes import EVENT
 from topreward_ros.offline.side_by_side import Episode
-from topreward_ros.scoring.base import ScorerInfo
+from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
 
 
 def annotate_bag(
@@ -57,8 +58,22 @@ def annotate_bag(
         monitor = monitor_of(opened, settings, types.read)
         sources, episodes, note = what_to_watch(opened, settings, monitor, job.task, types.read)
         watch = BagWatch(
-            opened, sources, settings.parameters, ImageReader(types.read, converter), types.text_of
+            opened,
+            sources,
+            settings.parameters,
+            ImageReader(types.read, converter),
+            types.text_of,
+            settings.calibrations,
         )
+        cameras = [it.name for it in sources.cameras]
+        here = setup_of(
+            info,
+            watch.settings,
+            ScorerSettings.from_parameters(settings.parameters),
+            sources.layout,
+            [camera_name(name, settings.namespace) for name in cameras],
+        )
+        note = "; ".join(filter(None, [note, check_setup(settings.calibrations, here)]))
         episode = watch.run(job.task, episodes)
         score = None
         try:
@@ -72,12 +87,14 @@ def annotate_bag(
             pass
         if lost := len(episodes) - watch.begun:
             note = f"{note}; without any image in the bag: {lost}"
-        cameras = [it.name for it in sources.cameras]
         if monitor and not settings.chosen:
             shown = printable(f"{' '.join(cameras)} ({sources.layout})", 300)
             note = "; ".join(filter(None, [f"cameras as {printable(monitor.topic)} says: {shown}", note]))
         notes = [*sources.notes, *filter(None, [note])]
-        described = task_messages.info_fields(info, watch.settings, cameras, sources.layout, 0)
+        watched = watch.monitor
+        described = task_messages.info_fields(
+            info, watched.settings_in_force, cameras, sources.layout, 0, calibrated=watched.calibrated
+        )
         differences = monitor.differences(described) if monitor else ""
         report = Report.of(job, bag, settings, info, watch, notes, differences)
         messages = messages_of(watch, info, settings, described, bag, types)

@@ -15,6 +15,7 @@ from that file elsewhere (`dataset_weights`).
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from bisect import bisect_left, bisect_right
@@ -30,6 +31,8 @@ from typing import Any
 
 import numpy as np
 
+from topreward_ros.core.calibration.mapping import calibrations_digest
+from topreward_ros.core.calibration.task import NO_CALIBRATIONS
 from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
@@ -40,6 +43,7 @@ from topreward_ros.core.output_files import TEMPORARY, copy_into, kept_folder, w
 from topreward_ros.core.printable import printable
 from topreward_ros.core.rewards import Imputation
 from topreward_ros.core.stages import on_one_line
+from topreward_ros.offline.calibration_file import PRIMARY, check_setup, setup_of
 from topreward_ros.offline.job_processes import OnNote, OnShare, Work, do_jobs, threads_of_each
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.lerobot import INFO, Dataset, DatasetError, check_videos, open_dataset
@@ -51,6 +55,8 @@ from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo,
 from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
 from topreward_ros.scoring.checkpoint.vocabulary import task_warnings
 from topreward_ros.scoring.registry import load_scorer
+
+_log = logging.getLogger(__name__)
 
 PROGRESS_FILE = "topreward_progress.parquet"  #: in the dataset's folder, where LeRobot's own writer puts it
 WEIGHTS_FILE = "topreward_weights.parquet"  #: what `dataset_weights` makes of it, beside it
@@ -153,6 +159,8 @@ def annotation_key(dataset: Dataset, settings: AnnotationSettings) -> str:
     scorer = {
         name: value for name, value in asdict(settings.scorer).items() if name not in ("device", "threads")
     }
+    monitor = asdict(replace(settings.monitor, calibrations=NO_CALIBRATIONS))
+    del monitor["calibrations"]
     prompts = settings.scorer.prompts
     content = {
         "format": _WORK_FORMAT,
@@ -160,12 +168,14 @@ def annotation_key(dataset: Dataset, settings: AnnotationSettings) -> str:
         "camera": settings.camera,
         "tasks": tasks_of(dataset, settings.task),
         "model": [settings.model, checkpoint.revision],
-        "monitor": asdict(settings.monitor),
+        "monitor": monitor,
         "scorer": scorer,
         "prompts": sha256(Path(prompts).read_bytes()).hexdigest()
         if prompts and os.path.isfile(prompts)
         else "",
     }
+    if settings.monitor.calibrations:
+        content["calibration"] = calibrations_digest(settings.monitor.calibrations)
     text = json.dumps(json_value(content), sort_keys=True)
     return sha256(text.encode(errors="backslashreplace")).hexdigest()[:32]
 
@@ -242,6 +252,10 @@ def _score(
     numbers: Sequence[int],
     keep: Callable[[int, EpisodeScores], None],
 ) -> None:
+    if difference := check_setup(
+        settings.monitor.calibrations, setup_of(scorer.info, settings.monitor, settings.scorer, PRIMARY)
+    ):
+        _log.warning("%s", difference)
     recordings = [
         Recording(
             f"{dataset.root}, episode {number}",

@@ -13,6 +13,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from topreward_ros.core.calibration.mapping import calibrations_digest
+from topreward_ros.core.calibration.task import NO_CALIBRATIONS, Calibrations
 from topreward_ros.core.episode import Event, ProgressReport
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.output_files import OutputFileError
@@ -38,6 +40,7 @@ class AnnotationSettings:
     chosen: bool = False  #: image_topics were given, and are not the default
     layout_chosen: bool = False  #: the same of camera_layout
     whole: bool = False  #: the whole bag is scored, whatever it says of episodes
+    calibrations: Calibrations = NO_CALIBRATIONS  #: that the parameter calibration names
 
     def to_json_value(self, task: str) -> dict[str, Any]:
         """All that the numbers depend on, but the bag."""
@@ -46,6 +49,8 @@ class AnnotationSettings:
         value: dict[str, Any] = json_value(
             {"task": task, "namespace": self.namespace, "whole": self.whole, "parameters": parameters}
         )
+        if self.calibrations:  # the file may be another one by now
+            value["calibration_sha256"] = calibrations_digest(self.calibrations)
         return value
 
 

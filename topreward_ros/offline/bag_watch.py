@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
+from topreward_ros.core.calibration.task import NO_CALIBRATIONS, Calibrations
 from topreward_ros.core.episode import Event, MonitorSettings, Output, ScoreRequest, TaskMonitor
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Frame
@@ -157,8 +158,10 @@ class BagWatch:
         parameters: Mapping[str, Any],
         reader: ImageReader,
         text_of: Callable[[bytes], str],
+        calibrations: Calibrations = NO_CALIBRATIONS,
     ) -> None:
-        """``parameters``: the monitor's; ``text_of``: reads a serialised std_msgs/String."""
+        """``parameters``: the monitor's; ``text_of``: reads a serialised std_msgs/String; ``calibrations``:
+        those that the parameters name."""
         self.outputs: list[tuple[int, Output]] = []  #: what was said, and when [ns] by the recorder's clock
         self.unstamped = False  #: whether the time of receipt stood in for missing stamps
         self.bad: dict[str, int] = {}  #: images that could not be used, by the reason
@@ -171,7 +174,7 @@ class BagWatch:
         self._reader = reader
         self._text_of = text_of
         self._cameras = [_Camera(place) for place in sources.cameras]
-        self.settings = MonitorSettings.from_parameters(parameters)
+        self.settings = replace(MonitorSettings.from_parameters(parameters), calibrations=calibrations)
         name, numbers = printable(bag.bag.path.resolve().name, 100), count(1)
         self._monitor = TaskMonitor(self.settings, lambda: f"{name}-{next(numbers):03d}")
         self._instruction = ""

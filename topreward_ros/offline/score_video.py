@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from topreward_ros.core.calibration.mapping import calibrations_digest
 from topreward_ros.core.episode import (
     Event,
     IgnoredImages,
@@ -125,10 +126,12 @@ class Curve:
         ``format``: ``topreward_curve/1``; ``video``, ``duration`` [s], ``instruction``, ``state``,
         ``ended_early``; ``stages``: the instruction of each, one in most tasks; ``ignored``: the fields of
         `IgnoredImages`; ``prefix_schedule``: None where all due frames are scored; ``model``: the fields of
-        `ScorerInfo` but ``instructions``; ``settings``: those of `MonitorSettings`; ``scores``: per prefix
-        ``time`` [s] of its newest frame, ``video_frames`` from the first of the video to the end of the
-        prefix, ``num_frames`` that were scored of them, ``log_prob``, ``log_prob_std``, ``log_prob_false``
-        and ``log_prob_static`` [nat], ``progress`` as live, ``reward``, ``progress_minmax`` (the paper's,
+        `ScorerInfo` but ``instructions``; ``settings``: those of `MonitorSettings`; ``calibration``: None
+        without one, else its ``file``, the ``sha256`` of what it says, and ``success``: per stage the
+        detector that stood in place of the settings, or None; ``scores``: per prefix ``time`` [s] of its
+        newest frame, ``video_frames`` from the first of the video to the end of the prefix, ``num_frames``
+        that were scored of them, ``log_prob``, ``log_prob_std``, ``log_prob_false`` and
+        ``log_prob_static`` [nat], ``progress`` as live, ``reward``, ``progress_minmax`` (the paper's,
         over the whole curve, never available live), ``stage`` from 1 and its ``stage_progress``;
         ``events``: ``time`` [s], ``type``, ``threshold``, ``message``, ``stage``; ``damaged``: per place
         ``time`` [s] of the newest frame before it or in it, ``until`` [s], to which pictures may be wrong
@@ -164,7 +167,10 @@ class Curve:
             "instruction": self.instruction,
             "stages": self.instruction.split("\n"),
             "model": {name: value for name, value in asdict(self.model).items() if name != "instructions"},
-            "settings": asdict(self.settings),
+            "settings": {
+                name: value for name, value in asdict(self.settings).items() if name != "calibrations"
+            },
+            "calibration": self._calibration(),
             "state": self.state.name,
             "ended_early": self.ended_early,
             "ignored": asdict(self.ignored),
@@ -178,6 +184,18 @@ class Curve:
         }
         made: dict[str, Any] = json_value(content)
         return made
+
+    def _calibration(self) -> dict[str, Any] | None:
+        """The file, and what stood in place of the settings, stage by stage."""
+        calibrations = self.settings.calibrations
+        if not calibrations:
+            return None
+        found = map(calibrations.of, self.instruction.split("\n"))
+        return {
+            "file": calibrations.source,
+            "sha256": calibrations_digest(calibrations),
+            "success": [it and asdict(it.success) for it in found],
+        }
 
     def to_json(self) -> str:
         """The curve as JSON text, see `to_json_value`."""

@@ -52,7 +52,7 @@ def progress_fields(report: ProgressReport, info: ScorerInfo, now_ns: int) -> Fi
         num_frames=report.num_frames,
         elapsed=time_fields(report.elapsed_ns),
         latency=time_fields(_latency_ns(report.stamp.ns, now_ns)),
-        calibrated=False,
+        calibrated=report.calibrated,
         message=printable("; ".join([*notes, *filter(None, [report.message])])),
         task=report.task,
         stage=report.stage,
@@ -92,7 +92,7 @@ def event_fields(event: Event, info: ScorerInfo) -> Fields:
         progress=event.progress,
         log_prob=event.log_prob,
         threshold=event.threshold,
-        calibrated=False,
+        calibrated=event.calibrated,
         message=printable(event.message) + (f" ({RANDOM_WEIGHTS})" if info.random_weights else ""),
         stage=event.stage,
         stages=event.stages,
@@ -100,9 +100,16 @@ def event_fields(event: Event, info: ScorerInfo) -> Fields:
 
 
 def info_fields(
-    info: ScorerInfo, settings: MonitorSettings, camera_names: list[str], camera_layout: str, now_ns: int
+    info: ScorerInfo,
+    settings: MonitorSettings,
+    camera_names: list[str],
+    camera_layout: str,
+    now_ns: int,
+    *,
+    calibrated: bool = False,
 ) -> Fields:
-    """Model and settings, which produce the numbers, as MonitorInfo."""
+    """Model and settings in force, which produce the numbers, as MonitorInfo. ``calibrated``: see
+    `TaskMonitor.calibrated`."""
     return dict(
         header={"stamp": time_fields(now_ns), "frame_id": ""},
         model_id=printable(info.model_id),
@@ -135,5 +142,5 @@ def info_fields(
         covered_timeout=settings.pictures.covered_timeout,
         episode_timeout=settings.episode_timeout,
         stale_timeout=settings.stale_timeout,
-        calibrated=False,
+        calibrated=calibrated,
     )

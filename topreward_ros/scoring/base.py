@@ -97,7 +97,7 @@ class ScorerSettings:
             max_pixels=parameters["max_pixels"],
             max_frames=parameters["max_frames"],
             threads=parameters["scorer_threads"],
-            static_baseline=ProgressMode(parameters["progress_mode"]) is ProgressMode.STATIC_BASELINE,
+            static_baseline=ProgressMode(parameters["progress_mode"]) is not ProgressMode.RAW_PROBABILITY,
             prompts=parameters["prompts"],
             contrastive=parameters["contrastive"],
             layout=parameters["layout"],

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from unicodedata import normalize
 
+from topreward_ros.core.instruction import normalized_instruction
 from topreward_ros.core.stages import written_break_warning
 from topreward_ros.scoring.base import ScorerInfo
 from topreward_ros.scoring.question.prompts import AUTHORS, Framing, PromptTokens
@@ -28,17 +28,6 @@ UNKNOWN_INSTRUCTION = "the model does not know this instruction"
 GENERAL_MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 
 _LONGEST_QUOTE = 100  # characters of an instruction in a warning
-
-
-def normalized_instruction(instruction: str) -> str:
-    """``instruction`` without case, extra white space and the full stop at its end, which do not count.
-
-    Accents are composed (NFC), as `core.instruction` composes those of an instruction.
-
-    >>> normalized_instruction("  Open the\\n drawer. ")
-    'open the drawer'
-    """
-    return " ".join(normalize("NFC", instruction).casefold().split()).removesuffix(".").rstrip()
 
 
 def is_known(instruction: str, info: ScorerInfo) -> bool:

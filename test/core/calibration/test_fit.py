@@ -1,0 +1,139 @@
+"""A task calibrated from curves: what is chosen, what is promised, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import isnan, nan
+
+import numpy as np
+import pytest
+
+from test.core.calibrations import BASE, RATE, curve, drawn
+from topreward_ros.core.calibration.choice import choose, settled_s, truth_of
+from topreward_ros.core.calibration.curves import LabelledCurve, log_odds
+from topreward_ros.core.calibration.estimates import leave_one_out
+from topreward_ros.core.calibration.fit import CalibrationError, fit_task
+from topreward_ros.core.calibration.probability import Kind
+from topreward_ros.core.calibration.replay import GRID, candidates, fires, replayer
+from topreward_ros.core.events import SuccessDetector, SuccessSettings
+
+REPLAY = replayer(RATE)
+
+
+def test_replays_are_those_of_the_detector_itself() -> None:
+    episode = drawn(1, 0)[0]
+    settings = SuccessSettings(-0.3, 0.5, 1.0, 2, 2)
+    detector = SuccessDetector(settings, 1 / RATE)
+    fired = [it.time_s for it in episode.looks if detector.add(it.stamp_ns, it.log_prob, it.log_prob_static)]
+    assert [REPLAY(episode, settings)] == fired
+
+
+def test_what_is_promised_holds_on_fresh_episodes() -> None:
+    fit = fit_task("t", drawn(10, 10, seed=1), BASE, RATE, 0.02)
+    assert fit.calibration.probability.kind is Kind.PLATT and not fit.calibration.weak
+    fresh = drawn(200, 200, seed=2)
+    at_s = np.array([REPLAY(it, fit.calibration.success) for it in fresh])
+    done = np.array([it.done_s for it in fresh])[:200]
+    assert np.isfinite(at_s[:200]).mean() >= 0.96 and np.isfinite(at_s[200:]).mean() <= 0.02
+    assert np.nanmedian(at_s[:200] - done) <= 1.0
+    assert fit.estimates.recall.value == 1.0 and fit.estimates.recall.interval.low < 0.75
+    assert 4.0 < fit.calibration.nominal_duration < 8.0
+
+
+def test_a_lower_rate_of_false_alarms_is_a_higher_threshold_and_no_faster() -> None:
+    curves = drawn(20, 20, seed=3, apart=4.0, spread=1.2)
+    table = fires(curves, candidates(BASE, RATE), REPLAY)
+    truth = truth_of(curves)
+    strict, loose = choose(table, truth, 0.01), choose(table, truth, 0.2)
+    assert strict.false_alarms <= 0.01 < loose.false_alarms <= 0.2
+    assert strict.cost_s > loose.cost_s and strict.recall < loose.recall
+
+
+def test_an_episode_has_no_part_in_its_own_estimate() -> None:
+    curves = drawn(10, 10, seed=4)
+    odd = curve("odd", [*([-4.0] * 8), *([9.0] * 16)], success=False)  # a failure that looks like a success
+    curves = [*curves[:-1], odd]
+    table, truth = fires(curves, candidates(BASE, RATE), REPLAY), truth_of(curves)
+    judged = leave_one_out(curves, table, truth, 0.02, Kind.PLATT)
+    assert judged[-1].fired_s == pytest.approx(4.5) and judged[-1].verdict(odd, nan) == "false alarm"
+    assert judged[-1].probability > 0.8  # what the others say of it
+    without = fit_task("t", [it for it in curves if it is not odd], BASE, RATE, 0.02)
+    others = choose(table, truth, 0.02, left_out=len(curves) - 1)
+    assert others.settings == without.calibration.success
+
+
+def test_a_success_before_the_task_is_done_is_a_false_alarm() -> None:
+    """A score that rises three seconds early at every success is waited for."""
+    curves = [replace(it, done_s=it.done_s + 3.0) if it.success else it for it in drawn(10, 10, seed=5)]
+    fit = fit_task("t", curves, BASE, RATE, 0.02)
+    late = [at - it.done_s for at, it in zip(fit.fired_s, fit.curves, strict=True) if it.success]
+    assert np.nanmin(late) > -1.5
+    assert fit.calibration.success.dwell == 2.0
+
+
+def test_where_nobody_said_when_it_was_done_the_score_says_it() -> None:
+    episode = drawn(1, 0, seed=6)[0]
+    assert settled_s(episode) == pytest.approx(episode.done_s, abs=0.6)
+    fit = fit_task("t", drawn(10, 10, seed=1, told=False), BASE, RATE, 0.02)
+    assert any("done_s" in text for text in fit.advice)
+    known = fit_task("t", drawn(10, 10, seed=1), BASE, RATE, 0.02)
+    apart = log_odds(fit.calibration.success.threshold) - log_odds(known.calibration.success.threshold)
+    assert abs(apart) < 1.0
+
+
+def test_few_episodes_make_a_sketch_that_says_so() -> None:
+    fit = fit_task("t", drawn(3, 2, seed=7), BASE, RATE, 0.02)
+    assert fit.calibration.weak and fit.calibration.probability.kind is Kind.ANCHORS
+    assert fit.advice[0].startswith("Weak: 3 successes and 2 failures")
+    assert "weak" in fit.calibration.weakness
+
+
+def test_a_band_needs_nineteen_successes() -> None:
+    assert not fit_task("t", drawn(18, 10, seed=8), BASE, RATE, 0.02).calibration.bands
+    bands = fit_task("t", drawn(19, 10, seed=8), BASE, RATE, 0.02).calibration.bands
+    assert set(bands) == {"static_baseline", "calibrated"}
+    band = bands["static_baseline"]
+    below = [any(look.progress < band.at(look.time_s) for look in it.looks) for it in drawn(400, 0, seed=9)]
+    assert np.mean(below) <= 0.1  # 0.05 are expected, of a band from 19 runs
+    stopped = drawn(0, 100, seed=10)
+    assert np.mean([any(look.progress < band.at(look.time_s) for look in it.looks) for it in stopped]) > 0.75
+
+
+def test_the_order_of_the_episodes_changes_nothing() -> None:
+    curves = drawn(10, 10, seed=11)
+    assert (
+        fit_task("t", curves, BASE, RATE, 0.02).calibration
+        == fit_task("t", curves[::-1], BASE, RATE, 0.02).calibration
+    )
+
+
+@pytest.mark.parametrize(
+    ("curves", "said"),
+    [
+        (drawn(4, 0), "all 4 episodes that could be scored are of one kind, and none is a failure"),
+        (drawn(0, 4), "none is a success"),
+        (drawn(1, 1), "1 successes and 1 failures could be scored: give 2 of each at least"),
+        ([*drawn(2, 2), LabelledCurve("dark", True, ())], "dark has no score"),
+        (
+            [replace(it, success=not it.success) for it in drawn(10, 10)],
+            "does not tell its successes from its failures",
+        ),
+    ],
+)
+def test_what_cannot_be_calibrated_is_refused(curves: list[LabelledCurve], said: str) -> None:
+    with pytest.raises(CalibrationError, match=said):
+        fit_task("open it", curves, BASE, RATE, 0.02)
+
+
+def test_what_the_model_cannot_tell_apart_is_said() -> None:
+    fit = fit_task("t", drawn(10, 10, seed=12, apart=1.0), BASE, RATE, 0.02)
+    assert fit.choice.recall < 0.5
+    assert any("are expected to be missed" in text for text in fit.advice)
+
+
+def test_candidates_and_grid() -> None:
+    assert all(it.min_scores >= 2 for it in candidates(BASE, RATE))
+    assert all(it.hysteresis == BASE.hysteresis for it in candidates(BASE, RATE))
+    assert len(set(candidates(BASE, RATE))) == len(candidates(BASE, RATE))
+    assert (np.diff(GRID) > 0).all()
+    assert isnan(REPLAY(drawn(0, 1)[0], SuccessSettings(-1e-4, 0.5, 0.0, 2, 1)))

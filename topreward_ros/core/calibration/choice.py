@@ -1,0 +1,134 @@
+"""Which detector and which threshold: the least expected delay at the false-alarm rate that the user names.
+
+A dozen episodes do not say how often something happens that happens once in fifty. So the scores of every
+episode are taken to be off by a normal error, as wide as a kernel density estimate of so many episodes would
+have it (Silverman 1986): with it the share of failures that fire falls smoothly as the threshold rises, and
+a threshold that just misses the highest failure is not taken for safe. A success that is missed costs as much
+time as doing the task once more.
+
+SUCCESS that comes more than `EARLY_S` before the task is done is a false alarm, too, at whatever episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import inf, isfinite, nan
+from statistics import median
+
+import numpy as np
+
+from topreward_ros.core.calibration.curves import LabelledCurve, log_odds, log_prob_of
+from topreward_ros.core.calibration.replay import GRID, Fires
+from topreward_ros.core.events import SuccessSettings
+
+EARLY_S = 1.0  #: before the time at which a task is said to be done; people press a key about so well
+_NARROWEST = 0.4  # error of a score in log-odds, at least
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is known of the episodes, by their number."""
+
+    success: np.ndarray  #: (N,) bool
+    done_s: np.ndarray  #: (N,) [s] when it was done; NaN for failures
+    missed_s: np.ndarray  #: (N,) [s] what a SUCCESS that never comes costs, from ``done_s`` on
+    peak: np.ndarray  #: (N,) log-odds of the best score
+
+
+def truth_of(curves: Sequence[LabelledCurve]) -> Truth:
+    """The truth of curves; where nobody said when a success was done, its score says it (`settled_s`)."""
+    done = np.array([_done_s(curve) for curve in curves])
+    nominal = median(done[np.isfinite(done)])
+    return Truth(
+        success=np.array([curve.success for curve in curves]),
+        done_s=done,
+        missed_s=np.full(len(curves), max(float(nominal), 1.0)),
+        peak=np.array([log_odds(min(curve.best_log_prob, 0.0)) for curve in curves]),
+    )
+
+
+def _done_s(curve: LabelledCurve) -> float:
+    if not curve.success:
+        return nan
+    return curve.done_s if isfinite(curve.done_s) else settled_s(curve)
+
+
+def settled_s(curve: LabelledCurve) -> float:
+    """When the score rose for good [s]: the first look of the last stretch that stays above the middle
+    between the lowest and the last score, in log-odds."""
+    finite = [(it.time_s, log_odds(it.log_prob)) for it in curve.looks if isfinite(it.log_prob)]
+    odds = [value for _, value in finite]
+    middle = (min(odds) + odds[-1]) / 2
+    since = finite[-1][0]
+    for time_s, value in reversed(finite):
+        if value < middle:
+            break
+        since = time_s
+    return since
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A detector with its threshold, and what is expected of it."""
+
+    settings: SuccessSettings
+    place: tuple[int, int]  #: in `Fires`: detector, threshold
+    false_alarms: float  #: expected share of failures that fire
+    early: float  #: expected share of successes that fire before they are done
+    recall: float  #: expected share of successes that fire once they are done
+    cost_s: float  #: expected time from done to SUCCESS, missed ones included [s]
+
+
+def choose(fires: Fires, truth: Truth, false_alarms: float, left_out: int | None = None) -> Choice:
+    """The best of what was replayed, at the rate of ``false_alarms`` that is allowed, [0, 1].
+
+    ``left_out``: an episode that counts for nothing. Where no choice has so few false alarms, that with the
+    fewest is taken. Both kinds of episodes must be among the others.
+    """
+    kept = np.arange(len(truth.success)) != (-1 if left_out is None else left_out)
+    failures, successes = kept & ~truth.success, kept & truth.success
+    kernel = _kernel(_error(truth.peak[failures], truth.peak[successes]))
+    fired = np.isfinite(fires.at_s)
+    false = _smooth(fired[:, :, failures].mean(axis=2), kernel)
+    since = fires.at_s[:, :, successes] - truth.done_s[successes]
+    early = np.where(np.isfinite(since), since < -EARLY_S, False)
+    hit = np.isfinite(since) & ~early
+    early_share = _smooth(early.mean(axis=2), kernel)
+    recall = _smooth(hit.mean(axis=2), kernel)
+    cost = np.where(hit, np.maximum(since, 0.0), truth.missed_s[successes])
+    cost_s = _smooth(cost.mean(axis=2), kernel)
+
+    worst = np.maximum(false, early_share)
+    allowed = worst <= false_alarms
+    if not allowed.any():
+        allowed = worst <= worst.min() + 1e-9
+    best = np.where(allowed, np.round(cost_s, 6), inf)
+    c, k = np.unravel_index(int(np.argmin(best)), best.shape)  # the first of equal ones
+    settings = replace(fires.detectors[c], threshold=round(log_prob_of(float(GRID[k])), 6))
+    return Choice(
+        settings,
+        (int(c), int(k)),
+        *(float(values[c, k]) for values in (false, early_share, recall, cost_s)),
+    )
+
+
+def _error(*classes: np.ndarray) -> float:
+    """How far a score may be off, in log-odds: Silverman's bandwidth for the spread within the classes."""
+    spread = np.concatenate([peaks - np.median(peaks) for peaks in classes])
+    low, high = np.quantile(spread, [0.25, 0.75])
+    width = min(float(spread.std()), float(high - low) / 1.34) or float(spread.std())
+    fewest = min(len(peaks) for peaks in classes)
+    return float(max(0.9 * width * float(fewest) ** -0.2, _NARROWEST))
+
+
+def _kernel(error: float) -> np.ndarray:
+    """Weights (K, K): how much the share at a threshold of the grid counts for that at another one."""
+    apart = (GRID[:, None] - GRID[None, :]) / error
+    weights = np.exp(-0.5 * apart * apart)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def _smooth(shares: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """(C, K), along the thresholds."""
+    return np.asarray(shares @ kernel.T)
