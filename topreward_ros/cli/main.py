@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from topreward_ros.cli import (
     annotate,
     bench,
+    calibrate,
     demo,
     evaluate,
     export,
@@ -123,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_parser(commands)
     annotate.add_parser(commands)
     evaluate.add_parser(commands)
+    calibrate.add_parser(commands)
     export.add_parser(commands)
     watch.add_parser(commands)
     record.add_parser(commands)

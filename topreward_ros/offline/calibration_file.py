@@ -175,4 +175,6 @@ def _value(value: Any) -> str:
         return printable(" ".join(map(str, value)), 200) or "none"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else f"'{printable(str(value), 100)}'"
+    if isinstance(value, int | float):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"'{printable(str(value), 100)}'"

@@ -55,6 +55,8 @@ class LabelledEpisode:
     open: Callable[[], Video]  #: opens it for reading, again and again; raises `VideoError`
     duration_s: float  #: as the recording states it [s]: about; NaN where it does not
     where: str = ""  #: where the label stands
+    layout: str = "primary"  #: of the cameras, as the parameter camera_layout
+    cameras: tuple[str, ...] = ()  #: topics that are seen, the primary one first; none: it is no bag
 
     @property
     def recording(self) -> Recording:
@@ -338,6 +340,8 @@ def _of_bag(label: Label, reading: Reading) -> LabelledEpisode:
         partial(open_part, part, reading.converter),
         float("nan"),
         label.where,
+        part.sources.layout,
+        tuple(topics),
     )
 
 

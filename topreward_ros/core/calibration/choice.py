@@ -80,36 +80,53 @@ class Choice:
     cost_s: float  #: expected time from done to SUCCESS, missed ones included [s]
 
 
-def choose(fires: Fires, truth: Truth, false_alarms: float, left_out: int | None = None) -> Choice:
-    """The best of what was replayed, at the rate of ``false_alarms`` that is allowed, [0, 1].
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is expected of every detector (C) at every threshold (K) of `GRID`, each (C, K)."""
 
-    ``left_out``: an episode that counts for nothing. Where no choice has so few false alarms, that with the
-    fewest is taken. Both kinds of episodes must be among the others.
-    """
+    false_alarms: np.ndarray  #: share of failures that fire
+    early: np.ndarray  #: share of successes that fire before they are done
+    recall: np.ndarray  #: share of successes that fire once they are done
+    cost_s: np.ndarray  #: time from done to SUCCESS, missed ones included [s]
+
+
+def expected(fires: Fires, truth: Truth, left_out: int | None = None) -> Expected:
+    """What is expected of new episodes. ``left_out``: an episode that counts for nothing; both kinds must be
+    among the others."""
     kept = np.arange(len(truth.success)) != (-1 if left_out is None else left_out)
     failures, successes = kept & ~truth.success, kept & truth.success
     kernel = _kernel(_error(truth.peak[failures], truth.peak[successes]))
-    fired = np.isfinite(fires.at_s)
-    false = _smooth(fired[:, :, failures].mean(axis=2), kernel)
     since = fires.at_s[:, :, successes] - truth.done_s[successes]
-    early = np.where(np.isfinite(since), since < -EARLY_S, False)
-    hit = np.isfinite(since) & ~early
-    early_share = _smooth(early.mean(axis=2), kernel)
-    recall = _smooth(hit.mean(axis=2), kernel)
-    cost = np.where(hit, np.maximum(since, 0.0), truth.missed_s[successes])
-    cost_s = _smooth(cost.mean(axis=2), kernel)
+    fired = np.isfinite(since)
+    early = np.where(fired, since < -EARLY_S, False)
+    cost = np.where(fired & ~early, np.maximum(since, 0.0), truth.missed_s[successes])
+    return Expected(
+        *(
+            _smooth(values.mean(axis=2), kernel)
+            for values in (np.isfinite(fires.at_s[:, :, failures]), early, fired & ~early, cost)
+        )
+    )
 
-    worst = np.maximum(false, early_share)
+
+def choose(fires: Fires, truth: Truth, false_alarms: float, left_out: int | None = None) -> Choice:
+    """The best of what was replayed, at the rate of ``false_alarms`` that is allowed, [0, 1].
+
+    ``left_out``: see `expected`. Where no choice has so few false alarms, that with the fewest is taken.
+    """
+    of_all = expected(fires, truth, left_out)
+    worst = np.maximum(of_all.false_alarms, of_all.early)
     allowed = worst <= false_alarms
     if not allowed.any():
         allowed = worst <= worst.min() + 1e-9
-    best = np.where(allowed, np.round(cost_s, 6), inf)
+    best = np.where(allowed, np.round(of_all.cost_s, 6), inf)
     c, k = np.unravel_index(int(np.argmin(best)), best.shape)  # the first of equal ones
-    settings = replace(fires.detectors[c], threshold=round(log_prob_of(float(GRID[k])), 6))
     return Choice(
-        settings,
+        replace(fires.detectors[c], threshold=round(log_prob_of(float(GRID[k])), 6)),
         (int(c), int(k)),
-        *(float(values[c, k]) for values in (false, early_share, recall, cost_s)),
+        false_alarms=float(of_all.false_alarms[c, k]),
+        early=float(of_all.early[c, k]),
+        recall=float(of_all.recall[c, k]),
+        cost_s=float(of_all.cost_s[c, k]),
     )
 
 

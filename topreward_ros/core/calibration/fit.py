@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from topreward_ros.core.calibration.band import band_of, nominal_duration
-from topreward_ros.core.calibration.choice import Choice, Truth, choose, truth_of
+from topreward_ros.core.calibration.choice import Choice, Expected, Truth, choose, expected, truth_of
 from topreward_ros.core.calibration.curves import LabelledCurve, Look, of_class
 from topreward_ros.core.calibration.estimates import Estimates, LeftOut, estimates_of, leave_one_out
 from topreward_ros.core.calibration.probability import (
@@ -47,6 +47,7 @@ class Fit:
     curves: tuple[LabelledCurve, ...]
     truth: Truth
     left_out: tuple[LeftOut, ...]  #: as many as curves
+    expected: Expected  #: of all detectors and thresholds
     fired_s: tuple[float, ...]  #: when SUCCESS comes with the final calibration, which has seen them all [s]
     advice: tuple[str, ...]  #: what to know, and what to record next
 
@@ -97,7 +98,8 @@ def fit_task(
     )
     fired_s = tuple(float(table.at_s[choice.place][number]) for number in range(len(curves)))
     advice = tuple(_advice(calibration, choice, curves, truth, left_out))
-    return Fit(calibration, estimates, choice, curves, truth, left_out, fired_s, advice)
+    of_all = expected(table, truth)
+    return Fit(calibration, estimates, choice, curves, truth, left_out, of_all, fired_s, advice)
 
 
 def _bands(successes: Sequence[LabelledCurve], probability: ProbabilityMap) -> dict[str, ConformalBand]:
@@ -179,8 +181,8 @@ def _advice(
     if failures < needed:
         made.append(
             f"{failures} failures cannot show a rate of {allowed:.1%}: with as many firing as here, the "
-            f"true one may be {estimates.false_alarms.interval.high:.0%}. {needed} failures without one would show "
-            "it."
+            f"true one may be {estimates.false_alarms.interval.high:.0%}. {needed} failures without one "
+            "would show it."
         )
     if not calibration.bands:
         made.append(

@@ -1,0 +1,125 @@
+"""`topreward calibrate` as a user types it, with a model that sees nothing but brightness."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from test.offline.test_labelled_episodes import write_labels, write_video
+from test.scorers import Brightness
+from topreward_ros.cli.main import main
+from topreward_ros.offline import evaluation_runs
+from topreward_ros.offline.calibration_file import read_calibrations
+
+BRIGHT, DARK = 22, 12  # frames at 4 Hz, each brighter than the one before
+
+
+@pytest.fixture
+def scorers(monkeypatch: pytest.MonkeyPatch) -> list[Brightness]:
+    made: list[Brightness] = []
+
+    def load(*_: object) -> Brightness:
+        made.append(Brightness())
+        return made[-1]
+
+    monkeypatch.setattr(evaluation_runs, "load_scorer", load)
+    return made
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Three successes that grow bright, one of them with a time, and three failures that do not."""
+    rows = []
+    folder = write_labels(tmp_path / "runs")
+    for k in range(6):
+        name, success = f"{k}.mp4", k < 3
+        write_video(folder / name, start=15 + k, frames=BRIGHT if success else DARK)
+        rows.append(f"{name},make it bright,{int(success)},{'5.0' if k == 0 else ''}")
+    return write_labels(folder, *rows, head="file,task,success,done_s")
+
+
+def test_a_file_and_a_page(
+    runs: Path, scorers: list[Brightness], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["calibrate", str(runs), "--output", str(out)]) == 0
+    said = capsys.readouterr()
+    assert "3 successes, 3 failures (weak)" in said.out and "calibration.yaml" in said.out
+    made = read_calibrations(str(out / "calibration.yaml"))
+    (task,) = made.tasks
+    assert task.task == "make it bright" and task.weak and task.picture == (96, 72)
+    assert -2.0 < task.success.threshold < -0.3
+    assert made.setup is not None and made.setup.revision == "1" and made.setup.sample_rate == 2.0
+    page = (out / "report.html").read_text()
+    assert page.count("<figcaption>") == 6
+    assert not any(outside in page for outside in ("<script", "http:", "https:"))
+    assert re.search(r"<b>\d+%</b>recall", page) and "make it bright" in page
+
+    # Another task is added, and what was scored is not scored again.
+    assert main(["calibrate", str(runs), "--output", str(out)]) == 0
+    assert len(scorers) == 1
+    good, bad = ([str(runs / f"{k}.mp4") for k in them] for them in (range(3), range(3, 6)))
+    arguments = ["--task", "light <b>it</b>", "--success", *good, "--failure", *bad]
+    assert main(["calibrate", *arguments, "--output", str(out)]) == 0
+    assert [it.task for it in read_calibrations(str(out / "calibration.yaml")).tasks] == [
+        "make it bright",
+        "light <b>it</b>",
+    ]
+    page = (out / "report.html").read_text()
+    assert "light &lt;b&gt;it&lt;/b&gt;" in page and "<b>it</b>" not in page
+    assert "Also in the file" in page
+
+    # A file for another setup is not added to.
+    capsys.readouterr()
+    assert main(["calibrate", str(runs), "--output", str(out), "--set", "sample_rate=1"]) == 1
+    assert "was made for another setup (sample_rate 2.0, and 1.0 here)" in capsys.readouterr().err
+
+
+def test_what_cannot_be_used_is_told_and_the_rest_is_kept(
+    runs: Path, scorers: list[Brightness], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (runs / "labels.csv").open("a") as file:
+        file.write("none.mp4,make it bright,1,\n0.mp4,lift it,1,\n1.mp4,lift it,1,\n")
+    assert main(["calibrate", str(runs), "--output", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "none.mp4" in said and "'lift it': all 2 episodes that could be scored are of one kind" in said
+    assert [it.task for it in read_calibrations(str(tmp_path / "out" / "calibration.yaml")).tasks] == [
+        "make it bright"
+    ]
+    assert "lift it" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{runs}", "--task", "x", "--false-alarms", "2"], "must be a share from 0.001 to 0.5"),
+        (["{runs}", "--output", "{runs}/no/out"], "name a folder, in a folder that exists"),
+        (["{runs}", "--output", "{broken}"], "lacks the key format"),
+        (["{runs}", "--set", "calibration=x"], "calibrate takes no parameter 'calibration'"),
+        (
+            ["--success", "{runs}/0.mp4", "--failure", "{runs}/3.mp4", "--task", "Do the task."],
+            "generic text",
+        ),
+        (["--success", "{runs}/0.mp4", "--failure", "{runs}/3.mp4", "--task", "a\nb"], "several stages"),
+    ],
+)
+def test_what_is_refused_before_a_model_is_loaded(
+    arguments: list[str],
+    said: str,
+    runs: Path,
+    scorers: list[Brightness],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "calibration.yaml").write_text("a: 1\n")
+    filled = [it.format(runs=runs, broken=broken) for it in arguments]
+    try:
+        assert main(["calibrate", *filled]) == 1
+    except SystemExit as end:
+        assert end.code == 2
+    assert said in capsys.readouterr().err
+    assert not scorers
