@@ -373,7 +373,7 @@ class _Episode:
         """The same episode without its frames so far, because their stamps were wrong."""
         episode = _Episode(self.episode_id, self.stages, settings, self.calibration)
         episode.rewards, episode.stale = self.rewards, self.stale
-        episode.told_of_hang = self.told_of_hang
+        episode.told_of_hang, episode.uncalibrated = self.told_of_hang, self.uncalibrated
         episode.success.fired = self.success.fired
         episode.wrong_frames = (*self.wrong_frames, *self.buffer.prefix())
         return episode

@@ -155,3 +155,13 @@ def test_a_stop_is_a_failure_by_the_band_of_the_present_mode() -> None:
         kinds = [it.type for it in said if isinstance(it, Event)]
         assert (EventType.FAILURE in kinds) is fails
     assert monitor.settings_in_force.progress.stall.nominal_duration == 6.0
+
+
+def test_stamps_that_were_wrong_do_not_bring_a_calibration_back() -> None:
+    monitor = TaskMonitor(with_calibrations(calibration(TASK, -1.0, picture=(9, 9))), lambda: "e")
+    monitor.set_task(TASK)
+    watched(monitor, [-3.0])
+    said = watched(monitor, LOW_THEN_HIGH, first=10**6)  # the first stamp was wrong
+    reports = [it for it in said if isinstance(it, ProgressReport) and it.num_frames]
+    assert reports and not any(it.calibrated for it in reports)
+    assert all("does not hold here" in it.message for it in reports)

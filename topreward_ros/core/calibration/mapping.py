@@ -39,6 +39,7 @@ _SUCCESS: Mapping[str, tuple[float, float]] = {
     "dwell": (0.0, 3600.0),
     "min_scores": (1, 1000),
     "smoothing": (1, 1000),
+    "confirm_rate": (0.0, 60.0),
 }
 
 

@@ -8,9 +8,10 @@ choice by leaving out its column.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from math import isfinite, nan
+from typing import Any
 
 import numpy as np
 
@@ -50,9 +51,12 @@ def candidates(base: SuccessSettings, sample_rate: float) -> tuple[SuccessSettin
 
     A dwell that is shorter than the scores need to come (at ``sample_rate`` [Hz]) is the same as none. One
     score alone is no witness, however well it does on what was recorded: a picture may be bad that no
-    labelled episode has.
+    labelled episode has. Extra looks, where the detector has them, are off: curves do not hold their scores.
     """
     made = []
+    if "confirm_rate" in {it.name for it in fields(base)}:
+        looks: dict[str, Any] = {"confirm_rate": 0.0}
+        base = replace(base, **looks)
     for smoothing, scores, dwell in product((1, 2, 3), (2, 3), (0.0, 0.5, 1.0, 2.0)):
         if dwell and dwell <= (scores - 1) / sample_rate:
             continue
