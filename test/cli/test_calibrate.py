@@ -84,7 +84,7 @@ def test_what_cannot_be_used_is_told_and_the_rest_is_kept(
         file.write("none.mp4,make it bright,1,\n0.mp4,lift it,1,\n1.mp4,lift it,1,\n")
     assert main(["calibrate", str(runs), "--output", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err
-    assert "none.mp4" in said and "'lift it': all 2 episodes that could be scored are of one kind" in said
+    assert "none.mp4" in said and "the task 'lift it' has no failures among its episodes" in said
     assert [it.task for it in read_calibrations(str(tmp_path / "out" / "calibration.yaml")).tasks] == [
         "make it bright"
     ]
@@ -102,7 +102,19 @@ def test_what_cannot_be_used_is_told_and_the_rest_is_kept(
             ["--success", "{runs}/0.mp4", "--failure", "{runs}/3.mp4", "--task", "Do the task."],
             "generic text",
         ),
-        (["--success", "{runs}/0.mp4", "--failure", "{runs}/3.mp4", "--task", "a\nb"], "several stages"),
+        (["{runs}", "--task", "x", "--set", "sample_rate=fast"], "must be a number"),
+        (
+            ["--success", "{runs}/0.mp4", "--failure", "{runs}/3.mp4", "--task", "x"],
+            "at least 2 successes are needed",
+        ),
+        (["--success", "{runs}", "--task", "x"], "'x' has no failures among its episodes"),
+        (
+            [
+                *("--success", "{runs}/0.mp4", "{runs}/1.mp4", "--failure", "{runs}/3.mp4", "{runs}/4.mp4"),
+                *("--task", "a\nb"),
+            ],
+            "several stages",
+        ),
     ],
 )
 def test_what_is_refused_before_a_model_is_loaded(

@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace) -> int:
     there = existing(output / _FILE)
     labelled = read_data(options)
     data = usable(labelled.episodes, options.namespace)
-    for sentence in (*labelled.problems[:_SHOWN], *labelled.notes, *data.notes):
+    for sentence in (*data.problems, *labelled.problems[:_SHOWN], *labelled.notes, *data.notes):
         say(sentence)
     if (more := len(labelled.problems) - _SHOWN) > 0:
         say(f"and {more} more episodes that cannot be used; {output / _PAGE} lists all")
@@ -95,7 +95,7 @@ def _run(options: argparse.Namespace) -> int:
     for sentence in evaluated.problems:
         say(sentence)
     calibrated = _calibrated(data, evaluated, settings, options.false_alarms)
-    problems = [*labelled.problems, *evaluated.problems, *calibrated.problems]
+    problems = [*data.problems, *labelled.problems, *evaluated.problems, *calibrated.problems]
     return _write(output, there, calibrated, problems, [*labelled.notes, *data.notes])
 
 

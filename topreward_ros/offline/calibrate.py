@@ -14,7 +14,7 @@ from math import isfinite, nan
 from pathlib import Path
 
 from topreward_ros.core.calibration.curves import LabelledCurve, Look
-from topreward_ros.core.calibration.fit import CalibrationError, Fit, fit_task
+from topreward_ros.core.calibration.fit import FEWEST, CalibrationError, Fit, fit_task
 from topreward_ros.core.calibration.task import Calibrations, Setup
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.evaluation import Control, EvaluatedEpisode
@@ -22,7 +22,7 @@ from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import ProgressMode, live_progress
 from topreward_ros.offline.calibration_file import camera_name, read_calibrations, setup_of
 from topreward_ros.offline.evaluation_runs import Evaluated, EvaluationSettings
-from topreward_ros.offline.label_checks import by_task, generic_task_problem
+from topreward_ros.offline.label_checks import by_task, class_problems, generic_task_problem
 from topreward_ros.offline.labelled_episodes import LabelledEpisode
 from topreward_ros.scoring.base import ScorerInfo
 
@@ -43,6 +43,7 @@ class Usable:
     """The labelled episodes that a calibration is made from."""
 
     episodes: tuple[LabelledEpisode, ...]
+    problems: tuple[str, ...]  #: tasks that were left out, and what is needed
     layout: str  #: of the cameras, the same for all
     cameras: tuple[str, ...]  #: their topics without the robot's namespace; none: of videos
     notes: tuple[str, ...] = ()  #: what was left out
@@ -65,6 +66,11 @@ def usable(episodes: Sequence[LabelledEpisode], namespace: str = "") -> Usable:
             f"no episode is labelled as a success or a failure, {_names(unknown)} among them: say it in the "
             "column success, or by --success and --failure"
         )
+    problems = class_problems(known, FEWEST)
+    short = {task for task, group in by_task(known).items() if class_problems(group, FEWEST)}
+    if len(short) == len(by_task(known)):
+        raise CalibrationError("; ".join(problems))
+    known = [it for it in known if it.task not in short]
     staged = [it.name for it in known if "\n" in it.task]
     if staged:
         raise CalibrationError(
@@ -79,7 +85,7 @@ def usable(episodes: Sequence[LabelledEpisode], namespace: str = "") -> Usable:
             "of one view; name it by --image-topic, or calibrate one after the other into two files"
         )
     ((layout, cameras),) = views
-    return Usable(tuple(known), layout, cameras, tuple(notes))
+    return Usable(tuple(known), tuple(problems), layout, cameras, tuple(notes))
 
 
 def _view(layout: str, cameras: Sequence[str]) -> str:

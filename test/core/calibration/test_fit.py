@@ -68,6 +68,7 @@ def test_a_success_before_the_task_is_done_is_a_false_alarm() -> None:
     fit = fit_task("t", curves, BASE, RATE, 0.02)
     late = [at - it.done_s for at, it in zip(fit.fired_s, fit.curves, strict=True) if it.success]
     assert np.nanmin(late) > -1.5
+    assert (np.diff(fit.expected.early, axis=1) <= 1e-9).all()
     assert fit.calibration.success.dwell == 2.0
 
 
@@ -129,6 +130,12 @@ def test_what_the_model_cannot_tell_apart_is_said() -> None:
     fit = fit_task("t", drawn(10, 10, seed=12, apart=1.0), BASE, RATE, 0.02)
     assert fit.choice.recall < 0.5
     assert any("are expected to be missed" in text for text in fit.advice)
+
+
+def test_a_threshold_so_low_that_nothing_can_arm_it_is_not_taken_for_quiet() -> None:
+    fit = fit_task("t", drawn(3, 3, seed=13, apart=0.2), BASE, RATE, 0.02)
+    assert (np.diff(fit.expected.false_alarms, axis=1) <= 1e-9).all()
+    assert log_odds(fit.calibration.success.threshold) > -3.5
 
 
 def test_candidates_and_grid() -> None:

@@ -98,13 +98,11 @@ def expected(fires: Fires, truth: Truth, left_out: int | None = None) -> Expecte
     kernel = _kernel(_error(truth.peak[failures], truth.peak[successes]))
     since = fires.at_s[:, :, successes] - truth.done_s[successes]
     fired = np.isfinite(since)
-    early = np.where(fired, since < -EARLY_S, False)
+    early = _and_below(np.where(fired, since < -EARLY_S, False))
+    false = _and_below(np.isfinite(fires.at_s[:, :, failures]))
     cost = np.where(fired & ~early, np.maximum(since, 0.0), truth.missed_s[successes])
     return Expected(
-        *(
-            _smooth(values.mean(axis=2), kernel)
-            for values in (np.isfinite(fires.at_s[:, :, failures]), early, fired & ~early, cost)
-        )
+        *(_smooth(values.mean(axis=2), kernel) for values in (false, early, fired & ~early, cost))
     )
 
 
@@ -128,6 +126,12 @@ def choose(fires: Fires, truth: Truth, false_alarms: float, left_out: int | None
         recall=float(of_all.recall[c, k]),
         cost_s=float(of_all.cost_s[c, k]),
     )
+
+
+def _and_below(wrong: np.ndarray) -> np.ndarray:
+    """(C, K, N): what is wrong at a threshold is wrong at all lower ones. An episode that keeps quiet there
+    does so because its start was not low enough to arm the detector, which another start may be."""
+    return np.asarray(np.maximum.accumulate(wrong[:, ::-1], axis=1)[:, ::-1])
 
 
 def _error(*classes: np.ndarray) -> float:
