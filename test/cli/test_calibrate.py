@@ -5,13 +5,21 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from test import bags
+from test.core.calibrations import calibration
 from test.offline.test_labelled_episodes import write_labels, write_video
-from test.scorers import Brightness
+from test.scorers import Brightness, scorer_info
 from topreward_ros.cli.main import main
-from topreward_ros.offline import evaluation_runs
-from topreward_ros.offline.calibration_file import read_calibrations
+from topreward_ros.core.calibration.task import Calibrations
+from topreward_ros.core.episode import MonitorSettings
+from topreward_ros.defaults import monitor_defaults
+from topreward_ros.offline import bag_jobs, evaluation_runs
+from topreward_ros.offline.bag_episodes import read_content
+from topreward_ros.offline.calibration_file import read_calibrations, setup_of, write_calibrations
+from topreward_ros.scoring.base import ScorerSettings
 
 BRIGHT, DARK = 22, 12  # frames at 4 Hz, each brighter than the one before
 
@@ -135,3 +143,70 @@ def test_what_is_refused_before_a_model_is_loaded(
         assert end.code == 2
     assert said in capsys.readouterr().err
     assert not scorers
+
+
+def brightening(start: int, most: int) -> list[tuple[int, np.ndarray]]:
+    """Times [ns] and pictures at 4 Hz that grow brighter, up to ``most``."""
+    texture = np.kron(np.random.default_rng(start).integers(-15, 16, (9, 12, 1)), np.ones((8, 8, 3), int))
+    return [(k * 250_000_000, (texture + min(start + 10 * k, most)).astype(np.uint8)) for k in range(BRIGHT)]
+
+
+def test_bags_say_which_camera_it_is_for(
+    scorers: list[Brightness], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k in range(4):
+        frames = brightening(15 + k, 230 if k < 2 else 120)
+        topic = "/arm/front/image_raw"
+        images = bags.camera(frames, topic, compressed=False)
+        bags.write_bag(tmp_path / f"{k}", [bags.instruction("make it bright"), *images])
+    out = tmp_path / "out"
+    recordings = ["--success", *(str(tmp_path / f"{k}") for k in (0, 1)), "--failure"]
+    recordings += [str(tmp_path / f"{k}") for k in (2, 3)]
+    options = ["--namespace", "/arm", "--image-topic", "front/image_raw", "--output", str(out)]
+    assert main(["calibrate", *recordings, *options]) == 0, capsys.readouterr().err
+    made = read_calibrations(str(out / "calibration.yaml"))
+    assert made.setup is not None and made.setup.cameras == ("front/image_raw",)
+    assert made.tasks[0].picture == (96, 72)
+
+    bags.write_bag(
+        tmp_path / "other", [bags.instruction("make it bright"), *bags.camera(brightening(40, 120))]
+    )
+    capsys.readouterr()
+    assert main(["calibrate", *recordings, str(tmp_path / "other"), "--output", str(tmp_path / "two")]) == 1
+    said = capsys.readouterr().err
+    assert "is seen by arm/front/image_raw (primary)" in said and "image (primary)" in said, said
+
+
+def test_an_annotated_bag_is_judged_by_the_file(
+    scorers: list[Brightness],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "c.yaml"
+    parameters = monitor_defaults()
+    here = setup_of(
+        Brightness.info,
+        MonitorSettings.from_parameters(parameters),
+        ScorerSettings.from_parameters(parameters),
+        "primary",
+        ["image"],
+    )
+    write_calibrations(file, Calibrations(here, (calibration("make it bright", -1.0),)))
+    bag = bags.write_bag(
+        tmp_path / "bag",
+        [bags.instruction("make it bright"), *bags.camera(brightening(15, 230), compressed=False)],
+    )
+    monkeypatch.setattr(bag_jobs, "load_scorer", lambda *_: Brightness())
+    for name, options in (("with", ["--set", f"calibration={file}"]), ("without", [])):
+        arguments = ["annotate", str(bag), "--output", str(tmp_path / name), *options]
+        assert main(arguments) == 0, capsys.readouterr().err
+    said = read_content(tmp_path / "with" / "bag", (), 1, 64).episodes[0]
+    assert [event.type for event in said.events][:2] == ["EPISODE_STARTED", "SUCCESS"]
+    plain = read_content(tmp_path / "without" / "bag", (), 1, 64).episodes[0]
+    assert "SUCCESS" not in [event.type for event in plain.events]
+
+    monkeypatch.setattr(Brightness, "info", scorer_info("brightness", revision="2", prompt_hash="0" * 16))
+    arguments = ["annotate", str(bag), "--output", str(tmp_path / "refused"), "--set", f"calibration={file}"]
+    assert main(arguments) == 1
+    assert "revision was '1' and is '2' here" in capsys.readouterr().err
