@@ -84,6 +84,13 @@ def test_a_file_and_a_page(
     assert main(["calibrate", str(runs), "--output", str(out), "--set", "sample_rate=1"]) == 1
     assert "was made for another setup (sample_rate 2.0, and 1.0 here)" in capsys.readouterr().err
 
+    # An evaluation takes it, and refuses it for another setup as a monitor does.
+    arguments = ["evaluate", str(runs), "--controls", "none", "--output", str(tmp_path / "evaluated")]
+    arguments += ["--set", f"calibration={out / 'calibration.yaml'}", "--set"]
+    assert main([*arguments, "sample_rate=1"]) == 1
+    assert "sample_rate was 2 and is 1 here" in capsys.readouterr().err
+    assert main([*arguments, "sample_rate=2"]) == 0
+
 
 def test_what_cannot_be_used_is_told_and_the_rest_is_kept(
     runs: Path, scorers: list[Brightness], tmp_path: Path, capsys: pytest.CaptureFixture[str]

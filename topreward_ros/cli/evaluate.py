@@ -174,11 +174,17 @@ def _evaluated(labelled: Labelled, settings: EvaluationSettings, output: Path) -
     from rich.console import Console
 
     from topreward_ros.core.output_files import folder_for
+    from topreward_ros.offline.calibration_file import camera_name, check_setup, setup_of
     from topreward_ros.offline.evaluation_runs import score_episodes
     from topreward_ros.scoring.base import ScorerInfo
     from topreward_ros.views.terminal import film_progress
 
     def on_model(info: ScorerInfo) -> None:
+        first = labelled.episodes[0]
+        cameras = [camera_name(topic) for topic in first.cameras]
+        here = setup_of(info, settings.monitor, settings.scorer, first.layout, cameras)
+        if difference := check_setup(settings.monitor.calibrations, here):
+            say(difference)
         for task in dict.fromkeys(it.task for it in labelled.episodes):
             warn_of_task(task, info)
 

@@ -34,7 +34,7 @@ _LARGEST = 3  # ensemble that is looked for
 _SHOWN = 10  # problems
 _NOT_FOR_PROMPTS = frozenset(
     ("task", "model", "image_topics", "autostart", "heartbeat_rate", "diagnostics_rate", "stale_timeout")
-)
+) | {"calibration", "accept_calibration"}
 
 
 def add_parser(commands: Any) -> None:
