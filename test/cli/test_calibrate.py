@@ -84,6 +84,12 @@ def test_a_file_and_a_page(
     assert main(["calibrate", str(runs), "--output", str(out), "--set", "sample_rate=1"]) == 1
     assert "was made for another setup (sample_rate 2.0, and 1.0 here)" in capsys.readouterr().err
 
+    # What reads it does not replace it.
+    file = str(out / "calibration.yaml")
+    arguments = ["score", str(runs / "0.mp4"), "--task", "x", "--set", f"calibration={file}", "--json", file]
+    assert main(arguments) == 1
+    assert "would change" in capsys.readouterr().err
+
     # An evaluation takes it, and refuses it for another setup as a monitor does.
     arguments = ["evaluate", str(runs), "--controls", "none", "--output", str(tmp_path / "evaluated")]
     arguments += ["--set", f"calibration={out / 'calibration.yaml'}", "--set"]

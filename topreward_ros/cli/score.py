@@ -99,8 +99,8 @@ def add_parser(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     parameters = with_overrides(monitor_defaults(), options.overrides, "score", _NOT_FOR_SCORE)
-    prompts = parameters["prompts"]
-    check_outputs(options, [*options.videos, *([prompts] if prompts else [])], options.model)
+    files = filter(None, (parameters["prompts"], parameters["calibration"]))
+    check_outputs(options, [*options.videos, *files], options.model)
     task_is_given = options.task is not None
     options.task = clean_task(options.task or "", "--task")
     if task_is_given and not options.task:
