@@ -65,9 +65,7 @@ def test_a_calibration_is_refused_or_decides_as_offline(robot: Any, tmp_path: Pa
 
     parameters = monitor_defaults()
     scorer = load_scorer("embedded", ScorerSettings.from_parameters(parameters))
-    settings = replace(
-        MonitorSettings.from_parameters(parameters), calibrations=read_calibrations(str(file))
-    )
+    settings = replace(MonitorSettings.from_parameters(parameters), calibrations=read_calibrations(str(file)))
     offline = score_video(shared_file(DEMO_VIDEO), DEMO_TASK, scorer, settings)
     scorer.close()
     (at,) = [event.time_s for event in offline.events if event.type == "SUCCESS"]
