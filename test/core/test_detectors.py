@@ -338,6 +338,14 @@ def test_a_light_that_calms_the_noise_freezes_nothing() -> None:
     assert frozen_at([*dim, *bright]) == []
 
 
+def test_a_light_that_is_faded_in_is_no_noise() -> None:
+    """At 10 Hz, in a simulator: everything changes for a second, and then nothing does."""
+    faded = [lit(TABLE, 0.4 + 0.06 * k) for k in range(11)]
+    assert frozen_at([*faded, *[faded[-1]] * 40], period_s=0.1) == [(3.0, False)]
+    noise = noisy(30, 3.0)
+    assert frozen_at([*noise, *[noise[-1]] * 40], period_s=0.1) == [(pytest.approx(4.9), True)]
+
+
 def test_of_a_camera_that_moves_nothing_is_sure() -> None:
     alive = noisy(8, 3.0)
     assert frozen_at([*alive, *[alive[-1]] * 9], fixed=False) == [(5.5, False)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from topreward_ros.core.detectors.sample import Finding
 from topreward_ros.core.events import EventType
+from topreward_ros.core.frames import NS_PER_S
 
 
 class CoveredDetector:
@@ -34,7 +35,7 @@ class CoveredDetector:
             return None
         if self._since_ns is None:
             self._since_ns = stamp_ns
-        lasted_s = (stamp_ns - self._since_ns) / 1e9
+        lasted_s = (stamp_ns - self._since_ns) / NS_PER_S
         if lasted_s < self.timeout:
             return None
         told, self.why = self.why, f"nothing is to be seen for {lasted_s:.1f} s: {fault}"

@@ -20,6 +20,7 @@ from math import inf, isfinite
 
 from topreward_ros.core.detectors.sample import Finding, Sample
 from topreward_ros.core.events import EventType
+from topreward_ros.core.frames import NS_PER_S
 
 #: Share of the successful runs that may leave a band.
 ALPHA = 0.05
@@ -168,7 +169,7 @@ class FailureDetector:
         if self._low_since_ns is None:
             self._low_since_ns, self._low_scores = sample.stamp_ns, 0
         self._low_scores += 1
-        held_s = (sample.stamp_ns - self._low_since_ns) / 1e9
+        held_s = (sample.stamp_ns - self._low_since_ns) / NS_PER_S
         if sample.elapsed_s < settings.after or held_s < settings.dwell or self._low_scores < _FEWEST:
             return None
         return Finding(

@@ -22,11 +22,15 @@ import numpy as np
 
 from topreward_ros.core.detectors.sample import Finding
 from topreward_ros.core.events import EventType
+from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.pictures import Picture
 
 _TILES = (7, 10)  # of the 196x260 samples of a picture, 28x26 each
 _REMEMBERED = 15  # steps from picture to picture that were alive
 _FEWEST = 5  # of them, to know a camera's noise
+_APART = (
+    0.4  # [s] in stamp time, at least, between them: a light that is faded in within a second is no noise
+)
 _CLIPPED = (4.0, 251.0)  # [grey levels] beyond them the noise of a sensor is cut off
 _FEWEST_TILES = 10  # tiles that are not clipped, to tell noise
 _ALL = 0.9  # share of the tiles that change in a picture with noise, and of the steps in which they do
@@ -44,7 +48,7 @@ class FrozenDetector:
     >>> alive = [rng.integers(90, 110, (96, 128, 3), np.uint8) for _ in range(6)]
     >>> detector = FrozenDetector(2.0)
     >>> shown = [*alive, *[alive[-1]] * 5]
-    >>> found = [detector.update(k * 10**9 // 2, image, examine(image)) for k, image in enumerate(shown)]
+    >>> found = [detector.update(k * NS_PER_S // 2, image, examine(image)) for k, image in enumerate(shown)]
     >>> [k for k, finding in enumerate(found) if finding], detector.sure
     ([9], True)
     """
@@ -56,7 +60,8 @@ class FrozenDetector:
         self.why = ""  #: what is the same, since the event; else empty
         self.sure = False  #: since the event: the camera makes noise, so that it is no scene at rest
         self._before: tuple[np.ndarray, Picture] | None = None
-        self._alive: deque[np.ndarray] = deque(maxlen=_REMEMBERED)  # how much each tile changed, in each step
+        # Of the steps that were alive: the stamp, and how much each tile changed.
+        self._alive: deque[tuple[int, np.ndarray]] = deque(maxlen=_REMEMBERED)
         self._since_ns: int | None = None  # stamp of the first of the same pictures
         self._before_ns = 0
         self._pairs = 0
@@ -76,7 +81,7 @@ class FrozenDetector:
         if not same and (noise is None or not _is_still(changes, noise)):
             if noise is not None and _is_relit(changes, noise):
                 self._alive.clear()  # with another light comes another noise
-            self._alive.append(np.where(_clipped(picture.samples), np.nan, changes))
+            self._remember(stamp_ns, np.where(_clipped(picture.samples), np.nan, changes))
             self._go_on()
             return None
         if self._since_ns is None:
@@ -84,9 +89,14 @@ class FrozenDetector:
         self._pairs += 1
         return self._lasts(stamp_ns, sure=noise is not None)
 
+    def _remember(self, stamp_ns: int, changes: np.ndarray) -> None:
+        """Keep a step that was alive, unless one of shortly before is kept: they are to span seconds."""
+        if not self._alive or stamp_ns - self._alive[-1][0] >= _APART * NS_PER_S:
+            self._alive.append((stamp_ns, changes))
+
     def _lasts(self, stamp_ns: int, *, sure: bool) -> Finding | None:
         assert self._since_ns is not None
-        lasted_s = (stamp_ns - self._since_ns) / 1e9
+        lasted_s = (stamp_ns - self._since_ns) / NS_PER_S
         if lasted_s < self.timeout or self._pairs < _PAIRS:
             return None
         told, self.sure = self.why, sure
@@ -111,7 +121,7 @@ class FrozenDetector:
         not known to make noise."""
         if len(self._alive) < _FEWEST or not self._fixed:
             return None
-        steps = np.stack(self._alive)
+        steps = np.stack([changes for _, changes in self._alive])
         known = np.isfinite(steps)
         counts = known.sum(axis=1)
         changing = (steps > 0).sum(axis=1)

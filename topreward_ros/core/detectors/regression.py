@@ -18,6 +18,7 @@ from math import isfinite, sqrt
 
 from topreward_ros.core.detectors.sample import Finding, Sample
 from topreward_ros.core.events import EventType
+from topreward_ros.core.frames import NS_PER_S
 
 SLACK = 0.5  #: k [sigma]: falls smaller than this from score to score are flicker
 LIMIT = 5.0  #: h [sigma]: a sum above this is a fall
@@ -73,7 +74,7 @@ class RegressionDetector:
             return None
         if self._low_since_ns is None:
             self._low_since_ns = sample.stamp_ns
-        if (sample.stamp_ns - self._low_since_ns) / 1e9 < self.settings.dwell:
+        if (sample.stamp_ns - self._low_since_ns) / NS_PER_S < self.settings.dwell:
             return None
         return self._fallen(sample, root)
 
@@ -88,7 +89,7 @@ class RegressionDetector:
 
     def _fallen(self, sample: Sample, root: float) -> Finding:
         assert self._low_since_ns is not None
-        held_s = (sample.stamp_ns - self._low_since_ns) / 1e9
+        held_s = (sample.stamp_ns - self._low_since_ns) / NS_PER_S
         fall, limit = self._sum, LIMIT * self.settings.sigma
         peak = self._peak**2
         self._sum, self._low_since_ns, self._lowest = 0.0, None, root

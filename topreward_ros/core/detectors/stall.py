@@ -14,6 +14,7 @@ from math import isfinite
 
 from topreward_ros.core.detectors.sample import Finding, Sample
 from topreward_ros.core.events import EventType
+from topreward_ros.core.frames import NS_PER_S
 
 #: Share of the nominal duration of the task for which progress may stand still.
 SHARE_OF_NOMINAL = 0.25
@@ -65,7 +66,7 @@ class StallDetector:
             return None
         patience = self.settings.patience
         self._keep(sample, patience)
-        step_s, self._newest_ns = (sample.stamp_ns - self._newest_ns) / 1e9, sample.stamp_ns
+        step_s, self._newest_ns = (sample.stamp_ns - self._newest_ns) / NS_PER_S, sample.stamp_ns
         if self._best is None or sample.progress > self._best + self.settings.rise:
             self._go_on(sample)
             return None
@@ -99,7 +100,7 @@ class StallDetector:
         if len(self._window) == _MOST_KEPT:
             self._window = deque(islice(self._window, 0, None, 2))
         self._window.append((sample.stamp_ns, sample.progress))
-        while (sample.stamp_ns - self._window[0][0]) / 1e9 > patience:
+        while (sample.stamp_ns - self._window[0][0]) / NS_PER_S > patience:
             self._window.popleft()
 
     def _limit_text(self) -> str:
@@ -119,7 +120,7 @@ def _slope(window: deque[tuple[int, float]]) -> float:
     if len(window) < _FEWEST:
         return 0.0
     newest_ns = window[-1][0]
-    times = [(stamp_ns - newest_ns) / 1e9 for stamp_ns, _ in window]
+    times = [(stamp_ns - newest_ns) / NS_PER_S for stamp_ns, _ in window]
     middle_s = sum(times) / len(times)
     middle = sum(progress for _, progress in window) / len(window)
     spread = sum((time_s - middle_s) ** 2 for time_s in times)
