@@ -392,6 +392,7 @@ def test_pictures_that_change_their_shape_end_the_episode_and_the_curve_says_so(
         "out_of_line": 0,
         "other_shape": 1,
         "not_pictures": 0,
+        "frozen": 0,
     }
 
     turned = film(tmp_path / "turned", [wide] * 12 + [high] * 18)
