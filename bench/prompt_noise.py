@@ -21,7 +21,7 @@ from topreward_ros.core.measures import Measure
 from topreward_ros.core.prompt_choice import PromptScores, Verdict, candidates, choose
 
 WORDINGS, EACH = 6, 10
-TASKS = (2, 5, 10)
+TASKS = (2, 3, 5, 10)
 GAINS = (0.0, 1.0)  #: [nat] by which the better wording moves successes and failures further apart
 _GAP, _SHARED, _OWN = 1.0, 1.0, 0.7  # [nat] between the outcomes; noise of an episode, and of a wording
 
@@ -43,7 +43,7 @@ def main() -> None:
     """Print the table."""
     command = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     command.add_argument("--sets", type=int, default=60, help="data sets of a row (%(default)s)")
-    command.add_argument("--draws", type=int, default=200, help="of the bootstrap (%(default)s)")
+    command.add_argument("--draws", type=int, default=400, help="of the bootstrap (%(default)s)")
     options = command.parse_args()
     found, _ = candidates((0,), [], [""] * WORDINGS, largest=1)
     table = Table("tasks", "better by [nat]", *(verdict.name for verdict in Verdict))

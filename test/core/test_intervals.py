@@ -7,7 +7,14 @@ from math import nan
 import numpy as np
 import pytest
 
-from topreward_ros.core.intervals import UNKNOWN, bootstrap_interval, rate_interval, share_interval
+from topreward_ros.core.intervals import (
+    UNKNOWN,
+    bootstrap_interval,
+    interval_of_draws,
+    rate_interval,
+    share_interval,
+    student_bound,
+)
 
 stats = pytest.importorskip("scipy.stats")
 
@@ -66,3 +73,21 @@ def test_what_makes_no_interval_is_refused() -> None:
         share_interval(1, 2, level=95)
     with pytest.raises(ValueError, match="draw once at least"):
         bootstrap_interval(np.mean, [1.0, 2.0], draws=0)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 30])
+def test_students_bound_is_that_of_scipy(freedom: int) -> None:
+    for level in (0.5, 0.95, 0.999):
+        assert student_bound(level, freedom) == pytest.approx(stats.t.ppf((1 + level) / 2, freedom))
+
+
+def test_an_interval_of_few_clusters_is_wider() -> None:
+    draws = np.random.default_rng(0).normal(size=4000)
+    plain, few, many = (interval_of_draws(draws, clusters=count) for count in (0, 5, 1000))
+    tail = stats.norm.cdf(-np.sqrt(5 / 4) * stats.t.ppf(0.975, 4))
+    assert (few.low, few.high) == pytest.approx(tuple(np.quantile(draws, [tail, 1 - tail])))
+    assert few.low < plain.low and few.high > plain.high
+    assert (many.low, many.high) == pytest.approx((plain.low, plain.high), abs=0.02)
+    two = interval_of_draws(draws, clusters=2)
+    assert (two.low, two.high) == (draws.min(), draws.max())
+    assert interval_of_draws(draws, clusters=1) == UNKNOWN

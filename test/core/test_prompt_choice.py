@@ -89,13 +89,24 @@ def sorted_rest(made: Choice) -> list[tuple[int, ...]]:
 
 
 def test_wordings_that_differ_by_noise_are_no_gain() -> None:
-    better = 0
+    better, tempting = 0, 0
     for seed in range(15):
         rng = np.random.default_rng(seed)
         episodes = [one for name in "abc" for one in task(name, rng, *[1.0] * 5)]
         found, _ = candidates((0,), [], ["a"] * 5, largest=1)
-        better += choose(episodes, found, Measure.AUC, draws=40).verdict is Verdict.BETTER
-    assert better <= 2  # 1 in 40 by chance
+        made = choose(episodes, found, Measure.AUC, draws=40)
+        better += made.verdict is Verdict.BETTER
+        tempting += made.best != made.default
+        assert made.recommended == (made.best if made.verdict is Verdict.BETTER else made.default)
+    assert better <= 2 and tempting > 5  # better: 1 in 40 by chance
+
+
+def test_two_tasks_say_less_than_their_draws() -> None:
+    """All but a few of the draws are above 0; but draws of two tasks are too much alike."""
+    rng = np.random.default_rng(0)
+    episodes = [one for name in "ab" for one in task(name, rng, 1.0, 1.6)]
+    made = choose(episodes, [(0,), (1,)], Measure.AUC, draws=100)
+    assert made.gain > 0.2 and made.interval.low < 0 and made.verdict is Verdict.NO_DIFFERENCE
 
 
 def test_of_wordings_that_are_the_same_the_default_stays() -> None:

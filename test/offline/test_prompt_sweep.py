@@ -92,12 +92,13 @@ def test_templates_that_end_otherwise_or_are_many_are_scored_apart_and_put_in_or
         tmp_path / "many.txt", *(f"{k * 'x'} {{instruction}}? The answer is:" for k in range(60))
     )
     other = write_templates(tmp_path / "other.txt", "Done: {instruction}? Say:", "{instruction}. Say:")
-    templates = read_all_templates(other, [many])
-    assert [len(batch) for batch in templates.batches()] == [2, 64, 6]
+    templates = read_all_templates("", [other, many])
+    assert [len(batch) for batch in templates.batches()] == [64, 6, 2]
+    assert templates.kinds[9:13] == ("The answer is:", "Say:", "Say:", "The answer is:")
     loaded: list[int] = []
     counted: list[int] = []
     (scores,), info = score_episodes([labelled(video)], sweep_of(templates, loaded, counted))
-    assert loaded == [2, 64, 6] and info.model_id == "lengths"
+    assert loaded == [64, 6, 2] and info.model_id == "lengths"
     assert isinstance(scores, PromptScores) and scores.task == "push it" and scores.succeeded
     lengths = np.array([len(text) for text in templates.texts])
     frames = np.arange(1, 8)  # 3 s at 2 Hz
@@ -105,7 +106,7 @@ def test_templates_that_end_otherwise_or_are_many_are_scored_apart_and_put_in_or
     assert np.allclose(scores.static, np.tile(-lengths, (7, 1)))
     assert sum(counted) == 3 * 7
     found, _ = candidates(templates.default, [], templates.kinds, largest=2)
-    assert (0, 2) not in found and (2, 3) in found
+    assert (9, 10) not in found and (10, 11) in found and (9, 12) in found
 
 
 def test_what_was_scored_before_is_taken_again_where_it_fits(tmp_path: Path, video: Path) -> None:
@@ -132,7 +133,13 @@ def test_what_was_scored_before_is_taken_again_where_it_fits(tmp_path: Path, vid
         ([labelled(video, "one", "pull it")], sweep),
         (episodes, replace(sweep, monitor=replace(MONITOR, sample_rate=4.0))),
         (episodes, replace(sweep, scorer=replace(SETTINGS, contrastive=True))),
-        (episodes, replace(sweep, templates=replace(templates, texts=templates.texts[:9]))),
+        (
+            episodes,
+            replace(
+                sweep,
+                templates=replace(templates, texts=(*templates.texts[:9], "{instruction}? The answer is:")),
+            ),
+        ),
     ):
         with pytest.raises(AssertionError, match="scored before"):
             score_episodes(changed[0], replace(changed[1], load=partial(Forbidden, loaded=[])))
@@ -193,4 +200,5 @@ def test_the_file_is_one_that_prompts_takes(tmp_path: Path, video: Path, better:
     assert read_templates(str(file)) == (templates.texts[3 if better else 0],)
     text = file.read_text()
     assert ("beats the default beyond noise" in text) == better
+    assert ("to try on others" in text) == (not better) and choice.best != choice.default
     assert "random weights: it means nothing" in text and "\x1b" not in text

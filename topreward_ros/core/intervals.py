@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import exp, isfinite, isnan, lgamma, log, nan
+from math import cos, exp, isfinite, isnan, lgamma, log, nan, pi, sin, sqrt, tan
+from statistics import NormalDist
 
 import numpy as np
 
@@ -69,14 +70,50 @@ def drawn(group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(group[rng.integers(0, len(group), len(group))])
 
 
-def interval_of_draws(values: Sequence[float], level: float = LEVEL) -> Interval:
+def interval_of_draws(values: Sequence[float], level: float = LEVEL, clusters: int = 0) -> Interval:
     """The interval between two quantiles of a statistic's bootstrap draws (K,); `UNKNOWN` where one is NaN,
-    and where all are equal."""
+    and where all are equal.
+
+    ``clusters``: of how few a draw is made, for example tasks. Draws of few are too much alike, and the
+    interval is widened for that: the expanded percentile interval (Hesterberg 2015), down to the least and
+    greatest draw.
+    """
     tail, draws = _tail(level), np.asarray(values, np.float64)
     if np.isnan(draws).any() or (draws == draws[0]).all():
         return UNKNOWN
+    if clusters:
+        if clusters < 2:
+            return UNKNOWN
+        far = sqrt(clusters / (clusters - 1)) * student_bound(level, clusters - 1)
+        tail = NormalDist().cdf(-far)
     low, high = np.quantile(draws, [tail, 1 - tail])
     return Interval(float(low), float(high))
+
+
+def student_bound(level: float, freedom: int) -> float:
+    """The t within which Student's distribution with so many degrees of ``freedom`` lies at this ``level``.
+
+    >>> round(student_bound(0.95, 1), 3), round(student_bound(0.95, 9), 3)
+    (12.706, 2.262)
+    """
+    _tail(level)
+    low, high = 0.0, pi / 2  # of the angle whose tangent is t / sqrt(freedom)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _student_share(middle, freedom) < level else (low, middle)
+    return tan((low + high) / 2) * sqrt(freedom)
+
+
+def _student_share(angle: float, freedom: int) -> float:
+    """P(|T| <= sqrt(freedom) tan(angle)) (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    is_odd = freedom % 2
+    term = total = cos(angle) if is_odd else 1.0
+    for k in range(2 + is_odd, freedom, 2):
+        term *= (k - 1) / k * cos(angle) ** 2
+        total += term
+    if not is_odd:
+        return sin(angle) * total
+    return 2 / pi * (angle + (sin(angle) * total if freedom > 1 else 0.0))
 
 
 def share_interval(hits: int, count: int, level: float = LEVEL) -> Interval:

@@ -36,7 +36,9 @@ class Verdict(Enum):
 
     BETTER = "better"  #: the whole interval of the gain lies above 0
     NO_DIFFERENCE = "no_difference"  #: 0 lies in it, or nothing can be said
-    WORSE = "worse"  #: it lies below 0: what is best here is not best elsewhere
+    #: It lies below 0: what is best on some tasks is not best on others. Where two candidates are almost the
+    #: same it may be the way of judging: without a task that speaks for one, the other is chosen, and loses.
+    WORSE = "worse"
 
 
 class Attempt(Protocol):
@@ -92,7 +94,7 @@ class Choice:
     held_out: tuple[float, ...]  #: what each of these is worth on its part
     held_out_default: tuple[float, ...]  #: what the default is
     gain: float  #: mean of the differences
-    interval: Interval  #: of the gain, by bootstrap over the parts and the episodes in them
+    interval: Interval  #: of the gain, by bootstrap over the parts and the episodes in them, for few parts
 
     @property
     def verdict(self) -> Verdict:
@@ -170,7 +172,7 @@ def choose(
         held_out=tuple(held_out),
         held_out_default=tuple(values[0].tolist()),
         gain=float(np.mean(np.array(held_out) - values[0])),
-        interval=interval_of_draws(gains),
+        interval=interval_of_draws(gains, clusters=len(tables)),
     )
 
 

@@ -23,6 +23,7 @@ from topreward_ros.core.metrics import PREFIXES
 from topreward_ros.core.output_files import temporary_folder, write_file
 from topreward_ros.core.printable import printable
 from topreward_ros.core.prompt_choice import Choice, Members, PromptScores, Rated, Verdict
+from topreward_ros.offline.code_version import code_hash, package_version
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.labelled_episodes import LabelledEpisode
 from topreward_ros.offline.prefix_schedule import PrefixSchedule
@@ -32,7 +33,6 @@ from topreward_ros.scoring.question.templates import MAX_TEMPLATES, ending, read
 
 JSON_FORMAT = "topreward_prompts/1"  #: raise the number when a field changes its meaning or goes
 SHIPPED = ("", "ten_prompts.txt")  #: the paper's question, and the file that ships
-_SCORES_FORMAT = 1  # of kept scores
 
 
 class SweepError(UserError):
@@ -220,7 +220,7 @@ def _key(episode: LabelledEpisode, sweep: Sweep, texts: Sequence[str], info: Sco
         if name not in ("device", "threads", "prompts", "cuda_graphs")
     }
     parts = {
-        "format": _SCORES_FORMAT,
+        "code": code_hash(),
         "episode": [episode.identity, episode.task],
         "templates": texts,
         "model": [info.revision, info.dtype, info.max_pixels],
@@ -258,7 +258,7 @@ def verdict_text(choice: Choice, templates: Templates) -> str:
     verdict, advice = {
         Verdict.BETTER: ("beats the default beyond noise", f"Use {best}."),
         Verdict.NO_DIFFERENCE: ("does not beat the default beyond noise", "Keep the default."),
-        Verdict.WORSE: ("is worse than the default beyond noise", "Keep the default."),
+        Verdict.WORSE: ("does worse than the default", "Keep the default."),
     }[choice.verdict]
     return f"On {kind} that had no part in the choice, the best {verdict}: {change}. {advice}"
 
@@ -268,11 +268,12 @@ def prompts_file(
 ) -> str:
     """A file that ``prompts`` takes: what is recommended, and above it why."""
     data = sha256("".join(sorted(episode.identity for episode in episodes)).encode()).hexdigest()[:16]
-    tasks = len({episode.task for episode in episodes})
+    count = len({episode.task for episode in episodes})
+    tasks = "one task" if count == 1 else f"{count} tasks"
     weights = f", {RANDOM_WEIGHTS}: it means nothing" if info.random_weights else ""
     head = [
         "Templates of the question, chosen by `topreward prompts sweep`.",
-        f"{len(episodes)} episodes of {tasks} tasks (data {data}), "
+        f"{len(episodes)} episodes of {tasks} (data {data}), "
         f"scored by {info.model_id} ({info.revision}){weights}.",
         verdict_text(choice, templates),
     ]
@@ -297,7 +298,8 @@ def sweep_json(
     ``format``: ``topreward_prompts/1``; ``verdict``, ``gain`` and its ``interval``; ``measure``;
     ``templates`` with ``number`` from 1, text and rating; ``leading``: the best candidates by the numbers of
     their templates; ``held_out``: per part what was chosen on the others, its value and the default's;
-    ``recommended``; ``model``, ``parameters`` and ``episodes`` with the hashes of their frames; ``problems``.
+    ``recommended``; ``model``, ``parameters``, ``version`` and hash of the ``code``, ``episodes`` with the
+    hashes of their frames; ``problems``.
     """
 
     def rating(rated: Rated) -> dict[str, Any]:
@@ -330,6 +332,8 @@ def sweep_json(
             name: value for name, value in asdict(info).items() if name not in ("instructions", "prompt_hash")
         },
         "parameters": parameters,
+        "version": package_version(),
+        "code": code_hash(),
         "episodes": [
             {"name": it.name, "task": it.task, "succeeded": it.succeeded, "identity": it.identity}
             for it in episodes
