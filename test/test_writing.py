@@ -42,7 +42,6 @@ ALLOWED = {
     ("topreward_ros/scoring/checkpoint/random_weights.py", "save"): "into memory",
     ("training/clips.py", "savez_compressed"): "into memory",
     ("training/export.py", "save"): "into memory",
-    ("training/films.py", "open"): "into memory",
     ("training/train.py", "save"): "into memory",
     ("training/train.py", "open"): "a log, to be read while it grows",
     ("training/generate.py", "save"): "`Clip.save`, by write_file",
