@@ -43,7 +43,6 @@ from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.engine_bench import machine
 from topreward_ros.scoring.base import PrefixScorer
 from topreward_ros.scoring.registry import load_scorer
-from topreward_ros.views.bench import machine_line
 from training import disturbances
 from training.clips import RATE, SIDE, VIEWS, Clip, Listed
 from training.generate import EVALUATIONS
@@ -354,7 +353,8 @@ def main() -> None:
         if number % 20 == 0:
             scores.keep()
     scores.keep()
-    lines, sigma = table(seen), measured_sigma(seen)
+    lines = [line for line in table(seen) if line.count]
+    sigma = measured_sigma(seen)
     shown = Table("what", "films", "share", "goal", "met", "after [s], median / 95 %")
     for line in lines:
         met = "" if not line.goal else "yes" if line.met else "no"
@@ -365,10 +365,11 @@ def main() -> None:
         levels.add_row(level, str(count), f"{of_progress:.3f}", f"{of_root:.3f}")
     console.print(levels)
     console.print(f"sigma: {sigma:.4f} (regression_sigma = {settings.progress.regression.sigma:g})")
-    console.print(machine_line(machine()))
+    about = machine()
+    console.print(f"{about['processor']}, {about['cores']} cores, torch {about['torch']}, {about['date']}")
     if arguments.json:
         content = {
-            "machine": machine(),
+            "machine": about,
             "model": arguments.model,
             "sigma": sigma,
             "flicker": flicker(seen),
