@@ -209,8 +209,9 @@ def watch(film: Film, settings: MonitorSettings, scores: KnownScores | None) -> 
                 score = scores.score(film, request) if scores else PrefixScore(-4.0, -1.0, -8.0)
                 reported = monitor.add_score(request, score)
                 outputs += reported
-                report = next(it for it in reported if isinstance(it, ProgressReport))
-                progress.append((report.stamp.ns / NS_PER_S - 100, report.progress))
+                report = next((it for it in reported if isinstance(it, ProgressReport)), None)
+                if report is not None and not request.extra:
+                    progress.append((report.stamp.ns / NS_PER_S - 100, report.progress))
         for output in outputs:
             if isinstance(output, Event):
                 events.setdefault(output.type.name, []).append(output.stamp.ns / NS_PER_S - 100)

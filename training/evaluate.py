@@ -213,7 +213,7 @@ def _score_without_guards(
             request, _ = monitor.add_frame(Frame(stamp_ns, image))
         if request is not None:
             score = scorer.score(request)
-            log_probs.append(score.log_prob)
+            log_probs += [] if request.extra else [score.log_prob]
             outputs = monitor.add_score(request, score)
         fired |= any(isinstance(output, Event) and output.type.name == "SUCCESS" for output in outputs)
     return Result(job, np.array(log_probs), np.array([]), fired)

@@ -902,7 +902,7 @@ def test_the_message_of_success_says_what_was_true() -> None:
     rig.images([-8.0, -8.0, -0.1, -0.2, -0.15, -0.1])
     message = next(event.message for event in rig.events if event.type is EventType.SUCCESS)
     assert message == (
-        "smoothed log-probability -0.150 nat, at or above -0.22 nat for 1.0 s in 3 scores, none below "
+        "log-probability -0.150 nat, at or above -0.22 nat for 1.0 s in 3 scores, none below "
         "-0.200 nat; it had been below -0.72 nat"
     )
 

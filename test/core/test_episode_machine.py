@@ -122,6 +122,7 @@ CHANGES = st.fixed_dictionaries(
             dwell=st.sampled_from([0.0, 0.5]),
             min_scores=st.integers(1, 2),
             smoothing=st.integers(1, 3),
+            confirm_rate=st.sampled_from([0.0, 5.0, 10.0]),
         ),
         "progress": st.builds(
             ProgressSettings,
@@ -367,6 +368,7 @@ class EpisodeMachine(RuleBasedStateMachine):
             assert request.prefix[-1].stamp_ns == stamp_ns and request.prefix[-1].image is pixels
             stamps = [frame.stamp_ns for frame in request.prefix]
             assert stamps == sorted(set(stamps))
+            assert not (request.extra and self.pending), "a look while others wait for their score"
             self.pending.append(request)
             if len(request.prefix) == 1:  # the first one, or what came before was wrong or showed nothing
                 self.firsts_ns = [*self.firsts_ns, stamp_ns]
@@ -401,22 +403,44 @@ class EpisodeMachine(RuleBasedStateMachine):
             if self.pending:
                 self.give_score(0, log_prob, -8.0)
 
+    @precondition(lambda self: not self.over and not self.pending)
+    @rule(low=st.integers(2, 8), high=st.integers(2, 12))
+    def work(self, low: int, high: int) -> None:
+        """A robot that is done: every score is there before the next image, so that there are extra looks."""
+        for log_prob in [-8.0] * low + [-0.1] * high:
+            if self.source == "chosen" or self.monitor.watching:
+                self.image(0.1, 0.1, "tiny")
+            while self.pending:
+                self.give_score(0, log_prob, -8.0)
+
     def give_score(self, chosen: int, log_prob: float, static: float) -> None:
         request = self.pending[chosen]
         del self.pending[: chosen + 1]
         newest = request.prefix[-1]
         ages_ns = [newest.stamp_ns - first_ns for first_ns in self.firsts_ns]
         score = PrefixScore(log_prob, -1.0, static, num_frames=len(request.prefix))
+        report = self.monitor.report
         for output in self.publish(self.monitor.add_score(request, score)):
             if isinstance(output, ProgressReport) and output.state is State.WAITING_FOR_IMAGES:
                 assert self.record.ended and output.stage > 1, "the next stage, as the one before is done"
                 continue
+            if request.extra and isinstance(output, ProgressReport):
+                assert (output.state, output.score) == (State.SUCCEEDED, report.score), "it is no score"
+                assert output.stamp == report.stamp
+                continue
             assert output.stamp == newest.stamp, "what is said of a score has the stamp of its newest frame"
+            if request.extra and isinstance(output, Reward):
+                assert output.terminated and output.reward == 0.0
             if isinstance(output, ProgressReport):
                 assert output.elapsed_ns in ages_ns, "not its age"
                 assert repr(output.score) == repr(score)
             elif isinstance(output, Event) and output.type is EventType.SUCCESS:
                 assert isfinite(log_prob), "success by what is no number"
+
+    @precondition(lambda self: self.pending and self.pending[0].extra)
+    @rule()
+    def no_time_for_it(self) -> None:
+        self.monitor.leave_out(self.pending.pop(0))
 
     @precondition(lambda self: self.pending)
     @rule()

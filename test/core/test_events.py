@@ -149,7 +149,7 @@ def test_the_text_says_what_was_true() -> None:
     for k, score in enumerate([LOW, -0.1, -0.21, -0.05]):
         detector.add(k * NS_PER_S // 2, score)
     assert detector.success_text() == (
-        "smoothed log-probability -0.050 nat, at or above -0.22 nat for 1.0 s in 3 scores, none below "
+        "log-probability -0.050 nat, at or above -0.22 nat for 1.0 s in 3 scores, none below "
         "-0.210 nat; it had been below -0.72 nat"
     )
 

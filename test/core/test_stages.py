@@ -64,7 +64,9 @@ def test_each_stage_is_an_episode_and_success_comes_at_the_last() -> None:
         ("pick.2", EventType.SUCCESS, 2),
         ("pick.2", EventType.EPISODE_ENDED, 2),
     ]
-    assert run.events[1].message.startswith("stage 1 of 2 is done, now comes 'take out the cup': smoothed")
+    assert run.events[1].message.startswith(
+        "stage 1 of 2 is done, now comes 'take out the cup': log-probability"
+    )
     assert [reward.step for reward in run.rewards] == [0, 1, 2, 3] * 2
     assert [k for k, reward in enumerate(run.rewards) if reward.terminated] == [3, 7]
     run.monitor.reset()

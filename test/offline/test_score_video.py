@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,17 @@ import pytest
 from rich.console import Console
 
 from test.scorers import Brightness
-from topreward_ros.core.episode import MonitorSettings, ScoreRequest, State
+from topreward_ros.core.episode import (
+    Event,
+    MonitorSettings,
+    ProgressReport,
+    ScoreRequest,
+    State,
+    TaskMonitor,
+)
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import SuccessSettings
+from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.prefix_schedule import PrefixSchedule
@@ -31,6 +40,7 @@ from topreward_ros.offline.score_video import (
 from topreward_ros.offline.video import Video, VideoError, open_video
 from topreward_ros.scoring.base import ScorerError, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.scoring.worker import ScoringWorker
 from topreward_ros.views.curve_plot import plot_curve, plot_curves
 from topreward_ros.views.terminal import curve_summary, curves_table
 
@@ -93,6 +103,61 @@ def test_nothing_is_scored_after_the_episode(video: Path) -> None:
     assert curve.points[-1].time_s == curve.events[-1].time_s
     assert len(scorer.asked) == len(curve.points) == 10
     assert curve.ended_early and curve.state is State.SUCCEEDED
+
+
+def test_extra_looks_are_for_success_alone(video: Path) -> None:
+    looking = replace(SETTINGS, success=replace(SETTINGS.success, dwell=0.3, confirm_rate=5.0))
+    curve = score_video(video, "x", Brightness(), looking)
+    # -0.6 nat are passed at 3.5 s; looks at 3.7 s and 3.9 s
+    assert [event.time_s for event in curve.events] == pytest.approx([0.0, 3.9, 3.9], abs=1e-3)
+    assert [point.time_s for point in curve.points] == pytest.approx([0.5 * k for k in range(8)], abs=1e-3)
+    assert curve.state is State.SUCCEEDED and curve.ended_early
+    scorer = Brightness()
+    curve = score_video(video, "x", scorer, replace(looking, end_episode_on_success=False))
+    assert len(scorer.asked) == len(curve.points) + 2, "nothing is looked at once SUCCESS has come"
+    assert repr(curve.points) == repr(score_video(video, "x", Brightness(), never_ends()).points)
+    scorer = Brightness()
+    score_video(video, "x", scorer, looking, prefixes=3)
+    assert len(scorer.asked) == 3, "some prefixes alone confirm nothing"
+
+
+def test_live_and_recorded_have_the_same_looks_events_and_scores_to_the_digit(video: Path) -> None:
+    """Live as the node does it: with the scoring thread, whose answers come before the next frame."""
+    success = replace(SETTINGS.success, threshold=-0.35, dwell=0.5, min_scores=4, confirm_rate=5.0)
+    settings = replace(SETTINGS, success=success)
+    recorded, scorer = Brightness(), Brightness()
+    curve = score_video(video, "make it bright", recorded, settings)
+
+    monitor, told = TaskMonitor(settings, lambda: "live"), threading.Semaphore(0)
+    worker = ScoringWorker(scorer, told.release)
+    outputs = monitor.set_task("make it bright")
+    asked = []
+    for stamp_ns, read in open_video(video):
+        due, more = monitor.observe(stamp_ns, stamp_ns)
+        outputs += more
+        request, more = monitor.add_frame(Frame(stamp_ns, read())) if due else (None, [])
+        outputs += more
+        if request is not None:
+            asked.append(request.prefix[-1].stamp_ns)
+            if request.extra:
+                assert worker.submit_extra(replace(request, time_left_s=math.inf))  # on a busy machine, too
+            else:
+                worker.submit(request)
+            assert told.acquire(timeout=60.0)
+            (result,) = worker.results()
+            assert result.score is not None
+            outputs += monitor.add_score(result.request, result.score)
+    assert worker.stop()
+    live_events = [output for output in outputs if isinstance(output, Event)]
+    reports = [output for output in outputs if isinstance(output, ProgressReport) and output.num_frames]
+    assert (
+        asked == [prefix[-1].stamp_ns for _, prefix in recorded.asked] and len(asked) > len(curve.points) + 1
+    )
+    assert [(event.type.name, event.stamp.ns / NS_PER_S, event.message) for event in live_events] == [
+        (event.type, event.time_s, event.message) for event in curve.events
+    ]
+    assert [repr(report.score) for report in reports] == [repr(point.score) for point in curve.points]
+    assert [event.type for event in curve.events] == ["EPISODE_STARTED", "SUCCESS", "EPISODE_ENDED"]
 
 
 def test_a_video_that_ends_with_the_episode_did_not_end_early(video: Path) -> None:

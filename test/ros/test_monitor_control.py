@@ -310,6 +310,11 @@ def test_task_parameter_and_live_parameters(idle) -> None:
     assert set_parameter(idle, "success_threshold", -3.5)[0]
     idle.until(lambda: len(idle.infos) > infos, "~/info says the new threshold")
     assert idle.infos[-1].success_threshold == -3.5
+    process = idle.processes[0]
+    was = monitor_defaults()["success_threshold"]
+    idle.until(
+        lambda: f"parameter success_threshold is -3.5 now, and was {was}" in idle.said(process), "the log"
+    )
     assert set_parameter(idle, "reward_type", "log_prob")[0]
     idle.call(Trigger, "monitor/reset")
     show(idle, 1)

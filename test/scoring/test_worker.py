@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import inf, nan
 
 import numpy as np
@@ -281,6 +282,82 @@ def test_a_scorer_that_hangs_while_it_works_ahead_is_noticed(monkeypatch: pytest
         monkeypatch.setattr(worker, "_newest_took_s", 0.0)
         assert worker.hang()
         go_on.release()
+
+
+def look(stamp_ns: int, time_left_s: float = inf) -> ScoreRequest:
+    return replace(request(stamp_ns), extra=True, time_left_s=time_left_s)
+
+
+def test_an_extra_look_holds_up_nobody() -> None:
+    scorer = GatedScorer()
+    with running(scorer) as (worker, told):
+        worker.submit(request(1))
+        assert not worker.submit_extra(look(2)), "a frame that is due waits"
+        wait(scorer.begun)
+        assert not worker.submit_extra(look(3)), "a frame that is due is being scored"
+        scorer.gate.release()
+        wait(told)
+        assert not worker.submit_extra(look(4, time_left_s=0.0)), "the last answer took longer"
+        assert worker.submit_extra(look(5))
+        wait(scorer.begun)
+        worker.submit(request(6))
+        assert not worker.submit_extra(look(7)), "one look at a time"
+        for _ in range(2):
+            scorer.gate.release()
+            wait(told)
+        assert scorer.seen == [1, 5, 6] and stamps(worker.results()) == [1, 5, 6]
+        assert worker.counts.left_out == 4 and worker.counts.replaced == 0
+
+
+def test_a_frame_that_is_due_takes_the_place_of_a_look_that_has_not_begun() -> None:
+    scorer = GatedScorer()
+    with running(scorer) as (worker, told):
+        with worker._wake:  # the thread does not come to it
+            assert worker.submit_extra(look(1))
+            worker.submit(request(2))
+        scorer.gate.release()
+        wait(told)
+        assert scorer.seen == [2] and worker.counts.replaced == 0
+
+
+def test_a_look_that_fails_is_no_reason_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "_FIRST_PAUSE_S", 600.0)
+    scorer = GatedScorer()
+    with running(scorer) as (worker, told):
+        scorer.error = ScorerError("no")
+        assert worker.submit_extra(look(1))
+        scorer.gate.release()
+        wait(told)
+        assert [result.error for result in worker.results()] == ["no"]
+        scorer.error = None
+        worker.submit(request(2))
+        scorer.gate.release()
+        wait(told)
+        assert stamps(worker.results()) == [2]
+        scorer.error = ScorerError("no")
+        worker.submit(request(3))
+        scorer.gate.release()
+        wait(told)
+        assert not worker.submit_extra(look(4)), "in the pause after a failure"
+
+
+def test_what_follows_on_a_look_is_what_follows_on_the_frame_before_it() -> None:
+    scorer, followed = GatedScorer(), threading.Semaphore(0)
+    ahead: list[int] = []
+
+    def work(request: ScoreRequest) -> Iterator[None]:
+        ahead.append(request.prefix[-1].stamp_ns)
+        followed.release()
+        yield
+
+    scorer.ahead = work  # type: ignore[method-assign]
+    with running(scorer) as (worker, told):
+        for submit, asked in ((worker.submit, request(1)), (worker.submit_extra, look(2))):
+            submit(asked)
+            scorer.gate.release()
+            wait(told)
+            wait(followed)
+        assert ahead == [1, 1]
 
 
 def test_stop_during_a_pause_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

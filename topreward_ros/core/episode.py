@@ -34,7 +34,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from math import isfinite, nan
+from math import inf, isfinite, nan
 from typing import Any
 
 from topreward_ros.core.calibration.task import NO_CALIBRATIONS, Calibrations, TaskCalibration
@@ -48,11 +48,11 @@ from topreward_ros.core.frames import (
     NS_PER_S,
     EpisodeBuffer,
     Frame,
-    FrameSchedule,
     Stamp,
     Window,
 )
 from topreward_ros.core.instruction import clean_task
+from topreward_ros.core.looks import Look, LookSchedule
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import (
     NO_SCORE,
@@ -126,6 +126,7 @@ class MonitorSettings:
                 dwell=parameters["success_dwell"],
                 min_scores=parameters["success_min_scores"],
                 smoothing=parameters["success_smoothing"],
+                confirm_rate=parameters["confirm_rate"],
             ),
             progress=ProgressSettings.from_parameters(parameters),
             pictures=PictureSettings.from_parameters(parameters),
@@ -220,6 +221,10 @@ class ScoreRequest:
     buffer: EpisodeBuffer  #: the episode's frames as of now, not to be added to; says what comes next, too
     prefix: tuple[Frame, ...] = field(init=False)  #: what is scored: the frames of ``buffer``
     episode_id: str = ""  #: whose prefix it is; empty where nobody needs to know
+    extra: bool = False  #: an extra look (looks.py): the newest frame is not kept, no baseline is needed
+    time_left_s: float = (
+        inf  #: [s] of an extra look: an answer that takes longer holds up a frame that is due
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prefix", self.buffer.prefix())
@@ -252,6 +257,10 @@ class IgnoredImages:
         return {reason: count for reason, count in named.items() if count}
 
 
+#: Makes a detector of SUCCESS from settings and the time [s] between two scores.
+NewDetector = Callable[[SuccessSettings, float], SuccessDetector]
+
+
 def _calibrated(settings: MonitorSettings, calibration: TaskCalibration) -> MonitorSettings:
     """The settings with what is known of a task: its detector, how long it takes, how successful runs go."""
     progress, nominal_s = settings.progress, calibration.nominal_duration
@@ -272,6 +281,7 @@ class _Episode:
         episode_id: str,
         stages: Stages,
         settings: MonitorSettings,
+        new_detector: NewDetector,
         calibration: TaskCalibration | None = None,
     ) -> None:
         """``settings``: those in force, with ``calibration``, the one of this stage."""
@@ -280,9 +290,9 @@ class _Episode:
         self.instruction = stages.current
         self.calibration = calibration
         self.uncalibrated = settings.calibrations.why_not(stages.current)  # why; empty: there is no file
-        self.schedule = FrameSchedule(settings.sample_rate)
+        self.looks = LookSchedule(settings.sample_rate)
         self.buffer = EpisodeBuffer(settings.max_frames, settings.window)
-        self.success = SuccessDetector(settings.success, 1.0 / settings.sample_rate)
+        self.success = new_detector(settings.success, 1.0 / settings.sample_rate)
         self.progress = ProgressDetectors(settings.progress)
         self.pictures = PictureDetectors(settings.pictures, fixed=settings.camera_fixed)
         self.found_early: list[Finding] = []  # in pictures, before EPISODE_STARTED
@@ -348,6 +358,21 @@ class _Episode:
         self.progress.begin_anew()
         self.prefix_since_ns, self.unsure, self.before_change = frame.stamp_ns, {}, None
 
+    def look(self, frame: Frame, *, judge_scene: bool) -> ScoreRequest | None:
+        """The request for an extra look at a frame that is not kept; None where it is not sure that it shows
+        the scene of the prefix."""
+        if self.pictures.why:
+            return None
+        if judge_scene:
+            sight = self.scene.would_judge(frame.stamp_ns, frame.image, frame.widths)
+            if not sight.used or not sight.sure or sight.anew:
+                return None
+        self.looks.take(Look.EXTRA)
+        buffer = self.buffer.copy()
+        buffer.append(frame)
+        left_s = self.looks.time_left_s()
+        return ScoreRequest(self.instruction, buffer, self.episode_id, extra=True, time_left_s=left_s)
+
     def is_of_the_past(self, request: ScoreRequest) -> bool:
         """Whether a request was made before the prefix became another one."""
         return request.prefix[-1].stamp_ns < self.prefix_since_ns
@@ -369,9 +394,9 @@ class _Episode:
             self.success.interrupt(why)
         return not self.is_unsure and self.success.add(stamp_ns, score.log_prob, score.log_prob_static)
 
-    def anew(self, settings: MonitorSettings) -> _Episode:
+    def anew(self, settings: MonitorSettings, new_detector: NewDetector) -> _Episode:
         """The same episode without its frames so far, because their stamps were wrong."""
-        episode = _Episode(self.episode_id, self.stages, settings, self.calibration)
+        episode = _Episode(self.episode_id, self.stages, settings, new_detector, self.calibration)
         episode.rewards, episode.stale = self.rewards, self.stale
         episode.told_of_hang, episode.uncalibrated = self.told_of_hang, self.uncalibrated
         episode.success.fired = self.success.fired
@@ -389,11 +414,13 @@ class TaskMonitor:
         interval_ns: int | None = None,
         *,
         judge_scene: bool = True,
+        new_detector: NewDetector = SuccessDetector,
     ) -> None:
         """``new_episode_id`` names an episode whose caller gave no name. ``interval_ns``: between two images,
         where it is known beforehand. ``judge_scene``: False where the caller has chosen the frames, so that
-        all are used, whatever they show."""
+        all are used, whatever they show. ``new_detector``: where detectors are compared."""
         self._settings = settings
+        self._new_detector = new_detector
         self._new_episode_id = new_episode_id
         self._episode: _Episode | None = None
         self._stages: Stages | None = None  # what the next episode is of; None: there is no task
@@ -408,7 +435,7 @@ class TaskMonitor:
         self._given_ids = EpisodeIds()
         self._silence = Silence()
         self._hang = ""  # for how long the scorer has not answered; empty: it does
-        self._due = False  # whether the image that was observed last would take a slot of the schedule
+        self._look = Look.NONE  # why the image that was observed last would be scored
         self._not_pictures = 0
         self._frozen = 0
         self._judge_scene = judge_scene
@@ -560,7 +587,8 @@ class TaskMonitor:
         ``stamp_ns``: its stamp of capture; ``arrival_ns``: any steady clock, or None where images do not
         arrive, as those of a file. An image whose stamp cannot be believed is ignored (`StampJudge`); stamps
         that agree that time went back end the episode and begin another. Returns whether the image should be
-        decoded and passed to `add_frame`, because it is due or nobody has looked at one for a while. One that
+        decoded and passed to `add_frame`, because it is due, or SUCCESS waits for its confirmation, or nobody
+        has looked at one for a while. One that
         cannot be decoded is passed to `frame_failed` instead, and the next one stands in for it.
         ``trusted``: the caller knows that the stamp is right, because it chose the image by it.
         """
@@ -573,7 +601,7 @@ class TaskMonitor:
         outputs: list[Output] = []
         began_anew = judgement is Judgement.BEGAN_ANEW
         if began_anew and self._episode is not None and not self._episode.ended:
-            self._episode = self._episode.anew(self.settings_in_force)
+            self._episode = self._episode.anew(self.settings_in_force, self._new_detector)
         elif judgement is Judgement.WENT_BACK or (began_anew and self._stamps.moved_ns < 0):
             outputs += self._begin_again(
                 f"image stamps went back by {-self._stamps.moved_ns / NS_PER_S:.3f} s", arrival_ns
@@ -607,9 +635,12 @@ class TaskMonitor:
             ended := self._time_is_up(episode.age_ns(stamp_ns), "by the stamps of the images")
         ):
             return False, [*outputs, *ended]
-        self._due = episode.schedule.observe(stamp_ns)
+        rate = episode.success.confirm_rate
+        self._look = episode.looks.observe(stamp_ns, arrival_ns, confirm_rate=rate)
         arrives = arrival_ns is not None
-        if self._due or (arrives and self._silence.wants_a_look(self._settings.stale_timeout)):
+        if self._look is not Look.NONE or (
+            arrives and self._silence.wants_a_look(self._settings.stale_timeout)
+        ):
             return True, outputs
         return False, [*outputs, *self._note_usable()]
 
@@ -649,12 +680,15 @@ class TaskMonitor:
             )
             episode = self._current
             episode.view.judge(shape)
-            self._due = episode.schedule.observe(frame.stamp_ns)
-        if not self._due:
+            self._look = episode.looks.observe(frame.stamp_ns, episode.arrival_ns)
+        if self._look is not Look.DUE:
             if fault := episode.scene.why_not_used(frame.image, frame.widths) if self._judge_scene else "":
                 self.frame_failed(fault)
                 return None, outputs
-            return None, [*outputs, *self._note_usable(looked=True)]
+            outputs += self._note_usable(looked=True)
+            if self._look is Look.NONE:
+                return None, outputs
+            return episode.look(frame, judge_scene=self._judge_scene), outputs
         sight = Sight()
         if self._judge_scene:
             sight = episode.scene.judge(frame.stamp_ns, frame.image, frame.widths)
@@ -667,7 +701,7 @@ class TaskMonitor:
             self._frozen += 1
             self.frame_failed(episode.pictures.why)
             return None, outputs
-        episode.schedule.take()
+        episode.looks.take(Look.DUE)
         episode.last_frame = frame
         if episode.first_frame is None:
             if not episode.started:
@@ -719,8 +753,11 @@ class TaskMonitor:
         if episode is None:
             return []
         newest = request.prefix[-1]
+        episode.looks.answered(newest.stamp_ns)
         if newest in episode.wrong_frames or episode.is_of_the_past(request):
             return []
+        if request.extra:
+            return self._add_extra(episode, newest, score)
         success, stages = self.settings_in_force.success, episode.stages
         doubts, blind = episode.doubts(newest.stamp_ns)
         succeeded = episode.succeeds(newest.stamp_ns, score, doubts)
@@ -750,21 +787,48 @@ class TaskMonitor:
             calibrated=self.calibrated,
         )
         reward = episode.rewards.step(score.log_prob, progress)
-        terminated = succeeded and (self._settings.end_episode_on_success or not stages.is_last)
-        terminated = terminated or failure is not None
+        terminated = (succeeded and self._ends_with_success) or failure is not None
         outputs: list[Output] = [self._report, self._reward(reward, newest, terminated=terminated)]
         outputs += [self._event(it.kind, it.message, it.threshold, newest) for it in found]
         if succeeded:
-            kind = EventType.SUCCESS if stages.is_last else EventType.SUBTASK_SUCCESS
-            message = _success_message(episode.success, stages)
-            outputs.append(self._event(kind, message, success.threshold, newest))
-            self._stages = stages.following()
-        if terminated:
-            outputs += self._end(_why_over(failure, stages), newest)
-        if succeeded and not stages.is_last:
-            outputs += self._next_episode(episode, "")
-        elif not terminated and not blind and (why := episode.pictures.why):
+            outputs += self._succeed(newest, score)
+        elif failure is not None:
+            outputs += self._end("failure", newest)
+        if not terminated and not blind and (why := episode.pictures.why):
             outputs += self._unknown(why)  # the score was late: what it says is of before that
+        return outputs
+
+    def _add_extra(self, episode: _Episode, newest: Frame, score: PrefixScore) -> list[Output]:
+        """Show the score of an extra look to the detector. Progress and rewards stay as they are; only where
+        SUCCESS ends the episode a last reward, 0, marks its end."""
+        doubts, _ = episode.doubts(newest.stamp_ns)
+        succeeded = episode.succeeds(newest.stamp_ns, score, doubts)
+        if not succeeded:  # the next report tells of it
+            episode.note = "; ".join(filter(None, [episode.note, _broken_off_message(episode.success)]))
+            return []
+        outputs: list[Output] = []
+        if episode.stages.is_last:
+            outputs += self._enter(State.SUCCEEDED)
+        if self._ends_with_success:
+            outputs.append(self._reward(episode.rewards.close(), newest, terminated=True))
+        return [*outputs, *self._succeed(newest, score)]
+
+    @property
+    def _ends_with_success(self) -> bool:
+        return self._settings.end_episode_on_success or not self._current.stages.is_last
+
+    def _succeed(self, newest: Frame, score: PrefixScore) -> list[Output]:
+        """Say that the detector has fired, and end the episode unless told to go on."""
+        episode, threshold = self._current, self.settings_in_force.success.threshold
+        stages, ends = episode.stages, self._ends_with_success
+        kind = EventType.SUCCESS if stages.is_last else EventType.SUBTASK_SUCCESS
+        message = _success_message(episode.success, stages)
+        outputs: list[Output] = [self._event(kind, message, threshold, newest, score.log_prob)]
+        self._stages = stages.following()
+        if ends:
+            outputs += self._end("success" if stages.is_last else "success of a stage", newest)
+        if not stages.is_last:
+            outputs += self._next_episode(episode, "")
         return outputs
 
     def _look_at_progress(self, newest: Frame, progress: float) -> list[Finding]:
@@ -784,12 +848,22 @@ class TaskMonitor:
     def _state_at_work(self) -> State:
         return State.STALLED if self._current.progress.stalled else State.RUNNING
 
+    def leave_out(self, request: ScoreRequest) -> None:
+        """An extra look is not scored, because the scorer has other work or would be busy for too long."""
+        episode = self._asked(request)
+        if episode is not None:
+            episode.looks.answered(request.prefix[-1].stamp_ns)
+            episode.looks.hold()
+
     def scorer_failed(self, request: ScoreRequest, message: str) -> list[Output]:
         """Report that a prefix could not be scored; the episode goes on with the next frame."""
         episode = self._asked(request)
         newest = request.prefix[-1]
         if episode is None or newest in episode.wrong_frames:
             return []
+        episode.looks.answered(newest.stamp_ns)
+        if request.extra:
+            episode.looks.hold()
         where = f"{self._elapsed_ns(newest) / NS_PER_S:.1f} s into the episode, {len(request.prefix)} frames"
         return [self._event(EventType.SCORER_ERROR, f"{where}: {message}", frame=newest)]
 
@@ -928,7 +1002,7 @@ class TaskMonitor:
         if episode is None:
             return []
         if episode.first_frame is None:
-            episode.schedule = FrameSchedule(self._settings.sample_rate)
+            episode.looks = LookSchedule(self._settings.sample_rate)
             return []
         if episode.ended:
             self._silence = Silence(arrival_ns)  # nobody looked at images since then
@@ -960,7 +1034,11 @@ class TaskMonitor:
         if stages.count > 1:
             self._given_ids.adopt(episode_id)
         self._episode = _Episode(
-            episode_id, stages, self.settings_in_force, self._settings.calibrations.of(stages.current)
+            episode_id,
+            stages,
+            self.settings_in_force,
+            self._new_detector,
+            self._settings.calibrations.of(stages.current),
         )
         self._report = replace(
             self._report,
@@ -1022,9 +1100,15 @@ class TaskMonitor:
         )
 
     def _event(
-        self, kind: EventType, message: str, threshold: float = nan, frame: Frame | None = None
+        self,
+        kind: EventType,
+        message: str,
+        threshold: float = nan,
+        frame: Frame | None = None,
+        log_prob: float | None = None,
     ) -> Event:
-        """Make the next event, with the stamp of ``frame`` or else of the newest frame of the episode."""
+        """Make the next event, with the stamp of ``frame`` or else of the newest frame of the episode, and
+        with ``log_prob`` or else that of the newest report."""
         episode = self._current
         self._events += 1
         return Event(
@@ -1034,7 +1118,7 @@ class TaskMonitor:
             instruction=episode.instruction,
             stamp=_stamp_of(frame or episode.last_frame),
             progress=self._report.progress,
-            log_prob=self._report.score.log_prob,
+            log_prob=self._report.score.log_prob if log_prob is None else log_prob,
             threshold=threshold,
             message=message,
             stage=episode.stages.number,
@@ -1055,12 +1139,6 @@ def _stamp_of(frame: Frame | None) -> Stamp:
 def _watching_text(stages: Stages) -> str:
     which = f" stage {stages.number} of {stages.count}" if stages.count > 1 else ""
     return f"watching for{which}: {stages.current}"
-
-
-def _why_over(failure: Finding | None, stages: Stages) -> str:
-    if failure is not None:
-        return "failure"
-    return "success" if stages.is_last else "success of a stage"
 
 
 def _success_message(success: SuccessDetector, stages: Stages) -> str:

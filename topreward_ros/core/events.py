@@ -43,6 +43,7 @@ class SuccessSettings:
     dwell: float  #: [s], >= 0: how long the smoothed score must stay at or above the threshold
     min_scores: int  #: >= 1 scores in a row that arm the detector, and that must come while it stays up
     smoothing: int  #: span of the exponential moving average in scores; 1: none
+    confirm_rate: float = 0.0  #: [Hz] of looks at the newest frame while SUCCESS waits for its dwell; 0: none
 
     @property
     def lower_threshold(self) -> float:
@@ -61,7 +62,8 @@ class SuccessDetector:
     smoothed score is at or above the threshold. A gap (four periods of the scores without one), a stamp
     earlier than the last, a score that is no number and `interrupt` begin the dwell and the row of low scores
     anew. Another threshold or hysteresis begins the dwell anew; how low the scores and the start were is
-    kept, and the new lower threshold decides whether that arms it.
+    kept, and the new lower threshold decides whether that arms it. Extra looks (looks.py) give it scores like
+    others, at `confirm_rate`, while the newest score is up and the dwell is not over.
 
     >>> detector = SuccessDetector(SuccessSettings(-0.2, 0.5, dwell=1.0, min_scores=1, smoothing=1))
     >>> [detector.add(k * NS_PER_S, r) for k, r in enumerate([-3.0, -0.1, -0.3, -0.1, -0.1])]
@@ -79,6 +81,7 @@ class SuccessDetector:
         self._gap_ns = 0  # before the newest score, if that came after one
         self._newest_ns: int | None = None
         self._row: list[float] = []  # the higher one of score and average, of the newest scores [nat]
+        self._is_up = False  # the newest score is at or above the threshold, whatever the average is
         self._all_below = inf  # all of some `min_scores` in a row were at this or below [nat]
         self._lowest_starts: list[float] = []  # readings of the start, sorted; no more than `min_scores`
         self._changed = ""  # what ended a dwell since the last score
@@ -100,6 +103,7 @@ class SuccessDetector:
             self.interrupt("a score was not a finite number")
             return False
         settings = self.settings
+        self._is_up = log_prob >= settings.threshold
         weight = 2.0 / (settings.smoothing + 1.0) if isfinite(self.smoothed) else 1.0
         self.smoothed = log_prob if weight == 1.0 else self.smoothed + weight * (log_prob - self.smoothed)
 
@@ -137,6 +141,13 @@ class SuccessDetector:
         self._settings = settings
 
     @property
+    def confirm_rate(self) -> float:
+        """[Hz] at which further scores would help to decide now; 0: none would."""
+        settings = self._settings
+        waits = self._is_up and self.armed and not self.fired and settings.threshold < 0.0
+        return settings.confirm_rate if waits else 0.0
+
+    @property
     def armed(self) -> bool:
         """Whether enough scores, or readings of the start, were below the lower threshold in force."""
         return self._scores_were_low or self._start_was_low
@@ -158,7 +169,7 @@ class SuccessDetector:
 
     def anew(self) -> SuccessDetector:
         """A detector for another scene of the same episode. What fired once does not fire again."""
-        other = SuccessDetector(self.settings, self._period_ns / NS_PER_S)
+        other = type(self)(self.settings, self._period_ns / NS_PER_S)
         other.fired = self.fired
         return other
 
@@ -166,13 +177,13 @@ class SuccessDetector:
         """What was seen does not belong together: the dwell and the row of low scores begin anew. ``why`` is
         kept in `broken_off` if that ended a dwell."""
         self.broken_off = why if self._dwells else ""
-        self._up_since_ns = None
+        self._up_since_ns, self._is_up = None, False
         self._row = []
 
     def break_off(self, why: str) -> None:
         """As `interrupt`, between two scores: the next one tells."""
         self._changed = why if self._dwells else self._changed
-        self._up_since_ns = None
+        self._up_since_ns, self._is_up = None, False
         self._row = []
 
     def success_text(self) -> str:
@@ -181,8 +192,9 @@ class SuccessDetector:
         settings = self.settings
         held_s = (self._newest_ns - self._up_since_ns) / NS_PER_S
         what = "it" if self._scores_were_low else "the first frame, held still,"
+        smoothed = "smoothed " if settings.smoothing > 1 else ""
         return (
-            f"smoothed log-probability {self.smoothed:.3f} nat, at or above {settings.threshold:g} nat for "
+            f"{smoothed}log-probability {self.smoothed:.3f} nat, at or above {settings.threshold:g} nat for "
             f"{held_s:.1f} s in {self._up_scores} scores, none below {self._lowest:.3f} nat; {what} had been "
             f"below {settings.lower_threshold:g} nat"
         )

@@ -121,9 +121,18 @@ class FrameSchedule:
             self._intervals.add(stamp_ns - self._last_ns)
         self._last_ns = stamp_ns
         if self._first_ns is not None:
-            early_ns = min(self._intervals.shortest() / 2, self._period_ns / 4)
-            self._slot = int((stamp_ns - self._first_ns + early_ns) // self._period_ns)
+            self._slot = int((stamp_ns - self._first_ns + self._early_ns()) // self._period_ns)
         return self._slot >= self._next_slot
+
+    def next_ns(self) -> float:
+        """From which stamp [ns] on a frame is due; before the first one, from any."""
+        if self._first_ns is None:
+            return 0.0
+        return self._first_ns + self._next_slot * self._period_ns - self._early_ns()
+
+    def _early_ns(self) -> float:
+        """By how much [ns] a frame may come before its slot and still be the nearest one to it."""
+        return min(self._intervals.shortest() / 2, self._period_ns / 4)
 
     def take(self) -> None:
         """Take the frame that was observed last for its slot."""

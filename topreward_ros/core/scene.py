@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from math import log
 
@@ -103,6 +104,13 @@ class SceneJudge:
         """What is seen at a glance of each of `images`; None where one is too small to tell."""
         return [camera.picture for camera in self._cameras]
 
+    def would_judge(self, stamp_ns: int, image: np.ndarray, widths: Sequence[int] = ()) -> Sight:
+        """What `judge` would say of a frame that is looked at and not kept: nothing of it is remembered."""
+        other = copy(self)
+        other._cameras = [camera.copy() for camera in self._cameras]
+        other._away = set(self._away)
+        return other.judge(stamp_ns, image, widths)
+
     def why_not_used(self, image: np.ndarray, widths: Sequence[int] = ()) -> str:
         """Why a frame with this image would not be used, which is not judged now; empty: it would."""
         parts = _parts(image, widths)
@@ -167,6 +175,12 @@ class _CameraJudge:
         self._slow = False  # it took more than one frame
         self._agreeing = 0  # frames since then
         self._agreed: Picture | None = None  # the first of them
+
+    def copy(self) -> _CameraJudge:
+        """An independent judge who remembers the same pictures."""
+        other = copy(self)
+        other._past = self._past.copy()
+        return other
 
     def judge(self, stamp_ns: int, image: np.ndarray) -> Sight:
         """Judge the next picture: its stamp [ns] and its image, (H, W, 3) uint8 RGB."""

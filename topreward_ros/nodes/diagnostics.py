@@ -129,6 +129,7 @@ class Diagnostics:
             "scoring latency [ms]": f"{self._newest.seconds * 1e3:.2f}",
             "scores": str(counts.scored),
             "prefixes replaced before scoring": str(counts.replaced),
+            "extra looks left out": str(counts.left_out),
             "scores failed": str(counts.failed),
             "scores too late": str(counts.late),
             "device": scorer.info.device,

@@ -316,12 +316,16 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
 
     def _apply_parameters(self, changed: list[Parameter]) -> None:
         names = {parameter.name for parameter in changed if parameter.name in self.values}
+        before = {name: self.values[name] for name in names}
         self.values.update({p.name: p.value for p in changed if p.name in names})
         if names:
             self._monitor.settings = self._settings()
             self._warn_of_calibrated(names)
         if self._session is None or not names:
             return
+        for name in sorted(names - {"task"}):
+            if self.values[name] != before[name]:
+                self.get_logger().info(f"parameter {name} is {self.values[name]} now, and was {before[name]}")
         if "task" in names:
             self._session.follow(self.values["task"], "the parameter task", why="the parameter task was set")
         if self._session.active and names != {"task"}:

@@ -227,8 +227,8 @@ MONITOR_PARAMETERS = (
     ),
     Parameter(
         "success_threshold",
-        "Smoothed log-probability that counts as success [nat]; 0 never fires. It depends on task, cameras "
-        "and model: calibrate it",
+        "Log-probability that counts as success [nat]; 0 never fires. It depends on task, cameras and model: "
+        "calibrate it. The default is that of the embedded model, by docs/success.md",
         -100.0,
         0.0,
         live=True,
@@ -236,31 +236,44 @@ MONITOR_PARAMETERS = (
     Parameter(
         "success_hysteresis",
         "SUCCESS can fire only after scores, or readings of the first frame held still, were this far below "
-        "the threshold [nat]; once it can, only the threshold counts",
+        "the threshold [nat]; once it can, only the threshold counts. 0.5: several times what a score wavers "
+        "by",
         0.0,
         100.0,
         live=True,
     ),
     Parameter(
         "success_dwell",
-        "How long the smoothed score must stay at or above the threshold until SUCCESS [s]; a score below "
-        "it, a gap or a jump of the picture starts it anew",
+        "How long the score must stay at or above the threshold until SUCCESS [s]; a score below it, a gap "
+        "or a jump of the picture starts it anew. More delays SUCCESS by as much, and outlasts longer "
+        "look-alikes",
         0.0,
         3600.0,
         live=True,
     ),
     Parameter(
         "success_min_scores",
-        "Scores that SUCCESS needs during the dwell, and of those before it that were far enough below",
+        "Scores that SUCCESS needs during the dwell, extra looks included, and of those before it that were "
+        "far enough below. 3: two in a row may be one flicker",
         1,
         1000,
         live=True,
     ),
     Parameter(
         "success_smoothing",
-        "Span of the exponential moving average over scores; 1: none",
+        "Span of the exponential moving average over scores; 1: none. An average of nats that begins low "
+        "rises late: a span of 3 costs 1.5 s",
         1,
         1000,
+        live=True,
+    ),
+    Parameter(
+        "confirm_rate",
+        "Extra looks: while the newest score is at or above the threshold and SUCCESS waits, the newest "
+        "frame is scored at up to this rate [Hz], for SUCCESS alone; none at or below sample_rate, or "
+        "without time for it",
+        0.0,
+        60.0,
         live=True,
     ),
     Parameter(

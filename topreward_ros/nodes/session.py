@@ -400,8 +400,12 @@ class Session:
             return
         request, outputs = self._monitor.add_frame(frame)
         self._publish(outputs)
-        if request is not None:
+        if request is None:
+            return
+        if not request.extra:
             self._worker.submit(request)
+        elif not self._worker.submit_extra(request):
+            self._monitor.leave_out(request)
 
     def _on_worker_notify(self) -> None:
         """Called in the scorer's thread: let the executor take the results."""

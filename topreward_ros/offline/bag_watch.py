@@ -353,7 +353,7 @@ class BagWatch:
         if request is not None:
             score = yield request
             assert score is not None
-            self.scores += 1
+            self.scores += not request.extra
             self._say(self._monitor.add_score(request, score))
 
     def _frame(self, stamp_ns: int) -> Frame:

@@ -400,8 +400,11 @@ def _episode(
 
     A frame that cannot be read is left out, and the next one takes its slot, as live.
     """
+    watched = settings if selection.stamps_ns is None else replace(settings, sample_rate=_ALL_DUE)
+    if selection.scored is not None:  # nothing is confirmed where only some prefixes are scored
+        watched = replace(watched, success=replace(watched.success, confirm_rate=0.0))
     monitor = TaskMonitor(
-        settings if selection.stamps_ns is None else replace(settings, sample_rate=_ALL_DUE),
+        watched,
         lambda: Path(name).stem,
         interval_ns,
         judge_scene=selection.scored is None,
@@ -427,6 +430,11 @@ def _episode(
             outputs, ended_early = _of_one_episode(outputs)  # by this frame, which belongs to the next one
             if ended_early:
                 request = None
+            if request is not None and request.extra:
+                events += _events(outputs)
+                score = yield request
+                assert score is not None
+                outputs, request = monitor.add_score(request, score), None
             count = count + (request is not None) if slots is None else bisect_left(slots, number)
             events += _events(outputs)
             state = _newest_state(outputs, state)

@@ -129,6 +129,7 @@ def info_fields(
         success_dwell=settings.success.dwell,
         success_min_scores=settings.success.min_scores,
         success_smoothing=settings.success.smoothing,
+        confirm_rate=settings.success.confirm_rate,
         stall_after=settings.progress.stall.after,
         stall_rise=settings.progress.stall.rise,
         stall_slope=settings.progress.stall.slope,

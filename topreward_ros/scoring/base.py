@@ -121,7 +121,8 @@ class PrefixScorer(ABC):
         least one frame, in order of stamps. Frames are compared by identity (``is``): for an object that is
         passed again, the scorer reuses what it computed. A prefix continues the episode of the last call that
         has the same first frame; an episode without a request in a call is forgotten. A prefix that cannot be
-        scored gets its error in the place of a score.
+        scored gets its error in the place of a score. The newest frame of an extra look is in no later
+        prefix, and its score needs no static baseline.
         """
 
     def score(self, request: ScoreRequest) -> PrefixScore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import FEWEST_FRAMES, EpisodeBuffer
@@ -36,7 +37,7 @@ class FrameBudget:
         if not self.is_lowered or len(request.prefix) <= self._frames:
             return request
         window = request.buffer.window
-        return ScoreRequest(request.instruction, EpisodeBuffer.holding(request.prefix, self._frames, window))
+        return replace(request, buffer=EpisodeBuffer.holding(request.prefix, self._frames, window))
 
     def lower(self, frames: int) -> None:
         """Lower the budget to half of ``frames``, for which there was too little memory, and log it.

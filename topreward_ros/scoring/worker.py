@@ -3,7 +3,8 @@
 There is one slot for a request: a newer one replaces one that has not begun. While the slot is empty, the
 scorer works ahead. Requests have a generation: an answer to a request from before
 `ScoringWorker.start_generation` is dropped, so a late score can never reach the next episode. A failure is
-reported, and the next request is tried after a pause that doubles with every failure in a row.
+reported, and the next request is tried after a pause that doubles with every failure in a row. An extra look
+(core/looks.py) is scored only while there is nothing else to score, and time for it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class WorkerCounts:
     """What the worker did since it was started."""
 
     scored: int = 0
-    replaced: int = 0  #: requests that a newer one replaced before they were begun
+    replaced: int = 0  #: requests that a newer one replaced before they were begun; no extra looks
+    left_out: int = 0  #: extra looks for which there was no time
     failed: int = 0
     late: int = 0  #: answers thrown away because their generation was over
 
@@ -61,6 +63,8 @@ class ScoringWorker:
         self._wake = threading.Condition()
         self._generation = 0
         self._pending: tuple[int, ScoreRequest] | None = None
+        self._newest: ScoreRequest | None = None  # the last one that was scored and is no extra look
+        self._scores = False  # a request is being scored now
         self._begun: float | None = None  # [s], monotonic, of what the scorer is asked for now
         self._newest_took_s = 0.0
         self._pause_s = 0.0  # after the newest failure; 0 after a success
@@ -75,9 +79,24 @@ class ScoringWorker:
     def submit(self, request: ScoreRequest) -> None:
         """Ask for a score of the newest prefix; replaces a request that has not begun."""
         with self._wake:
-            self.counts.replaced += self._pending is not None
+            self.counts.replaced += self._pending is not None and not self._pending[1].extra
             self._pending = (self._generation, request)
             self._wake.notify()
+
+    def submit_extra(self, request: ScoreRequest) -> bool:
+        """Ask for the score of an extra look, unless it would hold up others: False, and nothing is done.
+
+        It would where something is being scored or waits for it, in the pause after a failure, and where the
+        last answer took longer than the request has time.
+        """
+        with self._wake:
+            busy = self._scores or self._pending is not None or time.monotonic() < self._not_before_s
+            if busy or self._newest_took_s > request.time_left_s:
+                self.counts.left_out += 1
+                return False
+            self._pending = (self._generation, request)
+            self._wake.notify()
+        return True
 
     def start_generation(self) -> None:
         """Drop the pending request and every answer to an earlier one, and end the pause after a failure."""
@@ -130,19 +149,22 @@ class ScoringWorker:
             self._note_begun(time.monotonic())
             result = self._score(request)
             with self._wake:
-                self._begun, self._newest_took_s = None, result.seconds
-                if generation == self._generation:
+                self._begun, self._newest_took_s, self._scores = None, result.seconds, False
+                if generation == self._generation and not (request.extra and result.error):
                     self._back_off(failed=bool(result.error))
                 self._done.append((generation, result))
                 stopping = self._stopping
             if not stopping:
                 self._notify()
-                if not result.error:
-                    self._work_ahead(request)
+                if not request.extra:
+                    self._newest = None if result.error else request
+                if self._newest is not None and not result.error:
+                    self._work_ahead(self._newest)
         self.scorer.close()
 
     def _work_ahead(self, request: ScoreRequest) -> None:
-        """Let the scorer precompute, step by step, until there is a request to score."""
+        """Let the scorer precompute what follows on ``request``, step by step, until there is another one to
+        score."""
         self._note_begun(time.monotonic())
         try:
             for _ in self.scorer.ahead(request):
@@ -172,6 +194,7 @@ class ScoringWorker:
                 wait_s = self._not_before_s - time.monotonic()
                 if self._pending is not None and wait_s <= 0.0:
                     taken, self._pending = self._pending, None
+                    self._scores = True
                     return taken
                 self._wake.wait(wait_s if wait_s > 0.0 else None)
         return None

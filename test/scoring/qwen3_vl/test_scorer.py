@@ -301,6 +301,19 @@ def test_episodes_scored_together_score_as_each_alone(
             assert_same(score, expected if static else replace(expected, log_prob_static=math.nan))
 
 
+def test_an_extra_look_is_rolled_back_and_has_no_baseline(assert_same, to_rounding, new_scorer, make_video):
+    """Behind an odd number of frames, which it completes to a patch, and behind an even one."""
+    video = make_video(10, 64, 64, 0.25)
+    scorer, without = new_scorer(), new_scorer()
+    for count in range(1, 6):
+        due = video[: 2 * count : 2]
+        assert_same(scorer.score(asked(TASK, due)), without.score(asked(TASK, due)))
+        look = asked(TASK, [*due, video[2 * count - 1]])
+        score = scorer.score(replace(look, extra=True))
+        assert score.log_prob == to_rounding(new_scorer().score(look).log_prob)
+        assert math.isnan(score.log_prob_static)
+
+
 def test_episodes_scored_together_share_each_pass_and_keep_what_they_know(new_scorer, videos):
     """In whatever order they are named."""
     scorer = new_scorer()

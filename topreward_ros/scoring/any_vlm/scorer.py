@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from topreward_ros.core.episode import ScoreRequest
-from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.any_vlm.family import Family, Video
 from topreward_ros.scoring.base import (
     PrefixScore,
@@ -66,7 +65,7 @@ class TransformersVlmScorer(SequentialScorer):
             thinned = self._budget.within(request)
             frames = len(thinned.prefix)
             with suppress(OutOfMemory), as_scorer_errors(frames, self.forget), torch.inference_mode():
-                return self._score(thinned.instruction, thinned.prefix)
+                return self._score(thinned)
             release_cached_memory(self._model.device)
             self._budget.lower(frames)
 
@@ -77,11 +76,12 @@ class TransformersVlmScorer(SequentialScorer):
         del self._model
         release_cached_memory(device)
 
-    def _score(self, instruction: str, prefix: Sequence[Frame]) -> PrefixScore:
+    def _score(self, request: ScoreRequest) -> PrefixScore:
+        instruction, prefix = request.instruction, request.prefix
         times = seconds_of(prefix, self._settings.sample_rate)
         video = Video(tuple(prefix), tuple(map(written_time, times)))
         score = self._ask(instruction, video)
-        if self._settings.static_baseline:
+        if self._settings.static_baseline and not request.extra:
             score = self._with_static(score, instruction, video)
         return replace(score, num_frames=len(prefix))
 

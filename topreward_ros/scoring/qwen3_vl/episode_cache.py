@@ -94,11 +94,14 @@ class EpisodeCache:
         """Store what the vision model made of a pair of frames."""
         self._features[frames] = features
 
-    def prepare_passes(self, instruction: str, video: list[Patch]) -> TickPasses:
-        """The passes for the score of ``video``, all of whose features are computed."""
+    def prepare_passes(self, request: ScoreRequest, video: list[Patch]) -> TickPasses:
+        """The passes for the score of ``video``, all of whose features are computed. An extra look has no
+        baseline: its times are those of no later prefix."""
+        instruction = request.instruction
         video_pass = self._video.prepare_pass(video, self._features, self.prompts(instruction))
         key = baseline_key(instruction, video)
-        if not self._engine.settings.static_baseline or key in self._static_baselines:
+        wanted = self._engine.settings.static_baseline and not request.extra
+        if not wanted or key in self._static_baselines:
             return TickPasses(video_pass, None)
         return TickPasses(video_pass, self._prepare_static_pass(instruction, video[0].first, key))
 
@@ -110,7 +113,7 @@ class EpisodeCache:
         ``video``: what `begin_tick` gave; ``static``: the score of the static pass, if there was one.
         """
         score = replace(score, num_frames=len(request.prefix))
-        if self._engine.settings.static_baseline:
+        if self._engine.settings.static_baseline and not request.extra:
             key = baseline_key(request.instruction, video)
             if static is not None:
                 self._static_baselines[key] = static

@@ -41,8 +41,7 @@ def run_tick(
     # features → passes: the tokens of new patches and of all prompts, behind the KV caches. Of a video that
     # is too long for one pass all but the end runs here.
     prepared = [
-        episode.prepare_passes(request.instruction, video)
-        for (episode, request), video in zip(jobs, videos, strict=True)
+        episode.prepare_passes(request, video) for (episode, request), video in zip(jobs, videos, strict=True)
     ]
 
     # passes → answers: log-probabilities (prompts, 2) of " True" and " False"; the device is waited for here
