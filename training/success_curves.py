@@ -262,6 +262,7 @@ def main() -> None:
             f"{options.data / missing[0]} is missing, and {len(missing) - 1} others: make the data with "
             f"`python -m training.generate {options.data}`"
         )
+    scorer, _ = _loaded(options.model)  # a model that cannot be loaded is refused before work is done
     films: list[Film] = []
     with (
         Progress(console=Console(stderr=True)) as progress,
@@ -269,7 +270,6 @@ def main() -> None:
     ):
         work = [(options.data, options.model, job) for job in jobs]
         films += progress.track(pool.imap(_film, work), total=len(work), description="films")
-    scorer, _ = _loaded(options.model)
     write_films(options.curves, films, f"{scorer.info.model_id} ({scorer.info.revision})")
     scores = sum(int((film.told[:, 0] <= Told.EXTRA).sum()) for film in films)
     Console().print(f"{len(films)} films, {scores} scores: {options.curves}")
