@@ -62,7 +62,7 @@ def test_live_and_annotated_curves_are_equal(robot, tmp_path: Path) -> None:
     for message in annotated(tmp_path / "out/bag", "/task_progress", TaskProgress):
         if message.num_frames:
             scored.setdefault(stamp_of(message), message)
-    assert [stamp_of(it) for it in live] == list(scored) and len(live) > 15
+    assert [stamp_of(it) for it in live] == list(scored) and len(live) > 10
     for name in ("progress", "log_prob", "log_prob_false", "log_prob_static", "num_frames", "state"):
         ours = [getattr(it, name) for it in scored.values()]
         assert ours == pytest.approx([getattr(it, name) for it in live], abs=1e-4), name
