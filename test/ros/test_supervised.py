@@ -169,6 +169,7 @@ def test_bags_hold_what_happened_from_success_over_reset_and_failure_to_success(
         success_dwell=0.5,
         success_min_scores=2,
         stale_timeout=120.0,  # the player may take long to start
+        frozen_timeout=0.0,  # the films begin and end with one picture, held
     )
     robot.until(lambda: robot.jpeg_camera.get_subscription_count() == 2, "monitor and recorder see images")
     robot.introduce("topreward_record")
