@@ -123,7 +123,9 @@ def test_watch(text: str) -> None:
 
 @every_text
 def test_tables(text: str, tmp_path: Path) -> None:
-    for _, curve in variants(CURVE, text):
+    for where, curve in variants(CURVE, text):
+        if where == "settings.calibrations.source":  # it has no calibration, and so no file of one
+            continue
         if not isinstance(curve.settings, MonitorSettings) or (curve.video != CURVE.video and "\0" in text):
             continue
         check_lines(drawn(terminal.curve_summary(curve)))
