@@ -40,6 +40,7 @@ ALLOWED = {
         "mkdtemp",
     ): "a folder that is renamed when it is whole",
     ("topreward_ros/scoring/checkpoint/random_weights.py", "save"): "into memory",
+    ("training/labelled_clips.py", "open"): "into memory",
     ("training/clips.py", "savez_compressed"): "into memory",
     ("training/success_curves.py", "savez_compressed"): "into memory",
     ("training/export.py", "save"): "into memory",
