@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from test.core.calibrations import calibration, setup
 from test.scorers import Brightness
+from topreward_ros.core.calibration.probability import Kind, ProbabilityMap
+from topreward_ros.core.calibration.task import Calibrations
 from topreward_ros.core.episode import (
     Event,
     MonitorSettings,
@@ -421,6 +425,38 @@ def test_frames_that_the_budget_drops_are_told(video: Path, caplog: pytest.LogCa
 
 def clip(name: str) -> Path:
     return Path(__file__).parents[1] / "data" / "clips" / name
+
+
+# ---- calibrations ----
+
+
+_SKETCH = ProbabilityMap(Kind.ANCHORS, (-4.0, 4.0), (0.1, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("made_for", "picture", "weak", "decides", "said"),
+    [
+        ("make it bright", None, False, True, ""),
+        ("make it bright", None, True, True, "is weak"),
+        ("make it bright", (96, 72), False, False, "does not hold here: frames are 64x48"),
+        ("make it dark", None, False, False, "has no calibration of this task"),
+    ],
+)
+def test_a_curve_says_whether_its_calibration_decided(
+    video: Path, made_for: str, picture: tuple[int, int] | None, weak: bool, decides: bool, said: str
+) -> None:
+    fitted = calibration(made_for, -0.9, picture=picture, **({"probability": _SKETCH} if weak else {}))
+    settings = replace(SETTINGS, calibrations=Calibrations(setup(), (fitted,), "c.yaml"))
+    curve = score_video(video, "make it bright", Brightness(), settings)
+    assert bool(said) == bool(curve.calibration_notes) and said in "".join(curve.calibration_notes)
+    written = json.loads(curve.to_json())["calibration"]
+    assert (written["success"] != [None]) == decides and written["weak"] == [weak and decides]
+    assert (written["why_not"] == [None]) == decides
+    thresholds = {event.threshold for event in curve.events if event.type == "SUCCESS"}
+    assert thresholds == {-0.9 if decides else SETTINGS.success.threshold}
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(curve_summary(curve))
+    assert said in console.export_text()
 
 
 # ---- pauses, and pictures that change ----

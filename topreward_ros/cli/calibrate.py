@@ -83,8 +83,10 @@ def _run(options: argparse.Namespace) -> int:
     monitor, scorer = settings_of(parameters)
     there = existing(output / _FILE)
     labelled = read_data(options)
+    for sentence in labelled.problems[:_SHOWN]:  # before what follows from them
+        say(sentence)
     data = usable(labelled.episodes, options.namespace)
-    for sentence in (*data.problems, *labelled.problems[:_SHOWN], *labelled.notes, *data.notes):
+    for sentence in (*data.problems, *labelled.notes, *data.notes):
         say(sentence)
     if (more := len(labelled.problems) - _SHOWN) > 0:
         say(f"and {more} more episodes that cannot be used; {output / _PAGE} lists all")

@@ -235,6 +235,8 @@ def _show_and_write_several(options: argparse.Namespace, outcomes: list[Outcome]
 
     curves = [outcome for outcome in outcomes if isinstance(outcome, Curve)]
     _warn_of_damage(curves)
+    for note in dict.fromkeys(note for curve in curves for note in curve.calibration_notes):
+        say(note)
     results_console(options).print(terminal.curves_table(curves))
     write_json(options.json, lambda: outcomes_to_json(options.videos, outcomes))
     if options.plot and curves:

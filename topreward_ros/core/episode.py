@@ -514,6 +514,12 @@ class TaskMonitor:
         return calibration is not None and not calibration.weak and self._overrides.success_threshold is None
 
     @property
+    def uncalibrated(self) -> str:
+        """Why the running episode has no calibration though there is a file; empty: it has one, or there is
+        none."""
+        return "" if self._episode is None else self._episode.uncalibrated
+
+    @property
     def _calibration(self) -> TaskCalibration | None:
         """That of the present stage, if it holds for the frames of the episode."""
         if self._episode is not None:

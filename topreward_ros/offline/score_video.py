@@ -15,7 +15,7 @@ import logging
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from math import nan
 from pathlib import Path
@@ -102,6 +102,14 @@ class Curve:
     ignored: IgnoredImages  #: frames that were not used, by reason
     prefix_schedule: PrefixSchedule | None = None  #: whose frames the prefixes took; None: all due
     damaged: tuple[Damage, ...] = ()  #: what could not be read, in the part of the video that was looked at
+    uncalibrated: Mapping[int, str] = field(default_factory=dict)  #: why a stage (from 1) had no calibration
+
+    @property
+    def calibration_notes(self) -> tuple[str, ...]:
+        """What a human has to know of the calibrations that were given: which do not decide, or are weak."""
+        calibrations = self.settings.calibrations
+        weak = [it.weakness for it in map(calibrations.of, self.instruction.split("\n")) if it is not None]
+        return tuple(dict.fromkeys(filter(None, [*self.uncalibrated.values(), *weak])))
 
     @property
     def stages(self) -> int:
@@ -127,8 +135,9 @@ class Curve:
         ``ended_early``; ``stages``: the instruction of each, one in most tasks; ``ignored``: the fields of
         `IgnoredImages`; ``prefix_schedule``: None where all due frames are scored; ``model``: the fields of
         `ScorerInfo` but ``instructions``; ``settings``: those of `MonitorSettings`; ``calibration``: None
-        without one, else its ``file``, the ``sha256`` of what it says, and ``success``: per stage the
-        detector that stood in place of the settings, or None; ``scores``: per prefix ``time`` [s] of its
+        without one, else its ``file``, the ``sha256`` of what it says, and per stage ``success``: the
+        detector that stood in place of the settings, or None, ``weak``, and ``why_not``: why it had none;
+        ``scores``: per prefix ``time`` [s] of its
         newest frame, ``video_frames`` from the first of the video to the end of the prefix, ``num_frames``
         that were scored of them, ``log_prob``, ``log_prob_std``, ``log_prob_false`` and
         ``log_prob_static`` [nat], ``progress`` as live, ``reward``, ``progress_minmax`` (the paper's,
@@ -190,11 +199,16 @@ class Curve:
         calibrations = self.settings.calibrations
         if not calibrations:
             return None
-        found = map(calibrations.of, self.instruction.split("\n"))
+        found = [
+            None if stage in self.uncalibrated else calibrations.of(text)
+            for stage, text in enumerate(self.instruction.split("\n"), start=1)
+        ]
         return {
             "file": calibrations.source,
             "sha256": calibrations_digest(calibrations),
             "success": [it and asdict(it.success) for it in found],
+            "weak": [bool(it and it.weak) for it in found],
+            "why_not": [self.uncalibrated.get(stage) for stage in range(1, self.stages + 1)],
         }
 
     def to_json(self) -> str:
@@ -416,6 +430,7 @@ def _episode(
     state = monitor.report.state
     last_ns = 0
     count = 0
+    uncalibrated: dict[int, str] = {}
     slots = None if selection.stamps_ns is None else sorted(selection.stamps_ns)
     with closing(_observed(video, selection.stamps_ns, monitor)) as observed:
         for number, stamp_ns, image, outputs in observed:
@@ -435,6 +450,8 @@ def _episode(
                 score = yield request
                 assert score is not None
                 outputs, request = monitor.add_score(request, score), None
+            if why := monitor.uncalibrated:
+                uncalibrated[monitor.report.stage] = why
             count = count + (request is not None) if slots is None else bisect_left(slots, number)
             events += _events(outputs)
             state = _newest_state(outputs, state)
@@ -463,6 +480,7 @@ def _episode(
         ended_early=ended_early,
         ignored=monitor.ignored,
         damaged=tuple(video.damaged),
+        uncalibrated=uncalibrated,
     )
 
 

@@ -235,6 +235,8 @@ def curve_summary(curve: Curve) -> RenderableType:
         table.add_row("not used", _ignored_text(curve))
     if curve.damaged:
         table.add_row("damaged", Text(damage_text(curve.damaged), style="yellow"))
+    for note in curve.calibration_notes:
+        table.add_row("calibration", shown(note, style="yellow"))
     table.add_row("state", curve.state.name)
     if curve.points and curve.stages > 1:
         table.add_row("stage", f"{curve.points[-1].stage} of {curve.stages}")

@@ -77,7 +77,8 @@ def fit_task(
     if probability is None:
         raise CalibrationError(
             f"{_named(task)}: the model does not tell its successes from its failures, which end with scores "
-            "as high or higher: look at the report, try another camera, wording (--set prompts=...) or model"
+            "as high or higher: see whether the labels are swapped, look at the curves with `topreward "
+            "evaluate`, try another camera, wording (--set prompts=...) or model"
         )
     replay = replay or replayer(sample_rate)
     table = fires(curves, candidates(base, sample_rate), replay, on_step)
