@@ -8,13 +8,17 @@ run falls below the mean, in units of the spread, is measured with the mean and 
 That holds for runs like the recorded ones: those of another operator may be slower.
 
 Curves are taken as log-odds of progress, which have no edges, and back. After its last score a curve keeps
-its value: a success stays one. What FAILURE does with a band is decided in core/detectors/failure.py.
+its value: a success stays one. Scores may come faster than the band has values, and a detector sees straight
+lines between these: so the value of a run at one of them is its lowest score between the ones before and
+after it. A run that is above the band at all of these is above it at each of its scores. An edge at which
+progress cannot be told from none is 0, below which nothing falls: the first score of a run has no progress
+at all. What FAILURE does with a band is decided in core/detectors/failure.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import ceil, isfinite, log, nan
+from math import ceil, isfinite, nan
 from statistics import median
 
 import numpy as np
@@ -25,7 +29,8 @@ from topreward_ros.core.detectors.failure import ALPHA, ConformalBand, fewest_su
 STEP_S = 0.5  #: [s] between two values of a band
 _MOST_STEPS = 2400  # so that a recording of hours makes no endless file
 _LEAST_SPREAD = 0.1  # in log-odds of progress
-_EDGE = 1e-3  # progress closer to 0 or 1 is taken for this
+_EDGE = 1e-3  # progress closer to 0 or 1 is taken for this, and an edge that is no higher says nothing
+_DIGITS = 1e4  # the edge is cut to so many parts: downwards, so that no run falls by it
 
 
 def band_of(
@@ -35,40 +40,49 @@ def band_of(
 
     ``progress``: that of a score, [0, 1], or NaN, which counts as the one before.
     """
-    curves = [odds for curve in successes if (odds := _log_odds(curve, progress))]
+    curves = [made for curve in successes if (made := _progress(curve, progress))]
     count = len(curves)
     if count < fewest_successes(alpha):
         return None
     end_s = max(curve.end_s for curve in successes)
     times = np.arange(min(int(end_s / STEP_S) + 2, _MOST_STEPS)) * STEP_S
-    sampled = np.array([_sampled(curve, times) for curve in curves])
+    sampled = np.array([_log_odds(_lowest(curve, times)) for curve in curves])
     depths = []
     for number in range(count):
         others = np.delete(sampled, number, axis=0)
         depths.append(float(((others.mean(axis=0) - sampled[number]) / _spread(others)).max()))
-    depth = sorted(depths)[ceil((1 - alpha) * (count + 1)) - 1]
+    # Never above the mean: so no more than `alpha` of these very runs are below it either.
+    depth = max(sorted(depths)[ceil((1 - alpha) * (count + 1)) - 1], 0.0)
     lower = 1 / (1 + np.exp(depth * _spread(sampled) - sampled.mean(axis=0)))
-    return ConformalBand(tuple(times.tolist()), tuple(np.round(lower, 4).tolist()), count, alpha)
+    lower = np.floor(lower * _DIGITS) / _DIGITS
+    lower[lower <= _EDGE] = 0.0
+    return ConformalBand(tuple(times.tolist()), tuple(lower.tolist()), count, alpha)
 
 
 def _spread(curves: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(curves.std(axis=0, ddof=1), _LEAST_SPREAD))
 
 
-def _log_odds(curve: LabelledCurve, progress: Callable[[Look], float]) -> list[tuple[float, float]]:
-    """Time [s] and log-odds of progress where there is one."""
-    made = []
-    for look in curve.looks:
-        if isfinite(value := progress(look)):
-            value = min(max(value, _EDGE), 1 - _EDGE)
-            made.append((look.time_s, log(value / (1 - value))))
-    return made
+def _progress(curve: LabelledCurve, progress: Callable[[Look], float]) -> list[tuple[float, float]]:
+    """Time [s] and progress where there is one."""
+    made = ((look.time_s, progress(look)) for look in curve.looks)
+    return [(time_s, value) for time_s, value in made if isfinite(value)]
 
 
-def _sampled(curve: list[tuple[float, float]], times: np.ndarray) -> np.ndarray:
-    """The newest value at each time; before the first one, that."""
-    stamps, odds = np.array(curve).T
-    return np.asarray(odds[np.maximum(np.searchsorted(stamps, times, side="right") - 1, 0)])
+def _log_odds(values: np.ndarray) -> np.ndarray:
+    values = np.clip(values, _EDGE, 1 - _EDGE)
+    return np.asarray(np.log(values / (1 - values)))
+
+
+def _lowest(curve: list[tuple[float, float]], times: np.ndarray) -> np.ndarray:
+    """The lowest value between the times before and after each, both left out. Where there is none, it is the
+    newest one; before the first one, that."""
+    stamps, values = np.array(curve).T
+    first = np.searchsorted(stamps, times - STEP_S, side="right")
+    after = np.searchsorted(stamps, times + STEP_S, side="left")
+    newest = values[np.maximum(np.searchsorted(stamps, times, side="right") - 1, 0)]
+    spans = zip(first, after, newest, strict=True)
+    return np.array([values[i:k].min() if i < k else value for i, k, value in spans])
 
 
 def nominal_duration(done_s: Sequence[float]) -> float:
