@@ -9,6 +9,7 @@ import pytest
 
 from test.core.calibrations import calibration, setup
 from test.core.monitors import SETTINGS
+from topreward_ros.core.calibration.mapping import from_mapping, to_mapping
 from topreward_ros.core.calibration.probability import Kind, ProbabilityMap
 from topreward_ros.core.calibration.task import Calibrations, TaskCalibration
 from topreward_ros.core.detectors.failure import ConformalBand
@@ -142,6 +143,16 @@ def test_differences_of_setups() -> None:
         "model",
         "revision",
     ]
+
+
+def test_spellings_of_one_instruction_are_one_task() -> None:
+    """A file with two of them is refused by its own reader."""
+    other = calibration("close it", -0.3)
+    there = Calibrations(setup(), (calibration("Open it", -2.0), other), "c.yaml")
+    made = there.with_tasks([calibration("open it.", -1.0), calibration("OPEN  it", -0.5)])
+    assert [(it.task, it.success.threshold) for it in made.tasks] == [("close it", -0.3), ("OPEN  it", -0.5)]
+    clean = there.with_tasks([calibration("open it.", -1.0), calibration("OPEN it", -0.5)])
+    assert from_mapping(to_mapping(clean), "c.yaml").of("open it") == clean.tasks[1]
 
 
 def test_a_stop_is_a_failure_by_the_band_of_the_present_mode() -> None:

@@ -115,10 +115,13 @@ class Calibrations:
         return next((it for it in self.tasks if normalized_instruction(it.task) == wanted), None)
 
     def with_tasks(self, tasks: Sequence[TaskCalibration]) -> Calibrations:
-        """These, with ``tasks`` added or in the place of those for the same instructions."""
-        new = {normalized_instruction(it.task) for it in tasks}
+        """These, with ``tasks`` added or in the place of those for the same instructions: one for each.
+
+        Of several ``tasks`` that are spellings of one instruction, the last stays.
+        """
+        new = {normalized_instruction(it.task): it for it in tasks}
         kept = [it for it in self.tasks if normalized_instruction(it.task) not in new]
-        return replace(self, tasks=(*kept, *tasks))
+        return replace(self, tasks=(*kept, *new.values()))
 
     def why_not(self, instruction: str) -> str:
         """Why nothing here holds for an instruction; empty: something does, or there is nothing at all."""
