@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from test.core.calibrations import BASE, RATE, calibration, drawn, setup
 from test.scorers import scorer_info
@@ -15,6 +16,7 @@ from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.errors import UserError
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.calibration_file import (
+    _Loader,
     calibrations_for,
     check_setup,
     read_calibrations,
@@ -50,6 +52,14 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         (b"a: 2026-99-99\n", "no YAML that can be read"),
         (b"\xff\xfe\x00", "c.yaml"),
         (b"just text", "it holds just text"),
+        (b"a: 1\nwanted: !!bool x\n", "line 2: wanted: x is no bool"),
+        (b"since: !!timestamp x\n", "line 1: since: x is no timestamp"),
+        (b"a: [1, !!int '']\n", "line 1:  is no int"),
+        (b"a: !!float ''\n", "line 1: a:  is no float"),
+        (b"a: !!float " + b"9:" * 400 + b"9\n", "line 1: a: 9:9:.* is no float"),
+        (b"!!bool x: 1\n", "line 1: x is no bool"),
+        (b"a: " + b"9" * 5000, "line 1: a: 999.* is no int"),
+        ((b"? 0x" + b"f" * 5000 + b"\n: 1\n") * 2, "line 3: the key 0xff.* stands"),
     ],
 )
 def test_damaged_files(tmp_path: Path, content: bytes, said: str) -> None:
@@ -57,6 +67,27 @@ def test_damaged_files(tmp_path: Path, content: bytes, said: str) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match=said):
         read_calibrations(str(path))
+
+
+def test_a_key_is_not_compared_with_every_other() -> None:
+    """A file of 20 MiB may have a million of them."""
+    compared = 0
+
+    class Key(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    class Counting(_Loader):
+        """Of which every text is a key that counts."""
+
+    Counting.add_constructor("tag:yaml.org,2002:str", lambda _, node: Key(node.value))
+    assert len(yaml.load("{" + ", ".join(f"key{number}: 1" for number in range(300)) + "}", Counting)) == 300
+    assert compared < 3000
 
 
 def test_no_file_and_a_folder(tmp_path: Path) -> None:

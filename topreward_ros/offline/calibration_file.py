@@ -7,7 +7,7 @@ aliases, which a small file could make gigabytes of.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,15 +41,34 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
             raise yaml.MarkedYAMLError(
                 problem="aliases (*) have no place here", problem_mark=self.peek_event().start_mark
             )
-        return super().compose_node(parent, index)
+        node = super().compose_node(parent, index)
+        if isinstance(index, yaml.ScalarNode):
+            node.key = index.value  # for a human
+        return node
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            # What PyYAML raises for a text that is not of the type that its tag (!!bool x) or looks say.
+            shown = f"{node.key}: {node.value}" if hasattr(node, "key") else str(node.value)
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.MarkedYAMLError(
+                problem=f"{printable(shown, 100)} is no {printable(kind, 40)}", problem_mark=node.start_mark
+            ) from error
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # refused below
+            if key in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key {key} stands there twice", problem_mark=node.value[number][0].start_mark
+                    problem=f"the key {printable(key_node.value, 60)} stands there twice",
+                    problem_mark=key_node.start_mark,
                 )
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 

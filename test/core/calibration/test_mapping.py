@@ -90,6 +90,13 @@ NONSENSE = [
     (put(*TASK, "made_from", "successes", value=-3), "successes = -3"),
     (put(*TASK, "estimates", "recall", value=[1.0]), "recall = .*must be a list of 3 numbers"),
     (put(*TASK, "nominal_duration", value="long"), "nominal_duration = long: .* or null"),
+    (put(*TASK, "nominal_duration", value=10**400), "nominal_duration = 10+[.]{3}: must be a number"),
+    (put(*TASK, "nominal_duration", value=1 << 20000), "nominal_duration = a number of thousands of digits"),
+    (put(*TASK, "estimates", "recall", value=[0.5, 0.1, 10**400]), r"recall\[2\] = 10+[.]{3}: must be"),
+    (put(*TASK, "success", "min_scores", value=1 << 20000), "min_scores = a number of thousands of digits"),
+    (put(*TASK, "success", "dwell", value=[1 << 20000]), "dwell = a number of thousands of digits"),
+    (put("setup", "max_pixels", value=1 << 20000), "max_pixels = a number of thousands of digits: must be a"),
+    (put("setup", 1 << 20000, value=1), "setup.a number of thousands of digits = 1: there is no such key"),
 ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from difflib import get_close_matches
 from hashlib import sha256
@@ -30,6 +31,7 @@ from topreward_ros.core.progress import ProgressMode
 
 FORMAT = "topreward_calibration/1"  #: raise the number when a key changes its meaning or goes
 _MOST = 1_000_000
+_MOST_PIXELS = 10**12
 _BAND_MODES = (ProgressMode.STATIC_BASELINE.value, ProgressMode.CALIBRATED.value)
 
 # Lowest and highest value of each setting of the detector, as in nodes/parameters.py.
@@ -144,7 +146,7 @@ def _setup(section: _Section) -> Setup:
         chat_template=section.truth("chat_template"),
         contrastive=section.truth("contrastive"),
         dtype=section.text("dtype"),
-        max_pixels=section.whole("max_pixels", 1, inf),
+        max_pixels=section.whole("max_pixels", 1, _MOST_PIXELS),
         sample_rate=section.number("sample_rate", 0.01, 60.0),
         max_frames=section.whole("max_frames", 2, _MOST),
         window=section.text("window", tuple(it.value for it in Window)),
@@ -352,19 +354,19 @@ class _Section:
         """Refuse keys that nobody asked for."""
         for name in self._content:
             if name not in self._taken:
-                close = get_close_matches(str(name), self._taken, n=1)
+                shown = _shown(name, 60)
+                close = get_close_matches(shown, self._taken, n=1)
                 mend = f"did you mean {close[0]}?" if close else "remove it"
-                raise self.error(
-                    printable(str(name), 60), self._content[name], f"there is no such key: {mend}"
-                )
+                raise self.error(shown, self._content[name], f"there is no such key: {mend}")
 
     def _number(self, name: str, value: Any, low: float, high: float, or_none: bool) -> float:
         if value is None and or_none:
             return nan
-        good = type(value) in (int, float) and isfinite(value) and low <= value <= high
-        if not good:
-            raise self.error(name, value, f"must be a number{_range(low, high)}{' or null' * or_none}")
-        return float(value)
+        if type(value) in (int, float) and low <= value <= high:
+            with suppress(OverflowError):  # an int that no float holds
+                if isfinite(made := float(value)):
+                    return made
+        raise self.error(name, value, f"must be a number{_range(low, high)}{' or null' * or_none}")
 
 
 def _range(low: float, high: float) -> str:
@@ -373,5 +375,8 @@ def _range(low: float, high: float) -> str:
     return f", {low:g} or more" if isfinite(low) else f", {high:g} or less" if isfinite(high) else ""
 
 
-def _shown(value: Any) -> str:
-    return "null" if value is None else printable(str(value), 80)
+def _shown(value: Any, longest: int = 80) -> str:
+    try:
+        return "null" if value is None else printable(str(value), longest)
+    except ValueError:  # Python writes out no int of more than some thousand digits
+        return "a number of thousands of digits"
