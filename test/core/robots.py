@@ -49,6 +49,7 @@ class Robot:
         numbers = count(1)
         self.monitor = TaskMonitor(replace(SETTINGS, **changes), lambda: f"e{next(numbers)}")
         self.now_s = 100.0
+        self.ahead_s = 0.0  #: of the camera's clock, before ours
         self.progress = 0.3
         self.widths: tuple[int, ...] = ()  #: of several cameras in a picture
         self.outputs: list[Output] = []
@@ -60,11 +61,12 @@ class Robot:
         """The next picture; None: the camera's. Returns what is to be scored."""
         self.now_s += step_s
         now_ns = round(self.now_s * NS_PER_S)
+        stamp_ns = round((self.now_s + self.ahead_s) * NS_PER_S)
         picture = next(self.pictures) if picture is None else picture
-        due, outputs = self.monitor.observe(now_ns, now_ns)
+        due, outputs = self.monitor.observe(stamp_ns, now_ns)
         request = None
         if due:
-            request, more = self.monitor.add_frame(Frame(now_ns, picture, "camera", self.widths))
+            request, more = self.monitor.add_frame(Frame(stamp_ns, picture, "camera", self.widths))
             outputs += more
         self.outputs += [*outputs, *self.monitor.check_clock(now_ns)]
         return request

@@ -75,6 +75,19 @@ def test_a_second_attempt_after_a_fall_is_no_stall_though_it_makes_no_new_best()
     assert found_at(StallDetector(STALL).update, held) == [14.0]
 
 
+def test_a_second_attempt_after_a_sudden_drop_is_no_stall_at_any_rate() -> None:
+    """Of the time before the drop a few scores are still in the window when patience ends."""
+    for rate in (1, 2, 10, 30):
+        for waits_s in (0.0, 1.5):  # before it drops
+            times = np.arange(0.0, 34.0, 1.0 / rate)
+            rises = np.minimum(0.9, 0.1 * times)
+            again = 0.1 + 0.03 * (times - 9.0 - waits_s)
+            progress = np.where(times < 9.0 + waits_s, rises, again)
+            assert found_at(StallDetector(STALL).update, list(progress), 1.0 / rate) == [], (rate, waits_s)
+            held = np.where(times < 9.0 + waits_s, rises, 0.1)
+            assert len(found_at(StallDetector(STALL).update, list(held), 1.0 / rate)) == 1
+
+
 def test_a_stall_ends_with_progress_and_another_one_may_follow() -> None:
     detector = StallDetector(STALL)
     assert found_at(detector.update, [0.1] * 22) == [10.0] and detector.stalled
@@ -145,6 +158,38 @@ def test_small_steps_add_up_and_flicker_does_not() -> None:
 def test_what_falls_by_less_than_half_a_sigma_in_a_step_is_no_fall() -> None:
     roots = np.arange(0.9, 0.4, -0.004)  # k is 0.005
     assert found_at(RegressionDetector(REGRESSION).update, list(roots**2)) == []
+
+
+@pytest.mark.parametrize("rate", [2, 10, 20, 30])
+@pytest.mark.parametrize("lasts_s", [5.0, 10.0])
+def test_a_retreat_is_a_fall_at_any_rate(rate: int, lasts_s: float) -> None:
+    times = np.arange(0.0, 20.0 + lasts_s, 1.0 / rate)
+    progress = np.clip(0.9 * (1.0 - (times - 10.0) / lasts_s), 0.0, 0.9)
+    found = found_at(RegressionDetector(REGRESSION).update, list(progress), 1.0 / rate)
+    assert len(found) == 1 and 13.0 <= found[0] <= 10.0 + lasts_s
+
+
+@pytest.mark.parametrize("rate", [2, 10, 20, 30])
+@pytest.mark.parametrize("lasts_s", [0.0, 0.5])
+def test_flicker_is_no_fall_at_any_rate(rate: int, lasts_s: float) -> None:
+    """Whether it is new with each score, or lasts; sigma is that of its steps in half a second."""
+    stays = np.exp(-1.0 / rate / lasts_s) if lasts_s else 0.0
+    deviation = REGRESSION.sigma / np.sqrt(2.0 * (1.0 - (np.exp(-0.5 / lasts_s) if lasts_s else 0.0)))
+    level, roots = 0.0, []
+    for new in np.random.default_rng(rate).normal(0.0, 1.0, 300 * rate):
+        level = stays * level + np.sqrt(1.0 - stays**2) * deviation * new
+        roots.append(0.7 + level)
+    assert found_at(RegressionDetector(REGRESSION).update, list(np.square(roots)), 1.0 / rate) == []
+
+
+def test_what_falls_while_it_is_off_is_no_fall_afterwards() -> None:
+    detector = RegressionDetector(REGRESSION)
+    assert found_at(detector.update, [0.9] * 5) == []
+    detector.settings = replace(REGRESSION, sigma=0.0)
+    later = [Sample(k * NS_PER_S, k, 0.9 - 0.04 * k) for k in range(3, 20)]
+    assert not any(detector.update(sample) for sample in later)
+    detector.settings = REGRESSION
+    assert not any(detector.update(Sample(k * NS_PER_S, k, 0.14)) for k in range(20, 30))
 
 
 def test_what_rises_from_its_lowest_may_fall_again() -> None:
@@ -242,6 +287,24 @@ def test_the_rule_waits_and_wants_several_scores() -> None:
     assert found_at(FailureDetector(RULE).update, ([0.1] * 4 + [0.3]) * 20) == []
     assert found_at(FailureDetector(RULE).update, ([0.1] * 4 + [nan]) * 20) == []
     assert found_at(FailureDetector(RULE).update, [0.1] * 4, 20.0) == [40.0], "three at least"
+
+
+def test_of_a_pause_half_of_the_dwell_counts_at_most() -> None:
+    """Nobody saw what happened meanwhile: two low scores before it and three behind it are 3 s, not 21 s."""
+    detector = FailureDetector(replace(RULE, dwell=5.0))
+    stamps_s = [40.0, 40.5, 60.0, 60.5, 61.0, 61.5, 62.0]
+    found = [detector.update(Sample(round(t * NS_PER_S), t, 0.1)) for t in stamps_s]
+    assert [bool(finding) for finding in found] == [False] * 6 + [True]
+    assert found[-1] is not None and "for 5.0 s in 7 scores" in found[-1].message
+
+
+def test_the_rule_waits_again_after_a_cut() -> None:
+    detector = FailureDetector(RULE)
+    assert found_at(detector.update, [0.5] * 30) == []
+    detector.begin_anew()
+    later = [15.0 + k / 2 for k in range(40)]
+    found = [t for t in later if detector.update(Sample(round(t * NS_PER_S), t, 0.1))]
+    assert found == [25.0], "10 s after the cut, not 2 s"
 
 
 def test_where_the_task_failed_nothing_else_is_said() -> None:
@@ -449,6 +512,48 @@ def test_one_covered_camera_of_two_is_named_and_no_score_is_believed() -> None:
     assert not isnan(robot.report.progress)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("images_per_s", [2, 10])
+def test_one_camera_of_two_that_stays_covered_or_frozen_makes_the_state_stale(
+    frozen: bool, images_per_s: int
+) -> None:
+    pair = [np.concatenate([picture, picture[:, ::-1]], axis=1) for picture in LIVELY]
+    robot = Robot(pictures=pair, progress=OFF, stale_timeout=5.0)
+    robot.widths = (SIZE[1], SIZE[1])
+    robot.monitor.reset()
+    robot.work(8)
+    blind = [picture.copy() for picture in pair]
+    for picture in blind:
+        picture[:, SIZE[1] :] = pair[0][:, SIZE[1] :] if frozen else 10
+    since_s, told_s = robot.now_s, inf
+    while robot.report.state is not State.STALE and robot.now_s < since_s + 15.0:
+        robot.score(robot.frame(blind[len(robot.outputs) % 8], 1.0 / images_per_s), 0.5)
+        if robot.kinds[-1] in (EventType.COVERED_IMAGES, EventType.FROZEN_IMAGES):
+            told_s = min(told_s, robot.now_s)
+    assert told_s + 4.0 <= robot.now_s <= told_s + 5.5 and robot.kinds[-1] is EventType.STALE_IMAGES
+    assert "camera 2" in robot.monitor.stale_reason and isnan(robot.report.progress)
+    for picture in blind[:4]:
+        robot.show(picture, 0.98)
+    assert robot.report.state is State.STALE and EventType.SUCCESS not in robot.kinds
+    robot.work(3)
+    assert robot.report.state is State.RUNNING and not isnan(robot.report.progress)
+
+
+def test_an_episode_that_begins_with_one_covered_camera_of_two_becomes_stale() -> None:
+    pair = [np.concatenate([picture, np.full_like(picture, 10)], axis=1) for picture in LIVELY]
+    for stale_timeout in (1.0, 6.0):  # before it begins, and after
+        robot = Robot(pictures=pair, progress=OFF, stale_timeout=stale_timeout)
+        robot.widths = (SIZE[1], SIZE[1])
+        robot.monitor.reset()
+        for _ in range(20):
+            robot.show()
+        assert EventType.EPISODE_STARTED in robot.kinds and robot.report.state is State.STALE
+        whole = [np.concatenate([picture, picture], axis=1) for picture in LIVELY]
+        for picture in whole[:4]:
+            robot.show(picture)
+        assert robot.report.state is State.RUNNING
+
+
 def test_a_stall_that_falls_silent_is_a_stall_again() -> None:
     robot = Robot(pictures=PIXEL)
     for _ in range(12):
@@ -473,6 +578,23 @@ def test_failure_ends_the_episode_as_the_task_did() -> None:
     failure = robot.events[1]
     assert failure.threshold == pytest.approx(BAND.at(12.0)) and failure.progress == pytest.approx(0.3)
     assert "19 of them" in failure.message
+
+
+def test_a_clock_that_is_set_makes_no_episode_older() -> None:
+    """By its stamps it would have failed, by its time of arrival it is 8 s old, as TIMEOUT sees it."""
+    rule = FailureSettings(threshold=0.5, after=20.0, dwell=5.0)
+    robot = Robot(pictures=PIXEL, progress=replace(OFF, failure=rule), episode_timeout=0.0)
+    late = robot.frame()
+    robot.ahead_s = 60.0
+    for _ in range(12):
+        robot.show()
+    assert robot.kinds == [EventType.EPISODE_STARTED]
+    assert robot.report.elapsed_ns == pytest.approx(7.5 * NS_PER_S, abs=NS_PER_S / 10)
+    robot.score(late, 0.3)
+    assert robot.report.elapsed_ns == 1.5 * NS_PER_S, "of a frame from before"
+    for _ in range(30):
+        robot.show()
+    assert robot.kinds[1] is EventType.FAILURE and "20.0 s into the episode" in robot.events[1].message
 
 
 def test_after_a_cut_the_band_is_silent_and_a_stall_begins_anew() -> None:

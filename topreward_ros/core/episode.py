@@ -313,7 +313,7 @@ class _Episode:
         self.stale = ""  # why no image can be used; empty: one can
         self.told_of_hang = False  # that the scorer does not answer
         self.arrival_ns: int | None = None  # of the newest image whose stamp was believed
-        self.jumped_ns = 0  # by how much the stamps have jumped ahead of the time of arrival
+        self.jumps: list[tuple[int, int]] = []  # stamps that jumped ahead of the time of arrival, by how much
         self.ended = False
 
     @property
@@ -324,8 +324,10 @@ class _Episode:
     def age_ns(self, stamp_ns: int) -> int:
         """How old the episode is at a stamp. Time in which nothing arrived is no more than that, whatever
         the stamps say: a clock was set, or somebody else publishes now."""
-        assert self.first_frame is not None
-        return stamp_ns - self.first_frame.stamp_ns - self.jumped_ns
+        if self.first_frame is None:
+            return 0
+        first_ns = self.first_frame.stamp_ns
+        return stamp_ns - first_ns - sum(by_ns for ns, by_ns in self.jumps if first_ns < ns <= stamp_ns)
 
     def see(self, frame: Frame, sight: Sight) -> None:
         """Take a frame into the prefix. Where another scene is seen, the prefix and what is known of its
@@ -603,7 +605,7 @@ class TaskMonitor:
         before_ns = self._stamps.newest_ns
         judgement = self._stamps.judge(stamp_ns)
         if judgement is Judgement.JUMPED:
-            self._note_jump(stamp_ns - (before_ns or 0), arrival_ns)
+            self._note_jump(before_ns or 0, stamp_ns, arrival_ns)
         outputs: list[Output] = []
         began_anew = judgement is Judgement.BEGAN_ANEW
         if began_anew and self._episode is not None and not self._episode.ended:
@@ -650,11 +652,13 @@ class TaskMonitor:
             return True, outputs
         return False, [*outputs, *self._note_usable()]
 
-    def _note_jump(self, step_ns: int, arrival_ns: int | None) -> None:
-        """The stamps have jumped ahead: so far since the last image that was believed."""
+    def _note_jump(self, before_ns: int, stamp_ns: int, arrival_ns: int | None) -> None:
+        """The stamps have jumped ahead, from that of the last image that was believed."""
         episode = self._episode
         if episode is not None and episode.arrival_ns is not None and arrival_ns is not None:
-            episode.jumped_ns += max(0, step_ns - (arrival_ns - episode.arrival_ns))
+            by_ns = stamp_ns - before_ns - (arrival_ns - episode.arrival_ns)
+            if by_ns > 0:
+                episode.jumps.append((stamp_ns, by_ns))
 
     def frame_failed(self, why: str) -> None:
         """The image that was just observed, and that `observe` asked for, cannot be used. ``why``: for a
@@ -688,7 +692,8 @@ class TaskMonitor:
             episode.view.judge(shape)
             self._look = episode.looks.observe(frame.stamp_ns, episode.arrival_ns)
         if self._look is not Look.DUE:
-            if fault := episode.scene.why_not_used(frame.image, frame.widths) if self._judge_scene else "":
+            fault = episode.scene.why_not_used(frame.image, frame.widths) if self._judge_scene else ""
+            if fault := fault or episode.pictures.why:
                 self.frame_failed(fault)
                 return None, outputs
             outputs += self._note_usable(looked=True)
@@ -715,14 +720,17 @@ class TaskMonitor:
             episode.first_frame = frame
             if episode.calibration and (why := episode.calibration.why_not_for(*shape)):
                 self._lay_aside(f"the calibration of this task does not hold here: {why}")
-            if self._report.state is not State.RUNNING and not episode.success.fired:
+            stays_stale = bool(episode.stale and episode.pictures.why)
+            if self._report.state is not State.RUNNING and not episode.success.fired and not stays_stale:
                 outputs += self._enter(State.RUNNING)
             found, episode.found_early = episode.found_early, []
             outputs += self._tell_of_pictures(found, frame)
-        outputs += self._note_usable(looked=True)
-        episode.see(frame, sight)
         if why := episode.pictures.why:
             episode.blind[frame.stamp_ns] = why
+            self.frame_failed(why)  # it is scored, and nobody believes it
+        else:
+            outputs += self._note_usable(looked=True)
+        episode.see(frame, sight)
         return ScoreRequest(episode.instruction, episode.buffer.copy(), episode.episode_id), outputs
 
     def _look_at_pictures(self, frame: Frame, sight: Sight) -> list[Output]:
@@ -788,7 +796,7 @@ class TaskMonitor:
             progress=stages.whole(progress),
             stage_progress=progress,
             score=score,
-            elapsed_ns=self._elapsed_ns(newest),
+            elapsed_ns=episode.age_ns(newest.stamp_ns),
             message="; ".join(filter(None, notes)),
             calibrated=self.calibrated,
         )
@@ -841,7 +849,9 @@ class TaskMonitor:
         """Ask the detectors that follow progress, where it is sure what the score means."""
         episode = self._current
         known = nan if episode.is_unsure else progress
-        return episode.progress.update(Sample(newest.stamp_ns, self._elapsed_ns(newest) / NS_PER_S, known))
+        age_ns = episode.age_ns(newest.stamp_ns)
+        since_ns = 0 if episode.first_frame is None else episode.first_frame.stamp_ns
+        return episode.progress.update(Sample(since_ns + age_ns, age_ns / NS_PER_S, known))
 
     def _state_of_score(self, succeeded: bool, failed: bool) -> State:
         """The state once a score has been taken; one that was late does not end a silence."""
@@ -870,7 +880,8 @@ class TaskMonitor:
         episode.looks.answered(newest.stamp_ns)
         if request.extra:
             episode.looks.hold()
-        where = f"{self._elapsed_ns(newest) / NS_PER_S:.1f} s into the episode, {len(request.prefix)} frames"
+        age_s = episode.age_ns(newest.stamp_ns) / NS_PER_S
+        where = f"{age_s:.1f} s into the episode, {len(request.prefix)} frames"
         return [self._event(EventType.SCORER_ERROR, f"{where}: {message}", frame=newest)]
 
     def note_hang(self, hang: str) -> list[Output]:
@@ -1053,11 +1064,6 @@ class TaskMonitor:
             calibrated=self.calibrated,
         )
         return self._report
-
-    def _elapsed_ns(self, newest: Frame) -> int:
-        """How old the episode was at its ``newest`` frame; a sliding window no longer has the first one."""
-        first = self._current.first_frame
-        return 0 if first is None else newest.stamp_ns - first.stamp_ns
 
     def _abort(self, why: str) -> list[Output]:
         """Cut the current episode if it has begun and not ended; otherwise publish nothing."""

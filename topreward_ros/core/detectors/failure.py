@@ -24,7 +24,7 @@ from topreward_ros.core.frames import NS_PER_S
 
 #: Share of the successful runs that may leave a band.
 ALPHA = 0.05
-#: Scores below the threshold that the rule needs during its dwell: never one alone.
+#: Scores below the threshold that the rule needs during its dwell: never one alone, nor two around a pause.
 _FEWEST = 3
 
 
@@ -97,7 +97,7 @@ class FailureSettings:
     """When an episode counts as failed."""
 
     threshold: float  #: [0, 1] progress of the user's own rule; 0: there is none
-    after: float  #: [s] age of the episode before which the rule says nothing
+    after: float  #: [s] since the episode began, or its last cut, before which the rule says nothing
     dwell: float  #: [s] for which progress must stay below the threshold
     band: ConformalBand | None = None  #: of the successful runs of a calibration
 
@@ -105,7 +105,8 @@ class FailureSettings:
 class FailureDetector:
     """Fires once, at the first score that is below the band, or that ends the dwell of the rule.
 
-    A score without progress says nothing, and begins the dwell anew.
+    A score without progress says nothing, and begins the dwell anew. Of a pause between two scores half of
+    the dwell counts at most: nobody saw what happened meanwhile.
 
     >>> detector = FailureDetector(FailureSettings(threshold=0.2, after=10.0, dwell=2.0))
     >>> found = [detector.update(Sample(k * 10**9, k, 0.1)) for k in range(11)]
@@ -115,8 +116,10 @@ class FailureDetector:
 
     def __init__(self, settings: FailureSettings) -> None:
         self._settings = settings
-        self._low_since_ns: int | None = None
+        self._low_at_ns: int | None = None  # stamp of the last score, where it was below the threshold
+        self._low_s = 0.0  # for so long scores were below it
         self._low_scores = 0
+        self._began_s: float | None = 0.0  # age of the episode at its last cut; None: at the next score
         self._band_holds = True
         self.fired = False
 
@@ -129,19 +132,22 @@ class FailureDetector:
     @settings.setter
     def settings(self, settings: FailureSettings) -> None:
         if settings.threshold != self._settings.threshold:
-            self._low_since_ns = None
+            self._low_at_ns = None
         self._settings = settings
 
     def begin_anew(self) -> None:
-        """Progress counts from another start now: what successful runs had reached by then says nothing."""
-        self._low_since_ns, self._band_holds = None, False
+        """Progress counts from another start now: what successful runs had reached by then says nothing.
+        The rule waits as at the begin of an episode."""
+        self._low_at_ns, self._began_s, self._band_holds = None, None, False
 
     def update(self, sample: Sample) -> Finding | None:
         """Take the next score."""
         if self.fired:
             return None
+        if self._began_s is None:
+            self._began_s = sample.elapsed_s
         if not isfinite(sample.progress):
-            self._low_since_ns = None
+            self._low_at_ns = None
             return None
         found = self._below_band(sample) or self._by_rule(sample)
         self.fired = found is not None
@@ -164,17 +170,22 @@ class FailureDetector:
     def _by_rule(self, sample: Sample) -> Finding | None:
         settings = self._settings
         if not sample.progress < settings.threshold:
-            self._low_since_ns = None
+            self._low_at_ns = None
             return None
-        if self._low_since_ns is None:
-            self._low_since_ns, self._low_scores = sample.stamp_ns, 0
+        if self._low_at_ns is None:
+            self._low_at_ns, self._low_s, self._low_scores = sample.stamp_ns, 0.0, 0
+        step_s, self._low_at_ns = (sample.stamp_ns - self._low_at_ns) / NS_PER_S, sample.stamp_ns
+        self._low_s += min(step_s, settings.dwell / (_FEWEST - 1))
         self._low_scores += 1
-        held_s = (sample.stamp_ns - self._low_since_ns) / NS_PER_S
-        if sample.elapsed_s < settings.after or held_s < settings.dwell or self._low_scores < _FEWEST:
+        watched_s = sample.elapsed_s - (self._began_s or 0.0)
+        # Of a sum of many steps the last bits are lost.
+        held = self._low_s >= settings.dwell - 1e-6
+        if watched_s < settings.after or not held or self._low_scores < _FEWEST:
             return None
         return Finding(
             EventType.FAILURE,
             f"progress is {sample.progress:.3f} and was below failure_threshold = {settings.threshold:g} "
-            f"for {held_s:.1f} s in {self._low_scores} scores, {sample.elapsed_s:.1f} s into the episode",
+            f"for {self._low_s:.1f} s in {self._low_scores} scores, "
+            f"{sample.elapsed_s:.1f} s into the episode",
             settings.threshold,
         )

@@ -2,7 +2,8 @@
 
 A one-sided CUSUM (Page, 1954) of the steps by which progress falls: from score to score, S grows by the fall
 less k = 0.5 sigma, and is never below 0; above h = 5 sigma there is a fall. Small steps add up, flicker
-cancels out.
+cancels out. Scores that come faster than every 0.5 s share that k by their time, because a fall is shared by
+as many steps: else every slow fall would be flicker at a high rate.
 
 The steps are those of the square root of progress. What progress flickers by grows with the progress itself
 (measured: bench/RESULTS.md), and the root makes that about the same everywhere: a fall from 0.05 to 0.02
@@ -21,6 +22,7 @@ from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 
 SLACK = 0.5  #: k [sigma]: falls smaller than this from score to score are flicker
+SLACK_PERIOD = 0.5  #: [s] between two scores, from which on they have all of that slack
 LIMIT = 5.0  #: h [sigma]: a sum above this is a fall
 
 
@@ -51,6 +53,7 @@ class RegressionDetector:
     def begin_anew(self) -> None:
         """Progress counts from another start now."""
         self._before: float | None = None  # sqrt of the last known progress
+        self._before_ns = 0  # its stamp
         self._sum = 0.0
         self._peak = 0.0  # sqrt of progress from which it fell
         self._low_since_ns: int | None = None  # since when the sum is above its limit
@@ -58,17 +61,21 @@ class RegressionDetector:
 
     def update(self, sample: Sample) -> Finding | None:
         """Take the next score."""
-        if not isfinite(sample.progress) or not self.settings.sigma > 0.0:
+        if not self.settings.sigma > 0.0:
+            self.begin_anew()  # what falls while it is off is none of a later fall
+            return None
+        if not isfinite(sample.progress):
             return None
         root, sigma = sqrt(max(sample.progress, 0.0)), self.settings.sigma
         before, self._before = self._before, root
+        step_s, self._before_ns = (sample.stamp_ns - self._before_ns) / NS_PER_S, sample.stamp_ns
         if self._lowest is not None and not self._has_recovered(root, LIMIT * sigma):
             return None
         if before is None:
             return None
         if self._sum == 0.0:
             self._peak = before
-        self._sum = max(0.0, self._sum + (before - root) - SLACK * sigma)
+        self._sum = max(0.0, self._sum + (before - root) - SLACK * sigma * min(1.0, step_s / SLACK_PERIOD))
         if self._sum <= LIMIT * sigma:
             self._low_since_ns = None
             return None

@@ -12,7 +12,7 @@ from topreward_ros.core.events import EventType
 class Sample:
     """What one score says of an episode."""
 
-    stamp_ns: int  #: of the newest frame that was scored [ns]
+    stamp_ns: int  #: of the newest frame that was scored, less what a clock that was set added [ns]
     elapsed_s: float  #: age of the episode at that frame [s]
     progress: float  #: [0, 1] of the stage; NaN where it is not known
 

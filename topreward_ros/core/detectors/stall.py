@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
 
+import numpy as np
+
 from topreward_ros.core.detectors.sample import Finding, Sample
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
@@ -71,12 +73,18 @@ class StallDetector:
             self._go_on(sample)
             return None
         self._stood_s += min(step_s, patience / _FEWEST)
-        slope = _slope(self._window)
-        if self.stalled:
-            if slope >= self.settings.slope or not self.settings.after:
+        if not self.settings.after:
+            if self.stalled:
                 self._go_on(sample)
             return None
-        if not self.settings.after or self._stood_s < patience or slope >= self.settings.slope:
+        if not self.stalled and self._stood_s < patience:
+            return None
+        slope = _slope(self._window)
+        if slope >= self.settings.slope:
+            if self.stalled:
+                self._go_on(sample)
+            return None
+        if self.stalled:
             return None
         self.stalled = True
         return Finding(
@@ -111,18 +119,28 @@ class StallDetector:
 
 
 def _slope(window: deque[tuple[int, float]]) -> float:
-    """By how much progress rises in a second: the slope of the line of least squares through the window; 0
-    where it has too few points.
+    """By how much progress rises in a second: the slope of the line of least squares through the window, or
+    the median of the slopes between any two of its points (Theil and Sen), whichever is more; 0 where it has
+    too few points.
+
+    The line sees a step wherever it is; the median does not see the few points of before a sudden drop.
 
     >>> _slope(deque([(0, 0.0), (10**9, 0.1), (2 * 10**9, 0.2)]))
+    0.1
+    >>> _slope(deque([(0, 0.9), (10**9, 0.0), (2 * 10**9, 0.1), (3 * 10**9, 0.2), (4 * 10**9, 0.3)]))
     0.1
     """
     if len(window) < _FEWEST:
         return 0.0
-    newest_ns = window[-1][0]
-    times = [(stamp_ns - newest_ns) / NS_PER_S for stamp_ns, _ in window]
-    middle_s = sum(times) / len(times)
-    middle = sum(progress for _, progress in window) / len(window)
-    spread = sum((time_s - middle_s) ** 2 for time_s in times)
-    together = sum((t - middle_s) * (p - middle) for t, (_, p) in zip(times, window, strict=True))
-    return together / spread if spread > 0.0 else 0.0
+    times = np.array([(stamp_ns - window[-1][0]) / NS_PER_S for stamp_ns, _ in window])
+    progress = np.array([progress for _, progress in window])
+    from_middle = times - times.mean()
+    spread = float(from_middle @ from_middle)
+    if not spread > 0.0:
+        return 0.0
+    line = float(from_middle @ (progress - progress.mean())) / spread
+    earlier, later = np.triu_indices(len(window), 1)
+    steps_s = times[later] - times[earlier]
+    apart = steps_s > 0.0
+    slopes = (progress[later] - progress[earlier])[apart] / steps_s[apart]
+    return round(max(line, float(np.median(slopes))), 9)  # the last bits depend on the processor
