@@ -352,8 +352,8 @@ MONITOR_PARAMETERS = (
     ),
     Parameter(
         "failure_after",
-        "Age of the episode before which failure_threshold says nothing [s]: progress is low in every "
-        "episode at first",
+        "Age of the episode, from its last cut on, before which failure_threshold says nothing [s]: progress "
+        "is low in every episode at first",
         1.0,
         86400.0,
         live=True,
