@@ -80,3 +80,5 @@ def test_another_task_is_one_of_the_data_in_turn_or_one_that_the_model_knows() -
     assert OtherTasks(("open the drawer",), known).of("open the drawer", 0) == "press the button"
     assert OtherTasks(("a", "b"), given="wave").of("a", 0) == "wave"
     assert OtherTasks(("a", "b"), given="a").of("a", 0) == ""
+    assert OtherTasks(("a", "b"), given="A.").of("a", 0) == ""  # another spelling is no other task
+    assert OtherTasks(("Open.", "open", "close")).of("open", 0) == "close"

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from test.core.calibrations import calibration, setup
 from test.offline.test_labelled_episodes import reading, write_labels, write_video
 from test.scorers import Brightness
+from topreward_ros.core.calibration.task import Calibrations
 from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.evaluation import Control, Mode, evaluate
@@ -27,7 +29,7 @@ from topreward_ros.offline.evaluation_runs import (
 from topreward_ros.offline.labelled_episodes import Labelled, labelled_data
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.views.evaluation_page import page
-from topreward_ros.views.evaluation_tables import episodes_table, markdown
+from topreward_ros.views.evaluation_tables import about, episodes_table, markdown
 
 ALL = tuple(it for it in Control if it is not Control.PLAIN)
 HOSTILE = "</title><script>alert(1)</script>|\x1b[2J"
@@ -126,6 +128,63 @@ def test_what_was_scored_is_not_scored_again_unless_something_differs(
     monkeypatch.setattr(evaluation_runs, "code_hash", lambda: "other")
     assert scored(data, folder, settings(()))[0].resumed == 0
     assert len(list(folder.iterdir())) == 3 < count
+
+
+def calibrated(source: str, threshold: float) -> EvaluationSettings:
+    """Settings with a calibration of "make it bright" alone."""
+    plain = settings((), success_threshold=-0.01)
+    tasks = (calibration("make it bright", threshold),)
+    return replace(plain, monitor=replace(plain.monitor, calibrations=Calibrations(setup(), tasks, source)))
+
+
+def test_the_thresholds_of_a_calibration_are_those_that_decided_and_are_named(
+    data: Labelled, scorers: list[Brightness], tmp_path: Path
+) -> None:
+    made, _ = scored(data, tmp_path / "films", settings(()))
+    up, dark, white = (it.plain.final(Mode.LOG_PROB, 0.0) for it in made.episodes)
+    assert dark < up < -0.01 and white < -0.01
+    threshold = (up + dark) / 2
+    chosen = calibrated("a.yaml", threshold)
+
+    made, _ = scored(data, tmp_path / "films", chosen)
+    evaluation = make_evaluation("runs", data, made, chosen)
+
+    assert [set(it.plain.thresholds) for it in made.episodes] == [{threshold}] * 2 + [{-0.01}]
+    said = evaluation.settings["calibration"]
+    assert said["success"] == {"make it bright": [threshold], "make it white": [-0.01]}
+    assert said["file"] == "a.yaml" and len(said["sha256"]) == 64
+    at_end = evaluation.measure("make it bright", "decisions", "recall_at_end")
+    assert at_end is not None and at_end.value == 1.0  # none is above the threshold of the settings
+    assert evaluation.measure("make it white", "decisions", "recall_at_end").value == 0.0  # type: ignore[union-attr]
+    head = about(evaluation)
+    assert head["calibration"] == (
+        f"a.yaml (hash {said['sha256'][:16]}): 'make it bright' at {threshold:g} nat, 'make it white' at "
+        "-0.01 nat"
+    )
+    assert head["settings"].endswith("success_threshold -0.01 nat where no calibration holds")
+    (tmp_path / "evaluation.json").write_text(to_json(evaluation))
+    read = read_evaluation(tmp_path / "evaluation.json")
+    assert about(read) == head and read.episodes[0].plain == made.episodes[0].plain
+    assert about(make_evaluation("runs", data, made, settings(())))["calibration"] == "none"
+
+
+def test_a_calibration_is_known_by_what_it_says_and_not_by_its_file(
+    data: Labelled, scorers: list[Brightness], tmp_path: Path
+) -> None:
+    first, _ = scored(data, tmp_path / "films", calibrated("a.yaml", -0.5))
+    moved, _ = scored(data, tmp_path / "films", calibrated("moved/b.yaml", -0.5))
+    other, _ = scored(data, tmp_path / "films", calibrated("a.yaml", -0.4))
+    assert (moved.resumed, other.resumed) == (3, 0)
+    hashes = [
+        make_evaluation("runs", data, made, chosen).settings["monitor_hash"]
+        for made, chosen in (
+            (first, calibrated("a.yaml", -0.5)),
+            (moved, calibrated("b.yaml", -0.5)),
+            (other, calibrated("a.yaml", -0.4)),
+            (other, settings((), success_threshold=-0.01)),
+        )
+    ]
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 3
 
 
 def test_a_run_that_was_cut_off_goes_on(

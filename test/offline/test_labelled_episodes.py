@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -127,6 +128,13 @@ def test_the_identity_is_that_of_the_frames_wherever_they_lie(tmp_path: Path) ->
         ("b.mp4,open,0,1.0", "line 3: it says no success, and that it was done at 1 s"),
         ("b.mp4,open,1,60", "b.mp4 lasts 1.8 s, and was done at 60 s by its label"),
         ("b.mp4,open,1,,-1", "line 3: episode is '-1': write a whole number"),
+        ("b.mp4,open,1,," + "9" * 5000, "line 3: episode is '9999"),
+        ("~backup.mp4,open,1", "line 3: there is no file or folder {folder}/~backup.mp4: correct the path"),
+        ("~nosuchuser/b.mp4,open,1", "line 3: there is no file or folder {folder}/~nosuchuser/b.mp4"),
+        ("loop.mp4,open,1", "line 3: there is no file or folder {folder}/loop.mp4: correct the path"),
+        ("pipe.mp4,open,1", "line 3: {folder}/pipe.mp4 is a pipe or a device, and no recording: remove"),
+        ("/dev/zero,open,1", "line 3: /dev/zero is a pipe or a device, and no recording: remove the label"),
+        ("piped,open,1", "line 3: {folder}/piped/1.png is no regular file: remove it"),
         ("b.mp4,open,1,,2", "b.mp4 is one episode, and episode 2 is asked for"),
         ("b.mp4,,1", "b.mp4 has no task: say it in the column task, or by --task"),
         (",open,1", "line 3: it names no file"),
@@ -145,6 +153,10 @@ def test_a_line_that_cannot_be_used_is_told_and_the_others_stay(
     write_video(folder / "short.mp4", frames=1)
     (folder / "broken.mp4").write_bytes(b"no video")
     (folder / "empty").mkdir()
+    (folder / "loop.mp4").symlink_to("loop.mp4")
+    (folder / "piped").mkdir()
+    for pipe in ("pipe.mp4", "piped/1.png"):
+        os.mkfifo(folder / pipe)
 
     made = labelled_data(folder, reading(rate=2.0 if "empty" in line else 0.0))
 
@@ -156,7 +168,7 @@ def test_a_line_that_cannot_be_used_is_told_and_the_others_stay(
 @pytest.mark.parametrize("second", ["a.mp4,open,0", "copy.mp4,open,0", "copy.mp4,open,1,0.5"])
 def test_labels_that_contradict_each_other_leave_the_episode_out(second: str, tmp_path: Path) -> None:
     folder = write_labels(
-        tmp_path / "runs", "a.mp4,open,1", second, "b.mp4,open,0", head="file,task,success,done_s"
+        tmp_path / "runs", "a.mp4,open,1,1.0", second, "b.mp4,open,0", head="file,task,success,done_s"
     )
     write_video(folder / "a.mp4")
     shutil.copy(folder / "a.mp4", folder / "copy.mp4")
@@ -182,6 +194,73 @@ def test_the_same_frames_twice_count_once_and_for_another_task_as_another_episod
 
 
 @pytest.mark.parametrize(
+    "lines", [("a.mp4,open,1,1.0", "copy.mp4,open,,"), ("a.mp4,open,,", "copy.mp4,open,1,1.0")]
+)
+@pytest.mark.parametrize("third", ["a.mp4,open,1,", "a.mp4,open,,"])
+def test_what_a_label_leaves_open_contradicts_no_other(
+    lines: tuple[str, str], third: str, tmp_path: Path
+) -> None:
+    folder = write_labels(tmp_path / "runs", *lines, third, head="file,task,success,done_s")
+    write_video(folder / "a.mp4")
+    shutil.copy(folder / "a.mp4", folder / "copy.mp4")
+
+    made = labelled_data(folder, reading())
+
+    assert [(it.succeeded, it.done_s) for it in made.episodes] == [(True, 1.0)]
+    assert made.problems == ()
+
+
+def test_two_spellings_of_a_task_are_one_task(tmp_path: Path) -> None:
+    folder = write_labels(
+        tmp_path / "runs",
+        "a.mp4,open the drawer,1",
+        "b.mp4,Open the  drawer.,0",
+        '"c.mp4","open\nthe drawer",0',  # two stages are another task
+        "d.mp4,OPEN THE DRAWER,1",
+    )
+    for k, name in enumerate("abcd"):
+        write_video(folder / f"{name}.mp4", 20 + 30 * k)
+    shutil.copy(folder / "a.mp4", tmp_path / "copy.mp4")
+
+    made = labelled_data(folder, reading())
+    other = labelled_files([], [tmp_path / "copy.mp4"], reading(task="Open the drawer."))
+    together = joined(made, other)
+
+    assert [it.task for it in made.episodes] == ["open the drawer"] * 2 + [
+        "open\nthe drawer",
+        "open the drawer",
+    ]
+    (note,) = made.notes
+    assert note == (
+        "'Open the drawer.', 'OPEN THE DRAWER' and 'open the drawer' are one task, which is called "
+        "'open the drawer' throughout"
+    )
+    assert class_problems([it for it in made.episodes if "\n" not in it.task]) == []
+    assert [Path(it.name).name for it in together.episodes] == ["b.mp4", "c.mp4", "d.mp4"]
+    assert "contradict each other" in together.problems[-1]
+
+
+def test_a_path_whose_home_nobody_has_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="~nosuchuser/runs does not exist"):
+        labelled_data(Path("~nosuchuser/runs"), reading())
+    with pytest.raises(UserError, match=r"there is no file or folder ~nosuchuser/a\.mp4"):
+        labelled_files([Path("~nosuchuser/a.mp4")], [], reading())
+
+
+def test_labels_in_a_pipe_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "labels.csv")
+    with pytest.raises(UserError, match=r"labels.csv is a pipe or a device, and no file"):
+        labelled_data(tmp_path, reading())
+
+
+def test_a_truth_as_pandas_writes_it_is_read(tmp_path: Path) -> None:
+    folder = write_labels(tmp_path / "runs", "a.mp4,open,1.0", "b.mp4,open,0.0")
+    write_video(folder / "a.mp4")
+    write_video(folder / "b.mp4", 60)
+    assert [it.succeeded for it in labelled_data(folder, reading()).episodes] == [True, False]
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("file,task\na.mp4,open\n", "has no column success: its first line must name the columns"),
@@ -190,6 +269,11 @@ def test_the_same_frames_twice_count_once_and_for_another_task_as_another_episod
         ("file,success,success\na.mp4,1,0\n", "has the column success twice"),
         ("file,success\nmissing.mp4,1\n", "there is no file or folder"),
         ("file,success\n\0", "line 2: there is a NUL byte"),
+        (
+            'file,success\na.mp4,1\n"b.mp4,1\nc.mp4,0\nd.mp4,1\n',
+            "line 3: from here on it is no CSV .* close each",
+        ),
+        ('file,success\n"b.mp4,1\n"c.mp4",0\n', "line 2: from here on it is no CSV"),
     ],
 )
 def test_a_file_of_labels_without_anything_to_use_is_an_error(

@@ -69,6 +69,8 @@ class Run:
     progress: tuple[float, ...]  #: of the whole task as the monitor gave it, [0, 1] or NaN
     duration_s: float  #: time of the last frame that was looked at [s]
     events: tuple[tuple[float, str], ...] = ()  #: time [s] and type of what the monitor said
+    #: Of success [nat], that was in force at each score; empty: that of the settings at all.
+    thresholds: tuple[float, ...] = ()
 
     @property
     def success_s(self) -> float | None:
@@ -78,7 +80,8 @@ class Run:
     def values(self, mode: Mode, threshold: float) -> np.ndarray:
         """The curve (K,) in a mode: nats, or progress of the whole task in [0, 1] or NaN.
 
-        ``threshold``: of success [nat], by which a start is known that looks finished already.
+        ``threshold``: of success [nat], by which a start is known that looks finished already, where the run
+        does not know which one was in force.
         """
         log_probs = np.array([score.log_prob for score in self.scores], np.float64)
         if mode is Mode.LOG_PROB:
@@ -91,9 +94,9 @@ class Run:
             for stage in set(self.stages):
                 own[stages == stage] = episode_minmax(log_probs[stages == stage])
         else:
-            own = np.array(
-                [live_progress(score, _LIVE[mode], threshold) for score in self.scores], np.float64
-            )
+            limits = self.thresholds or [threshold] * len(self.scores)
+            pairs = zip(self.scores, limits, strict=True)
+            own = np.array([live_progress(score, _LIVE[mode], limit) for score, limit in pairs], np.float64)
         return np.asarray((stages - 1 + own) / (self.instruction.count("\n") + 1))
 
     def static(self) -> Run:
@@ -109,6 +112,12 @@ class Run:
         if mode is not Mode.LOG_PROB:
             last = np.where(np.isnan(last), 0.0, last)
         return float(np.mean(last)) if len(last) else nan
+
+    def ends_above(self, threshold: float) -> bool:
+        """Whether the final log-probability is at or above the threshold in force, ``threshold`` [nat] where
+        the run does not know it."""
+        limit = self.thresholds[-1] if self.thresholds else threshold
+        return self.final(Mode.LOG_PROB, limit) >= limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +221,8 @@ def evaluate(
 ) -> list[Measure]:
     """Every measure of all ``episodes``, and of each task where there are several.
 
-    ``threshold``: of success [nat]; ``modes``: of `modes_beside`; ``seed`` and ``draws``: of the bootstraps.
+    ``threshold``: of success [nat], of runs that do not know theirs; ``modes``: of `modes_beside`; ``seed``
+    and ``draws``: of the bootstraps.
     What cannot be measured, because the control or the label is not there, is left out.
     """
     tasks = list(dict.fromkeys(episode.task for episode in episodes))
@@ -382,13 +392,13 @@ class _Taker:
             *([it.plain.success_s is not None for it in group] for group in (self._successes, self._failures))
         )
         self._add_decisions(called, "recall", "precision", "false_alarms")
-        ends = [
-            [it.plain.final(Mode.LOG_PROB, self._threshold) for it in group]
-            for group in (self._successes, self._failures)
-        ]
-        self._add_decisions(
-            metrics.decisions_at(self._threshold, *ends), "recall_at_end", "precision_at_end", ""
+        at_end = metrics.count_decisions(
+            *(
+                [it.plain.ends_above(self._threshold) for it in group]
+                for group in (self._successes, self._failures)
+            )
         )
+        self._add_decisions(at_end, "recall_at_end", "precision_at_end", "")
         timed = [it for it in self._successes if it.done_s is not None]
         delays = metrics.detection_delays([it.plain.success_s for it in timed], [it.done_s for it in timed])  # type: ignore[misc]
         self._add(DECISIONS, "delay_median", delays.median, delays.detected)

@@ -145,12 +145,12 @@ def roc_auc(successes: Values, failures: Values) -> float:
 def roc_auc_interval(
     successes: Values, failures: Values, draws: int = DRAWS, seed: int = 0, level: float = LEVEL
 ) -> Interval:
-    """Bootstrap interval of the AUC, successes and failures drawn on their own; unknown with fewer than two
-    of one.
+    """Bootstrap interval of the AUC, successes and failures drawn on their own; unknown with fewer than
+    `intervals.FEWEST` of one.
 
     Where all successes score above all failures, every draw gives 1 and the bootstrap says nothing. The bound
-    then is the least AUC that is not refuted, with the variance that Newcombe gives (2006, method 5);
-    likewise for 0.
+    then is the least AUC that is not refuted, with the variance that Newcombe gives (2006, method 5), of two
+    of each or more; likewise for 0.
 
     >>> roc_auc_interval([2, 3, 4], [1, 1, 1]).high, round(roc_auc_interval([2, 3, 4], [1, 1, 1]).low, 3)
     (1.0, 0.501)

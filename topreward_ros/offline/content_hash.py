@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
+from stat import S_ISREG
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import printable
@@ -31,6 +32,8 @@ def hash_of_files(files: Iterable[Path], *more: object) -> str:
 def _hash_of_file(path: Path) -> str:
     try:
         status = os.stat(path)
+        if not S_ISREG(status.st_mode):  # a pipe or a device may have no end
+            raise UserError(f"{printable(str(path))} is no regular file: remove it")
         return _kept_hash(str(path), status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise UserError(

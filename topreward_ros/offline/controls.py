@@ -17,6 +17,7 @@ import numpy as np
 
 from topreward_ros.core.evaluation import FREEZE_S, Control, frozen_from
 from topreward_ros.core.frames import NS_PER_S, FrameSchedule
+from topreward_ros.core.instruction import normalized_instruction
 from topreward_ros.offline.video import Damage, FrameError, Frames, Video, VideoError, VideoInfo
 
 COVERED_FROM = 0.25  #: share of an episode after which the lens is covered, before anything is done
@@ -221,9 +222,10 @@ class OtherTasks:
         The other tasks of the data take turns, so that all pairs of tasks occur where there are episodes
         enough. A single task is compared with the least alike instruction that the model knows.
         """
+        mine = normalized_instruction(task)
         if self.given:
-            return self.given if self.given != task else ""
-        others = [it for it in self.tasks if it != task]
+            return self.given if normalized_instruction(self.given) != mine else ""
+        others = [it for it in self.tasks if normalized_instruction(it) != mine]
         if others:
             return others[place % len(others)]
         least = min(self.known, key=lambda text: (_likeness(text, task), text), default="")

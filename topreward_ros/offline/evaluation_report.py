@@ -14,6 +14,7 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+from topreward_ros.core.calibration.mapping import calibrations_digest
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.evaluation import (
     Control,
@@ -31,6 +32,7 @@ from topreward_ros.offline.evaluation_runs import (
     Evaluated,
     EvaluationSettings,
     Method,
+    monitor_hash,
     run_from_json_value,
     run_to_json_value,
 )
@@ -49,7 +51,7 @@ class Evaluation:
     code: Mapping[str, str]  #: ``version`` and ``hash``
     model: Mapping[str, Any]  #: fields of `ScorerInfo` but the instructions
     settings: Mapping[str, Any]  #: ``monitor``, ``scorer``, ``controls`` and what else the numbers depend on
-    threshold: float  #: of success [nat]
+    threshold: float  #: of success [nat], where no calibration says another
     episodes: tuple[EvaluatedEpisode, ...]
     measures: tuple[Measure, ...]
     problems: tuple[str, ...]  #: what was left out
@@ -101,9 +103,8 @@ def make_evaluation(
                 "monitor": {
                     name: value for name, value in asdict(settings.monitor).items() if name != "calibrations"
                 },
-                "monitor_hash": sha256(repr(settings.monitor).encode()).hexdigest()[
-                    :16
-                ],  # of calibrations, too
+                "monitor_hash": monitor_hash(settings.monitor),  # of calibrations, too
+                "calibration": _calibration(settings, evaluated.episodes),
                 "scorer": scorer,
                 "method": settings.method.value,
                 "controls": [it.value for it in settings.controls],
@@ -118,6 +119,19 @@ def make_evaluation(
         problems=(*labelled.problems, *evaluated.problems),
         notes=(*labelled.notes, *notes),
     )
+
+
+def _calibration(settings: EvaluationSettings, episodes: Sequence[EvaluatedEpisode]) -> dict[str, Any] | None:
+    """``file``, ``sha256`` of what it says, and ``success``: of each task the threshold [nat] that was in
+    force at the end of its episodes, several where it did not hold for all of them. None: there is none."""
+    calibrations = settings.monitor.calibrations
+    if not calibrations or settings.method is Method.GVL:
+        return None
+    success: dict[str, list[float]] = {}
+    for episode in episodes:
+        found = success.setdefault(episode.task, [])
+        found += [it for it in episode.plain.thresholds[-1:] if it not in found]
+    return {"file": calibrations.source, "sha256": calibrations_digest(calibrations), "success": success}
 
 
 def to_json(evaluation: Evaluation) -> str:

@@ -18,6 +18,8 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Protocol
 
+from topreward_ros.core.calibration.mapping import calibrations_digest
+from topreward_ros.core.calibration.task import NO_CALIBRATIONS
 from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.evaluation import Control, EvaluatedEpisode, Run
@@ -183,7 +185,7 @@ def _key(
     content = {
         "format": _FORMAT,
         "model": revision,
-        "monitor": repr(settings.monitor),
+        "monitor": monitor_hash(settings.monitor),
         "scorer": {name: value for name, value in asdict(settings.scorer).items() if name != "threads"},
         "prompts": sha256(Path(prompts).read_bytes()).hexdigest() if os.path.isfile(prompts) else "",
         "frames": episode.identity,
@@ -249,6 +251,7 @@ def _run(curve: Curve) -> Run:
         tuple(point.progress for point in curve.points),
         curve.duration_s,
         tuple((event.time_s, event.type) for event in curve.events),
+        tuple(point.threshold for point in curve.points),
     )
 
 
@@ -300,6 +303,7 @@ def run_to_json_value(run: Run) -> dict[str, Any]:
         "num_frames": [score.num_frames for score in run.scores],
         "stages": list(run.stages),
         "progress": list(run.progress),
+        "thresholds": list(run.thresholds),
         "duration": run.duration_s,
         "events": [[time_s, kind] for time_s, kind in run.events],
     }
@@ -316,11 +320,15 @@ def run_from_json_value(content: Mapping[str, Any]) -> Run:
     times = tuple(map(float, content["times"]))
     stages = tuple(map(int, content["stages"]))
     progress = tuple(nan if value is None else float(value) for value in content["progress"])
+    thresholds = tuple(map(float, content.get("thresholds", ())))  # files of earlier versions have none
+    if thresholds and len(thresholds) != len(times):
+        raise ValueError("its columns are of different lengths")
     if not len(times) == len(stages) == len(progress) == len(scores):
         raise ValueError("its columns are of different lengths")
     events = tuple((float(time_s), str(kind)) for time_s, kind in content["events"])
     duration_s = float(content["duration"])
-    return Run(str(content["instruction"]), times, scores, stages, progress, duration_s, events)
+    instruction = str(content["instruction"])
+    return Run(instruction, times, scores, stages, progress, duration_s, events, thresholds)
 
 
 def _to_json(run: Run, model: Mapping[str, Any]) -> str:
@@ -341,3 +349,10 @@ def _read(path: Path) -> tuple[Run, dict[str, Any]] | None:
 def monitor_for_evaluation(settings: MonitorSettings) -> MonitorSettings:
     """Settings with which the whole film is scored, whatever the monitor decides."""
     return replace(settings, end_episode_on_success=False)
+
+
+def monitor_hash(settings: MonitorSettings) -> str:
+    """A hash of all settings, and of what the calibrations say, whatever file they are in."""
+    said = calibrations_digest(settings.calibrations) if settings.calibrations else ""
+    plain = repr(replace(settings, calibrations=NO_CALIBRATIONS))
+    return sha256((plain + said).encode()).hexdigest()[:16]

@@ -8,6 +8,7 @@ and the other episodes stay. Nothing is scored here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,9 @@ from math import isfinite
 from pathlib import Path
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.instruction import normalized_instruction
 from topreward_ros.core.printable import printable
+from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.annotation_report import AnnotationSettings
 from topreward_ros.offline.bag_layout import METADATA
 from topreward_ros.offline.bag_video import FEWEST_IMAGES, open_part, parts_of
@@ -91,7 +94,7 @@ def labelled_data(path: Path, reading: Reading) -> Labelled:
     Labels of a LeRobot dataset are those of its own labels.csv, else of its rows (next.success); without
     either, nothing is known of its episodes' success. Raises `UserError` where nothing at all can be read.
     """
-    path = path.expanduser()
+    path = Path(os.path.expanduser(path))
     shown = printable(str(path))
     if is_dataset(path):
         file = path / LABELS
@@ -132,14 +135,14 @@ def labelled_files(success: Sequence[Path], failure: Sequence[Path], reading: Re
         Label(option, file, option == "--success")
         for option, paths in (("--success", success), ("--failure", failure))
         for path in paths
-        for file in _each(path.expanduser())
+        for file in _each(Path(os.path.expanduser(path)))
     ]
     return _resolved(labels, reading, [])
 
 
 def joined(*several: Labelled) -> Labelled:
     """All of them as one, in order, with what contradicts itself left out."""
-    episodes, problems, notes = _without_contradictions([it for one in several for it in one.episodes])
+    episodes, problems, notes = _settled([it for one in several for it in one.episodes])
     return Labelled(
         tuple(episodes),
         (*(it for one in several for it in one.problems), *problems),
@@ -167,7 +170,7 @@ def _holds_images(folder: Path) -> bool:
 
 
 def _is_of(label: Label, path: Path) -> bool:
-    file, path = label.file.resolve(), path.resolve()
+    file, path = Path(os.path.realpath(label.file)), Path(os.path.realpath(path))  # of a loop of links, too
     return file == path or path in file.parents
 
 
@@ -216,7 +219,7 @@ def _resolved(
                     wrong.append(f"{episode.where}: {error}")
         except (UserError, OSError) as error:
             wrong.append(f"{label.where}: {printable(str(error), 1000)}")
-    made, contradictions, notes = _without_contradictions(made)
+    made, contradictions, notes = _settled(made)
     wrong = list(dict.fromkeys([*wrong, *contradictions]))
     if not made:
         first, *others = wrong
@@ -235,6 +238,8 @@ def _episodes(
     place, shown = label.file, printable(str(label.file))
     if not place.exists():
         raise LabelError(f"there is no file or folder {shown}: correct the path, or remove the label")
+    if not (place.is_file() or place.is_dir()):
+        raise LabelError(f"{shown} is a pipe or a device, and no recording: remove the label")
     root = place if is_dataset(place) else dataset_of_video(place)
     if root is not None:
         return _of_dataset(label, reading, _opened(root, datasets))
@@ -399,12 +404,41 @@ def _checked(episode: LabelledEpisode) -> LabelledEpisode:
     return episode
 
 
+def _settled(
+    episodes: Sequence[LabelledEpisode],
+) -> tuple[list[LabelledEpisode], list[str], list[str]]:
+    """``episodes`` with one spelling per task, without contradictions; problems; and notes."""
+    spelt, spellings = _with_one_spelling(episodes)
+    made, problems, notes = _without_contradictions(spelt)
+    return made, problems, [*spellings, *notes]
+
+
+def _with_one_spelling(episodes: Sequence[LabelledEpisode]) -> tuple[list[LabelledEpisode], list[str]]:
+    """``episodes``, each with the first spelling of its task; a note for each task that had several."""
+    spellings: dict[tuple[str, ...], list[str]] = {}
+    made = []
+    for episode in episodes:
+        stages = tuple(map(normalized_instruction, episode.task.split("\n")))
+        known = spellings.setdefault(stages, [])
+        if episode.task not in known:
+            known.append(episode.task)
+        made.append(episode if episode.task == known[0] else replace(episode, task=known[0]))
+    notes = []
+    for first, *others in spellings.values():
+        if others:
+            quoted = _names([f"'{on_one_line(task)}'" for task in others])
+            one = f"'{printable(on_one_line(first), 100)}'"
+            notes.append(f"{quoted} and {one} are one task, which is called {one} throughout")
+    return made, notes
+
+
 def _without_contradictions(
     episodes: Sequence[LabelledEpisode],
 ) -> tuple[list[LabelledEpisode], list[str], list[str]]:
     """Those episodes of which one thing is said; sentences on the others; and on those that are there twice.
 
-    The same frames under several names are one episode, as far as the task is the same.
+    The same frames under several names are one episode, as far as the task is the same. What one label
+    leaves open contradicts no other.
     """
     groups: dict[tuple[str, str], list[LabelledEpisode]] = {}
     for episode in episodes:
@@ -412,20 +446,30 @@ def _without_contradictions(
     made, problems, notes = [], [], []
     for group in groups.values():
         first, *others = group
-        other = next(
-            (it for it in others if it.succeeded != first.succeeded or it.done_s != first.done_s), None
-        )
-        if other is not None:
+        told = _contradicting(group)
+        if told is not None:
             problems.append(
-                f"{_said(first)}, and {_said(other)}: the frames and the task are the same, so that the "
+                f"{_said(told[0])}, and {_said(told[1])}: the frames and the task are the same, so that the "
                 "labels contradict each other; correct one, or remove it"
             )
             continue
-        made.append(first)
+        known = next((it for it in group if it.done_s is not None), None)
+        known = known or next((it for it in group if it.succeeded is not None), first)
+        made.append(replace(first, succeeded=known.succeeded, done_s=known.done_s, where=known.where))
         if others:
             names = _names(list(dict.fromkeys(it.name for it in others)))
             notes.append(f"{first.name} is there {len(group)} times, as {names}, and counts once")
     return made, problems, notes
+
+
+def _contradicting(group: Sequence[LabelledEpisode]) -> tuple[LabelledEpisode, LabelledEpisode] | None:
+    """Two that say different things of the same episode; None: all agree."""
+    for name in ("succeeded", "done_s"):
+        told = [it for it in group if getattr(it, name) is not None]
+        for other in told[1:]:
+            if getattr(other, name) != getattr(told[0], name):
+                return told[0], other
+    return None
 
 
 def _said(episode: LabelledEpisode) -> str:

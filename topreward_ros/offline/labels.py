@@ -7,6 +7,7 @@ not looked at here (`labelled_episodes`). A line that cannot be used is a proble
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -20,9 +21,10 @@ from topreward_ros.core.text_files import read_text
 
 LABELS = "labels.csv"  #: in a folder of recordings, or in that of a LeRobot dataset
 COLUMNS = ("file", "task", "success", "done_s", "episode")
-_YES = frozenset(("1", "true", "yes", "y", "success", "succeeded"))
-_NO = frozenset(("0", "false", "no", "n", "failure", "failed", "fail"))
+_YES = frozenset(("1", "1.0", "true", "yes", "y", "success", "succeeded"))
+_NO = frozenset(("0", "0.0", "false", "no", "n", "failure", "failed", "fail"))
 _DELIMITERS = (",", ";", "\t")
+_DIGITS = 9  # of an episode's number, at most
 
 
 class LabelError(UserError):
@@ -49,17 +51,21 @@ def read_labels(path: Path, *, of_dataset: bool = False) -> tuple[list[Label], l
     Raises `LabelError` and `TextFileError` for the file as a whole.
     """
     shown = printable(str(path))
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise LabelError(f"{shown} is a pipe or a device, and no file: save the labels as a CSV file")
     text = read_text(path)
     head = text.split("\n", 1)[0]
     delimiter = max(_DELIMITERS, key=head.count)
-    rows = csv.reader(StringIO(text), delimiter=delimiter)
+    rows = csv.reader(StringIO(text), delimiter=delimiter, strict=True)
+    begun = 0  # lines that are read already, before the row that is read next
     try:
         names = [name.strip().casefold() for name in next(rows, [])]
         _check_names(names, shown, of_dataset)
         labels: list[Label] = []
         problems: list[str] = []
+        begun = rows.line_num
         for row in rows:
-            where = f"{shown}, line {rows.line_num}"
+            where, begun = f"{shown}, line {rows.line_num}", rows.line_num
             if not any(field.strip() for field in row):
                 continue
             if len(row) > len(names):
@@ -74,7 +80,10 @@ def read_labels(path: Path, *, of_dataset: bool = False) -> tuple[list[Label], l
             except (LabelError, InstructionError) as error:
                 problems.append(str(error))
     except csv.Error as error:
-        raise LabelError(f"{shown}, line {rows.line_num}: it is no CSV ({error}): save it as CSV") from error
+        raise LabelError(
+            f"{shown}, line {begun + 1}: from here on it is no CSV ({error}): close each quote, write one "
+            "inside of quotes twice, or save it as CSV"
+        ) from error
     if not labels and not problems:
         raise LabelError(f"{shown} has no line of labels: write one per episode below the first")
     return labels, problems
@@ -108,7 +117,7 @@ def _label(fields: Mapping[str, str], where: str, folder: Path, of_dataset: bool
         )
     return Label(
         where,
-        folder / Path(file).expanduser() if file else folder,
+        folder / os.path.expanduser(file) if file else folder,  # as it is, if nobody has that name
         succeeded,
         clean_task(fields.get("task", ""), where),
         done_s,
@@ -144,8 +153,9 @@ def _time(text: str, where: str) -> float | None:
 def _number(text: str, where: str) -> int | None:
     if not text:
         return None
-    if not (text.isascii() and text.isdecimal()):
+    digits = text.lstrip("0")
+    if not (text.isascii() and text.isdecimal() and len(digits) <= _DIGITS):
         raise LabelError(
             f"{where}: episode is '{printable(text, 60)}': write a whole number from 0 on, or nothing"
         )
-    return int(text)
+    return int(digits or "0")

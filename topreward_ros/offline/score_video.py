@@ -68,6 +68,7 @@ class CurvePoint:
     video_frames: int  #: frames of the video, scored or not, from its first to the end of the prefix
     stage: int = 1  #: of the task, from 1: whose prefix it is
     stage_progress: float = nan  #: [0, 1] of that stage alone, or NaN
+    threshold: float = nan  #: of success [nat], that was in force
 
     @property
     def num_frames(self) -> int:
@@ -462,10 +463,11 @@ def _episode(
             for video_frames in (selection.scored or {}).get(count) or (number,):
                 if _has_ended(events):
                     break
+                threshold = monitor.settings_in_force.success.threshold  # before a stage is over
                 outputs = monitor.add_score(request, score)
                 events += _events(outputs)
                 state = _newest_state(outputs, state)
-                points.append(_point(outputs, video_frames))
+                points.append(_point(outputs, video_frames, threshold))
                 if on_score is not None:
                     on_score(points[-1])
     return Curve(
@@ -571,7 +573,7 @@ def _newest_state(outputs: list[Output], state: State) -> State:
     return [state, *(output.state for output in outputs if isinstance(output, ProgressReport))][-1]
 
 
-def _point(outputs: list[Any], video_frames: int) -> CurvePoint:
+def _point(outputs: list[Any], video_frames: int, threshold: float) -> CurvePoint:
     """What `add_score` reported on its prefix: the first report, and the reward that goes with it."""
     report = next(output for output in outputs if isinstance(output, ProgressReport))
     reward = next(output for output in outputs if isinstance(output, Reward))
@@ -584,6 +586,7 @@ def _point(outputs: list[Any], video_frames: int) -> CurvePoint:
         video_frames,
         report.stage,
         report.stage_progress,
+        threshold,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, isnan
+from typing import Any
 
 from topreward_ros.core.evaluation import (
     ALL,
@@ -287,9 +288,10 @@ def about(evaluation: Evaluation) -> dict[str, str]:
         parts.append(f"{counts[None]} of unknown success")
     seconds = sum(it.plain.duration_s for it in evaluation.episodes)
     settings: Mapping[str, object] = evaluation.settings.get("monitor", {})
+    calibration = evaluation.settings.get("calibration")
     monitor = (
         f"sample_rate {settings.get('sample_rate')} Hz, progress_mode {settings.get('progress_mode')}, "
-        f"success_threshold {evaluation.threshold:g} nat"
+        f"success_threshold {evaluation.threshold:g} nat{' where no calibration holds' * bool(calibration)}"
     )
     return {
         "method": printable(str(evaluation.settings.get("method")), 40),
@@ -302,8 +304,18 @@ def about(evaluation: Evaluation) -> dict[str, str]:
         ),
         "code": f"topreward_ros {code['version']} (hash {code['hash']})",
         "settings": printable(monitor, 400),
+        "calibration": _shown_calibration(calibration) if calibration else "none",
         "controls": printable(", ".join(evaluation.settings.get("controls", [])) or "none", 400),
     }
+
+
+def _shown_calibration(calibration: Mapping[str, Any]) -> str:
+    """The file, and by which threshold each task was decided."""
+    shown = [
+        f"'{printable(on_one_line(task), 100)}' at {' and '.join(f'{it:g}' for it in thresholds)} nat"
+        for task, thresholds in calibration["success"].items()
+    ]
+    return printable(f"{calibration['file']} (hash {calibration['sha256'][:16]}): {', '.join(shown)}", 1000)
 
 
 def _count(count: int, one: str, several: str) -> str:
