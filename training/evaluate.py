@@ -249,7 +249,7 @@ Work = tuple[Path, str, list[Job]]
 def _evaluate_clip(work: Work) -> list[Result]:
     """Do the jobs of one clip; runs in a worker process, which keeps its scorer for the next clip."""
     folder, model, jobs = work
-    scorer, settings = _loaded(model)
+    scorer, settings = loaded(model)
     clips = {
         path: Clip.load(folder / path)
         for path in {clip.path for job in jobs for clip in (job.clip, *job.cast)}
@@ -260,7 +260,8 @@ def _evaluate_clip(work: Work) -> list[Result]:
 _scorers: dict[str, tuple[PrefixScorer, MonitorSettings]] = {}
 
 
-def _loaded(model: str) -> tuple[PrefixScorer, MonitorSettings]:
+def loaded(model: str) -> tuple[PrefixScorer, MonitorSettings]:
+    """The model, loaded once in a process, on one thread of the CPU; and the monitor's shipped settings."""
     if model not in _scorers:
         parameters = monitor_defaults() | {"device": "cpu", "scorer_threads": 1}
         settings = ScorerSettings.from_parameters(parameters)
@@ -270,7 +271,7 @@ def _loaded(model: str) -> tuple[PrefixScorer, MonitorSettings]:
 
 def tick_milliseconds(model: str, frames: int = 32, ticks: int = 100) -> float:
     """Median time [ms] of one tick on one thread, with ``frames`` in the prefix and the static baseline."""
-    scorer, _ = _loaded(model)
+    scorer, _ = loaded(model)
     rng = np.random.default_rng(0)
     times = []
     for _ in range(ticks // 10):

@@ -32,11 +32,10 @@ from topreward_ros.core.episode import MonitorSettings, TaskMonitor
 from topreward_ros.core.events import SuccessDetector, SuccessSettings
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.output_files import write_file
-from topreward_ros.defaults import monitor_defaults
-from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
-from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.scoring.base import PrefixScorer
 from training import controls
 from training.clips import RATE, SIDE, VIEWS, Clip
+from training.evaluate import loaded
 from training.generate import EVALUATIONS, MIX
 from training.instructions import BY_NAME, TASKS
 from training.samples import crop
@@ -186,7 +185,7 @@ def _jobs(every: int, views: int, attempts: int) -> Iterator[_Job]:
 def _film(work: tuple[Path, str, _Job]) -> Film:
     """Score one film; runs in a worker process, which keeps its scorer for the next."""
     data, model, job = work
-    scorer, settings = _loaded(model)
+    scorer, settings = loaded(model)
     instruction = BY_NAME[job.task].instruction
     if job.control:
         success, another, failure, elsewhere = (Clip.load(data / path) for path in job.cast)
@@ -199,17 +198,6 @@ def _film(work: tuple[Path, str, _Job]) -> Film:
         kind, done_s = clip.kind, controls.done_at(clip) / RATE if clip.succeeded else nan
     told = record(np.ascontiguousarray(images), instruction, scorer, settings)
     return Film(job.set, job.task, kind, job.view, job.attempt, done_s, told)
-
-
-_scorers: dict[str, tuple[PrefixScorer, MonitorSettings]] = {}
-
-
-def _loaded(model: str) -> tuple[PrefixScorer, MonitorSettings]:
-    if model not in _scorers:
-        parameters = monitor_defaults() | {"device": "cpu", "scorer_threads": 1}
-        settings = ScorerSettings.from_parameters(parameters)
-        _scorers[model] = load_scorer(model, settings), MonitorSettings.from_parameters(parameters)
-    return _scorers[model]
 
 
 # ---- files ------------------------------------------------------------------------------------------
@@ -262,7 +250,7 @@ def main() -> None:
             f"{options.data / missing[0]} is missing, and {len(missing) - 1} others: make the data with "
             f"`python -m training.generate {options.data}`"
         )
-    scorer, _ = _loaded(options.model)  # a model that cannot be loaded is refused before work is done
+    scorer, _ = loaded(options.model)  # a model that cannot be loaded is refused before work is done
     films: list[Film] = []
     with (
         Progress(console=Console(stderr=True)) as progress,

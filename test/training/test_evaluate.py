@@ -106,7 +106,7 @@ def test_without_the_guards_every_due_frame_is_scored(
     cast: controls.Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(controls, "SECONDS", 1.0)
-    scorer, settings = evaluate._loaded(str(EMBEDDED_FOLDER))
+    scorer, settings = evaluate.loaded(str(EMBEDDED_FOLDER))
     names = ("0000-side", "0000-close", "0009-side", "0000-close")
     listed = [Listed.of_file(RECORDED, Path("drawer-open", f"{name}.npz"), 0) for name in names]
     clips = {line.path: Clip.load(RECORDED / line.path) for line in listed}

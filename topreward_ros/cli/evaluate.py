@@ -233,7 +233,7 @@ def _shown_data(options: argparse.Namespace) -> str:
 def _show(evaluation: Evaluation) -> None:
     from rich.console import Console
 
-    from topreward_ros.views.terminal import evaluation_tables
+    from topreward_ros.views.evaluation_text import evaluation_tables
 
     Console(highlight=False).print(evaluation_tables(evaluation))
 
@@ -245,7 +245,7 @@ def _compare(options: argparse.Namespace) -> int:
     from topreward_ros.core.output_files import folder_for, write_file
     from topreward_ros.offline.evaluation_report import read_evaluation
     from topreward_ros.views.evaluation_tables import about, differences_table, markdown_of
-    from topreward_ros.views.terminal import text_table
+    from topreward_ros.views.evaluation_text import text_table
 
     if options.dataset or options.success or options.failure:
         raise CommandError("--compare scores nothing: leave the data out")

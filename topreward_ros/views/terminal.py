@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from math import isfinite, isinf, isnan, nan
 
 from rich.console import Console, Group, RenderableType
@@ -21,16 +20,14 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table as _RichTable
+from rich.table import Table
 from rich.text import Text
 
 from topreward_ros.core.printable import printable
 from topreward_ros.core.stages import on_one_line
-from topreward_ros.offline.evaluation_report import Evaluation
 from topreward_ros.offline.score_video import Curve, CurvePoint
 from topreward_ros.offline.video import Damage
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
-from topreward_ros.views.evaluation_tables import Table, tables
 
 RANDOM_WARNING = f"{RANDOM_WEIGHTS}: the numbers mean nothing"
 
@@ -121,28 +118,6 @@ def film_progress(console: Console) -> Iterator[Callable[[int], Callable[[float]
         yield on_start
 
 
-def text_table(table: Table) -> RenderableType:
-    """A table of text."""
-    made = _RichTable(title=table.title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for name in table.columns:
-        made.add_column(shown(name), overflow="fold")
-    for row in table.rows:
-        made.add_row(*map(shown, row))
-    return made
-
-
-def evaluation_tables(evaluation: Evaluation) -> RenderableType:
-    """What an evaluation found, in a terminal: the tables without what explains them."""
-    parts: list[RenderableType] = []
-    for table in tables(evaluation, short=True):
-        kept = [k for k, name in enumerate(table.columns) if name != "meaning"]
-        rows = tuple(tuple(row[k] for k in kept) for row in table.rows)
-        parts += [text_table(replace(table, columns=tuple(table.columns[k] for k in kept), rows=rows)), ""]
-    if evaluation.model.get("random_weights"):
-        parts.insert(0, Text(RANDOM_WARNING, style="bold red"))
-    return Group(*parts)
-
-
 def damage_text(damaged: Sequence[Damage]) -> str:
     """Where and why a video could not be read: the first places, and how many more there are."""
     places = [str(place) for place in damaged[:_SHOWN_DAMAGES]]
@@ -152,7 +127,7 @@ def damage_text(damaged: Sequence[Damage]) -> str:
 
 def curves_table(curves: Sequence[Curve]) -> RenderableType:
     """A line for each of several videos that were scored with one model for one task."""
-    table = _RichTable(box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("video", overflow="fold")
     for name in ("scored until", "scores", "progress", "highest", "log p", "state"):
         table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
@@ -220,7 +195,7 @@ def _returns_text(curve: Curve) -> str:
 
 def curve_summary(curve: Curve) -> RenderableType:
     """Final numbers and events of a curve."""
-    table = _RichTable(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     model = curve.model
