@@ -16,9 +16,6 @@ from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.checkpoint.folder import EMBEDDED_FOLDER
 from topreward_ros.scoring.registry import load_scorer
-
-pytest.importorskip("training", reason="training/ is not installed with the package")
-
 from training import controls, evaluate
 from training.clips import RATE, Clip, Listed, Manifest
 from training.export import TABLE_END, TABLE_START

@@ -8,17 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
-
-pytest.importorskip("training", reason="training/ is not installed with the package")
-
-from safetensors.torch import save_file
-
 from training.export import export
 from training.network import Stream, Trainee, make_tokenizer
 from training.samples import SIZES, Known, Question, Sample

@@ -17,15 +17,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+import training.train
 from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
-
-pytest.importorskip("training", reason="training/ is not installed with the package")
-
-import training.train
 from training import disturbances, samples
 from training.clips import VIEWS, Clip, Manifest
 from training.export import export

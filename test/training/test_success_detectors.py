@@ -17,9 +17,6 @@ from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import SequentialScorer
-
-pytest.importorskip("training", reason="training/ is not installed with the package")
-
 from training import success_curves, success_detectors
 from training.clips import RATE
 from training.success_curves import Film, Told, record
