@@ -70,6 +70,8 @@ def setup(**other: Any) -> Setup:
         "sample_rate": RATE,
         "max_frames": 64,
         "window": "episode",
+        "front_padding": 0,
+        "fixed_length": 0,
         "camera_layout": "primary",
         "cameras": (),
     }

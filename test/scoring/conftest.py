@@ -57,7 +57,7 @@ def new_scorer(loaded: Qwen3VLScorer, checkpoint: Path) -> Callable[..., Qwen3VL
         **changes: object,
     ) -> Qwen3VLScorer:
         changed = replace(SETTINGS, **changes)  # type: ignore[arg-type]
-        pixels = preprocessing.frame_pixels(changed.max_pixels, changed.max_frames)
+        pixels = preprocessing.frame_pixels(changed.max_pixels, changed.shown_frames)
         info = replace(loaded.info, max_pixels=pixels)
         tokens = loaded._engine.tokens
         if changed.prompts or changed.layout != SETTINGS.layout:

@@ -45,9 +45,9 @@ def test_a_shape_beyond_the_processors_limit_is_refused(shape):
 
 
 def test_the_budget_of_a_frame_is_the_smaller_of_its_own_and_its_share_of_the_video():
-    assert Preprocessing(video_pixels=1000).frame_pixels(max_pixels=90, max_frames=10) == 90
-    assert Preprocessing(video_pixels=1000).frame_pixels(max_pixels=300, max_frames=10) == 100
-    assert Preprocessing(video_pixels=1000).frame_pixels(max_pixels=300, max_frames=2000) == 1
+    assert Preprocessing(video_pixels=1000).frame_pixels(max_pixels=90, frames=10) == 90
+    assert Preprocessing(video_pixels=1000).frame_pixels(max_pixels=300, frames=10) == 100
+    assert Preprocessing(video_pixels=1000).frame_pixels(max_pixels=300, frames=2000) == 1
 
 
 @given(st.integers(200, 2000), st.integers(200, 2000), st.integers(100_000, 1_000_000))

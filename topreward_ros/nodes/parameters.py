@@ -202,6 +202,22 @@ MONITOR_PARAMETERS = (
         choices=tuple(window.value for window in Window),
     ),
     Parameter(
+        "front_padding",
+        "Copies of the first frame before every prefix, even, so that the model's bias to longer videos is "
+        "over before the robot moves; 0: none. docs/length_bias.md says when",
+        0,
+        256,
+        check=_even,
+    ),
+    Parameter(
+        "fixed_length",
+        "Frames to which every prefix is resampled, even, with fixed times, so that no length is left to "
+        "read; each score then costs a pass over all of them; 0: prefixes as they are",
+        0,
+        4096,
+        check=_even,
+    ),
+    Parameter(
         "progress_mode",
         "How a score becomes progress: static_baseline (1 - r / r_static), raw_probability (exp r), or "
         "calibrated (how likely it is that the task is done, by the file calibration)",

@@ -150,6 +150,8 @@ def setup_of(
         sample_rate=monitor.sample_rate,
         max_frames=monitor.max_frames,
         window=monitor.window.value,
+        front_padding=info.front_padding,
+        fixed_length=info.fixed_length,
         camera_layout=camera_layout,
         cameras=tuple(cameras),
     )

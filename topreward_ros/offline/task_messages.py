@@ -123,6 +123,8 @@ def info_fields(
         max_pixels=info.max_pixels,
         sample_rate=settings.sample_rate,
         max_frames=settings.max_frames,
+        front_padding=info.front_padding,
+        fixed_length=info.fixed_length,
         progress_mode=settings.progress_mode.value,
         success_threshold=settings.success.threshold,
         success_hysteresis=settings.success.hysteresis,

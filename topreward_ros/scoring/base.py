@@ -33,7 +33,6 @@ __all__ = [
     "check_frames",
     "in_a_line",
     "quiet_logging",
-    "seconds_of",
     "without_traceback",
 ]
 
@@ -68,6 +67,8 @@ class ScorerInfo:
     prompt_hash: str  #: SHA-256 over prompt templates and layout, first 16 hex digits
     max_pixels: int  #: pixels of one frame as the model sees it, at most
     instructions: tuple[str, ...] = ()  #: all that the model understands, see vocabulary.py; empty: any
+    front_padding: int = 0  #: as in `ScorerSettings`
+    fixed_length: int = 0  #: as in `ScorerSettings`
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class ScorerSettings:
     device: str  #: 'auto', 'cpu', 'cuda', 'cuda:1' ...
     dtype: str  #: 'auto', 'float32', 'bfloat16' or 'float16'
     max_pixels: int  #: pixels of one frame as the model sees it
-    max_frames: int  #: frames of the longest prefix; sizes the cache and shares the video's pixel budget
+    max_frames: int  #: frames of the longest prefix
     threads: int  #: CPU threads; 0: all cores but one
     static_baseline: bool  #: also score the first frame repeated
     prompts: str = ""  #: file of templates, see `templates.read_templates`; empty: the paper's alone
@@ -87,6 +88,13 @@ class ScorerSettings:
     sample_rate: float = 0.0  #: [Hz] at which frames are due, see `seconds_of`; 0: times as they are
     quantization: str = "none"  #: of the language model's weights: 'none' or 'int8', see `quantization`
     cuda_graphs: bool = True  #: capture ticks on a GPU, see `qwen3_vl.cuda_graphs`
+    front_padding: int = 0  #: copies of the first frame before every prefix, even, see `shown_video`
+    fixed_length: int = 0  #: frames to which every prefix is resampled, even, see `shown_video`; 0: none
+
+    @property
+    def shown_frames(self) -> int:
+        """How many frames the model is shown at most; sizes the cache and shares the video's pixel budget."""
+        return self.fixed_length or self.max_frames + self.front_padding
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> ScorerSettings:
@@ -105,6 +113,8 @@ class ScorerSettings:
             sample_rate=parameters["sample_rate"],
             quantization=parameters["quantization"],
             cuda_graphs=parameters["cuda_graphs"],
+            front_padding=parameters["front_padding"],
+            fixed_length=parameters["fixed_length"],
         )
 
 
@@ -199,21 +209,6 @@ def check_frames(prefix: Sequence[Frame]) -> None:
         shape, dtype = frame.image.shape, frame.image.dtype
         if len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
             raise ScorerError(f"a frame is {dtype} of shape {shape}: pass uint8 of shape (height, width, 3)")
-
-
-def seconds_of(prefix: Sequence[Frame], sample_rate: float = 0.0) -> list[float]:
-    """Times [s] since the first frame, as they are written for a model.
-
-    At ``sample_rate`` [Hz] a frame is due every period. A frame within a quarter period of its due time gets
-    the due time, as in the authors' code for videos, so that jitter does not turn 0.2 s into 0.3 s and the
-    baseline's times can be predicted. Without a rate (0) the times are those of the stamps.
-    """
-    start = prefix[0].stamp_ns
-    seconds = [(frame.stamp_ns - start) / 1e9 for frame in prefix]
-    if sample_rate > 0:
-        due = [round(time * sample_rate) / sample_rate for time in seconds]
-        seconds = [d if abs(d - t) <= 0.25 / sample_rate else t for d, t in zip(due, seconds, strict=True)]
-    return seconds
 
 
 @contextmanager

@@ -38,9 +38,9 @@ class Preprocessing:
     rescale: float = 1 / 255  #: uint8 to 0..1
     video_pixels: int = 25165824  #: pixels of all frames of a video together
 
-    def frame_pixels(self, max_pixels: int, max_frames: int) -> int:
-        """Pixel budget of one frame: ``max_pixels``, or less where ``max_frames`` share fewer."""
-        return max(1, min(max_pixels, self.video_pixels // max_frames))
+    def frame_pixels(self, max_pixels: int, frames: int) -> int:
+        """Pixel budget of one frame: ``max_pixels``, or less where a video of ``frames`` frames has fewer."""
+        return max(1, min(max_pixels, self.video_pixels // frames))
 
 
 def read_preprocessing(folder: Path, required: bool = False) -> Preprocessing:

@@ -218,4 +218,6 @@ def _info(
         prompt_hash=prompt_hash,
         max_pixels=max_pixels,
         instructions=checkpoint.notes.wordings,
+        front_padding=settings.front_padding,
+        fixed_length=settings.fixed_length,
     )

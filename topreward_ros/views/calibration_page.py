@@ -333,6 +333,7 @@ def _setup(setup: Setup) -> str:
         ("model", f"{setup.model} ({setup.revision}), {setup.dtype}"),
         ("prompt", f"{setup.prompt_hash}, layout {setup.layout}"),
         ("frames", f"{setup.sample_rate:g} Hz, at most {setup.max_frames}, window {setup.window}"),
+        ("length", f"front_padding {setup.front_padding}, fixed_length {setup.fixed_length}"),
         ("pixels", f"{setup.max_pixels} of a frame at most"),
         ("cameras", f"{' '.join(setup.cameras) or 'videos, which do not say'} ({setup.camera_layout})"),
     )

@@ -530,6 +530,22 @@ def test_every_prefix_equals_a_forward_pass_by_hand(to_rounding, family, folders
 
 
 @every_family
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [({"front_padding": 2}, [0, 0, 0, 1, 2]), ({"fixed_length": 4}, [0, 1, 2, 2])],
+)
+def test_what_is_shown_against_length_bias_equals_a_pass_by_hand(
+    to_rounding, family, changes, shown, folders, load, video
+):
+    scorer, folder, question = load(family, sample_rate=2.0, **changes), folders(family), fill(PAPER, TASK)
+    score = scorer.score(asked(TASK, video[:3]))
+    true, false = expected(scorer, folder, [video[number] for number in shown], question)
+    still, _ = expected(scorer, folder, video[:1] * len(shown), question)
+    assert values(score) == to_rounding((true, false, still))
+    assert score.num_frames == 3
+
+
+@every_family
 def test_prompts_are_averaged_and_scored_against_each_other(to_rounding, family, folders, load, video):
     frames = video[:3]
     scorer = load(family, prompts="ten_prompts.txt", static_baseline=False)

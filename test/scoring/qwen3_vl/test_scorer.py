@@ -29,6 +29,7 @@ from topreward_ros.scoring.qwen3_vl import video_cache
 from topreward_ros.scoring.qwen3_vl.attention import rounded_up
 from topreward_ros.scoring.qwen3_vl.kv_cache import KVCache
 from topreward_ros.scoring.qwen3_vl.language import CPU_TOKEN_STEP
+from topreward_ros.scoring.qwen3_vl.memory_need import memory_need
 from topreward_ros.scoring.qwen3_vl.references import PlainForward as FullPasses
 from topreward_ros.scoring.qwen3_vl.references import PrefixCache
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
@@ -137,6 +138,81 @@ def test_an_idle_camera_scores_the_static_baseline(to_rounding, new_scorer, make
     for count in range(1, len(idle) + 1):
         score = scorer.score(asked(TASK, idle[:count]))
         assert score.log_prob == to_rounding(score.log_prob_static)
+
+
+def padded(prefix: list[Frame], copies: int) -> list[Frame]:
+    """A prefix with copies of its first frame before it, written down by hand."""
+    period = 500_000_000
+    begin = prefix[0].stamp_ns - copies * period
+    return [Frame(begin + k * period, prefix[0].image) for k in range(copies)] + prefix
+
+
+def resampled(prefix: list[Frame], length: int) -> list[Frame]:
+    """A prefix as pairs of it at fixed times, the first and the last among them, written down by hand."""
+    pairs = [(prefix[k], prefix[min(k + 1, len(prefix) - 1)]) for k in range(0, len(prefix), 2)]
+    places = [math.floor(k * (len(pairs) - 1) / (length // 2 - 1) + 0.5) for k in range(length // 2)]
+    chosen = [frame for place in places for frame in pairs[place]]
+    return [Frame(k * 500_000_000, frame.image) for k, frame in enumerate(chosen)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"front_padding": 8}, lambda prefix: padded(prefix, 8)),
+        ({"fixed_length": 8}, lambda prefix: resampled(prefix, 8)),
+        ({"fixed_length": 16}, lambda prefix: resampled(prefix, 16)),
+    ],
+)
+def test_what_is_shown_against_length_bias_equals_plain_forward_passes(
+    to_rounding, changes, shown, new_scorer, make_video, plain
+):
+    """Over thinned prefixes, extra looks and a second episode, with what is computed ahead between them."""
+    scorer = new_scorer(max_frames=8, sample_rate=2.0, **changes)
+    seen = []
+    for seed in (0, 1):
+        images = [frame.image for frame in make_video(19, 64, 64, seed=seed)]
+        video = [Frame(10**18 + k * 500_000_000, image) for k, image in enumerate(images)]
+        buffer = EpisodeBuffer(max_frames=8)
+        for number, frame in enumerate(video[:-1]):
+            buffer.append(frame)
+            request = ScoreRequest(TASK, buffer.copy())
+            prefix = [*request.prefix]
+            still = [Frame(it.stamp_ns, prefix[0].image) for it in prefix]
+            score = scorer.score(request)
+            assert score.log_prob == to_rounding(plain(shown(prefix), 64, 64)[0])
+            assert score.log_prob_static == to_rounding(plain(shown(still), 64, 64)[0])
+            assert score.num_frames == len(prefix)
+            seen.append((score.log_prob, score.log_prob_static))
+            if number % 3 == 0:
+                look = buffer.copy()
+                look.append(Frame(frame.stamp_ns + 250_000_000, video[-1].image))
+                extra = ScoreRequest(TASK, look, extra=True)
+                expected = plain(shown([*extra.prefix]), 64, 64)[0]
+                assert scorer.score(extra).log_prob == to_rounding(expected)
+            if number % 2:
+                for _ in scorer.ahead(request):
+                    pass
+    assert np.ptp([log_prob for log_prob, _ in seen]) > 0.05
+    if "fixed_length" in changes:  # one baseline holds for an episode
+        assert len({static for _, static in seen}) == 2
+
+
+def test_an_idle_robot_has_one_score_at_a_fixed_length(new_scorer, make_video):
+    image = make_video(1, 64, 64)[0].image
+    idle = [Frame(k * 500_000_000, image.copy()) for k in range(21)]
+    scorer = new_scorer(fixed_length=8, sample_rate=2.0)
+    scores = [scorer.score(asked(TASK, idle[:count])) for count in range(1, len(idle) + 1)]
+    assert np.ptp([score.log_prob for score in scores]) < 1e-4
+    assert {score.log_prob_static for score in scores} == {scores[0].log_prob_static}
+
+
+def test_memory_is_reserved_for_what_is_shown(loaded, settings):
+    def need(**changes: int):
+        return memory_need(loaded._model.config, replace(settings, **changes), 64 * 96, 4)
+
+    usual, longer, shorter = need(), need(front_padding=settings.max_frames), need(fixed_length=8)
+    assert longer.kv_cache > 1.8 * usual.kv_cache and longer.features == usual.features
+    assert shorter.kv_cache < usual.kv_cache and shorter.features == usual.features
 
 
 TEN_FILE = "ten_prompts.txt"

@@ -36,6 +36,8 @@ class Setup:
     sample_rate: float  #: [Hz]
     max_frames: int
     window: str
+    front_padding: int
+    fixed_length: int
     camera_layout: str  #: primary or tile
     cameras: tuple[str, ...]  #: topics, the primary one first; empty: videos, which do not say
 

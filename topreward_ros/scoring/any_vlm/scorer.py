@@ -24,13 +24,13 @@ from topreward_ros.scoring.base import (
     ScorerSettings,
     SequentialScorer,
     check_frames,
-    seconds_of,
 )
 from topreward_ros.scoring.device import OutOfMemory, as_scorer_errors, release_cached_memory
 from topreward_ros.scoring.frame_budget import FrameBudget
 from topreward_ros.scoring.question.answers import read_answers
 from topreward_ros.scoring.question.prompts import InstructionReader, written_time
 from topreward_ros.scoring.question.templates import fill
+from topreward_ros.scoring.shown_video import shown_video
 from topreward_ros.scoring.static_baselines import BaselineKey, StaticBaselines
 
 
@@ -78,8 +78,9 @@ class TransformersVlmScorer(SequentialScorer):
 
     def _score(self, request: ScoreRequest) -> PrefixScore:
         instruction, prefix = request.instruction, request.prefix
-        times = seconds_of(prefix, self._settings.sample_rate)
-        video = Video(tuple(prefix), tuple(map(written_time, times)))
+        settings = self._settings
+        shown = shown_video(prefix, settings.sample_rate, settings.front_padding, settings.fixed_length)
+        video = Video(tuple(it.frame for it in shown), tuple(written_time(it.seconds) for it in shown))
         score = self._ask(instruction, video)
         if self._settings.static_baseline and not request.extra:
             score = self._with_static(score, instruction, video)

@@ -111,7 +111,7 @@ class Checkpoint:
         """
         budget = settings.max_pixels
         if self.is_incremental:
-            budget = self.preprocessing.frame_pixels(settings.max_pixels, settings.max_frames)
+            budget = self.preprocessing.frame_pixels(settings.max_pixels, settings.shown_frames)
         return min(budget, self.notes.frame_pixels or budget)
 
 

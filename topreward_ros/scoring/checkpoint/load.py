@@ -95,10 +95,25 @@ def _choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _check_limits(settings: ScorerSettings) -> None:
+    padding, length = settings.front_padding, settings.fixed_length
+    if padding and length:
+        raise ScorerError(
+            f"front_padding is {padding} and fixed_length {length}: set one of them to 0, since a video of "
+            "fixed length has no start to lengthen"
+        )
+    for name, frames in (("front_padding", padding), ("fixed_length", length)):
+        if frames % 2:
+            raise ScorerError(f"{name} is {frames}: it must be even, since a model merges two frames")
+        if frames and settings.sample_rate <= 0:
+            raise ScorerError(
+                f"{name} is {frames}: that needs frames at a known rate, not those of the paper's code"
+            )
     for name, value, least in (
         ("max_pixels", settings.max_pixels, 1),
         ("max_frames", settings.max_frames, 1),
         ("scorer_threads", settings.threads, 0),
+        ("front_padding", padding, 0),
+        ("fixed_length", length, 0),
     ):
         if value < least:
             raise ScorerError(f"{name} is {value}: it must be at least {least}")

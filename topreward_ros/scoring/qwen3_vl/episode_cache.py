@@ -21,6 +21,7 @@ from topreward_ros.scoring.qwen3_vl.language import Pass, PatchFeatures
 from topreward_ros.scoring.qwen3_vl.prompt_tree import PromptTree, make_prompt_tree
 from topreward_ros.scoring.qwen3_vl.temporal_patch import FramePair, Patch, pair_up
 from topreward_ros.scoring.qwen3_vl.video_cache import VideoCache
+from topreward_ros.scoring.shown_video import shown_video
 from topreward_ros.scoring.static_baselines import BaselineKey, StaticBaselines
 
 
@@ -52,7 +53,7 @@ class EpisodeCache:
         self._resized: dict[Frame, torch.Tensor] = {}  # the newest frames, each (3, height, width) uint8
         self._features: dict[FramePair, PatchFeatures] = {}
         self._video, self._next_video, self._static_video = (
-            VideoCache(self._engine.language, self._engine.tokens, self._engine.settings.max_frames)
+            VideoCache(self._engine.language, self._engine.tokens, self._engine.settings.shown_frames)
             for _ in range(3)
         )
         self._static_baselines = StaticBaselines()
@@ -118,7 +119,7 @@ class EpisodeCache:
             if static is not None:
                 self._static_baselines[key] = static
             score = self._static_baselines.complete(score, key)
-        self._drop_all_but(video)
+        self._drop_all_but(video, request.prefix)
         self.prefix, self.newest_score = request.prefix, score
         return score
 
@@ -130,7 +131,10 @@ class EpisodeCache:
 
     def patches_of(self, prefix: Sequence[Frame]) -> list[Patch]:
         """The temporal patches of ``prefix``."""
-        return pair_up(prefix, self._engine.settings.sample_rate)
+        settings = self._engine.settings
+        return pair_up(
+            shown_video(prefix, settings.sample_rate, settings.front_padding, settings.fixed_length)
+        )
 
     def _lacking(self, pairs: Iterable[FramePair]) -> list[FramePair]:
         return [frames for frames in dict.fromkeys(pairs) if frames not in self._features]
@@ -139,10 +143,14 @@ class EpisodeCache:
         video = [Patch(start, start, float(seconds)) for seconds in key[1:]]
         return self._static_video.prepare_pass(video, self._features, self.prompts(instruction))
 
-    def _drop_all_but(self, video: list[Patch]) -> None:
-        """Keep features of ``video``, which a thinned prefix may need, and pixels of the newest frames."""
+    def _drop_all_but(self, video: list[Patch], prefix: Sequence[Frame]) -> None:
+        """Keep features of ``video`` and of all pairs of ``prefix``, which later prefixes may need.
+
+        Of resized frames only the newest are kept.
+        """
         start, newest = video[0].first, video[-1]
-        kept = {patch.frames for patch in video} | {(start, start)}
+        pairs = zip(prefix[::2], prefix[1::2], strict=False)
+        kept = {patch.frames for patch in video} | {(start, start)} | set(pairs)
         self._features = {frames: features for frames, features in self._features.items() if frames in kept}
         self._resized = {frame: pixels for frame, pixels in self._resized.items() if frame in newest.frames}
 

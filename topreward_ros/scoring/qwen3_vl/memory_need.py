@@ -33,22 +33,22 @@ class MemoryNeed(NamedTuple):
 
 
 def memory_need(config: Any, settings: ScorerSettings, frame_pixels: int, size: int) -> MemoryNeed:
-    """The need of ``settings.max_frames`` frames of ``frame_pixels`` pixels each.
+    """The need of ``settings.max_frames`` frames of ``frame_pixels`` pixels each, as they are shown.
 
     ``config`` is the model's Qwen3VLConfig, ``size`` the bytes of one number. The tokens of the prompts, some
     hundreds, come on top.
     """
     text, vision = config.text_config, config.vision_config
-    patches = (settings.max_frames + 1) // 2
+    shown, kept = ((frames + 1) // 2 for frames in (settings.shown_frames, settings.max_frames))
     pads = -(-frame_pixels // (vision.patch_size * vision.spatial_merge_size) ** 2)
     head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     per_token = text.num_hidden_layers * 2 * text.num_key_value_heads * head_size * size
     layers = 1 + len(vision.deepstack_visual_indexes)
     return MemoryNeed(
-        kv_cache=(patches * (pads + TEXT_PER_PATCH) + TOKEN_STEP) * per_token,
+        kv_cache=(shown * (pads + TEXT_PER_PATCH) + TOKEN_STEP) * per_token,
         videos=2 + settings.static_baseline,
         # Two patches more: that of the static video, and one that is replaced while the old is still there.
-        features=(patches + 2) * pads * text.hidden_size * layers * size,
+        features=(kept + 2) * pads * text.hidden_size * layers * size,
     )
 
 

@@ -21,6 +21,7 @@ from topreward_ros.scoring.base import PrefixScore, ScorerInfo, SequentialScorer
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl.temporal_patch import Patch, pair_up, patch_positions
+from topreward_ros.scoring.shown_video import shown_video
 
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration
@@ -49,7 +50,7 @@ class _Reference(SequentialScorer):
     def score_one(self, request: ScoreRequest) -> PrefixScore:
         """See `PrefixScorer.score`; without a static baseline."""
         instruction, prefix = request.instruction, request.prefix
-        video = pair_up(prefix, self._sample_rate)
+        video = pair_up(shown_video(prefix, self._sample_rate))
         height, width = prefix[0].image.shape[:2]
         size = patches.frame_size(height, width, self._patch_side * self._merge_side, self.info.max_pixels)
         with torch.inference_mode():

@@ -187,6 +187,8 @@ class Qwen3VLScorer(PrefixScorer):
         # The future is predictable only for frames at a known rate that the episode's buffer alone thins.
         if episode is None or rate <= 0 or self._budget.is_lowered:
             return
+        if self._settings.fixed_length:
+            return  # one baseline holds for the episode, and no prefix is the beginning of a later one
         if episode.unthinned:
             self._step(self._compare_thinned, episode, request.instruction)
             yield

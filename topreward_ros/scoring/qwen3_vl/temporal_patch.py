@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 
 from topreward_ros.core.frames import Frame
-from topreward_ros.scoring.base import seconds_of
 from topreward_ros.scoring.question.prompts import written_time
+from topreward_ros.scoring.shown_video import ShownFrame
 
 FramePair = tuple[Frame, Frame]  #: the two frames of a patch
 
@@ -19,7 +19,7 @@ class Patch(NamedTuple):
 
     first: Frame
     second: Frame  #: the same as ``first`` for an odd last frame
-    seconds: float  #: mean time [s] of the two since the episode's first frame, rounded to 0.1
+    seconds: float  #: mean time [s] of the two since the start of what is shown, rounded to 0.1
 
     @property
     def frames(self) -> FramePair:
@@ -32,17 +32,16 @@ class Patch(NamedTuple):
         return self.first is not self.second
 
 
-def pair_up(prefix: Sequence[Frame], sample_rate: float = 0.0) -> list[Patch]:
-    """The temporal patches of ``prefix``; an odd last frame, or one alone, is repeated.
-
-    ``sample_rate`` [Hz]: see `base.seconds_of`.
-    """
-    seconds = seconds_of(prefix, sample_rate)
-    last = len(prefix) - 1
+def pair_up(video: Sequence[ShownFrame]) -> list[Patch]:
+    """The temporal patches of ``video``; an odd last frame, or one alone, is repeated."""
+    pairs = (
+        (first, video[min(number + 1, len(video) - 1)])
+        for number, first in enumerate(video)
+        if number % 2 == 0
+    )
     return [
-        Patch(prefix[i], prefix[j], written_time((seconds[i] + seconds[j]) / 2))
-        for i in range(0, len(prefix), 2)
-        for j in [min(i + 1, last)]
+        Patch(first.frame, second.frame, written_time((first.seconds + second.seconds) / 2))
+        for first, second in pairs
     ]
 
 

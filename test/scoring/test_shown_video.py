@@ -1,0 +1,108 @@
+"""What a model is shown of a prefix: padding before it, or as many frames as it always gets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.scoring.base import ScorerError, ScorerSettings
+from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.scoring.shown_video import shown_video
+
+RATE = 2.0
+PIXELS = np.zeros((1, 1, 3), np.uint8)
+EVEN = st.integers(1, 40).map(lambda half: 2 * half)
+
+
+def frames(count: int) -> list[Frame]:
+    return [Frame(5 * NS_PER_S + round(number / RATE * NS_PER_S), PIXELS) for number in range(count)]
+
+
+def numbers(prefix: list[Frame], **settings: int) -> list[int]:
+    """Which frames of the prefix are shown, by their number."""
+    return [prefix.index(shown.frame) for shown in shown_video(prefix, RATE, **settings)]
+
+
+def test_without_settings_a_prefix_is_shown_as_it_is() -> None:
+    prefix = frames(5)
+    assert numbers(prefix) == [0, 1, 2, 3, 4]
+    assert [shown.seconds for shown in shown_video(prefix, RATE)] == [0.0, 0.5, 1.0, 1.5, 2.0]
+    assert shown_video(prefix, RATE) == shown_video(prefix)
+
+
+def test_padding_shows_the_first_frame_and_then_the_prefix_one_period_later() -> None:
+    prefix = frames(3)
+    shown = shown_video(prefix, RATE, front_padding=4)
+    assert numbers(prefix, front_padding=4) == [0, 0, 0, 0, 0, 1, 2]
+    assert [it.seconds for it in shown] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+
+
+def test_frames_that_do_not_come_on_schedule_keep_their_distances_behind_padding() -> None:
+    prefix = [Frame(0, PIXELS), Frame(round(7.3 * NS_PER_S), PIXELS)]
+    assert [it.seconds for it in shown_video(prefix, RATE, front_padding=2)] == [0.0, 0.5, 1.0, 8.3]
+
+
+@pytest.mark.parametrize(
+    ("count", "length", "expected"),
+    [
+        (1, 4, [0, 0, 0, 0]),  # the static video of four frames
+        (2, 4, [0, 1, 0, 1]),
+        (3, 4, [0, 1, 2, 2]),  # an odd last frame makes a pair with itself
+        (8, 4, [0, 1, 6, 7]),
+        (8, 8, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (12, 6, [0, 1, 6, 7, 10, 11]),  # pairs 0, 2.5 and 5: half is rounded up
+        (9, 2, [8, 8]),  # one pair alone is the newest
+    ],
+)
+def test_a_fixed_length_takes_pairs_at_even_distances(count: int, length: int, expected: list[int]) -> None:
+    assert numbers(frames(count), fixed_length=length) == expected
+
+
+@given(count=st.integers(1, 200), length=EVEN)
+def test_a_fixed_length_is_that_long_in_order_and_ends_with_the_newest_pair(count: int, length: int) -> None:
+    prefix = frames(count)
+    shown = numbers(prefix, fixed_length=length)
+    assert len(shown) == length
+    assert shown[::2] == sorted(shown[::2])  # a pair may be repeated: 0, 1, 0, 1
+    assert shown[-1] == count - 1
+    assert shown[0] == 0 or length == 2
+    pairs = {*zip(shown[::2], shown[1::2], strict=True)}
+    assert all(first % 2 == 0 and second in {first + 1, count - 1} for first, second in pairs)
+    seconds = [it.seconds for it in shown_video(prefix, RATE, fixed_length=length)]
+    assert seconds == [number / RATE for number in range(length)]
+
+
+@given(count=st.integers(1, 60), other=st.integers(1, 60), length=EVEN)
+def test_an_idle_robot_is_shown_as_the_same_video_however_long_it_is_idle(
+    count: int, other: int, length: int
+) -> None:
+    one, another = (
+        [(it.frame.image.tobytes(), it.seconds) for it in shown_video(frames(n), RATE, fixed_length=length)]
+        for n in (count, other)
+    )
+    assert one == another
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"front_padding": 3}, "front_padding is 3: it must be even"),
+        ({"fixed_length": 7}, "fixed_length is 7: it must be even"),
+        ({"front_padding": -2}, "front_padding is -2: it must be at least 0"),
+        (
+            {"front_padding": 8, "fixed_length": 16},
+            "front_padding is 8 and fixed_length 16: set one of them to 0",
+        ),
+        ({"front_padding": 8, "sample_rate": 0.0}, "front_padding is 8: that needs frames at a known rate"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(
+    settings: ScorerSettings, changes: dict[str, float], reason: str
+) -> None:
+    with pytest.raises(ScorerError, match=reason):
+        load_scorer("embedded", replace(settings, **({"sample_rate": RATE} | changes)))  # type: ignore[arg-type]
