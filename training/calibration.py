@@ -14,8 +14,6 @@ that there are three results; the table has their mean, and the mean of the wors
   themselves, for the same detector; the calibrated one loses so much against it.
 - promised: what the calibration said of itself (each of its 20 clips left out).
 - ECE: of the probability that a clip's last score means, over all judged clips of a task.
-
-Scores of extra looks are left out: a calibration decides by frames that are due.
 """
 
 from __future__ import annotations
@@ -37,6 +35,7 @@ from topreward_ros.core.calibration.choice import EARLY_S
 from topreward_ros.core.calibration.curves import LabelledCurve, Look, log_prob_of, of_class
 from topreward_ros.core.calibration.fit import CalibrationError, Fit, fit_task
 from topreward_ros.core.calibration.replay import GRID, Replay, replayer
+from topreward_ros.core.calibration.told import Told
 from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.metrics import expected_calibration_error
 from topreward_ros.core.output_files import write_file
@@ -45,7 +44,7 @@ from topreward_ros.defaults import monitor_defaults
 from training.clips import VIEWS
 from training.generate import EVALUATIONS
 from training.instructions import BY_NAME, TASKS
-from training.success_curves import Film, Told, read_films
+from training.success_curves import Film, read_films
 
 EACH = 10  #: episodes of each kind that a calibration is made from
 _GOALS = {"recall": 0.96, "false alarms": 0.02, "lost to hindsight": 0.02, "ECE": 0.08}
@@ -87,7 +86,10 @@ def curve_of(film: Film, settings: MonitorSettings) -> LabelledCurve:
         for what, _, stamp_s, log_prob, static in film.rows
         if what == Told.DUE
     )
-    return LabelledCurve(f"{film.attempt:04d}-{film.view}", not isnan(film.done_s), looks, film.done_s)
+    told = tuple(map(tuple, film.rows))
+    return LabelledCurve(
+        f"{film.attempt:04d}-{film.view}", not isnan(film.done_s), looks, film.done_s, told=told
+    )
 
 
 def _chosen(films: Sequence[Film], settings: MonitorSettings) -> list[LabelledCurve]:

@@ -18,8 +18,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from enum import IntEnum
-from functools import cached_property, partial
+from functools import cached_property
 from io import BytesIO
 from math import nan
 from pathlib import Path
@@ -28,8 +27,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from topreward_ros.core.calibration.told import DetectorLog, Told
 from topreward_ros.core.episode import MonitorSettings, TaskMonitor
-from topreward_ros.core.events import SuccessDetector, SuccessSettings
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.output_files import write_file
 from topreward_ros.scoring.base import PrefixScorer
@@ -43,16 +42,6 @@ from training.samples import crop
 _HEIGHT, _WIDTH = SIDE * 3 // 4, SIDE  # [px] the middle of a clip, 4:3 as most cameras
 
 
-class Told(IntEnum):
-    """What a detector was told."""
-
-    DUE = 0  #: the score of a frame that was due
-    EXTRA = 1  #: that of an extra look
-    INTERRUPTED = 2  #: `SuccessDetector.interrupt`
-    BROKEN_OFF = 3  #: `SuccessDetector.break_off`
-    ANEW = 4  #: `SuccessDetector.anew`
-
-
 @dataclass(frozen=True)
 class Film:
     """A film, what is true of it, and what a detector is told of it."""
@@ -63,9 +52,7 @@ class Film:
     view: str
     attempt: int
     done_s: float  #: [s] when the task is done, by `samples.done`; NaN: it never is
-    #: (M, 5): `Told`, number of the detector, stamp [s], r and r_static [nat]. Of ANEW the third is the
-    #: number of the detector that is made. What does not apply is NaN.
-    told: np.ndarray
+    told: np.ndarray  #: (M, 5), see `told.Row`
 
     @cached_property
     def rows(self) -> list[list[float]]:
@@ -78,49 +65,12 @@ class Film:
         return self.kind in controls.films_of(self.task)
 
 
-class _Recorder(SuccessDetector):
-    """Writes down what it is told, never fires, and always wants a look."""
-
-    def __init__(self, log: _Log, settings: SuccessSettings, period_s: float) -> None:
-        super().__init__(settings, period_s)
-        self._log = log
-        self._number = log.detectors
-        log.detectors += 1
-
-    @property
-    def confirm_rate(self) -> float:
-        return RATE
-
-    def add(self, stamp_ns: int, log_prob: float, log_prob_static: float = nan) -> bool:
-        what = Told.EXTRA if self._log.extra else Told.DUE
-        self._log.told.append((what, self._number, stamp_ns / NS_PER_S, log_prob, log_prob_static))
-        return False
-
-    def interrupt(self, why: str) -> None:
-        self._log.told.append((Told.INTERRUPTED, self._number, nan, nan, nan))
-
-    def break_off(self, why: str) -> None:
-        self._log.told.append((Told.BROKEN_OFF, self._number, nan, nan, nan))
-
-    def anew(self) -> SuccessDetector:
-        other = _Recorder(self._log, self.settings, 0.0)
-        self._log.told.append((Told.ANEW, self._number, other._number, nan, nan))
-        return other
-
-
-class _Log:
-    def __init__(self) -> None:
-        self.told: list[tuple[float, ...]] = []
-        self.extra = False
-        self.detectors = 0
-
-
 def record(
     images: np.ndarray, instruction: str, scorer: PrefixScorer, settings: MonitorSettings
 ) -> np.ndarray:
     """What a detector is told of a film: `Film.told`. ``images``: (N, H, W, 3) uint8 RGB, at `RATE`."""
-    log = _Log()
-    monitor = TaskMonitor(settings, lambda: "film", new_detector=partial(_Recorder, log))
+    log = DetectorLog(RATE)
+    monitor = TaskMonitor(settings, lambda: "film", new_detector=log.new_detector)
     monitor.set_task(instruction)
     for number, image in enumerate(images):
         stamp_ns = round(number / RATE * NS_PER_S)

@@ -30,16 +30,16 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from topreward_ros.core.calibration.told import NewDetector, Told, fired_at
 from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.events import SuccessDetector, SuccessSettings
-from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.defaults import monitor_defaults
 from training import controls
-from training.success_curves import Film, Told, read_films
+from training.success_curves import Film, read_films
 
 _EARLY_S = 0.5  # a SUCCESS that comes sooner before the truth is a false alarm
 _MISSED_S = 5.0  # what a success costs that is not announced, or too early
-_PERIOD_S = 0.5  # between two frames that are due
+PERIOD_S = 0.5  # between two frames that are due
 _LOOKS = 4.0  # [Hz] frames of the clips
 
 #: The defaults of version 0.1: the delay to beat.
@@ -124,7 +124,7 @@ class Sequential(SuccessDetector):
         self._sum, self._seen = 0.0, 0
 
     def anew(self) -> SuccessDetector:
-        return Sequential(self._ratio, self._lowest_sum, self.settings, _PERIOD_S)
+        return Sequential(self._ratio, self._lowest_sum, self.settings, PERIOD_S)
 
 
 def progress(log_prob: float, static: float) -> float:
@@ -168,36 +168,6 @@ class Ratio:
             weights += np.linalg.solve(hessian, x.T @ (y - p))
         prior = log(y.mean() / (1 - y.mean()))
         return cls(float(weights[0]) - prior, float(weights[1]))
-
-
-NewDetector = Callable[[SuccessSettings, float], SuccessDetector]
-
-
-def fired_at(film: Film, new_detector: NewDetector, settings: SuccessSettings) -> float:
-    """When [s] a detector announces success in a film; NaN: never.
-
-    It is told what `success_curves` recorded, and of the extra looks those that it wants.
-    """
-    detectors: dict[float, SuccessDetector] = {0.0: new_detector(settings, _PERIOD_S)}
-    looked_s = -inf
-    for told, number, stamp_s, log_prob, log_prob_static in film.rows:
-        detector = detectors.get(number)
-        if detector is None:  # made when stamps were wrong: the episode begins anew
-            detector = detectors[number] = new_detector(settings, _PERIOD_S)
-        if told == Told.INTERRUPTED:
-            detector.interrupt("as recorded")
-        elif told == Told.BROKEN_OFF:
-            detector.break_off("as recorded")
-        elif told == Told.ANEW:
-            detectors[stamp_s] = detector.anew()
-        else:
-            rate = detector.confirm_rate
-            if told == Told.EXTRA and not (rate > 0.0 and stamp_s - looked_s >= 0.95 / rate):
-                continue
-            looked_s = stamp_s
-            if detector.add(round(stamp_s * NS_PER_S), log_prob, log_prob_static):
-                return float(stamp_s)
-    return nan
 
 
 # ---- counting ---------------------------------------------------------------------------------------
@@ -261,7 +231,7 @@ class Found:
 
 def run(films: Sequence[Film], new_detector: NewDetector, settings: SuccessSettings) -> Found:
     """Show films to a detector, a new one each."""
-    return Found(films, [fired_at(film, new_detector, settings) for film in films])
+    return Found(films, [fired_at(film.rows, new_detector, settings, PERIOD_S) for film in films])
 
 
 # ---- families ---------------------------------------------------------------------------------------

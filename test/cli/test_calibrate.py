@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
+from math import isfinite, nan
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +17,14 @@ from test.offline.test_labelled_episodes import write_labels, write_video
 from test.scorers import Brightness, scorer_info
 from topreward_ros.cli.main import main
 from topreward_ros.core.calibration.task import Calibrations
+from topreward_ros.core.calibration.told import Told, fired_at
 from topreward_ros.core.episode import MonitorSettings
+from topreward_ros.core.events import SuccessDetector
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline import bag_jobs, evaluation_runs
 from topreward_ros.offline.bag_episodes import read_content
 from topreward_ros.offline.calibration_file import read_calibrations, setup_of, write_calibrations
+from topreward_ros.offline.score_video import score_video
 from topreward_ros.scoring.base import ScorerSettings
 
 BRIGHT, DARK = 22, 12  # frames at 4 Hz, each brighter than the one before
@@ -156,6 +162,30 @@ def test_what_is_refused_before_a_model_is_loaded(
         assert end.code == 2
     assert said in capsys.readouterr().err
     assert not scorers
+
+
+def test_the_detector_with_its_extra_looks_is_the_one_that_decides_later(
+    runs: Path, scorers: list[Brightness], tmp_path: Path
+) -> None:
+    """When the calibration thinks that SUCCESS would come is when a monitor with the file says it."""
+    out = tmp_path / "out"
+    assert main(["calibrate", str(runs), "--output", str(out)]) == 0
+    made = read_calibrations(str(out / "calibration.yaml"))
+    (task,) = made.tasks
+    assert task.success.confirm_rate == 4.0, "a witness more costs nothing here"
+    kept = [json.loads(path.read_text()) for path in sorted((out / "films").glob("*.json"))]
+    assert len(kept) == 6
+    told = [[tuple(nan if value is None else value for value in row) for row in it["told"]] for it in kept]
+    foretold = [fired_at(rows, SuccessDetector, task.success, 0.5) for rows in told]
+    assert {row[0] for rows in told for row in rows} == {Told.DUE, Told.EXTRA}
+    parameters = monitor_defaults() | {"end_episode_on_success": False}
+    settings = replace(MonitorSettings.from_parameters(parameters), calibrations=replace(made, accepted=True))
+    live = []
+    for number in range(6):
+        curve = score_video(runs / f"{number}.mp4", "make it bright", Brightness(), settings)
+        live += [event.time_s for event in curve.events if event.type == "SUCCESS"] or [nan]
+    assert sorted(live, key=str) == pytest.approx(sorted(foretold, key=str), nan_ok=True)
+    assert sum(map(isfinite, live)) >= 3 and any(time_s % 0.5 for time_s in live if isfinite(time_s))
 
 
 def brightening(start: int, most: int) -> list[tuple[int, np.ndarray]]:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from test.core.calibrations import drawn
+from topreward_ros.core.calibration.told import Told
 from training.calibration import judge_all
 from training.clips import VIEWS
 from training.generate import EVALUATIONS
-from training.success_curves import Film, Told
+from training.success_curves import Film
 
 
 def films(task: str, apart: float) -> list[Film]:

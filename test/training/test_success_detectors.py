@@ -11,6 +11,7 @@ import pytest
 
 from test.core.scenes import scene
 from test.scorers import scorer_info
+from topreward_ros.core.calibration.told import Told, fired_at
 from topreward_ros.core.episode import Event, MonitorSettings, ScoreRequest, TaskMonitor
 from topreward_ros.core.events import EventType, SuccessDetector, SuccessSettings
 from topreward_ros.core.frames import NS_PER_S, Frame
@@ -19,8 +20,8 @@ from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import SequentialScorer
 from training import success_curves, success_detectors
 from training.clips import RATE
-from training.success_curves import Film, Told, record
-from training.success_detectors import Found, Ratio, Sequential, fired_at
+from training.success_curves import Film, record
+from training.success_detectors import PERIOD_S, Found, Ratio, Sequential
 
 SETTINGS = MonitorSettings.from_parameters(monitor_defaults())
 
@@ -76,8 +77,8 @@ def test_what_was_recorded_tells_what_a_monitor_does(
     assert (told[:, 0] == Told.ANEW).any() == (cut_s < 30.0)
     film = Film("eval-0", "drawer-open", "success", "side", 0, 6.4, told)
     live = watched(images, scorer, success)
-    assert fired_at(film, SuccessDetector, success) == live or isnan(live)
-    assert isnan(live) == isnan(fired_at(film, SuccessDetector, success))
+    assert fired_at(film.rows, SuccessDetector, success, PERIOD_S) == live or isnan(live)
+    assert isnan(live) == isnan(fired_at(film.rows, SuccessDetector, success, PERIOD_S))
     assert not isnan(live) or cut_s == 7.5, "the cut comes before three low scores of its own"
 
 
@@ -108,7 +109,10 @@ def test_a_ratio_tells_done_from_not_done_and_the_sum_of_some_is_success() -> No
     assert ratio.of(0.3) < 0.0 < ratio.of(0.99) and ratio.of(nan) == 0.0
     settings = SuccessSettings(ratio.of(0.975) * 1.5, 0.5, 0.0, 2, 1)
     at_s = fired_at(
-        film("success", 2.5, *low, *[-0.1] * 4), lambda s, p: Sequential(ratio, 0.0, s, p), settings
+        film("success", 2.5, *low, *[-0.1] * 4).rows,
+        lambda s, p: Sequential(ratio, 0.0, s, p),
+        settings,
+        PERIOD_S,
     )
     assert at_s == 3.0, "the second high score"
 

@@ -91,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
     if (more := len(labelled.problems) - _SHOWN) > 0:
         say(f"and {more} more episodes that cannot be used; {output / _PAGE} lists all")
     settings = EvaluationSettings(
-        options.model, monitor_for_evaluation(monitor), scorer, (), "", options.rate or 0.0
+        options.model, monitor_for_evaluation(monitor), scorer, (), "", options.rate or 0.0, with_told=True
     )
     evaluated = _evaluated(data, settings, output, there)
     for sentence in evaluated.problems:

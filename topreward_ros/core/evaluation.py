@@ -20,6 +20,7 @@ from math import isfinite, isnan, nan
 import numpy as np
 
 from topreward_ros.core import metrics
+from topreward_ros.core.calibration.told import Row
 from topreward_ros.core.intervals import DRAWS, Interval, bootstrap_interval
 from topreward_ros.core.progress import PrefixScore, ProgressMode, episode_minmax, live_progress
 
@@ -71,6 +72,9 @@ class Run:
     events: tuple[tuple[float, str], ...] = ()  #: time [s] and type of what the monitor said
     #: Of success [nat], that was in force at each score; empty: that of the settings at all.
     thresholds: tuple[float, ...] = ()
+    told: tuple[
+        Row, ...
+    ] = ()  #: what a detector was told, with every look that there may be; empty: not kept
 
     @property
     def success_s(self) -> float | None:

@@ -181,7 +181,7 @@ def _curve(
     if not any(isfinite(look.log_prob) for look in looks):
         looks = ()
     done_s = nan if episode.done_s is None else episode.done_s
-    return LabelledCurve(episode.name, bool(episode.succeeded), looks, done_s, run.duration_s)
+    return LabelledCurve(episode.name, bool(episode.succeeded), looks, done_s, run.duration_s, run.told)
 
 
 def _picture(episodes: Sequence[LabelledEpisode]) -> tuple[int, int] | None:

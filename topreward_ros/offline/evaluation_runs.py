@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from topreward_ros.core.calibration.mapping import calibrations_digest
 from topreward_ros.core.calibration.task import NO_CALIBRATIONS
+from topreward_ros.core.calibration.told import DetectorLog
 from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.evaluation import Control, EvaluatedEpisode, Run
@@ -57,6 +58,9 @@ class EvaluationSettings:
     other_task: str = ""  #: the wrong instruction for all; empty: another task of the data, or of the model
     rate: float = 0.0  #: [Hz] of films that state none
     method: Method = Method.TOPREWARD
+    #: Whether runs hold what a detector is told (core/calibration/told.py), so that others can be asked when
+    #: they would have fired. SUCCESS then never comes.
+    with_told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +198,8 @@ def _key(
         "control": control.value,
         "instruction": instruction,
     }
+    if settings.with_told:
+        content["told"] = True
     text = json.dumps(json_value(content), sort_keys=True)
     return sha256(text.encode(errors="backslashreplace")).hexdigest()[:32]
 
@@ -204,6 +210,7 @@ class MonitorScorer:
     def __init__(self, settings: EvaluationSettings) -> None:
         """Load the model. Raises `ScorerError`."""
         self._settings = settings.monitor
+        self._with_told = settings.with_told
         self._scorer = load_scorer(settings.model, settings.scorer)
         self.info = self._scorer.info
 
@@ -227,22 +234,26 @@ class MonitorScorer:
                 on_step(1)
 
             rate = self._settings.sample_rate
+            logs = [
+                DetectorLog(self._settings.success.confirm_rate) if self._with_told else None for _ in group
+            ]
             recordings = [
-                Recording(film.episode.name, film.instruction, partial(film.open, rate)) for film in group
+                Recording(film.episode.name, film.instruction, partial(film.open, rate), log)
+                for film, log in zip(group, logs, strict=True)
             ]
             outcomes = score_recordings(
                 recordings, self._scorer, self._settings, at_once=at_once, on_score=count
             )
             on_step(left)
-            for film, outcome in zip(group, outcomes, strict=True):
-                yield film, _run(outcome) if isinstance(outcome, Curve) else outcome
+            for film, outcome, log in zip(group, outcomes, logs, strict=True):
+                yield film, _run(outcome, log) if isinstance(outcome, Curve) else outcome
 
     def close(self) -> None:
         """See `FilmScorer.close`."""
         self._scorer.close()
 
 
-def _run(curve: Curve) -> Run:
+def _run(curve: Curve, log: DetectorLog | None) -> Run:
     return Run(
         curve.instruction,
         tuple(point.time_s for point in curve.points),
@@ -252,6 +263,7 @@ def _run(curve: Curve) -> Run:
         curve.duration_s,
         tuple((event.time_s, event.type) for event in curve.events),
         tuple(point.threshold for point in curve.points),
+        tuple(log.told) if log else (),
     )
 
 
@@ -306,6 +318,7 @@ def run_to_json_value(run: Run) -> dict[str, Any]:
         "thresholds": list(run.thresholds),
         "duration": run.duration_s,
         "events": [[time_s, kind] for time_s, kind in run.events],
+        **({"told": [[float(value) for value in row] for row in run.told]} if run.told else {}),
     }
 
 
@@ -328,7 +341,10 @@ def run_from_json_value(content: Mapping[str, Any]) -> Run:
     events = tuple((float(time_s), str(kind)) for time_s, kind in content["events"])
     duration_s = float(content["duration"])
     instruction = str(content["instruction"])
-    return Run(instruction, times, scores, stages, progress, duration_s, events, thresholds)
+    told = tuple(
+        tuple(nan if value is None else float(value) for value in row) for row in content.get("told", ())
+    )
+    return Run(instruction, times, scores, stages, progress, duration_s, events, thresholds, told)
 
 
 def _to_json(run: Run, model: Mapping[str, Any]) -> str:

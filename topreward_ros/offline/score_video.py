@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from topreward_ros.core.calibration.mapping import calibrations_digest
+from topreward_ros.core.calibration.told import DetectorLog
 from topreward_ros.core.episode import (
     Event,
     IgnoredImages,
@@ -35,7 +36,7 @@ from topreward_ros.core.episode import (
     TaskMonitor,
 )
 from topreward_ros.core.errors import UserError
-from topreward_ros.core.events import EventType
+from topreward_ros.core.events import EventType, SuccessDetector
 from topreward_ros.core.frames import NS_PER_S, Frame, FrameSchedule
 from topreward_ros.core.instruction import InstructionError, clean_task
 from topreward_ros.core.progress import PrefixScore, episode_minmax
@@ -306,6 +307,7 @@ class Recording:
     name: str  #: as `Curve.video` has it
     instruction: str  #: in natural language
     open: Callable[[], Video]  #: opens it for reading; raises `VideoError`
+    log: DetectorLog | None = None  #: writes down what a detector is told; then SUCCESS never comes
 
 
 def score_recordings(
@@ -373,7 +375,7 @@ def _recorded_episode(
     selection = _selection(recording.name, video, settings, choice)
     interval_ns = round(NS_PER_S / video.info.rate)
     curve = yield from _episode(
-        recording.name, video, interval_ns, instruction, info, settings, selection, on_score
+        recording.name, video, interval_ns, instruction, info, settings, selection, on_score, recording.log
     )
     return replace(curve, prefix_schedule=choice.schedule if choice.prefixes else None)
 
@@ -410,6 +412,7 @@ def _episode(
     settings: MonitorSettings,
     selection: _Selection,
     on_score: Callable[[CurvePoint], None] | None,
+    log: DetectorLog | None,
 ) -> Episode[Curve]:
     """Run one episode of a video. ``interval_ns`` lies between most of its frames.
 
@@ -423,6 +426,7 @@ def _episode(
         lambda: Path(name).stem,
         interval_ns,
         judge_scene=selection.scored is None,
+        new_detector=log.new_detector if log else SuccessDetector,
     )
     monitor.set_task(instruction)
     points: list[CurvePoint] = []
@@ -450,7 +454,11 @@ def _episode(
                 events += _events(outputs)
                 score = yield request
                 assert score is not None
+                if log:
+                    log.extra = True
                 outputs, request = monitor.add_score(request, score), None
+                if log:
+                    log.extra = False
             if why := monitor.uncalibrated:
                 uncalibrated[monitor.report.stage] = why
             count = count + (request is not None) if slots is None else bisect_left(slots, number)

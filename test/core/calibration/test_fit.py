@@ -10,11 +10,12 @@ import pytest
 
 from test.core.calibrations import BASE, RATE, curve, drawn
 from topreward_ros.core.calibration.choice import choose, settled_s, truth_of
-from topreward_ros.core.calibration.curves import LabelledCurve, log_odds
+from topreward_ros.core.calibration.curves import LabelledCurve, log_odds, log_prob_of
 from topreward_ros.core.calibration.estimates import leave_one_out
 from topreward_ros.core.calibration.fit import CalibrationError, fit_task
 from topreward_ros.core.calibration.probability import Kind
 from topreward_ros.core.calibration.replay import GRID, candidates, fires, replayer
+from topreward_ros.core.calibration.told import Row, Told
 from topreward_ros.core.events import SuccessDetector, SuccessSettings
 
 REPLAY = replayer(RATE)
@@ -136,6 +137,39 @@ def test_a_threshold_so_low_that_nothing_can_arm_it_is_not_taken_for_quiet() -> 
     fit = fit_task("t", drawn(3, 3, seed=13, apart=0.2), BASE, RATE, 0.02)
     assert (np.diff(fit.expected.false_alarms, axis=1) <= 1e-9).all()
     assert log_odds(fit.calibration.success.threshold) > -3.5
+
+
+def looked_at(curve: LabelledCurve) -> LabelledCurve:
+    """The same with an extra look between any two scores, half-way in time and in log-odds."""
+    rows: list[Row] = []
+    for before, after in zip(curve.looks, (*curve.looks[1:], None), strict=True):
+        rows.append((Told.DUE, 0, before.time_s, before.log_prob, before.log_prob_static))
+        if after is not None:
+            between = (log_odds(before.log_prob) + log_odds(after.log_prob)) / 2
+            rows.append((Told.EXTRA, 0, (before.time_s + after.time_s) / 2, log_prob_of(between), nan))
+    return replace(curve, told=tuple(rows))
+
+
+def test_extra_looks_are_chosen_where_they_save_time() -> None:
+    base = replace(BASE, confirm_rate=4.0)
+    plain = drawn(10, 10, seed=1)
+    without, with_looks = (fit_task("t", it, base, RATE, 0.02) for it in (plain, [*map(looked_at, plain)]))
+    assert with_looks.calibration.success.confirm_rate == 4.0
+    late = [
+        np.nanmedian([at - it.done_s for at, it in zip(fit.fired_s, fit.curves, strict=True) if it.success])
+        for fit in (without, with_looks)
+    ]
+    assert late[1] < late[0]
+    assert max(fit.estimates.false_alarms.value for fit in (without, with_looks)) == 0.0
+
+
+def test_what_interrupts_a_dwell_live_interrupts_it_in_a_replay() -> None:
+    settings = SuccessSettings(-0.22, 0.5, 0.5, 2, 1)
+    rows: list[Row] = [(Told.DUE, 0, k / RATE, -4.0 if k < 4 else -0.1, -4.0) for k in range(8)]
+    dark = (Told.INTERRUPTED, 0, nan, nan, nan)
+    episode = LabelledCurve("e", True, curve("e", [0.0] * 8, success=True).looks)
+    assert REPLAY(replace(episode, told=tuple(rows)), settings) == 2.5
+    assert REPLAY(replace(episode, told=(*rows[:5], dark, *rows[5:])), settings) == 3.0
 
 
 def test_candidates_and_grid() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, expm1, inf, isfinite, log, log1p, nan
 
+from topreward_ros.core.calibration.told import Row, Told
 from topreward_ros.core.frames import NS_PER_S
 
 # Beyond it a log-probability is certainty or its opposite to within what float32 tells apart.
@@ -63,6 +64,7 @@ class LabelledCurve:
     looks: tuple[Look, ...]  #: in order of stamps, at least one of them a finite score
     done_s: float = nan  #: when it was done, since the first frame [s]; NaN: not known, or it was not
     duration_s: float = nan  #: until the last frame [s]; NaN: until the last look
+    told: tuple[Row, ...] = ()  #: all that a detector was told, extra looks included; empty: the looks alone
 
     @property
     def end_s(self) -> float:
@@ -76,8 +78,16 @@ class LabelledCurve:
 
     @property
     def best_log_prob(self) -> float:
-        """The highest finite score [nat]; -inf where there is none."""
-        return max((it.log_prob for it in self.looks if isfinite(it.log_prob)), default=-inf)
+        """The highest finite score [nat] that a detector may be told; -inf where there is none."""
+        scores = (log_prob for what, _, _, log_prob, _ in self.rows if what in (Told.DUE, Told.EXTRA))
+        return max((it for it in scores if isfinite(it)), default=-inf)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """All that a detector is told."""
+        return self.told or tuple(
+            (Told.DUE, 0, it.time_s, it.log_prob, it.log_prob_static) for it in self.looks
+        )
 
 
 def of_class(curves: Sequence[LabelledCurve], *, success: bool) -> list[LabelledCurve]:

@@ -8,14 +8,14 @@ choice by leaving out its column.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from math import isfinite, nan
-from typing import Any
 
 import numpy as np
 
 from topreward_ros.core.calibration.curves import LabelledCurve, log_odds, log_prob_of
+from topreward_ros.core.calibration.told import fired_at
 from topreward_ros.core.events import SuccessDetector, SuccessSettings
 
 #: Thresholds that are tried, in log-odds: from a probability of 0.7 % to all but certainty.
@@ -34,33 +34,29 @@ class Fires:
 
 
 def replayer(sample_rate: float) -> Replay:
-    """Replay the present detector for scores that come at ``sample_rate`` [Hz]."""
+    """Replay the present detector for scores that come at ``sample_rate`` [Hz], extra looks beside."""
 
     def replay(curve: LabelledCurve, settings: SuccessSettings) -> float:
-        detector = SuccessDetector(settings, 1.0 / sample_rate)
-        for look in curve.looks:
-            if detector.add(look.stamp_ns, look.log_prob, look.log_prob_static):
-                return look.time_s
-        return nan
+        return fired_at(curve.rows, SuccessDetector, settings, 1.0 / sample_rate)
 
     return replay
 
 
 def candidates(base: SuccessSettings, sample_rate: float) -> tuple[SuccessSettings, ...]:
-    """The detectors that are tried: the ``base`` with other smoothing, dwell and number of scores.
+    """The detectors that are tried: the ``base`` with other smoothing, dwell and number of scores, each with
+    its extra looks and without.
 
-    A dwell that is shorter than the scores need to come (at ``sample_rate`` [Hz]) is the same as none. One
-    score alone is no witness, however well it does on what was recorded: a picture may be bad that no
-    labelled episode has. Extra looks, where the detector has them, are off: curves do not hold their scores.
+    A dwell that is shorter than the scores need to come (at ``sample_rate`` [Hz], or as fast as it looks) is
+    the same as none. One score alone is no witness, however well it does on what was recorded: a picture may
+    be bad that no labelled episode has.
     """
     made = []
-    if "confirm_rate" in {it.name for it in fields(base)}:
-        looks: dict[str, Any] = {"confirm_rate": 0.0}
-        base = replace(base, **looks)
-    for smoothing, scores, dwell in product((1, 2, 3), (2, 3), (0.0, 0.5, 1.0, 2.0)):
-        if dwell and dwell <= (scores - 1) / sample_rate:
+    looks = (0.0, base.confirm_rate) if base.confirm_rate > sample_rate else (0.0,)
+    for looking, smoothing, scores, dwell in product(looks, (1, 2, 3), (2, 3), (0.0, 0.5, 1.0, 2.0)):
+        if dwell and dwell <= (scores - 1) / max(sample_rate, looking):
             continue
-        made.append(replace(base, smoothing=smoothing, min_scores=scores, dwell=dwell))
+        detector = replace(base, smoothing=smoothing, min_scores=scores, dwell=dwell)
+        made.append(replace(detector, confirm_rate=looking))
     return tuple(made)
 
 
