@@ -313,11 +313,34 @@ def test_where_the_task_failed_nothing_else_is_said() -> None:
     )
     detectors = ProgressDetectors(replace(settings, failure=replace(RULE, after=3.0, dwell=0.0)))
     samples = [Sample(k * NS_PER_S, k, 0.6 if k == 0 else 0.1) for k in range(5)]
-    found = [[finding.kind for finding in detectors.update(sample)] for sample in samples]
+    found = [[finding.kind for finding in detectors.update(sample, sample.progress)] for sample in samples]
     assert found == [[], [], [], [EventType.FAILURE], []]
     detectors = ProgressDetectors(settings)
-    found = [[finding.kind for finding in detectors.update(sample)] for sample in samples]
+    found = [[finding.kind for finding in detectors.update(sample, sample.progress)] for sample in samples]
     assert found == [[], [], [], [EventType.STALL, EventType.REGRESSION], []]
+
+
+@pytest.mark.parametrize(
+    ("published", "baseline", "stalls"),
+    [(0.01, 0.03, False), (0.05, 0.0, True), (0.05, nan, False)],  # rise per second
+)
+def test_stall_follows_the_progress_against_the_baseline_whatever_is_published(
+    published: float, baseline: float, stalls: bool
+) -> None:
+    detectors = ProgressDetectors(ProgressSettings(stall=STALL, regression=REGRESSION, failure=OFF.failure))
+    found = [
+        finding.kind
+        for k in range(40)
+        for finding in detectors.update(Sample(k * NS_PER_S // 2, k / 2, k * published / 2), k * baseline / 2)
+    ]
+    assert found == [EventType.STALL] * stalls
+
+
+def test_a_pause_in_the_scores_is_no_fall_that_lasts() -> None:
+    detector = RegressionDetector(REGRESSION)
+    assert found_at(detector.update, [0.5] * 4 + [0.2]) == []
+    assert detector.update(Sample(60 * NS_PER_S, 60.0, 0.2)) is None, "nobody saw what was between"
+    assert detector.update(Sample(120 * NS_PER_S, 120.0, 0.2)) is not None
 
 
 # ---- COVERED_IMAGES ------------------------------------------------------------------------------------

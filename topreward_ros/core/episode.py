@@ -787,7 +787,8 @@ class TaskMonitor:
             if blind
             else live_progress(score, self._settings.progress_mode, success.threshold, probability)
         )
-        found = [] if episode.success.fired else self._look_at_progress(newest, progress)
+        baseline = live_progress(score, ProgressMode.STATIC_BASELINE, success.threshold)
+        found = [] if episode.success.fired else self._look_at_progress(newest, progress, baseline)
         failure = failed(found)
         self._report = replace(
             self._report,
@@ -845,13 +846,15 @@ class TaskMonitor:
             outputs += self._next_episode(episode, "")
         return outputs
 
-    def _look_at_progress(self, newest: Frame, progress: float) -> list[Finding]:
-        """Ask the detectors that follow progress, where it is sure what the score means."""
+    def _look_at_progress(self, newest: Frame, progress: float, baseline: float) -> list[Finding]:
+        """Ask the detectors that follow progress, as published and against the static ``baseline``, where it
+        is sure what the score means."""
         episode = self._current
-        known = nan if episode.is_unsure else progress
+        if episode.is_unsure or not isfinite(progress):
+            progress = baseline = nan
         age_ns = episode.age_ns(newest.stamp_ns)
         since_ns = 0 if episode.first_frame is None else episode.first_frame.stamp_ns
-        return episode.progress.update(Sample(since_ns + age_ns, age_ns / NS_PER_S, known))
+        return episode.progress.update(Sample(since_ns + age_ns, age_ns / NS_PER_S, progress), baseline)
 
     def _state_of_score(self, succeeded: bool, failed: bool) -> State:
         """The state once a score has been taken; one that was late does not end a silence."""

@@ -6,7 +6,7 @@ After SUCCESS nobody asks them any more, and FAILURE comes at most once, as it e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from topreward_ros.core.detectors.failure import ConformalBand, FailureDetector, FailureSettings
@@ -75,10 +75,16 @@ class ProgressDetectors:
         """Whether progress stands still."""
         return self._stall.stalled
 
-    def update(self, sample: Sample) -> list[Finding]:
-        """Take the next score. Where it shows that the task failed, nothing else is said."""
+    def update(self, sample: Sample, baseline_progress: float) -> list[Finding]:
+        """Take the next score. Where it shows that the task failed, nothing else is said.
+
+        FAILURE goes by the progress of ``sample``, in the mode that is published: bands and thresholds are of
+        that. STALL and REGRESSION go by ``baseline_progress``, that against the static baseline, in every
+        mode: their limits are of it, and other modes hardly move before the end. NaN where it is not scored.
+        """
         failure = self._failure.update(sample)
-        others = [self._stall.update(sample), self._regression.update(sample)]
+        followed = replace(sample, progress=baseline_progress)
+        others = [self._stall.update(followed), self._regression.update(followed)]
         return [failure] if failure else [finding for finding in others if finding]
 
     def begin_anew(self) -> None:
