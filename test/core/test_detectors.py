@@ -504,6 +504,18 @@ def test_a_cover_makes_progress_unknown_within_seconds_and_until_something_is_se
     assert robot.report.progress == pytest.approx(0.4) and not robot.monitor.blind_reason
 
 
+def test_why_nothing_is_known_changes_once_a_second_and_no_faster() -> None:
+    """Each change is a message on task_progress."""
+    covered, frozen = CoveredDetector(1.0), FrozenDetector(1.0, fixed=True)
+    still = scene(size=SIZE)
+    seen = []
+    for k in range(61):
+        covered.update(k * NS_PER_S // 10, "it is dark")
+        frozen.update(k * NS_PER_S // 10, still, examine(still))
+        seen.append((covered.why, frozen.why))
+    assert all(0 < len({*texts} - {""}) <= 6 for texts in zip(*seen, strict=True))
+
+
 def test_a_late_score_of_before_the_cover_is_told_and_does_not_uncover() -> None:
     """Live, as offline, it is the progress of its frame; what is shown last is that nothing is known."""
     robot = Robot()

@@ -17,6 +17,15 @@ class Sample:
     progress: float  #: [0, 1] of the stage; NaN where it is not known
 
 
+def lasting(seconds: float) -> str:
+    """How long something has lasted, for a text that is published when it changes: once a second at most.
+
+    >>> lasting(0.52), lasting(2.0), lasting(2.9)
+    ('0.5 s', '2 s', '2 s')
+    """
+    return f"{seconds:.1f} s" if seconds < 1.0 else f"{int(seconds)} s"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What a detector found, once."""
