@@ -118,6 +118,25 @@ def test_what_cannot_be_used_is_told_and_the_rest_is_kept(
     assert "lift it" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_a_task_that_new_episodes_show_to_be_hopeless_is_taken_out_of_the_file(
+    runs: Path, scorers: list[Brightness], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    file = out / "calibration.yaml"
+    for task in ("make it bright", "light it"):
+        good, bad = ([str(runs / f"{k}.mp4") for k in them] for them in (range(3), range(3, 6)))
+        assert (
+            main(["calibrate", "--task", task, "--success", *good, "--failure", *bad, "--output", str(out)])
+            == 0
+        )
+    for task, left in (("Light it.", ["make it bright"]), ("make it bright", [])):
+        swapped = ["--task", task, "--success", *bad, "--failure", *good, "--output", str(out)]
+        assert main(["calibrate", *swapped]) == 1
+        said = capsys.readouterr().err
+        assert "does not tell its successes" in said and "is taken out of" in said
+        assert [it.task for it in read_calibrations(str(file)).tasks] == left if left else not file.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -156,6 +156,11 @@ def _write(
     for sentence in (*calibrated.problems, *(found := sizes_note(calibrated))):
         say(sentence)
     calibrations = written(there, calibrated)
+    for gone in (it.task for it in there.tasks if calibrations.of(it.task) is None):
+        say(f"'{printable(gone, 100)}' is taken out of {output / _FILE}, which had it of an earlier run")
+    if not calibrations.tasks:
+        (output / _FILE).unlink(missing_ok=True)
+        raise CommandError("nothing could be calibrated; look at the curves with `topreward evaluate`")
     write_calibrations(output / _FILE, calibrations)
     write_file(output / _PAGE, page(calibrations, calibrated.fits, problems, [*notes, *found]))
     console = Console(highlight=False)

@@ -14,7 +14,7 @@ from math import isfinite, nan
 from pathlib import Path
 
 from topreward_ros.core.calibration.curves import LabelledCurve, Look
-from topreward_ros.core.calibration.fit import FEWEST, CalibrationError, Fit, fit_task
+from topreward_ros.core.calibration.fit import FEWEST, CalibrationError, Fit, IndistinguishableError, fit_task
 from topreward_ros.core.calibration.task import Calibrations, Setup
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.evaluation import Control, EvaluatedEpisode
@@ -36,6 +36,7 @@ class Calibrated:
     setup: Setup
     fits: tuple[Fit, ...]  #: a task each
     problems: tuple[str, ...]  #: tasks that could not be calibrated, and why
+    hopeless: tuple[str, ...] = ()  #: those of them of which the model cannot tell a success
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ def calibrate(
         **{it.name: evaluated.model[it.name] for it in fields(ScorerInfo) if it.name in evaluated.model}
     )
     runs = {(it.identity, it.task): it for it in evaluated.episodes}
-    fits, problems = [], []
+    fits, problems, hopeless = [], [], []
     for task, episodes in by_task(data.episodes).items():
         scored = [(it, runs[it.identity, it.task]) for it in episodes if (it.identity, it.task) in runs]
         curves = [_curve(episode, run, settings) for episode, run in scored]
@@ -154,14 +155,18 @@ def calibrate(
             )
         except CalibrationError as error:
             problems.append(str(error))
-    if not fits:
+            if isinstance(error, IndistinguishableError):
+                hopeless.append(task)
+    if not fits and not hopeless:
         raise CalibrationError("; ".join(problems))
-    return Calibrated(setup_for(data, settings, info), tuple(fits), tuple(problems))
+    return Calibrated(setup_for(data, settings, info), tuple(fits), tuple(problems), tuple(hopeless))
 
 
 def written(there: Calibrations, calibrated: Calibrated) -> Calibrations:
-    """What the file holds afterwards: what is there, with the new tasks."""
-    return replace(there, setup=calibrated.setup).with_tasks([fit.calibration for fit in calibrated.fits])
+    """What the file holds afterwards: what is there, with the new tasks, and without those of which new
+    episodes show that the model cannot tell."""
+    new = [fit.calibration for fit in calibrated.fits]
+    return replace(there, setup=calibrated.setup).with_tasks(new).without(calibrated.hopeless)
 
 
 def _curve(

@@ -37,6 +37,10 @@ class CalibrationError(UserError):
     """A task cannot be calibrated from these episodes, or a calibration cannot be used."""
 
 
+class IndistinguishableError(CalibrationError):
+    """The model does not tell the successes of a task from its failures: no calibration of it can be used."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """A calibrated task, and what it was made from, for the report."""
@@ -75,7 +79,7 @@ def fit_task(
     truth = truth_of(curves)
     probability = fit_probability([it.end_log_odds for it in curves], truth.success.tolist(), kind)
     if probability is None:
-        raise CalibrationError(
+        raise IndistinguishableError(
             f"{_named(task)}: the model does not tell its successes from its failures, which end with scores "
             "as high or higher: see whether the labels are swapped, look at the curves with `topreward "
             "evaluate`, try another camera, wording (--set prompts=...) or model"

@@ -125,6 +125,13 @@ class Calibrations:
         kept = [it for it in self.tasks if normalized_instruction(it.task) not in new]
         return replace(self, tasks=(*kept, *new.values()))
 
+    def without(self, instructions: Sequence[str]) -> Calibrations:
+        """These, without those of some instructions."""
+        out = set(map(normalized_instruction, instructions))
+        return replace(
+            self, tasks=tuple(it for it in self.tasks if normalized_instruction(it.task) not in out)
+        )
+
     def why_not(self, instruction: str) -> str:
         """Why nothing here holds for an instruction; empty: something does, or there is nothing at all."""
         if not self or self.of(instruction) is not None:
