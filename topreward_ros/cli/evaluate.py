@@ -73,8 +73,8 @@ def add_parser(commands: Any) -> None:
         nargs=2,
         type=Path,
         metavar=("A", "B"),
-        help="compare two evaluations (their evaluation.json), and score nothing; with --output, the table "
-        "is written as Markdown, too",
+        help="compare two evaluations (their folders, or evaluation.json), and score nothing; with --output, "
+        "the table is written as Markdown, too",
     )
     parser.set_defaults(run=_run, usage_error=parser.error)
 
@@ -249,7 +249,7 @@ def _compare(options: argparse.Namespace) -> int:
 
     if options.dataset or options.success or options.failure:
         raise CommandError("--compare scores nothing: leave the data out")
-    first, second = (read_evaluation(path) for path in options.compare)
+    first, second = (read_evaluation(path / _JSON if path.is_dir() else path) for path in options.compare)
     found = differences(
         first.measures,
         second.measures,

@@ -70,6 +70,7 @@ NONSENSE = [
     (put("tasks", 1, "task", value="Open the drawer."), r"tasks\[1\].task = .*twice"),
     (put(*TASK, "success", "threshold", value=0.5), "threshold = 0.5: must be a number from -100 to 0"),
     (put(*TASK, "success", "threshold", value=float("nan")), "threshold = nan"),
+    (put(*TASK, "success", "threshold", value="-1e-1"), "-1e-1: .*YAML takes this for text: write it"),
     (put(*TASK, "success", "dwell", value=-1), "dwell = -1: must be a number from 0 to 3600"),
     (put(*TASK, "success", "min_scores", value=0), "min_scores = 0: must be a whole number from 1 to 1000"),
     (put(*TASK, "success", "smoothing", value=None), "smoothing = null"),

@@ -260,6 +260,14 @@ def _estimates(section: _Section) -> Estimates:
     return made
 
 
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 class _Section:
     """A mapping in the file, of which every key is taken once."""
 
@@ -368,7 +376,10 @@ class _Section:
             with suppress(OverflowError):  # an int that no float holds
                 if isfinite(made := float(value)):
                     return made
-        raise self.error(name, value, f"must be a number{_range(low, high)}{' or null' * or_none}")
+        mend = f"must be a number{_range(low, high)}{' or null' * or_none}"
+        if isinstance(value, str) and _reads_as_number(value):
+            mend += "; YAML takes this for text: write it without quotes and with a decimal point, as -1.0e-1"
+        raise self.error(name, value, mend)
 
 
 def _range(low: float, high: float) -> str:
