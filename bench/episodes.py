@@ -20,7 +20,7 @@ from rich.table import Table
 from models import add_model, model_folder
 from options import add_files, add_threads, parser
 from output import BLUE, new_axes, write_json
-from topreward_ros.core.episode import ScoreRequest
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.offline.engine_bench import RATE, SIZES, TASK, machine, make_video
 from topreward_ros.scoring.base import PrefixScore, ScorerError, ScorerSettings
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer

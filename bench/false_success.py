@@ -30,12 +30,15 @@ from rich.progress import track
 from rich.table import Table
 
 from options import parser
-from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, ScoreRequest, TaskMonitor
+from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import write_file
+from topreward_ros.core.outputs import Event, ProgressReport
 from topreward_ros.core.pictures import Picture, examine, likeness
 from topreward_ros.core.progress import PrefixScore
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.video import open_video
 from topreward_ros.scoring.base import PrefixScorer, ScorerSettings

@@ -28,8 +28,8 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from options import add_files, parser
 from output import write_json
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.offline import engine_bench
 from topreward_ros.offline.engine_bench import RATE, TASK, Case, Row, capture_ahead, make_video, measure
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings

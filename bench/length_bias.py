@@ -25,10 +25,10 @@ from rich.console import Console
 
 from topreward_ros.cli.labelled import add_data_options, read_data
 from topreward_ros.cli.settings import settings_of, with_overrides
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.evaluation import ALL, Control, EvaluatedEpisode, Mode, evaluate
 from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame
 from topreward_ros.core.output_files import write_file
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.evaluation_runs import EvaluationSettings, monitor_for_evaluation, score_episodes
 from topreward_ros.scoring.registry import load_scorer

@@ -35,8 +35,8 @@ from rich.table import Table
 
 from options import add_files, add_threads, parser
 from output import write_json
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.offline.engine_bench import SIZES, TASK, machine
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.checkpoint.load import KERNELS_KEPT

@@ -27,10 +27,11 @@ from rich.table import Table
 
 from options import add_files, add_threads, parser
 from output import BLUE, GREY, legend_above, new_axes, write_json
-from topreward_ros.core.episode import MonitorSettings, ScoreRequest
 from topreward_ros.core.frames import Frame, FrameSchedule
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import temporary_folder
 from topreward_ros.core.progress import PrefixScore, live_progress
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline.engine_bench import SIZES, machine, make_video
 from topreward_ros.offline.json_values import json_value

@@ -24,8 +24,8 @@ from rich.table import Table
 from models import add_model, model_folder
 from options import add_files, add_threads, parser
 from output import BLUE, GREY, RED, YELLOW, new_axes, write_json
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import EpisodeBuffer
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.offline.engine_bench import RATE, SIZES, TASK, machine, make_video
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.question.templates import read_templates

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import cv2
 
-from topreward_ros.core.episode import MonitorSettings, State
 from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import write_file
+from topreward_ros.core.outputs import State
 from topreward_ros.defaults import DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline.score_video import Curve, score_video
 from topreward_ros.offline.video import open_video

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from topreward_ros.core.episode import MonitorSettings
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, DemoClip, monitor_defaults, shared_file
 from topreward_ros.offline.score_video import Curve, score_video
 from topreward_ros.offline.video import open_video

@@ -15,9 +15,10 @@ import numpy as np
 import yaml
 from rosbags.typesys import Stores, get_typestore
 
-from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Stamp
+from topreward_ros.core.monitor_settings import MonitorSettings
+from topreward_ros.core.outputs import Event, ProgressReport, State
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline import task_messages
 from topreward_ros.offline.bag_writer import BagWriter, qos_profile

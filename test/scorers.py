@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.progress import PrefixScore
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.base import ScorerInfo, SequentialScorer
 
 

@@ -19,8 +19,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from topreward_ros import defaults
-from topreward_ros.core.episode import State
 from topreward_ros.core.events import EventType
+from topreward_ros.core.outputs import State
 from topreward_ros.core.retry_words import Phase
 from topreward_ros.core.rewards import RewardType
 

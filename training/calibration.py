@@ -36,8 +36,8 @@ from topreward_ros.core.calibration.curves import LabelledCurve, Look, log_prob_
 from topreward_ros.core.calibration.fit import CalibrationError, Fit, fit_task
 from topreward_ros.core.calibration.replay import GRID, Replay, replayer
 from topreward_ros.core.calibration.told import Told
-from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.metrics import expected_calibration_error
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import write_file
 from topreward_ros.core.progress import PrefixScore, ProgressMode, live_progress
 from topreward_ros.defaults import monitor_defaults

@@ -34,11 +34,14 @@ from rich.progress import track
 from rich.table import Table
 
 from topreward_ros.cli.settings import settings_of, with_overrides
-from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, ScoreRequest, TaskMonitor
+from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import write_file
+from topreward_ros.core.outputs import Event, ProgressReport
 from topreward_ros.core.progress import PrefixScore
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.engine_bench import machine
 from topreward_ros.scoring.base import PrefixScorer

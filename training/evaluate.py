@@ -35,9 +35,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 from topreward_ros.core import metrics
-from topreward_ros.core.episode import Event, MonitorSettings, ScoreRequest, TaskMonitor
+from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import temporary_folder, write_file
+from topreward_ros.core.outputs import Event
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.engine_bench import machine
 from topreward_ros.offline.score_video import score_video

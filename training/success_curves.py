@@ -28,8 +28,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from topreward_ros.core.calibration.told import DetectorLog, Told
-from topreward_ros.core.episode import MonitorSettings, TaskMonitor
+from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import write_file
 from topreward_ros.scoring.base import PrefixScorer
 from training import controls

@@ -30,9 +30,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from topreward_ros.core.calibration.told import NewDetector, Told, fired_at
-from topreward_ros.core.episode import MonitorSettings
-from topreward_ros.core.events import SuccessDetector, SuccessSettings
+from topreward_ros.core.calibration.told import Told, fired_at
+from topreward_ros.core.events import NewDetector, SuccessDetector, SuccessSettings
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.defaults import monitor_defaults
 from training import controls
 from training.success_curves import Film, read_films

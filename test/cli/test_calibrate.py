@@ -18,8 +18,8 @@ from test.scorers import Brightness, scorer_info
 from topreward_ros.cli.main import main
 from topreward_ros.core.calibration.task import Calibrations
 from topreward_ros.core.calibration.told import Told, fired_at
-from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.events import SuccessDetector
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline import bag_jobs, evaluation_runs
 from topreward_ros.offline.bag_episodes import read_content

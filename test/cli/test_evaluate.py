@@ -49,7 +49,9 @@ def test_two_evaluations_are_compared(
     evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(evaluated / "out" / "evaluation.json")
-    assert main(["evaluate", "--compare", path, str(evaluated / "out"), "--output", str(tmp_path / "both")]) == 0
+    assert (
+        main(["evaluate", "--compare", path, str(evaluated / "out"), "--output", str(tmp_path / "both")]) == 0
+    )
     text = (tmp_path / "both" / "comparison.md").read_text()
     assert "Episodes in both, with the same frames, task and label: 3." in text
     assert "ROC-AUC" in capsys.readouterr().out

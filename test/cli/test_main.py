@@ -20,8 +20,8 @@ import pytest
 
 from test.videos import write_block
 from topreward_ros.cli.main import main
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint

@@ -7,9 +7,9 @@ from topreward_ros.core.detectors.of_pictures import PictureSettings
 from topreward_ros.core.detectors.of_progress import ProgressSettings
 from topreward_ros.core.detectors.regression import RegressionSettings
 from topreward_ros.core.detectors.stall import StallSettings
-from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.events import SuccessSettings
 from topreward_ros.core.frames import Window
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.progress import ProgressMode
 from topreward_ros.core.rewards import RewardSettings, RewardType
 

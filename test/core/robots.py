@@ -13,10 +13,12 @@ from topreward_ros.core.detectors.failure import FailureSettings
 from topreward_ros.core.detectors.of_progress import ProgressSettings
 from topreward_ros.core.detectors.regression import RegressionSettings
 from topreward_ros.core.detectors.stall import StallSettings
-from topreward_ros.core.episode import Event, Output, ProgressReport, ScoreRequest, TaskMonitor
+from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.outputs import Event, Output, ProgressReport
 from topreward_ros.core.progress import PrefixScore
+from topreward_ros.core.score_request import ScoreRequest
 
 from . import monitors
 from .scenes import lit, scene

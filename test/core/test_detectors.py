@@ -23,9 +23,9 @@ from topreward_ros.core.detectors.of_progress import ProgressDetectors, Progress
 from topreward_ros.core.detectors.regression import LIMIT, SLACK, RegressionDetector, RegressionSettings
 from topreward_ros.core.detectors.sample import Finding, Sample
 from topreward_ros.core.detectors.stall import StallDetector, StallSettings
-from topreward_ros.core.episode import Reward, State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.outputs import Reward, State
 from topreward_ros.core.pictures import examine
 
 from .monitors import SETTINGS as MONITOR_SETTINGS

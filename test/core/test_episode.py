@@ -13,20 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topreward_ros.core.detectors.of_pictures import PictureSettings
-from topreward_ros.core.episode import (
-    Event,
-    IgnoredImages,
-    Output,
-    ProgressReport,
-    Reward,
-    ScoreRequest,
-    State,
-    TaskMonitor,
-)
+from topreward_ros.core.episode import IgnoredImages, TaskMonitor
 from topreward_ros.core.events import EventType, SuccessSettings
 from topreward_ros.core.frames import NO_STAMP, NS_PER_S, Frame, Window
+from topreward_ros.core.outputs import Event, Output, ProgressReport, Reward, State
 from topreward_ros.core.progress import PrefixScore, ProgressMode
 from topreward_ros.core.rewards import RewardSettings, RewardType
+from topreward_ros.core.score_request import ScoreRequest
 
 from .monitors import SETTINGS
 from .scenes import flat, noise, scene

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from topreward_ros.core.episode import State
 from topreward_ros.core.episode_bags import (
     Begin,
     EpisodeBags,
@@ -20,6 +19,7 @@ from topreward_ros.core.episode_bags import (
 )
 from topreward_ros.core.events import EventType
 from topreward_ros.core.outcome import Outcome
+from topreward_ros.core.outputs import State
 
 S = 10**9
 STARTED, ENDED = EventType.EPISODE_STARTED, EventType.EPISODE_ENDED

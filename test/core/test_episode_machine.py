@@ -27,23 +27,16 @@ from topreward_ros.core.detectors.of_pictures import PictureSettings
 from topreward_ros.core.detectors.of_progress import ProgressSettings
 from topreward_ros.core.detectors.regression import RegressionSettings
 from topreward_ros.core.detectors.stall import StallSettings
-from topreward_ros.core.episode import (
-    NO_OVERRIDES,
-    Event,
-    Output,
-    Overrides,
-    ProgressReport,
-    Reward,
-    ScoreRequest,
-    State,
-    TaskMonitor,
-)
+from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.episode_ids import EpisodeIdError
 from topreward_ros.core.events import EventType, SuccessSettings
 from topreward_ros.core.frames import NO_STAMP, NS_PER_S, Frame, Window
 from topreward_ros.core.instruction import InstructionError
+from topreward_ros.core.monitor_settings import NO_OVERRIDES, Overrides
+from topreward_ros.core.outputs import Event, Output, ProgressReport, Reward, State
 from topreward_ros.core.progress import PrefixScore, ProgressMode
 from topreward_ros.core.rewards import RewardSettings, RewardType
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.core.stages import StageError
 
 from . import monitors

@@ -12,9 +12,9 @@ from math import isnan
 
 import pytest
 
-from topreward_ros.core.episode import Event, Output, ProgressReport, Reward, State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.outputs import Event, Output, ProgressReport, Reward, State
 
 from .robots import LIVELY, PIXEL, SIZE, TABLE, Robot
 from .scenes import flat, lit

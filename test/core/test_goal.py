@@ -10,20 +10,14 @@ import numpy as np
 import pytest
 
 from test.core.test_episode_machine import SETTINGS
-from topreward_ros.core.episode import (
-    Event,
-    Output,
-    Overrides,
-    ProgressReport,
-    Reward,
-    ScoreRequest,
-    State,
-    TaskMonitor,
-)
+from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NO_STAMP, NS_PER_S, Frame
 from topreward_ros.core.goal import ERRORS_IN_A_ROW, GoalCode, GoalOutcome, GoalWatch
+from topreward_ros.core.monitor_settings import Overrides
+from topreward_ros.core.outputs import Event, Output, ProgressReport, Reward, State
 from topreward_ros.core.progress import PrefixScore
+from topreward_ros.core.score_request import ScoreRequest
 
 FIRST_NS = 1_700_000_000 * NS_PER_S
 TWO_STAGES = "open the drawer\ntake out the cup"

@@ -7,21 +7,15 @@ from math import inf, isnan, nan
 import numpy as np
 import pytest
 
-from topreward_ros.core.episode import (
-    Event,
-    MonitorSettings,
-    Output,
-    ProgressReport,
-    Reward,
-    ScoreRequest,
-    State,
-    TaskMonitor,
-)
+from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.looks import Look, LookSchedule
+from topreward_ros.core.monitor_settings import MonitorSettings
+from topreward_ros.core.outputs import Event, Output, ProgressReport, Reward, State
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.core.scene import SceneJudge, Sight
+from topreward_ros.core.score_request import ScoreRequest
 
 from .monitors import SETTINGS
 from .scenes import flat, scene

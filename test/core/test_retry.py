@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from topreward_ros.core.episode import State
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.instruction import InstructionError
+from topreward_ros.core.outputs import State
 from topreward_ros.core.retry import HISTORY, RetryPolicy
 from topreward_ros.core.retry_settings import RetrySettings
 from topreward_ros.core.retry_state import StateError

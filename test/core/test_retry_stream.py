@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from topreward_ros.core.episode import State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.outputs import State
 from topreward_ros.core.retry import RetryPolicy
 from topreward_ros.core.retry_words import (
     Command,

@@ -9,17 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from topreward_ros.core.episode import (
-    Event,
-    MonitorSettings,
-    Output,
-    Reward,
-    State,
-    TaskMonitor,
-)
+from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.episode_ids import LONGEST, EpisodeIdError, EpisodeIds
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.monitor_settings import MonitorSettings
+from topreward_ros.core.outputs import Event, Output, Reward, State
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.defaults import monitor_defaults
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from test.core.test_goal import TWO_STAGES, Run
-from topreward_ros.core.episode import Event, State
 from topreward_ros.core.episode_ids import EpisodeIdError
 from topreward_ros.core.events import EventType
 from topreward_ros.core.instruction import LONGEST, InstructionError, clean_task
+from topreward_ros.core.outputs import Event, State
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.core.stages import StageError, Stages
 

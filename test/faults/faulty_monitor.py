@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from topreward_ros.core.episode import ScoreRequest
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring import registry, worker
 from topreward_ros.scoring.base import PrefixScore, ScorerInfo, ScorerSettings, SequentialScorer
 

@@ -10,9 +10,9 @@ import pytest
 pytest.importorskip("rclpy")
 
 from test.scorers import scorer_info
-from topreward_ros.core.episode import Event, ProgressReport, Reward, State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Stamp
+from topreward_ros.core.outputs import Event, ProgressReport, Reward, State
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.core.rewards import RewardType
 from topreward_ros.nodes import conversions

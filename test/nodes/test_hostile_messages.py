@@ -29,9 +29,10 @@ from topreward_ros.msg import (
 )
 
 from test.hostile import SENT, TEXTS, check_lines, check_xml
-from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import Stamp
+from topreward_ros.core.monitor_settings import MonitorSettings
+from topreward_ros.core.outputs import Event, ProgressReport, State
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes import conversions, images, watch
 from topreward_ros.nodes.log import logger_named

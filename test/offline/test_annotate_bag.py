@@ -375,7 +375,7 @@ def test_the_curve_is_that_of_the_video(
 
 
 def settings_of_monitor() -> Any:
-    from topreward_ros.core.episode import MonitorSettings
+    from topreward_ros.core.monitor_settings import MonitorSettings
 
     return MonitorSettings.from_parameters(monitor_defaults())
 

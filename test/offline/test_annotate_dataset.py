@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from test.lerobot_datasets import CAMERAS, LENGTHS, TASKS, edit_info, edit_rows, make_dataset
-from topreward_ros.core.episode import MonitorSettings, ScoreRequest
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import SuccessSettings
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import OutputFileError, kept_folder
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.core.rewards import Imputation, RabcSettings, RewardSettings, RewardType
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline import annotate_dataset as work
 from topreward_ros.offline import dataset_weights

@@ -16,9 +16,9 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from test import bags
 from test.bags import START_NS, Recorded
-from topreward_ros.core.episode import State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.outputs import State
 from topreward_ros.offline.bag_episodes import EVENT, INFO, PROGRESS, REWARD, read_content
 from topreward_ros.offline.bags import BagError
 from topreward_ros.offline.message_definitions import definition

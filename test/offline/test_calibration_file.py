@@ -12,8 +12,8 @@ from test.core.calibrations import BASE, RATE, calibration, drawn, setup
 from test.scorers import scorer_info
 from topreward_ros.core.calibration.fit import CalibrationError, fit_task
 from topreward_ros.core.calibration.task import Calibrations
-from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.calibration_file import (
     _Loader,

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, TaskMonitor
+from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.monitor_settings import MonitorSettings
+from topreward_ros.core.outputs import Event, ProgressReport
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.video import open_video
 from topreward_ros.scoring.base import PrefixScorer, ScorerSettings

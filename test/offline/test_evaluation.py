@@ -14,9 +14,9 @@ from test.core.calibrations import calibration, setup
 from test.offline.test_labelled_episodes import reading, write_labels, write_video
 from test.scorers import Brightness
 from topreward_ros.core.calibration.task import Calibrations
-from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.evaluation import Control, Mode, evaluate
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline import evaluation_report, evaluation_runs
 from topreward_ros.offline.evaluation_report import make_evaluation, read_evaluation, to_json

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from topreward_ros.core.episode import MonitorSettings
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, DemoClip, monitor_defaults, shared_file
 from topreward_ros.offline.score_video import Curve, score_video
 from topreward_ros.offline.video import open_video

@@ -17,10 +17,11 @@ import pytest
 from test import bags
 from test.lerobot_datasets import brightness, edit_info, make_dataset
 from test.scorers import Brightness
-from topreward_ros.core.episode import MonitorSettings, ProgressReport
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.monitor_settings import MonitorSettings
+from topreward_ros.core.outputs import ProgressReport
 from topreward_ros.core.progress import NO_SCORE
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.annotation_report import AnnotationSettings

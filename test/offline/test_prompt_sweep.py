@@ -11,11 +11,12 @@ import pytest
 
 from test.scorers import scorer_info
 from test.videos import write_block
-from topreward_ros.core.episode import MonitorSettings, ScoreRequest
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.measures import Measure
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.core.prompt_choice import PromptScores, candidates, choose
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.labelled_episodes import LabelledEpisode
 from topreward_ros.offline.prompt_sweep import (

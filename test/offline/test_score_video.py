@@ -20,18 +20,14 @@ from test.core.calibrations import calibration, setup
 from test.scorers import Brightness
 from topreward_ros.core.calibration.probability import Kind, ProbabilityMap
 from topreward_ros.core.calibration.task import Calibrations
-from topreward_ros.core.episode import (
-    Event,
-    MonitorSettings,
-    ProgressReport,
-    ScoreRequest,
-    State,
-    TaskMonitor,
-)
+from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import SuccessSettings
 from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.monitor_settings import MonitorSettings
+from topreward_ros.core.outputs import Event, ProgressReport, State
 from topreward_ros.core.progress import PrefixScore
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.prefix_schedule import PrefixSchedule
 from topreward_ros.offline.score_video import (

@@ -15,7 +15,7 @@ from topreward_ros.msg import TaskEvent
 
 from test.core.calibrations import calibration, setup
 from topreward_ros.core.calibration.task import Calibrations
-from topreward_ros.core.episode import MonitorSettings
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.nodes.conversions import time_message
 from topreward_ros.offline.calibration_file import read_calibrations, write_calibrations

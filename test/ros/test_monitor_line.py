@@ -13,8 +13,8 @@ pytest.importorskip("rclpy")
 
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 
-from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.frames import FrameSchedule
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.score_video import score_video
 from topreward_ros.scoring.base import ScorerSettings

@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.progress import PrefixScore
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.base import ScorerError, ScorerInfo, SequentialScorer
 
 

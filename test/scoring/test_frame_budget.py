@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import EpisodeBuffer, Frame, Window
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
 from topreward_ros.scoring.frame_budget import FrameBudget

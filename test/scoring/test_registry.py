@@ -17,8 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import EpisodeBuffer
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring import device, registry
 from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.checkpoint import folder

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from test.scorers import scorer_info
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring import worker as worker_module
 from topreward_ros.scoring.base import PrefixScore, ScorerError, SequentialScorer
 from topreward_ros.scoring.worker import ScoreResult, ScoringWorker

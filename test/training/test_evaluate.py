@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.checkpoint.folder import EMBEDDED_FOLDER

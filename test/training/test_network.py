@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.registry import load_scorer

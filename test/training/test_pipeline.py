@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 import training.train
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.registry import load_scorer

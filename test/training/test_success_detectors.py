@@ -12,10 +12,13 @@ import pytest
 from test.core.scenes import scene
 from test.scorers import scorer_info
 from topreward_ros.core.calibration.told import Told, fired_at
-from topreward_ros.core.episode import Event, MonitorSettings, ScoreRequest, TaskMonitor
+from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.events import EventType, SuccessDetector, SuccessSettings
 from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.monitor_settings import MonitorSettings
+from topreward_ros.core.outputs import Event
 from topreward_ros.core.progress import PrefixScore
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import SequentialScorer
 from training import success_curves, success_detectors

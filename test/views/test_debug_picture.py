@@ -8,7 +8,7 @@ from math import inf, nan
 import numpy as np
 import pytest
 
-from topreward_ros.core.episode import State
+from topreward_ros.core.outputs import State
 from topreward_ros.views.debug_picture import _CURVE, _STATE_COLOURS, ascii_text, debug_picture
 from topreward_ros.views.messages import Sample
 

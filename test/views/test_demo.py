@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from topreward_ros.core.episode import State
+from topreward_ros.core.outputs import State
 from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, monitor_defaults, shared_file
 from topreward_ros.views.demo import Take, summary, takes_table, unexpected, why_not_all
 from topreward_ros.views.messages import Happening, Sample
@@ -51,7 +51,7 @@ def printed(takes: list[Take]) -> str:
 def test_the_shipped_clips_come_out_as_is_said_of_them_and_of_no_other() -> None:
     """As the shipped model scores them; test/ros/test_golden_clips.py plays them as well."""
     pytest.importorskip("torch", reason="scoring needs PyTorch")
-    from topreward_ros.core.episode import MonitorSettings
+    from topreward_ros.core.monitor_settings import MonitorSettings
     from topreward_ros.offline.score_video import score_video
     from topreward_ros.scoring.base import ScorerSettings
     from topreward_ros.scoring.registry import load_scorer

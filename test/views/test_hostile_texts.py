@@ -21,8 +21,10 @@ import pytest
 from rich.console import Console, RenderableType
 
 from test.hostile import TEXTS, check_lines, check_xml, variants
-from topreward_ros.core.episode import IgnoredImages, MonitorSettings, State
+from topreward_ros.core.episode import IgnoredImages
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.monitor_settings import MonitorSettings
+from topreward_ros.core.outputs import State
 from topreward_ros.core.printable import make_libraries_printable
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.defaults import DEMO_CLIPS, DEMO_VIDEO, monitor_defaults, shared_file

@@ -11,7 +11,7 @@ from math import nan
 import pytest
 from rich.console import Console
 
-from topreward_ros.core.episode import State
+from topreward_ros.core.outputs import State
 from topreward_ros.views.messages import Happening, Sample
 from topreward_ros.views.watch import WatchLog, event_line, sample_line, view
 

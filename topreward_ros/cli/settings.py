@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from topreward_ros.cli.output import CommandError
 
 if TYPE_CHECKING:
-    from topreward_ros.core.episode import MonitorSettings
+    from topreward_ros.core.monitor_settings import MonitorSettings
     from topreward_ros.scoring.base import ScorerSettings
 
 
@@ -68,7 +68,7 @@ def _parse(name: str, text: str, default: Any) -> Any:
 def settings_of(parameters: dict[str, Any]) -> tuple[MonitorSettings, ScorerSettings]:
     """Settings of the state machine, with its calibrations, and of the scorer; their ranges are checked as
     the node checks them. Raises `CommandError`, `CalibrationError`."""
-    from topreward_ros.core.episode import MonitorSettings
+    from topreward_ros.core.monitor_settings import MonitorSettings
     from topreward_ros.nodes.parameters import MONITOR_PARAMETERS
     from topreward_ros.offline.calibration_file import calibrations_for
     from topreward_ros.scoring.base import ScorerSettings

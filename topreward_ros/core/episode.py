@@ -30,209 +30,41 @@ last of these, by arrival, is the silence: it makes the state STALE, whatever th
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import IntEnum
-from math import inf, isfinite, nan
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import isfinite, nan
 
-from topreward_ros.core.calibration.task import NO_CALIBRATIONS, Calibrations, TaskCalibration
-from topreward_ros.core.detectors.of_pictures import PictureDetectors, PictureSettings
-from topreward_ros.core.detectors.of_progress import ProgressDetectors, ProgressSettings, failed
+from topreward_ros.core.calibration.task import TaskCalibration
+from topreward_ros.core.detectors.of_progress import failed
 from topreward_ros.core.detectors.sample import Finding, Sample
 from topreward_ros.core.episode_ids import EpisodeIds
-from topreward_ros.core.events import EventType, SuccessDetector, SuccessSettings
+from topreward_ros.core.events import EventType, NewDetector, SuccessDetector, SuccessSettings
 from topreward_ros.core.frames import (
     NO_STAMP,
     NS_PER_S,
-    EpisodeBuffer,
     Frame,
     Stamp,
-    Window,
 )
 from topreward_ros.core.instruction import clean_task
 from topreward_ros.core.looks import Look, LookSchedule
+from topreward_ros.core.monitor_settings import NO_OVERRIDES, MonitorSettings, Overrides, calibrated_settings
+from topreward_ros.core.outputs import Event, Output, ProgressReport, Reward, State
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import (
-    NO_SCORE,
     PrefixScore,
     ProgressMode,
     live_progress,
     looks_finished_at_start,
 )
-from topreward_ros.core.rewards import RewardSettings, RewardStream, RewardType
-from topreward_ros.core.scene import AGREEING, SceneJudge, Sight
-from topreward_ros.core.shapes import View, ViewJudge, size_text
+from topreward_ros.core.running_episode import RunningEpisode
+from topreward_ros.core.scene import Sight
+from topreward_ros.core.score_request import ScoreRequest
+from topreward_ros.core.shapes import View, size_text
 from topreward_ros.core.silence import Silence
 from topreward_ros.core.stages import Stages
 from topreward_ros.core.stamps import Judgement, MissingStamps, StampJudge
 
-
-class State(IntEnum):
-    """Where the watched task stands; the values are those of TaskProgress.msg."""
-
-    UNKNOWN = 0
-    IDLE = 1
-    WAITING_FOR_IMAGES = 2
-    RUNNING = 3
-    STALLED = 4
-    SUCCEEDED = 5
-    FAILED = 6
-    STALE = 7
-
-
 _AT_WORK = (State.RUNNING, State.STALLED)
-
-
-@dataclass(frozen=True, slots=True)
-class MonitorSettings:
-    """Everything that turns stamps, frames and scores into progress, rewards and events."""
-
-    camera_fixed: (
-        bool  #: the camera does not move, so that a picture that changes as a whole is another scene
-    )
-    sample_rate: float  #: [Hz]
-    max_frames: int  #: frame budget of a prefix, even and >= 4
-    window: Window  #: which frames go when the budget is full
-    progress_mode: ProgressMode
-    reward: RewardSettings
-    success: SuccessSettings
-    progress: ProgressSettings  #: when STALL, REGRESSION and FAILURE come
-    pictures: PictureSettings  #: when FROZEN_IMAGES and COVERED_IMAGES come
-    end_episode_on_success: bool
-    episode_timeout: float  #: [s] in stamp time; 0: none
-    stale_timeout: float  #: [s] without an image that can be used, by arrival
-    calibrations: Calibrations = NO_CALIBRATIONS  #: of the tasks that have one
-
-    @classmethod
-    def from_parameters(cls, parameters: Mapping[str, Any]) -> MonitorSettings:
-        """Take the settings from parameters named as in config/monitor.yaml, ignoring the others. The file of
-        calibrations is not read here."""
-        return cls(
-            camera_fixed=parameters["camera_fixed"],
-            sample_rate=parameters["sample_rate"],
-            max_frames=parameters["max_frames"],
-            window=Window(parameters["window"]),
-            progress_mode=ProgressMode(parameters["progress_mode"]),
-            reward=RewardSettings(
-                type=RewardType[parameters["reward_type"].upper()],
-                advantage_tau=parameters["advantage_tau"],
-                advantage_max=parameters["advantage_max"],
-            ),
-            success=SuccessSettings(
-                threshold=parameters["success_threshold"],
-                hysteresis=parameters["success_hysteresis"],
-                dwell=parameters["success_dwell"],
-                min_scores=parameters["success_min_scores"],
-                smoothing=parameters["success_smoothing"],
-                confirm_rate=parameters["confirm_rate"],
-            ),
-            progress=ProgressSettings.from_parameters(parameters),
-            pictures=PictureSettings.from_parameters(parameters),
-            end_episode_on_success=parameters["end_episode_on_success"],
-            episode_timeout=parameters["episode_timeout"],
-            stale_timeout=parameters["stale_timeout"],
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overrides:
-    """What one task has of its own, in place of the settings, for as long as it is watched by one wish."""
-
-    timeout: float = 0.0  #: [s] over all of its episodes; 0: `episode_timeout`, for each of them
-    success_threshold: float | None = None  #: [nat]; None: that of the settings
-
-    def of(self, settings: MonitorSettings) -> MonitorSettings:
-        """The settings with the threshold of this task."""
-        if self.success_threshold is None:
-            return settings
-        return replace(settings, success=replace(settings.success, threshold=self.success_threshold))
-
-
-NO_OVERRIDES = Overrides()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProgressReport:
-    """State as of the newest scored frame: what TaskProgress.msg carries."""
-
-    state: State
-    instruction: str = ""  #: of the present stage
-    episode_id: str = ""
-    stamp: Stamp = NO_STAMP  #: of the newest frame in the prefix; `NO_STAMP` before the first score
-    progress: float = nan  #: [0, 1] of the whole task, or NaN
-    task: str = ""  #: all stages, one per line
-    stage: int = 0  #: the present one, from 1; 0 without a task
-    stages: int = 0  #: how many there are; 0 without a task
-    stage_progress: float = nan  #: [0, 1] of the present stage alone, or NaN
-    score: PrefixScore = NO_SCORE
-    elapsed_ns: int = 0  #: since the first frame of the episode
-    message: str = ""  #: for a human: why progress is NaN, else empty
-    calibrated: bool = False  #: the threshold is that of a calibration of this stage, which is not weak
-
-    @property
-    def num_frames(self) -> int:
-        """Frames that were scored; 0 before the first score."""
-        return self.score.num_frames
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reward:
-    """The reward of one step: what TaskReward.msg carries."""
-
-    episode_id: str
-    stamp: Stamp  #: of the newest frame in the prefix
-    step: int
-    type: RewardType
-    reward: float
-    episode_return: float
-    terminated: bool = False
-    truncated: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """Something that happened once: what TaskEvent.msg carries."""
-
-    type: EventType
-    sequence: int
-    episode_id: str
-    instruction: str
-    stamp: Stamp  #: of the newest frame when it happened
-    progress: float
-    log_prob: float
-    threshold: float
-    message: str
-    stage: int = 1  #: that the episode is of, from 1
-    stages: int = 1  #: how many the task has
-    calibrated: bool = False  #: as in `ProgressReport`
-    elapsed_ns: int = 0  #: of TIMEOUT: age of the task's episodes then, by the clock that the message names
-
-
-Output = ProgressReport | Reward | Event
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreRequest:
-    """A prefix to be scored. Its answer goes back with `TaskMonitor.add_score` or `scorer_failed`."""
-
-    instruction: str
-    buffer: EpisodeBuffer  #: the episode's frames as of now, not to be added to; says what comes next, too
-    prefix: tuple[Frame, ...] = field(init=False)  #: what is scored: the frames of ``buffer``
-    episode_id: str = ""  #: whose prefix it is; empty where nobody needs to know
-    extra: bool = False  #: an extra look (looks.py): the newest frame is not kept, no baseline is needed
-    time_left_s: float = (
-        inf  #: [s] of an extra look: an answer that takes longer holds up a frame that is due
-    )
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "prefix", self.buffer.prefix())
-
-    @classmethod
-    def of_frames(cls, instruction: str, frames: Iterable[Frame]) -> ScoreRequest:
-        """A request for all of ``frames``, whatever an episode's buffer would keep of them."""
-        return cls(instruction, EpisodeBuffer.holding(frames))
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,155 +89,6 @@ class IgnoredImages:
         return {reason: count for reason, count in named.items() if count}
 
 
-#: Makes a detector of SUCCESS from settings and the time [s] between two scores.
-NewDetector = Callable[[SuccessSettings, float], SuccessDetector]
-
-
-def _calibrated(settings: MonitorSettings, calibration: TaskCalibration) -> MonitorSettings:
-    """The settings with what is known of a task: its detector, how long it takes, how successful runs go."""
-    progress, nominal_s = settings.progress, calibration.nominal_duration
-    stall = replace(progress.stall, nominal_duration=nominal_s) if isfinite(nominal_s) else progress.stall
-    failure = replace(progress.failure, band=calibration.bands.get(settings.progress_mode.value))
-    return replace(
-        settings,
-        success=calibration.success,
-        progress=replace(progress, stall=stall, failure=failure),
-    )
-
-
-class _Episode:
-    """The state of one episode; the next one gets a new object."""
-
-    def __init__(
-        self,
-        episode_id: str,
-        stages: Stages,
-        settings: MonitorSettings,
-        new_detector: NewDetector,
-        calibration: TaskCalibration | None = None,
-    ) -> None:
-        """``settings``: those in force, with ``calibration``, the one of this stage."""
-        self.episode_id = episode_id
-        self.stages = stages
-        self.instruction = stages.current
-        self.calibration = calibration
-        self.uncalibrated = settings.calibrations.why_not(stages.current)  # why; empty: there is no file
-        self.looks = LookSchedule(settings.sample_rate)
-        self.buffer = EpisodeBuffer(settings.max_frames, settings.window)
-        self.success = new_detector(settings.success, 1.0 / settings.sample_rate)
-        self.progress = ProgressDetectors(settings.progress)
-        self.pictures = PictureDetectors(settings.pictures, fixed=settings.camera_fixed)
-        self.found_early: list[Finding] = []  # in pictures, before EPISODE_STARTED
-        self.blind: dict[int, str] = {}  # why no score is believed, by stamp of frames that have none yet
-        self.rewards = RewardStream(settings.reward)
-        self.first_frame: Frame | None = None
-        self.last_frame: Frame | None = None
-        self.view = ViewJudge()
-        self.scene = SceneJudge(fixed=settings.camera_fixed)
-        self.newest: deque[Frame] = deque(maxlen=AGREEING)
-        self.unsure: dict[int, str] = {}  # why, by stamp of frames that have no score yet
-        self.note = ""  # what was seen, for the next report
-        self.before_change: EpisodeBuffer | None = None  # the buffer, before what is not sure yet
-        self.other_view: tuple[SuccessDetector, EpisodeBuffer] | None = None  # what is known of the last one
-        self.prefix_since_ns = 0  # stamp of the frame with which the prefix became another one
-        self.wrong_frames: tuple[Frame, ...] = ()  # the first ones so far, if their stamps were wrong
-        self.is_unsure = False  # what the newest score means
-        self.stale = ""  # why no image can be used; empty: one can
-        self.told_of_hang = False  # that the scorer does not answer
-        self.arrival_ns: int | None = None  # of the newest image whose stamp was believed
-        self.jumps: list[tuple[int, int]] = []  # stamps that jumped ahead of the time of arrival, by how much
-        self.ended = False
-
-    @property
-    def started(self) -> bool:
-        """Whether EPISODE_STARTED was said, so that the episode needs an end."""
-        return self.first_frame is not None or bool(self.wrong_frames)
-
-    def age_ns(self, stamp_ns: int) -> int:
-        """How old the episode is at a stamp. Time in which nothing arrived is no more than that, whatever
-        the stamps say: a clock was set, or somebody else publishes now."""
-        if self.first_frame is None:
-            return 0
-        first_ns = self.first_frame.stamp_ns
-        return stamp_ns - first_ns - sum(by_ns for ns, by_ns in self.jumps if first_ns < ns <= stamp_ns)
-
-    def see(self, frame: Frame, sight: Sight) -> None:
-        """Take a frame into the prefix. Where another scene is seen, the prefix and what is known of its
-        scores begin anew."""
-        self.newest.append(frame)
-        if sight.sure:
-            self.note = sight.message or self.note
-        if not sight.anew:
-            if sight.sure:
-                self.before_change = None
-            else:
-                self.before_change = self.before_change or self.buffer.copy()
-                self.unsure[frame.stamp_ns] = sight.message
-            self.buffer.append(frame)
-            return
-        kept = list(self.newest)[-sight.anew :]
-        other = self.other_view
-        # Without the frames since the change, which are of the view that comes now.
-        self.other_view = self.success, self.before_change or self.buffer
-        if sight.back and other is not None:
-            self.success, self.buffer = other
-            self.success.interrupt(sight.message)
-            newest = self.other_view[0]
-            self.success.settings, self.success.fired = newest.settings, newest.fired
-            for frame_of_it in kept:
-                self.buffer.append(frame_of_it)
-        else:
-            self.buffer = EpisodeBuffer.holding(kept, self.buffer.max_frames, self.buffer.window)
-            self.success = self.success.anew()
-        self.progress.begin_anew()
-        self.prefix_since_ns, self.unsure, self.before_change = frame.stamp_ns, {}, None
-
-    def look(self, frame: Frame, *, judge_scene: bool) -> ScoreRequest | None:
-        """The request for an extra look at a frame that is not kept; None where it is not sure that it shows
-        the scene of the prefix."""
-        if self.pictures.why:
-            return None
-        if judge_scene:
-            sight = self.scene.would_judge(frame.stamp_ns, frame.image, frame.widths)
-            if not sight.used or not sight.sure or sight.anew:
-                return None
-        self.looks.take(Look.EXTRA)
-        buffer = self.buffer.copy()
-        buffer.append(frame)
-        left_s = self.looks.time_left_s()
-        return ScoreRequest(self.instruction, buffer, self.episode_id, extra=True, time_left_s=left_s)
-
-    def is_of_the_past(self, request: ScoreRequest) -> bool:
-        """Whether a request was made before the prefix became another one."""
-        return request.prefix[-1].stamp_ns < self.prefix_since_ns
-
-    def doubts(self, stamp_ns: int) -> tuple[list[str], str]:
-        """Why what was seen up to a scored frame is not sure, and why its score is not believed, if it is
-        not; frames that were scored by now, or never will be, are forgotten."""
-        doubts = [*self.unsure.items(), *self.blind.items()]
-        whys = [why for ns, why in sorted(doubts) if ns <= stamp_ns]
-        blind = self.blind.get(stamp_ns, "")
-        self.is_unsure = stamp_ns in self.unsure or bool(blind)
-        self.unsure = {ns: why for ns, why in self.unsure.items() if ns > stamp_ns}
-        self.blind = {ns: why for ns, why in self.blind.items() if ns > stamp_ns}
-        return whys, blind
-
-    def succeeds(self, stamp_ns: int, score: PrefixScore, doubts: list[str]) -> bool:
-        """Show a score to the detector, if it is sure what it means; True at the one moment of success."""
-        for why in doubts:
-            self.success.interrupt(why)
-        return not self.is_unsure and self.success.add(stamp_ns, score.log_prob, score.log_prob_static)
-
-    def anew(self, settings: MonitorSettings, new_detector: NewDetector) -> _Episode:
-        """The same episode without its frames so far, because their stamps were wrong."""
-        episode = _Episode(self.episode_id, self.stages, settings, new_detector, self.calibration)
-        episode.rewards, episode.stale = self.rewards, self.stale
-        episode.told_of_hang, episode.uncalibrated = self.told_of_hang, self.uncalibrated
-        episode.success.fired = self.success.fired
-        episode.wrong_frames = (*self.wrong_frames, *self.buffer.prefix())
-        return episode
-
-
 class TaskMonitor:
     """Watches one instruction at a time, episode after episode. Not thread-safe: one thread owns it."""
 
@@ -424,7 +107,7 @@ class TaskMonitor:
         self._settings = settings
         self._new_detector = new_detector
         self._new_episode_id = new_episode_id
-        self._episode: _Episode | None = None
+        self._episode: RunningEpisode | None = None
         self._stages: Stages | None = None  # what the next episode is of; None: there is no task
         self._overrides = NO_OVERRIDES
         self._spent_ns = 0  # age of the earlier episodes of the task
@@ -506,7 +189,7 @@ class TaskMonitor:
         """The settings, with the detector of the present stage's calibration, and the threshold that the
         present task has of its own."""
         calibration = self._calibration
-        settings = self._settings if calibration is None else _calibrated(self._settings, calibration)
+        settings = self._settings if calibration is None else calibrated_settings(self._settings, calibration)
         return self._overrides.of(settings)
 
     @property
@@ -813,7 +496,7 @@ class TaskMonitor:
             outputs += self._unknown(why)  # the score was late: what it says is of before that
         return outputs
 
-    def _add_extra(self, episode: _Episode, newest: Frame, score: PrefixScore) -> list[Output]:
+    def _add_extra(self, episode: RunningEpisode, newest: Frame, score: PrefixScore) -> list[Output]:
         """Show the score of an extra look to the detector. Progress and rewards stay as they are; only where
         SUCCESS ends the episode a last reward, 0, marks its end."""
         doubts, _ = episode.doubts(newest.stamp_ns)
@@ -985,7 +668,7 @@ class TaskMonitor:
             return []
         return self._enter(self._state_at_work() if episode.first_frame else State.WAITING_FOR_IMAGES)
 
-    def _asked(self, request: ScoreRequest) -> _Episode | None:
+    def _asked(self, request: ScoreRequest) -> RunningEpisode | None:
         """The episode that a request is of, while it lasts."""
         episode = self._episode
         if episode is None or episode.ended or request.episode_id not in ("", episode.episode_id):
@@ -1028,7 +711,7 @@ class TaskMonitor:
             self._silence = Silence(arrival_ns)  # nobody looked at images since then
         return self._next_episode(episode, why)
 
-    def _next_episode(self, episode: _Episode, why: str) -> list[Output]:
+    def _next_episode(self, episode: RunningEpisode, why: str) -> list[Output]:
         """Begin another episode of the same wish behind one, which is cut because of ``why`` if it lasts."""
         outputs = self._abort(why)
         if episode.first_frame and episode.last_frame:
@@ -1053,7 +736,7 @@ class TaskMonitor:
         episode_id = episode_id or self._new_episode_id()
         if stages.count > 1:
             self._given_ids.adopt(episode_id)
-        self._episode = _Episode(
+        self._episode = RunningEpisode(
             episode_id,
             stages,
             self.settings_in_force,
@@ -1142,7 +825,7 @@ class TaskMonitor:
         )
 
     @property
-    def _current(self) -> _Episode:
+    def _current(self) -> RunningEpisode:
         assert self._episode is not None, "called only while there is an episode"
         return self._episode
 

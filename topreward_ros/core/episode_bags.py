@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from topreward_ros.core.episode import State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.outcome import Outcome
+from topreward_ros.core.outputs import State
 
 _GRACE_NS = NS_PER_S  # for messages of another topic, which may come in another order
 _HOLD_UP_NS = NS_PER_S  # without a turn; less is the ordinary life of a busy machine

@@ -9,6 +9,7 @@ events fire is decided in episode.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from math import inf, isfinite, isnan, nan
@@ -214,3 +215,7 @@ class SuccessDetector:
         if step_ns > 0 and not is_gap:
             self._intervals.add(step_ns)
         return f"no score for {step_ns / NS_PER_S:.1f} s" if is_gap else ""
+
+
+#: Makes a detector of SUCCESS from settings and the time [s] between two scores.
+NewDetector = Callable[[SuccessSettings, float], SuccessDetector]

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from math import nan
 
-from topreward_ros.core.episode import Event, Output, ProgressReport, State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.outputs import Event, Output, ProgressReport, State
 
 _HAS_IMAGES = (State.WAITING_FOR_IMAGES, State.RUNNING, State.STALLED)
 ERRORS_IN_A_ROW = 3  #: scores that could not be computed, which end a goal without a time limit

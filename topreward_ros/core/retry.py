@@ -30,10 +30,10 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
-from topreward_ros.core.episode import State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.hearing import Hearing
+from topreward_ros.core.outputs import State
 from topreward_ros.core.printable import printable
 from topreward_ros.core.retry_settings import RetrySettings
 from topreward_ros.core.retry_state import SavedState, StateError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
-from topreward_ros.core.episode import State
 from topreward_ros.core.events import EventType
+from topreward_ros.core.outputs import State
 from topreward_ros.core.rules import Call
 
 

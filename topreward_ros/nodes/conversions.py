@@ -12,10 +12,11 @@ from builtin_interfaces.msg import Duration, Time
 from std_msgs.msg import Header
 
 from topreward_ros.action import MonitorTask
-from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, Reward, State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.goal import GoalOutcome
+from topreward_ros.core.monitor_settings import MonitorSettings
+from topreward_ros.core.outputs import Event, ProgressReport, Reward, State
 from topreward_ros.core.printable import printable
 from topreward_ros.core.retry import RetryPolicy
 from topreward_ros.core.retry_words import Heard, Seen

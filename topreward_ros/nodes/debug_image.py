@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from sensor_msgs.msg import Image
 
-from topreward_ros.core.episode import Output, ProgressReport, ScoreRequest
+from topreward_ros.core.outputs import Output, ProgressReport
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.msg import TaskProgress
 from topreward_ros.nodes import conversions
 from topreward_ros.nodes.image_topics import DEBUG_IMAGE

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
-from topreward_ros.core.episode import IgnoredImages, ProgressReport, TaskMonitor
+from topreward_ros.core.episode import IgnoredImages, TaskMonitor
+from topreward_ros.core.outputs import ProgressReport
 from topreward_ros.core.printable import printable
 from topreward_ros.core.stamp_clock import Fault
 from topreward_ros.nodes.cameras import CameraRig

@@ -38,9 +38,10 @@ from rclpy.parameter import Parameter
 from rclpy.task import Future
 
 from topreward_ros.core.calibration.task import NO_CALIBRATIONS, Calibrations
-from topreward_ros.core.episode import MonitorSettings, TaskMonitor
+from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_task
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes import parameters

@@ -25,7 +25,6 @@ from rclpy.serialization import deserialize_message
 from rosbags.interfaces import Qos, QosHistory
 from std_msgs.msg import String
 
-from topreward_ros.core.episode import State
 from topreward_ros.core.episode_bags import (
     Begin,
     EpisodeBags,
@@ -41,6 +40,7 @@ from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
 from topreward_ros.core.outcome import Outcome
 from topreward_ros.core.output_files import left_folders
+from topreward_ros.core.outputs import State
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import large_image_environment
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward

@@ -22,22 +22,14 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Float32
 from std_srvs.srv import SetBool, Trigger
 
-from topreward_ros.core.episode import (
-    NO_OVERRIDES,
-    Event,
-    MonitorSettings,
-    Output,
-    Overrides,
-    ProgressReport,
-    Reward,
-    State,
-    TaskMonitor,
-)
+from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.goal import GoalCode
 from topreward_ros.core.instruction import clean_task
+from topreward_ros.core.monitor_settings import NO_OVERRIDES, MonitorSettings, Overrides
+from topreward_ros.core.outputs import Event, Output, ProgressReport, Reward, State
 from topreward_ros.core.printable import printable
 from topreward_ros.core.stamp_clock import Fault, StampClock
 from topreward_ros.core.waiting_image import Waiting, WaitingImage

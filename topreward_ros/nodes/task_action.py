@@ -19,10 +19,12 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.task import Future
 
 from topreward_ros.action import MonitorTask
-from topreward_ros.core.episode import Output, Overrides, ProgressReport, TaskMonitor
+from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.goal import GoalCode, GoalOutcome, GoalWatch
+from topreward_ros.core.monitor_settings import Overrides
+from topreward_ros.core.outputs import Output, ProgressReport
 from topreward_ros.core.printable import printable
 from topreward_ros.msg import TaskProgress
 from topreward_ros.nodes import conversions, parameters, qos

@@ -33,12 +33,12 @@ import numpy as np
 
 from topreward_ros.core.calibration.mapping import calibrations_digest
 from topreward_ros.core.calibration.task import NO_CALIBRATIONS
-from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frame_values import held, imputed
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.instruction import clean_task
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import TEMPORARY, copy_into, kept_folder, write_file, written_folder
 from topreward_ros.core.printable import printable
 from topreward_ros.core.rewards import Imputation

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from topreward_ros.core.episode import ProgressReport, Reward
 from topreward_ros.core.output_files import write_file
+from topreward_ros.core.outputs import ProgressReport, Reward
 from topreward_ros.core.printable import printable
 from topreward_ros.core.qos import EVENTS, LATCHED, PROGRESS, Qos
 from topreward_ros.offline import task_messages, zstd

@@ -15,9 +15,9 @@ from typing import Any
 
 from topreward_ros.core.calibration.mapping import calibrations_digest
 from topreward_ros.core.calibration.task import NO_CALIBRATIONS, Calibrations
-from topreward_ros.core.episode import Event, ProgressReport
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.output_files import OutputFileError
+from topreward_ros.core.outputs import Event, ProgressReport
 from topreward_ros.core.printable import printable
 from topreward_ros.offline.bag_layout import METADATA
 from topreward_ros.offline.bag_watch import BagWatch

@@ -21,10 +21,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from topreward_ros.core.episode import State
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.output_files import temporary_folder
+from topreward_ros.core.outputs import State
 from topreward_ros.core.printable import printable
 from topreward_ros.offline.bag_metadata import CUSTOM_DATA
 from topreward_ros.offline.bags import Bag, BagError, Message, OpenBag, slashed

@@ -17,12 +17,15 @@ from itertools import count
 from typing import Any
 
 from topreward_ros.core.calibration.task import NO_CALIBRATIONS, Calibrations
-from topreward_ros.core.episode import Event, MonitorSettings, Output, ScoreRequest, TaskMonitor
+from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.instruction import InstructionError, clean_task
+from topreward_ros.core.monitor_settings import MonitorSettings
+from topreward_ros.core.outputs import Event, Output
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import PrefixScore
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.core.shapes import size_text
 from topreward_ros.core.waiting_image import Waiting, WaitingImage
 from topreward_ros.offline import camera_images as images

@@ -17,7 +17,7 @@ import yaml
 from topreward_ros.core.calibration.fit import CalibrationError
 from topreward_ros.core.calibration.mapping import from_mapping, to_mapping
 from topreward_ros.core.calibration.task import NO_CALIBRATIONS, Calibrations, Setup
-from topreward_ros.core.episode import MonitorSettings
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import write_file
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import ProgressMode

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerSettings
 from topreward_ros.scoring.question.templates import read_templates

@@ -21,9 +21,9 @@ from typing import Any, Protocol
 from topreward_ros.core.calibration.mapping import calibrations_digest
 from topreward_ros.core.calibration.task import NO_CALIBRATIONS
 from topreward_ros.core.calibration.told import DetectorLog
-from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.evaluation import Control, EvaluatedEpisode, Run
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import kept_folder, write_file
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.offline.code_version import code_hash

@@ -16,7 +16,7 @@ from statistics import fmean, median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from topreward_ros.core.episode import MonitorSettings
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline.score_video import Curve, score_video
 from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings

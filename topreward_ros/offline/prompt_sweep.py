@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from topreward_ros.core.episode import MonitorSettings
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.metrics import PREFIXES
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import temporary_folder, write_file
 from topreward_ros.core.printable import printable
 from topreward_ros.core.prompt_choice import Choice, Members, PromptScores, Rated, Verdict

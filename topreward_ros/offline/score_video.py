@@ -25,20 +25,13 @@ import numpy as np
 
 from topreward_ros.core.calibration.mapping import calibrations_digest
 from topreward_ros.core.calibration.told import DetectorLog
-from topreward_ros.core.episode import (
-    Event,
-    IgnoredImages,
-    MonitorSettings,
-    Output,
-    ProgressReport,
-    Reward,
-    State,
-    TaskMonitor,
-)
+from topreward_ros.core.episode import IgnoredImages, TaskMonitor
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType, SuccessDetector
 from topreward_ros.core.frames import NS_PER_S, Frame, FrameSchedule
 from topreward_ros.core.instruction import InstructionError, clean_task
+from topreward_ros.core.monitor_settings import MonitorSettings
+from topreward_ros.core.outputs import Event, Output, ProgressReport, Reward, State
 from topreward_ros.core.progress import PrefixScore, episode_minmax
 from topreward_ros.core.scene import SceneJudge
 from topreward_ros.core.stamps import StampJudge

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from typing import TypeVar
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.progress import PrefixScore
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.base import PrefixScorer, ScorerError
 
 Result = TypeVar("Result")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from topreward_ros.core.episode import Event, MonitorSettings, ProgressReport, Reward
 from topreward_ros.core.frames import NS_PER_S, Stamp
+from topreward_ros.core.monitor_settings import MonitorSettings
+from topreward_ros.core.outputs import Event, ProgressReport, Reward
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, ScorerInfo
 from topreward_ros.scoring.checkpoint.vocabulary import UNKNOWN_INSTRUCTION, is_known

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import PrefixScore, ProgressMode
+from topreward_ros.core.score_request import ScoreRequest
 
 __all__ = [
     "RANDOM_WEIGHTS",

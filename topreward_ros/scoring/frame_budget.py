@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import FEWEST_FRAMES, EpisodeBuffer
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings
 
 _log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import (
     CAPTURABLE,

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 
-from topreward_ros.core.episode import ScoreRequest
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError
 
 _LOG = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
-from topreward_ros.core.episode import State
+from topreward_ros.core.outputs import State
 from topreward_ros.core.printable import printable
 from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.score_video import Curve, CurveEvent

@@ -14,7 +14,7 @@ from math import isfinite
 import cv2
 import numpy as np
 
-from topreward_ros.core.episode import State
+from topreward_ros.core.outputs import State
 from topreward_ros.core.printable import printable
 from topreward_ros.core.stages import numbered
 from topreward_ros.views import colours

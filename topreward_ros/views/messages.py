@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from topreward_ros.core.episode import State
+from topreward_ros.core.outputs import State
 
 
 @dataclass(frozen=True, slots=True)

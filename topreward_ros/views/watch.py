@@ -19,8 +19,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from topreward_ros.core.episode import State
 from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.outputs import State
 from topreward_ros.core.printable import printable
 from topreward_ros.core.stages import numbered
 from topreward_ros.scoring.base import RANDOM_WEIGHTS

@@ -13,9 +13,11 @@ from topreward_ros.core.calibration.mapping import from_mapping, to_mapping
 from topreward_ros.core.calibration.probability import Kind, ProbabilityMap
 from topreward_ros.core.calibration.task import Calibrations, TaskCalibration
 from topreward_ros.core.detectors.failure import ConformalBand
-from topreward_ros.core.episode import Event, MonitorSettings, Output, Overrides, ProgressReport, TaskMonitor
+from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.monitor_settings import MonitorSettings, Overrides
+from topreward_ros.core.outputs import Event, Output, ProgressReport
 from topreward_ros.core.progress import PrefixScore, ProgressMode
 
 TASK = "open the drawer"

@@ -28,8 +28,8 @@ from transformers.models.molmo2.video_processing_molmo2 import arange_for_poolin
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.smolvlm import processing_smolvlm
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import EpisodeBuffer, Frame
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.offline.models import check_model, describe_model
 from topreward_ros.scoring.any_vlm import image_family
 from topreward_ros.scoring.any_vlm.scorer import TransformersVlmScorer

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from topreward_ros.core.episode import ScoreRequest
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.offline.models import describe_model
 from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.checkpoint import weight_files

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 
-from topreward_ros.core.episode import ScoreRequest
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
 from topreward_ros.scoring.registry import load_scorer
 

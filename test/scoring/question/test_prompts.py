@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-from topreward_ros.core.episode import ScoreRequest
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.checkpoint.random_weights import train_tokenizer
 from topreward_ros.scoring.question import prompts

@@ -21,8 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from transformers import AutoConfig, Qwen3VLForConditionalGeneration
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import EpisodeBuffer
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.qwen3_vl import attention, cuda_graphs, language
 from topreward_ros.scoring.qwen3_vl import scorer as qwen3_vl
 from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphCache, GraphRunner, GraphWork

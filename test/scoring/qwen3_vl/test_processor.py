@@ -13,8 +13,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question.prompts import Framing, PromptTokens

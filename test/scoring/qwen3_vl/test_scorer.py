@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import EpisodeBuffer, Frame, Window
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring import device
 from topreward_ros.scoring.base import PrefixScore, ScorerError
 from topreward_ros.scoring.question.prompts import PromptTokens

@@ -7,19 +7,17 @@ any detector can be asked afterwards when it would have fired, without a model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from functools import partial
 from math import inf, nan
 
-from topreward_ros.core.events import SuccessDetector, SuccessSettings
+from topreward_ros.core.events import NewDetector, SuccessDetector, SuccessSettings
 from topreward_ros.core.frames import NS_PER_S
 
 #: `Told`, number of the detector, stamp [s], r and r_static [nat]. Of ANEW the third is the number of the
 #: detector that is made. What does not apply is NaN.
 Row = Sequence[float]
-
-NewDetector = Callable[[SuccessSettings, float], SuccessDetector]
 
 
 class Told(IntEnum):

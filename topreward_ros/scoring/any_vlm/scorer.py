@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from topreward_ros.core.episode import ScoreRequest
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.any_vlm.family import Family, Video
 from topreward_ros.scoring.base import (
     PrefixScore,

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import torch
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.progress import NO_SCORE, PrefixScore
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.qwen3_vl.engine import Engine
 from topreward_ros.scoring.qwen3_vl.language import Pass, PatchFeatures

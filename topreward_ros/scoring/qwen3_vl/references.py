@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.cache_utils import DynamicCache
 
-from topreward_ros.core.episode import ScoreRequest
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.base import PrefixScore, ScorerInfo, SequentialScorer
 from topreward_ros.scoring.patches import Preprocessing

@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.frames import Frame
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.base import (
     PrefixScore,
     PrefixScorer,

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import torch
 
-from topreward_ros.core.episode import ScoreRequest
 from topreward_ros.core.progress import PrefixScore
+from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.qwen3_vl.engine import Engine
 from topreward_ros.scoring.qwen3_vl.episode_cache import EpisodeCache
 from topreward_ros.scoring.qwen3_vl.temporal_patch import FramePair
