@@ -73,6 +73,14 @@ def test_a_success_before_the_task_is_done_is_a_false_alarm() -> None:
     assert fit.calibration.success.dwell == 2.0
 
 
+def test_an_early_success_is_not_called_a_failure_that_fired() -> None:
+    curves = drawn(10, 10, seed=1)
+    late = replace(curves[0], done_s=curves[0].done_s + 4.0)  # somebody pressed the key much too late
+    advice = fit_task("t", [late, *curves[1:]], BASE, RATE, 0.1).advice
+    assert any("more than 1 s before they were done" in text and late.name in text for text in advice)
+    assert not any("were failures" in text and late.name in text for text in advice)
+
+
 def test_where_nobody_said_when_it_was_done_the_score_says_it() -> None:
     episode = drawn(1, 0, seed=6)[0]
     assert settled_s(episode) == pytest.approx(episode.done_s, abs=0.6)

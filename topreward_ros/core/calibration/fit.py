@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from topreward_ros.core.calibration.band import band_of, nominal_duration
-from topreward_ros.core.calibration.choice import Choice, Expected, Truth, choose, expected, truth_of
+from topreward_ros.core.calibration.choice import EARLY_S, Choice, Expected, Truth, choose, expected, truth_of
 from topreward_ros.core.calibration.curves import LabelledCurve, Look, of_class
 from topreward_ros.core.calibration.estimates import Estimates, LeftOut, estimates_of, leave_one_out
 from topreward_ros.core.calibration.probability import (
@@ -170,18 +170,19 @@ def _advice(
             "to be missed. A higher --false-alarms trades one for the other; a better camera or model has "
             "both."
         )
-    wrong = [
-        printable(curve.name, 80)
-        for curve, verdict in zip(curves, verdicts, strict=True)
-        if verdict in ("false alarm", "early")
-    ]
-    if wrong:
-        made.append(f"Record more like these, which fired when nothing was done: {', '.join(wrong[:5])}.")
-    missed = [
-        printable(c.name, 80) for c, verdict in zip(curves, verdicts, strict=True) if verdict == "missed"
-    ]
-    if missed:
-        made.append(f"Record more like these, which were missed: {', '.join(missed[:5])}.")
+    for verdict, what in (
+        ("false alarm", "which fired and were failures"),
+        (
+            "early",
+            f"which fired more than {EARLY_S:g} s before they were done, or have a done_s that is too late",
+        ),
+        ("missed", "which were missed"),
+    ):
+        names = [
+            printable(it.name, 80) for it, found in zip(curves, verdicts, strict=True) if found == verdict
+        ]
+        if names:
+            made.append(f"Record more like these, {what}: {', '.join(names[:5])}.")
     needed = _failures_needed(allowed)
     if failures < needed:
         made.append(
