@@ -106,6 +106,24 @@ def test_a_recorder_that_was_held_up_goes_by_when_messages_came() -> None:
     assert follower.outcomes() == [("a", Outcome.ENDED, True)]
 
 
+@pytest.mark.parametrize(("drift", "jump_s"), [(2e-4, 0.0), (0.0, 3.0)])
+def test_a_publishers_clock_that_drifts_or_once_jumped_back_is_believed_as_it_is_now(
+    drift: float, jump_s: float
+) -> None:
+    """It loses 0.2 ms a second for three hours, or was set back by 3 s an hour ago."""
+    holdups, now_ns = HoldUps(), 0
+    for half in range(2 * 3 * 3600):
+        second = half / 2
+        now_ns = half * S // 2
+        holdups.turn(now_ns)
+        late_ns = round((drift * second + (jump_s if second > 7200 else 0.0)) * S)
+        holdups.arrival_ns("/image", now_ns, late_ns)
+    back_ns = now_ns + 100 * S
+    holdups.turn(back_ns)
+    came_ns = holdups.arrival_ns("/image", back_ns, late_ns + 40 * S)  # it was sent 40 s ago
+    assert came_ns == pytest.approx(now_ns + 60 * S, abs=S // 10)
+
+
 def test_a_hold_up_after_the_end_closes_no_bag_before_what_waits_is_taken() -> None:
     follower = Follower()
     for kind in (STARTED, ENDED):

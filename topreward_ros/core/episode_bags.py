@@ -20,6 +20,7 @@ from topreward_ros.core.outputs import State
 
 _GRACE_NS = NS_PER_S  # for messages of another topic, which may come in another order
 _HOLD_UP_NS = NS_PER_S  # without a turn; less is the ordinary life of a busy machine
+_HALF_NS = 30 * NS_PER_S  # half of the time for which the least delay of a topic counts
 _LAST_REWARD_NS = NS_PER_S // 5  # after EPISODE_ENDED, for the reward that ends the episode
 _ENDED_REMEMBERED = 1000  # episodes
 _LONGEST_TASK_IN_NAME = 80  # bytes; a file's name may have 255
@@ -268,11 +269,28 @@ class RecentMessages:
         return size
 
 
+@dataclass(slots=True)
+class _Least:
+    """The least of what was given in the last half minute to minute."""
+
+    since_ns: int  # of ``newest``
+    newest_ns: int
+    older_ns: int
+
+    def of(self, clock_ns: int, value_ns: int) -> int:
+        """Take a value, and give the least of those that count, this one among them."""
+        if clock_ns - self.since_ns >= _HALF_NS:
+            self.since_ns, self.older_ns, self.newest_ns = clock_ns, self.newest_ns, value_ns
+        self.newest_ns = min(self.newest_ns, value_ns)
+        return min(self.newest_ns, self.older_ns)
+
+
 class HoldUps:
     """When messages came that waited while this process was held up: stopped, or without a turn.
 
     How long one waited is told by its publisher's clock: by how much more it is late than the least late one
-    of its topic. That clock may go wrong by any amount, but must not jump.
+    of its topic in the last half minute to minute, not counting hold-ups. So that clock may go wrong by any
+    amount, and may drift; a jump of it is forgotten after a minute.
 
     >>> holdups = HoldUps()
     >>> for second in (1, 2):
@@ -287,7 +305,8 @@ class HoldUps:
     def __init__(self) -> None:
         self._turn_ns: int | None = None
         self._since_ns, self._until_ns = 0, 0  # the newest one
-        self._least_late_ns: dict[str, int] = {}  # by topic
+        self._held_ns = 0  # all of them so far
+        self._least_late: dict[str, _Least] = {}  # by topic
 
     def turn(self, now_ns: int) -> int:
         """The process has a turn, as it has many times a second; for how long it was held up before it."""
@@ -295,6 +314,7 @@ class HoldUps:
         if last_ns is None or now_ns - last_ns < _HOLD_UP_NS:
             return 0
         self._since_ns, self._until_ns = last_ns, now_ns
+        self._held_ns += now_ns - last_ns
         return now_ns - last_ns
 
     def arrival_ns(self, topic: str, now_ns: int, late_ns: int) -> int:
@@ -303,9 +323,11 @@ class HoldUps:
         ``late_ns``: the time at which it is looked at, by the system's clock, minus that at which it was
         sent, by its publisher's clock.
         """
-        least_ns = self._least_late_ns.setdefault(topic, late_ns)
+        clock_ns = now_ns - self._held_ns
+        least_ns = self._least_late.setdefault(topic, _Least(clock_ns, late_ns, late_ns)).of(
+            clock_ns, late_ns
+        )
         if late_ns <= least_ns:
-            self._least_late_ns[topic] = late_ns
             return now_ns
         came_ns = now_ns - (late_ns - least_ns)
         # What is older was latched, and came after it was asked for.
