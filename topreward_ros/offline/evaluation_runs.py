@@ -185,7 +185,7 @@ def _key(
     settings: EvaluationSettings,
     revision: str,
 ) -> str:
-    prompts = settings.scorer.prompts
+    prompts = os.path.expanduser(settings.scorer.prompts)
     content = {
         "format": _FORMAT,
         "model": revision,
