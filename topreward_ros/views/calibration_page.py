@@ -7,7 +7,6 @@ forbids everything but its own styles. Text from outside is made printable and e
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from math import isfinite
 
 import numpy as np
@@ -17,9 +16,9 @@ from topreward_ros.core.calibration.estimates import Estimate, LeftOut
 from topreward_ros.core.calibration.fit import Fit
 from topreward_ros.core.calibration.replay import GRID
 from topreward_ros.core.calibration.task import Calibrations, Setup
-from topreward_ros.core.printable import printable
 from topreward_ros.views import colours
 from topreward_ros.views.calibration import detector_text
+from topreward_ros.views.html_page import document, shown
 from topreward_ros.views.svg_charts import Axis, Dot, Line, chart, legend
 
 _GREEN, _RED, _GREY, _BLUE = colours.EVENTS["SUCCESS"], colours.EVENTS["FAILURE"], colours.OTHER, "#1769aa"
@@ -29,34 +28,11 @@ _MOST_CONFUSED = 6
 _LOW, _HIGH = -7.0, 9.0  # log-odds of charts
 _SCORE = Axis(_LOW, _HIGH, "log-odds of the score")
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1180px; padding: 16px 20px 48px; background: #fff; color: #1f2328;
-  font: 14px/1.45 -apple-system, "Segoe UI", "Noto Sans", "DejaVu Sans", Helvetica, Arial, sans-serif; }
-h1 { font-size: 22px; margin: 0 0 6px; } h2 { font-size: 18px; margin: 0 0 4px; overflow-wrap: anywhere; }
-h3 { font-size: 14px; margin: 18px 0 4px; } figure { margin: 0; min-width: 0; }
-p { margin: 2px 0 6px; overflow-wrap: anywhere; } .dim { color: #57606a; }
-.warning { background: #c62828; color: #fff; font-weight: 600; padding: 6px 10px; border-radius: 4px; }
-.note { background: #fff8c5; padding: 4px 10px; border-radius: 4px; overflow-wrap: anywhere; margin: 4px 0; }
-section { border-top: 1px solid #d0d7de; margin-top: 22px; padding-top: 14px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 10px;
-  margin: 12px 0; }
-.tile { border: 1px solid #d0d7de; border-radius: 6px; padding: 8px 10px; }
-.tile b { display: block; font-size: 22px; line-height: 1.2; font-variant-numeric: tabular-nums; }
+h3 { font-size: 14px; margin: 18px 0 4px; } figcaption b { font-weight: 600; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(270px, 100%), 1fr)); gap: 18px; }
 .small { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(210px, 47%), 1fr)); gap: 10px; }
-figcaption { font-size: 12px; overflow-wrap: anywhere; } figcaption b { font-weight: 600; }
-svg { display: block; width: 100%; height: auto; } svg text { font-size: 11px; fill: #57606a; }
-.legend { font-size: 12px; color: #57606a; } .key { margin-right: 12px; white-space: nowrap; }
-.key i { display: inline-block; width: 14px; height: 4px; border-radius: 2px; margin-right: 4px;
-  vertical-align: 3px; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; margin: 6px 0; }
-td, th { text-align: left; padding: 3px 14px 3px 0; vertical-align: top; font-variant-numeric: tabular-nums;
-  overflow-wrap: anywhere; }
-th { color: #57606a; font-weight: 500; } thead th { border-bottom: 1px solid #d0d7de; }
-ul { margin: 4px 0; padding-left: 20px; } li { margin: 3px 0; }
+td, th { overflow-wrap: anywhere; } ul { margin: 4px 0; padding-left: 20px; } li { margin: 3px 0; }
 """
 
 _VERDICTS = {
@@ -73,30 +49,19 @@ def page(
 ) -> str:
     """The page of what was fitted just now, as HTML. ``calibrations``: all that the file holds."""
     assert calibrations.setup is not None
-    head = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Calibration</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-    )
     others = [task for task in calibrations.tasks if task.task not in {fit.calibration.task for fit in fits}]
     top = (
         "<h1>Calibration</h1>\n<p>When the monitor says SUCCESS, learnt from labelled episodes. "
         "Every promise below was measured on episodes that were left out. It is advice, and no safety "
         "function.</p>\n"
     )
-    top += "".join(f'<p class="warning">{_shown(text, 1000)}</p>\n' for text in problems[:_MOST_EPISODES])
-    top += "".join(f'<p class="note">{_shown(text, 1000)}</p>\n' for text in notes)
+    top += "".join(f'<p class="warning">{shown(text, 1000)}</p>\n' for text in problems[:_MOST_EPISODES])
+    top += "".join(f'<p class="note">{shown(text, 1000)}</p>\n' for text in notes)
     if others:
         names = ", ".join(f"'{it.task}'" for it in others)
-        top += f'<p class="dim">Also in the file, from earlier runs: {_shown(names, 2000)}</p>\n'
+        top += f'<p class="dim">Also in the file, from earlier runs: {shown(names, 2000)}</p>\n'
     parts = [_section(fit) for fit in fits]
-    return f"{head}{top}{''.join(parts)}{_setup(calibrations.setup)}</body>\n</html>\n"
-
-
-def _shown(text: str, longest: int = 500) -> str:
-    """Text from outside, fit for an element and for an attribute in quotes."""
-    return escape(printable(text, longest), quote=True)
+    return document("Calibration", _STYLE, f"{top}{''.join(parts)}{_setup(calibrations.setup)}")
 
 
 def _section(fit: Fit) -> str:
@@ -111,10 +76,10 @@ def _section(fit: Fit) -> str:
         if calibration.weak
         else ""
     )
-    advice = "".join(f"<li>{_shown(text, 1000)}</li>" for text in fit.advice)
+    advice = "".join(f"<li>{shown(text, 1000)}</li>" for text in fit.advice)
     return (
-        f'<section>\n<h2>{_shown(calibration.task)}</h2>\n<p class="dim">{made}</p>\n{weak}{_tiles(fit)}'
-        f"<p><b>SUCCESS</b> comes after {_shown(detector_text(fit))}.</p>\n"
+        f'<section>\n<h2>{shown(calibration.task)}</h2>\n<p class="dim">{made}</p>\n{weak}{_tiles(fit)}'
+        f"<p><b>SUCCESS</b> comes after {shown(detector_text(fit))}.</p>\n"
         f"<h3>What to know, and what to record next</h3>\n<ul>{advice}</ul>\n"
         f'<div class="charts">{_trade(fit)}{_roc(fit)}{_delays(fit)}{_probability(fit)}</div>\n'
         f"{_confused(fit)}{_episodes(fit)}</section>\n"
@@ -268,7 +233,7 @@ def _confused(fit: Fit) -> str:
         key=lambda it: it[0],
     )
     rows = "".join(
-        f"<tr><td>{kind}</td><td>{_shown(curve.name, 200)}</td><td>{log_prob_of(peak):.3f} nat</td></tr>"
+        f"<tr><td>{kind}</td><td>{shown(curve.name, 200)}</td><td>{log_prob_of(peak):.3f} nat</td></tr>"
         for kind, group in (("failure", failures), ("success", successes))
         for peak, curve in group[:_MOST_CONFUSED]
     )
@@ -282,11 +247,11 @@ def _confused(fit: Fit) -> str:
 
 
 def _episodes(fit: Fit) -> str:
-    shown = list(zip(fit.curves, fit.left_out, fit.truth.done_s.tolist(), strict=True))[:_MOST_EPISODES]
-    end_s = max(curve.end_s for curve, _, _ in shown)
+    drawn = list(zip(fit.curves, fit.left_out, fit.truth.done_s.tolist(), strict=True))[:_MOST_EPISODES]
+    end_s = max(curve.end_s for curve, _, _ in drawn)
     threshold = log_odds(fit.calibration.success.threshold)
-    figures = "".join(_episode(curve, it, done_s, end_s, threshold) for curve, it, done_s in shown)
-    more = len(fit.curves) - len(shown)
+    figures = "".join(_episode(curve, it, done_s, end_s, threshold) for curve, it, done_s in drawn)
+    more = len(fit.curves) - len(drawn)
     note = f'<p class="dim">and {more} more episodes</p>' if more else ""
     return (
         "<h3>Every episode</h3>\n"
@@ -321,7 +286,7 @@ def _episode(curve: LabelledCurve, left_out: LeftOut, done_s: float, end_s: floa
     svg = chart(Axis(0, end_s, "s"), Axis(_LOW, _HIGH, f"score of {curve.name}"), lines, size=(240, 150))
     return (
         f'<figure>{svg}<figcaption><b style="color:{_VERDICTS[verdict]}">{verdict}</b> '
-        f"{_shown(curve.name, 120)}</figcaption></figure>"
+        f"{shown(curve.name, 120)}</figcaption></figure>"
     )
 
 
@@ -337,7 +302,7 @@ def _setup(setup: Setup) -> str:
         ("pixels", f"{setup.max_pixels} of a frame at most"),
         ("cameras", f"{' '.join(setup.cameras) or 'videos, which do not say'} ({setup.camera_layout})"),
     )
-    cells = "".join(f"<tr><th>{name}</th><td>{_shown(value)}</td></tr>" for name, value in rows)
+    cells = "".join(f"<tr><th>{name}</th><td>{shown(value)}</td></tr>" for name, value in rows)
     return (
         "<section>\n<h2>Setup</h2>\n<p>The calibration holds for this alone; a monitor with another one "
         f"refuses it.</p>\n<table>{cells}</table>\n</section>\n"

@@ -8,7 +8,6 @@ escaped.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from math import isfinite, isnan, nan
 
 import numpy as np
@@ -23,7 +22,6 @@ from topreward_ros.core.evaluation import (
     confusion,
 )
 from topreward_ros.core.metrics import TaskConfusion
-from topreward_ros.core.printable import printable
 from topreward_ros.offline.evaluation_report import Evaluation
 from topreward_ros.views import colours
 from topreward_ros.views.evaluation_tables import (
@@ -37,6 +35,7 @@ from topreward_ros.views.evaluation_tables import (
     task_text,
     value_text,
 )
+from topreward_ros.views.html_page import document, shown
 from topreward_ros.views.svg_charts import Axis, Dot, Line, chart, legend
 from topreward_ros.views.terminal import RANDOM_WARNING
 
@@ -66,33 +65,10 @@ _MOST_EPISODES = 400  # rows of the table
 _MOST_CURVES = 60  # of a task
 _STEPS = 41  # of mean curves
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1180px; padding: 16px 20px 48px; background: #fff; color: #1f2328;
-  font: 14px/1.45 -apple-system, "Segoe UI", "Noto Sans", "DejaVu Sans", Helvetica, Arial, sans-serif; }
-h1 { font-size: 22px; margin: 0 0 6px; } h2 { font-size: 18px; margin: 0 0 4px; }
 h3 { font-size: 14px; margin: 0 0 2px; overflow-wrap: anywhere; }
-p { margin: 2px 0 6px; } .dim { color: #57606a; }
-.warning { background: #c62828; color: #fff; font-weight: 600; padding: 6px 10px; border-radius: 4px; }
-.note { background: #fff8c5; padding: 4px 10px; border-radius: 4px; overflow-wrap: anywhere; margin: 4px 0; }
-section { border-top: 1px solid #d0d7de; margin-top: 22px; padding-top: 14px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(160px, 1fr)); gap: 10px;
-  margin: 14px 0; }
-.tile { border: 1px solid #d0d7de; border-radius: 6px; padding: 8px 10px; }
-.tile b { display: block; font-size: 22px; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(320px, 100%), 1fr)); gap: 18px; }
-svg { display: block; width: 100%; height: auto; } svg text { font-size: 11px; fill: #57606a; }
-.legend { font-size: 12px; color: #57606a; } .key { margin-right: 12px; white-space: nowrap; }
-.key i { display: inline-block; width: 14px; height: 4px; border-radius: 2px; margin-right: 4px;
-  vertical-align: 3px; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 13px; margin: 6px 0; }
-th { color: #57606a; font-weight: 500; }
-thead th { border-bottom: 1px solid #d0d7de; vertical-align: bottom; }
-td, th { text-align: left; padding: 3px 14px 3px 0; vertical-align: top; font-variant-numeric: tabular-nums; }
-tbody th { color: #1f2328; min-width: 120px; }
+thead th { vertical-align: bottom; } tbody th { color: #1f2328; min-width: 120px; }
 .scroll td, .scroll thead th { white-space: nowrap; }
 .scroll td.text { white-space: normal; min-width: 220px; }
 td.cell { padding: 6px 10px; text-align: center; }
@@ -102,40 +78,28 @@ table.about th { color: #57606a; min-width: 0; } table.about td { overflow-wrap:
 
 def page(evaluation: Evaluation) -> str:
     """The page, as HTML."""
-    head = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Evaluation of {_shown(str(evaluation.data['path']), 120)}</title>\n<style>{_STYLE}</style>\n"
-        "</head>\n<body>\n"
-    )
     parts = [_top(evaluation), _tiles(evaluation), _curves(evaluation), _quality(evaluation)]
     found = tables(evaluation)
     parts += [_section(table.title, _table(table)) for table in found]
     if len({it.task for it in evaluation.episodes}) > 1:
         parts.append(_confusion(confusion(evaluation.episodes, evaluation.mode, evaluation.threshold)))
     parts.append(_episodes(episodes_table(evaluation)))
-    return head + "".join(parts) + "</body>\n</html>\n"
-
-
-def _shown(text: str, longest: int = 500) -> str:
-    """Text from outside, fit for an element and for an attribute in quotes."""
-    return escape(printable(text, longest), quote=True)
+    return document(f"Evaluation of {evaluation.data['path']}", _STYLE, "".join(parts))
 
 
 def _section(title: str, content: str) -> str:
-    return f"<section>\n<h2>{_shown(title)}</h2>\n{content}</section>\n"
+    return f"<section>\n<h2>{shown(title)}</h2>\n{content}</section>\n"
 
 
 def _top(evaluation: Evaluation) -> str:
     rows = "".join(
-        f"<tr><th>{_shown(name)}</th><td>{_shown(text)}</td></tr>" for name, text in about(evaluation).items()
+        f"<tr><th>{shown(name)}</th><td>{shown(text)}</td></tr>" for name, text in about(evaluation).items()
     )
     warning = ""
     if evaluation.model.get("random_weights"):
-        warning = f'<p class="warning">{_shown(RANDOM_WARNING)}</p>\n'
+        warning = f'<p class="warning">{shown(RANDOM_WARNING)}</p>\n'
     notes = "".join(
-        f'<p class="note">{_shown(sentence, 1000)}</p>\n'
+        f'<p class="note">{shown(sentence, 1000)}</p>\n'
         for sentence in (*(f"Left out: {it}" for it in evaluation.problems), *evaluation.notes)
     )
     return (
@@ -154,8 +118,8 @@ def _tiles(evaluation: Evaluation) -> str:
         interval = interval_text(measure)
         said = f"of {measure.count}" if interval == NOTHING else f"{interval}, of {measure.count}"
         made.append(
-            f'<div class="tile">{_shown(KINDS[name].label)}<b>{_shown(value_text(measure))}</b>'
-            f'<span class="dim">{_shown(said)}</span></div>'
+            f'<div class="tile">{shown(KINDS[name].label)}<b>{shown(value_text(measure))}</b>'
+            f'<span class="dim">{shown(said)}</span></div>'
         )
     return f'<div class="tiles">{"".join(made)}</div>\n'
 
@@ -181,10 +145,10 @@ def _curves(evaluation: Evaluation) -> str:
     figures = []
     for task in dict.fromkeys(it.task for it in evaluation.episodes):
         episodes = [it for it in evaluation.episodes if it.task == task]
-        shown = episodes[:_MOST_CURVES]
-        longest = max(max(it.plain.duration_s for it in shown), 0.5)
+        drawn = episodes[:_MOST_CURVES]
+        longest = max(max(it.plain.duration_s for it in drawn), 0.5)
         lines, dots = [], []
-        for episode in shown:
+        for episode in drawn:
             colour, run = _OF_LABEL[episode.succeeded], episode.plain
             values = _values(run, evaluation)
             points = list(zip(run.times_s, values, strict=True))
@@ -196,16 +160,16 @@ def _curves(evaluation: Evaluation) -> str:
                 if time_s is not None:
                     title = f"{what} at {time_s:.1f} s: {episode.name}"
                     dots.append(Dot(time_s, _at(time_s, points), colour, is_filled, title))
-        more = f", {len(shown)} of {len(episodes)} episodes" if len(shown) < len(episodes) else ""
+        more = f", {len(drawn)} of {len(episodes)} episodes" if len(drawn) < len(episodes) else ""
         figures.append(
-            f"<div><h3>{_shown(task_text(task))}{more}</h3>"
+            f"<div><h3>{shown(task_text(task))}{more}</h3>"
             f"{chart(Axis(0.0, longest, 'seconds'), y, lines, dots)}</div>"
         )
     keys = [("success", _GREEN), ("failure", _RED)]
     if any(it.succeeded is None for it in evaluation.episodes):
         keys.append(("not known", _GREY))
     text = (
-        f"<p>{_shown(y.label)} ({_shown(evaluation.mode.value)}) of each episode. An open circle: when it "
+        f"<p>{shown(y.label)} ({shown(evaluation.mode.value)}) of each episode. An open circle: when it "
         "was done by its label; a full one: SUCCESS of the monitor.</p>"
     )
     return _section("Curves", f'{text}{legend(keys)}<div class="charts">{"".join(figures)}</div>\n')
@@ -304,34 +268,34 @@ def _reliability(high: Sequence[float], low: Sequence[float]) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{_shown(name)}</th>" for name in table.columns)
+    head = "".join(f"<th>{shown(name)}</th>" for name in table.columns)
     rows = "".join(
-        f"<tr><th>{_shown(row[0])}</th>{''.join(map(_cell, table.columns[1:], row[1:]))}</tr>"
+        f"<tr><th>{shown(row[0])}</th>{''.join(map(_cell, table.columns[1:], row[1:]))}</tr>"
         for row in table.rows
     )
     return (
-        f'<p class="dim">{_shown(table.about)}</p>\n<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f'<p class="dim">{shown(table.about)}</p>\n<div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>\n"
     )
 
 
 def _cell(column: str, text: str) -> str:
     kind = ' class="text"' if column in ("meaning", "task") else ""
-    return f"<td{kind}>{_shown(text)}</td>"
+    return f"<td{kind}>{shown(text)}</td>"
 
 
 def _confusion(made: TaskConfusion) -> str:
     table = confusion_table(made)
-    head = "".join(f"<th>{_shown(name)}</th>" for name in table.columns)
+    head = "".join(f"<th>{shown(name)}</th>" for name in table.columns)
     rows = []
     for row, values in zip(table.rows, made.progress, strict=True):
         cells = "".join(
-            f'<td class="cell" style="background:{_shade(float(value))}">{_shown(cell)}</td>'
+            f'<td class="cell" style="background:{_shade(float(value))}">{shown(cell)}</td>'
             for cell, value in zip(row[1:], values, strict=True)
         )
-        rows.append(f"<tr><th>{_shown(row[0])}</th>{cells}</tr>")
+        rows.append(f"<tr><th>{shown(row[0])}</th>{cells}</tr>")
     content = (
-        f'<p class="dim">{_shown(table.about)}</p>\n<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f'<p class="dim">{shown(table.about)}</p>\n<div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>\n"
     )
     return _section(table.title, content)
@@ -347,7 +311,7 @@ def _shade(value: float) -> str:
 
 
 def _episodes(table: Table) -> str:
-    shown = Table(table.title, table.about, table.columns, table.rows[:_MOST_EPISODES])
-    more = len(table.rows) - len(shown.rows)
+    cut = Table(table.title, table.about, table.columns, table.rows[:_MOST_EPISODES])
+    more = len(table.rows) - len(cut.rows)
     note = f'<p class="dim">and {more} more, in the JSON</p>' if more > 0 else ""
-    return _section(table.title, _table(shown) + note)
+    return _section(table.title, _table(cut) + note)

@@ -13,51 +13,38 @@ import base64
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from math import isfinite
 
 from topreward_ros.core.frames import NS_PER_S
-from topreward_ros.core.printable import printable
 from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.bag_episodes import BagContent, BagEpisode, BagEvent, Score, ShownFrame
 from topreward_ros.views import colours
+from topreward_ros.views.html_page import document, shown
 from topreward_ros.views.terminal import RANDOM_WARNING, number
 
 _WIDTH, _LEFT, _RIGHT = 640, 56, 8  # of a chart, in its own units, and the margins of its panel
 _AXIS = 18  # height of the time axis under a chart
 _LARGEST = 1e9  # what claims more is drawn at the edge
 _MOST_POINTS = 1000  # of a curve that are drawn
-_LONGEST_TEXT = 500
 _MOST_ABOUT = 20
 _COLOURS = {**colours.EVENTS, **colours.STATES}
 _NOT_DRAWN = ("EPISODE_STARTED", "EPISODE_ENDED")  # they are the ends of the axis
 
 _STYLE = """
-:root { color-scheme: light; }
-body { margin: 0 auto; max-width: 1240px; padding: 16px 24px 48px; background: #fff; color: #1f2328;
-  font: 14px/1.45 -apple-system, "Segoe UI", "Noto Sans", "DejaVu Sans", Helvetica, Arial, sans-serif; }
-h1 { font-size: 22px; margin: 0 0 4px; overflow-wrap: anywhere; }
-h2 { font-size: 18px; margin: 0; overflow-wrap: anywhere; }
-p { margin: 2px 0; } .dim { color: #57606a; } .wrap { overflow-wrap: anywhere; }
-.warning { background: #c62828; color: #fff; font-weight: 600; padding: 6px 10px; border-radius: 4px;
-  margin: 8px 0; }
-.note { background: #fff8c5; padding: 4px 10px; border-radius: 4px; margin: 4px 0; overflow-wrap: anywhere; }
+body { max-width: 1240px; } h2 { margin: 0; } p { margin: 2px 0; } .wrap { overflow-wrap: anywhere; }
+.warning { margin: 8px 0; }
 .badge { color: #fff; border-radius: 3px; padding: 1px 7px; font-size: 13px; font-weight: 600;
   vertical-align: 2px; margin-left: 6px; white-space: nowrap; }
 td .badge { margin-left: 0; vertical-align: 0; }
-section { border-top: 1px solid #d0d7de; margin-top: 22px; padding-top: 14px; }
 .row { display: flex; gap: 18px; align-items: flex-start; margin-top: 10px; }
 .cameras { flex: 0 0 330px; display: grid; gap: 8px; } .charts { flex: 1 1 auto; min-width: 0; }
-figure { margin: 0; } figure img { width: 100%; display: block; border-radius: 4px; background: #eee; }
-figcaption { color: #57606a; font-size: 12px; overflow-wrap: anywhere; }
-svg { display: block; width: 100%; height: auto; } svg text { font-size: 11px; fill: #57606a; }
+figure img { width: 100%; display: block; border-radius: 4px; background: #eee; }
+figcaption { color: #57606a; }
 svg .name { font-weight: 600; }
 .strip { display: flex; gap: 3px; overflow-x: auto; margin-top: 10px; padding-bottom: 4px; }
 .strip img { height: 62px; border-radius: 2px; flex: none; }
-table { border-collapse: collapse; margin-top: 8px; font-size: 13px; }
-th { white-space: nowrap; }
-td, th { text-align: left; padding: 2px 12px 2px 0; vertical-align: top; overflow-wrap: anywhere; }
-th { color: #57606a; font-weight: 500; } td.time { white-space: nowrap; font-variant-numeric: tabular-nums; }
+table { margin: 8px 0 0; } th { white-space: nowrap; }
+td, th { padding: 2px 12px 2px 0; overflow-wrap: anywhere; } td.time { white-space: nowrap; }
 @media (max-width: 820px) { .row { flex-direction: column; } .cameras { flex-basis: auto; width: 100%; } }
 """
 
@@ -96,19 +83,9 @@ def report(content: BagContent) -> str:
     """The page, as HTML."""
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    head = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_shown(content.name, 120)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-    )
     sections = "".join(_section(episode, content, place) for place, episode in enumerate(content.episodes, 1))
-    return f"{head}{_top(content)}{sections}<script>{_SCRIPT}</script>\n</body>\n</html>\n"
-
-
-def _shown(text: str, longest: int = _LONGEST_TEXT) -> str:
-    """Text from outside, fit for the content of an element and for an attribute in quotes."""
-    return escape(printable(text, longest), quote=True)
+    body = f"{_top(content)}{sections}<script>{_SCRIPT}</script>\n"
+    return document(content.name, _STYLE, body, policy)
 
 
 def facts(content: BagContent) -> str:
@@ -123,15 +100,15 @@ def facts(content: BagContent) -> str:
 
 def _top(content: BagContent) -> str:
     whole = f"{content.duration_s:.1f} s, {_count(content.messages, 'message')}, {facts(content)}"
-    parts = [f"<h1>{_shown(content.name)}</h1>\n", f'<p class="dim">{whole}</p>\n']
+    parts = [f"<h1>{shown(content.name)}</h1>\n", f'<p class="dim">{whole}</p>\n']
     if content.model:
-        parts.append(f'<p class="dim wrap">model {_shown(content.model)}</p>\n')
+        parts.append(f'<p class="dim wrap">model {shown(content.model)}</p>\n')
     if content.random_weights:
-        parts.append(f'<p class="warning">{_shown(RANDOM_WARNING)}</p>\n')
-    parts += [f'<p class="note">{_shown(note, 2000)}</p>\n' for note in content.notes]
+        parts.append(f'<p class="warning">{shown(RANDOM_WARNING)}</p>\n')
+    parts += [f'<p class="note">{shown(note, 2000)}</p>\n' for note in content.notes]
     if content.about:
         rows = list(content.about.items())[:_MOST_ABOUT]
-        cells = "".join(f"<tr><th>{_shown(name)}</th><td>{_shown(value)}</td></tr>" for name, value in rows)
+        cells = "".join(f"<tr><th>{shown(name)}</th><td>{shown(value)}</td></tr>" for name, value in rows)
         parts.append(f"<table>{cells}</table>\n")
     return "".join(parts)
 
@@ -148,21 +125,21 @@ def _count(count: int, what: str) -> str:
 def _section(episode: BagEpisode, content: BagContent, place: int) -> str:
     """An episode; or the whole bag, where it has none."""
     badge = _badge(episode.state) if episode.state else ""
-    title = _shown(on_one_line(episode.task)) or ("without a task" if episode.name else "The whole bag")
+    title = shown(on_one_line(episode.task)) or ("without a task" if episode.name else "The whole bag")
     said = [f"{(episode.end_ns - episode.start_ns) / NS_PER_S:.1f} s"]
     if episode.name:
-        said = [f"episode {place}", _shown(episode.name, 120), *said, _count(len(episode.scores), "score")]
+        said = [f"episode {place}", shown(episode.name, 120), *said, _count(len(episode.scores), "score")]
     if episode.namespace:
-        said.append(f"in {_shown(episode.namespace, 120)}")
+        said.append(f"in {shown(episode.namespace, 120)}")
     if episode.stages > 1:
         said.append(f"stage {episode.stage} of {episode.stages}")
     if episode.scores:
         said.append(f"progress {number(episode.scores[-1].progress, 2)} at the end")
     own = episode.model and not content.model
-    model = f'<p class="dim wrap">model {_shown(episode.model)}</p>\n' if own else ""
+    model = f'<p class="dim wrap">model {shown(episode.model)}</p>\n' if own else ""
     if model and episode.random_weights:
-        model += f'<p class="warning">{_shown(RANDOM_WARNING)}</p>\n'
-    message = f'<p class="note">{_shown(episode.message)}</p>\n' if episode.message else ""
+        model += f'<p class="warning">{shown(RANDOM_WARNING)}</p>\n'
+    message = f'<p class="note">{shown(episode.message)}</p>\n' if episode.message else ""
     figures = [
         _figure(name, camera, frames, episode)
         for camera, name in enumerate(content.cameras)
@@ -183,7 +160,7 @@ def _section(episode: BagEpisode, content: BagContent, place: int) -> str:
 
 def _badge(name: str) -> str:
     colour = _COLOURS.get(name, colours.OTHER)
-    return f'<span class="badge" style="background:{colour}">{_shown(name.replace("_", " "), 60)}</span>'
+    return f'<span class="badge" style="background:{colour}">{shown(name.replace("_", " "), 60)}</span>'
 
 
 def _seconds(stamp_ns: int, episode: BagEpisode) -> float:
@@ -198,15 +175,15 @@ def _figure(name: str, camera: int, frames: Sequence[ShownFrame], episode: BagEp
     """The large image of a camera: the last one, until the script shows another."""
     last = frames[-1]
     return (
-        f'<figure data-camera="{camera}"><img alt="{_shown(name, 120)}" src="{_source(last)}"><figcaption>'
-        f'{_shown(name, 120)} · <span class="time">{_seconds(last.stamp_ns, episode):.2f} s</span>'
+        f'<figure data-camera="{camera}"><img alt="{shown(name, 120)}" src="{_source(last)}"><figcaption>'
+        f'{shown(name, 120)} · <span class="time">{_seconds(last.stamp_ns, episode):.2f} s</span>'
         "</figcaption></figure>"
     )
 
 
 def _strip(name: str, camera: int, frames: Sequence[ShownFrame], episode: BagEpisode) -> str:
     images = "".join(
-        f'<img alt="" title="{_shown(name, 120)}, {_seconds(frame.stamp_ns, episode):.2f} s" '
+        f'<img alt="" title="{shown(name, 120)}, {_seconds(frame.stamp_ns, episode):.2f} s" '
         f'data-time="{_seconds(frame.stamp_ns, episode):.3f}" src="{_source(frame)}">'
         for frame in frames
     )
@@ -222,7 +199,7 @@ def _events(episode: BagEpisode) -> str:
         data = f' data-time="{time}"' if time else ""
         rows.append(
             f'<tr{data}><td class="time">{time + " s" if time else "-"}</td>'
-            f"<td>{_badge(event.type)}</td><td>{_shown(event.message)}</td></tr>"
+            f"<td>{_badge(event.type)}</td><td>{shown(event.message)}</td></tr>"
         )
     more = episode.events_left_out
     note = f'<p class="dim">and {_count(more, "event")} more</p>' if more else ""
@@ -371,7 +348,7 @@ def _event_mark(event: BagEvent, at: float, panel: _Panel) -> str:
     return (
         f'<path d="M{at:.1f} {panel.top:g}V{panel.bottom:g}" stroke="{colour}" stroke-width="1.4"/>'
         f'<text x="{at:.1f}" y="{panel.top - 8:g}" text-anchor="{anchor}" style="fill:{colour}">'
-        f"{_shown(event.type, 60)}</text>"
+        f"{shown(event.type, 60)}</text>"
     )
 
 

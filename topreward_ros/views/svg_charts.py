@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from math import isfinite
 
-from topreward_ros.core.printable import printable
+from topreward_ros.views.html_page import shown
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40.0, 10.0, 10.0, 34.0
 _MOST_POINTS = 500
@@ -67,7 +66,7 @@ def chart(
     def place(px: float, py: float) -> tuple[float, float]:
         return _LEFT + x.share(px) * (right - _LEFT), bottom - y.share(py) * (bottom - _TOP)
 
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{_shown(y.label)}">']
+    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{shown(y.label, 200)}">']
     for share in (0.0, 0.5, 1.0):
         value = y.low + share * (y.high - y.low)
         _, at = place(x.low, value)
@@ -80,7 +79,8 @@ def chart(
         at, _ = place(value, y.low)
         parts.append(f'<text x="{at:.1f}" y="{bottom + 14:g}" text-anchor="{anchor}">{value:.3g}</text>')
     parts.append(
-        f'<text x="{(_LEFT + right) / 2:g}" y="{height - 4}" text-anchor="middle">{_shown(x.label)}</text>'
+        f'<text x="{(_LEFT + right) / 2:g}" y="{height - 4}" text-anchor="middle">'
+        f"{shown(x.label, 200)}</text>"
     )
     for line in lines:
         path = _path(
@@ -106,18 +106,14 @@ def chart(
 def legend(entries: Sequence[tuple[str, str]]) -> str:
     """Names with their colours."""
     spans = [
-        f'<span class="key"><i style="background:{colour}"></i>{_shown(name)}</span>'
+        f'<span class="key"><i style="background:{colour}"></i>{shown(name, 200)}</span>'
         for name, colour in entries
     ]
     return f'<p class="legend">{"".join(spans)}</p>'
 
 
 def _title(text: str) -> str:
-    return f"<title>{_shown(text)}</title>" if text else ""
-
-
-def _shown(text: str) -> str:
-    return escape(printable(text, 200), quote=True)
+    return f"<title>{shown(text, 200)}</title>" if text else ""
 
 
 def _path(points: Sequence[tuple[float, float] | None]) -> str:
