@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from topreward_ros.core.errors import UserError
-from topreward_ros.core.frames import Window
+from topreward_ros.core.frames import FEWEST_FRAMES, Window
 from topreward_ros.core.instruction import InstructionError, clean_task
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import ProgressMode
@@ -97,6 +97,10 @@ def _readable(task: str | Sequence[str]) -> str:
 
 def _even(value: int) -> str:
     return "must be even, because a model merges two frames into one patch" if value % 2 else ""
+
+
+def _length(value: int) -> str:
+    return f"must be at least {FEWEST_FRAMES}, or 0 for none" if 0 < value < FEWEST_FRAMES else _even(value)
 
 
 def _distinct_names(value: list[str]) -> str:
@@ -215,7 +219,7 @@ MONITOR_PARAMETERS = (
         "read; each score then costs a pass over all of them; 0: prefixes as they are",
         0,
         4096,
-        check=_even,
+        check=_length,
     ),
     Parameter(
         "progress_mode",

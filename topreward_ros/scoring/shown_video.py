@@ -26,7 +26,8 @@ def shown_video(
 ) -> list[ShownFrame]:
     """The frames and times that stand for ``prefix``, which holds at least one frame.
 
-    ``sample_rate`` [Hz]: see `seconds_of`; above 0 where one of the others is. These are even, one of them 0.
+    ``sample_rate`` [Hz]: see `seconds_of`; above 0 where one of the others is. These are even, one
+    of them 0; a fixed length is 4 or more.
 
     Padding takes places 0, 1, 2 ... of the schedule, and the prefix follows it. A video of fixed length takes
     all its frames from the prefix in pairs of neighbours, because a video model merges two frames and what it
@@ -44,16 +45,13 @@ def shown_video(
 
 
 def _resampled(prefix: Sequence[Frame], count: int) -> list[Frame]:
-    """``count`` frames of ``prefix``, in pairs; an odd last frame makes a pair with itself."""
+    """``count`` frames of ``prefix``, 4 or more, in pairs; an odd last frame makes a pair with itself."""
     pairs = [
         (prefix[number], prefix[min(number + 1, len(prefix) - 1)]) for number in range(0, len(prefix), 2)
     ]
-    shown = count // 2
-    # Whole numbers, rounded half up: the same on every machine.
-    chosen = [
-        (2 * place * (len(pairs) - 1) + shown - 1) // (2 * (shown - 1)) if shown > 1 else len(pairs) - 1
-        for place in range(shown)
-    ]
+    last, places = len(pairs) - 1, count // 2 - 1
+    # In whole numbers, a half rounded up: the same on every machine.
+    chosen = [(2 * place * last + places) // (2 * places) for place in range(places + 1)]
     return [frame for number in chosen for frame in pairs[number]]
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, cast
 
+from topreward_ros.core.frames import FEWEST_FRAMES
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line, quiet_logging
 from topreward_ros.scoring.checkpoint.checkpoint import QUANTIZABLE, Checkpoint
@@ -101,6 +102,8 @@ def _check_limits(settings: ScorerSettings) -> None:
             f"front_padding is {padding} and fixed_length {length}: set one of them to 0, since a video of "
             "fixed length has no start to lengthen"
         )
+    if 0 < length < FEWEST_FRAMES:
+        raise ScorerError(f"fixed_length is {length}: it must be at least {FEWEST_FRAMES}, or 0 for none")
     for name, frames in (("front_padding", padding), ("fixed_length", length)):
         if frames % 2:
             raise ScorerError(f"{name} is {frames}: it must be even, since a model merges two frames")
