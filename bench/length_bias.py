@@ -35,10 +35,10 @@ from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.views.picture import write_picture
 from topreward_ros.views.terminal import film_progress
 
+_PADDING = (8, 16)
 WAYS: Mapping[str, Mapping[str, int]] = {
     "as it is": {},
-    "front_padding: 8": {"front_padding": 8},
-    "front_padding: 16": {"front_padding": 16},
+    **{f"front_padding: {copies}": {"front_padding": copies} for copies in _PADDING},
     "fixed_length: 16": {"fixed_length": 16},
     "fixed_length: 32": {"fixed_length": 32},
 }
@@ -57,8 +57,10 @@ _SIDE = 480, 640  # of its pictures, as a camera gives them
 
 
 def settings_for(model: str, overrides: Sequence[str], way: Mapping[str, int]) -> EvaluationSettings:
-    """The defaults with ``overrides`` and what ``way`` changes."""
+    """The defaults with ``overrides`` and what ``way`` changes. Prefixes are thinned at the same length in
+    all ways, one at which padding makes no picture smaller."""
     parameters = with_overrides(monitor_defaults(), overrides, "evaluate", ())
+    parameters["max_frames"] -= max(_PADDING)
     monitor, scorer = settings_of({**parameters, **way})
     return EvaluationSettings(model, monitor_for_evaluation(monitor), scorer, (Control.IDLE, Control.FROZEN))
 

@@ -135,6 +135,22 @@ def test_a_task_that_new_episodes_show_to_be_hopeless_is_taken_out_of_the_file(
         said = capsys.readouterr().err
         assert "does not tell its successes" in said and "is taken out of" in said
         assert [it.task for it in read_calibrations(str(file)).tasks] == left if left else not file.exists()
+        before = read_calibrations(str(out / "calibration.before.yaml"))
+        assert len(before.tasks) == len(left) + 1
+        assert "is taken out of" in (out / "report.html").read_text()
+
+
+def test_a_few_odd_episodes_take_out_no_calibration_of_more(
+    runs: Path, scorers: list[Brightness], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["calibrate", str(runs), "--output", str(out)]) == 0
+    before = (out / "calibration.yaml").read_bytes()
+    good, bad = ([str(runs / f"{k}.mp4") for k in them] for them in ((3, 4), (0, 1)))
+    few = ["--success", *good, "--failure", *bad, "--output", str(out)]
+    assert main(["calibrate", "--task", "make it bright", *few]) == 1
+    assert "still has 'make it bright' of an earlier run with more episodes" in capsys.readouterr().err
+    assert (out / "calibration.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from topreward_ros.core.frames import EpisodeBuffer, Frame, Window
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
-from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
+from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.frame_budget import FrameBudget
 
 INFO = ScorerInfo("model", "1", False, "cpu", "float32", "0" * 16, 4096)
@@ -36,3 +36,20 @@ def test_fewer_frames_are_chosen_by_the_rule_of_the_window(window: Window, kept:
     assert [frame.stamp_ns for frame in thinned.prefix] == kept
     assert thinned.buffer.window is window
     assert budget.within(thinned) is thinned
+
+
+@pytest.mark.parametrize(
+    ("changes", "frames", "said"),
+    [
+        ({"fixed_length": 32}, 9, "with 32 frames .* smaller max_pixels .* or fixed_length .now 32., or"),
+        ({"front_padding": 8}, 4, "with 12 frames .* or max_frames .now 16. or front_padding .now 8., or"),
+        ({}, 4, "with 4 frames .* smaller max_pixels .now [0-9]*. or max_frames .now 16., or another"),
+    ],
+)
+def test_what_does_not_help_is_not_tried_and_what_would_is_named(
+    changes: dict[str, int], frames: int, said: str
+) -> None:
+    budget = FrameBudget(INFO, replace(SETTINGS, **changes))  # type: ignore[arg-type]
+    with pytest.raises(ScorerError, match=said):
+        budget.lower(frames)
+    assert not budget.is_lowered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.scoring.base import ScorerError, ScorerSettings
+from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.scoring.shown_video import shown_video
 
@@ -85,6 +87,30 @@ def test_an_idle_robot_is_shown_as_the_same_video_however_long_it_is_idle(
         for n in (count, other)
     )
     assert one == another
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"front_padding": 8}, "front_padding is 8: .*; max_frames 56 keeps its size"),
+        ({"front_padding": 8, "max_frames": 56}, None),
+        ({"fixed_length": 64}, None),
+        ({"fixed_length": 128}, "fixed_length is 128: .*; a smaller one keeps its size"),
+    ],
+)
+def test_frames_that_are_shown_smaller_are_told(
+    settings: ScorerSettings, changes: dict[str, int], said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The shipped model has the pixels of 64 frames of its size."""
+    usual = {"sample_rate": RATE, "max_frames": 64, "max_pixels": 307_200}
+    with caplog.at_level("WARNING"):
+        scorer = load_scorer("embedded", replace(settings, **(usual | changes)))  # type: ignore[arg-type]
+    warnings = [record.getMessage() for record in caplog.records]
+    assert not warnings if said is None else re.search(said, warnings[0])
+    known = open_checkpoint("embedded").notes.frame_pixels
+    assert (scorer.info.max_pixels == known) == (said is None)
+    scorer.close()
 
 
 @pytest.mark.parametrize(

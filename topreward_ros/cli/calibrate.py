@@ -21,10 +21,18 @@ if TYPE_CHECKING:
 
 _FOLDER = "calibration"
 _FILE, _PAGE, _KEPT = "calibration.yaml", "report.html", "films"
+_BEFORE = "calibration.before.yaml"  # what the file was, where a task is taken out
 # What a calibration finds out, what the live node alone has, and what has an option of its own.
 _NOT_FOR_CALIBRATE = frozenset(
     ("task", "model", "image_topics", "stale_timeout", "autostart", "heartbeat_rate", "diagnostics_rate")
-) | {"end_episode_on_success", "episode_timeout", "calibration", "accept_calibration", "progress_mode"}
+) | {
+    "end_episode_on_success",
+    "episode_timeout",
+    "failure_threshold",
+    "calibration",
+    "accept_calibration",
+    "progress_mode",
+}
 _SHOWN = 10  # problems
 
 
@@ -78,7 +86,8 @@ def _run(options: argparse.Namespace) -> int:
     output = options.output
     _check_output(output)
     parameters = with_overrides(monitor_defaults(), options.overrides, "calibrate", _NOT_FOR_CALIBRATE) | {
-        "episode_timeout": 0.0
+        "episode_timeout": 0.0,
+        "failure_threshold": 0.0,  # nothing may end a film but its end
     }
     monitor, scorer = settings_of(parameters)
     there = existing(output / _FILE)
@@ -156,13 +165,24 @@ def _write(
     for sentence in (*calibrated.problems, *(found := sizes_note(calibrated))):
         say(sentence)
     calibrations = written(there, calibrated)
-    for gone in (it.task for it in there.tasks if calibrations.of(it.task) is None):
-        say(f"'{printable(gone, 100)}' is taken out of {output / _FILE}, which had it of an earlier run")
-    if not calibrations.tasks:
-        (output / _FILE).unlink(missing_ok=True)
-        raise CommandError("nothing could be calibrated; look at the curves with `topreward evaluate`")
-    write_calibrations(output / _FILE, calibrations)
-    write_file(output / _PAGE, page(calibrations, calibrated.fits, problems, [*notes, *found]))
+    changes = []
+    for task in calibrated.hopeless:
+        if calibrations.of(task) is not None:
+            changes.append(
+                f"{_FILE} still has '{printable(task, 100)}' of an earlier run with more episodes: record as "
+                "many anew, or take it out"
+            )
+        elif there.of(task) is not None:
+            changes.append(f"'{printable(task, 100)}' is taken out of {_FILE}; {_BEFORE} is what it was")
+    for sentence in changes:
+        say(sentence)
+    if any(calibrations.of(it.task) is None for it in there.tasks):
+        (output / _FILE).replace(output / _BEFORE)
+    if calibrations.tasks:
+        write_calibrations(output / _FILE, calibrations)
+    write_file(output / _PAGE, page(calibrations, calibrated.fits, problems, [*notes, *found, *changes]))
+    if not calibrated.fits:
+        raise CommandError(f"nothing could be calibrated; {output / _PAGE} has the reasons")
     console = Console(highlight=False)
     for fit in calibrated.fits:
         console.print(summary(fit))

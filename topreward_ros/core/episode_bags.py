@@ -290,7 +290,7 @@ class HoldUps:
 
     How long one waited is told by its publisher's clock: by how much more it is late than the least late one
     of its topic in the last half minute to minute, not counting hold-ups. So that clock may go wrong by any
-    amount, and may drift; a jump of it is forgotten after a minute.
+    amount, and may drift; a jump of it is forgotten after two messages that are half a minute apart.
 
     >>> holdups = HoldUps()
     >>> for second in (1, 2):

@@ -23,7 +23,7 @@ class PrefixScore:
     log_prob_false: float  #: log p(" False") from the same pass, mean over the prompts
     log_prob_static: float = nan  #: r_static: log p(" True") of the first frame repeated; NaN when off
     log_prob_std: float = nan  #: standard deviation of log p(" True") over prompts; NaN with one
-    num_frames: int = 0  #: frames that the model saw: all of the prefix, or fewer once memory ran out
+    num_frames: int = 0  #: frames of the prefix that were scored: all, or fewer once memory ran out
     by_prompt: tuple[float, ...] = ()  #: log p(" True") of each prompt, in the order of the file
     static_by_prompt: tuple[float, ...] = ()  #: r_static of each; empty when off
 

@@ -7,9 +7,9 @@ sentence while the other tasks stay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from math import isfinite, nan
 from pathlib import Path
 
@@ -36,7 +36,8 @@ class Calibrated:
     setup: Setup
     fits: tuple[Fit, ...]  #: a task each
     problems: tuple[str, ...]  #: tasks that could not be calibrated, and why
-    hopeless: tuple[str, ...] = ()  #: those of them of which the model cannot tell a success
+    #: Those of them of which the model cannot tell a success: how many successes and failures there were.
+    hopeless: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ def calibrate(
         **{it.name: evaluated.model[it.name] for it in fields(ScorerInfo) if it.name in evaluated.model}
     )
     runs = {(it.identity, it.task): it for it in evaluated.episodes}
-    fits, problems, hopeless = [], [], []
+    fits, problems, hopeless = [], [], {}
     for task, episodes in by_task(data.episodes).items():
         scored = [(it, runs[it.identity, it.task]) for it in episodes if (it.identity, it.task) in runs]
         curves = [_curve(episode, run, settings) for episode, run in scored]
@@ -156,17 +157,23 @@ def calibrate(
         except CalibrationError as error:
             problems.append(str(error))
             if isinstance(error, IndistinguishableError):
-                hopeless.append(task)
+                of_class = [curve.success for curve in curves if curve.looks]
+                hopeless[task] = of_class.count(True), of_class.count(False)
     if not fits and not hopeless:
         raise CalibrationError("; ".join(problems))
-    return Calibrated(setup_for(data, settings, info), tuple(fits), tuple(problems), tuple(hopeless))
+    return Calibrated(setup_for(data, settings, info), tuple(fits), tuple(problems), hopeless)
 
 
 def written(there: Calibrations, calibrated: Calibrated) -> Calibrations:
-    """What the file holds afterwards: what is there, with the new tasks, and without those of which new
-    episodes show that the model cannot tell."""
+    """What the file holds afterwards: what is there, with the new tasks, and without those of which as many
+    new episodes as they were made from show that the model cannot tell."""
     new = [fit.calibration for fit in calibrated.fits]
-    return replace(there, setup=calibrated.setup).with_tasks(new).without(calibrated.hopeless)
+    gone = [
+        task
+        for task, (successes, failures) in calibrated.hopeless.items()
+        if (old := there.of(task)) and successes >= old.successes and failures >= old.failures
+    ]
+    return replace(there, setup=calibrated.setup).with_tasks(new).without(gone)
 
 
 def _curve(

@@ -42,16 +42,20 @@ class FrameBudget:
     def lower(self, frames: int) -> None:
         """Lower the budget to half of ``frames``, for which there was too little memory, and log it.
 
-        Raises `ScorerError` where half of them are too few to score.
+        Raises `ScorerError` where half of them are too few to score, or where as many are shown whatever the
+        budget is.
         """
         budget = frames // 4 * 2  # whole pairs
         info, settings = self._info, self._settings
-        said = f"out of memory on {info.device} with {frames} frames of up to {info.max_pixels} pixels"
-        fix = (
-            f"set a smaller max_pixels (now {settings.max_pixels}) or max_frames (now "
-            f"{settings.max_frames}), or another device"
+        padding, length = settings.front_padding, settings.fixed_length
+        said = (
+            f"out of memory on {info.device} with {length or padding + frames} frames of up to "
+            f"{info.max_pixels} pixels"
         )
-        if budget < FEWEST_FRAMES:
+        names = ["max_pixels", "fixed_length" if length else "max_frames", *["front_padding"] * bool(padding)]
+        those = " or ".join(f"{name} (now {getattr(settings, name)})" for name in names)
+        fix = f"set a smaller {those}, or another device"
+        if length or budget < FEWEST_FRAMES:
             raise ScorerError(f"{said}: {fix}")
         self._frames = budget
         _log.warning(

@@ -146,6 +146,8 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings) -> Loade
         )
     check_vocabulary_size(checkpoint)
     pixels = checkpoint.frame_pixels(settings)
+    if smaller := checkpoint.smaller_pictures(settings):
+        _log.warning("%s", smaller)
     use_threads(settings.threads)
     weights = load_weights(
         checkpoint, device=device, dtype=dtype, quantization=settings.quantization, attn_implementation="sdpa"

@@ -293,6 +293,11 @@ def about(evaluation: Evaluation) -> dict[str, str]:
         f"sample_rate {settings.get('sample_rate')} Hz, progress_mode {settings.get('progress_mode')}, "
         f"success_threshold {evaluation.threshold:g} nat{' where no calibration holds' * bool(calibration)}"
     )
+    frames = (
+        f"at most {settings.get('max_frames')}, window {settings.get('window')}, front_padding "
+        f"{model.get('front_padding', 0)}, fixed_length {model.get('fixed_length', 0)}, of up to "
+        f"{model.get('max_pixels')} pixels"
+    )
     return {
         "method": printable(str(evaluation.settings.get("method")), 40),
         "data": printable(f"{data['path']} (hash {data['hash']})", 400),
@@ -304,6 +309,7 @@ def about(evaluation: Evaluation) -> dict[str, str]:
         ),
         "code": f"topreward_ros {code['version']} (hash {code['hash']})",
         "settings": printable(monitor, 400),
+        "frames": printable(frames, 400),
         "calibration": _shown_calibration(calibration) if calibration else "none",
         "controls": printable(", ".join(evaluation.settings.get("controls", [])) or "none", 400),
     }

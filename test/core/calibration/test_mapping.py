@@ -101,6 +101,14 @@ NONSENSE = [
 ]
 
 
+def test_a_file_of_before_there_was_padding_has_none() -> None:
+    content = to_mapping(CALIBRATIONS)
+    for name in ("front_padding", "fixed_length"):
+        del content["setup"][name]
+    setup = from_mapping(content, "c.yaml").setup
+    assert setup is not None and (setup.front_padding, setup.fixed_length) == (0, 0)
+
+
 @pytest.mark.parametrize(("change", "said"), NONSENSE, ids=[said for _, said in NONSENSE])
 def test_nonsense_is_refused_with_its_key(change: Callable[[Any], None], said: str) -> None:
     content = to_mapping(CALIBRATIONS)

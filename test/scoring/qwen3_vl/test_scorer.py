@@ -197,6 +197,20 @@ def test_what_is_shown_against_length_bias_equals_plain_forward_passes(
         assert len({static for _, static in seen}) == 2
 
 
+def test_what_is_prefilled_for_the_next_thinning_is_used_with_padding_too(new_scorer, make_video, caplog):
+    scorer = new_scorer(max_frames=8, sample_rate=2.0, front_padding=4)
+    images = [frame.image for frame in make_video(10, 64, 64)]
+    buffer = EpisodeBuffer(max_frames=8)
+    with caplog.at_level(logging.INFO):
+        for k, image in enumerate(images):
+            buffer.append(Frame(10**18 + k * 500_000_000, image))
+            request = ScoreRequest(TASK, buffer.copy())
+            scorer.score(request)
+            for _ in scorer.ahead(request):
+                pass
+    assert any("prefix thinned from 9 to 5 frames" in record.getMessage() for record in caplog.records)
+
+
 def test_an_idle_robot_has_one_score_at_a_fixed_length(new_scorer, make_video):
     image = make_video(1, 64, 64)[0].image
     idle = [Frame(k * 500_000_000, image.copy()) for k in range(21)]

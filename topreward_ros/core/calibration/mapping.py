@@ -150,8 +150,9 @@ def _setup(section: _Section) -> Setup:
         sample_rate=section.number("sample_rate", 0.01, 60.0),
         max_frames=section.whole("max_frames", 2, _MOST),
         window=section.text("window", tuple(it.value for it in Window)),
-        front_padding=section.whole("front_padding", 0, _MOST),
-        fixed_length=section.whole("fixed_length", 0, _MOST),
+        # Files of before there were these have neither.
+        front_padding=section.whole("front_padding", 0, _MOST) if section.has("front_padding") else 0,
+        fixed_length=section.whole("fixed_length", 0, _MOST) if section.has("fixed_length") else 0,
         camera_layout=section.text("camera_layout", ("primary", "tile")),
         cameras=tuple(section.texts("cameras")),
     )

@@ -43,7 +43,7 @@ class CoveredDetector:
             return None
         return Finding(
             EventType.COVERED_IMAGES,
-            f"{self.why} (covered_timeout = {self.timeout:g} s): no score is believed; look at the lens and "
-            "the light",
+            f"nothing is to be seen for {lasted_s:.1f} s: {fault} (covered_timeout = {self.timeout:g} s): no "
+            "score is believed; look at the lens and the light",
             self.timeout,
         )

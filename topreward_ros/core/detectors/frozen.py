@@ -110,7 +110,8 @@ class FrozenDetector:
                 "it is frozen, or shows a scene at rest without any noise, as a simulator does; scoring goes "
                 "on (frozen_timeout: 0 is for simulators)"
             )
-        text = f"{self.why} (frozen_timeout = {self.timeout:g} s): {mend}"
+        limit = f"frozen_timeout = {self.timeout:g} s"
+        text = f"the picture has been the same for {lasted_s:.1f} s ({limit}): {mend}"
         return Finding(EventType.FROZEN_IMAGES, text, self.timeout)
 
     def _go_on(self) -> None:

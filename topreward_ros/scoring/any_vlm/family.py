@@ -35,7 +35,7 @@ class Video(NamedTuple):
     """Frames in order, and the time of each."""
 
     frames: tuple[Frame, ...]
-    seconds: tuple[float, ...]  #: since the first frame, as they are written for the model
+    seconds: tuple[float, ...]  #: since the start of what is shown, as they are written for the model
 
     def static(self) -> Video:
         """The first frame, repeated at the same times."""

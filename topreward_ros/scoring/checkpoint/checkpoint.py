@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topreward_ros.core.frames import FEWEST_FRAMES
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line
 from topreward_ros.scoring.checkpoint.config_bounds import check_bounds
@@ -109,9 +110,30 @@ class Checkpoint:
 
         The frames of a video share the pixel budget of the checkpoint where the model is incremental.
         """
+        return self._frame_pixels(settings, settings.shown_frames)
+
+    def smaller_pictures(self, settings: ScorerSettings) -> str:
+        """What to say where padding, or a fixed length, makes frames smaller; empty: it does not."""
+        pixels, usual = (
+            self._frame_pixels(settings, frames) for frames in (settings.shown_frames, settings.max_frames)
+        )
+        if pixels >= usual:
+            return ""
+        name = "front_padding" if settings.front_padding else "fixed_length"
+        fewer = settings.max_frames - settings.front_padding
+        mend = (
+            f"max_frames {fewer}" if name == "front_padding" and fewer >= FEWEST_FRAMES else "a smaller one"
+        )
+        return (
+            f"{name} is {getattr(settings, name)}: all frames that are shown share the pixels of a video, so "
+            f"that one has at most {pixels} of them instead of {usual}, and is scored as a smaller picture; "
+            f"{mend} keeps its size"
+        )
+
+    def _frame_pixels(self, settings: ScorerSettings, frames: int) -> int:
         budget = settings.max_pixels
         if self.is_incremental:
-            budget = self.preprocessing.frame_pixels(settings.max_pixels, settings.shown_frames)
+            budget = self.preprocessing.frame_pixels(settings.max_pixels, frames)
         return min(budget, self.notes.frame_pixels or budget)
 
 

@@ -46,7 +46,7 @@ def memory_need(config: Any, settings: ScorerSettings, frame_pixels: int, size: 
     layers = 1 + len(vision.deepstack_visual_indexes)
     return MemoryNeed(
         kv_cache=(shown * (pads + TEXT_PER_PATCH) + TOKEN_STEP) * per_token,
-        videos=2 + settings.static_baseline,
+        videos=1 + (not settings.fixed_length) + settings.static_baseline,
         # Two patches more: that of the static video, and one that is replaced while the old is still there.
         features=(kept + 2) * pads * text.hidden_size * layers * size,
     )
@@ -58,24 +58,31 @@ def check_memory(model: Qwen3VLForConditionalGeneration, settings: ScorerSetting
     ``model`` is on its device; ``frame_pixels`` is the most that a frame can have.
     """
 
+    name = "fixed_length" if settings.fixed_length else "max_frames"
+    frames_now = settings.fixed_length or settings.max_frames
+
     def need_of(frames: int) -> MemoryNeed:
-        changed = replace(settings, max_frames=frames)
+        changed = (
+            replace(settings, fixed_length=frames)
+            if settings.fixed_length
+            else replace(settings, max_frames=frames)
+        )
         return memory_need(model.config, changed, frame_pixels, model.dtype.itemsize)
 
-    need = need_of(settings.max_frames)
+    need = need_of(frames_now)
     free = device.free_memory(model.device)
     if need.total <= free:
         return
-    even = range(settings.max_frames // 2 * 2, 0, -2)  # a model merges two frames into one patch
+    even = range(frames_now // 2 * 2, 0, -2)  # a model merges two frames into one patch
     fitting = next((frames for frames in even if need_of(frames).total <= free), 0)
     fewer = (
-        f"max_frames to {fitting}, or a smaller max_pixels"
+        f"{name} to {fitting}, or a smaller max_pixels"
         if fitting >= FEWEST_FRAMES
         else "a smaller max_pixels"
     )
     raise ScorerError(
-        f"{settings.max_frames} frames of up to {frame_pixels} pixels need {need.total / 1e9:.2f} GB beside "
-        f"the weights ({need.videos} times {need.kv_cache / 1e9:.2f} GB of KV cache, "
+        f"{settings.shown_frames} frames of up to {frame_pixels} pixels need {need.total / 1e9:.2f} GB "
+        f"beside the weights ({need.videos} times {need.kv_cache / 1e9:.2f} GB of KV cache, "
         f"{need.features / 1e9:.2f} GB of features), and {free / 1e9:.2f} GB are free on {model.device}: "
         f"set {fewer}, or another device"
     )

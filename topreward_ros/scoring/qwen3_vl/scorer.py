@@ -223,7 +223,9 @@ class Qwen3VLScorer(PrefixScorer):
 
     def _prefill(self, episode: EpisodeCache, instruction: str, prefix: list[Frame]) -> Iterator[None]:
         """Prefill the KV cache for the next thinning, some patches a step."""
-        video = [patch for patch in episode.patches_of(prefix) if patch.is_complete]
+        video = episode.patches_of(prefix)
+        if video and not video[-1].is_complete:
+            del video[-1]
         while episode.prefix and (known := episode.prefilled(video)) < len(video):
             self._step(self._prefill_some, episode, instruction, video[: known + _PREFILL_STEP])
             yield

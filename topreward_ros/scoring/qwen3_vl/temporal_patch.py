@@ -28,7 +28,7 @@ class Patch(NamedTuple):
 
     @property
     def is_complete(self) -> bool:
-        """Whether it has two frames, so that no later prefix replaces it."""
+        """Whether it has two frames; the last patch is replaced by a later one where it has not."""
         return self.first is not self.second
 
 
