@@ -37,7 +37,7 @@ DEMO_CLIPS = (
     DemoClip(
         "success",
         "media/demo_success.mp4",
-        "The robot opens the drawer: the bar rises, and SUCCESS comes about three seconds after it is open.",
+        "The robot opens the drawer: the bar rises, and SUCCESS comes within a second of it being open.",
         succeeds=True,
         progress=(0.8, 1.0),
     ),
@@ -51,7 +51,7 @@ DEMO_CLIPS = (
     DemoClip(
         "idle",
         "media/demo_idle.mp4",
-        "The robot does nothing: the bar stays at 0, and no SUCCESS comes.",
+        "The robot does nothing: the bar stays at 0, and STALL comes after ten seconds.",
         succeeds=False,
         progress=(0.0, 0.1),
     ),
