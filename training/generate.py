@@ -193,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the clips go; some 6 GB")
     parser.add_argument(
-        "--train", type=int, default=700, help="attempts per task to learn from (%(default)s)"
+        "--train", type=int, default=420, help="attempts per task to learn from (%(default)s)"
     )
     parser.add_argument("--evaluate", type=int, default=20, help="per task in each of 3 sets (%(default)s)")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="(%(default)s)")

@@ -46,9 +46,9 @@ from training.generate import TRAIN
 from training.network import Batch, Look, Stream, Trainee, make_tokenizer
 from training.samples import Shape, drawn_size, make_glances, make_sample
 
-STEPS = 8000
+STEPS = 4500
 THREADS = 1  # another number sums in another order, which gives other weights
-LOOKS = 2500  # steps before those, in which only the vision model learns, from single pairs of frames
+LOOKS = 1500  # steps before those, in which only the vision model learns, from single pairs of frames
 #: Weights of the terms of the loss. Those of the auxiliary heads decrease: they help at the start.
 _WEIGHTS = {"answer": 1.0, "odds": 1.0}
 _HEADS = {

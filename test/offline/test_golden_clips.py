@@ -25,6 +25,8 @@ from topreward_ros.scoring.registry import load_scorer
 FOLDER = Path(__file__).parents[1] / "data" / "clips"
 CLIPS: list[dict[str, Any]] = json.loads((FOLDER / "clips.json").read_text(encoding="utf-8"))
 SUCCESSES = [clip for clip in CLIPS if clip["succeeds"]]
+#: Films in which nothing was done, or was undone.
+TRIALS: list[dict[str, Any]] = json.loads((FOLDER / "trials.json").read_text(encoding="utf-8"))
 
 #: Progress at the end, at least and at most, by what happens; of a film that runs backwards nothing is said.
 ENDS = {"success": (0.8, 1.0), "stop": (0, 0.5), "retreat": (0, 0.5), "miss": (0, 0.5), "idle": (0, 0.1)}
@@ -87,8 +89,10 @@ def test_all_there_is_to_judge_is_there() -> None:
         kinds = [clip["kind"] for clip in CLIPS if clip["task"] == task]
         assert "success" in kinds and {"stop", "retreat", "miss"} & set(kinds), task
     assert {"idle", "reversed"} <= {clip["kind"] for clip in CLIPS}
-    assert sorted(path.name for path in FOLDER.glob("*.mp4")) == sorted(clip["file"] for clip in CLIPS)
-    assert all((FOLDER / clip["file"]).stat().st_size < 200_000 for clip in CLIPS)
+    assert len(TRIALS) == 20 and len({clip["kind"] for clip in TRIALS}) >= 10
+    listed = [clip["file"] for clip in [*CLIPS, *TRIALS]]
+    assert sorted(path.name for path in FOLDER.glob("*.mp4")) == sorted(listed)
+    assert all((FOLDER / file).stat().st_size < 200_000 for file in listed)
 
 
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip["file"])
@@ -118,6 +122,18 @@ def test_success_fires_where_it_should_and_only_there(clip: dict[str, Any], watc
     if clip["kind"] in ENDS:
         lowest, highest = ENDS[clip["kind"]]
         assert lowest <= outcome.progress <= highest
+
+
+@with_misses(TRIALS, "trials")
+def test_success_does_not_fire_where_nothing_was_done(clip: dict[str, Any], watch) -> None:
+    film = FOLDER / clip["file"]
+    success_s = watch(film, clip["instruction"]).success_s
+    if clip["kind"] == "undone" and success_s is not None:
+        # It is done for a second in the middle (training/controls.py); on the way back it is no more.
+        middle_s = (sum(1 for _ in open_video(film)) / open_video(film).info.rate - 3) / 2
+        assert middle_s - 0.5 <= success_s <= middle_s + 1.0
+    else:
+        assert success_s is None
 
 
 @with_misses(SUCCESSES, "wrong instruction")

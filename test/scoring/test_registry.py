@@ -170,7 +170,7 @@ settings = ScorerSettings(
     device="cpu", dtype="float32", max_pixels=307200, max_frames=64, threads=1, static_baseline=True
 )
 info = registry.load_scorer("embedded", settings).info
-assert info.model_id == "embedded" and not info.random_weights and info.max_pixels == 16384
+assert info.model_id == "embedded" and not info.random_weights and info.max_pixels == 34816
 assert "open the drawer" in info.instructions
 """
     done = run(code)
