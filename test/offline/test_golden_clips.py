@@ -32,9 +32,10 @@ TRIALS: list[dict[str, Any]] = json.loads((FOLDER / "trials.json").read_text(enc
 ENDS = {"success": (0.8, 1.0), "stop": (0, 0.5), "retreat": (0, 0.5), "miss": (0, 0.5), "idle": (0, 0.1)}
 
 
-def with_misses(clips: list[dict[str, Any]], kind: str) -> pytest.MarkDecorator:
+def with_misses(clips: list[dict[str, Any]], *kinds: str) -> pytest.MarkDecorator:
     """One test for each clip; those that misses.json names are expected to fail."""
-    misses = json.loads((FOLDER / "misses.json").read_text(encoding="utf-8"))[kind]
+    listed = json.loads((FOLDER / "misses.json").read_text(encoding="utf-8"))
+    misses = {file: why for kind in kinds for file, why in listed[kind].items()}
     marks = {file: [pytest.mark.xfail(reason=why, strict=True)] for file, why in misses.items()}
     cases = [pytest.param(clip, id=clip["file"], marks=marks.pop(clip["file"], ())) for clip in clips]
     assert not marks, f"there is no clip {sorted(marks)}"
@@ -111,7 +112,7 @@ def test_the_model_knows_what_it_is_asked(scorer: PrefixScorer) -> None:
     assert not [text for text in asked if not is_known(text, scorer.info)]
 
 
-@with_misses(CLIPS, "success")
+@with_misses(CLIPS, "success", "early")
 def test_success_fires_where_it_should_and_only_there(clip: dict[str, Any], watch) -> None:
     outcome = watch(FOLDER / clip["file"], clip["instruction"])
     if clip["succeeds"]:
