@@ -72,7 +72,9 @@ def test_services_answer_while_the_model_loads_by_itself(robot, blocked) -> None
         assert answer.values[0].string_value == "stack the cup"
     assert not change_state(robot, "activate"), "it activates itself once it can"
     assert "wait until it has configured" in robot.said(process)
-    assert "/monitor is there" in why_unpublished(robot.node, "/task_progress")
+    robot.until(
+        lambda: "/monitor is there" in why_unpublished(robot.node, "/task_progress"), "its name is known"
+    )
     assert "is the monitor running" in why_unpublished(robot.node, "/arm/task_progress")
     told = robot.publisher(String, "task_instruction", qos.instruction_volatile())
     told.publish(String(data="x" * 3000))
