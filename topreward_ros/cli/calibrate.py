@@ -177,9 +177,11 @@ def _write(
     for sentence in changes:
         say(sentence)
     if any(calibrations.of(it.task) is None for it in there.tasks):
-        (output / _FILE).replace(output / _BEFORE)
+        write_file(output / _BEFORE, (output / _FILE).read_bytes())
     if calibrations.tasks:
         write_calibrations(output / _FILE, calibrations)
+    else:
+        (output / _FILE).unlink(missing_ok=True)
     write_file(output / _PAGE, page(calibrations, calibrated.fits, problems, [*notes, *found, *changes]))
     if not calibrated.fits:
         raise CommandError(f"nothing could be calibrated; {output / _PAGE} has the reasons")

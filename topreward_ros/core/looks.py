@@ -13,7 +13,7 @@ from math import inf
 
 from topreward_ros.core.frames import NS_PER_S, FrameSchedule
 
-_JITTER = 0.05  # of the period of extra looks, by which a frame may come early
+JITTER = 0.05  #: of the period of extra looks, by which a frame may come early
 
 
 class Look(Enum):
@@ -61,7 +61,7 @@ class LookSchedule:
         waits = self._unanswered_ns is not None or self._holds
         if confirm_rate <= self._sample_rate or self._taken_ns is None or waits:
             return Look.NONE
-        earliest_ns = self._taken_ns + (1.0 - _JITTER) * NS_PER_S / confirm_rate
+        earliest_ns = self._taken_ns + (1.0 - JITTER) * NS_PER_S / confirm_rate
         return Look.EXTRA if stamp_ns >= earliest_ns else Look.NONE
 
     def take(self, look: Look) -> None:

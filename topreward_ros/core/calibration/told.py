@@ -14,6 +14,7 @@ from math import inf, nan
 
 from topreward_ros.core.events import NewDetector, SuccessDetector, SuccessSettings
 from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.looks import JITTER
 
 #: `Told`, number of the detector, stamp [s], r and r_static [nat]. Of ANEW the third is the number of the
 #: detector that is made. What does not apply is NaN.
@@ -101,7 +102,7 @@ def fired_at(
             detectors[stamp_s] = detector.anew()
         else:
             rate = detector.confirm_rate
-            if what == Told.EXTRA and not (rate > 0.0 and stamp_s - looked_s >= 0.95 / rate):
+            if what == Told.EXTRA and not (rate > 0.0 and stamp_s - looked_s >= (1.0 - JITTER) / rate):
                 continue
             looked_s = stamp_s
             if detector.add(round(stamp_s * NS_PER_S), log_prob, log_prob_static):

@@ -84,7 +84,7 @@ class RegressionDetector:
             self._low_s = 0.0
         else:
             self._low_s += min(step_s, self.settings.dwell / 2)
-        if self._low_s < self.settings.dwell:
+        if self._low_s < self.settings.dwell - 1e-6:  # of a sum of many steps the last bits are lost
             return None
         return self._fallen(sample, root)
 
