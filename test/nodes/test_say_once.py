@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from topreward_ros.nodes import say_once as module
 from topreward_ros.nodes.say_once import SayOnce
 
 
@@ -34,3 +35,30 @@ def test_an_empty_text_is_no_warning_and_asked_for_again() -> None:
     for _ in range(5):
         say_once.warn("publishers", lambda: next(texts))
     assert log.warnings == ["two publishers"]
+
+
+def test_other_advice_is_news_but_not_at_once(monkeypatch) -> None:
+    """What others are there is discovered by and by: the first advice may be wrong."""
+    log, now = Log(), [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    say_once = SayOnce(log)
+
+    def news(seconds: float, advice: str) -> list[str]:
+        now[0] = 100.0 + seconds
+        say_once.warn_of_news("camera", advice, f"after {seconds:g} s: {advice}".format)
+        taken, log.warnings = log.warnings, []
+        return taken
+
+    assert news(0, "nobody") == []  # nothing was told that this differs from
+    say_once.note_advice("camera", "nobody")
+    say_once.note_advice("camera", "somebody")  # the first counts
+    assert news(9, "nobody") == []
+    assert news(9, "on /other") == ["after 9 s: on /other"]
+    assert news(9.2, "on /other, /third") == []  # not so soon after the last
+    assert news(12.1, "on /other, /third") == ["after 12.1 s: on /other, /third"]
+    assert news(60, "on /other, /third") == []
+    say_once.forget("camera")  # images came
+    assert news(70, "nobody") == []
+    say_once.note_advice("camera", "nobody")
+    assert news(71, "on /other") == []
+    assert news(73.1, "on /other") == ["after 73.1 s: on /other"]

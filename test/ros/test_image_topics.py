@@ -243,6 +243,23 @@ def test_parameters_under_another_name_are_hinted_at(bare, tmp_path: Path) -> No
     assert "under /monitor or /**)" in bare.said(process)
 
 
+def test_images_that_are_discovered_after_the_silence_was_told_are_news(bare) -> None:
+    """Discovery takes its time on a busy machine: "nor do other topics carry images" must not be the last
+    word."""
+    process = bare.run(
+        *("-m", "topreward_ros.nodes.monitor", "--ros-args"),
+        *("-p", f"task:='{TASK}'", "-p", "stale_timeout:=0.5"),
+    )
+    bare.until(
+        lambda: "nor do other topics carry images" in bare.said(process), "it says that there are no images"
+    )
+    Source(bare, "/other", "raw")
+    bare.until(lambda: "images are on /other (sensor" in bare.said(process), "it says where images are")
+    assert bare.said(process).count("nor do other topics carry images") == 1
+    Source(bare, "/image", "raw")
+    bare.until(lambda: "publishes on /image with a matching QoS" in bare.said(process), "it says who came")
+
+
 def test_what_a_monitor_shows_is_no_camera_of_its_own(bare) -> None:
     own = f"{bare.node.get_fully_qualified_name()}/debug_image"
     for topic in (own, own.removeprefix("/")):

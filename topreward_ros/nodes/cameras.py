@@ -173,7 +173,7 @@ class Camera:
 
     def silence_warning(self) -> str:
         """How long no image has come, and what to look at."""
-        return f"no image on {self.topic} for {self.silent_seconds():.0f} s: {self._missing_images_advice()}"
+        return f"no image on {self.topic} for {self.silent_seconds():.0f} s: {self.missing_images_advice()}"
 
     def publishers_warning(self) -> str:
         """Who publishes on this topic, when images of several come: those of one are used. Else empty.
@@ -216,7 +216,8 @@ class Camera:
     def _types_on(self, topic: str) -> set[str]:
         return {publisher.topic_type for publisher in self._node.get_publishers_info_by_topic(topic)}
 
-    def _missing_images_advice(self) -> str:
+    def missing_images_advice(self) -> str:
+        """What to look at when no image comes, by what is known of other nodes now."""
         expected = self.place.type_name
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         if not publishers:
@@ -375,6 +376,7 @@ class CameraRig:
     def why_silent(self, stale_timeout: float) -> str:
         """Why the primary camera has given no stamps for ``stale_timeout`` [s]; empty where it has."""
         if self.primary.silent_seconds() > stale_timeout / 2:
+            self._say_once.note_advice(("silence", self.primary), self.primary.missing_images_advice())
             return self.primary.silence_warning()
         return self._unreadable
 
@@ -390,12 +392,17 @@ class CameraRig:
     def warn(self, stale_timeout: float, *, watched: bool) -> None:
         """Log what is wrong with the cameras, each problem once.
 
-        A silence is longer than ``stale_timeout`` [s]; it is warned of again when images came in between.
-        ``watched``: the primary camera's silence has an event of its own.
+        A silence is longer than ``stale_timeout`` [s]; it is warned of again when images came in between, or
+        when something else is to be done about it. ``watched``: the primary camera's silence has an event of
+        its own.
         """
         for camera in self.cameras:
-            if camera.silent_seconds() > stale_timeout and not (watched and camera is self.primary):
-                self._say_once.warn(("silence", camera), camera.silence_warning)
+            if camera.silent_seconds() > stale_timeout:
+                silence, advice = ("silence", camera), camera.missing_images_advice()
+                if not (watched and camera is self.primary):
+                    self._say_once.warn(silence, camera.silence_warning)
+                    self._say_once.note_advice(silence, advice)
+                self._say_once.warn_of_news(silence, advice, camera.silence_warning)
             self._say_once.warn(("loss", camera), camera.loss_warning)
             self._say_once.warn(("name", camera), camera.name_warning)
             self._say_once.warn(("publishers", camera), camera.publishers_warning)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable
 from typing import Any
+
+_NEWS_AFTER_S = 3.0  # what was just found out may change again: others are discovered one after the other
 
 
 class SayOnce:
@@ -12,6 +15,7 @@ class SayOnce:
     def __init__(self, logger: Any) -> None:
         self._logger = logger
         self._said: set[Hashable] = set()
+        self._advice: dict[Hashable, tuple[str, float]] = {}  # as it was given last, and when [s]
 
     def warn(self, subject: Hashable, text: Callable[[], str]) -> None:
         """Log what ``text`` returns, unless this was done for ``subject`` before.
@@ -23,6 +27,24 @@ class SayOnce:
             self._said.add(subject)
             self._logger.warning(warning)
 
+    def note_advice(self, subject: Hashable, advice: str) -> None:
+        """What is to be done about ``subject`` was told by somebody else; `warn_of_news` goes on from it."""
+        self._advice.setdefault(subject, (advice, time.monotonic()))
+
+    def warn_of_news(self, subject: Hashable, advice: str, text: Callable[[], str]) -> None:
+        """Log what ``text`` returns where ``advice`` is not what was told of ``subject`` last.
+
+        What is to be done depends on what other processes are known, and that comes by and by: the first
+        advice may be wrong, and nobody would learn so. The first time is logged by `warn`, or by whoever
+        calls `note_advice`.
+        """
+        now = time.monotonic()
+        told, when = self._advice.get(subject, (advice, now))
+        if told != advice and now - when >= _NEWS_AFTER_S:
+            self._advice[subject] = advice, now
+            self._logger.warning(text())
+
     def forget(self, subject: Hashable) -> None:
         """Log the next warning of ``subject`` again: the problem was over in between."""
         self._said.discard(subject)
+        self._advice.pop(subject, None)
