@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,3 +115,18 @@ def test_an_episode_is_scored_alone_and_a_film_of_several_is_not(dataset: Path) 
     assert "choose one by --episode K" in several.stderr
     one = topreward("score", dataset, "--episode", "1")
     assert one.returncode == 0 and "d, episode 1" in one.stdout and "open the drawer" in one.stdout
+
+
+def test_what_could_not_be_scored_is_said_again_where_it_is_skipped(tmp_path: Path, capsys) -> None:
+    """A script that asks twice must not take NaN for work that was done."""
+    root = make_dataset(tmp_path / "d", tasks=["open the drawer"] * 3, cameras=("observation.images.wrist",))
+    (film,) = root.rglob("file-001.mp4")
+    film.write_bytes(film.read_bytes()[:400])
+    saids = []
+    for copy in ([], ["--columns", "--output", str(tmp_path / "c")]):
+        for _ in range(2):
+            assert main(["annotate", str(root), *copy]) == 1
+            saids.append(capsys.readouterr())
+    for said in saids:
+        assert re.search(r"episode 2 of \S*d has no progress \(NaN\)", said.err)
+    assert ["skipped" in said.out for said in saids] == [False, True, False, True]

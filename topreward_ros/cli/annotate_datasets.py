@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 _NOT_FOR_DATASETS = frozenset(
     ("task", "model", "image_topics", "image_transport", "camera_layout", "camera_max_skew", "stale_timeout")
 ) | {"autostart", "heartbeat_rate", "diagnostics_rate"}
-_DONE = "{} is there already, with these settings: skipped"
-_SHOWN = 5  # episodes that could not be scored
 
 
 def is_dataset(path: Path) -> bool:
@@ -80,9 +78,9 @@ def _annotate(options: argparse.Namespace, path: Path, task: str) -> int:
     tasks = work.tasks_of(dataset, task)
     output = _output(options, dataset)
     if not options.columns and output.exists() and not options.overwrite:
-        if work.origin_of(output).get("key") == work.annotation_key(dataset, settings):
-            print(_DONE.format(printable(str(output))))
-            return 0
+        origin = work.origin_of(output)
+        if origin.get("key") == work.annotation_key(dataset, settings):
+            return _skip(output, origin)
         raise CommandError(_exists(output, dataset))
     if options.columns:
         if options.overwrite:
@@ -97,8 +95,7 @@ def _annotate(options: argparse.Namespace, path: Path, task: str) -> int:
             )
         if os.path.lexists(output):
             if work.is_copy(output, work.annotation_key(dataset, settings), _imputation(options)):
-                print(_DONE.format(printable(str(output))))
-                return 0
+                return _skip(output, work.origin_of(output / work.PROGRESS_FILE))
             raise CommandError(
                 f"--output {output} exists already, and is no whole copy of this dataset with these "
                 "settings: name another folder, or remove it"
@@ -107,6 +104,15 @@ def _annotate(options: argparse.Namespace, path: Path, task: str) -> int:
         say(warning)
     annotation = _work(options, dataset, settings, output)
     return _report(dataset, annotation, output)
+
+
+def _skip(output: Path, origin: Mapping[str, Any]) -> int:
+    """Say that ``output`` is there, and again what could not be scored; the exit status, as in `_report`."""
+    problems = origin.get("problems")  # files of before this was written down have none
+    for problem in problems if isinstance(problems, list) else ():
+        say(str(problem))
+    print(f"{printable(str(output))} is there already, with these settings: skipped")
+    return 1 if origin.get("unscored") else 0
 
 
 def _settings(options: argparse.Namespace, dataset: Dataset, task: str) -> AnnotationSettings:
@@ -172,21 +178,16 @@ def _imputation(options: argparse.Namespace) -> Imputation:
 
 
 def _report(dataset: Dataset, annotation: Annotation, output: Path) -> int:
-    failed = [(number, scores) for number, scores in enumerate(annotation.scores) if not scores.rows]
-    damaged = [
-        (number, scores) for number, scores in enumerate(annotation.scores) if scores.rows and scores.error
-    ]
-    for number, scores in failed[:_SHOWN]:
-        say(f"episode {number} of {dataset.name} has no progress (NaN): {scores.error}")
-    for number, scores in damaged[:_SHOWN]:
-        say(f"episode {number} of {dataset.name} is damaged: {scores.error}")
-    if more := max(0, len(failed) - _SHOWN) + max(0, len(damaged) - _SHOWN):
-        say(f"and {more} more episodes of {dataset.name}")
+    from topreward_ros.offline.annotate_dataset import problems_of
+
+    for problem in problems_of(dataset, annotation.scores):
+        say(problem)
+    failed = sum(not scores.rows for scores in annotation.scores)
     count = len(annotation.scores)
     successes = sum(scores.success_row >= 0 for scores in annotation.scores)
     resumed = f" ({annotation.resumed} of them by an earlier run)" if annotation.resumed else ""
     print(
-        f"{printable(str(output))}: {count - len(failed)} of {count} episodes scored{resumed}, "
+        f"{printable(str(output))}: {count - failed} of {count} episodes scored{resumed}, "
         f"SUCCESS in {successes}"
     )
     return 1 if failed else 0

@@ -63,6 +63,7 @@ WEIGHTS_FILE = "topreward_weights.parquet"  #: what `dataset_weights` makes of i
 OURS = "topreward_ros"  #: key of the file's schema metadata under which `Origin` stands, as JSON
 _KEY = "key"  # the file in a folder of kept scores that says what they were made of
 _SHOWN_WARNINGS = 3  # of tasks that the model does not know
+_SHOWN_EPISODES = 5  # that could not be scored, and as many that are damaged
 _WORK_FORMAT = "topreward_dataset_work/1"  # raise the number when what is kept of an episode changes
 #: Columns that a copy of the dataset gets, with the entries of info.json that LeRobot demands for them.
 COLUMNS: Mapping[str, Mapping[str, Any]] = {
@@ -440,6 +441,8 @@ def progress_file(
         "revision": open_checkpoint(settings.model).revision,
         "monitor": asdict(settings.monitor),
         "columns": columns and columns.value,
+        "unscored": sum(not one.rows for one in scores),
+        "problems": problems_of(dataset, scores),
     }
     metadata = {
         "vlm_name": settings.model,
@@ -450,6 +453,20 @@ def progress_file(
         progress_columns(dataset, scores),
         {name: text.encode(errors="backslashreplace").decode() for name, text in metadata.items()},
     )
+
+
+def problems_of(dataset: Dataset, scores: Sequence[EpisodeScores]) -> list[str]:
+    """A sentence for each of the first episodes that could not be scored, or not whole; last, how many more."""
+    failed = [(number, one) for number, one in enumerate(scores) if not one.rows]
+    damaged = [(number, one) for number, one in enumerate(scores) if one.rows and one.error]
+    said = [
+        f"episode {number} of {dataset.name} {what}: {one.error}"
+        for some, what in ((failed, "has no progress (NaN)"), (damaged, "is damaged"))
+        for number, one in some[:_SHOWN_EPISODES]
+    ]
+    if more := len(failed) + len(damaged) - len(said):
+        said.append(f"and {more} more episodes of {dataset.name}")
+    return said
 
 
 def origin_of(path: Path) -> dict[str, Any]:
