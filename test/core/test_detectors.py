@@ -57,6 +57,14 @@ def test_a_robot_that_never_begins_is_stalled_once() -> None:
     assert detector.stalled
 
 
+@pytest.mark.parametrize("rate", [1, 3, 7, 10, 15, 30])
+def test_the_first_score_after_the_patience_finds_the_stall_at_any_rate(rate: int) -> None:
+    stamps = [round(k * NS_PER_S / rate) for k in range(12 * rate)]
+    detector = StallDetector(STALL)
+    found = [ns for ns in stamps if detector.update(Sample(ns, ns / NS_PER_S, 0.0))]
+    assert found == [next(ns for ns in stamps if ns >= 10 * NS_PER_S)]
+
+
 def test_progress_that_goes_on_is_no_stall_however_slow() -> None:
     detector = StallDetector(STALL)
     assert found_at(detector.update, list(np.linspace(0, 1, 180))) == []  # 90 s

@@ -60,7 +60,7 @@ class StallDetector:
         self._window: deque[tuple[int, float]] = deque()  # stamps and progress of the last scores
         self._best: float | None = None  # None: there was no score yet
         self._newest_ns = 0
-        self._stood_s = 0.0  # since the best
+        self._stood_ns = 0  # since the best; whole numbers, as sums of seconds come short by their last bits
 
     def update(self, sample: Sample) -> Finding | None:
         """Take the next score."""
@@ -68,16 +68,16 @@ class StallDetector:
             return None
         patience = self.settings.patience
         self._keep(sample, patience)
-        step_s, self._newest_ns = (sample.stamp_ns - self._newest_ns) / NS_PER_S, sample.stamp_ns
+        step_ns, self._newest_ns = sample.stamp_ns - self._newest_ns, sample.stamp_ns
         if self._best is None or sample.progress > self._best + self.settings.rise:
             self._go_on(sample)
             return None
-        self._stood_s += min(step_s, patience / _FEWEST)
+        self._stood_ns += min(step_ns, round(patience / _FEWEST * NS_PER_S))
         if not self.settings.after:
             if self.stalled:
                 self._go_on(sample)
             return None
-        if not self.stalled and self._stood_s < patience:
+        if not self.stalled and self._stood_ns < round(patience * NS_PER_S):
             return None
         slope = _slope(self._window)
         if slope >= self.settings.slope:
@@ -90,7 +90,7 @@ class StallDetector:
         return Finding(
             EventType.STALL,
             f"progress against the static baseline is {sample.progress:.3f} and has not risen by stall_rise "
-            f"= {self.settings.rise:g} above {self._best:.3f} for {self._stood_s:.1f} s, "
+            f"= {self.settings.rise:g} above {self._best:.3f} for {self._stood_ns / NS_PER_S:.1f} s, "
             f"{self._limit_text()}; it rises by "
             f"{slope:.3f} /s (stall_slope = {self.settings.slope:g} /s)",
             patience,
@@ -103,7 +103,7 @@ class StallDetector:
 
     def _go_on(self, sample: Sample) -> None:
         self.stalled = False
-        self._best, self._stood_s = sample.progress, 0.0
+        self._best, self._stood_ns = sample.progress, 0
 
     def _keep(self, sample: Sample, patience: float) -> None:
         if len(self._window) == _MOST_KEPT:
