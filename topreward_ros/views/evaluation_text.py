@@ -14,10 +14,11 @@ from topreward_ros.views.terminal import RANDOM_WARNING, shown
 
 
 def text_table(table: Table) -> RenderableType:
-    """A table of text."""
+    """A table of text. Its first column gets the room: titles of the others break where their cells are short."""
     made = RichTable(title=table.title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for name in table.columns:
-        made.add_column(shown(name), overflow="fold")
+    for k, name in enumerate(table.columns):
+        needed = [*(shown(row[k]).cell_len for row in table.rows), *map(len, name.split())]
+        made.add_column(shown(name), overflow="fold", max_width=max(needed, default=None) if k else None)
     for row in table.rows:
         made.add_row(*map(shown, row))
     return made
