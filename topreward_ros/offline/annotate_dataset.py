@@ -456,7 +456,7 @@ def progress_file(
 
 
 def problems_of(dataset: Dataset, scores: Sequence[EpisodeScores]) -> list[str]:
-    """A sentence for each of the first episodes that could not be scored, or not whole; last, how many more."""
+    """A sentence for each of the first episodes that have no scores, or not all; last, how many more."""
     failed = [(number, one) for number, one in enumerate(scores) if not one.rows]
     damaged = [(number, one) for number, one in enumerate(scores) if one.rows and one.error]
     said = [
