@@ -1,0 +1,141 @@
+"""Ticks after a full context, in several ways in turns: as CUDA graphs and kernel by kernel."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from rich.markup import escape
+from rich.table import Table
+
+from gpu_models import Setup
+from topreward_ros.core.frames import Frame
+from topreward_ros.core.score_request import ScoreRequest
+from topreward_ros.offline.engine_bench import TASK, capture_ahead
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
+from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
+from topreward_ros.scoring.registry import LoadedModel, graph_runner_for
+
+GRAPHS, KERNELS = "graphs", "kernels"
+WAYS: dict[str, dict[str, Any]] = {GRAPHS: {"cuda_graphs": True}, KERNELS: {"cuda_graphs": False}}
+WARM_UP = 3  # ticks that are not counted: kernels are chosen, graphs captured
+
+
+def wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def waits(scorer: Qwen3VLScorer, frames: list[Frame], device: torch.device) -> int:
+    """How often the CPU waits for the device in one tick; reading the answers is one such wait."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            scorer.score(ScoreRequest.of_frames(TASK, frames))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in said)
+
+
+class Way:
+    """One way to score, as graphs or kernel by kernel: a scorer, and what was measured of its ticks."""
+
+    def __init__(self, scorer: Qwen3VLScorer, graphs: GraphRunner | None) -> None:
+        self.scorer = scorer
+        self.graphs = graphs
+        self.times: list[float] = []  # [ms]
+        self.scores: list[float] = []
+        self.waits = 0
+
+    def tick(self, frames: list[Frame], device: torch.device) -> None:
+        wait_for(device)
+        begun = time.perf_counter()
+        self.scores.append(self.scorer.score(ScoreRequest.of_frames(TASK, frames)).log_prob)
+        self.times.append(1e3 * (time.perf_counter() - begun))
+        capture_ahead(self.scorer)
+
+
+def measure_ticks(ways: dict[str, Way], video: list[Frame], number: int, device: torch.device) -> None:
+    """Measure ``number`` ticks of each way after the same context; the newest patch is new in each tick."""
+    context, new = video[: -2 * number], video[-2 * number :]
+    for way in ways.values():
+        way.scorer.score(ScoreRequest.of_frames(TASK, context))
+    for k in range(number):
+        for way in ways.values():
+            way.tick([*context[:-2], *new[2 * k : 2 * k + 2]], device)
+    for way in ways.values():
+        way.scorer.score(ScoreRequest.of_frames(TASK, context))
+        way.waits = waits(way.scorer, [*context[:-2], *new[:2]], device)
+
+
+def tick_rows(
+    loaded: LoadedModel, setup: Setup, video: list[Frame], wanted: Sequence[str], prompts: int
+) -> list[dict[str, Any]]:
+    """Times of ticks after the frames of a full context: a row for each of the ways ``wanted``.
+
+    Scores are compared with those kernel by kernel, which must be among the ways.
+    """
+    ways = make_ways(loaded, setup, wanted)
+    try:
+        measure_ticks(ways, video, setup.ticks, setup.device)
+    finally:
+        for way in ways.values():
+            way.scorer.close()
+    rows = []
+    for name, way in ways.items():
+        graphs = way.graphs
+        pairs = zip(way.scores, ways[KERNELS].scores, strict=True)
+        rows.append(
+            {
+                "shape": loaded.info.model_id,
+                "prompts": prompts,
+                "way": name if graphs is None or graphs.works else f"{name}: refused, see the warning",
+                "p50_p95_p99_ms": np.quantile(way.times[WARM_UP:], [0.5, 0.95, 0.99]).tolist(),
+                "waits": way.waits,
+                "differs_nat": max(abs(one - other) for one, other in pairs),
+            }
+        )
+    return rows
+
+
+def make_ways(loaded: LoadedModel, setup: Setup, wanted: Sequence[str]) -> dict[str, Way]:
+    """A scorer for each of the ways ``wanted`` that there is on the device."""
+    ways = {}
+    for name in wanted:
+        settings = replace(setup.settings, **WAYS[name])
+        graphs = graph_runner_for(loaded.model, settings)
+        if graphs is not None or not settings.cuda_graphs:
+            ways[name] = Way(Qwen3VLScorer(*loaded[:3], settings, loaded.info, graphs), graphs)
+    return ways
+
+
+def tick_table(rows: list[dict[str, Any]], title: str) -> Table:
+    table = Table(title=title)
+    for column in ("shape", "prompts", "ticks", "p50 [ms]", "p95", "p99", "waits", "differs [nat]"):
+        table.add_column(escape(column), justify="right")
+    for row in rows:
+        table.add_row(row["shape"], str(row["prompts"]), row["way"], *_numbers(row))
+    return table
+
+
+def tick_line(row: dict[str, Any]) -> str:
+    """A row of `tick_rows` as a line of text."""
+    p50, p95, p99, waits, differs = _numbers(row)
+    prompts = f"{row['prompts']} prompt{'s' if row['prompts'] > 1 else ''}"
+    return (
+        f"tick {row['shape']}, {prompts}, {row['way']}: p50 {p50} ms, p95 {p95}, p99 {p99}; "
+        f"waits {waits}, differs {differs} nat"
+    )
+
+
+def _numbers(row: dict[str, Any]) -> list[str]:
+    numbers = [f"{value:.1f}" for value in row["p50_p95_p99_ms"]]
+    return [*numbers, str(row["waits"]), f"{row['differs_nat']:.1e}"]
