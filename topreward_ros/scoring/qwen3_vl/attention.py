@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 _ALIGNED = 8  # row alignment of masks, in numbers, that CUDA kernels need
-MAX_SPLITS = 16  #: of the context in a CUDA graph; each must hold a token at least
+MAX_SPLITS = 16  #: of the context in a CUDA graph
 _QUERIES_PER_BLOCK = 128  # of threads, in flash attention
 _ENOUGH_BLOCKS = 512  # of threads, to keep a large GPU busy several times over
 
@@ -22,19 +22,31 @@ class ValidLength:
     """How many of the cached tokens are valid, kept on the device: a CUDA graph reads it at every replay."""
 
     def __init__(self, length: torch.Tensor, tokens: int, dtype: torch.dtype) -> None:
-        """The first ``length`` (1,) of ``tokens`` are valid, `MAX_SPLITS` or more; ``dtype``: of the keys."""
+        """The first ``length`` (1,) of ``tokens`` are valid, one or more; ``dtype``: of the keys."""
         is_valid = torch.arange(tokens, device=length.device) < length
         bias = torch.zeros(tokens, dtype=dtype, device=length.device).masked_fill_(~is_valid, float("-inf"))
         self.bias = bias.view(1, 1, 1, -1)  #: 0 for valid tokens, -inf for the others
-        self._length = length
+        self._length, self._tokens = length, tokens
         self._bounds: dict[int, torch.Tensor] = {}
 
     def bounds(self, splits: int) -> torch.Tensor:
-        """(splits + 1,) int32: where each of ``splits`` equal parts of the valid tokens begins and ends."""
+        """(splits + 1,) int32: where each of ``splits`` parts begins and ends, at most one for each token.
+
+        A kernel makes nothing that is of use of a part without a token, so that none is without. The parts
+        are equal and hold the valid tokens; where there are fewer valid tokens than parts, each part holds
+        one token, and `holds` tells which of them are valid.
+        """
         if splits not in self._bounds:  # computed once, not in every layer
+            if splits > self._tokens:
+                raise ValueError(f"{splits} parts of {self._tokens} tokens: some would be empty")
             steps = torch.arange(splits + 1, device=self._length.device)
-            self._bounds[splits] = torch.div(steps * self._length, splits, rounding_mode="floor").int()
+            equal = torch.div(steps * self._length, splits, rounding_mode="floor")
+            self._bounds[splits] = torch.maximum(equal, steps).int()
         return self._bounds[splits]
+
+    def holds(self, splits: int) -> torch.Tensor:
+        """(splits,) bool: whether the part of `bounds` holds valid tokens; else it holds none."""
+        return self.bounds(splits)[:-1] < self._length
 
 
 class Context(NamedTuple):
@@ -180,7 +192,7 @@ def _attend_in_splits(
     """
     heads, queries, size = query.shape[1:]
     blocks = heads * rounded_up(queries, _QUERIES_PER_BLOCK) // _QUERIES_PER_BLOCK
-    splits = max(1, min(MAX_SPLITS, _ENOUGH_BLOCKS // blocks))
+    splits = max(1, min(MAX_SPLITS, keys.shape[2], _ENOUGH_BLOCKS // blocks))
     repeated = query[0].transpose(0, 1).repeat(splits, 1, 1)
     starts = torch.arange(0, splits * queries + 1, queries, dtype=torch.int32, device=query.device)
     cached = (keys[0].transpose(0, 1), values[0].transpose(0, 1))
@@ -189,6 +201,7 @@ def _attend_in_splits(
     log_sum = log_sum.reshape(heads, splits, queries).transpose(0, 1)  # float32
     if splits == 1:
         return out, log_sum
+    log_sum = log_sum.masked_fill(~valid.holds(splits)[:, None, None], float("-inf"))
     share = torch.softmax(log_sum, dim=0)[..., None]
     return (out * share).sum(0, keepdim=True), log_sum.logsumexp(0, keepdim=True)
 

@@ -17,7 +17,6 @@ from torch import nn
 
 from topreward_ros.scoring.device import send
 from topreward_ros.scoring.qwen3_vl.attention import (
-    MAX_SPLITS,
     ValidLength,
     apply_rotary,
     attend,
@@ -117,7 +116,7 @@ class LanguageModel:
         """
         if self._graphs is None:
             hidden = self._run_eagerly(passes)
-        elif len(passes) == 1 and passes[0].answer_positions and passes[0].start >= MAX_SPLITS:
+        elif len(passes) == 1 and passes[0].answer_positions and passes[0].start:
             hidden = self._run_by_graph(passes[0], self._graphs)
         else:
             self._graphs.discard_pending(self)
