@@ -2,7 +2,8 @@
 
 The weights are random, drawn on the device, so that nothing is downloaded: time does not depend on them.
 First, p50, p95 and p99 of a tick after a full context (two new frames make a patch; vision, language and all
-prompts), replayed as CUDA graphs and kernel by kernel, in turns, with the distance between their scores.
+prompts), as CUDA graphs with compiled layers or without, and kernel by kernel, in turns, with the distance
+between their scores.
 Then, as `topreward bench` does on a CPU, the 15 prefixes of an episode beside plain forward passes and the
 authors' scheme. All of it may take half an hour; `--shapes 2B` measures one model, and `--episodes` with
 nothing behind it measures ticks alone. Where time on a GPU is short, `--quick` measures the ticks, profiles
@@ -23,8 +24,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-import gpu_quick
 from gpu_models import SHAPES, Setup, with_prompts
+from gpu_quick import Quick
 from gpu_ticks import WAYS, tick_rows, tick_table
 from options import add_files, parser
 from output import write_json
@@ -39,7 +40,7 @@ def main() -> None:
     command.add_argument(
         "--quick", action="store_true", help="the figures that matter, each as soon as it is known"
     )
-    command.add_argument("--seconds", type=float, default=85.0, help="that --quick may take (%(default)s)")
+    command.add_argument("--seconds", type=float, default=80.0, help="that --quick may take (%(default)s)")
     command.add_argument("--shapes", nargs="+", choices=SHAPES, default=["8B", "2B"])
     command.add_argument("--device", default="cuda")
     command.add_argument("--size", nargs=2, type=int, default=(480, 640), metavar=("HEIGHT", "WIDTH"))
@@ -53,7 +54,7 @@ def main() -> None:
     options.prompts = options.prompts or ([1, 10] if options.quick else [1, 3, 10])
     if options.quick:
         setup = Setup.of(options, options.frames)
-        gpu_quick.run(setup, options.shapes, options.prompts, options.seconds, options.json)
+        Quick(setup, options.shapes, options.prompts, options.seconds, options.json).run()
     else:
         run(options)
 

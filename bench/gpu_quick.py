@@ -9,16 +9,17 @@ part that runs is broken off and what was not begun is named: whoever has a GPU 
 from __future__ import annotations
 
 import gc
-import json
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from gpu_models import Setup, with_prompts
-from gpu_ticks import GRAPHS, KERNELS, WARM_UP, make_ways, tick_line, tick_rows, wait_for
+from gpu_ticks import COMPILED, GRAPHS, KERNELS, WARM_UP, make_ways, tick_line, tick_rows, wait_for
 from output import write_json
-from topreward_ros.core.frames import Frame
 from topreward_ros.scoring.device import release_cached_memory
+from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN
 from topreward_ros.scoring.registry import LoadedModel
 
 PROFILED = 3  # ticks
@@ -105,67 +106,112 @@ def _alarm(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def run(
-    setup: Setup, shapes: Sequence[str], prompts: Sequence[int], seconds: float, path: Path | None
-) -> None:
-    """Measure ``shapes`` with so many ``prompts`` each, and profile a tick of the first with the first."""
-    machine = setup.machine()
-    whole = Run(seconds, path, {"machine": machine, "setup": str(setup), "ticks": [], "profiles": []})
-    whole.say(f"{machine['processor']}, torch {torch.__version__}; {setup}")
-    video = setup.video()
-    models: dict[str, LoadedModel] = {}
+class Quick:
+    """The parts of ``gpu.py --quick`` on ``shapes``, with so many ``prompts`` each.
 
-    for number, key in enumerate(shapes):
-        models.clear()
+    First what needs no compiler; then, while layers are compiled for the first shape, the tests run beside,
+    and are over before a tick is measured again.
+    """
+
+    def __init__(
+        self, setup: Setup, shapes: Sequence[str], prompts: Sequence[int], seconds: float, path: Path | None
+    ) -> None:
+        self._setup, self._shapes, self._prompts = setup, shapes, prompts
+        self._machine = setup.machine()
+        self._run = Run(seconds, path, {"machine": self._machine, "setup": str(setup)})
+        self._run.found.update(ticks=[], profiles=[])
+        self._video = setup.video()
+        self._loaded: LoadedModel | None = None
+        self._tests: Tests | None = None
+
+    def run(self) -> None:
+        """All parts."""
+        part, (first, *_) = self._run.part, self._shapes
+        self._run.say(f"{self._machine['processor']}, torch {torch.__version__}; {self._setup}")
+        try:
+            for way in (GRAPHS, COMPILED):
+                if way == COMPILED:
+                    part("start of the tests", self._begin_tests)
+                for key in self._shapes:
+                    part(f"weights of {key}", partial(self._load, key))
+                    if way == COMPILED:
+                        part(f"compiling for {key}", self._compile)
+                    if way == COMPILED and key == first:
+                        part("tests for GPUs", self._end_tests)
+                    for count in self._prompts:
+                        part(f"ticks of {key}, prompts {count}, {way}", partial(self._ticks, count, way))
+                    if key == first:
+                        part(f"profile of {key}, {way}", partial(self._profile, way))
+        finally:
+            if self._tests is not None:
+                self._tests.kill()
+        self._run.say("done" if self._run.left > 0 else "the time is over")
+
+    @property
+    def _model(self) -> LoadedModel:
+        if self._loaded is None:
+            raise RuntimeError("there are no weights")
+        return self._loaded
+
+    def _load(self, key: str) -> None:
+        self._loaded = None
         gc.collect()
-        release_cached_memory(setup.device)
-        whole.part(f"weights of {key}", lambda key=key: models.update({key: setup.load(key)}))  # type: ignore[misc]
-        if key not in models:
-            continue
-        for count in prompts:
-            name = f"ticks of {key} with {count} prompts"
-            whole.part(name, lambda k=key, n=count: _ticks(whole, setup, models[k], video, n))  # type: ignore[misc]
-        if not number:
-            name = f"profile of a tick of {key}"
-            whole.part(name, lambda k=key: _profile(whole, setup, models[k], video, prompts[0]))  # type: ignore[misc]
-    models.clear()
-    release_cached_memory(setup.device)
-    whole.part("tests for GPUs", lambda: _tests(whole))
-    whole.say("done" if whole.left > 0 else "the time is over")
+        release_cached_memory(self._setup.device)
+        self._loaded = self._setup.load(key)
 
+    def _compile(self) -> None:
+        ways = make_ways(self._model, self._setup, (COMPILED,))
+        for way in ways.values():
+            compiles = way.graphs is not None and way.graphs.functions != PLAIN
+            way.scorer.close()
+            self._run.say("compiled" if compiles else "NOT compiled, see the log above")
 
-def _ticks(whole: Run, setup: Setup, loaded: LoadedModel, video: list[Frame], prompts: int) -> None:
-    for row in tick_rows(with_prompts(loaded, prompts), setup, video, (GRAPHS, KERNELS), prompts):
-        whole.found["ticks"].append(row)
-        whole.say(tick_line(row))
+    def _ticks(self, prompts: int, way: str) -> None:
+        loaded = with_prompts(self._model, prompts)
+        for row in tick_rows(loaded, self._setup, self._video, (way, KERNELS), prompts):
+            self._run.found["ticks"].append(row)
+            self._run.say(tick_line(row))
 
+    def _profile(self, wanted: str) -> None:
+        """The kernels of a tick, by kind and by name."""
+        loaded, device, frames = self._model, self._setup.device, self._setup.frames
+        prompts = self._prompts[0]
+        ways = make_ways(with_prompts(loaded, prompts), self._setup, (wanted, KERNELS))
+        name, way = next(iter(ways.items()))
+        context, new = self._video[:frames], self._video[frames:]
+        on_gpu = device.type == "cuda"
+        try:
+            for k in range(WARM_UP):
+                way.tick([*context[:-2], *new[2 * k : 2 * k + 2]], device)
+            with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
+                for k in range(WARM_UP, WARM_UP + PROFILED):
+                    way.tick([*context[:-2], *new[2 * k : 2 * k + 2]], device)
+                wait_for(device)
+        finally:
+            for each in ways.values():
+                each.scorer.close()
+        kernels = []
+        for one in profiler.key_averages():
+            took_us = one.self_device_time_total if on_gpu else one.self_cpu_time_total
+            kernels.append((one.key, one.count / PROFILED, 1e-3 * took_us / PROFILED))
+        found = profile_of(kernels)
+        title = {"shape": loaded.info.model_id, "prompts": prompts, "way": name}
+        self._run.found["profiles"].append({**title, **found})
+        for line in profile_lines(f"profile {loaded.info.model_id}, prompts {prompts}, {name}", found):
+            self._run.say(line)
 
-def _profile(whole: Run, setup: Setup, loaded: LoadedModel, video: list[Frame], prompts: int) -> None:
-    """The kernels of a tick, by kind and by name, in the fastest way that there is."""
-    name, way = next(iter(make_ways(with_prompts(loaded, prompts), setup, (GRAPHS, KERNELS)).items()))
-    context, new = video[: setup.frames], video[setup.frames :]
-    on_gpu = setup.device.type == "cuda"
-    try:
-        for k in range(WARM_UP):
-            way.tick([*context[:-2], *new[2 * k : 2 * k + 2]], setup.device)
-        with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
-            for k in range(WARM_UP, WARM_UP + PROFILED):
-                way.tick([*context[:-2], *new[2 * k : 2 * k + 2]], setup.device)
-            wait_for(setup.device)
-    finally:
-        way.scorer.close()
-    kernels = [
-        (
-            each.key,
-            each.count / PROFILED,
-            (each.self_device_time_total if on_gpu else each.self_cpu_time_total),
-        )
-        for each in profiler.key_averages()
-    ]
-    found = profile_of([(key, count, 1e-3 * time_us / PROFILED) for key, count, time_us in kernels])
-    whole.found["profiles"].append({"shape": loaded.info.model_id, "prompts": prompts, "way": name, **found})
-    for line in profile_lines(f"profile {loaded.info.model_id}, {prompts} prompts, {name}", found):
-        whole.say(line)
+    def _begin_tests(self) -> None:
+        self._tests = Tests()
+
+    def _end_tests(self) -> None:
+        if self._tests is None:
+            raise RuntimeError("they were not begun")
+        returned, lines = self._tests.wait()
+        self._run.found["tests"] = {"returned": returned, "said": lines}
+        for line in lines:
+            self._run.say(f"tests: {line}")
+        if returned:
+            raise RuntimeError(f"pytest returned {returned}")
 
 
 def profile_of(kernels: Sequence[tuple[str, float, float]]) -> dict[str, Any]:
@@ -193,20 +239,30 @@ def profile_lines(title: str, found: dict[str, Any]) -> Iterator[str]:
         yield f"        {each['ms']:7.3f} ms in {each['count']:5.0f}  {each['name'][:100]}"
 
 
-def _tests(whole: Run) -> None:
-    """`TESTS`, in a process of their own."""
-    tests = [f"test/scoring/qwen3_vl/{file}.py::{test}" for file, names in TESTS.items() for test in names]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", *tests]
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        said, _ = child.communicate()
-    finally:
-        child.kill()
-        child.wait()
-    lines = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    lines += said.splitlines()[-1:]
-    whole.found["tests"] = {"returned": child.returncode, "said": lines}
-    for line in lines:
-        whole.say(f"tests: {line}")
-    if child.returncode:
-        raise RuntimeError(f"pytest returned {child.returncode}: {json.dumps(said[-1500:])}")
+class Tests:
+    """`TESTS` in a process of their own, which begins at once."""
+
+    def __init__(self) -> None:
+        tests = [
+            f"test/scoring/qwen3_vl/{file}.py::{test}" for file, names in TESTS.items() for test in names
+        ]
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `kill`
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", *tests],
+            cwd=ROOT,
+            stdout=self._said,
+            stderr=subprocess.STDOUT,
+        )
+
+    def wait(self) -> tuple[int, list[str]]:
+        """What pytest returned: 0 where all passed; which failed, and the last line."""
+        returned = self._child.wait()
+        self._said.seek(0)
+        lines = self._said.read().splitlines()
+        return returned, [line for line in lines if line.startswith(("FAILED", "ERROR"))] + lines[-1:]
+
+    def kill(self) -> None:
+        """End it, if it runs."""
+        self._child.kill()
+        self._child.wait()
+        self._said.close()

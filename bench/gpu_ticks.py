@@ -1,4 +1,4 @@
-"""Ticks after a full context, in several ways in turns: as CUDA graphs and kernel by kernel."""
+"""Ticks after a full context, in several ways in turns: CUDA graphs, compiled or not, kernel by kernel."""
 
 from __future__ import annotations
 
@@ -21,8 +21,12 @@ from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import LoadedModel, graph_runner_for
 
-GRAPHS, KERNELS = "graphs", "kernels"
-WAYS: dict[str, dict[str, Any]] = {GRAPHS: {"cuda_graphs": True}, KERNELS: {"cuda_graphs": False}}
+COMPILED, GRAPHS, KERNELS = "compiled", "graphs", "kernels"
+WAYS: dict[str, dict[str, Any]] = {
+    COMPILED: {"cuda_graphs": True, "compile": "true"},
+    GRAPHS: {"cuda_graphs": True, "compile": "false"},
+    KERNELS: {"cuda_graphs": False, "compile": "false"},
+}
 WARM_UP = 3  # ticks that are not counted: kernels are chosen, graphs captured
 
 

@@ -46,12 +46,15 @@ class Parameter:
     choices: tuple[str, ...] = ()  #: allowed values, when there are few
     live: bool = False  #: may change while the node runs; the others need a restart
     check: Callable[[Any], str] | None = None  #: what else is wrong with a value; empty: nothing
+    or_bool: bool = False  #: text whose choices true and false may be written without quotes
     or_list: bool = False  #: text that may be a list of texts as well: its lines
 
     def problem_with(self, value: Any) -> str:
         """Why the parameter cannot have ``value``; empty when it can."""
         if self.or_list and not _is_text_or_list(value):
             return f"{self.name} = {printable(str(value), 200)}: takes text or a list of texts"
+        if self.or_bool and isinstance(value, bool):
+            value = str(value).lower()
         if self.choices and value not in self.choices:
             return f"{self.name} = '{value}': must be one of {', '.join(self.choices)}"
         if self.low is not None and self.high is not None and not self.low <= value <= self.high:
@@ -65,7 +68,9 @@ class Parameter:
         from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
         descriptor = ParameterDescriptor(
-            description=self.description, read_only=not self.live, dynamic_typing=self.or_list
+            description=self.description,
+            read_only=not self.live,
+            dynamic_typing=self.or_list or self.or_bool,
         )
         if self.choices:
             descriptor.additional_constraints = f"one of: {', '.join(self.choices)}"
@@ -173,6 +178,13 @@ MONITOR_PARAMETERS = (
     Parameter(
         "cuda_graphs",
         "On a GPU, capture ticks of Qwen3-VL as CUDA graphs and replay them; false: kernel by kernel, slower",
+    ),
+    Parameter(
+        "compile",
+        "On a GPU, compile what lies between the matrix products of a layer: auto where Triton and a C "
+        "compiler are there, true (a warning where not), false; the first start takes half a minute longer",
+        choices=("auto", "true", "false"),
+        or_bool=True,
     ),
     Parameter(
         "max_pixels", "Pixels of one frame as the model sees it; larger frames are shrunk", 1024, 16777216

@@ -217,7 +217,7 @@ def _key(episode: LabelledEpisode, sweep: Sweep, texts: Sequence[str], info: Sco
     settings = {
         name: value
         for name, value in asdict(sweep.scorer).items()
-        if name not in ("device", "threads", "prompts", "cuda_graphs")
+        if name not in ("device", "threads", "prompts", "cuda_graphs", "compile")
     }
     parts = {
         "code": code_hash(),

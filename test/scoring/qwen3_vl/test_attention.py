@@ -7,6 +7,8 @@ values, relative to the largest of them. See `rounding` in conftest.py.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from topreward_ros.scoring.qwen3_vl import attention
 from topreward_ros.scoring.qwen3_vl.attention import Context, ValidLength, attend, kernels_of
+from topreward_ros.scoring.qwen3_vl.layer_functions import merge
 
 SCALING = 0.3
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -59,7 +62,7 @@ def split_attention(query, key, value, sees, more: int = 0):
     bias = torch.zeros(sees.shape).masked_fill(~sees, float("-inf")).to(key.device, key.dtype)
     bias = bias.repeat(query.shape[1] // key.shape[1], 1)
     new = (key[:, :, -tokens:], value[:, :, -tokens:])
-    return attend(query, *new, bias, Context(*context, valid), SCALING)
+    return attend(query, *new, bias, Context(*context, valid), SCALING).transpose(1, 2)
 
 
 @pytest.mark.parametrize("by_matmul", [False, True])
@@ -135,7 +138,7 @@ def test_no_part_of_what_is_older_is_empty():
             for length in range(1, tokens + 1):
                 valid = ValidLength(torch.tensor([length]), tokens, torch.float32)
                 bounds, holds = valid.bounds(splits).tolist(), valid.holds(splits).tolist()
-                spans = list(zip(bounds, bounds[1:], strict=False))
+                spans = list(pairwise(bounds))
                 assert all(begin < end <= tokens for begin, end in spans)
                 read = [k for span, counts in zip(spans, holds, strict=True) if counts for k in range(*span)]
                 assert read == list(range(length))
@@ -155,7 +158,12 @@ def test_what_is_older_may_be_attended_to_in_parts(rounding, length, more, rows,
     valid = ValidLength(torch.tensor([length]), length + more, torch.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "_flash_by_sequences", sequence_by_sequence)
-        made, weight = attention._attend_in_splits(query, keys, values, valid, SCALING)
+        out, part_weights, counts = attention._attend_in_splits(query, keys, values, valid, SCALING)
+    # Merged with nothing else, which has no weight.
+    nothing = (torch.zeros_like(out[:1]), torch.full_like(part_weights[:1], float("-inf")))
+    made = merge(*nothing, out, part_weights, counts, 1, torch.float32).transpose(1, 2)
+    counted = part_weights if counts is None else part_weights[counts]
+    weight = counted.logsumexp(0, keepdim=True)
     key, value = (each[:, :, :length].double() for each in (keys, values))
     scores = query.double() @ key.transpose(2, 3) * SCALING
     size = score_size(query, key)

@@ -1,26 +1,18 @@
-"""Ticks replayed from CUDA graphs against the same ticks run eagerly.
-
-Without a GPU a tape takes the graph's place: it notes the operations of PyTorch that ran, on which tensors,
-and runs those again and nothing else. That is what a CUDA graph does: whatever Python decided meanwhile,
-lengths and places too, is as it was at the capture. What a CUDA graph cannot hold, a tape refuses as well.
-"""
+"""Ticks replayed from CUDA graphs against the same ticks run eagerly; a tape (test/tape.py) is the graph."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import weakref
-from collections.abc import Callable, Sequence
-from weakref import WeakSet
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 from transformers import AutoConfig, Qwen3VLForConditionalGeneration
 
+from test.tape import TapeRunner
 from topreward_ros.core.frames import EpisodeBuffer
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.qwen3_vl import attention, cuda_graphs, language
@@ -28,67 +20,13 @@ from topreward_ros.scoring.qwen3_vl import scorer as qwen3_vl
 from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphCache, GraphRunner, GraphWork
 from topreward_ros.scoring.qwen3_vl.kv_cache import KVCache
 from topreward_ros.scoring.qwen3_vl.language import LanguageModel, Pass, PatchFeatures
+from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN
 from topreward_ros.scoring.qwen3_vl.references import PlainForward
 from topreward_ros.scoring.registry import load_scorer
 
 asked = ScoreRequest.of_frames  # a request for all of some frames
 
 TASK = "put the cup into the drawer"
-ops = torch.ops.aten
-#: Operations that wait for the device, or bring something to it from memory that may be gone later.
-NOT_IN_A_GRAPH = {
-    *(ops._local_scalar_dense, ops.item, ops.is_nonzero, ops.equal),
-    *(ops.nonzero, ops.masked_select, ops.lift_fresh, ops._pin_memory),
-}
-
-
-class Tape(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps: list[tuple] = []
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        if operation.overloadpacket in NOT_IN_A_GRAPH:
-            raise RuntimeError(f"{operation} is not permitted when a stream is capturing")
-        outcome = operation(*args, **(kwargs or {}))
-        self.steps.append((operation, args, kwargs or {}, outcome))
-        return outcome
-
-    def repeat(self, outcome: Sequence[torch.Tensor]) -> None:
-        """Run it all again, and leave what comes of it where it was the first time."""
-        new: dict[int, torch.Tensor] = {}
-
-        def now(leaf):
-            return new.get(id(leaf), leaf) if isinstance(leaf, torch.Tensor) else leaf
-
-        for operation, args, kwargs, before in self.steps:
-            after = operation(*tree_map(now, args), **tree_map(now, kwargs))
-            for one, other in zip(tree_leaves(before), tree_leaves(after), strict=True):
-                if isinstance(one, torch.Tensor):
-                    new[id(one)] = other
-        for tensor in outcome:
-            tensor.copy_(now(tensor))
-
-
-class TapeRunner(GraphRunner):
-    def __init__(self) -> None:
-        self.works = True
-        self._pending = {}
-        self._caches = WeakSet()
-        self.captured: list[str] = []
-        self.replayed = 0
-
-    def capture(self, work: GraphWork) -> tuple[Callable[[], None], Sequence[torch.Tensor]]:
-        self.captured.append(type(work).__name__)
-        with Tape() as tape:
-            outcome = work.run()
-        assert len(tape.steps) > 50
-
-        def repeat():
-            self.replayed += 1
-            tape.repeat(outcome)
-
-        return repeat, outcome
 
 
 def work_ahead(scorer, buffer=None) -> None:
@@ -275,6 +213,25 @@ def test_a_graph_with_other_numbers_is_not_used_and_what_it_wrote_is_put_right(
     assert_goes_on(to_rounding, scorer, new_scorer, video, caplog, "of their size away from those without")
 
 
+def test_compiled_layers_that_cannot_be_captured_are_left_and_graphs_go_on(
+    to_rounding, new_scorer, video, caplog
+):
+    def wrong(*arguments):
+        total, normed = PLAIN.add_and_norm(*arguments)
+        return total, 2 * normed
+
+    graphs = TapeRunner(PLAIN._replace(add_and_norm=wrong))
+    scorer, eager = (new_scorer(graphs=each, static_baseline=False) for each in (graphs, None))
+    with caplog.at_level(logging.WARNING):
+        for count in (2, 4, 6, 8, 11):
+            score = scorer.score(asked(TASK, video[:count]))
+            assert score.log_prob == to_rounding(eager.score(asked(TASK, video[:count])).log_prob)
+            work_ahead(scorer)
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert "compiled layers are not used from now on" in warning and "compile: false" in warning
+    assert graphs.works and graphs.functions is PLAIN and graphs.replayed > 5
+
+
 def test_no_memory_for_a_graph_is_no_error(to_rounding, new_scorer, video, caplog):
     class Full(TapeRunner):
         def capture(self, work):
@@ -406,11 +363,16 @@ def test_what_is_captured_on_a_gpu_fits_its_operations(checkpoint, monkeypatch, 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-4), ("bfloat16", 0.3), ("float16", 0.05)])
-def test_cuda_graphs_give_the_numbers_of_kernel_by_kernel(checkpoint, video, settings, dtype, near, caplog):
+@pytest.mark.parametrize("compile_layers", ["false", "true"])
+def test_cuda_graphs_give_the_numbers_of_kernel_by_kernel(
+    checkpoint, video, settings, dtype, near, caplog, compile_layers
+):
     from dataclasses import replace
 
     gpu = replace(settings, device="cuda", dtype=dtype, static_baseline=False, max_frames=42)
+    gpu = replace(gpu, compile=compile_layers)
     scorer = load_scorer(str(checkpoint), gpu)
+    assert (scorer._graphs.functions != PLAIN) == (compile_layers == "true")
     eager = load_scorer(str(checkpoint), replace(gpu, cuda_graphs=False))
     with caplog.at_level(logging.INFO):
         for count in range(1, 34):
@@ -421,6 +383,7 @@ def test_cuda_graphs_give_the_numbers_of_kernel_by_kernel(checkpoint, video, set
             assert score.log_prob == pytest.approx(expected.log_prob, abs=near)
             work_ahead(scorer)
     assert scorer._graphs.works
+    assert (scorer._graphs.functions != PLAIN) == (compile_layers == "true")
     assert sum("captured a pass" in record.getMessage() for record in caplog.records) >= 1
     # What libraries work in is shared by all graphs, and outlives each of them.
     kv_cache_of(scorer).graphs.clear()

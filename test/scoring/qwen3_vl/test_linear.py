@@ -67,3 +67,33 @@ def test_a_model_that_takes_most_of_the_memory_is_not_packed(monkeypatch):
     for free, packs in ((4 * size, True), (4 * size - 1, False)):
         monkeypatch.setattr(linear, "free_memory", lambda _, free=free: free)
         assert (made(layer, "") is not layer) == packs
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_layers_of_one_input_are_one_product_without_a_second_copy(bias):
+    torch.manual_seed(0)
+    layers = [nn.Linear(32, size, bias).requires_grad_(False) for size in (48, 16, 24)]
+    hidden = torch.randn(1, 5, 32)
+    expected = [layer(hidden) for layer in layers]
+    weights = [layer.weight.clone() for layer in layers]
+    joined = linear.joined_products(layers)
+    for chosen in (slice(None), slice(1, 3), slice(0, 1)):
+        for made, other in zip(joined(hidden, chosen), expected[chosen], strict=True):
+            torch.testing.assert_close(made, other)
+    for layer, weight, other in zip(layers, weights, expected, strict=True):  # of use to others as before
+        assert torch.equal(layer.weight, weight)
+        assert torch.equal(layer(hidden), other)
+    storages = {layer.weight.untyped_storage().data_ptr() for layer in layers}
+    assert len(storages) == 1 and layers[0].weight.untyped_storage().nbytes() == 4 * 32 * 88
+    linear.joined_products(layers)  # another scorer on the same model
+    assert {layer.weight.untyped_storage().data_ptr() for layer in layers} == storages
+
+
+def test_weights_that_are_quantized_or_on_a_cpu_are_not_joined():
+    layers = [nn.Linear(32, 32).requires_grad_(False) for _ in range(2)]
+    assert type(Packer(nn.ModuleList(layers)).products(*layers)) is linear.Products
+    for layer in layers:
+        layer.to("meta")
+    assert type(Packer(nn.ModuleList(layers)).products(*layers)) is linear.JoinedProducts
+    layers[1].weight = type("Quantized", (nn.Parameter,), {})(layers[1].weight)
+    assert type(Packer(nn.ModuleList(layers)).products(*layers)) is linear.Products

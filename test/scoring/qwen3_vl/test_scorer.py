@@ -404,15 +404,24 @@ def test_an_extra_look_is_rolled_back_and_has_no_baseline(assert_same, to_roundi
         assert math.isnan(score.log_prob_static)
 
 
-def test_episodes_scored_together_share_each_pass_and_keep_what_they_know(new_scorer, videos):
+def note_tokens(scorer, tokens, monkeypatch) -> None:
+    """Let ``tokens`` be told of every pass of the language model: how many it has."""
+    language, run_layers = scorer._engine.language, scorer._engine.language.run_layers
+
+    def counted(hidden, *others):
+        tokens.append(hidden.shape[1])
+        return run_layers(hidden, *others)
+
+    monkeypatch.setattr(language, "run_layers", counted)
+
+
+def test_episodes_scored_together_share_each_pass_and_keep_what_they_know(new_scorer, videos, monkeypatch):
     """In whatever order they are named."""
     scorer = new_scorer()
     prompt = len(scorer._engine.tokens.after_video(TASK)[0])
     tokens: list[int] = []
     seen: list[int] = []
-    language = scorer._model.model.language_model.layers[0].post_attention_layernorm.register_forward_hook(
-        lambda _module, _inputs, output: tokens.append(output.shape[1])
-    )
+    note_tokens(scorer, tokens, monkeypatch)
     vision = scorer._model.model.visual.merger.norm.register_forward_hook(lambda *_: seen.append(1))
     try:
         for count in range(1, 9):
@@ -424,7 +433,6 @@ def test_episodes_scored_together_share_each_pass_and_keep_what_they_know(new_sc
             assert tokens[0] <= 2 * VIDEOS * (prompt + 20), "a patch and a prompt each, and the baseline's"
             assert len(seen) == 2, "two sizes"
     finally:
-        language.remove()
         vision.remove()
 
 
@@ -601,14 +609,12 @@ def test_equal_frames_in_other_objects_are_another_episode(assert_same, new_scor
 # ---- nothing is computed twice ----
 
 
-def test_each_patch_goes_once_through_vision_and_once_through_language(new_scorer, make_video):
+def test_each_patch_goes_once_through_vision_and_once_through_language(new_scorer, make_video, monkeypatch):
     video = make_video(9, 32, 32)
     scorer = new_scorer()
     seen, tokens = [], []
     vision = scorer._model.model.visual.merger.norm.register_forward_hook(lambda *_: seen.append(1))
-    language = scorer._model.model.language_model.layers[0].post_attention_layernorm.register_forward_hook(
-        lambda _module, _inputs, output: tokens.append(output.shape[1])
-    )
+    note_tokens(scorer, tokens, monkeypatch)
     try:
         for count in range(1, 9):
             scorer.score(asked(TASK, video[:count]))
@@ -629,7 +635,6 @@ def test_each_patch_goes_once_through_vision_and_once_through_language(new_score
         assert len(episode._features) == 6  # five patches and the static one; no tail of old
     finally:
         vision.remove()
-        language.remove()
 
 
 # ---- work done ahead ----
@@ -669,30 +674,23 @@ def test_work_ahead_changes_no_score(assert_same, to_rounding, new_scorer, make_
         next(hasty.ahead(ScoreRequest(TASK, buffer)), None)
 
 
-def test_what_was_done_ahead_is_not_done_again(new_scorer, ticks, caplog):
+def test_what_was_done_ahead_is_not_done_again(new_scorer, ticks, caplog, monkeypatch):
     """No tick pays for the baseline or for a thinned prefix, but where a frame did not come."""
     scorer = new_scorer(max_frames=8, sample_rate=2.0)
     prompt = len(scorer._engine.tokens.after_video(TASK)[0])
     tokens: list[int] = []
-    language = scorer._model.model.language_model.layers[0].post_attention_layernorm.register_forward_hook(
-        lambda _module, _inputs, output: tokens.append(output.shape[1])
-    )
+    note_tokens(scorer, tokens, monkeypatch)
     thinned = []
-    try:
-        for number, buffer in enumerate(ticks[:20]):
-            tokens.clear()
-            with caplog.at_level(logging.INFO):
-                scorer.score(ScoreRequest(TASK, buffer))
-                if number > 0:
-                    assert len(tokens) == 1, f"tick {number}: {tokens}"
-                    assert tokens[0] <= prompt + 2 * 20, (
-                        f"tick {number}: more than two patches and the prompt"
-                    )
-                for _ in scorer.ahead(ScoreRequest(TASK, buffer)):
-                    pass
-            thinned.append(len(buffer.prefix()) < len(ticks[max(0, number - 1)].prefix()))
-    finally:
-        language.remove()
+    for number, buffer in enumerate(ticks[:20]):
+        tokens.clear()
+        with caplog.at_level(logging.INFO):
+            scorer.score(ScoreRequest(TASK, buffer))
+            if number > 0:
+                assert len(tokens) == 1, f"tick {number}: {tokens}"
+                assert tokens[0] <= prompt + 2 * 20, f"tick {number}: more than two patches and the prompt"
+            for _ in scorer.ahead(ScoreRequest(TASK, buffer)):
+                pass
+        thinned.append(len(buffer.prefix()) < len(ticks[max(0, number - 1)].prefix()))
     said = [record.getMessage() for record in caplog.records if "prefix thinned" in record.getMessage()]
     strides = [buffer.stride for buffer in ticks[:20]]
     assert len(said) == len(set(strides)) - 1 >= 2

@@ -2,8 +2,8 @@
 
 A mask as wide as the context rules out CUDA's fastest kernels and makes PyTorch copy keys and values for
 grouped queries; on a CPU the mask has to be read as well. So the new tokens attend to the context without a
-mask and to one another with a small one, and the two results are merged by their log-sum-exps, exactly
-(Dao 2023, FlashAttention-2, section 3.1).
+mask and to one another with a small one, and the two results are merged by their log-sum-exps
+(`layer_functions.merge`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+
+from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN, LayerFunctions, by_tokens
 
 _ALIGNED = 8  # row alignment of masks, in numbers, that CUDA kernels need
 MAX_SPLITS = 16  #: of the context in a CUDA graph
@@ -28,6 +30,7 @@ class ValidLength:
         self.bias = bias.view(1, 1, 1, -1)  #: 0 for valid tokens, -inf for the others
         self._length, self._tokens = length, tokens
         self._bounds: dict[int, torch.Tensor] = {}
+        self._holds: dict[int, torch.Tensor] = {}
 
     def bounds(self, splits: int) -> torch.Tensor:
         """(splits + 1,) int32: where each of ``splits`` parts begins and ends, at most one for each token.
@@ -46,7 +49,9 @@ class ValidLength:
 
     def holds(self, splits: int) -> torch.Tensor:
         """(splits,) bool: whether the part of `bounds` holds valid tokens; else it holds none."""
-        return self.bounds(splits)[:-1] < self._length
+        if splits not in self._holds:
+            self._holds[splits] = self.bounds(splits)[:-1] < self._length
+        return self._holds[splits]
 
 
 class Context(NamedTuple):
@@ -55,6 +60,14 @@ class Context(NamedTuple):
     keys: torch.Tensor
     values: torch.Tensor
     valid: ValidLength | None = None  #: None: all of them are valid
+
+
+class _Parts(NamedTuple):
+    """Attention to parts of the context, as `layer_functions.merge` takes it."""
+
+    out: torch.Tensor  #: (parts, key heads, queries, size)
+    log_sum: torch.Tensor  #: (parts, key heads, queries) float32
+    counts: torch.Tensor | None  #: (parts,) bool: whether a part is valid; None: all are
 
 
 def mask_width(tokens: int, device: torch.device) -> int:
@@ -91,36 +104,23 @@ def attend(
     mask: torch.Tensor,
     context: Context,
     scaling: float,
+    functions: LayerFunctions = PLAIN,
 ) -> torch.Tensor:
     """Attention of new tokens to ``context``, and to one another by ``mask``.
 
     ``query`` (1, heads, queries, size); ``keys``, ``values`` (1, key heads, new tokens, size); ``mask``
     (heads / key heads * queries, new tokens), of the same type, is 0 where a query attends to a new token,
     which includes its own, and -inf elsewhere, once for each of the heads that share keys. ``context`` may be
-    empty. Returns (1, heads, queries, size).
+    empty. Returns (1, queries, heads, size).
     """
-    heads, queries, size = query.shape[1:]
+    groups = query.shape[1] // keys.shape[1]
     # Queries of the heads that share keys are stacked: no kernel needs to know of groups.
-    grouped = query.reshape(1, keys.shape[1], -1, size)
+    grouped = query.reshape(1, keys.shape[1], -1, query.shape[3])
     out, log_sum = _attend_by_mask(grouped, keys, values, mask[None, None], scaling)
-    if context.keys.shape[2]:
-        context_out, context_log_sum = _attend_to_context(grouped, context, scaling)
-        share = torch.sigmoid(context_log_sum - log_sum)[..., None]
-        out = torch.lerp(out.float(), context_out.float(), share)
-    return out.to(query.dtype).reshape(1, heads, queries, size)
-
-
-def apply_rotary(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding (Su et al. 2021) of queries or keys, (..., tokens, head size).
-
-    The first half of a head pairs with the second. ``cos`` and ``sin`` of the angles broadcast to ``heads``
-    and have the same two halves.
-    """
-    half = heads.shape[-1] // 2
-    rotated = heads * cos
-    rotated[..., :half].addcmul_(heads[..., half:], sin[..., :half], value=-1)
-    rotated[..., half:].addcmul_(heads[..., :half], sin[..., half:])
-    return rotated
+    if not context.keys.shape[2]:
+        return by_tokens(out.to(query.dtype), groups)
+    parts = _attend_to_context(grouped, context, scaling)
+    return functions.merge(out, log_sum, *parts, groups, query.dtype)
 
 
 def _attend_by_mask(
@@ -160,10 +160,8 @@ def _attend_efficiently(
     return out, log_sum[..., : query.shape[2]]  # the kernel pads the queries
 
 
-def _attend_to_context(
-    query: torch.Tensor, context: Context, scaling: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention without a mask, and its log-sum-exp, by the kernels behind `scaled_dot_product_attention`."""
+def _attend_to_context(query: torch.Tensor, context: Context, scaling: float) -> _Parts:
+    """Attention without a mask, by the kernels behind `scaled_dot_product_attention`."""
     kernels: Any = torch.ops.aten
     keys, values, valid = context
     bias = None if valid is None else valid.bias
@@ -178,16 +176,16 @@ def _attend_to_context(
         log_sum = log_sum[..., : query.shape[2]]  # some versions pad the queries
     else:
         return _attend_in_splits(query, keys, values, valid, scaling)
-    return out, log_sum.float()
+    return _Parts(out, log_sum.float(), None)
 
 
 def _attend_in_splits(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, valid: ValidLength, scaling: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> _Parts:
     """Attention to the valid ``keys`` by the flash kernel for sequences of variable length.
 
     The kernel reads the lengths on the device, and spreads each sequence over few multiprocessors, however
-    long it is. So the context is cut into as many sequences as keep the GPU busy, and their results are
+    long it is. So the context is cut into as many sequences as keep the GPU busy, whose results are to be
     merged (flash decoding, Dao et al. 2023).
     """
     heads, queries, size = query.shape[1:]
@@ -197,13 +195,11 @@ def _attend_in_splits(
     starts = torch.arange(0, splits * queries + 1, queries, dtype=torch.int32, device=query.device)
     cached = (keys[0].transpose(0, 1), values[0].transpose(0, 1))
     out, log_sum = _flash_by_sequences(repeated, *cached, starts, valid.bounds(splits), queries, scaling)
-    out = out.reshape(splits, queries, heads, size).transpose(1, 2)
-    log_sum = log_sum.reshape(heads, splits, queries).transpose(0, 1)  # float32
-    if splits == 1:
-        return out, log_sum
-    log_sum = log_sum.masked_fill(~valid.holds(splits)[:, None, None], float("-inf"))
-    share = torch.softmax(log_sum, dim=0)[..., None]
-    return (out * share).sum(0, keepdim=True), log_sum.logsumexp(0, keepdim=True)
+    return _Parts(
+        out.reshape(splits, queries, heads, size).transpose(1, 2),
+        log_sum.reshape(heads, splits, queries).transpose(0, 1),  # float32
+        valid.holds(splits) if splits > 1 else None,
+    )
 
 
 def _flash_by_sequences(

@@ -20,6 +20,7 @@ import torch
 
 from topreward_ros.scoring.base import in_a_line
 from topreward_ros.scoring.bounded_dict import BoundedDict
+from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN, LayerFunctions
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +93,9 @@ class GraphRunner:
     ``owner``, in its methods, is the model that runs: only its newest run can be captured later.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, functions: LayerFunctions = PLAIN) -> None:
+        """``functions``: what captured work calls between the matrix products of a layer."""
+        self.functions = functions
         self.works = True  #: False once a capture failed: from then on everything runs eagerly
         self._device = device
         self._pending: dict[object, Callable[[], None]] = {}  # captures that were put off, by owner
@@ -165,6 +168,15 @@ class GraphRunner:
         """Capture, compare and keep a graph; where that fails, give graphs up for good."""
         begun = time.perf_counter()
         problem = self._try_capture(cache, shape, inputs, make_work, expected)
+        if problem and self.functions != PLAIN:
+            # Graphs of other shapes that were right stay.
+            _log.warning(
+                "compiled layers are not used from now on, which makes scoring slower: %s cannot be captured "
+                "with them (%s); set compile: false to start without them",
+                *(shape, problem),
+            )
+            self.functions = PLAIN
+            problem = self._try_capture(cache, shape, inputs, make_work, expected)
         if not problem:
             _log.info("captured %s in %.2f s", shape, time.perf_counter() - begun)
             return
@@ -190,7 +202,7 @@ class GraphRunner:
             work = make_work()
             work.load(inputs)
             graph = CapturedGraph(work, *self.capture(work))
-            problem = _difference(graph(inputs), expected)
+            problem = difference(graph(inputs), expected)
         except Exception as error:  # of the driver, a library, or memory: scoring needs no graph
             return in_a_line(_first_cause(error))
         if not problem:
@@ -233,7 +245,7 @@ def _first_cause(error: BaseException) -> BaseException:
     return error
 
 
-def _difference(replayed: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> str:
+def difference(replayed: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> str:
     """How ``replayed`` differs from ``expected``, in words; '' where it is near enough."""
     for one, other in zip(replayed, expected, strict=True):
         near = _NEAR if one.dtype is torch.float32 else _NEAR_IN_HALF_PRECISION

@@ -8,7 +8,7 @@ run as a CUDA graph (`cuda_graphs`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,6 @@ from torch import nn
 from topreward_ros.scoring.device import send
 from topreward_ros.scoring.qwen3_vl.attention import (
     ValidLength,
-    apply_rotary,
     attend,
     has_flash,
     mask_width,
@@ -26,6 +25,7 @@ from topreward_ros.scoring.qwen3_vl.attention import (
 )
 from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner, GraphWork
 from topreward_ros.scoring.qwen3_vl.kv_cache import DeviceOffset, HostOffset, KVCache, KVWriter
+from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN, LayerFunctions, rms_norm
 from topreward_ros.scoring.qwen3_vl.linear import Packer
 
 if TYPE_CHECKING:
@@ -104,10 +104,19 @@ class LanguageModel:
         )  #: the first ones, after which features are added
         config = language.config
         self.groups: int = config.num_attention_heads // config.num_key_value_heads  #: heads that share keys
-        self._rotary, self._norm = language.rotary_emb, language.norm
+        self._rotary = language.rotary_emb
         self._layers = [_Layer(layer, config.hidden_act, packer) for layer in language.layers]
+        # Before each layer, and behind the last.
+        self._norms = [_norm_of(layer.input_layernorm) for layer in language.layers] + [
+            _norm_of(language.norm)
+        ]
         self._graphs = graphs
         self._token_step = CPU_TOKEN_STEP if self.device.type == "cpu" else 1
+
+    @property
+    def captured_functions(self) -> LayerFunctions:
+        """What captured passes call between the matrix products."""
+        return PLAIN if self._graphs is None else self._graphs.functions
 
     def run(self, passes: Sequence[Pass]) -> torch.Tensor:
         """Run ``passes`` and extend their KV caches; returns the hidden states (answers of all, hidden).
@@ -170,21 +179,24 @@ class LanguageModel:
         deepstack: torch.Tensor,
         positions: torch.Tensor,
         streams: Sequence[_Stream],
+        functions: LayerFunctions = PLAIN,
     ) -> torch.Tensor:
         """All layers on embedded tokens: the hot path.
 
-        ``hidden`` (1, tokens, hidden) is overwritten; ``deepstack`` (layers, 1, tokens, hidden);
-        ``positions`` (3, 1, tokens). Returns (answers of all, hidden).
+        ``hidden`` (1, tokens, hidden); ``deepstack`` (layers, 1, tokens, hidden); ``positions``
+        (3, 1, tokens). Returns (answers of all, hidden).
         """
         cos, sin = self._rotary(hidden, positions)
         rotary = (cos[:, None], sin[:, None])  # (1, 1, tokens, head size), for all heads
-        *layers, last = self._layers
-        for number, layer in enumerate(layers):
-            hidden = layer(number, hidden, rotary, streams)
-            if number < len(deepstack):
-                hidden += deepstack[number]
-        hidden = last(len(layers), hidden, rotary, [stream.only_answers() for stream in streams])
-        normed: torch.Tensor = self._norm(hidden)
+        normed = rms_norm(hidden, *self._norms[0])
+        last = len(self._layers) - 1
+        for number, layer in enumerate(self._layers):
+            if number == last:
+                streams = [stream.only_answers() for stream in streams]
+            hidden, added = layer(number, hidden, normed, rotary, streams, functions)
+            if number < min(len(deepstack), last):
+                added = added + deepstack[number]
+            hidden, normed = functions.add_and_norm(hidden, added, *self._norms[number + 1])
         return normed[0]
 
 
@@ -215,40 +227,60 @@ class _Stream(NamedTuple):
         )
 
 
+class _Norm(NamedTuple):
+    """What `rms_norm` takes."""
+
+    weight: torch.Tensor
+    epsilon: float
+
+
+def _norm_of(module: Any) -> _Norm:
+    return _Norm(module.weight, module.variance_epsilon)
+
+
 class _Layer:
-    """A decoder layer."""
+    """A decoder layer, behind its first norm."""
 
     def __init__(self, layer: Any, activation: str, packer: Packer) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         self._head_size: int = attention.head_dim
         self._scaling: float = attention.scaling
-        self._norm, self._mlp_norm = layer.input_layernorm, layer.post_attention_layernorm
-        self._query_norm, self._key_norm = attention.q_norm, attention.k_norm
-        self._query, self._key = packer.linear(attention.q_proj), packer.linear(attention.k_proj)
-        self._value, self._out = packer.linear(attention.v_proj), packer.linear(attention.o_proj)
-        self._mlp = mlp
-        if hasattr(mlp, "gate_proj"):  # not a mixture of experts
-            gate, up = packer.linear(mlp.gate_proj, mlp.act_fn, activation), packer.linear(mlp.up_proj)
-            down = packer.linear(mlp.down_proj)
-            self._mlp = lambda hidden: down(gate(hidden) * up(hidden))
+        self._mlp_norm = _norm_of(layer.post_attention_layernorm)
+        self._query_norm, (self._key_norm, self._epsilon) = (
+            attention.q_norm.weight,
+            _norm_of(attention.k_norm),
+        )
+        self._products = packer.products(attention.q_proj, attention.k_proj, attention.v_proj)
+        self._out = packer.linear(attention.o_proj)
+        is_dense = hasattr(mlp, "gate_proj")  # not a mixture of experts
+        self._mlp = _mlp_of(mlp, activation, packer) if is_dense else lambda hidden, _: mlp(hidden)
 
     def __call__(
         self,
         number: int,
         hidden: torch.Tensor,
+        normed: torch.Tensor,
         rotary: tuple[torch.Tensor, torch.Tensor],
         streams: Sequence[_Stream],
-    ) -> torch.Tensor:
-        """Apply layer ``number`` to (1, tokens, hidden); returns (1, queries of all streams, hidden)."""
-        normed = self._norm(hidden)
-        keys = apply_rotary(self._key_norm(self._by_heads(self._key(normed))).transpose(1, 2), *rotary)
-        values = self._by_heads(self._value(normed)).transpose(1, 2)
+        functions: LayerFunctions,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Apply layer ``number`` to (1, tokens, hidden) and its norm.
+
+        Returns what is to be added up to (1, queries of all streams, hidden).
+        """
+        query_rotary = rotary
         chosen = [stream.queries for stream in streams if stream.queries is not None]
         if chosen:
             at = torch.cat(chosen)
+            keys, values = self._products(normed, slice(1, 3))
             hidden, normed = hidden[:, at], normed[:, at]
-            rotary = (rotary[0][..., at, :], rotary[1][..., at, :])
-        queries = apply_rotary(self._query_norm(self._by_heads(self._query(normed))).transpose(1, 2), *rotary)
+            query_rotary = (rotary[0][..., at, :], rotary[1][..., at, :])
+            (queries,) = self._products(normed, slice(0, 1))
+        else:
+            queries, keys, values = self._products(normed)
+        norms = (self._query_norm, self._key_norm, self._epsilon)
+        queries, keys = functions.rotate(queries, keys, *norms, query_rotary, rotary)
+        values = torch.unflatten(values, -1, (keys.shape[1], self._head_size)).transpose(1, 2)
         attended, start = [], 0
         for stream in streams:
             rows = slice(start, start + stream.mask.shape[1])
@@ -257,16 +289,33 @@ class _Layer:
             context = stream.writer.write(number, *new)
             if stream.mask.shape[1]:
                 mask = stream.mask.flatten(0, 1)
-                attended.append(attend(queries[:, :, rows], *new, mask, context, self._scaling))
+                attention = attend(queries[:, :, rows], *new, mask, context, self._scaling, functions)
+                attended.append(attention.flatten(2))
         if not start:  # the cache is extended, and no answer requested
-            return hidden
-        joined = torch.cat(attended, dim=2) if len(attended) > 1 else attended[0]
-        hidden += self._out(joined.transpose(1, 2).flatten(2))
-        hidden += self._mlp(self._mlp_norm(hidden))
-        return hidden
+            return hidden, hidden
+        joined = torch.cat(attended, dim=1) if len(attended) > 1 else attended[0]
+        hidden, normed = functions.add_and_norm(hidden, self._out(joined), *self._mlp_norm)
+        return hidden, self._mlp(normed, functions)
 
-    def _by_heads(self, hidden: Any) -> Any:
-        return hidden.unflatten(-1, (hidden.shape[-1] // self._head_size, self._head_size))
+
+_Mlp = Callable[[torch.Tensor, LayerFunctions], torch.Tensor]
+
+
+def _mlp_of(mlp: Any, activation: str, packer: Packer) -> _Mlp:
+    """The gated feed-forward part of a layer."""
+    down = packer.linear(mlp.down_proj)
+    if packer.packs:  # the activation is part of the product
+        gate, up = packer.linear(mlp.gate_proj, mlp.act_fn, activation), packer.linear(mlp.up_proj)
+        return lambda hidden, _: down(gate(hidden) * up(hidden))
+    products, act = packer.products(mlp.gate_proj, mlp.up_proj), mlp.act_fn
+    if activation == "silu":
+        return lambda hidden, functions: down(functions.gate(*products(hidden)))
+
+    def run(hidden: torch.Tensor, _: LayerFunctions) -> torch.Tensor:
+        gates, values = products(hidden)
+        return down(act(gates) * values)
+
+    return run
 
 
 class _PassShape(NamedTuple):
@@ -279,6 +328,11 @@ class _PassShape(NamedTuple):
     def __str__(self) -> str:
         size = f"{self.tokens} tokens and {self.answers} answers"
         return f"a pass of {size} behind up to {self.max_context} tokens"
+
+
+def pass_work(model: LanguageModel, cache: KVCache, tokens: int, answers: int) -> GraphWork:
+    """A pass of ``tokens`` and ``answers`` behind what is in ``cache``, as it is captured."""
+    return _PassWork(model, cache, _PassShape(tokens, answers, cache.capacity))
 
 
 class _PassWork(GraphWork):
@@ -324,4 +378,5 @@ class _PassWork(GraphWork):
         writer = DeviceOffset(self._layers, self._slots, max_context, valid)
         mask = self._mask.repeat(self._model.groups, 1, 1)
         stream = _Stream(writer, slice(0, self._shape.tokens), mask, self._answer_positions)
-        return [self._model.run_layers(self._hidden, self._deepstack, self._positions, [stream])]
+        inputs = (self._hidden, self._deepstack, self._positions, [stream])
+        return [self._model.run_layers(*inputs, self._model.captured_functions)]

@@ -1,14 +1,14 @@
-"""Linear layers on a CPU, with weights packed beforehand into the layout that oneDNN multiplies fastest.
+"""Linear layers: packed for oneDNN on a CPU, several as one product on a GPU, else as they are.
 
 PyTorch multiplies float32 with MKL, which packs the weights anew in every call; with the few tokens of a tick
 that takes a notable part of the time. The activation behind a layer is fused into it. These are the
-operations that PyTorch's own compiler uses on CPUs. On other devices, in other precisions, and where memory
-is short, a layer runs unpacked.
+operations that PyTorch's own compiler uses on CPUs. In other precisions, and where memory is short, a layer
+runs unpacked. Layers with quantized weights run as they are, on any device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from topreward_ros.scoring.device import free_memory
 
 Layer = Callable[[torch.Tensor], torch.Tensor]
 
+_ALL = slice(None)
 _SHARE = 4  # packed copies of the weights may take a quarter of the free memory
 
 
@@ -29,11 +30,11 @@ class Packer:
         size = sum(parameter.numel() * parameter.itemsize for parameter in parameters)
         as_stored = all(type(each) is nn.Parameter and each.dtype is torch.float32 for each in parameters)
         eligible = as_stored and all(each.device.type == "cpu" for each in parameters)
-        self._packs = eligible and _has_operations() and size * _SHARE <= free_memory(torch.device("cpu"))
+        self.packs = eligible and _has_operations() and size * _SHARE <= free_memory(torch.device("cpu"))
 
     def linear(self, layer: nn.Linear, activation: nn.Module | None = None, name: str = "") -> Layer:
         """``layer`` followed by ``activation``, which transformers calls ``name``."""
-        if not self._packs:
+        if not self.packs:
             return layer if activation is None else nn.Sequential(layer, activation)
         kernels: Any = torch.ops.mkldnn
         packed, bias = kernels._reorder_linear_weight(layer.weight.detach()), layer.bias
@@ -46,6 +47,67 @@ class Packer:
         if activation is None or name in _FUSED:
             return run
         return lambda hidden: activation(run(hidden))
+
+    def products(self, *layers: nn.Linear) -> Products:
+        """Linear ``layers`` that all take the same input."""
+        weights = [layer.weight for layer in layers]
+        plain = all(type(weight) is nn.Parameter and weight.device.type != "cpu" for weight in weights)
+        if plain and len({layer.bias is None for layer in layers}) == 1:
+            return joined_products(layers)
+        return Products([self.linear(layer) for layer in layers])
+
+
+class Products:
+    """Linear layers that take the same input, one after the other."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._layers = layers
+
+    def __call__(self, hidden: torch.Tensor, chosen: slice = _ALL) -> Sequence[torch.Tensor]:
+        """The output of each of the ``chosen`` layers, which are neighbours."""
+        return [layer(hidden) for layer in self._layers[chosen]]
+
+
+class JoinedProducts(Products):
+    """The same as one product, for a GPU, where one large product takes less time than several small ones."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, sizes: Sequence[int]) -> None:
+        """``weight`` and ``bias`` of all layers, of which each has so many rows of ``sizes``."""
+        self._weight, self._bias, self._sizes = weight, bias, sizes
+
+    def __call__(self, hidden: torch.Tensor, chosen: slice = _ALL) -> Sequence[torch.Tensor]:
+        """See `Products`."""
+        start, stop, _ = chosen.indices(len(self._sizes))
+        rows = slice(sum(self._sizes[:start]), sum(self._sizes[:stop]))
+        bias = None if self._bias is None else self._bias[rows]
+        product = nn.functional.linear(hidden, self._weight[rows], bias)
+        return torch.split(product, list(self._sizes[start:stop]), dim=-1)
+
+
+def joined_products(layers: Sequence[nn.Linear]) -> JoinedProducts:
+    """``layers`` as one product. Their weights become parts of one tensor: there is no second copy."""
+    sizes = [layer.out_features for layer in layers]
+    weight = _joined([layer.weight for layer in layers])
+    bias = None if layers[0].bias is None else _joined([layer.bias for layer in layers])
+    for number, layer in enumerate(layers):
+        rows = slice(sum(sizes[:number]), sum(sizes[: number + 1]))
+        layer.weight = nn.Parameter(weight[rows], requires_grad=False)
+        if bias is not None:
+            layer.bias = nn.Parameter(bias[rows], requires_grad=False)
+    return JoinedProducts(weight, bias, sizes)
+
+
+def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """``tensors`` one behind the other in one; no copy where they lie so, as another scorer left them."""
+    first, *others = (tensor.detach() for tensor in tensors)
+    end = first.storage_offset() + first.numel()
+    for other in others:
+        same = other.untyped_storage()._cdata == first.untyped_storage()._cdata
+        if not (same and other.storage_offset() == end and other.is_contiguous()):
+            return torch.cat([first, *others])
+        end += other.numel()
+    rows = sum(len(tensor) for tensor in tensors)
+    return first.as_strided((rows, *first.shape[1:]), first.stride())
 
 
 #: Name of an activation in transformers: name and variant in oneDNN.

@@ -53,6 +53,7 @@ from topreward_ros.scoring.device import (
 from topreward_ros.scoring.frame_budget import FrameBudget
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question.prompts import PromptTokens
+from topreward_ros.scoring.qwen3_vl.compiling import compile_layers
 from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
 from topreward_ros.scoring.qwen3_vl.engine import Engine
 from topreward_ros.scoring.qwen3_vl.episode_cache import EpisodeCache, baseline_key
@@ -93,9 +94,12 @@ class Qwen3VLScorer(PrefixScorer):
         self._settings = settings
         self._graphs = graphs
         vision: Any = model.config.vision_config
+        vision_model, language_model = VisionModel(model.model.visual, graphs), LanguageModel(model, graphs)
+        if graphs is not None:
+            compile_layers(settings.compile, graphs, vision_model, language_model)
         self._engine = Engine(
-            vision=VisionModel(model.model.visual, graphs),
-            language=LanguageModel(model, graphs),
+            vision=vision_model,
+            language=language_model,
             tokens=tokens,
             preprocessing=preprocessing,
             settings=settings,

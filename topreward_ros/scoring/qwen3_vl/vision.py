@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import layer_norm, linear, scaled_dot_product_attention
 
 from topreward_ros.scoring.bounded_dict import BoundedDict
-from topreward_ros.scoring.qwen3_vl.attention import apply_rotary
 from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphCache, GraphRunner, GraphWork
+from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN, LayerFunctions
 from topreward_ros.scoring.qwen3_vl.linear import Packer
 
 _MAX_SIZES = 4  # of frames, whose position embeddings are cached
@@ -55,9 +55,7 @@ class VisionModel:
 
     def __call__(self, pixels: torch.Tensor, rows: int, columns: int) -> BatchFeatures:
         """``pixels``: (patches, rows * columns, values of a pixel patch), in the order of `patches.cut`."""
-        if (rows, columns) not in self._positions:
-            self._positions[rows, columns] = self._compute_positions(rows, columns)
-        positions = self._positions[rows, columns]
+        positions = self._positions_of(rows, columns)
         if self._graphs is None or len(pixels) > _MAX_CAPTURED:
             embeddings, *deepstack = self.run(pixels, positions)
         else:
@@ -71,17 +69,44 @@ class VisionModel:
             )
         return BatchFeatures(embeddings, deepstack)
 
-    def run(self, pixels: torch.Tensor, positions: _Positions) -> list[torch.Tensor]:
+    @property
+    def captured_functions(self) -> LayerFunctions:
+        """What captured runs call between the matrix products."""
+        return PLAIN if self._graphs is None else self._graphs.functions
+
+    def run(
+        self, pixels: torch.Tensor, positions: _Positions, functions: LayerFunctions = PLAIN
+    ) -> list[torch.Tensor]:
         """Embeddings, and what is added after the first language layers, (patches, tokens, hidden) each."""
         project = self._visual.patch_embed.proj  # a convolution with stride = kernel size: a matrix product
         hidden = linear(pixels, project.weight.flatten(1), project.bias) + positions.embeddings
         merge, *deepstack_merges = self._mergers
         deepstack = []
+        normed = layer_norm(hidden, hidden.shape[-1:], *self._blocks[0].norm)
         for number, block in enumerate(self._blocks):
-            hidden = block(hidden, positions.rotary)
+            hidden, added = block(hidden, normed, positions.rotary, functions)
+            if number + 1 < len(self._blocks):
+                hidden, normed = functions.add_and_layer_norm(hidden, added, *self._blocks[number + 1].norm)
+            else:
+                hidden = hidden + added
             if number in self._taps:
                 deepstack.append(deepstack_merges[self._taps.index(number)](hidden))
         return [merge(hidden), *deepstack]
+
+    def input_shape(self, rows: int, columns: int) -> tuple[int, int]:
+        """Of what `patches.cut` makes of a patch: (rows * columns, values of a pixel patch)."""
+        return rows * columns, self._visual.patch_embed.proj.weight[0].numel()
+
+    def work(self, pixels: torch.Tensor, rows: int, columns: int) -> GraphWork:
+        """A run on ``pixels``, which are loaded, as it is captured."""
+        work = _VisionWork(self, pixels, self._positions_of(rows, columns))
+        work.load(pixels)
+        return work
+
+    def _positions_of(self, rows: int, columns: int) -> _Positions:
+        if (rows, columns) not in self._positions:
+            self._positions[rows, columns] = self._compute_positions(rows, columns)
+        return self._positions[rows, columns]
 
     def _compute_positions(self, rows: int, columns: int) -> _Positions:
         """Position embeddings and rotary angles of a grid of pixel patches."""
@@ -119,30 +144,41 @@ def _by_blocks(grid: torch.Tensor, merge: int) -> torch.Tensor:
     return blocks.reshape(rows * columns, size)
 
 
+class _Norm(NamedTuple):
+    """What `layer_norm` takes."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    epsilon: float
+
+
+def _norm_of(module: nn.LayerNorm) -> _Norm:
+    return _Norm(module.weight, module.bias, module.eps)
+
+
 class _Block:
-    """A layer of the vision model."""
+    """A layer of the vision model, behind its first norm."""
 
     def __init__(self, block: Any, activation: str, packer: Packer) -> None:
         attention, mlp = block.attn, block.mlp
-        self._norm, self._mlp_norm = block.norm1, block.norm2
+        self.norm, self._mlp_norm = _norm_of(block.norm1), _norm_of(block.norm2)
         self._heads, self._scaling = attention.num_heads, attention.scaling
         self._in, self._out = packer.linear(attention.qkv), packer.linear(attention.proj)
         self._up = packer.linear(mlp.linear_fc1, mlp.act_fn, activation)
         self._down = packer.linear(mlp.linear_fc2)
 
-    def __call__(self, hidden: torch.Tensor, rotary: torch.Tensor) -> torch.Tensor:
-        """Apply the layer to (patches, pixel patches, hidden), each patch by itself."""
-        hidden = hidden + self._attend(self._norm(hidden), rotary)
-        hidden += self._down(self._up(self._mlp_norm(hidden)))
-        return hidden
+    def __call__(
+        self, hidden: torch.Tensor, normed: torch.Tensor, rotary: torch.Tensor, functions: LayerFunctions
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Apply the layer to (patches, pixel patches, hidden) and its norm, each patch by itself.
 
-    def _attend(self, hidden: torch.Tensor, rotary: torch.Tensor) -> torch.Tensor:
-        split = self._in(hidden).view(*hidden.shape[:2], 3, self._heads, -1)
-        query, key, value = split.permute(2, 0, 3, 1, 4)  # (patches, heads, pixel patches, head size) each
-        # Rotated in float32, as the model's own code does.
-        query, key = (apply_rotary(each.float(), *rotary).to(each.dtype) for each in (query, key))
+        Returns what is to be added up.
+        """
+        query, key, value = functions.split_and_rotate(self._in(normed), self._heads, *rotary)
         attended = scaled_dot_product_attention(query, key, value, scale=self._scaling)
-        return self._out(attended.transpose(1, 2).flatten(2))
+        attended = self._out(attended.transpose(1, 2).flatten(2))
+        hidden, normed = functions.add_and_layer_norm(hidden, attended, *self._mlp_norm)
+        return hidden, self._down(self._up(normed))
 
 
 class _Merger:
@@ -190,4 +226,4 @@ class _VisionWork(GraphWork):
 
     def run(self) -> list[torch.Tensor]:
         """See `GraphWork.run`."""
-        return self._model.run(self._pixels, self._positions)
+        return self._model.run(self._pixels, self._positions, self._model.captured_functions)

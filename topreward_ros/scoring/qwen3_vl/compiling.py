@@ -1,0 +1,181 @@
+"""The functions between a layer's matrix products, compiled for a GPU by PyTorch where that can be.
+
+A compilation serves all layers, and any number of tokens: it is done at the start, on passes of the model
+itself, and not in the middle of an episode. The compiled functions are used if they then give what the plain
+ones give. Where there is no compiler, or anything fails, one line in the log says so and the plain ones stay.
+They run inside CUDA graphs alone, where what PyTorch checks before each call costs nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from topreward_ros.scoring.base import in_a_line
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner, difference
+from topreward_ros.scoring.qwen3_vl.kv_cache import KVCache
+from topreward_ros.scoring.qwen3_vl.language import LanguageModel, Pass, pass_work
+from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN, LayerFunctions
+from topreward_ros.scoring.qwen3_vl.vision import VisionModel
+
+_log = logging.getLogger(__name__)
+
+AUTO, ALWAYS, NEVER = "auto", "true", "false"  #: whether to compile
+_CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+_COMPILERS = ("gcc", "cc", "clang")  # of C, one of which Triton calls, unless CC names another
+_OLDEST_CAPABILITY = (7, 0)  # of a GPU that Triton knows
+_MOST_VARIANTS = 64  # of a compiled function; PyTorch's own limit, 8, is soon reached by unlike shapes
+
+#: Which dimensions of each tensor that a function takes have the size of what it is given: tokens, parts.
+#: The others are the model's.
+_FREE_DIMENSIONS: dict[str, Sequence[tuple[int, ...]]] = {
+    "add_and_norm": [(1,), (1,)],
+    "rotate": [(1,), (1,), (), (), (2,), (2,), (2,), (2,)],
+    "gate": [(1,), (1,)],
+    "merge": [(2,), (2,), (0, 2), (0, 2), (0,)],
+    "add_and_layer_norm": [(1,), (1,)],
+    "split_and_rotate": [(1,), (1,), (1,)],
+}
+# Passes to compile on: tokens and answers, no number twice (PyTorch takes equal sizes for one size). One
+# answer is a case of its own to PyTorch, and so is one patch.
+_TRIAL_PASSES = ((32, 1), (48, 3))
+_TRIAL_PATCHES = (1, 2)
+_TRIAL_GRID = (4, 6)  # rows and columns of pixel patches
+_TRIAL_START = 40  # tokens that are cached
+
+
+def compile_layers(wanted: str, graphs: GraphRunner, vision: VisionModel, language: LanguageModel) -> None:
+    """Let what ``graphs`` captures call compiled functions, where they can be had and give the same numbers.
+
+    ``wanted``: `AUTO`, `ALWAYS` (what is in the way is a warning) or `NEVER`. Takes half a minute at the
+    first start on a machine, and seconds with what that left in the cache folder.
+    """
+    if wanted == NEVER:
+        return
+    begun = time.perf_counter()
+    problem = missing_for(language.device)
+    if not problem:
+        use_cache_folder()
+        problem = try_out(compiled(), graphs, vision, language)
+    if problem:
+        level = logging.WARNING if wanted == ALWAYS else logging.INFO
+        _log.log(level, "layers are not compiled, which is slower and gives the same scores: %s", problem)
+        return
+    took, folder = (
+        time.perf_counter() - begun,
+        os.environ.get(_CACHE_VARIABLE, "the folder for temporary files"),
+    )
+    _log.info("compiled the layers in %.1f s; a later start takes less, by what is kept in %s", took, folder)
+
+
+def missing_for(device: torch.device) -> str:
+    """What the compiler lacks on this machine, in words; '' for nothing."""
+    if device.type != "cuda":
+        return f"that is for GPUs, and the model is on {device}"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < _OLDEST_CAPABILITY:
+        return f"the compiler does not know GPUs as old as {torch.cuda.get_device_name(device)}"
+    if find_spec("triton") is None:
+        return "Triton is not installed (pip install triton)"
+    named = os.environ.get("CC", "")
+    if not any(shutil.which(name) for name in ([named] if named else _COMPILERS)):
+        return f"there is no C compiler ({named or ', '.join(_COMPILERS)}); install gcc"
+    return ""
+
+
+def use_cache_folder() -> None:
+    """Let PyTorch keep what it compiles in the user's cache folder, unless the environment names another.
+
+    Where that cannot be written, it stays in the folder for temporary files.
+    """
+    if _CACHE_VARIABLE in os.environ:
+        return
+    with suppress(OSError, RuntimeError):  # no home either
+        base = os.environ.get("XDG_CACHE_HOME", "")
+        folder = (
+            (Path(base) if Path(base).is_absolute() else Path.home() / ".cache")
+            / "topreward_ros"
+            / "compiled"
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            os.environ[_CACHE_VARIABLE] = str(folder)
+
+
+def compiled(backend: str = "inductor") -> LayerFunctions:
+    """The functions, each compiled with its first call. ``backend``: of `torch.compile`."""
+    functions = PLAIN._asdict()
+    return LayerFunctions(**{name: _Compiled(name, each, backend) for name, each in functions.items()})
+
+
+class _Compiled:
+    """A compiled function."""
+
+    def __init__(self, name: str, function: Callable[..., Any], backend: str) -> None:
+        self._free = _FREE_DIMENSIONS[name]
+        self._run: Callable[..., Any] = torch.compile(function, fullgraph=True, backend=backend)
+
+    def __call__(self, *arguments: Any) -> Any:
+        dynamo: Any = torch._dynamo
+        tensors = [each for each in tree_leaves(arguments) if isinstance(each, torch.Tensor)]
+        for tensor, dimensions in zip(tensors, self._free, strict=False):
+            dynamo.maybe_mark_dynamic(tensor, list(dimensions))
+        with dynamo.config.patch(recompile_limit=_MOST_VARIANTS):
+            return self._run(*arguments)
+
+
+def try_out(
+    functions: LayerFunctions, graphs: GraphRunner, vision: VisionModel, language: LanguageModel
+) -> str:
+    """Run both models with ``functions`` and without, and leave the better in ``graphs``.
+
+    Returns what is wrong with ``functions``, in words; '' for nothing.
+    """
+    try:
+        with torch.inference_mode():
+            for run in _trials(vision, language):
+                graphs.functions = PLAIN
+                expected = run()
+                graphs.functions = functions
+                if problem := difference(run(), expected):
+                    graphs.functions = PLAIN
+                    return problem
+    except Exception as error:  # of a compiler, a driver, or memory: scoring needs none of it
+        graphs.functions = PLAIN
+        return in_a_line(error)
+    return ""
+
+
+def _trials(vision: VisionModel, language: LanguageModel) -> Iterator[Callable[[], Sequence[torch.Tensor]]]:
+    """Passes of both models on random numbers, as they are captured; each can be run more than once."""
+    generator = torch.Generator().manual_seed(0)
+    for patches in _TRIAL_PATCHES:
+        pixels = torch.randn(patches, *vision.input_shape(*_TRIAL_GRID), generator=generator)
+        yield vision.work(pixels.to(language.device, language.dtype), *_TRIAL_GRID).run
+    cache = KVCache()
+    cache.reserve(_TRIAL_START + 2 * max(tokens for tokens, _ in _TRIAL_PASSES))
+    language.run([_trial_pass(cache, _TRIAL_START, answers=1)])
+    cache.graphs.clear()
+    for tokens, answers in _TRIAL_PASSES:
+        work = pass_work(language, cache, tokens, answers)
+        work.load(_trial_pass(cache, tokens, answers))
+        yield work.run
+
+
+def _trial_pass(cache: KVCache, tokens: int, answers: int) -> Pass:
+    """Tokens behind what is cached, of which the last ``answers`` answer."""
+    trial = Pass(cache)
+    positions = torch.arange(trial.start, trial.start + tokens).expand(3, -1)
+    trial.append([1 + k % 50 for k in range(tokens)], positions, [])
+    trial.answer_positions = list(range(tokens - answers, tokens))
+    return trial
