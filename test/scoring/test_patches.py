@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
 
+from topreward_ros.scoring import patches
 from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.device import send_image
 from topreward_ros.scoring.patches import Preprocessing, frame_size, normalized, read_preprocessing
 
 sides = st.integers(1, 5000)
@@ -145,3 +148,40 @@ def test_a_file_that_is_no_json_is_named(tmp_path):
     (tmp_path / "video_preprocessor_config.json").write_text("{")
     with pytest.raises(ScorerError, match="cannot be read"):
         read_preprocessing(tmp_path)
+
+
+@settings(max_examples=settings().max_examples // 2)
+@given(
+    st.tuples(*[st.integers(20, 300)] * 2),
+    st.tuples(*[st.integers(1, 9)] * 2),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_a_gpu_resizes_as_a_cpu_does(shape, units, black_or_white, seed):
+    """Noise, and noise of black and white, in which every step rounds and clamps."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=generator)
+    if black_or_white:
+        image = (image > 127).to(torch.uint8) * 255
+    size = (32 * units[0], 32 * units[1])
+    made, expected = patches.resize_in_float(image, size), patches.resize_tensor(image, size)
+    assert made.dtype == torch.uint8 and made.shape == expected.shape
+    differs = (made.int() - expected.int()).abs()
+    assert differs.max() <= patches.RESIZE_DIFFERS
+    assert (differs > 0).float().mean() < 0.05
+    assert (differs > 1).float().mean() < 1e-3
+
+
+def test_a_frame_of_the_right_size_stays_as_it_is_on_a_gpu_too():
+    image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
+    assert patches.resize_in_float(image, (64, 96)) is image
+
+
+def test_an_image_is_copied_whatever_lies_in_memory():
+    """Turned, read-only, or a part of a larger one."""
+    image = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
+    image.flags.writeable = False
+    for given_image in (image, image[::-1], image[5:9, ::2], image[..., ::-1]):
+        sent = send_image(given_image, torch.device("cpu"))
+        assert sent.is_contiguous() and np.array_equal(sent.numpy(), given_image.transpose(2, 0, 1))
+        assert not np.shares_memory(sent.numpy(), image)

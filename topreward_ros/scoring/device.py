@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from topreward_ros.scoring.base import ScorerError
@@ -18,9 +19,19 @@ def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
     An ordinary copy, from pageable memory, would wait for it.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or tensor.device == device:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def send_image(image: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Copy ``image`` (H, W, 3) uint8 to ``device``, as `send`: the bytes as they are, in one copy.
+
+    Returns (3, H, W) uint8; its channels are put apart on the device.
+    """
+    there = torch.empty(image.shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    there.numpy()[...] = image
+    return there.to(device, non_blocking=True).permute(2, 0, 1).contiguous()
 
 
 def free_memory(device: torch.device) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.json_files import read_json
 
 _log = logging.getLogger(__name__)
+
+RESIZE_DIFFERS = 2  #: [of 255] between a frame that is resized on a GPU and on a CPU, see `resize_in_float`
 
 _LONGEST_SHAPE = 200  # long side by short side, the processor's limit
 # What a preprocessor file may say. The released models turn black into about -1 or -2, white into 1 or 2.
@@ -172,12 +175,37 @@ def resize_tensor(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return torch.nn.functional.interpolate(image[None], size, mode="bicubic", antialias=True)[0]
 
 
+def resize_in_float(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """As `resize_tensor`, for a GPU, whose kernels do not resize uint8.
+
+    Rows are resized before columns, and rounded and clamped in between, as on a CPU. There the weights are
+    rounded to whole numbers, too: a pixel differs by `RESIZE_DIFFERS` at most, and most do not.
+    """
+    height, width = size
+    for step in ((image.shape[1], width), (height, width)):
+        if image.shape[1:] != step:
+            resized = torch.nn.functional.interpolate(
+                image[None].float(), step, mode="bicubic", antialias=True
+            )
+            image = resized[0].round_().clamp_(0, 255).to(torch.uint8)
+    return image
+
+
 def normalized(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     """Pixels (frames, 3, height, width), from uint8 to float32 in the range that the model was trained on."""
-    # mean and std in units of uint8, for one operation per pixel, as the processors do it
+    mean, std = _mean_and_std(preprocessing, pixels.device)
+    return (pixels.float() - mean) / std
+
+
+@lru_cache(maxsize=8)
+def _mean_and_std(preprocessing: Preprocessing, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both (3, 1, 1) on ``device``, in units of uint8, for one operation per pixel, as the processors do it.
+
+    They are kept, because a copy to a GPU would wait for it in every tick.
+    """
     mean = torch.tensor(preprocessing.mean).mul(1 / preprocessing.rescale)
     std = torch.tensor(preprocessing.std).mul(1 / preprocessing.rescale)
-    return (pixels.float() - mean[:, None, None]) / std[:, None, None]
+    return mean[:, None, None].to(device), std[:, None, None].to(device)
 
 
 def cut(

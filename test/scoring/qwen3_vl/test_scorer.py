@@ -20,13 +20,15 @@ from tokenizers import Tokenizer
 
 from topreward_ros.core.frames import EpisodeBuffer, Frame, Window
 from topreward_ros.core.score_request import ScoreRequest
-from topreward_ros.scoring import device
+from topreward_ros.scoring import device, patches
 from topreward_ros.scoring.base import PrefixScore, ScorerError
+from topreward_ros.scoring.device import send_image
 from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.question.templates import fill, read_templates
 from topreward_ros.scoring.qwen3_vl import scorer as qwen3_vl
 from topreward_ros.scoring.qwen3_vl import video_cache
 from topreward_ros.scoring.qwen3_vl.attention import rounded_up
+from topreward_ros.scoring.qwen3_vl.engine import Engine
 from topreward_ros.scoring.qwen3_vl.kv_cache import KVCache
 from topreward_ros.scoring.qwen3_vl.language import CPU_TOKEN_STEP
 from topreward_ros.scoring.qwen3_vl.memory_need import memory_need
@@ -834,3 +836,23 @@ def test_closing_gives_the_memory_of_the_weights_back(checkpoint, settings, make
         assert len(weights) > 50 and not any(weight() is not None for weight in weights)
     finally:
         gc.enable()
+
+
+# ---- frames on a GPU ----
+
+
+@pytest.mark.parametrize(("size", "near"), [((64, 64), 0.0), ((71, 90), 0.02)])
+def test_frames_that_a_gpu_resizes_give_the_numbers_of_a_cpu(new_scorer, make_video, monkeypatch, size, near):
+    """To the bit where nothing is resized. One key that attention leaves out changes a score by 0.3."""
+
+    def resize(self, frame, size):
+        return patches.resize_in_float(send_image(frame.image, torch.device("cpu")), size)
+
+    video = make_video(7, *size)
+    of_a_cpu, scorer = new_scorer(), new_scorer()
+    expected = [of_a_cpu.score(asked(TASK, video[:count])) for count in range(1, 8)]
+    monkeypatch.setattr(Engine, "resize", resize)
+    for count in range(1, 8):
+        score = scorer.score(asked(TASK, video[:count]))
+        assert score.log_prob == pytest.approx(expected[count - 1].log_prob, abs=near)
+        assert score.log_prob_static == pytest.approx(expected[count - 1].log_prob_static, abs=near)

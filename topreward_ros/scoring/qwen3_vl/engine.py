@@ -10,7 +10,7 @@ import torch
 from topreward_ros.core.frames import Frame
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.base import PrefixScore, ScorerSettings
-from topreward_ros.scoring.device import send
+from topreward_ros.scoring.device import send, send_image
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question.answers import read_answers
 from topreward_ros.scoring.question.prompts import PromptTokens
@@ -35,6 +35,13 @@ class Engine:
         """(height, width) to which the frames of an episode are resized that begins with ``first``."""
         height, width = first.image.shape[:2]
         return patches.frame_size(height, width, self.patch_side * self.merge_side, self.max_pixels)
+
+    def resize(self, frame: Frame, size: tuple[int, int]) -> torch.Tensor:
+        """(3, height, width) uint8 on the model's device; of a GPU also resized there, see `patches`."""
+        device = self.language.device
+        if device.type == "cuda":
+            return patches.resize_in_float(send_image(frame.image, device), size)
+        return patches.resize(frame.image, size)
 
     def encode(self, pixels: torch.Tensor, size: tuple[int, int]) -> list[PatchFeatures]:
         """Features of a batch of patches, by the vision model.

@@ -86,7 +86,7 @@ class EpisodeCache:
         """The vision model's input for a patch, (rows * columns, 3 * 2 * patch * patch) float32."""
         for frame in frames:
             if frame not in self._resized:
-                self._resized[frame] = patches.resize(frame.image, self.size)
+                self._resized[frame] = self._engine.resize(frame, self.size)
         first, second = (self._resized[frame] for frame in frames)
         engine = self._engine
         return patches.cut(first, second, engine.preprocessing, engine.patch_side, engine.merge_side)

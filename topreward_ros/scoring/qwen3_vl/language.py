@@ -8,7 +8,7 @@ run as a CUDA graph (`cuda_graphs`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -74,6 +74,14 @@ class Pass:
     def put_features(self, index: int, features: PatchFeatures) -> None:
         """Let ``features`` replace the embeddings of the placeholders from ``index`` on."""
         self.features.append((index, features))
+
+    @property
+    def layout(self) -> Hashable:
+        """What `mask` depends on; the passes of one episode have few different ones."""
+        return tuple(
+            (span.start, span.stop, *((other.start, other.stop) for other in visible))
+            for span, visible in self._spans
+        )
 
     def mask(self, dtype: torch.dtype, tokens: int) -> torch.Tensor:
         """0 where a token of the pass (row) sees another (column), -inf elsewhere: (tokens, tokens).
@@ -350,6 +358,7 @@ class _PassWork(GraphWork):
         )
         self._positions = positions.view(3, 1, tokens)
         self._mask = torch.zeros(tokens, tokens, dtype=model.dtype, device=device)
+        self._layout: Hashable = None  # of the mask
         self._hidden = model.embed(self._ids[None])
         self._deepstack = self._hidden.new_zeros(model.deepstack_layers, *self._hidden.shape)
 
@@ -366,7 +375,9 @@ class _PassWork(GraphWork):
             ]
         )
         self._numbers.copy_(send(numbers, self._model.device))
-        self._mask.copy_(send(inputs.mask(self._model.dtype, tokens), self._model.device))
+        if inputs.layout != self._layout:  # the mask takes longest to make, and is seldom another
+            self._mask.copy_(send(inputs.mask(self._model.dtype, tokens), self._model.device))
+            self._layout = inputs.layout
         self._hidden.copy_(self._model.embed(self._ids[None]))
         self._deepstack.zero_()
         _insert_features(inputs, self._hidden[0], self._deepstack[:, 0])
