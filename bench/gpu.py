@@ -32,7 +32,6 @@ from output import write_json
 from topreward_ros.offline import engine_bench
 from topreward_ros.offline.engine_bench import Case, Row, measure
 from topreward_ros.scoring.device import release_cached_memory
-from topreward_ros.views.bench import bench_table
 
 
 def main() -> None:
@@ -61,6 +60,8 @@ def main() -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Measure all shapes, and print tables at the end."""
+    from topreward_ros.views.bench import bench_table  # needs PyAV, which --quick does without
+
     setup = Setup.of(options, max(options.frames, *options.episodes, 0))
     machine, video = setup.machine(), setup.video()
     ticks: list[dict[str, Any]] = []
