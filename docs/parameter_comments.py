@@ -16,6 +16,7 @@ from pathlib import Path
 from topreward_ros.core.output_files import write_file
 from topreward_ros.nodes.parameters import (
     MONITOR_PARAMETERS,
+    MONITORS_PARAMETERS,
     SUPERVISOR_PARAMETERS,
     VIDEO_PLAYER_PARAMETERS,
     Parameter,
@@ -24,6 +25,7 @@ from topreward_ros.nodes.parameters import (
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 FILES = {
     "monitor.yaml": MONITOR_PARAMETERS,
+    "monitors.yaml": MONITORS_PARAMETERS,
     "supervisor.yaml": SUPERVISOR_PARAMETERS,
     "video_player.yaml": VIDEO_PLAYER_PARAMETERS,
 }

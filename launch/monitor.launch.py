@@ -1,5 +1,7 @@
 """Start the monitor: ``ros2 launch topreward_ros monitor.launch.py image_topic:=/camera/image_raw``.
 
+``namespaces:="arm1 arm2"`` starts several in one process.
+
 No default stands here. An argument that is not given leaves the parameter to ``params_file`` or, without
 one, to config/monitor.yaml, which the node reads by itself.
 """
@@ -39,6 +41,11 @@ ARGUMENTS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("device", "torch device of the model: auto, cpu, cuda, cuda:1 ...", {}),
     ("namespace", "ROS namespace of the monitor and of its relative topics", {}),
     (
+        "namespaces",
+        'several, as in "arm1 arm2": a monitor in each, all in one process, on one copy of the model',
+        {},
+    ),
+    (
         "calibration",
         "file that `topreward calibrate` wrote: its tasks are judged by what it says",
         {},
@@ -77,7 +84,7 @@ def _monitor(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     return [
         Node(
             package="topreward_ros",
-            executable="monitor",
+            executable="monitors" if "namespaces" in given else "monitor",
             namespace=given.get("namespace"),
             parameters=[*_params_file(given), *_parameters(given)],
             arguments=log_level,
@@ -105,7 +112,7 @@ def _file(name: str, value: str) -> str:
 def _parameters(given: dict[str, Any]) -> list[dict[str, ParameterValue]]:
     """The node's parameters from the arguments. Text stays text, even where it is YAML (``yes``, ``{}``)."""
     parameters: dict[str, ParameterValue] = {}
-    for name in ("image_transport", "task", "model", "device"):
+    for name in ("image_transport", "task", "model", "device", "namespaces"):
         if name in given:
             parameters[name] = ParameterValue(given[name], value_type=str)
     for name in ("use_sim_time", "autostart"):

@@ -49,6 +49,7 @@ OF_THE_RECORDER = ("image_topic", "image_transport", "topics", "exclude", "optio
 INSTEAD = {
     "task": "the supervisor sets the task; give it as tasks:={value}",
     "namespace": "give it as robots:={value}",
+    "namespaces": "give them as robots:={value}; each robot has a process of its own here",
     "autostart": "each node has one; set it in params_file, below /**/monitor or /**/supervisor",
     "recorder": "give record:=false, and start record.launch.py beside it with recorder:={value}",
 }

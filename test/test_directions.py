@@ -2,7 +2,7 @@
 
     core ← scoring ← offline ← views ← nodes ← cli         core: numpy alone · scoring, offline, views: no ROS
 
-Within scoring: base ← question ← checkpoint ← qwen3_vl, any_vlm ← registry.
+Within scoring: base ← question ← checkpoint ← qwen3_vl, any_vlm ← registry, pool.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ HALL = ("defaults",)
 #: Wings of scoring from the ground up, above what lies in scoring itself. The engines do not know each other.
 WINGS = ("question", "checkpoint", "qwen3_vl", "any_vlm")
 ENGINES = {"qwen3_vl", "any_vlm"}
-#: What lies in scoring itself and chooses among the wings; no wing uses it.
-CHOOSERS = {"registry"}
+#: What lies in scoring itself and knows more than the ground; no wing uses it.
+CHOOSERS = {"registry", "pool"}
 
 INTERFACES = ("msg", "srv", "action")  # generated, and part of ROS
 ROS = {"rclpy", "ament_index_python", "cv_bridge", "launch", "launch_ros"} | {

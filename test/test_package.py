@@ -283,6 +283,7 @@ def test_a_missing_file_is_named_with_the_places_searched() -> None:
 def test_programs_start_the_function_of_their_name() -> None:
     started = {
         "monitor": "nodes.monitor import main",
+        "monitors": "nodes.monitors import main",
         "supervisor": "nodes.supervisor import main",
         "topreward": "cli.main import command",
         "video_player": "nodes.video_player import main",

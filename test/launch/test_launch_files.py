@@ -318,6 +318,12 @@ def test_the_recorder_is_told_the_camera_and_home_folders_are_found(
     assert f"{tmp_path}/eps" in rosbag2 and "/cam/compressed" in rosbag2
 
 
+def test_several_monitors_are_started_as_one_process(started: Callable[..., Any]) -> None:
+    (command,) = started("monitor.launch.py", "namespaces:=arm1 arm2", "namespace:=lab", "task:=open it")
+    assert Path(command[0]).name == "monitors" and "__ns:=lab" in command
+    assert "namespaces: arm1 arm2" in "".join(command) and "task: open it" in "".join(command)
+
+
 def test_each_robot_has_a_monitor_a_supervisor_and_a_recorder(
     launched: Callable[..., Launched], tmp_path: Path
 ) -> None:

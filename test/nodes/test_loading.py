@@ -69,3 +69,14 @@ print(float(torch.ones(3).sum()))
 """
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["True", "3.0"]
+
+
+def test_two_loadings_at_once_leave_everything_as_it_was_once_both_are_over() -> None:
+    before = sys.getswitchinterval()
+    one, other = beside_others(), beside_others()
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert not gc.isenabled() and sys.getswitchinterval() < before, "the other one still loads"
+    other.__exit__(None, None, None)
+    assert gc.isenabled() and sys.getswitchinterval() == before

@@ -143,6 +143,6 @@ class Diagnostics:
             level=level,
             name=f"{self._node.get_fully_qualified_name()}: {part}",
             message=printable(message),
-            hardware_id=printable(self._worker.scorer.info.model_id),
+            hardware_id=printable(self._worker.info.model_id),
             values=[KeyValue(key=printable(key), value=printable(value)) for key, value in values.items()],
         )

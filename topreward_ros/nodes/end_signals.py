@@ -29,7 +29,7 @@ class EndSignals:
         #: what is not done, for the message.
         self.status_if_cut_off = 0
         self.not_done = ""
-        self._wake: Callable[[], None] = lambda: None
+        self._wakes: list[Callable[[], None]] = []
         self._reader, writer = os.pipe()
         os.set_blocking(writer, False)  # as Python demands
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -42,15 +42,16 @@ class EndSignals:
         return bool(self.name)
 
     def call(self, wake: Callable[[], None]) -> None:
-        """Call ``wake`` once a signal has come, in the thread of the signals."""
-        self._wake = wake
+        """Call ``wake``, too, once a signal has come, in the thread of the signals."""
+        self._wakes.append(wake)
         if self:
             wake()
 
     def _watch(self) -> None:
         self.name = self._next(None)
         first = time.monotonic()
-        self._wake()
+        for wake in [*self._wakes]:
+            wake()
         time.sleep(_SAME_REQUEST_S)
         while self._next(0.0):  # however late this thread gets its turn, these came before
             pass

@@ -36,10 +36,10 @@ _SHUTDOWNS = (
 class PatientLifecycleNode(LifecycleNode):
     """A lifecycle node with a coroutine before `on_configure`. One thread, the executor's, owns it."""
 
-    def __init__(self, name: str) -> None:
-        """As LifecycleNode, but the lifecycle services are in a group of callbacks of their own: a request
-        that waits for its answer must not hold up the others."""
-        Node.__init__(self, name)
+    def __init__(self, name: str, **options: Any) -> None:
+        """As LifecycleNode, with ``options`` of Node, but the lifecycle services are in a group of callbacks
+        of their own: a request that waits for its answer must not hold up the others."""
+        Node.__init__(self, name, **options)
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self._configured: Future | None = None  # while configuring: done when that is over
         self.broken_off = False  #: somebody wanted the last configuring, or the present one, to end early

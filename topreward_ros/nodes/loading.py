@@ -11,6 +11,7 @@ import ctypes
 import gc
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,24 +20,44 @@ from pathlib import Path
 _SWITCH_S = 0.0005  # after so long the thread that loads lets others run; Python's own number: 5 ms
 _LIBRARIES = "libtorch.so"  # pulls in all of PyTorch's that know nothing of Python
 
+_lock = threading.Lock()
+_within = 0  # threads that are within `beside_others`
+_switch_s = 0.0  # Python's number, while there are some
+
 
 @contextmanager
 def beside_others() -> Iterator[None]:
-    """Within this, the thread may import PyTorch and build a model while others go on running.
+    """Within this, a thread may import PyTorch and build a model while others go on running.
 
     What is there at the end counts as lasting, and is not searched for garbage again: a search of all that
     PyTorch brings would hold up a running node as well. `let_go` takes that back.
     """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH_S)
-    gc.disable()
+    _enter()
     try:
         _map_libraries()
         yield
         gc.freeze()
     finally:
-        gc.enable()
-        sys.setswitchinterval(before)
+        _leave()
+
+
+def _enter() -> None:
+    global _within, _switch_s
+    with _lock:
+        if not _within:
+            _switch_s = sys.getswitchinterval()
+            sys.setswitchinterval(_SWITCH_S)
+            gc.disable()
+        _within += 1
+
+
+def _leave() -> None:
+    global _within
+    with _lock:
+        _within -= 1
+        if not _within:
+            gc.enable()
+            sys.setswitchinterval(_switch_s)
 
 
 def let_go() -> None:

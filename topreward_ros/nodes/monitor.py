@@ -23,7 +23,7 @@ if __name__ == "__main__":  # as long as Python imports there is nothing to clea
 
 import threading
 import traceback
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from secrets import token_hex
@@ -63,23 +63,43 @@ from topreward_ros.offline.calibration_file import (
     check_setup,
     setup_of,
 )
-from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.pool import SHARED, Place, ScorerPool
 from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.scoring.worker import ScoringWorker
 
 _CLOCK_PERIOD_S = 0.2  # how often the session looks at the clock, for images that stopped
+
+
+NAME = "monitor"  #: of the node
 
 
 class Interrupted(Exception):
     """The loading of a model was broken off."""
 
 
+@dataclass(frozen=True)
+class Company:
+    """What the monitors of one process have in common."""
+
+    pool: ScorerPool
+    nodes: tuple[str, ...] = ()  #: all of them, with their namespaces
+    parameters: tuple[str, ...] = ()  #: of the process, which ROS 2 gives to every node in it
+
+
 class MonitorNode(PrintableLog, PatientLifecycleNode):
     """Watches cameras for one instruction at a time. Interfaces: see the README."""
 
-    def __init__(self) -> None:
+    def __init__(self, namespace: str = "", company: Company | None = None) -> None:
         """Declare the parameters; everything else waits for `on_configure`. Raises
-        `parameters.ParameterError`."""
-        super().__init__("monitor")
+        `parameters.ParameterError`.
+
+        ``namespace``: over what the process was given; empty: that one. ``company``: None for a monitor that
+        is alone in its process.
+        """
+        own = ["--ros-args", "-r", f"__ns:={namespace}"] if namespace else None
+        super().__init__(NAME, cli_args=own)
+        self._company = company or Company(ScorerPool(load_scorer))
         try:
             self.values = parameters.declare(self, parameters.MONITOR_PARAMETERS, monitor_defaults())
         except parameters.ParameterError:
@@ -96,8 +116,8 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         self._say_once = SayOnce(self.get_logger())
         self._session: Session | None = None  # while configured
         self._instructions: InstructionTopic | None = None  # while configuring and configured
-        self._loading: Future | None = None  # while the model is loaded: becomes its scorer
-        self._scorer: PrefixScorer | None = None  # loaded, until a session has it
+        self._loading: Future | None = None  # while the model is loaded: becomes the place at its scorer
+        self._worker: ScoringWorker | None = None  # that place, until a session has it
         create_steady_timer(self, _CLOCK_PERIOD_S, self._look_at_clock)
 
     # ---- lifecycle ------------------------------------------------------------------------------
@@ -128,13 +148,13 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         cameras = [self._camera(topic) for topic in self.values["image_topics"]]
         self._instructions = InstructionTopic(self, self._take_instruction)
         try:
-            scorer = await self._load_scorer()
+            worker = await self._load_scorer()
             try:
-                self._use(calibrations, scorer.info, cameras)
+                self._use(calibrations, worker.info, cameras)
             except BaseException:
-                scorer.close()
+                worker.stop()
                 raise
-            self._scorer = scorer
+            self._worker = worker
         except BaseException:
             self._end_instructions()
             raise
@@ -184,10 +204,10 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Open a session with every interface, now that the model is loaded."""
-        assert self._scorer is not None, "`prepare` has loaded it"
-        scorer, self._scorer = self._scorer, None
+        assert self._worker is not None, "`prepare` has loaded its model"
+        worker, self._worker = self._worker, None
         try:
-            self._session = Session(self, self.values, self._monitor, scorer)
+            self._session = Session(self, self.values, self._monitor, worker)
         except BaseException:
             self._end_instructions()
             raise
@@ -261,37 +281,43 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
             self.get_logger().warning(chosen.problem, once=True)
         self.get_logger().info(f"images are converted by {chosen.name}", once=True)
 
-    async def _load_scorer(self) -> PrefixScorer:
+    async def _load_scorer(self) -> ScoringWorker:
         """Load in a thread, so that everything else goes on even while gigabytes are read."""
         executor = self.executor
         assert executor is not None, "transitions are made while the executor runs"
         self._loading = loading = Future(executor=executor)
 
-        def take(scorer: PrefixScorer | None, error: Exception | None) -> None:
+        def take(place: Place | None, error: Exception | None) -> None:
             if loading.done():  # nobody waits any more
-                if scorer is not None:
-                    scorer.close()
+                if place is not None:
+                    place.worker.stop()
             elif error is not None:
                 loading.set_exception(error)
             else:
-                loading.set_result(scorer)
+                loading.set_result(place)
             executor.wake()  # for the one who waits
 
         def load() -> None:
-            scorer, failed = None, None
+            place, failed = None, None
             try:
                 with beside_others():
-                    scorer = load_scorer(self.values["model"], ScorerSettings.from_parameters(self.values))
+                    settings = ScorerSettings.from_parameters(self.values)
+                    place = self._company.pool.take(self.values["model"], settings)
             except ScorerError as error:
                 failed = error
             except BaseException as error:
                 failed = ScorerError(f"model '{self.values['model']}': {type(error).__name__}: {error}")
-            executor.create_task(take, scorer, failed)
+            executor.create_task(take, place, failed)
 
         self.get_logger().info(f"loading model '{self.values['model']}' ...")
         threading.Thread(target=load, name="loading", daemon=True).start()
-        scorer: PrefixScorer = await loading
-        return scorer
+        worker, said = await loading
+        if said:
+            self.get_logger().info(said)
+        if said != SHARED and (times := worker.scorer.start_times) is not None:
+            self.get_logger().info(f"the model was ready after {times}")
+        found: ScoringWorker = worker
+        return found
 
     def _look_at_clock(self) -> None:
         if self._session is not None:
@@ -303,8 +329,9 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         """Name the parameters that were given and mean nothing; those of QoS come with their topic."""
         topics = None if self._session is None else self._session.image_topics()
         for name, warning in parameters.unknown(self, topics).items():
-            self._say_once.warn(name, partial(str, warning))
-        for warning in parameters.for_others(sys.argv, self.get_fully_qualified_name()):
+            if name not in self._company.parameters:
+                self._say_once.warn(name, partial(str, warning))
+        for warning in parameters.for_others(sys.argv, self.get_fully_qualified_name(), self._company.nodes):
             self._say_once.warn(warning, partial(str, warning))
 
     def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
@@ -363,7 +390,7 @@ def _run_until_signal(args: list[str] | None) -> int:
     signals = EndSignals()
     try:
         start(args)
-        return _run(signals)
+        return run(MonitorNode(), signals)
     except Exception as error:
         if isinstance(error, (UserError, RCLError)):
             print(f"monitor: {printable(said_by_ros(error))}", file=sys.stderr)
@@ -375,8 +402,11 @@ def _run_until_signal(args: list[str] | None) -> int:
         rclpy.try_shutdown()
 
 
-def _run(signals: EndSignals) -> int:
-    node = MonitorNode()
+def run(node: MonitorNode, signals: EndSignals) -> int:
+    """Run a node, in an executor of its own, until a signal; 1 where it could not start, else 0.
+
+    The node is destroyed by then, whatever happens.
+    """
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     signals.call(executor.wake)

@@ -422,6 +422,15 @@ MONITOR_PARAMETERS = (
 #: The same by name.
 MONITOR = {parameter.name: parameter for parameter in MONITOR_PARAMETERS}
 
+MONITORS_PARAMETERS = (
+    Parameter(
+        "namespaces",
+        "Namespaces of the monitors of the process, one each: a list, or text with spaces between; without a "
+        "leading slash below the process' own",
+        or_list=True,
+    ),
+)
+
 VIDEO_PLAYER_PARAMETERS = (
     Parameter("video", "Video file or folder of images"),
     Parameter("rate", "Frames per second [Hz]; 0: the file's own (a folder has none)", 0.0, 1000.0),
@@ -541,10 +550,11 @@ SUPERVISOR_PARAMETERS = (
 )
 
 
-def for_others(arguments: Sequence[str], node: str) -> list[str]:
+def for_others(arguments: Sequence[str], node: str, company: Collection[str] = ()) -> list[str]:
     """What to say of each ``--params-file`` among the arguments of a process that has nothing for ``node``.
 
-    ``node``: its name with its namespace, such as /robot/monitor. ROS 2 reads such a file without a word.
+    ``node``: its name with its namespace, such as /robot/monitor. ``company``: nodes of the same process; a
+    file that has something for one of them is right. ROS 2 reads such a file without a word.
     What is wrong with the file itself it says, so that this does not.
     """
     said = []
@@ -560,7 +570,7 @@ def for_others(arguments: Sequence[str], node: str) -> list[str]:
                 f"{printable(path, 200)} has no parameters at all: begin a section with {node}:, or /**: for "
                 "every node, and ros__parameters: below it, see config/monitor.yaml"
             )
-        elif not any(_covers(section, node) for section in sections):
+        elif not any(_covers(section, each) for section in sections for each in {node, *company}):
             close = printable(get_close_matches(node, sections, n=1, cutoff=0.0)[0], 200)
             more = f" and {len(sections) - 1} more" if len(sections) > 1 else ""
             said.append(

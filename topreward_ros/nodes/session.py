@@ -51,7 +51,7 @@ from topreward_ros.nodes.steady_timer import create_steady_timer
 from topreward_ros.nodes.task_action import NAME as ACTION
 from topreward_ros.nodes.task_action import InvalidGoalError, TaskAction
 from topreward_ros.offline.camera_images import FrameAwaited, ImageError
-from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo
+from topreward_ros.scoring.base import RANDOM_WEIGHTS, ScorerInfo
 from topreward_ros.scoring.checkpoint.vocabulary import task_warnings
 from topreward_ros.scoring.worker import ScoringWorker
 from topreward_ros.srv import GetProgress, SetTask
@@ -75,11 +75,12 @@ class Session:
     """A monitor from configure to cleanup. It looks at images only while it is `active`."""
 
     def __init__(
-        self, node: LifecycleNode, parameters: Mapping[str, Any], monitor: TaskMonitor, scorer: PrefixScorer
+        self, node: LifecycleNode, parameters: Mapping[str, Any], monitor: TaskMonitor, worker: ScoringWorker
     ) -> None:
-        """Start the scoring thread and create every interface; what was begun is undone where that fails.
+        """Create every interface; what was begun is undone where that fails.
 
-        ``parameters``: the node's, by name; the node keeps their values up to date.
+        ``worker``: the monitor's place at the thread that scores, given back by `close`. ``parameters``: the
+        node's, by name; the node keeps their values up to date.
         """
         self.active = False
         #: The task to watch while active, its stages one per line, whoever set it last: parameter, topic,
@@ -101,7 +102,8 @@ class Session:
         self._namesakes = Namesakes(node, "task_event")
         self._looked_ns = time.monotonic_ns()  # at the clock
         self._waiting = Waiting()
-        self._worker = ScoringWorker(scorer, self._on_worker_notify)
+        self._worker = worker
+        worker.notify = self._on_worker_notify
         self._opened.callback(self._stop_worker)
         try:
             self._open_publishers()
@@ -111,7 +113,7 @@ class Session:
         except BaseException:
             self.close("not opened")
             raise
-        self._tell_model(scorer.info)
+        self._tell_model(worker.info)
 
     def activate(self) -> None:
         """Watch the instruction at hand from now on."""
@@ -261,7 +263,7 @@ class Session:
         settings, calibrated = self._told
         self._pub_info.publish(
             conversions.info_message(
-                self._worker.scorer.info,
+                self._worker.info,
                 settings,
                 camera_names=[camera.topic for camera in self._rig.cameras],
                 camera_layout=self._parameters["camera_layout"],
@@ -447,7 +449,7 @@ class Session:
     def _publish_event(self, event: Event) -> None:
         if event.type is EventType.EPISODE_ENDED:
             self._worker.start_generation()  # a score that is still being computed belongs to the past
-        message = conversions.event_message(event, self._worker.scorer.info)
+        message = conversions.event_message(event, self._worker.info)
         self._pub_event.publish(message)
         text = f"{event.type.name} in episode '{event.episode_id}': {message.message}"
         if event.type is EventType.SCORER_ERROR:
@@ -459,7 +461,7 @@ class Session:
 
     def _progress_message(self, report: ProgressReport) -> TaskProgress:
         now_ns = self._clock.look(self._now_ns(), time.monotonic_ns())
-        return conversions.progress_message(report, self._worker.scorer.info, now_ns)
+        return conversions.progress_message(report, self._worker.info, now_ns)
 
     # ---- timers ---------------------------------------------------------------------------------
 
@@ -501,7 +503,7 @@ class Session:
             instruction, episode_id, why, stage=stage, overrides=overrides, now_ns=time.monotonic_ns()
         )
         self._action.end(GoalCode.PREEMPTED, why)
-        for warning in task_warnings(instruction, self._worker.scorer.info, "model:="):
+        for warning in task_warnings(instruction, self._worker.info, "model:="):
             self._say_once.warn(warning, partial(str, warning))
         self._publish(outputs)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import sysconf
@@ -21,6 +21,7 @@ from topreward_ros.core.frames import Frame
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import PrefixScore, ProgressMode
 from topreward_ros.core.score_request import ScoreRequest
+from topreward_ros.scoring.start_times import StartTimes
 
 __all__ = [
     "RANDOM_WEIGHTS",
@@ -124,17 +125,21 @@ class PrefixScorer(ABC):
     """Scores prefixes of episodes. Not thread-safe but for `info` and `memory_bytes`: one thread owns it."""
 
     info: ScorerInfo
+    start_times: StartTimes | None = None  #: of its loading, where that was measured
 
     @abstractmethod
-    def score_all(self, requests: Sequence[ScoreRequest]) -> list[PrefixScore | ScorerError]:
+    def score_all(
+        self, requests: Sequence[ScoreRequest], kept: Sequence[Frame] = ()
+    ) -> list[PrefixScore | ScorerError]:
         """Log-probabilities that the trajectories in the prefixes complete the instructions.
 
         The requests are of different episodes, which share the work where the model can. Each prefix holds at
         least one frame, in order of stamps. Frames are compared by identity (``is``): for an object that is
         passed again, the scorer reuses what it computed. A prefix continues the episode of the last call that
-        has the same first frame; an episode without a request in a call is forgotten. A prefix that cannot be
-        scored gets its error in the place of a score. The newest frame of an extra look is in no later
-        prefix, and its score needs no static baseline.
+        has the same first frame; an episode without a request in a call is forgotten, unless its first frame
+        is one of ``kept``, in which those come first that matter most, and there is memory for it. A prefix
+        that cannot be scored gets its error in the place of a score, and harms no other episode. The newest
+        frame of an extra look is in no later prefix, and its score needs no static baseline.
         """
 
     def score(self, request: ScoreRequest) -> PrefixScore:
@@ -183,9 +188,15 @@ class SequentialScorer(PrefixScorer):
     def score_one(self, request: ScoreRequest) -> PrefixScore:
         """See `PrefixScorer.score`."""
 
-    def score_all(self, requests: Sequence[ScoreRequest]) -> list[PrefixScore | ScorerError]:
+    def score_all(
+        self, requests: Sequence[ScoreRequest], kept: Sequence[Frame] = ()
+    ) -> list[PrefixScore | ScorerError]:
         """See `PrefixScorer.score_all`."""
+        self.keep({*kept, *(request.prefix[0] for request in requests if request.prefix)})
         return [self._outcome(request) for request in requests]
+
+    def keep(self, starts: Set[Frame]) -> None:
+        """Forget all episodes but those with these first frames."""
 
     def _outcome(self, request: ScoreRequest) -> PrefixScore | ScorerError:
         try:

@@ -30,6 +30,7 @@ from topreward_ros.scoring.checkpoint.load import (
     resolve_device_and_dtype,
     use_threads,
 )
+from topreward_ros.scoring.start_times import StartTimes
 
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration
@@ -62,8 +63,11 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
 def scorer_of(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScorer:
     """`load_scorer` for a checkpoint that is open already."""
     make = _incremental_scorer if checkpoint.is_incremental else _any_scorer
-    scorer = make(checkpoint, settings)
+    times = StartTimes()
+    scorer = make(checkpoint, settings, times)
     _try_out(scorer, checkpoint)
+    times.done("first score")
+    scorer.start_times = times
     return scorer
 
 
@@ -93,12 +97,14 @@ def _try_out(scorer: PrefixScorer, checkpoint: Checkpoint) -> None:
     scorer.forget()
 
 
-def _incremental_scorer(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScorer:
+def _incremental_scorer(checkpoint: Checkpoint, settings: ScorerSettings, times: StartTimes) -> PrefixScorer:
     from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 
-    loaded = _load_incremental(checkpoint, settings)
+    loaded = _load_incremental(checkpoint, settings, times)
     graphs = graph_runner_for(loaded.model, settings)
-    return Qwen3VLScorer(loaded.model, loaded.tokens, loaded.preprocessing, settings, loaded.info, graphs)
+    scorer = Qwen3VLScorer(loaded.model, loaded.tokens, loaded.preprocessing, settings, loaded.info, graphs)
+    times.done("engine")
+    return scorer
 
 
 def graph_runner_for(model: Qwen3VLForConditionalGeneration, settings: ScorerSettings) -> GraphRunner | None:
@@ -112,10 +118,10 @@ def graph_runner_for(model: Qwen3VLForConditionalGeneration, settings: ScorerSet
 
 def load_qwen3_vl(model: str, settings: ScorerSettings) -> LoadedModel:
     """What the scorer of a Qwen3-VL is made of; arguments and errors as `load_scorer`."""
-    return _load_incremental(open_checkpoint(model), settings)
+    return _load_incremental(open_checkpoint(model), settings, StartTimes())
 
 
-def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings) -> LoadedModel:
+def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: StartTimes) -> LoadedModel:
     from topreward_ros.scoring.checkpoint.vocabulary import TrainedPromptTokens
     from topreward_ros.scoring.question.prompts import Framing, prompt_hash
     from topreward_ros.scoring.question.templates import PAPER, read_templates
@@ -150,7 +156,12 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings) -> Loade
         _log.warning("%s", smaller)
     use_threads(settings.threads)
     weights = load_weights(
-        checkpoint, device=device, dtype=dtype, quantization=settings.quantization, attn_implementation="sdpa"
+        checkpoint,
+        device=device,
+        dtype=dtype,
+        quantization=settings.quantization,
+        times=times,
+        attn_implementation="sdpa",
     )
     loaded = cast("Qwen3VLForConditionalGeneration", weights)  # `is_incremental`: or one of experts
     _log.info("attention of the language model on %s in %s: %s", device, dtype, kernels_of(device, dtype))
@@ -159,7 +170,7 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings) -> Loade
     return LoadedModel(loaded, tokens, checkpoint.preprocessing, info)
 
 
-def _any_scorer(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScorer:
+def _any_scorer(checkpoint: Checkpoint, settings: ScorerSettings, times: StartTimes) -> PrefixScorer:
     """`scorer_of` for a model that is not scored incrementally."""
     from topreward_ros.scoring.any_vlm.scorer import TransformersVlmScorer
     from topreward_ros.scoring.question.templates import read_templates
@@ -170,7 +181,9 @@ def _any_scorer(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScore
     family.answer_tokens(templates, settings.chat_template)  # before the weights, which take long
     check_vocabulary_size(checkpoint)
     use_threads(settings.threads)
-    loaded: Any = load_weights(checkpoint, device=device, dtype=dtype, quantization=settings.quantization)
+    loaded: Any = load_weights(
+        checkpoint, device=device, dtype=dtype, quantization=settings.quantization, times=times
+    )
     info = _info(
         checkpoint,
         loaded,

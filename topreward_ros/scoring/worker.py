@@ -1,10 +1,14 @@
-"""A thread that scores, so that no ROS callback ever waits for a model.
+"""Threads that score, so that no ROS callback ever waits for a model.
 
-There is one slot for a request: a newer one replaces one that has not begun. While the slot is empty, the
-scorer works ahead. Requests have a generation: an answer to a request from before
+A `ScoringThread` owns a scorer. A `ScoringWorker` is the place of one monitor at it, and several monitors may
+have one at the same thread: each has a slot for a request, in which a newer one replaces one that has not
+begun. Those whose last turn is longest ago come first; as many are scored together as the scorer gains speed
+from, and what is kept of the episodes of the others stays. While all slots are empty, the scorer works ahead,
+for each in turn. Requests have a generation: an answer to a request from before
 `ScoringWorker.start_generation` is dropped, so a late score can never reach the next episode. A failure is
-reported, and the next request is tried after a pause that doubles with every failure in a row. An extra look
-(core/looks.py) is scored only while there is nothing else to score, and time for it.
+reported to whom it belongs, and the next request of that monitor is tried after a pause that doubles with
+every failure in a row. An extra look (core/looks.py) is scored only while there is nothing else to score, and
+time for it.
 """
 
 from __future__ import annotations
@@ -13,12 +17,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite
 
+from topreward_ros.core.frames import Frame
 from topreward_ros.core.score_request import ScoreRequest
-from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError
+from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError, ScorerInfo
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 0.5
@@ -38,7 +43,7 @@ class ScoreResult:
     request: ScoreRequest
     score: PrefixScore | None
     error: str  #: empty when there is a score
-    seconds: float  #: time that scoring took
+    seconds: float  #: time that scoring took, that of others which were scored together with it included
 
 
 @dataclass(slots=True)
@@ -52,36 +57,212 @@ class WorkerCounts:
     late: int = 0  #: answers thrown away because their generation was over
 
 
-class ScoringWorker:
-    """Runs a scorer in a thread of its own. All methods are called from one other thread."""
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A request whose turn it is."""
 
-    def __init__(self, scorer: PrefixScorer, notify: Callable[[], None]) -> None:
-        """``notify`` is called from the worker's thread whenever `results` has something new."""
+    worker: ScoringWorker
+    generation: int
+    request: ScoreRequest
+
+
+class ScoringThread:
+    """A thread with a scorer, and the workers that have a place at it. It ends with the last of them."""
+
+    def __init__(self, scorer: PrefixScorer) -> None:
         self.scorer = scorer
-        self.counts = WorkerCounts()
-        self._notify = notify
-        self._wake = threading.Condition()
-        self._generation = 0
-        self._pending: tuple[int, ScoreRequest] | None = None
-        self._newest: ScoreRequest | None = None  # the last one that was scored and is no extra look
-        self._scores = False  # a request is being scored now
-        self._begun: float | None = None  # [s], monotonic, of what the scorer is asked for now
-        self._newest_took_s = 0.0
-        self._pause_s = 0.0  # after the newest failure; 0 after a success
-        self._not_before_s = 0.0  # monotonic: end of that pause
-        self._done: deque[tuple[int, ScoreResult]] = deque()
-        self._stopping = False
-        self._stop_by_s = 0.0  # monotonic: until when a stop waits
+        self.wake = threading.Condition()  #: guards all that is below, and what is private in the workers
+        self.workers: list[ScoringWorker] = []
+        self.is_over = False  #: the last worker has left
+        self.scores = False  #: requests are being scored now
+        self.begun: float | None = None  #: [s], monotonic, of what the scorer is asked for now
+        self.newest_took_s = 0.0
+        self._turns = 0
         # A daemon, so that a scorer that hangs cannot keep the process alive.
-        self._thread = threading.Thread(target=self._run, name="scoring", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name="scoring", daemon=True)
+
+    def join(self, worker: ScoringWorker) -> None:
+        """Give ``worker`` a place. Raises `ScorerError` once the thread is over."""
+        with self.wake:
+            if self.is_over:
+                raise ScorerError("the scorer was closed: load it again")
+            self.workers.append(worker)
+            if len(self.workers) == 1:
+                self.thread.start()
+
+    def leave(self, worker: ScoringWorker) -> None:
+        """Take the place of ``worker`` from it; the last one closes the scorer. To be called under `wake`."""
+        if worker in self.workers:
+            self.workers.remove(worker)
+            self.is_over = not self.workers
+            self.wake.notify_all()
+
+    def is_busy(self) -> bool:
+        """Whether something is being scored, or waits for it. To be called under `wake`."""
+        return self.scores or any(worker.pending is not None for worker in self.workers)
+
+    def _run(self) -> None:
+        while taken := self._take():
+            self._note_begun(time.monotonic())
+            results = self._score(taken)
+            with self.wake:
+                self.begun, self.newest_took_s, self.scores = None, results[0].seconds, False
+                for each, result in zip(taken, results, strict=True):
+                    each.worker.finish(each.generation, result)
+                told = [each.worker for each in taken if each.worker in self.workers]
+            for worker in told:
+                worker.notify()
+            self._work_ahead()
+        self.scorer.close()
+
+    def _take(self) -> list[_Taken]:
+        """The next requests, once there are some that need not wait after a failure; empty: time to stop."""
+        with self.wake:
+            while not self.is_over:
+                waiting = [worker for worker in self.workers if worker.pending is not None]
+                wait_s = min((worker.not_before_s for worker in waiting), default=0.0) - time.monotonic()
+                if ready := self._ready():
+                    self._turns += 1
+                    self.scores = True
+                    return [worker.take(self._turns) for worker in self._of_this_turn(ready)]
+                self.wake.wait(wait_s if waiting else None)
+        return []
+
+    def _ready(self) -> list[ScoringWorker]:
+        """The workers whose request can be scored now."""
+        now = time.monotonic()
+        return [each for each in self.workers if each.pending is not None and each.not_before_s <= now]
+
+    def _of_this_turn(self, ready: list[ScoringWorker]) -> list[ScoringWorker]:
+        due = [worker for worker in ready if not worker.waits_with_extra]
+        first = sorted(due, key=lambda worker: worker.turn)  # equal ones stay in the order in which they came
+        if len(first) < 2:
+            return first or ready[:1]
+        try:
+            at_once = self.scorer.episodes_at_once()
+        except Exception:
+            _LOG.exception("unexpected error in the scorer")
+            at_once = 1
+        return first[: max(1, at_once)]
+
+    def _score(self, taken: Sequence[_Taken]) -> list[ScoreResult]:
+        begun = time.perf_counter()
+        outcomes = self._outcomes([each.request for each in taken], self._kept(taken))
+        seconds = time.perf_counter() - begun
+        return [
+            _result(each.request, outcome, seconds) for each, outcome in zip(taken, outcomes, strict=True)
+        ]
+
+    def _kept(self, taken: Sequence[_Taken]) -> list[Frame]:
+        """The first frames of the episodes of all whose turn it is not, those first who had theirs last."""
+        served = [each.worker for each in taken]
+        with self.wake:
+            others = [worker for worker in self.workers if worker not in served and worker.newest is not None]
+            others.sort(key=lambda worker: -worker.turn)
+            return [worker.newest.prefix[0] for worker in others if worker.newest is not None]
+
+    def _outcomes(self, requests: Sequence[ScoreRequest], kept: Sequence[Frame]) -> list[PrefixScore | str]:
+        """Scores, or what went wrong, in the order of the requests."""
+        try:
+            made = self.scorer.score_all(requests, kept)
+            return [str(each) if isinstance(each, ScorerError) else each for each in made]
+        except ScorerError as error:
+            said = str(error)
+        except Exception as error:  # a scorer must never take the robot's node down
+            _LOG.exception("unexpected error in the scorer")
+            said = f"{type(error).__name__}: {error}"
+        if len(requests) == 1:
+            return [said]
+        starts = [
+            request.prefix[0] for request in requests
+        ]  # one of them may be to blame, and not the others
+        return [outcome for each in requests for outcome in self._outcomes([each], [*starts, *kept])]
+
+    def _work_ahead(self) -> None:
+        """Let the scorer precompute what follows on the newest scores, step by step and for each worker in
+        turn, until there is a request to score."""
+        with self.wake:
+            served = sorted(self.workers, key=lambda worker: -worker.turn)
+            wanted = [(worker, worker.newest) for worker in served if worker.newest and not worker.is_ahead]
+        running = {worker: self.scorer.ahead(request) for worker, request in wanted if request is not None}
+        self._note_begun(time.monotonic())
+        try:
+            while running:
+                for worker, steps in [*running.items()]:
+                    if not self._step(steps):
+                        del running[worker]
+                        worker.is_ahead = True
+                    with self.wake:
+                        self.begun = time.monotonic()
+                        if self._ready() or self.is_over:
+                            return
+        finally:
+            self._note_begun(None)
+
+    def _step(self, steps: Iterator[None]) -> bool:
+        """Do a step; whether there are more."""
+        try:
+            next(steps)
+            return True
+        except StopIteration:
+            pass
+        except ScorerError as error:  # if it matters, it recurs when a request is scored
+            _LOG.debug("working ahead failed: %s", error)
+        except Exception:  # as in `_outcomes`
+            _LOG.exception("unexpected error in the scorer")
+        return False
+
+    def _note_begun(self, begun: float | None) -> None:
+        with self.wake:  # `excuse` moves it
+            self.begun = begun
+
+
+class ScoringWorker:
+    """The place of one monitor at a thread that scores. All methods are called from one other thread.
+
+    What has no underscore and is no method for that thread belongs to `ScoringThread`.
+    """
+
+    def __init__(
+        self,
+        scorer: PrefixScorer | ScoringThread,
+        notify: Callable[[], None] = lambda: None,
+        model_id: str = "",
+    ) -> None:
+        """``notify`` is called from the scorer's thread whenever `results` has something new, and may be set
+        later. Without a thread, a scorer gets one of its own. ``model_id``: how this monitor names the model;
+        empty: as the first one did. Raises `ScorerError` where the thread is over.
+        """
+        thread = scorer if isinstance(scorer, ScoringThread) else ScoringThread(scorer)
+        self.scorer = thread.scorer
+        self.info: ScorerInfo = (
+            self.scorer.info
+        )  #: of the scorer, with the model's name as this monitor has it
+        if model_id:
+            self.info = replace(self.info, model_id=model_id)
+        self.counts = WorkerCounts()
+        self.notify = notify
+        self.pending: tuple[int, ScoreRequest] | None = None
+        self.newest: ScoreRequest | None = None  #: scored last in this generation, and no extra look
+        self.is_ahead = False  #: there is nothing left to precompute for it
+        self.turn = 0  #: number of the last one
+        self.not_before_s = 0.0  #: monotonic: end of the pause after a failure
+        self._thread = thread
+        self._wake = thread.wake
+        self._generation = 0
+        self._pause_s = 0.0  # after the newest failure; 0 after a success
+        self._done: deque[tuple[int, ScoreResult]] = deque()
+        self._stop_by_s: float | None = None  # monotonic: until when a stop waits
+        thread.join(self)
+
+    # ---- for the monitor ------------------------------------------------------------------------
 
     def submit(self, request: ScoreRequest) -> None:
         """Ask for a score of the newest prefix; replaces a request that has not begun."""
         with self._wake:
-            self.counts.replaced += self._pending is not None and not self._pending[1].extra
-            self._pending = (self._generation, request)
-            self._wake.notify()
+            self.counts.replaced += self.pending is not None and not self.pending[1].extra
+            self.pending = (self._generation, request)
+            self._wake.notify_all()
 
     def submit_extra(self, request: ScoreRequest) -> bool:
         """Ask for the score of an extra look, unless it would hold up others: False, and nothing is done.
@@ -90,20 +271,20 @@ class ScoringWorker:
         last answer took longer than the request has time.
         """
         with self._wake:
-            busy = self._scores or self._pending is not None or time.monotonic() < self._not_before_s
-            if busy or self._newest_took_s > request.time_left_s:
+            busy = self._thread.is_busy() or time.monotonic() < self.not_before_s
+            if busy or self._thread.newest_took_s > request.time_left_s:
                 self.counts.left_out += 1
                 return False
-            self._pending = (self._generation, request)
-            self._wake.notify()
+            self.pending = (self._generation, request)
+            self._wake.notify_all()
         return True
 
     def start_generation(self) -> None:
         """Drop the pending request and every answer to an earlier one, and end the pause after a failure."""
         with self._wake:
             self._generation += 1
-            self._pending = None
-            self._pause_s = self._not_before_s = 0.0
+            self.pending = self.newest = None
+            self._pause_s = self.not_before_s = 0.0
 
     def results(self) -> list[ScoreResult]:
         """The answers of this generation since the last call, in order. Never blocks."""
@@ -115,105 +296,78 @@ class ScoringWorker:
 
     def hang(self) -> str:
         """For how long the scorer has not answered, for a human, when that is too long; else empty."""
+        thread = self._thread
         with self._wake:
-            busy_s = 0.0 if self._begun is None else time.monotonic() - self._begun
-        slow_s = min(_HANGS_AFTER_ANSWERS * self._newest_took_s, _HANGS_AT_LAST_S)
+            busy_s = 0.0 if thread.begun is None else time.monotonic() - thread.begun
+            slow_s = min(_HANGS_AFTER_ANSWERS * thread.newest_took_s, _HANGS_AT_LAST_S)
         patience_s = max(_HANGS_AFTER_S, slow_s)
         return f"the scorer has not answered for {busy_s:.0f} s" if busy_s > patience_s else ""
 
     def excuse(self, stopped_s: float) -> None:
         """This process was stopped for so long [s]: the scorer could not work in that time."""
         with self._wake:
-            if self._begun is not None:
-                self._begun = min(time.monotonic(), self._begun + stopped_s)
+            if self._thread.begun is not None:
+                self._thread.begun = min(time.monotonic(), self._thread.begun + stopped_s)
 
     def ask_to_stop(self) -> None:
-        """Let the thread end and close the scorer, after the request that is being scored."""
+        """Leave the thread. If this is its last worker, it ends and closes the scorer, after the request that
+        is being scored."""
         with self._wake:
-            if not self._stopping:
+            if self._stop_by_s is None:
                 self._stop_by_s = time.monotonic() + _STOP_TIMEOUT_S
-            self._stopping = True
-            self._pending = None
-            self._wake.notify()
+            self.pending = self.newest = None
+            self._thread.leave(self)
 
     def stop(self) -> bool:
-        """End the thread and close the scorer. Returns in under 2 s, counted from `ask_to_stop`, whatever the
-        scorer does; False when the scorer still hangs, and its thread had to be left behind."""
+        """Leave the thread; the last worker waits for its end, and for the scorer to be closed. Returns in
+        under 2 s, counted from `ask_to_stop`, whatever the scorer does; False when the scorer still hangs,
+        and its thread had to be left behind."""
         self.ask_to_stop()
-        self._thread.join(max(0.0, self._stop_by_s - time.monotonic()))
-        return not self._thread.is_alive()
+        assert self._stop_by_s is not None
+        if not self._thread.is_over:
+            return True
+        self._thread.thread.join(max(0.0, self._stop_by_s - time.monotonic()))
+        return not self._thread.thread.is_alive()
 
-    def _run(self) -> None:
-        while (taken := self._take()) is not None:
-            generation, request = taken
-            self._note_begun(time.monotonic())
-            result = self._score(request)
-            with self._wake:
-                self._begun, self._newest_took_s, self._scores = None, result.seconds, False
-                if generation == self._generation and not (request.extra and result.error):
-                    self._back_off(failed=bool(result.error))
-                self._done.append((generation, result))
-                stopping = self._stopping
-            if not stopping:
-                self._notify()
-                if not request.extra:
-                    self._newest = None if result.error else request
-                if self._newest is not None and not result.error:
-                    self._work_ahead(self._newest)
-        self.scorer.close()
+    # ---- for the thread, under `wake` -----------------------------------------------------------
 
-    def _work_ahead(self, request: ScoreRequest) -> None:
-        """Let the scorer precompute what follows on ``request``, step by step, until there is another one to
-        score."""
-        self._note_begun(time.monotonic())
-        try:
-            for _ in self.scorer.ahead(request):
-                with self._wake:
-                    self._begun = time.monotonic()
-                    if self._pending is not None or self._stopping:
-                        return
-        except ScorerError as error:  # if it matters, it recurs when a request is scored
-            _LOG.debug("working ahead failed: %s", error)
-        except Exception:  # as in `_score`
-            _LOG.exception("unexpected error in the scorer")
-        finally:
-            self._note_begun(None)
+    @property
+    def waits_with_extra(self) -> bool:
+        """Whether the pending request is an extra look."""
+        return self.pending is not None and self.pending[1].extra
 
-    def _note_begun(self, begun: float | None) -> None:
-        with self._wake:  # `excuse` moves it
-            self._begun = begun
+    def take(self, turn: int) -> _Taken:
+        """The pending request, whose turn it is; it is no longer pending then."""
+        assert self.pending is not None
+        (generation, request), self.pending = self.pending, None
+        self.turn = turn
+        return _Taken(self, generation, request)
+
+    def finish(self, generation: int, result: ScoreResult) -> None:
+        """Note what became of a request that was taken."""
+        self.counts.scored += not result.error
+        self.counts.failed += bool(result.error)
+        if self._stop_by_s is not None:
+            return
+        self._done.append((generation, result))
+        if generation != self._generation:
+            return
+        extra, failed = result.request.extra, bool(result.error)
+        if not (extra and failed):
+            self._back_off(failed)
+        if not extra:
+            self.newest = None if failed else result.request
+        self.is_ahead = failed
 
     def _back_off(self, failed: bool) -> None:
         self._pause_s = min(max(2.0 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if failed else 0.0
-        self._not_before_s = time.monotonic() + self._pause_s
+        self.not_before_s = time.monotonic() + self._pause_s
 
-    def _take(self) -> tuple[int, ScoreRequest] | None:
-        """The next request, once the pause after a failure is over; None when it is time to stop."""
-        with self._wake:
-            while not self._stopping:
-                wait_s = self._not_before_s - time.monotonic()
-                if self._pending is not None and wait_s <= 0.0:
-                    taken, self._pending = self._pending, None
-                    self._scores = True
-                    return taken
-                self._wake.wait(wait_s if wait_s > 0.0 else None)
-        return None
 
-    def _score(self, request: ScoreRequest) -> ScoreResult:
-        begun = time.perf_counter()
-        score, error = None, ""
-        try:
-            score = self.scorer.score(request)
-            if not (isfinite(score.log_prob) and score.log_prob <= _ROUNDING):
-                error = (
-                    f"the scorer gave {score.log_prob} for a log-probability, which is finite and at most 0"
-                )
-                score = None
-        except ScorerError as exc:
-            error = str(exc)
-        except Exception as exc:  # a scorer must never take the robot's node down
-            _LOG.exception("unexpected error in the scorer")
-            error = f"{type(exc).__name__}: {exc}"
-        self.counts.scored += not error
-        self.counts.failed += bool(error)
-        return ScoreResult(request, score, error, time.perf_counter() - begun)
+def _result(request: ScoreRequest, outcome: PrefixScore | str, seconds: float) -> ScoreResult:
+    if isinstance(outcome, str):
+        return ScoreResult(request, None, outcome, seconds)
+    if isfinite(outcome.log_prob) and outcome.log_prob <= _ROUNDING:
+        return ScoreResult(request, outcome, "", seconds)
+    said = f"the scorer gave {outcome.log_prob} for a log-probability, which is finite and at most 0"
+    return ScoreResult(request, None, said, seconds)

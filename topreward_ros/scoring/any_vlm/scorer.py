@@ -9,13 +9,14 @@ frames; so the cost of a score grows with the length of the episode. `qwen3_vl` 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from topreward_ros.core.frames import Frame
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.any_vlm.family import Family, Video
 from topreward_ros.scoring.base import (
@@ -56,7 +57,12 @@ class TransformersVlmScorer(SequentialScorer):
     def forget(self) -> None:
         """See `PrefixScorer.forget`."""
         self._family.forget()
-        self._static_baselines = StaticBaselines()
+        self._static_baselines: dict[Frame, StaticBaselines] = {}  # by the first frame of an episode
+
+    def keep(self, starts: Set[Frame]) -> None:
+        """See `SequentialScorer.keep`."""
+        kept = {start: known for start, known in self._static_baselines.items() if start in starts}
+        self._static_baselines = kept
 
     def score_one(self, request: ScoreRequest) -> PrefixScore:
         """See `PrefixScorer.score`."""
@@ -107,9 +113,11 @@ class TransformersVlmScorer(SequentialScorer):
 
     def _with_static(self, score: PrefixScore, instruction: str, video: Video) -> PrefixScore:
         """``score`` with the static baseline of ``video``, see `Video.static`."""
-        self._static_baselines.use_start(video.frames[0])
+        start = video.frames[0]
+        baselines = self._static_baselines.setdefault(start, StaticBaselines())
+        baselines.use_start(start)
         times = video.seconds if self._family.uses_times else ()
         key: BaselineKey = (instruction, len(video.frames), *times)
-        if key not in self._static_baselines:
-            self._static_baselines[key] = self._ask(instruction, video.static())
-        return self._static_baselines.complete(score, key)
+        if key not in baselines:
+            baselines[key] = self._ask(instruction, video.static())
+        return baselines.complete(score, key)

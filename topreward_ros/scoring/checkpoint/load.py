@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import cache, partial
 from math import prod
 from pathlib import Path
 from pickle import UnpicklingError
@@ -22,9 +23,11 @@ from topreward_ros.core.frames import FEWEST_FRAMES
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line, quiet_logging
 from topreward_ros.scoring.checkpoint.checkpoint import QUANTIZABLE, Checkpoint
+from topreward_ros.scoring.checkpoint.placing import dtype_to_read, dtypes_of, place, state_dtype
 from topreward_ros.scoring.checkpoint.quantized import refuse_quantized_tensors
 from topreward_ros.scoring.checkpoint.weight_files import WHOLE, StoredTensor, check_files
 from topreward_ros.scoring.json_files import read_json
+from topreward_ros.scoring.start_times import StartTimes
 
 if TYPE_CHECKING:
     import torch
@@ -166,18 +169,20 @@ def load_weights(
     device: torch.device,
     dtype: torch.dtype,
     quantization: str,
+    times: StartTimes | None = None,
     **options: Any,
 ) -> PreTrainedModel:
     """Load the model of ``checkpoint`` on ``device``, ready to run and without gradients.
 
     Its class is the one that transformers has for its type; ``options`` go to `from_pretrained`. Raises
-    `ScorerError`.
+    `ScorerError`. ``times``: is told of libraries and weights.
     """
+    times = times or StartTimes()
     bound_kernels()
     with quiet_logging():
         from transformers import AutoModelForImageTextToText
 
-    from topreward_ros.scoring.checkpoint.quantization import quantize
+    from topreward_ros.scoring.checkpoint.quantization import NONE, quantize
     from topreward_ros.scoring.device import is_out_of_memory
 
     folder, stored = checkpoint.folder, check_files(checkpoint.folder)
@@ -187,13 +192,19 @@ def load_weights(
         read_json(generation)  # transformers reads it as well, and does not say what is wrong with it
     if stored and _is_tied_in_its_text_part(checkpoint.config, stored):
         config.tie_word_embeddings = True
+    outline = cache(partial(_outline, config))
     try:
         with quiet_transformers():
-            _check_size(checkpoint, config, stored.values())
+            _check_size(checkpoint, outline(dtype), stored.values())
+            # Quantizing starts from the type that was asked for.
+            read = dtype_to_read(stored.values(), device, dtype, outline) if quantization == NONE else dtype
+            wanted = {} if read is dtype else dtypes_of(outline(dtype))
+            outline.cache_clear()
+            times.done("libraries and checks")
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 folder,
                 config=config,
-                dtype=dtype,
+                dtype=read,
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
@@ -201,10 +212,20 @@ def load_weights(
                 **options,
             )
         model, info = loaded
+        del loaded
         check_loading(folder, info)
-        _check_values(folder, model)
-        quantize(model, quantization)  # before the move to the device, where the full weights may not fit
-        model = model.to(device).eval()
+        values = _ValueCheck(folder, model)
+        if quantization != NONE:  # before the move to the device, where the full weights may not fit
+            for name, weight in model.named_parameters():
+                values.look(name, weight)
+            quantize(model, quantization, device)
+            place(model, device, {}, lambda *_: None)
+        else:
+            place(model, device, wanted, values.look)
+            if read is not dtype:
+                state_dtype(model.config, dtype)
+        values.tell()
+        model.eval()
     except ScorerError:
         raise
     except (UnpicklingError, EOFError) as error:  # its text tells how to load it all the same
@@ -221,6 +242,7 @@ def load_weights(
             f"{folder} cannot be loaded on {device} in {dtype} ({in_a_line(error)}): {fix}"
         ) from error
     model.requires_grad_(False)
+    times.done("weights")
     return cast("PreTrainedModel", model)
 
 
@@ -249,17 +271,21 @@ def model_config(checkpoint: Checkpoint) -> Any:
     return config
 
 
-def _check_size(checkpoint: Checkpoint, config: Any, stored: Collection[StoredTensor]) -> None:
-    """Raise `ScorerError` where ``config`` describes a model that is far larger than its files.
-
-    What the files lack, transformers would fill with random numbers, if there is the memory for it.
-    """
+def _outline(config: Any, dtype: torch.dtype) -> Any:
+    """The model that ``config`` describes, without values and memory."""
     import torch
     from transformers import AutoModelForImageTextToText
 
     with torch.device("meta"):
         library: Any = AutoModelForImageTextToText  # without type hints of its own
-        outline = library.from_config(deepcopy(config), trust_remote_code=False)
+        return library.from_config(deepcopy(config), dtype=dtype, trust_remote_code=False)
+
+
+def _check_size(checkpoint: Checkpoint, outline: Any, stored: Collection[StoredTensor]) -> None:
+    """Raise `ScorerError` where ``outline`` is of a model that is far larger than its files.
+
+    What the files lack, transformers would fill with random numbers, if there is the memory for it.
+    """
     described = sum(weight.numel() for weight in outline.parameters())
     held = sum(prod(tensor.shape) for tensor in stored)
     if not stored:  # a format whose head is not read: a number has a byte at least
@@ -340,21 +366,31 @@ def _counted(things: Sequence[object], what: str) -> str:
     return f"{len(things)} {what}{'s' if len(things) != 1 else ''}"
 
 
-def _check_values(folder: Path, model: torch.nn.Module) -> None:
-    """Raise `ScorerError` where a weight is all zeros, no number in the dtype of the model, or far too large.
+class _ValueCheck:
+    """Looks at the values of weights, one after the other, in the type in which they will be used."""
 
-    Stretches of zeros are warned of, as a few models have them. Those in an embedding do not count, where the
-    rows of tokens that never came are zero, and those of less than `_STRETCH` are not seen.
-    """
-    import torch
+    def __init__(self, folder: Path, model: torch.nn.Module) -> None:
+        import torch
 
-    head = getattr(model, "get_output_embeddings", lambda: None)()
-    embeddings = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
-    of_tokens = {id(module.weight) for module in (*embeddings, head) if module is not None}
-    with_holes = []
-    for name, weight in model.named_parameters():
+        self._folder = folder
+        head = getattr(model, "get_output_embeddings", lambda: None)()
+        embeddings = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+        of_tokens = {id(module.weight) for module in (*embeddings, head) if module is not None}
+        named = model.named_parameters(remove_duplicate=False)
+        self._of_tokens = {name for name, weight in named if id(weight) in of_tokens}
+        self._with_holes: list[str] = []
+
+    def look(self, name: str, weight: torch.Tensor) -> None:
+        """Raise `ScorerError` where a weight is all zeros, no number in its type, or far too large.
+
+        Stretches of zeros are noted. Those in an embedding do not count, where the rows of tokens that never
+        came are zero, and those of less than `_STRETCH` are not seen.
+        """
+        import torch
+
+        folder = self._folder
         if not weight.numel() or not weight.is_floating_point():
-            continue
+            return
         lows, highs = _extremes(weight.detach().reshape(-1))
         low, high = lows.min(), highs.max()
         if weight.ndim > 1 and float(low) == float(high) == 0.0:
@@ -376,14 +412,17 @@ def _check_values(folder: Path, model: torch.nn.Module) -> None:
             )
         whole = weight.numel() // _STRETCH  # the rest at the end may be a few zeros by chance
         is_hole = (lows[:whole] == 0) & (highs[:whole] == 0)
-        if weight.ndim > 1 and id(weight) not in of_tokens and bool(is_hole.any()):
-            with_holes.append(name)
-    if with_holes:
-        _log.warning(
-            "%s has stretches of zeros in %s, first %r, as in a file with a hole that a copy or a download "
-            "left: compare its SHA-256 with the original's",
-            *(folder, _counted(with_holes, "weight"), with_holes[0]),
-        )
+        if weight.ndim > 1 and name not in self._of_tokens and bool(is_hole.any()):
+            self._with_holes.append(name)
+
+    def tell(self) -> None:
+        """Warn of the stretches of zeros, which a few models have."""
+        if self._with_holes:
+            _log.warning(
+                "%s has stretches of zeros in %s, first %r, as in a file with a hole that a copy or a "
+                "download left: compare its SHA-256 with the original's",
+                *(self._folder, _counted(self._with_holes, "weight"), self._with_holes[0]),
+            )
 
 
 def _extremes(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

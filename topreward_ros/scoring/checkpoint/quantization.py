@@ -32,14 +32,17 @@ def check_quantization(name: str, dtype: torch.dtype) -> None:
     _torchao()
 
 
-def quantize(model: Any, name: str) -> None:
-    """Quantize a `Qwen3VLForConditionalGeneration` in place, on the device where it is."""
+def quantize(model: Any, name: str, device: torch.device) -> None:
+    """Quantize a `Qwen3VLForConditionalGeneration` in place, which may still be on the host.
+
+    Each layer is moved to ``device`` first and quantized there, so that the host holds no copy of it.
+    """
     if name == NONE:
         return
     torchao = _torchao()
     # Its settings for the compiler would change the precision of all float32 products of this process.
     config = torchao.Int8WeightOnlyConfig(set_inductor_config=False)
-    torchao.quantize_(model.model.language_model, config)
+    torchao.quantize_(model.model.language_model, config, device=device)
 
 
 def precision_text(dtype: str, name: str) -> str:

@@ -27,6 +27,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -111,11 +112,13 @@ class Qwen3VLScorer(PrefixScorer):
         self._max_episodes = 0  # that are scored together; 0: not computed yet
         self._budget = FrameBudget(info, settings)
 
-    def score_all(self, requests: Sequence[ScoreRequest]) -> list[PrefixScore | ScorerError]:
+    def score_all(
+        self, requests: Sequence[ScoreRequest], kept: Sequence[Frame] = ()
+    ) -> list[PrefixScore | ScorerError]:
         """See `PrefixScorer.score_all`: every episode has its own caches, and all share each pass."""
         if len(requests) > 1:
             try:
-                return [*self._run_tick([self._budget.within(request) for request in requests])]
+                return [*self._run_tick([self._budget.within(request) for request in requests], kept)]
             except ScorerError:
                 pass  # one request failed; scoring one by one tells which
             except Exception as error:
@@ -128,41 +131,44 @@ class Qwen3VLScorer(PrefixScorer):
             # Only here is the error gone, and with it the tensors that its traceback held.
             self.forget()
             release_cached_memory(self._model.device)
-        outcomes = [self._score_alone(request) for request in requests]
-        if len(requests) > 1:
-            self.forget()
-        return outcomes
+        starts = [request.prefix[0] for request in requests if request.prefix]
+        return [self._score_alone(request, [*starts, *kept]) for request in requests]
 
-    def _score_alone(self, request: ScoreRequest) -> PrefixScore | ScorerError:
-        """The score of one request, of half as many frames where memory runs out, or what went wrong."""
+    def _score_alone(self, request: ScoreRequest, kept: Sequence[Frame]) -> PrefixScore | ScorerError:
+        """The score of one request, or what went wrong. Where memory runs out, fewer episodes are kept, and
+        when it is the only one, half as many frames."""
         try:
             while True:
-                kept = self._budget.within(request)
-                frames = len(kept.prefix)
-                with suppress(OutOfMemory), as_scorer_errors(frames, self.forget):
-                    return self._run_tick([kept])[0]
-                self._lower_budget(frames)
+                within = self._budget.within(request)
+                frames = len(within.prefix)
+                with suppress(OutOfMemory), as_scorer_errors(frames, partial(self._forget_one, request)):
+                    return self._run_tick([within], kept)[0]
+                self._save_memory(frames, len(self._episodes))
         except ScorerError as error:
             return without_traceback(error)
 
-    def _run_tick(self, requests: Sequence[ScoreRequest]) -> list[PrefixScore]:
+    def _run_tick(self, requests: Sequence[ScoreRequest], kept: Sequence[Frame]) -> list[PrefixScore]:
         for request in requests:
             check_frames(request.prefix)
         with torch.inference_mode():
-            return run_tick(self._engine, self._episodes_of(requests), requests)
+            return run_tick(self._engine, self._episodes_of(requests, kept), requests)
 
-    def _episodes_of(self, requests: Sequence[ScoreRequest]) -> list[EpisodeCache]:
+    def _episodes_of(self, requests: Sequence[ScoreRequest], kept: Sequence[Frame]) -> list[EpisodeCache]:
         """The caches of the requests' episodes; a new episode reuses the cache of one that is left out."""
         starts = [request.prefix[0] for request in requests]
-        left_out = [episode for start, episode in self._episodes.items() if start not in starts]
+        others = [start for start in dict.fromkeys(kept) if start in self._episodes and start not in starts]
+        if others:
+            del others[max(0, self.episodes_at_once() - len(starts)) :]
+        stay = {*starts, *others}
+        left_out = [episode for start, episode in self._episodes.items() if start not in stay]
         self._episodes = {
             start: self._episodes.get(start) or (left_out.pop() if left_out else EpisodeCache(self._engine))
-            for start in starts
+            for start in (*starts, *others)
         }
         if left_out:  # fewer episodes than before: what they held is of no use here
             left_out.clear()
             release_cached_memory(self._model.device)
-        return [*self._episodes.values()]
+        return [self._episodes[start] for start in starts]
 
     def episodes_at_once(self) -> int:
         """See `PrefixScorer.episodes_at_once`."""
@@ -218,12 +224,13 @@ class Qwen3VLScorer(PrefixScorer):
             yield
 
     def _step(self, work: Callable[..., object], *arguments: Any) -> None:
-        """Do a piece of work that a later score will need. Where memory runs out, all caches are dropped."""
+        """Do a piece of work that a later score will need. Where it fails, all caches are dropped."""
         frames = max((len(episode.prefix) for episode in self._episodes.values()), default=0)
+        held = len(self._episodes)
         with suppress(OutOfMemory), as_scorer_errors(frames, self.forget), torch.inference_mode():
             work(*arguments)
             return
-        self._lower_budget(frames)
+        self._save_memory(frames, held)
 
     def _prefill(self, episode: EpisodeCache, instruction: str, prefix: list[Frame]) -> Iterator[None]:
         """Prefill the KV cache for the next thinning, some patches a step."""
@@ -266,9 +273,27 @@ class Qwen3VLScorer(PrefixScorer):
         if self._graphs is not None:
             self._graphs.discard_all_pending()
 
-    def _lower_budget(self, frames: int) -> None:
-        """Go on with half of ``frames``, after memory ran out with them."""
+    def _forget_one(self, request: ScoreRequest) -> None:
+        """Drop what is kept of the request's episode, which may be partly written."""
+        episode = self._episodes.get(request.prefix[0]) if request.prefix else None
+        if episode is not None:
+            episode.forget()
+        if self._graphs is not None:
+            self._graphs.discard_all_pending()
+
+    def _save_memory(self, frames: int, held: int) -> None:
+        """Go on with fewer episodes than ``held``, or with half of ``frames`` of a single one, after memory
+        ran out with them."""
+        self.forget()
+        if held > 1:
+            self._max_episodes = held // 2
+            _log.warning(
+                "out of memory with %d episodes: from now on at most %d are kept, and the others are read "
+                "anew for every score",
+                *(held, self._max_episodes),
+            )
         if self._graphs is not None:
             self._graphs.discard_graphs()
         release_cached_memory(self._model.device)
-        self._budget.lower(frames)
+        if held <= 1:
+            self._budget.lower(frames)

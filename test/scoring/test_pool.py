@@ -1,0 +1,199 @@
+"""One copy of a model for all that want the same, and another one for who does not."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from test.scorers import Brightness, scorer_info
+from topreward_ros.core.score_request import ScoreRequest
+from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
+from topreward_ros.scoring.pool import SHARED, ScorerPool
+from topreward_ros.scoring.registry import load_scorer
+
+
+class Loads:
+    """Loads scorers that need no model, and holds each up until it is let go."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+        self.begun = threading.Semaphore(0)
+        self.gate = threading.Semaphore(0)
+        self.error: BaseException | None = None
+
+    def __call__(self, model: str, settings: ScorerSettings) -> PrefixScorer:
+        self.made.append(model)
+        self.begun.release()
+        assert self.gate.acquire(timeout=60.0)
+        if self.error is not None:
+            raise self.error
+        scorer = Closes()
+        scorer.info = scorer_info(model)
+        return scorer
+
+
+class Closes(Brightness):
+    """Knows whether it was closed."""
+
+    closed = False
+
+    def close(self) -> None:
+        super().close()
+        self.closed = True
+
+
+@pytest.fixture
+def loads() -> Loads:
+    return Loads()
+
+
+@pytest.fixture
+def folder(checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoint, tmp_path / "model"))
+
+
+def test_a_model_is_loaded_once_and_goes_with_the_last(settings: Any, folder: Path, loads: Loads) -> None:
+    pool = ScorerPool(loads)
+    loads.gate.release()
+    first = pool.take(str(folder), settings)
+    second = pool.take(str(folder), settings)
+    assert not first.said and second.said == SHARED and len(loads.made) == 1
+    scorer: Any = first.worker.scorer
+    assert second.worker.scorer is scorer
+    assert first.worker.stop()
+    third = pool.take(str(folder), settings)
+    assert third.worker.scorer is scorer and second.worker.stop() and not scorer.closed
+    assert third.worker.stop() and scorer.closed
+    loads.gate.release()
+    assert pool.take(str(folder), settings).worker.stop() and len(loads.made) == 2
+
+
+def test_who_comes_while_a_model_is_loaded_waits_for_it(settings: Any, folder: Path, loads: Loads) -> None:
+    pool = ScorerPool(loads)
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(pool.take, str(folder), settings)]
+        assert loads.begun.acquire(timeout=60.0)
+        asked += [threads.submit(pool.take, str(folder), settings) for _ in range(3)]
+        while pool._entries[0].waiting < 3:
+            pass
+        loads.gate.release()
+        places = [each.result(timeout=60.0) for each in asked]
+    assert loads.made == [str(folder)] and len({id(place.worker.scorer) for place in places}) == 1
+    assert [place.worker.stop() for place in places] == [True] * 4
+
+
+@pytest.mark.parametrize("error", [ScorerError("no memory"), ZeroDivisionError("a bug")])
+def test_an_error_is_that_of_all_who_wait_and_the_next_one_tries_again(
+    settings: Any, folder: Path, loads: Loads, error: Exception
+) -> None:
+    pool = ScorerPool(loads)
+    loads.error = error
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(pool.take, str(folder), settings)]
+        assert loads.begun.acquire(timeout=60.0)
+        asked.append(threads.submit(pool.take, str(folder), settings))
+        while not pool._entries[0].waiting:
+            pass
+        loads.gate.release()
+        for each in asked:
+            with pytest.raises((ScorerError, ZeroDivisionError), match=str(error)):
+                each.result(timeout=60.0)
+    loads.error = None
+    loads.gate.release()
+    assert pool.take(str(folder), settings).worker.stop() and len(loads.made) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"sample_rate": 7.0}, "sample_rate"),
+        ({"max_frames": 8, "max_pixels": 4096}, "max_pixels, max_frames"),
+        ({"static_baseline": False}, "progress_mode"),
+        ({"dtype": "bfloat16"}, "dtype"),
+        ({"prompts": "ten_prompts.txt"}, "prompts"),
+    ],
+)
+def test_another_setting_is_another_model_and_is_named(
+    settings: Any, folder: Path, loads: Loads, change: dict[str, Any], named: str
+) -> None:
+    pool = ScorerPool(loads)
+    loads.gate.release(2)
+    first = pool.take(str(folder), settings)
+    other = pool.take(str(folder), replace(settings, **change))
+    assert other.worker.scorer is not first.worker.scorer and other.said.endswith(f"another {named}")
+    again = pool.take(str(folder), replace(settings, **change))
+    assert again.worker.scorer is other.worker.scorer
+    assert [place.worker.stop() for place in (first, other, again)] == [True] * 3
+
+
+def test_two_names_of_one_thing_are_one(settings: Any, folder: Path, loads: Loads) -> None:
+    """Of the folder, and of a device and a type; each monitor says it as it was told."""
+    pool = ScorerPool(loads)
+    loads.gate.release()
+    link = folder.with_name("link")
+    link.symlink_to(folder)
+    first = pool.take(str(folder), replace(settings, device="cpu", dtype="auto"))
+    second = pool.take(str(link), replace(settings, device="cpu", dtype="float32"))
+    assert second.worker.scorer is first.worker.scorer
+    assert (first.worker.info.model_id, second.worker.info.model_id) == (str(folder), str(link))
+    assert first.worker.stop() and second.worker.stop()
+
+
+def test_files_that_have_changed_are_another_model(settings: Any, folder: Path, loads: Loads) -> None:
+    pool = ScorerPool(loads)
+    loads.gate.release(2)
+    first = pool.take(str(folder), settings)
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] += 1.0
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    second = pool.take(str(folder), settings)
+    assert second.worker.scorer is not first.worker.scorer
+    assert "its files have changed" in second.said
+    assert first.worker.stop() and second.worker.stop()
+
+
+def test_another_number_of_threads_is_refused(settings: Any, folder: Path, loads: Loads) -> None:
+    pool = ScorerPool(loads)
+    loads.gate.release()
+    first = pool.take(str(folder), replace(settings, threads=1))
+    with pytest.raises(ScorerError, match=r"scorer_threads differs .* give both the same"):
+        pool.take(str(folder), replace(settings, threads=2))
+    assert first.worker.stop() and len(loads.made) == 1
+
+
+def test_scores_are_those_of_a_monitor_alone(
+    settings: Any, folder: Path, make_video: Any, to_rounding: Any
+) -> None:
+    """The real engine: two episodes that grow by turns, and each as if it were the only one."""
+    pool = ScorerPool(load_scorer)
+    places = [pool.take(str(folder), settings) for _ in range(2)]
+    videos = [make_video(6, 32, 32), make_video(6, 48, 32)]
+    told = [threading.Semaphore(0) for _ in places]
+    for place, each in zip(places, told, strict=True):
+        place.worker.notify = each.release
+    found: list[list[float]] = [[], []]
+    for length in range(1, 7):
+        for number, video in enumerate(videos):
+            places[number].worker.submit(ScoreRequest.of_frames("lift", video[:length]))
+            assert told[number].acquire(timeout=60.0)
+            (result,) = places[number].worker.results()
+            found[number].append(result.score.log_prob)
+    engine: Any = places[0].worker.scorer
+    assert len(engine._episodes) == 2, "what was computed of the other is gone with every turn"
+    for number, video in enumerate(videos):
+        alone = load_scorer(str(folder), settings)
+        scores = [alone.score(ScoreRequest.of_frames("lift", video[:length])) for length in range(1, 7)]
+        assert found[number] == [to_rounding(score.log_prob) for score in scores]
+    weights, engine = weakref.ref(engine._model), None
+    assert [place.worker.stop() for place in places] == [True, True]
+    gc.collect()
+    assert weights() is None, "something holds the model although nobody uses it"
