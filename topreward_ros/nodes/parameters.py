@@ -182,7 +182,7 @@ MONITOR_PARAMETERS = (
     Parameter(
         "compile",
         "On a GPU, compile what lies between the matrix products of a layer: auto where Triton and a C "
-        "compiler are there, true (a warning where not), false; the first start takes half a minute longer",
+        "compiler are there, true (a warning where not), false; not measured on a GPU yet",
         choices=("auto", "true", "false"),
         or_bool=True,
     ),

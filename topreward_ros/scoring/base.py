@@ -89,7 +89,7 @@ class ScorerSettings:
     sample_rate: float = 0.0  #: [Hz] at which frames are due, see `seconds_of`; 0: times as they are
     quantization: str = "none"  #: of the language model's weights: 'none' or 'int8', see `quantization`
     cuda_graphs: bool = True  #: capture ticks on a GPU, see `qwen3_vl.cuda_graphs`
-    compile: str = "auto"  #: 'auto', 'true' or 'false', see `qwen3_vl.compiling`
+    compile: str = "false"  #: 'auto', 'true' or 'false', see `qwen3_vl.compiling`
     front_padding: int = 0  #: copies of the first frame before every prefix, even, see `shown_video`
     fixed_length: int = 0  #: frames to which every prefix is resampled, even, see `shown_video`; 0: none
 
