@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from test.scorers import Brightness, scorer_info
@@ -197,3 +198,36 @@ def test_scores_are_those_of_a_monitor_alone(
     assert [place.worker.stop() for place in places] == [True, True]
     gc.collect()
     assert weights() is None, "something holds the model although nobody uses it"
+
+
+def test_models_are_loaded_one_after_the_other(settings: Any, folder: Path, loads: Loads) -> None:
+    """While it builds a model, transformers changes PyTorch's default type for all threads."""
+    pool = ScorerPool(loads)
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(pool.take, str(folder), settings)]
+        assert loads.begun.acquire(timeout=60.0)
+        asked.append(threads.submit(pool.take, str(folder), replace(settings, sample_rate=7.0)))
+        while len(pool._entries) < 2:
+            pass
+        assert not loads.begun.acquire(timeout=0.1)
+        loads.gate.release(2)
+        places = [each.result(timeout=60.0) for each in asked]
+    assert [place.worker.stop() for place in places] == [True, True] and len(loads.made) == 2
+
+
+@pytest.mark.parametrize("other", [torch.bfloat16, torch.float64])
+def test_scores_do_not_depend_on_the_default_type_of_pytorch(
+    settings: Any, folder: Path, make_video: Any, other: torch.dtype
+) -> None:
+    """It is another one for a moment while a second model is loaded."""
+    scorer = load_scorer(str(folder), settings)
+    asked = ScoreRequest.of_frames("lift", make_video(4, 48, 32))
+    expected = scorer.score(asked)
+    scorer.forget()
+    sizes: Any = scorer
+    sizes._engine.vision._positions.clear()
+    torch.set_default_dtype(other)
+    try:
+        assert scorer.score(asked) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -203,8 +203,8 @@ def _mean_and_std(preprocessing: Preprocessing, device: torch.device) -> tuple[t
 
     They are kept, because a copy to a GPU would wait for it in every tick.
     """
-    mean = torch.tensor(preprocessing.mean).mul(1 / preprocessing.rescale)
-    std = torch.tensor(preprocessing.std).mul(1 / preprocessing.rescale)
+    mean = torch.tensor(preprocessing.mean, dtype=torch.float32).mul(1 / preprocessing.rescale)
+    std = torch.tensor(preprocessing.std, dtype=torch.float32).mul(1 / preprocessing.rescale)
     return mean[:, None, None].to(device), std[:, None, None].to(device)
 
 

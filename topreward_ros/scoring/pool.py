@@ -95,6 +95,9 @@ class ScorerPool:
         """``load`` makes a scorer; raises `ScorerError`."""
         self._load = load
         self._lock = threading.Lock()
+        self._loads = (
+            threading.Lock()
+        )  # one model at a time: transformers changes PyTorch's default type meanwhile
         self._entries: list[_Entry] = []
 
     def take(self, model: str, settings: ScorerSettings) -> Place:
@@ -142,7 +145,8 @@ class ScorerPool:
     def _load_for_all(self, entry: _Entry, model: str) -> ScoringWorker:
         """Load a model, and give places to those who wait for it before anybody can leave it."""
         try:
-            scorer = self._load(model, entry.wish.settings)
+            with self._loads:
+                scorer = self._load(model, entry.wish.settings)
         except BaseException as error:
             with self._lock:
                 self._entries.remove(entry)

@@ -115,8 +115,10 @@ class VisionModel:
         table = visual.pos_embed.weight
         side = round(table.shape[0] ** 0.5)
         # Learned on a square grid, and interpolated bilinearly where there are more or fewer rows or columns.
-        y = torch.linspace(0, side - 1, rows, device=table.device)
-        x = torch.linspace(0, side - 1, columns, device=table.device)
+        # Stated, as PyTorch's default is another one while a second model is loaded in this process.
+        exact = {"dtype": torch.float32, "device": table.device}
+        y = torch.linspace(0, side - 1, rows, **exact)
+        x = torch.linspace(0, side - 1, columns, **exact)
         embeddings = torch.zeros(rows, columns, table.shape[1], dtype=table.dtype, device=table.device)
         square = table.view(side, side, -1)
         for dy in (0, 1):
@@ -128,7 +130,7 @@ class VisionModel:
         attention = visual.blocks[0].attn
         quarter = attention.head_dim // 4  # half of the frequencies encode rows, half columns
         theta = (getattr(visual.config, "rope_parameters", None) or {}).get("rope_theta", 10000.0)
-        frequencies = theta ** -(torch.arange(quarter, device=table.device) / quarter)
+        frequencies = theta ** -(torch.arange(quarter, **exact) / quarter)
         row_angles = torch.arange(rows, device=table.device)[:, None, None] * frequencies
         column_angles = torch.arange(columns, device=table.device)[None, :, None] * frequencies
         shape = (rows, columns, quarter)
