@@ -19,6 +19,7 @@ from test.scorers import Brightness, scorer_info
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
 from topreward_ros.scoring.pool import SHARED, ScorerPool
+from topreward_ros.scoring.qwen3_vl import scorer as module
 from topreward_ros.scoring.registry import load_scorer
 
 
@@ -231,3 +232,27 @@ def test_scores_do_not_depend_on_the_default_type_of_pytorch(
         assert scorer.score(asked) == expected
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_where_memory_runs_out_fewer_episodes_are_kept_before_frames_are_given_up(
+    settings: Any, folder: Path, make_video: Any, to_rounding: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer: Any = load_scorer(str(folder), settings)
+    first, second = (ScoreRequest.of_frames("lift", make_video(4, *size)) for size in ((48, 32), (32, 48)))
+    expected = [scorer.score(each).log_prob for each in (first, second)]
+    scorer.score_all([first], [second.prefix[0]])
+    scorer.score_all([second], [first.prefix[0]])
+    assert len(scorer._episodes) == 2
+    real, failures = module.run_tick, [MemoryError("out of memory")]
+    monkeypatch.setattr(
+        module, "run_tick", lambda *given: real(*given) if not failures else _raise(failures.pop())
+    )
+    (score,) = scorer.score_all([first], [second.prefix[0]])
+    assert score.log_prob == to_rounding(expected[0]) and score.num_frames == 4
+    assert scorer.episodes_at_once() == 1 and not scorer._budget.is_lowered
+    (score,) = scorer.score_all([second], [first.prefix[0]])
+    assert score.log_prob == to_rounding(expected[1]) and len(scorer._episodes) == 1
+
+
+def _raise(error: Exception) -> None:
+    raise error
