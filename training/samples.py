@@ -158,14 +158,21 @@ class _Shown:
         return _Shown(**{name: np.concatenate(pair) for name, pair in pairs})
 
 
-def make_sample(clip: Clip, shape: Shape, rng: np.random.Generator, another: Another | None = None) -> Sample:
+def make_sample(
+    clip: Clip, shape: Shape, rng: np.random.Generator, another: Another | None = None, gaps: float = 0.0
+) -> Sample:
     """Draw a sample: a story with frames of ``clip``, augmented, with questions about it.
 
-    ``another`` draws clips to which a video is cut; without it there are no cuts.
+    ``another`` draws clips to which a video is cut; without it there are no cuts. ``gaps``: in how many
+    attempts, as a share, the camera is away for seconds in which the robot works on.
     """
     count = 2 * shape.patches - shape.odd
     story = _drawn_story(clip, count, another is not None, rng)
-    shown, seconds = _told(clip, story, count, rng, another)
+    long_enough = count >= 3 and len(clip.frames) >= 3 * RATE
+    if story == "attempt" and gaps and long_enough and rng.random() < gaps:
+        shown, seconds = _with_gap(clip, count, rng)
+    else:
+        shown, seconds = _told(clip, story, count, rng, another)
     pictures = change_looks(shown.frames, shape.height, shape.width, rng)
     pictures = _wavering(pictures, rng)
     still = story == "static" or (story == "finished" and rng.random() < 0.5)
@@ -237,6 +244,19 @@ def _told(
     if count > 2 and rng.random() < 0.06:  # images were missing for a while
         seconds[int(rng.integers(1, count)) :] += rng.uniform(1, 10)
     return shown, seconds
+
+
+def _with_gap(clip: Clip, count: int, rng: np.random.Generator) -> tuple[_Shown, np.ndarray]:
+    """An attempt of which some seconds are not shown, and the times [s] of its frames, which tell so."""
+    total = len(clip.frames)
+    gap = int(min(rng.integers(RATE, 9 * RATE), total - 3))
+    begun = int(rng.integers(1, total - gap - 1))
+    path = np.delete(np.arange(total), np.s_[begun : begun + gap])
+    until = len(path) - 1 if rng.random() < 0.6 else int(rng.integers(begun, len(path)))
+    places = path[_spread(0, until, len(path), count, rng)]
+    speed = rng.uniform(0.6, 1.6)
+    seconds = (places - places[0]) / RATE * speed + np.arange(count) * 0.1  # frames that repeat pass, too
+    return _Shown.of(clip, places, _target(clip, places)), seconds
 
 
 def _in_order(clip: Clip, count: int, rng: np.random.Generator) -> np.ndarray:

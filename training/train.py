@@ -47,6 +47,7 @@ from training.network import Batch, Look, Stream, Trainee, make_tokenizer
 from training.samples import Shape, drawn_size, make_glances, make_sample
 
 STEPS = 4500
+AGAIN = 4000  # steps of the second round
 THREADS = 1  # another number sums in another order, which gives other weights
 LOOKS = 1500  # steps before those, in which only the vision model learns, from single pairs of frames
 #: Weights of the terms of the loss. Those of the auxiliary heads decrease: they help at the start.
@@ -62,9 +63,24 @@ _RATE, _WARM_UP, _DECAY = 8e-4, 60, 0.05
 _PATCHES = 144  # per step, shared by its videos
 _LOOK_RATE, _LOOK_CLIPS, _LOOKS_PER_CLIP = 1e-3, 14, 6
 _CHECKPOINT_EVERY = 100  # steps
-_VISION_FROZEN = 0.22  # share of the steps during which the vision model is frozen
 #: Tasks drawn twice as often as others: what moves there is some ten pixels long and is learnt last.
 _SMALL = ("handle-press", "handle-pull", "button-press-topdown", "coffee-button")
+
+
+@dataclass(frozen=True)
+class Round:
+    """One pass of the learning rate from its height to 0."""
+
+    rate: float  #: the highest
+    frozen: float  #: share of the steps during which the vision model is frozen
+    often: tuple[str, ...]  #: tasks drawn twice as often as others
+    gaps: float  #: share of the attempts in which the camera is away for seconds
+    seed: int  #: beside the recipe's: 0 for none
+
+
+FIRST = Round(_RATE, frozen=0.22, often=_SMALL, gaps=0.0, seed=0)
+#: Once more, with what the first round learns last drawn more often, and with gaps.
+SECOND = Round(0.75 * _RATE, 0.0, (*_SMALL, "faucet-open", "faucet-close", "faucet-close"), gaps=0.2, seed=2)
 
 
 class Looks(Dataset[Look]):
@@ -89,8 +105,11 @@ class Looks(Dataset[Look]):
 class Steps(Dataset[Batch]):
     """The batch of every step, seeded by its number; half of the clips are successes."""
 
-    def __init__(self, folder: Path, clips: list[Listed], stream: Stream, steps: int, seed: int) -> None:
-        self._folder, self._stream, self._steps, self._seed = folder, stream, steps, seed
+    def __init__(
+        self, folder: Path, clips: list[Listed], stream: Stream, steps: int, seed: int, round_: Round
+    ) -> None:
+        self._folder, self._stream, self._steps = folder, stream, steps
+        self._seed, self._round = seed, round_
         self._by_outcome = [
             [clip for clip in clips if clip.succeeded is outcome] for outcome in (True, False)
         ]
@@ -105,13 +124,14 @@ class Steps(Dataset[Batch]):
         return self._steps
 
     def __getitem__(self, step: int) -> Batch:
-        rng = np.random.default_rng([self._seed, step])
+        rng = np.random.default_rng([self._seed, step, *([self._round.seed] if self._round.seed else [])])
         shape = Shape.drawn(rng)
         number = int(np.clip(_PATCHES // shape.patches, 4, 24))
         samples = []
         for _ in range(number):
             clip = self._drawn(self._by_outcome[int(rng.integers(2))], rng)
-            samples.append(make_sample(clip, shape, rng, partial(self._another, clip.task, rng)))
+            another = partial(self._another, clip.task, rng)
+            samples.append(make_sample(clip, shape, rng, another, self._round.gaps))
         return self._stream.batch(samples)
 
     def _drawn(self, clips: list[Listed], rng: np.random.Generator) -> Clip:
@@ -146,6 +166,7 @@ class Recipe:
 
     looks: int = LOOKS
     steps: int = STEPS
+    again: int = AGAIN  #: steps of the second round; 0: none
     seed: int = 0
     threads: int = THREADS
     precision: str = "float32"  #: or bfloat16
@@ -251,13 +272,15 @@ def learn_to_look(run: Run, trainee: Trainee, looks: From, steps: int) -> None:
     run.learn("looks", trainee, optimizer, steps, looks, take)
 
 
-def learn_to_answer(run: Run, trainee: Trainee, batches: From, steps: int) -> list[Row]:
-    """Train the whole model; returns the terms of the loss of every step."""
-    optimizer = torch.optim.AdamW(_groups(trainee), lr=_RATE, betas=(0.9, 0.98))
+def learn_to_answer(
+    name: str, run: Run, trainee: Trainee, batches: From, steps: int, round_: Round
+) -> list[Row]:
+    """Train the whole model for a round; returns the terms of the loss of every step, as in NAME.csv."""
+    optimizer = torch.optim.AdamW(_groups(trainee), lr=round_.rate, betas=(0.9, 0.98))
 
     def take(step: int, batch: Batch) -> Row:
-        trainee.model.model.visual.requires_grad_(step >= _VISION_FROZEN * steps)
-        rate = _RATE * learning_rate(step, steps)
+        trainee.model.model.visual.requires_grad_(step >= round_.frozen * steps)
+        rate = round_.rate * learning_rate(step, steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         losses = trainee.losses(batch)
@@ -268,7 +291,7 @@ def learn_to_answer(run: Run, trainee: Trainee, batches: From, steps: int) -> li
         terms = {name: value.item() for name, value in losses.items()}
         return {"rate": rate, "patches": batch.ends.shape[1], "loss": loss.item(), **terms}
 
-    return run.learn("log", trainee, optimizer, steps, batches, take)
+    return run.learn(name, trainee, optimizer, steps, batches, take)
 
 
 def train(data: Path, folder: Path, recipe: Recipe, workers: int) -> str:
@@ -282,7 +305,6 @@ def train(data: Path, folder: Path, recipe: Recipe, workers: int) -> str:
     torch.use_deterministic_algorithms(device.type == "cpu")
     listed, data_hash = Manifest.read(data)
     clips = [clip for clip in listed if clip.path.parts[0] == TRAIN]
-    drawn_from = [*clips, *(clip for clip in clips if clip.task in _SMALL)]
     tokenizer = make_tokenizer()
     stream = Stream(tokenizer)
     trainee = Trainee(tokenizer, recipe.seed, recipe.precision == "bfloat16")
@@ -304,10 +326,12 @@ def train(data: Path, folder: Path, recipe: Recipe, workers: int) -> str:
             yield batch.to(device)
 
     write_file(folder / "tokenizer.json", tokenizer.to_str(pretty=False))
-    looks = Looks(data, drawn_from, stream, recipe.looks, recipe.seed)
+    looks = Looks(data, _drawn_from(clips, FIRST), stream, recipe.looks, recipe.seed)
     learn_to_look(run, trainee, partial(loaded, looks), recipe.looks)
-    steps = Steps(data, drawn_from, stream, recipe.steps, recipe.seed)
-    rows = learn_to_answer(run, trainee, partial(loaded, steps), recipe.steps)
+    rows: list[Row] = []
+    for name, number, round_ in (("log", recipe.steps, FIRST), ("again", recipe.again, SECOND)):
+        steps = Steps(data, _drawn_from(clips, round_), stream, number, recipe.seed, round_)
+        rows += learn_to_answer(name, run, trainee, partial(loaded, steps), number, round_)
     draw(rows, folder / "loss.png")
     weights = {name: weight.cpu().contiguous() for name, weight in trainee.state_dict().items()}
     stored = save(weights)
@@ -317,6 +341,11 @@ def train(data: Path, folder: Path, recipe: Recipe, workers: int) -> str:
         folder / "made_from.json", json.dumps({**made_from, "weights_sha256": digest}, indent=2) + "\n"
     )
     return digest
+
+
+def _drawn_from(clips: list[Listed], round_: Round) -> list[Listed]:
+    """All clips, and once more for each time that their task is to be drawn more often."""
+    return [*clips, *(clip for clip in clips for _ in range(round_.often.count(clip.task)))]
 
 
 def _groups(trainee: Trainee) -> list[dict[str, object]]:
@@ -356,6 +385,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder made by training.generate")
     parser.add_argument("run", type=Path, help="folder for the results")
     parser.add_argument("--steps", type=int, default=STEPS, help="(%(default)s)")
+    parser.add_argument("--again", type=int, default=AGAIN, help="of the second round (%(default)s)")
     parser.add_argument("--looks", type=int, default=LOOKS, help="of the vision model before (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument("--threads", type=int, default=THREADS, help="of a CPU; changes sums (%(default)s)")

@@ -76,6 +76,7 @@ def test_the_scorer_gives_what_was_trained(tmp_path: Path, size: tuple[int, int]
         "clips": 2,
         "looks": 0,
         "steps": 0,
+        "again": 0,
         "seed": 3,
         "precision": "float32",
         "torch": "2",

@@ -24,7 +24,7 @@ from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
 from training import disturbances, samples
-from training.clips import VIEWS, Clip, Manifest
+from training.clips import VIEWS, Clip, Listed, Manifest
 from training.export import export
 from training.generate import MIX, Attempt, generate
 from training.instructions import BY_NAME, TASKS
@@ -89,7 +89,7 @@ def test_two_steps_of_training_give_the_same_weights_again_and_a_model_that_load
     monkeypatch.setattr(samples, "drawn_size", lambda rng: (96, 128))
     monkeypatch.setattr(Shape, "drawn", lambda rng: Shape(int(rng.integers(1, 4)), False, 96, 128, 4))
     monkeypatch.setattr(training.train, "_CHECKPOINT_EVERY", 1)
-    recipe = Recipe(looks=2, steps=2)
+    recipe = Recipe(looks=2, steps=2, again=1)
     first = train(data, tmp_path / "first", recipe, workers=1)
     assert train(data, tmp_path / "other", replace(recipe, seed=1), workers=0) != first
     with pytest.raises(SystemExit, match="made from something else"):
@@ -107,6 +107,9 @@ def test_two_steps_of_training_give_the_same_weights_again_and_a_model_that_load
     rows = list(csv.DictReader((tmp_path / "first" / "log.csv").open()))
     assert [row["step"] for row in rows] == ["0", "1"]
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
+    again = list(csv.DictReader((tmp_path / "first" / "again.csv").open()))
+    assert [row["step"] for row in again] == ["0"]
+    assert again[0]["loss"] != rows[0]["loss"]  # it goes on from the weights of the first round, with others
     assert (tmp_path / "first" / "loss.png").stat().st_size > 1000
     made_from = json.loads((tmp_path / "first" / "made_from.json").read_text())
     assert made_from["data_sha256"] == Manifest.read(data)[1]
@@ -191,6 +194,30 @@ def test_after_a_cut_counts_what_is_shown_from_then_on(monkeypatch: pytest.Monke
     ]
     assert finished.count(0.0) > 15  # the other attempt was over
     assert max(finished) > 0.9  # or is seen to succeed
+
+
+def test_what_was_done_while_the_camera_was_away_counts_and_the_times_tell_of_it() -> None:
+    six = Clip.load(RECORDED / "train/drawer-open/0000-side.npz")
+    at = np.arange(42) // 7  # each of its frames seven times, so that it is long enough
+    arrays = {name: value[at] for name, value in vars(six).items() if isinstance(value, np.ndarray)}
+    clip = replace(six, **arrays)
+    done_after = 0
+    for seed in range(40):
+        shown, seconds = samples._with_gap(clip, 12, np.random.default_rng(seed))
+        steps = np.diff(seconds)
+        assert (steps > 0).all() and np.isfinite(steps).all()
+        usual, longest = np.median(steps), int(np.argmax(steps))
+        away = steps[longest] > 2 * usual
+        done_after += bool(away and shown.target[longest] < 0.9 < shown.target[longest + 1])
+        assert shown.target.max() == shown.target[-1]
+    assert done_after > 3  # finished meanwhile: it was the robot that brought it about
+
+
+def test_a_round_draws_the_tasks_that_are_learnt_last_more_often() -> None:
+    tasks = ("drawer-open", "faucet-close", "handle-pull")
+    clips = [Listed(Path(task), task, "success", "side", 0, True, "") for task in tasks]
+    often = [clip.task for clip in training.train._drawn_from(clips, training.train.SECOND)]
+    assert [often.count(clip.task) for clip in clips] == [1, 3, 2]
 
 
 def test_a_picture_that_shows_nothing_leaves_progress_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
