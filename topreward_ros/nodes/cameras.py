@@ -37,6 +37,7 @@ _LARGE_IMAGES_ADVICE = (
 # For so long a place stays the one that is read, though nobody publishes there and somebody does at another:
 # a camera's publishers are discovered one after the other.
 _PATIENCE_S = 1.0
+_DISCOVERY_S = 3.0  # so long it may take until others are known, on a busy machine
 KILLED_STAYS_S = 25.0  #: in the graph; Fast DDS forgets after 20 s
 _OTHERS_NEWS_S = 2.0  # so new is an image that comes "now"
 _TOPICS = "image_topics"  # the parameter
@@ -121,11 +122,15 @@ class Camera:
 
     def name_warning(self) -> str:
         """What is wrong with a topic of this name, where that is known; else empty."""
-        what = unreadable(self.places[0].name.removesuffix("/compressed"), self._types_on(self.topic))
+        types = self._types_on(self.topic)
+        what = unreadable(self.places[0].name.removesuffix("/compressed"), types)
         if not what:
             return ""
-        if not self._readable_topics() and self.silent_seconds() < _PATIENCE_S:
-            return ""  # the topic that is meant may not have been discovered yet
+        undiscovered = (
+            not types or not self._readable_topics()
+        )  # publishers of it, or the topic that is meant
+        if undiscovered and self.silent_seconds() < _DISCOVERY_S:
+            return ""
         return (
             f"image topic '{self._given}' carries {what}, by its name, and no colour images; "
             f"{self._other_image_topics()}"
