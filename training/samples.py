@@ -249,7 +249,7 @@ def _told(
 def _with_gap(clip: Clip, count: int, rng: np.random.Generator) -> tuple[_Shown, np.ndarray]:
     """An attempt of which some seconds are not shown, and the times [s] of its frames, which tell so."""
     total = len(clip.frames)
-    gap = int(min(rng.integers(RATE, 9 * RATE), total - 3))
+    gap = min(int(rng.integers(round(RATE), round(9 * RATE))), total - 3)
     begun = int(rng.integers(1, total - gap - 1))
     path = np.delete(np.arange(total), np.s_[begun : begun + gap])
     until = len(path) - 1 if rng.random() < 0.6 else int(rng.integers(begun, len(path)))
