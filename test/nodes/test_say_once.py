@@ -50,8 +50,8 @@ def test_other_advice_is_news_but_not_at_once(monkeypatch) -> None:
         return taken
 
     assert news(0, "nobody") == []  # nothing was told that this differs from
-    say_once.note_advice("camera", "nobody")
-    say_once.note_advice("camera", "somebody")  # the first counts
+    say_once.note_advice("camera", "nobody".format)
+    say_once.note_advice("camera", "somebody".format)  # the first counts
     assert news(9, "nobody") == []
     assert news(9, "on /other") == ["after 9 s: on /other"]
     assert news(9.2, "on /other, /third") == []  # not so soon after the last
@@ -59,6 +59,6 @@ def test_other_advice_is_news_but_not_at_once(monkeypatch) -> None:
     assert news(60, "on /other, /third") == []
     say_once.forget("camera")  # images came
     assert news(70, "nobody") == []
-    say_once.note_advice("camera", "nobody")
+    say_once.note_advice("camera", "nobody".format)
     assert news(71, "on /other") == []
     assert news(73.1, "on /other") == ["after 73.1 s: on /other"]

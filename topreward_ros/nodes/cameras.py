@@ -381,7 +381,7 @@ class CameraRig:
     def why_silent(self, stale_timeout: float) -> str:
         """Why the primary camera has given no stamps for ``stale_timeout`` [s]; empty where it has."""
         if self.primary.silent_seconds() > stale_timeout / 2:
-            self._say_once.note_advice(("silence", self.primary), self.primary.missing_images_advice())
+            self._say_once.note_advice(("silence", self.primary), self.primary.missing_images_advice)
             return self.primary.silence_warning()
         return self._unreadable
 
@@ -406,7 +406,7 @@ class CameraRig:
                 silence, advice = ("silence", camera), camera.missing_images_advice()
                 if not (watched and camera is self.primary):
                     self._say_once.warn(silence, camera.silence_warning)
-                    self._say_once.note_advice(silence, advice)
+                    self._say_once.note_advice(silence, camera.missing_images_advice)
                 self._say_once.warn_of_news(silence, advice, camera.silence_warning)
             self._say_once.warn(("loss", camera), camera.loss_warning)
             self._say_once.warn(("name", camera), camera.name_warning)

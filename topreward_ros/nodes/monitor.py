@@ -45,7 +45,7 @@ from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes import parameters
-from topreward_ros.nodes.end_signals import EndSignals
+from topreward_ros.nodes.end_signals import EndSignals, end_process
 from topreward_ros.nodes.image_topics import places
 from topreward_ros.nodes.instruction_topic import InstructionTopic
 from topreward_ros.nodes.lifecycle import PatientLifecycleNode
@@ -379,10 +379,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     Everything of ROS 2 has been closed by then. An ordinary exit would still take a second to take
     PyTorch apart, and wait for or crash on a scorer that hangs in native code.
     """
-    status = _run_until_signal(args)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    end_process(_run_until_signal(args))
 
 
 def _run_until_signal(args: list[str] | None) -> int:

@@ -9,7 +9,6 @@ the same one (scoring/pool.py). Wiring only.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import traceback
@@ -23,7 +22,7 @@ from topreward_ros.core.namespaces import read_namespaces
 from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.defaults import parameter_defaults
 from topreward_ros.nodes import monitor, parameters
-from topreward_ros.nodes.end_signals import EndSignals
+from topreward_ros.nodes.end_signals import EndSignals, end_process
 from topreward_ros.nodes.monitor import Company, MonitorNode
 from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.nodes.startup import said_by_ros, start
@@ -36,10 +35,7 @@ def main(args: list[str] | None = None) -> NoReturn:
 
     A monitor that cannot start, or fails, ends alone; the others go on.
     """
-    status = _run_until_signal(args)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    end_process(_run_until_signal(args))
 
 
 def _run_until_signal(args: list[str] | None) -> int:

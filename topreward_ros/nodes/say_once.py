@@ -27,9 +27,13 @@ class SayOnce:
             self._said.add(subject)
             self._logger.warning(warning)
 
-    def note_advice(self, subject: Hashable, advice: str) -> None:
-        """What is to be done about ``subject`` was told by somebody else; `warn_of_news` goes on from it."""
-        self._advice.setdefault(subject, (advice, time.monotonic()))
+    def note_advice(self, subject: Hashable, advice: Callable[[], str]) -> None:
+        """What is to be done about ``subject`` was told by somebody else; `warn_of_news` goes on from it.
+
+        ``advice`` is called where nothing was noted before.
+        """
+        if subject not in self._advice:
+            self._advice[subject] = advice(), time.monotonic()
 
     def warn_of_news(self, subject: Hashable, advice: str, text: Callable[[], str]) -> None:
         """Log what ``text`` returns where ``advice`` is not what was told of ``subject`` last.
