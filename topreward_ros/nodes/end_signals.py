@@ -1,5 +1,7 @@
 """SIGINT and SIGTERM as requests to end in order, and the limits of that: three seconds, or a second signal.
 
+Leaving ROS 2 has a limit, too, where nobody asked for an end (`leaving`).
+
 rclpy's own handlers shut ROS 2 down at once, so that nothing can be published any more. These only take note,
 in a thread of their own: the main thread may be waiting for a message, or hang in native code.
 """
@@ -11,13 +13,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from select import select
 from typing import NoReturn
 
 _LONGEST_END_S = 2.8  # from the first signal to the end of the process
 # One Ctrl-C may come twice: `ros2 launch` passes on what the terminal has sent to all already.
 _SAME_REQUEST_S = 0.5
+_LONGEST_LEAVE_S = 5.0  # for the middleware to let go of its sockets and shared memory
 
 
 class EndSignals:
@@ -69,6 +73,23 @@ class EndSignals:
             if number in (signal.SIGINT, signal.SIGTERM):
                 return signal.Signals(number).name
         return ""
+
+
+@contextmanager
+def leaving(status: int) -> Iterator[None]:
+    """The body leaves ROS 2. Where it hangs, as DDS was seen to, the process ends with ``status``."""
+    limit = threading.Timer(_LONGEST_LEAVE_S, _cut_off, (status,))
+    limit.daemon = True
+    limit.start()
+    try:
+        yield
+    finally:
+        limit.cancel()
+
+
+def _cut_off(status: int) -> NoReturn:
+    sys.stderr.write(f"cut off, as ROS 2 has not closed for {_LONGEST_LEAVE_S:g} s\n")
+    end_process(status)
 
 
 def end_process(status: int) -> NoReturn:

@@ -46,6 +46,7 @@ from topreward_ros.defaults import large_image_environment
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.conversions import nanoseconds
+from topreward_ros.nodes.end_signals import leaving
 from topreward_ros.nodes.graph import why_unpublished
 from topreward_ros.nodes.image_topics import places
 from topreward_ros.nodes.log import PrintableLog
@@ -507,7 +508,7 @@ def run(options: RecordOptions, ros_arguments: Sequence[str]) -> int:
     os.environ |= large_image_environment(os.environ)  # read when the node is made
     with stop_signals() as signals:
         start(ros_arguments)
-        executor = SingleThreadedExecutor()
+        executor, status = SingleThreadedExecutor(), 1
         try:
             recorder = Recorder(options)
             executor.add_node(recorder)
@@ -516,10 +517,12 @@ def run(options: RecordOptions, ros_arguments: Sequence[str]) -> int:
             first_s = time.monotonic()
             again = partial(_asked_again, signals, first_s)
             ended = recorder.end(executor, again)
-            return 0 if ended and not recorder.failed else 1
+            status = 0 if ended and not recorder.failed else 1
         finally:
-            executor.shutdown(timeout_sec=0.5)
-            rclpy.try_shutdown()
+            with leaving(status):
+                executor.shutdown(timeout_sec=0.5)
+                rclpy.try_shutdown()
+        return status
 
 
 def _asked_again(signals: Sequence[int], first_s: float) -> bool:

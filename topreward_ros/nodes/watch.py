@@ -30,6 +30,7 @@ from topreward_ros.core.output_files import write_file
 from topreward_ros.core.printable import printable
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress
 from topreward_ros.nodes import conversions, qos
+from topreward_ros.nodes.end_signals import leaving
 from topreward_ros.nodes.graph import A_NODE, all_named, monitor_is_there, node_of, why_unpublished
 from topreward_ros.nodes.startup import start, why_no_start
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
@@ -92,6 +93,7 @@ class Watcher:
     def __init__(self, topic: str, ros_arguments: Sequence[str]) -> None:
         """Subscribe to ``topic`` (TaskProgress), and to events and info beside it. Raises `WatchError`,
         `StartError`."""
+        self.status_if_cut_off = 1  #: of the process, where ROS 2 does not close
         start(ros_arguments)
         try:
             self._node = Node(
@@ -121,9 +123,10 @@ class Watcher:
 
     def close(self) -> None:
         """Leave ROS 2."""
-        self._executor.shutdown(timeout_sec=0.5)
-        self._node.destroy_node()
-        rclpy.try_shutdown()
+        with leaving(self.status_if_cut_off):
+            self._executor.shutdown(timeout_sec=0.5)
+            self._node.destroy_node()
+            rclpy.try_shutdown()
 
     def follow(self, screen: Screen, done: Callable[[], bool], advise: bool = True) -> None:
         """Take messages and show them until ``done()``, which is asked about ten times a second.
@@ -273,6 +276,7 @@ def run(
         if svg is not None:
             save_svg(log, svg, f"topreward watch {log.topic}, model {log.model or 'unknown'}")
         if signals or log.score_count:
+            watcher.status_if_cut_off = 0
             return 0
     print(f"topreward: no score came on {log.topic} within {duration_s:g} s", file=sys.stderr)
     return 1
