@@ -112,7 +112,9 @@ class Camera:
         self.fault = ""  #: of the images: a name of `FAULTS`; empty: none
         self.until = 0.0
         self.offset_ns = 0  #: by which the camera's clock was set
-        self._newest_ns: deque[int] = deque(maxlen=3)  # stamps; so many are too few to tell who is wrong
+        # Stamps of the last images. Three that the monitor saw are too few for it to tell who is wrong; on a
+        # busy machine it sees one of many.
+        self._newest_ns: deque[int] = deque(maxlen=60)
         self._judge, self._dice = judge, dice
         self._publisher = node.create_publisher(Image, "camera", qos.image_source())
         node.create_subscription(Image, "image", self._pass_on, qos.images(), raw=True)
