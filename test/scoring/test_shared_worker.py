@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -218,3 +219,87 @@ def test_a_request_knows_nothing_of_the_others() -> None:
                 worker.submit(same)
         let(scorer, *told)
         assert [stamps(worker.results()) for worker in workers] == [[5], [5]]
+
+
+def test_turns_are_fair_where_not_all_are_scored_together() -> None:
+    scorer = Shared(at_once=2)
+    with sharing(scorer, 3) as (workers, told):
+        workers[0].submit(request(9))
+        wait(scorer.begun)
+        for turn in range(7):
+            for number, worker in enumerate(workers):
+                worker.submit(request(number))
+            let(scorer, *(told[stamp] if stamp < 9 else told[0] for stamp in scorer.turns[-1]))
+            wait(scorer.begun)
+            assert len(scorer.turns) == turn + 2
+        served = [stamp for stamps_of_turn in scorer.turns[1:7] for stamp in stamps_of_turn]
+        assert [served.count(number) for number in range(3)] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_monitor_that_cannot_be_told_takes_no_other_with_it(at_once: int) -> None:
+    """The executor of one that ends goes while the thread is about to tell it."""
+    scorer = Shared(at_once)
+    scorer.gate.release(20)
+    with sharing(scorer, 2) as ((gone, other), (_, told)):
+
+        def notify() -> None:
+            raise AttributeError("its executor is over")
+
+        gone.notify = notify
+        with gone._wake:
+            gone.submit(request(1))
+            other.submit(request(2))
+        wait(told)
+        other.submit(request(3))
+        wait(told)
+        assert stamps(other.results()) == [2, 3]
+
+
+def test_a_scorer_with_a_wrong_number_of_scores_fails_and_the_thread_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scorer = Shared()
+    with sharing(scorer, 2) as ((first, second), (first_told, second_told)):
+        with monkeypatch.context() as patch:
+            patch.setattr(scorer, "score_all", lambda requests, kept: [])
+            first.submit(request(1))
+            wait(first_told)
+        assert "0 scores for 1 requests" in first.results()[0].error
+        second.submit(request(2))
+        let(scorer, second_told)
+        assert stamps(second.results()) == [2]
+
+
+def test_an_error_before_the_first_step_of_work_ahead_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = Shared()
+    scorer.gate.release(20)
+
+    def ahead(_: ScoreRequest) -> Iterator[None]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(scorer, "ahead", ahead)
+    with sharing(scorer, 1) as ((worker,), (told,)):
+        for stamp in (1, 2):
+            worker.submit(request(stamp))
+            wait(told)
+        assert stamps(worker.results()) == [1, 2]
+
+
+def test_how_long_an_answer_takes_is_learned_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One with few frames is answered soon; its answers make another one no hanging scorer."""
+    scorer = Shared()
+    with sharing(scorer, 2) as ((slow, quick), (slow_told, quick_told)):
+        slow.submit(request(1))
+        let(scorer, slow_told)
+        monkeypatch.setattr(slow, "took_s", 15.0)
+        quick.submit(request(2))
+        let(scorer, quick_told)
+        assert not slow.submit_extra(look(3, time_left_s=10.0)), "its last answer took longer"
+        monkeypatch.setattr(worker_module, "_HANGS_AFTER_S", 0.0)
+        slow.submit(request(4))
+        wait(scorer.begun)
+        wait(scorer.begun)
+        wait(scorer.begun)
+        monkeypatch.setattr(slow._thread, "begun", time.monotonic() - 40.0)
+        assert not slow.hang() and not quick.hang()

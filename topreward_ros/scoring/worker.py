@@ -76,7 +76,6 @@ class ScoringThread:
         self.is_over = False  #: the last worker has left
         self.scores = False  #: requests are being scored now
         self.begun: float | None = None  #: [s], monotonic, of what the scorer is asked for now
-        self.newest_took_s = 0.0
         self._turns = 0
         # A daemon, so that a scorer that hangs cannot keep the process alive.
         self.thread = threading.Thread(target=self._run, name="scoring", daemon=True)
@@ -106,12 +105,12 @@ class ScoringThread:
             self._note_begun(time.monotonic())
             results = self._score(taken)
             with self.wake:
-                self.begun, self.newest_took_s, self.scores = None, results[0].seconds, False
+                self.begun, self.scores = None, False
                 for each, result in zip(taken, results, strict=True):
                     each.worker.finish(each.generation, result)
                 told = [each.worker for each in taken if each.worker in self.workers]
             for worker in told:
-                worker.notify()
+                _notify(worker)
             self._work_ahead()
         self.scorer.close()
 
@@ -122,11 +121,14 @@ class ScoringThread:
                 waiting = [worker for worker in self.workers if worker.pending is not None]
                 wait_s = min((worker.not_before_s for worker in waiting), default=0.0) - time.monotonic()
                 if ready := self._ready():
-                    self._turns += 1
                     self.scores = True
-                    return [worker.take(self._turns) for worker in self._of_this_turn(ready)]
+                    return [self._take_of(worker) for worker in self._of_this_turn(ready)]
                 self.wake.wait(wait_s if waiting else None)
         return []
+
+    def _take_of(self, worker: ScoringWorker) -> _Taken:
+        self._turns += 1  # also among those who are scored together: else the first of them is so each time
+        return worker.take(self._turns)
 
     def _ready(self) -> list[ScoringWorker]:
         """The workers whose request can be scored now."""
@@ -165,6 +167,8 @@ class ScoringThread:
         """Scores, or what went wrong, in the order of the requests."""
         try:
             made = self.scorer.score_all(requests, kept)
+            if len(made) != len(requests):
+                raise ValueError(f"{len(made)} scores for {len(requests)} requests")
             return [str(each) if isinstance(each, ScorerError) else each for each in made]
         except ScorerError as error:
             said = str(error)
@@ -184,7 +188,7 @@ class ScoringThread:
         with self.wake:
             served = sorted(self.workers, key=lambda worker: -worker.turn)
             wanted = [(worker, worker.newest) for worker in served if worker.newest and not worker.is_ahead]
-        running = {worker: self.scorer.ahead(request) for worker, request in wanted if request is not None}
+        running = {worker: self._ahead(request) for worker, request in wanted if request is not None}
         self._note_begun(time.monotonic())
         try:
             while running:
@@ -198,6 +202,9 @@ class ScoringThread:
                             return
         finally:
             self._note_begun(None)
+
+    def _ahead(self, request: ScoreRequest) -> Iterator[None]:
+        yield from self.scorer.ahead(request)  # called by the first step, which looks after errors
 
     def _step(self, steps: Iterator[None]) -> bool:
         """Do a step; whether there are more."""
@@ -246,6 +253,7 @@ class ScoringWorker:
         self.newest: ScoreRequest | None = None  #: scored last in this generation, and no extra look
         self.is_ahead = False  #: there is nothing left to precompute for it
         self.turn = 0  #: number of the last one
+        self.took_s = 0.0  #: its newest answer: those of others say little of it
         self.not_before_s = 0.0  #: monotonic: end of the pause after a failure
         self._thread = thread
         self._wake = thread.wake
@@ -272,7 +280,7 @@ class ScoringWorker:
         """
         with self._wake:
             busy = self._thread.is_busy() or time.monotonic() < self.not_before_s
-            if busy or self._thread.newest_took_s > request.time_left_s:
+            if busy or self.took_s > request.time_left_s:
                 self.counts.left_out += 1
                 return False
             self.pending = (self._generation, request)
@@ -299,7 +307,8 @@ class ScoringWorker:
         thread = self._thread
         with self._wake:
             busy_s = 0.0 if thread.begun is None else time.monotonic() - thread.begun
-            slow_s = min(_HANGS_AFTER_ANSWERS * thread.newest_took_s, _HANGS_AT_LAST_S)
+            took_s = max((each.took_s for each in thread.workers), default=0.0)  # whichever is scored now
+            slow_s = min(_HANGS_AFTER_ANSWERS * took_s, _HANGS_AT_LAST_S)
         patience_s = max(_HANGS_AFTER_S, slow_s)
         return f"the scorer has not answered for {busy_s:.0f} s" if busy_s > patience_s else ""
 
@@ -347,6 +356,7 @@ class ScoringWorker:
         """Note what became of a request that was taken."""
         self.counts.scored += not result.error
         self.counts.failed += bool(result.error)
+        self.took_s = result.seconds
         if self._stop_by_s is not None:
             return
         self._done.append((generation, result))
@@ -362,6 +372,13 @@ class ScoringWorker:
     def _back_off(self, failed: bool) -> None:
         self._pause_s = min(max(2.0 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if failed else 0.0
         self.not_before_s = time.monotonic() + self._pause_s
+
+
+def _notify(worker: ScoringWorker) -> None:
+    try:
+        worker.notify()
+    except Exception:  # it may just be ending, and the thread is that of others, too
+        _LOG.exception("a monitor could not be told of its score")
 
 
 def _result(request: ScoreRequest, outcome: PrefixScore | str, seconds: float) -> ScoreResult:
