@@ -7,7 +7,7 @@ import shutil
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from test.scorers import Brightness, scorer_info
 from topreward_ros.core.score_request import ScoreRequest
+from topreward_ros.scoring import pool as pool_module
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
 from topreward_ros.scoring.pool import SHARED, ScorerPool
 from topreward_ros.scoring.qwen3_vl import scorer as module
@@ -170,6 +171,54 @@ def test_another_number_of_threads_is_refused(settings: Any, folder: Path, loads
     with pytest.raises(ScorerError, match=r"scorer_threads differs .* give both the same"):
         pool.take(str(folder), replace(settings, threads=2))
     assert first.worker.stop() and len(loads.made) == 1
+
+
+def test_a_device_that_is_not_there_is_an_error_of_the_one_who_wants_it(
+    settings: Any, folder: Path, loads: Loads
+) -> None:
+    """Whoever comes while the other one's model is about to fail, or fails because of it, gets a model."""
+    pool = ScorerPool(loads)
+    with ThreadPoolExecutor() as threads:
+        bad = threads.submit(pool.take, str(folder), replace(settings, device="cuda:99"))
+        assert loads.begun.acquire(timeout=60.0)
+        good = threads.submit(pool.take, str(folder), replace(settings, device="cpu"))
+        while len(pool._entries) < 2 and not good.done():
+            pass
+        loads.gate.release(2)
+        place = good.result(timeout=60.0)
+        assert "another device" in place.said and place.worker.stop()
+        assert bad.result(timeout=60.0).worker.stop(), "these loads take any device"
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_of_all_who_wait(
+    settings: Any, folder: Path, loads: Loads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = ScorerPool(loads)
+
+    def start(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(pool.take, str(folder), settings)]
+        assert loads.begun.acquire(timeout=60.0)
+        asked.append(threads.submit(pool.take, str(folder), settings))
+        while not pool._entries[0].waiting:
+            pass
+        with monkeypatch.context() as patch:
+            patch.setattr(pool_module, "ScoringThread", start)
+            loads.gate.release()
+            for each in asked:
+                with pytest.raises((RuntimeError, ScorerError), match="can't start new thread"):
+                    each.result(timeout=60.0)
+    loads.gate.release()
+    assert pool.take(str(folder), settings).worker.stop() and len(loads.made) == 2
+
+
+def test_the_page_names_all_that_keeps_monitors_from_sharing() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "several_robots.md").read_text(encoding="utf-8")
+    shared = page.split("**What is shared.**")[1].split("**Failures.**")[0]
+    names = {pool_module._PARAMETERS.get(each.name, each.name) for each in fields(ScorerSettings)}
+    assert [name for name in sorted(names) if f"`{name}`" not in shared] == []
 
 
 def test_scores_are_those_of_a_monitor_alone(

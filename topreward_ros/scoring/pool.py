@@ -53,7 +53,7 @@ class _Wish(NamedTuple):
         if self.templates != other.templates:
             found.append("prompts")
         names = [name for name in ("device", "dtype") if _of(self, name) != _of(other, name)]
-        if names and (found or _resolved(self) != _resolved(other)):
+        if names and (found or not _resolve_alike(self, other)):
             found += names
         elsewhere = ("prompts", "device", "dtype")
         names = [each.name for each in fields(ScorerSettings) if each.name not in elsewhere]
@@ -69,6 +69,13 @@ def _resolved(wish: _Wish) -> tuple[str, int, str]:
     """Device and type, which may be named in several ways. Loads PyTorch. Raises `ScorerError`."""
     device, dtype = resolve_device_and_dtype(wish.settings, wish.checkpoint)
     return device.type, device.index or 0, str(dtype)
+
+
+def _resolve_alike(wish: _Wish, other: _Wish) -> bool:
+    try:
+        return _resolved(wish) == _resolved(other)
+    except ScorerError:  # told to the one who wishes for what is not there, when it is loaded
+        return False
 
 
 @dataclass
@@ -147,6 +154,11 @@ class ScorerPool:
         try:
             with self._loads:
                 scorer = self._load(model, entry.wish.settings)
+            with self._lock:
+                thread = ScoringThread(scorer)
+                worker = ScoringWorker(thread)  # starts a thread, which may fail
+                entry.seats = [ScoringWorker(thread) for _ in range(entry.waiting)]
+                entry.thread = thread
         except BaseException as error:
             with self._lock:
                 self._entries.remove(entry)
@@ -155,10 +167,6 @@ class ScorerPool:
                 )
             entry.loaded.set()
             raise
-        with self._lock:
-            entry.thread = ScoringThread(scorer)
-            worker = ScoringWorker(entry.thread)
-            entry.seats = [ScoringWorker(entry.thread) for _ in range(entry.waiting)]
         entry.loaded.set()
         return worker
 
