@@ -112,9 +112,7 @@ class Camera:
         self.fault = ""  #: of the images: a name of `FAULTS`; empty: none
         self.until = 0.0
         self.offset_ns = 0  #: by which the camera's clock was set
-        # Stamps of the last images. Three that the monitor saw are too few for it to tell who is wrong; on a
-        # busy machine it sees one of many.
-        self._newest_ns: deque[int] = deque(maxlen=60)
+        self._newest_ns: deque[int] = deque(maxlen=3)  # stamps; so many are too few to tell who is wrong
         self._judge, self._dice = judge, dice
         self._publisher = node.create_publisher(Image, "camera", qos.image_source())
         node.create_subscription(Image, "image", self._pass_on, qos.images(), raw=True)
@@ -137,6 +135,8 @@ class Camera:
             FAULTS[self.fault](image, self._dice)
             if len(image) >= 12 and stamp_of(image) != stamp_of(raw) + self.offset_ns:
                 self._judge.false_stamps.add(stamp_of(image))
+                if stamp_of(image) == 0:  # the first one of an episode gets the time of its arrival
+                    self._judge.unstamped_ns.append(time.time_ns())
         else:
             self._newest_ns.append(stamp_of(image))
         self._publisher.publish(bytes(image))
