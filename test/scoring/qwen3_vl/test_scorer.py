@@ -457,6 +457,27 @@ def test_as_many_episodes_at_once_as_memory_holds(new_scorer, make_video, monkey
     assert new_scorer(max_frames=12).episodes_at_once() == 8, "no more are faster"
 
 
+def test_more_episodes_stay_than_are_scored_together(assert_same, new_scorer, make_video, monkeypatch):
+    """Monitors of one process in turns, more than a pass has room for: none is read anew."""
+    scorer = new_scorer(max_frames=12)
+    videos = [make_video(6, 64, 96, seed=seed) for seed in range(12)]
+    tokens: list[int] = []
+    note_tokens(scorer, tokens, monkeypatch)
+    of_all: dict[int, list[int]] = {}
+    for count in (4, 5, 6):
+        for first in range(0, 12, 6):
+            kept = [video[0] for video in videos[:first] + videos[first + 6 :]]
+            tokens.clear()
+            scores = scorer.score_all(
+                [asked(TASK, video[:count]) for video in videos[first : first + 6]], kept
+            )
+            assert all(isinstance(score, PrefixScore) for score in scores)
+            of_all.setdefault(count, []).append(sum(tokens))
+    assert sum(of_all[6]) < sum(of_all[4]), "one frame is new, not six"
+    (again,) = scorer.score_all([asked(TASK, videos[0])], [video[0] for video in videos[1:]])
+    assert_same(again, new_scorer(max_frames=12).score(asked(TASK, videos[0])))
+
+
 def bytes_of(episode) -> int:
     """What the tensors of an episode hold."""
     features = [

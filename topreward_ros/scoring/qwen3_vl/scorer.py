@@ -109,7 +109,7 @@ class Qwen3VLScorer(PrefixScorer):
             merge_side=vision.spatial_merge_size,
         )
         self._episodes: dict[Frame, EpisodeCache] = {}  # those of the last call, by first frame
-        self._max_episodes = 0  # that are scored together; 0: not computed yet
+        self._max_kept = 0  # episodes of which caches stay; 0: not computed yet
         self._budget = FrameBudget(info, settings)
 
     def score_all(
@@ -123,7 +123,7 @@ class Qwen3VLScorer(PrefixScorer):
                 pass  # one request failed; scoring one by one tells which
             except Exception as error:
                 if is_out_of_memory(error):
-                    self._max_episodes = max(1, len(requests) // 2)
+                    self._max_kept = max(1, len(self._episodes) // 2)
                 _log.warning(
                     "%d episodes could not be scored together (%s): now one by one, and later at most %d",
                     *(len(requests), in_a_line(error), self.episodes_at_once()),
@@ -158,7 +158,7 @@ class Qwen3VLScorer(PrefixScorer):
         starts = [request.prefix[0] for request in requests]
         others = [start for start in dict.fromkeys(kept) if start in self._episodes and start not in starts]
         if others:
-            del others[max(0, self.episodes_at_once() - len(starts)) :]
+            del others[max(0, self._episodes_kept() - len(starts)) :]
         stay = {*starts, *others}
         left_out = [episode for start, episode in self._episodes.items() if start not in stay]
         self._episodes = {
@@ -172,11 +172,15 @@ class Qwen3VLScorer(PrefixScorer):
 
     def episodes_at_once(self) -> int:
         """See `PrefixScorer.episodes_at_once`."""
-        if not self._max_episodes:
+        return min(_MAX_EPISODES, self._episodes_kept())
+
+    def _episodes_kept(self) -> int:
+        """Of how many episodes the caches fit into memory, those included that are scored."""
+        if not self._max_kept:
             model = self._model
             need = memory_need(model.config, self._settings, self.info.max_pixels, model.dtype.itemsize)
-            self._max_episodes = max(1, min(_MAX_EPISODES, free_memory(model.device) // need.total))
-        return self._max_episodes
+            self._max_kept = max(1, free_memory(model.device) // need.total)
+        return self._max_kept
 
     def close(self) -> None:
         """See `PrefixScorer.close`."""
@@ -286,11 +290,11 @@ class Qwen3VLScorer(PrefixScorer):
         ran out with them."""
         self.forget()
         if held > 1:
-            self._max_episodes = held // 2
+            self._max_kept = held // 2
             _log.warning(
                 "out of memory with %d episodes: from now on at most %d are kept, and the others are read "
                 "anew for every score",
-                *(held, self._max_episodes),
+                *(held, self._max_kept),
             )
         if self._graphs is not None:
             self._graphs.discard_graphs()
