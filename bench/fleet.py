@@ -15,6 +15,7 @@ import numpy as np
 from topreward_ros.core.errors import UserError
 
 _MOST_TICKS = 10_000_000  # of a run: minutes of computing, and a gigabyte
+_MOST_ROBOTS, _MOST_REPLICAS = 100_000, 10_000
 _START_S = 10.0  # within which robots begin, or within an episode where that is shorter
 _SHORTEST_SHARE = 0.5  # of the mean length of an episode; the longest has 1.5
 
@@ -58,8 +59,11 @@ class Fleet:
                 raise UserError(f"{name} {getattr(self, name)}: give 0 or more seconds")
         if self.episode * self.rate < 2:
             raise UserError(f"episodes of {self.episode:g} s at {self.rate:g} Hz: give two ticks or more")
-        if self.robots < 1 or self.replicas < 1:
-            raise UserError(f"{self.robots} robots, {self.replicas} replicas: give at least one of each")
+        if not (1 <= self.robots <= _MOST_ROBOTS and 1 <= self.replicas <= _MOST_REPLICAS):
+            raise UserError(
+                f"{self.robots} robots, {self.replicas} replicas: give 1 to {_MOST_ROBOTS:,} robots and 1 to "
+                f"{_MOST_REPLICAS:,} replicas"
+            )
         if not self.dies_every > 0 or not 0 <= self.stray < 1:
             raise UserError(
                 f"dies_every {self.dies_every}, stray {self.stray}: give seconds above 0, a share below 1"
