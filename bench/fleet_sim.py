@@ -187,7 +187,7 @@ def plot_table(rows: Sequence[dict[str, Any]], title: str, picture: Path) -> Non
     axes.set_yticks(ticks, [str(tick) for tick in ticks])
     axes.set_ylim(1, max(row["most"] for row in rows) * 1.3)
     axes.set_xlabel("scores per second and robot [Hz]")
-    axes.set_ylabel("robots per GPU (embedded: per CPU)")
+    axes.set_ylabel("robots per replica")
     axes.set_title(title, fontsize=8, loc="left")
     legend_above(axes)
     write_picture(figure, picture)
