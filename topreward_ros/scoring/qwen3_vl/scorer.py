@@ -158,7 +158,7 @@ class Qwen3VLScorer(PrefixScorer):
         starts = [request.prefix[0] for request in requests]
         others = [start for start in dict.fromkeys(kept) if start in self._episodes and start not in starts]
         if others:
-            del others[max(0, self._episodes_kept() - len(starts)) :]
+            del others[max(0, self.episodes_kept() - len(starts)) :]
         stay = {*starts, *others}
         left_out = [episode for start, episode in self._episodes.items() if start not in stay]
         self._episodes = {
@@ -172,9 +172,9 @@ class Qwen3VLScorer(PrefixScorer):
 
     def episodes_at_once(self) -> int:
         """See `PrefixScorer.episodes_at_once`."""
-        return min(_MAX_EPISODES, self._episodes_kept())
+        return min(_MAX_EPISODES, self.episodes_kept())
 
-    def _episodes_kept(self) -> int:
+    def episodes_kept(self) -> int:
         """Of how many episodes the caches fit into memory, those included that are scored."""
         if not self._max_kept:
             model = self._model
