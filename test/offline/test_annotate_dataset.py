@@ -26,6 +26,7 @@ from topreward_ros.offline import annotate_dataset as work
 from topreward_ros.offline import dataset_weights
 from topreward_ros.offline.lerobot import Dataset, DatasetError, open_dataset
 from topreward_ros.offline.score_video import score_video
+from topreward_ros.offline.workers import Workers
 from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings, SequentialScorer
 
 ROWS = "data/chunk-000/file-000.parquet"
@@ -254,7 +255,7 @@ def test_the_key_is_of_all_that_the_scores_depend_on(tmp_path: Path) -> None:
         replace(SETTINGS, scorer=replace(SETTINGS.scorer, max_pixels=4096)),
     ]
     assert len({key, *(work.annotation_key(dataset, other) for other in others)}) == 5
-    assert work.annotation_key(dataset, replace(SETTINGS, workers=2)) == key
+    assert work.annotation_key(dataset, replace(SETTINGS, workers=Workers(2))) == key
 
 
 def test_two_annotators_do_not_work_on_one_file(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from topreward_ros.cli import annotate_bags, annotate_datasets
 from topreward_ros.cli.output import CommandError, add_model_option
 from topreward_ros.cli.settings import add_set_option
+from topreward_ros.cli.workers import add_worker_options, workers_of
 from topreward_ros.core.printable import printable
 
 #: The kinds of recordings: how one is recognised, and what annotates several of a kind.
@@ -58,17 +59,7 @@ def add_parser(commands: Any) -> None:
         help="the folder in which copies of bags get the names of their bags; of a dataset, the file of "
         "progress, or with --columns the folder of the copy",
     )
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes, each with a model (%(default)s)"
-    )
-    parser.add_argument(
-        "--ray",
-        nargs="?",
-        const="",
-        metavar="ADDRESS",
-        help="do each bag, or each episode of a dataset, as a task of a Ray cluster: that of ADDRESS or "
-        "RAY_ADDRESS, else one on this machine; paths must be the same on all machines",
-    )
+    add_worker_options(parser, "each bag, or each episode of a dataset,")
     groups = {"bag": parser.add_argument_group("bags"), "dataset": parser.add_argument_group("datasets")}
     annotate_bags.add_options(groups["bag"])
     annotate_datasets.add_options(groups["dataset"])
@@ -85,10 +76,7 @@ def _run(groups: Mapping[str, Any], options: argparse.Namespace) -> int:
         for action in group._group_actions:
             if other != kind and getattr(options, action.dest) != action.default:
                 raise CommandError(f"{action.option_strings[0]} is for {other}s: leave it out for a {kind}")
-    if options.workers < 1:
-        raise CommandError(f"--workers {options.workers}: must be at least 1")
-    if options.ray is not None and options.workers > 1:
-        raise CommandError("--workers and --ray are two ways to do the same: give one of them")
+    workers_of(options)  # before anything else is looked at
     _, run = _KINDS[kind]
     return run(options, options.recordings)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from topreward_ros.cli.output import CommandError, say
 from topreward_ros.cli.settings import settings_of, with_overrides
+from topreward_ros.cli.workers import workers_of
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_task
 from topreward_ros.core.output_files import folder_for
@@ -224,10 +225,9 @@ def _work(options: argparse.Namespace, jobs: Sequence[BagJob], order: WorkOrder)
 def _outcomes(
     options: argparse.Namespace, jobs: Sequence[BagJob], order: WorkOrder, on_progress: OnProgress
 ) -> Outcomes:
-    from topreward_ros.offline.bag_jobs import run_here, run_in_processes, run_on_ray
+    from topreward_ros.offline.bag_jobs import run_by, run_here
 
-    if options.ray is not None:
-        return run_on_ray(jobs, order, options.ray, say)
-    if min(options.workers, len(jobs)) > 1:
-        return run_in_processes(jobs, order, options.workers, on_progress, say)
+    workers = workers_of(options)
+    if workers.are_needed(len(jobs)):
+        return run_by(workers, jobs, order, on_progress, say)
     return run_here(jobs, order, on_progress)

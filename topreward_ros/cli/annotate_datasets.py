@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from topreward_ros.cli.output import CommandError, say
 from topreward_ros.cli.settings import settings_of, with_overrides
+from topreward_ros.cli.workers import workers_of
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_task
 from topreward_ros.core.printable import printable
@@ -123,7 +124,7 @@ def _settings(options: argparse.Namespace, dataset: Dataset, task: str) -> Annot
     parameters = with_overrides(parameters, options.overrides, "annotate", _NOT_FOR_DATASETS)
     monitor, scorer = settings_of(parameters)
     return AnnotationSettings(
-        options.model, monitor, scorer, dataset.camera(options.camera), task, options.workers, options.ray
+        options.model, monitor, scorer, dataset.camera(options.camera), task, workers_of(options)
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from topreward_ros.cli.labelled import add_data_options, read_data
 from topreward_ros.cli.output import CommandError, add_model_option, say, warn_of_task
 from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
+from topreward_ros.cli.workers import add_worker_options, workers_of
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import monitor_defaults
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from topreward_ros.core.calibration.task import Calibrations
     from topreward_ros.offline.calibrate import Calibrated, Usable
     from topreward_ros.offline.evaluation_runs import Evaluated, EvaluationSettings
+    from topreward_ros.offline.workers import Workers
 
 _FOLDER = "calibration"
 _FILE, _PAGE, _KEPT = "calibration.yaml", "report.html", "films"
@@ -51,6 +53,7 @@ def add_parser(commands: Any) -> None:
     add_data_options(parser)
     add_model_option(parser)
     add_set_option(parser)
+    add_worker_options(parser, "each episode")
     parser.add_argument(
         "--false-alarms",
         type=_share,
@@ -83,7 +86,7 @@ def _run(options: argparse.Namespace) -> int:
     from topreward_ros.offline.calibrate import existing, usable
     from topreward_ros.offline.evaluation_runs import EvaluationSettings, monitor_for_evaluation
 
-    output = options.output
+    output, workers = options.output, workers_of(options)
     _check_output(output)
     parameters = with_overrides(monitor_defaults(), options.overrides, "calibrate", _NOT_FOR_CALIBRATE) | {
         "episode_timeout": 0.0,
@@ -102,7 +105,7 @@ def _run(options: argparse.Namespace) -> int:
     settings = EvaluationSettings(
         options.model, monitor_for_evaluation(monitor), scorer, (), "", options.rate or 0.0, with_told=True
     )
-    evaluated = _evaluated(data, settings, output, there)
+    evaluated = _evaluated(data, settings, output, there, workers)
     for sentence in evaluated.problems:
         say(sentence)
     calibrated = _calibrated(data, evaluated, settings, options.false_alarms)
@@ -116,7 +119,9 @@ def _check_output(output: Path) -> None:
         raise CommandError(f"--output {output}: name a folder, in a folder that exists")
 
 
-def _evaluated(data: Usable, settings: EvaluationSettings, output: Path, there: Calibrations) -> Evaluated:
+def _evaluated(
+    data: Usable, settings: EvaluationSettings, output: Path, there: Calibrations, workers: Workers
+) -> Evaluated:
     from rich.console import Console
 
     from topreward_ros.core.output_files import folder_for
@@ -131,7 +136,9 @@ def _evaluated(data: Usable, settings: EvaluationSettings, output: Path, there: 
             warn_of_task(task, info)
 
     with folder_for(output), film_progress(Console(stderr=True)) as on_start:
-        return score_episodes(data.episodes, settings, output / _KEPT, on_start, on_model)
+        return score_episodes(
+            data.episodes, settings, output / _KEPT, on_start, on_model, workers=workers, on_note=say
+        )
 
 
 def _calibrated(

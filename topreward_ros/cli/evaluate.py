@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.cli.labelled import add_data_options, read_data
 from topreward_ros.cli.output import CommandError, add_model_option, say, warn_of_task
 from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
+from topreward_ros.cli.workers import add_worker_options, workers_of
 from topreward_ros.core.instruction import clean_task
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import monitor_defaults
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from topreward_ros.offline.evaluation_report import Evaluation
     from topreward_ros.offline.evaluation_runs import Evaluated, EvaluationSettings, FilmScorer
     from topreward_ros.offline.labelled_episodes import Labelled
+    from topreward_ros.offline.workers import Workers
 
 _FOLDER = "evaluation"
 _JSON, _MARKDOWN, _PAGE, _KEPT = "evaluation.json", "evaluation.md", "evaluation.html", "films"
@@ -44,6 +46,7 @@ def add_parser(commands: Any) -> None:
     add_data_options(parser)
     add_model_option(parser)
     add_set_option(parser)
+    add_worker_options(parser, "each film")
     parser.add_argument(
         "--controls",
         default="all",
@@ -82,6 +85,7 @@ def add_parser(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     if options.compare:
         return _compare(options)
+    workers = workers_of(options)
     controls = _controls(options.controls)
     output = options.output or Path(_FOLDER)
     _check_output(output, options)
@@ -92,7 +96,7 @@ def _run(options: argparse.Namespace) -> int:
         say(sentence)
     if (more := len(labelled.problems) - _SHOWN) > 0:
         say(f"and {more} more episodes that cannot be used; {output / _JSON} lists all")
-    evaluated = _evaluated(labelled, settings, output)
+    evaluated = _evaluated(labelled, settings, output, workers)
     return _write(options, labelled, evaluated, settings, notes, output)
 
 
@@ -170,7 +174,7 @@ def _notes(labelled: Labelled, settings: EvaluationSettings) -> list[str]:
     return notes
 
 
-def _evaluated(labelled: Labelled, settings: EvaluationSettings, output: Path) -> Evaluated:
+def _evaluated(labelled: Labelled, settings: EvaluationSettings, output: Path, workers: Workers) -> Evaluated:
     from rich.console import Console
 
     from topreward_ros.core.output_files import folder_for
@@ -190,11 +194,18 @@ def _evaluated(labelled: Labelled, settings: EvaluationSettings, output: Path) -
 
     with folder_for(output), film_progress(Console(stderr=True)) as on_start:
         return score_episodes(
-            labelled.episodes, settings, output / _KEPT, on_start, on_model, _film_scorer(settings)
+            labelled.episodes,
+            settings,
+            output / _KEPT,
+            on_start,
+            on_model,
+            _film_scorer(settings),
+            workers,
+            say,
         )
 
 
-def _film_scorer(settings: EvaluationSettings) -> Callable[[EvaluationSettings], FilmScorer]:
+def _film_scorer(settings: EvaluationSettings) -> type[FilmScorer]:
     from topreward_ros.offline.evaluation_gvl import GvlScorer
     from topreward_ros.offline.evaluation_runs import Method, MonitorScorer
 

@@ -19,6 +19,7 @@ from topreward_ros.cli.output import (
     write_json,
 )
 from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
+from topreward_ros.cli.workers import add_worker_options, workers_of
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_task
 from topreward_ros.core.printable import printable
@@ -26,7 +27,10 @@ from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.prefix_schedule import PrefixSchedule
 
 if TYPE_CHECKING:
+    from topreward_ros.offline.score_jobs import ScoreOrder
     from topreward_ros.offline.score_video import Curve, Outcome, Recording
+    from topreward_ros.offline.workers import Workers
+    from topreward_ros.scoring.base import ScorerInfo
 
 # Parameters of `--set` that make no sense here: they say how the live node gets images and how often it
 # publishes, or they have an option of their own.
@@ -94,6 +98,7 @@ def add_parser(commands: Any) -> None:
         "being evenly spaced over them",
     )
     add_set_option(parser)
+    add_worker_options(parser, "each video")
     parser.set_defaults(run=_run, usage_error=parser.error)
 
 
@@ -101,6 +106,7 @@ def _run(options: argparse.Namespace) -> int:
     parameters = with_overrides(monitor_defaults(), options.overrides, "score", _NOT_FOR_SCORE)
     files = filter(None, (parameters["prompts"], parameters["calibration"]))
     check_outputs(options, [*options.videos, *files], options.model)
+    workers = workers_of(options)
     task_is_given = options.task is not None
     options.task = clean_task(options.task or "", "--task")
     if task_is_given and not options.task:
@@ -133,7 +139,7 @@ def _run(options: argparse.Namespace) -> int:
     recordings = _recordings(options)
     if not all(recording.instruction for recording in recordings):
         options.usage_error("the following arguments are required: --task")
-    outcomes = _score(options, recordings, parameters)
+    outcomes = _score(options, recordings, parameters, workers)
     if len(outcomes) > 1:
         return _show_and_write_several(options, outcomes)
     (outcome,) = outcomes
@@ -153,16 +159,14 @@ def _recordings(options: argparse.Namespace) -> list[Recording]:
 
 
 def _score(
-    options: argparse.Namespace, recordings: Sequence[Recording], parameters: dict[str, Any]
+    options: argparse.Namespace,
+    recordings: Sequence[Recording],
+    parameters: dict[str, Any],
+    workers: Workers,
 ) -> list[Outcome]:
     """Score the recordings, with a progress bar on stderr."""
-    from rich.console import Console
-
-    from topreward_ros.offline.calibration_file import PRIMARY, check_setup, setup_of
-    from topreward_ros.offline.score_video import score_recordings
+    from topreward_ros.offline.score_jobs import ScoreOrder
     from topreward_ros.offline.video import VideoError
-    from topreward_ros.scoring.registry import load_scorer
-    from topreward_ros.views import terminal
 
     settings, scorer_settings = settings_of(parameters)
     schedule = PrefixSchedule(options.prefix_schedule or PrefixSchedule.AUTHORS)
@@ -178,33 +182,71 @@ def _score(
         except VideoError:
             if len(recordings) == 1:
                 raise
-    console = Console(stderr=True)
-    with terminal.working(console, f"loading model {options.model} ..."):
-        scorer = load_scorer(options.model, scorer_settings)
-    try:
-        here = setup_of(scorer.info, settings, scorer_settings, PRIMARY)
-        if difference := check_setup(settings.calibrations, here):
-            say(difference)
-    except UserError:
-        scorer.close()
-        raise
-    for task in dict.fromkeys(recording.instruction for recording in recordings):
-        warn_of_task(task, scorer.info)
-    random_weights = scorer.info.random_weights
     expected = sum(options.prefixes or number for number in scores)
+    order = ScoreOrder(options.model, scorer_settings, settings, options.prefixes or 0, schedule)
+    if workers.are_needed(len(recordings)):
+        return _scored_by(workers, recordings, order, expected)
+    return _scored_here(recordings, order, expected)
+
+
+def _scored_here(recordings: Sequence[Recording], order: ScoreOrder, expected: int) -> list[Outcome]:
+    from rich.console import Console
+
+    from topreward_ros.offline.score_video import score_recordings
+    from topreward_ros.scoring.registry import load_scorer
+    from topreward_ros.views import terminal
+
+    console = Console(stderr=True)
+    with terminal.working(console, f"loading model {order.model} ..."):
+        scorer = load_scorer(order.model, order.scorer)
     try:
-        with terminal.score_progress(console, expected, random_weights) as on_score:
+        _warn_of_model(scorer.info, recordings, order)
+        with terminal.score_progress(console, expected, scorer.info.random_weights) as on_score:
             return score_recordings(
                 recordings,
                 scorer,
-                settings,
-                prefixes=options.prefixes or 0,
-                prefix_schedule=schedule,
+                order.monitor,
+                prefixes=order.prefixes,
+                prefix_schedule=order.prefix_schedule,
                 at_once=scorer.episodes_at_once(),
                 on_score=on_score,
             )
     finally:
         scorer.close()
+
+
+def _scored_by(
+    workers: Workers, recordings: Sequence[Recording], order: ScoreOrder, expected: int
+) -> list[Outcome]:
+    from rich.console import Console
+
+    from topreward_ros.offline.score_jobs import score_by
+    from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
+    from topreward_ros.views import terminal
+
+    told: list[ScorerInfo] = []
+
+    def on_curve(curve: Curve) -> None:
+        if not told:
+            _warn_of_model(curve.model, recordings, order)
+            told.append(curve.model)
+        for point in curve.points:
+            on_score(point)
+
+    random_weights = open_checkpoint(order.model).has_random_weights
+    with terminal.score_progress(Console(stderr=True), expected, random_weights) as on_score:
+        return score_by(workers, recordings, order, on_curve, say)
+
+
+def _warn_of_model(info: ScorerInfo, recordings: Sequence[Recording], order: ScoreOrder) -> None:
+    """Say what the user should know of this model with the tasks and the calibrations; these may not fit."""
+    from topreward_ros.offline.calibration_file import PRIMARY, check_setup, setup_of
+
+    here = setup_of(info, order.monitor, order.scorer, PRIMARY)
+    if difference := check_setup(order.monitor.calibrations, here):
+        say(difference)
+    for task in dict.fromkeys(recording.instruction for recording in recordings):
+        warn_of_task(task, info)
 
 
 def _warn_of_damage(curves: Sequence[Curve]) -> None:

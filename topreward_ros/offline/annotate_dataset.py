@@ -44,13 +44,13 @@ from topreward_ros.core.printable import printable
 from topreward_ros.core.rewards import Imputation
 from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.calibration_file import PRIMARY, check_setup, setup_of
-from topreward_ros.offline.job_processes import OnNote, OnShare, Work, do_jobs, threads_of_each
+from topreward_ros.offline.job_processes import OnNote, OnShare, Work
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.lerobot import INFO, Dataset, DatasetError, check_videos, open_dataset
 from topreward_ros.offline.lerobot_video import open_episode, stamps_of
 from topreward_ros.offline.parquet_files import arrow, columns_in, parquet_bytes, read_table
-from topreward_ros.offline.ray_jobs import do_on_ray
 from topreward_ros.offline.score_video import Curve, Outcome, Recording, score_recordings
+from topreward_ros.offline.workers import HERE, Workers
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
 from topreward_ros.scoring.checkpoint.vocabulary import task_warnings
@@ -95,8 +95,7 @@ class AnnotationSettings:
     scorer: ScorerSettings
     camera: str  #: feature that holds the pictures
     task: str = ""  #: the task of all episodes, a stage per line; empty: each has that of the dataset
-    workers: int = 1  #: processes
-    ray: str | None = None  #: instead, the address of a Ray cluster, see `do_on_ray`
+    workers: Workers = HERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +213,8 @@ def annotate(
             on_episode()
         missing = [number for number in range(len(tasks)) if number not in done]
         try:
-            if missing and (settings.ray is not None or (settings.workers > 1 and len(missing) > 1)):
-                _score_in_processes(dataset, settings, tasks, missing, keep, on_note)
+            if settings.workers.are_needed(len(missing)):
+                _score_by_workers(dataset, settings, tasks, missing, keep, on_note)
             elif missing:
                 _score_here(dataset, settings, tasks, missing, keep)
             scores = tuple(done[number] for number in range(len(tasks)))
@@ -274,7 +273,7 @@ def _score(
     )
 
 
-def _score_in_processes(
+def _score_by_workers(
     dataset: Dataset,
     settings: AnnotationSettings,
     tasks: Sequence[str],
@@ -282,20 +281,14 @@ def _score_in_processes(
     keep: Callable[[int, EpisodeScores], None],
     on_note: OnNote,
 ) -> None:
-    if not settings.scorer.threads:
-        threads = threads_of_each(settings.workers) if settings.ray is None else 1
-        settings = replace(settings, scorer=replace(settings.scorer, threads=threads))
+    settings = replace(settings, scorer=settings.workers.scorer(settings.scorer))
     work = Work(
         partial(_Worker, str(dataset.root.resolve()), settings, tuple(tasks)),
         _Worker.score,
         lambda number: f"episode {number} of {dataset.name}",
     )
-    if settings.ray is None:
-        results = do_jobs(numbers, work, settings.workers, lambda *_: None, on_note)
-    else:
-        on_ray = do_on_ray(numbers, work, settings.ray, settings.scorer.device, on_note)
-        results = on_ray
-    with closing(results):
+    done = settings.workers.do(numbers, work, settings.scorer.device, lambda *_: None, on_note)
+    with closing(done) as results:
         for place, result in results:
             number = numbers[place]
             length = dataset.episodes[number].length

@@ -20,13 +20,11 @@ from topreward_ros.offline.job_processes import (
     OnProgress,
     OnShare,
     Work,
-    do_jobs,
-    threads_of_each,
     unexpected_error,
 )
 from topreward_ros.offline.raw_samples import Converter
-from topreward_ros.offline.ray_jobs import do_on_ray
 from topreward_ros.offline.side_by_side import Episode, score_side_by_side
+from topreward_ros.offline.workers import Workers
 from topreward_ros.scoring.base import PrefixScorer, ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
 
@@ -82,22 +80,19 @@ def _guarded(episode: Episode[Annotation]) -> Episode[Annotation]:
 # ---- processes and Ray --------------------------------------------------------------------------------
 
 
-def run_in_processes(
-    jobs: Sequence[BagJob], order: WorkOrder, workers: int, on_progress: OnProgress, on_note: OnNote
+def run_by(
+    workers: Workers, jobs: Sequence[BagJob], order: WorkOrder, on_progress: OnProgress, on_note: OnNote
 ) -> Outcomes:
-    """Do ``jobs`` in ``workers`` processes, each with a model of its own. Yields each job as it ends.
+    """Have ``workers`` do ``jobs``, each with a model of its own. Yields each job as it ends.
 
-    ``on_note`` is told of processes that died. Raises `UserError` where the model cannot be loaded, or where
-    one process after the other dies.
+    ``on_note`` is told of what died. Raises `UserError` where the model cannot be loaded, or as
+    `Workers.do`.
     """
-    work = _work(_with_threads(order, threads_of_each(workers)))
-    outcomes = do_jobs(jobs, work, workers, on_progress, on_note)
-    with closing(outcomes):
+    order = replace(order, scorer=workers.scorer(order.scorer))
+    work = Work(partial(load_scorer, order.model, order.scorer), partial(_do, order), _name)
+    done = workers.do(jobs, work, order.scorer.device, on_progress, on_note)
+    with closing(done) as outcomes:
         yield from outcomes
-
-
-def _work(order: WorkOrder) -> Work[PrefixScorer, BagJob, Annotation]:
-    return Work(partial(load_scorer, order.model, order.scorer), partial(_do, order), _name)
 
 
 def _do(order: WorkOrder, scorer: PrefixScorer, job: BagJob, on_share: OnShare) -> Annotation:
@@ -109,14 +104,3 @@ def _do(order: WorkOrder, scorer: PrefixScorer, job: BagJob, on_share: OnShare) 
 
 def _name(job: BagJob) -> str:
     return printable(str(job.source))
-
-
-def _with_threads(order: WorkOrder, threads: int) -> WorkOrder:
-    return order if order.scorer.threads else replace(order, scorer=replace(order.scorer, threads=threads))
-
-
-def run_on_ray(jobs: Sequence[BagJob], order: WorkOrder, address: str, on_note: OnNote) -> Outcomes:
-    """Do each of ``jobs`` as a task of Ray (`do_on_ray`). Yields each as it ends."""
-    outcomes = do_on_ray(jobs, _work(_with_threads(order, 1)), address, order.scorer.device, on_note)
-    with closing(outcomes):
-        yield from outcomes

@@ -48,7 +48,8 @@ class GvlScorer:
             max_pixels=self._pixels,
         )
 
-    def expected(self, _: Film) -> int:
+    @staticmethod
+    def expected(_: Film, __: EvaluationSettings) -> int:
         """A step is an answer."""
         return 1
 

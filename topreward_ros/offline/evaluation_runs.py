@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -28,10 +29,12 @@ from topreward_ros.core.output_files import kept_folder, write_file
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.offline.code_version import code_hash
 from topreward_ros.offline.controls import OtherTasks, control_seconds, open_control
+from topreward_ros.offline.job_processes import OnNote, OnShare, Work
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.labelled_episodes import LabelledEpisode
 from topreward_ros.offline.score_video import Curve, CurvePoint, Recording, score_recordings
 from topreward_ros.offline.video import Video
+from topreward_ros.offline.workers import HERE, Workers
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
 from topreward_ros.scoring.registry import load_scorer
@@ -92,7 +95,11 @@ class FilmScorer(Protocol):
 
     info: ScorerInfo
 
-    def expected(self, film: Film) -> int:
+    def __init__(self, settings: EvaluationSettings) -> None:
+        """Load the model. Raises `ScorerError`."""
+
+    @staticmethod
+    def expected(film: Film, settings: EvaluationSettings) -> int:
         """How many steps of work a film is expected to need."""
 
     def scored(
@@ -111,14 +118,18 @@ def score_episodes(
     folder: Path,
     on_start: Callable[[int], Callable[[float], None]],
     on_model: Callable[[ScorerInfo], None] = lambda _: None,
-    make: Callable[[EvaluationSettings], FilmScorer] | None = None,
+    make: type[FilmScorer] | None = None,
+    workers: Workers = HERE,
+    on_note: OnNote = lambda _: None,
 ) -> Evaluated:
     """Score ``episodes`` and their controls; what ``folder`` has is not scored again.
 
     ``on_start`` is called with the number of steps that are expected, before the first, and gives the
     ``on_step`` of `FilmScorer.scored`. ``make``: what makes the curves; None: `MonitorScorer`.
+    ``workers``: who scores; others than this process are given film by film, and ``on_note`` is told of what
+    died.
 
-    Raises `UserError` where the model cannot be loaded, or no episode can be scored.
+    Raises `UserError` where the model cannot be loaded, or no episode can be scored; and as `Workers.do`.
     """
     checkpoint = open_checkpoint(settings.model)
     known = checkpoint.notes.wordings
@@ -128,21 +139,94 @@ def score_episodes(
         missing = [film for film in films if film.key not in kept]
         errors: dict[str, str] = {}
         resumed = len(kept)
-        if missing:
-            scorer = (make or MonitorScorer)(settings)
-            try:
-                on_model(scorer.info)
-                on_step = on_start(sum(map(scorer.expected, missing)))
-                for film, made in scorer.scored(missing, on_step):
-                    if isinstance(made, UserError):
-                        errors[film.key] = str(made)
-                        continue
-                    kept[film.key] = made, _model(scorer.info)
-                    write_file(place / _name(film.key), _to_json(*kept[film.key]))
-            finally:
-                scorer.close()
+        make = make or MonitorScorer
+        if workers.are_needed(len(missing)):
+            scored = _scored_by(workers, make, settings, missing, on_start, on_model, on_note)
+        else:
+            scored = _scored_here(make, settings, missing, on_start, on_model)
+        with closing(scored):
+            for film, made in scored:
+                if isinstance(made, UserError):
+                    errors[film.key] = str(made)
+                    continue
+                kept[film.key] = made.run, _model(made.info)
+                write_file(place / _name(film.key), _to_json(*kept[film.key]))
         _remove_old(place)
     return _evaluated(episodes, films, kept, errors, resumed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """What became of a film, and by which model."""
+
+    run: Run
+    info: ScorerInfo
+
+
+_Films = Generator[tuple[Film, _Scored | UserError], None, None]
+_OnStart = Callable[[int], Callable[[float], None]]
+
+
+def _scored_here(
+    make: type[FilmScorer],
+    settings: EvaluationSettings,
+    films: Sequence[Film],
+    on_start: _OnStart,
+    on_model: Callable[[ScorerInfo], None],
+) -> _Films:
+    """Score ``films`` in this process; a model is loaded where there are any."""
+    if not films:
+        return
+    scorer = make(settings)
+    try:
+        on_model(scorer.info)
+        on_step = on_start(sum(make.expected(film, settings) for film in films))
+        for film, made in scorer.scored(films, on_step):
+            yield film, made if isinstance(made, UserError) else _Scored(made, scorer.info)
+    finally:
+        scorer.close()
+
+
+def _scored_by(
+    workers: Workers,
+    make: type[FilmScorer],
+    settings: EvaluationSettings,
+    films: Sequence[Film],
+    on_start: _OnStart,
+    on_model: Callable[[ScorerInfo], None],
+    on_note: OnNote,
+) -> _Films:
+    """Have ``workers`` score ``films``. ``on_model`` is called with the model of the first that is done."""
+    settings = replace(settings, scorer=workers.scorer(settings.scorer))
+    work = Work(
+        partial(_FilmWorker, make, settings, tuple(films)),
+        _FilmWorker.score,
+        lambda number: f"{films[number].episode.name} ({films[number].control.value})",
+    )
+    on_step = on_start(sum(make.expected(film, settings) for film in films))
+    known = False
+    done = workers.do(range(len(films)), work, settings.scorer.device, lambda *_: None, on_note)
+    with closing(done) as outcomes:
+        for number, outcome in outcomes:
+            if isinstance(outcome, _Scored) and not known:
+                known = True
+                on_model(outcome.info)
+            on_step(make.expected(films[number], settings))
+            yield films[number], outcome
+
+
+class _FilmWorker:
+    """What a worker has: the films, sent once, and a model of its own."""
+
+    def __init__(self, make: type[FilmScorer], settings: EvaluationSettings, films: tuple[Film, ...]) -> None:
+        self._films = films
+        self._scorer = make(settings)
+
+    def score(self, number: int, _: OnShare) -> _Scored:
+        ((__, made),) = self._scorer.scored([self._films[number]], lambda _: None)
+        if isinstance(made, UserError):
+            raise made
+        return _Scored(made, self._scorer.info)
 
 
 def _name(key: str) -> str:
@@ -209,15 +293,17 @@ class MonitorScorer:
 
     def __init__(self, settings: EvaluationSettings) -> None:
         """Load the model. Raises `ScorerError`."""
+        self._all = settings
         self._settings = settings.monitor
         self._with_told = settings.with_told
         self._scorer = load_scorer(settings.model, settings.scorer)
         self.info = self._scorer.info
 
-    def expected(self, film: Film) -> int:
+    @staticmethod
+    def expected(film: Film, settings: EvaluationSettings) -> int:
         """See `FilmScorer.expected`."""
         seconds = film.episode.duration_s if isfinite(film.episode.duration_s) else 0.0
-        return 1 + int(control_seconds(film.control, seconds) * self._settings.sample_rate)
+        return 1 + int(control_seconds(film.control, seconds) * settings.monitor.sample_rate)
 
     def scored(
         self, films: Sequence[Film], on_step: Callable[[float], None]
@@ -226,7 +312,7 @@ class MonitorScorer:
         at_once = max(1, self._scorer.episodes_at_once())
         for first in range(0, len(films), at_once):
             group = films[first : first + at_once]
-            left = sum(map(self.expected, group))
+            left = sum(self.expected(film, self._all) for film in group)
 
             def count(_: CurvePoint) -> None:
                 nonlocal left

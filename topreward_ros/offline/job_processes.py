@@ -35,7 +35,7 @@ OnProgress = Callable[[int, float], None]  #: called with the number of a job an
 
 _TRIES = 3  # of a job whose process dies
 _FEWEST_FUTILE = 3  # processes, however few work, that may use up their tries before no more are started
-_END_S = 2.0  # for a process to leave nothing behind
+END_S = 2.0  #: for a process to leave nothing behind [s]
 
 
 class JobError(UserError):
@@ -65,7 +65,7 @@ def do_jobs(
     """
     waiting = WaitingJobs(jobs, work.name, on_note)
     crew: dict[Connection, _Process] = {}
-    deaths = 0  # since a job was done
+    deaths = FutileDeaths(processes)
     try:
         while waiting or any(process.job for process in crew.values()):
             while len(crew) < min(processes, len(waiting) + sum(bool(it.job) for it in crew.values())):
@@ -81,16 +81,12 @@ def do_jobs(
                 said = process.heard()
                 if said is None:
                     del crew[channel]
-                    deaths += 1
                     how = process.death()
                     if process.job is None:
                         on_note(f"a process {how} while it prepared; another takes its place")
                     elif (error := waiting.died(process.job, how)) is not None:
                         yield process.job.number, error
-                    if deaths >= _TRIES * max(_FEWEST_FUTILE, processes) and waiting:
-                        raise JobError(
-                            f"{deaths} processes died one after the other, the last {how}: {_MEND}"
-                        )
+                    deaths.add(how, waiting)
                     continue
                 kind, content = said
                 if kind == "failed":
@@ -101,14 +97,14 @@ def do_jobs(
                     continue
                 process.is_idle = True
                 if kind == "done":
-                    deaths = 0
+                    deaths.forget()
                     assert process.job is not None
                     number, process.job = process.job.number, None
                     yield number, content
     finally:
         for process in crew.values():
             process.ask_to_end()
-        end = time.monotonic() + _END_S
+        end = time.monotonic() + END_S
         for process in crew.values():
             process.end(end)
 
@@ -149,6 +145,24 @@ class WaitingJobs(Generic[Job]):
         self._on_note(f"{what}; it is tried again")
         self._tries.append(Try(job.number, job.attempt + 1))
         return None
+
+
+class FutileDeaths:
+    """Ends the work where one process after the other dies, and no job is done meanwhile."""
+
+    def __init__(self, processes: int) -> None:
+        self._most = _TRIES * max(_FEWEST_FUTILE, processes)
+        self._count = 0
+
+    def forget(self) -> None:
+        """A job was done."""
+        self._count = 0
+
+    def add(self, how: str, waiting: WaitingJobs[Any]) -> None:
+        """A process died, ``how`` as in `WaitingJobs.died`. Raises `JobError` where it is futile to go on."""
+        self._count += 1
+        if self._count >= self._most and waiting:
+            raise JobError(f"{self._count} processes died one after the other, the last {how}: {_MEND}")
 
 
 def threads_of_each(processes: int) -> int:
@@ -203,9 +217,9 @@ class _Process:
 
     def death(self) -> str:
         """How the process died, which has hung up, as a predicate."""
-        self._process.join(_END_S)  # what it ends with by itself is the truth
+        self._process.join(END_S)  # what it ends with by itself is the truth
         self.ask_to_end()
-        self.end(time.monotonic() + _END_S)
+        self.end(time.monotonic() + END_S)
         code = self._process.exitcode
         if code is not None and code < 0:
             with suppress(ValueError):
@@ -267,5 +281,5 @@ def _leave_with_the_caller() -> None:
     """End this process in order when the one that started it has ended."""
     if wait_for_the_callers_end():
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_END_S)
+        time.sleep(END_S)
         os._exit(1)

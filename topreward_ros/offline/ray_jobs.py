@@ -1,19 +1,29 @@
 """Jobs done as tasks of a Ray cluster, with the results that `job_processes.do_jobs` gives on one machine.
 
 What a job is, is not known here. Ray is an optional library; it is imported here alone, and only when it is
-asked for. Paths in jobs must lead to the same files on every machine of the cluster.
+asked for. A task works in the folder of the process that asks and with its home, so that every path, however
+it is written, must lead to the same file on all machines; and it works only where the code is the same.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import pickle
-from collections.abc import Generator, Sequence
+import socket
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import printable
+from topreward_ros.offline.code_version import code_hash, package_version
 from topreward_ros.offline.job_processes import (
+    END_S,
+    FutileDeaths,
     JobError,
     OnNote,
     Try,
@@ -27,65 +37,229 @@ Prepared = TypeVar("Prepared")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+_ANSWER_S = 10.0  # within which the machine of an address must answer
+_PATIENCE_S = 20.0  # without any job that ends, before it is looked whether one can begin at all
+_MOST_AT_ONCE = 1000  # tasks that Ray knows of: it looks through all of them each time that one ends
+#: Variables by which a user's files are found, beside the folder.
+_PLACES = ("HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME")
+
+
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """What a task must have in common with the process that asks for it."""
+
+    code: str  #: `code_hash`
+    version: str
+    folder: str
+    places: tuple[tuple[str, str], ...]  #: variables of `_PLACES`, and what they say
+    packed: bytes  #: how to prepare and to do a job, as pickle has it
+
 
 def do_on_ray(
     jobs: Sequence[Job], work: Work[Prepared, Job, Result], address: str, device: str, on_note: OnNote
 ) -> Generator[tuple[int, Result | UserError], None, None]:
     """Do ``jobs`` as tasks of Ray. Yields the number of each as it ends, and its result or error.
 
-    ``address``: of a cluster, as Ray knows it; empty: that in RAY_ADDRESS, else one on this machine alone.
-    ``device``: a task takes one CPU, and one GPU where this is cuda. ``on_note`` is told of tasks that died.
-    Raises `JobError` where Ray is not there or the cluster cannot be reached.
+    ``address``: of a cluster, as Ray knows it; empty: that in RAY_ADDRESS, else the one that this machine
+    belongs to, else one on this machine alone. ``device``: a task takes one CPU, and one GPU where this is
+    cuda. ``on_note`` is told of tasks that died, and where none can begin. Raises the error of
+    ``work.prepare``, and `JobError` where Ray is not there, the cluster cannot be reached or has other code,
+    or one task after the other dies.
     """
+    ray = _connected(address)
+    running: dict[Any, Try] = {}
+    try:
+        needed = {"CPU": 1, "GPU": 1} if device.startswith("cuda") else {"CPU": 1}
+        task = ray.remote(num_cpus=1, num_gpus=needed.get("GPU", 0), max_retries=0)(_task)
+        waiting = WaitingJobs(jobs, work.name, on_note)
+        deaths = FutileDeaths(int(ray.cluster_resources().get("CPU", 1)))
+        lack = _Lack(ray, needed, on_note)
+        caller = ray.put(_caller(work))
+        while waiting or running:
+            while waiting and len(running) < _MOST_AT_ONCE:
+                job = waiting.take()
+                running[task.remote(jobs[job.number], caller)] = job
+            done, _ = ray.wait(list(running), num_returns=1, timeout=_PATIENCE_S)
+            if not done:
+                lack.tell()
+                continue
+            job = running.pop(done[0])
+            try:
+                outcome: Result | UserError | None = _outcome(ray.get(done[0]))
+            except ray.exceptions.RayTaskError as error:  # before our own code could begin
+                raise JobError(
+                    f"the cluster cannot do the work ({_last_line(error)}): install topreward_ros "
+                    f"{package_version()} with its libraries on all its machines"
+                ) from error
+            except ray.exceptions.RayError as error:
+                how = f"died on the cluster ({printable(str(error).strip().splitlines()[0], 200)})"
+                outcome, died = waiting.died(job, how), how
+            else:
+                died = ""
+                deaths.forget()
+                lack.forget()
+            if outcome is not None:
+                yield job.number, outcome
+            if died:
+                deaths.add(died, waiting)
+    finally:
+        _leave(ray, list(running))
+
+
+# ---- the cluster ------------------------------------------------------------------------------------------
+
+
+def _connected(address: str) -> Any:
+    """The module `ray`, connected to the cluster. Raises `JobError`."""
+    chosen = address if address not in ("", "auto") else os.environ.get("RAY_ADDRESS") or address
+    shown = f" at {printable(chosen, 100)}" if chosen else ""
+    mend = "start one by `ray start`, or leave the address (and RAY_ADDRESS) out for this machine alone"
+    if chosen:
+        _check_that_it_answers(chosen, f"no Ray cluster can be reached{shown}", mend)
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # each takes 40 s where nobody knows Ray
     try:
         import ray
     except ImportError as error:
         raise JobError("--ray needs Ray: pip install 'topreward_ros[ray]' (or ray)") from error
     try:
         ray.init(
-            address=address or None, log_to_driver=False, include_dashboard=False if not address else None
+            address=chosen or None,
+            log_to_driver=False,
+            include_dashboard=None if chosen else False,
+            logging_level=logging.ERROR,
         )
     except Exception as error:  # Ray has many kinds
-        where = f" at {printable(address, 100)}" if address else ""
-        raise JobError(
-            f"no Ray cluster can be reached{where} ({printable(str(error), 300)}): start one by `ray start`, "
-            "or leave the address out"
-        ) from error
+        said = printable(" ".join(str(error).split()), 400)
+        if "Version mismatch" in said:
+            raise JobError(
+                f"the Ray cluster{shown} runs other versions ({said}): install the same Python and the same "
+                "Ray on all machines"
+            ) from error
+        raise JobError(f"no Ray cluster can be reached{shown} ({said}): {mend}") from error
+    return ray
+
+
+def _check_that_it_answers(address: str, problem: str, mend: str) -> None:
+    """Raise `JobError` where nobody listens at ``address``, which Ray would find out after minutes."""
+    scheme, _, rest = address.rpartition("://")
+    if scheme not in ("", "ray") or ":" not in rest:
+        return  # a word that Ray knows, such as auto and local, or an address of a provider
     try:
-        task = ray.remote(num_cpus=1, num_gpus=1 if device.startswith("cuda") else 0, max_retries=0)(_task)
-        running: dict[Any, Try] = {}
-        waiting = WaitingJobs(jobs, work.name, on_note)
-        packed = ray.put(pickle.dumps((work.prepare, work.do)))
-        while waiting or running:
-            while waiting:
-                job = waiting.take()
-                running[task.remote(jobs[job.number], packed)] = job
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            job = running.pop(done)
-            try:
-                outcome: Result | UserError | None = ray.get(done)
-            except ray.exceptions.RayError as error:
-                how = f"died on the cluster ({printable(str(error).strip().splitlines()[0], 200)})"
-                outcome = waiting.died(job, how)
-            if outcome is not None:
-                yield job.number, outcome
+        parts = urlsplit(f"//{rest}")
+        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=_ANSWER_S):
+            pass
+    except (OSError, ValueError) as error:
+        raise JobError(f"{problem} ({printable(str(error), 200)}): {mend}") from error
+
+
+class _Lack:
+    """Tells, once, why no job can begin, where that is so: Ray itself waits for ever, and says nothing."""
+
+    def __init__(self, ray: Any, needed: Mapping[str, int], on_note: OnNote) -> None:
+        self._ray, self._needed, self._on_note = ray, needed, on_note
+        self._told = ""
+        self._free = self._is_free()
+
+    def _is_free(self) -> bool:
+        free = self._ray.available_resources()
+        return all(free.get(name, 0) >= count for name, count in self._needed.items())
+
+    def forget(self) -> None:
+        """A job has ended: there is room."""
+        self._told, self._free = "", True
+
+    def tell(self) -> None:
+        """No job has ended for a while."""
+        what = " and ".join(f"{count} {name}" for name, count in self._needed.items())
+        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        said = ""
+        if not any(all(it.get(name, 0) >= n for name, n in self._needed.items()) for it in machines):
+            has = ", ".join(f"{self._total(machines, name):g} {name}s" for name in ("CPU", "GPU"))
+            leave = ", or leave --set device=cuda out" if "GPU" in self._needed else ""
+            said = (
+                f"no machine of the Ray cluster has {what} for a job (all {len(machines)} together: {has}), "
+                f"so that all wait: add one by `ray start`{leave}, or end this by Ctrl-C"
+            )
+        elif not self._free:
+            said = f"others use the Ray cluster, and jobs that need {what} each wait for them"
+        if said and said != self._told:
+            self._on_note(said)
+        self._told = said
+
+    @staticmethod
+    def _total(machines: Sequence[Mapping[str, float]], name: str) -> float:
+        return sum(it.get(name, 0) for it in machines)
+
+
+def _leave(ray: Any, running: list[Any]) -> None:
+    """End the tasks that run, with time to remove what they have half-written, and leave the cluster."""
+    try:
+        for one in running:
+            with suppress(Exception):
+                ray.cancel(one)
+        if running:
+            with suppress(Exception):
+                ray.wait(running, num_returns=len(running), timeout=END_S)
     finally:
         ray.shutdown()
 
 
-def _task(job: Any, packed: bytes) -> Any:
-    """What Ray runs: the result of a job, or its error."""
+def _last_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return printable(lines[-1].strip(), 300)
+
+
+# ---- what a task does -------------------------------------------------------------------------------------
+
+
+def _caller(work: Work[Any, Any, Any]) -> _Caller:
+    places = tuple((name, os.environ[name]) for name in _PLACES if name in os.environ)
+    packed = pickle.dumps((work.prepare, work.do))
+    return _Caller(code_hash(), package_version(), os.getcwd(), places, packed)
+
+
+def _task(job: Any, caller: _Caller) -> tuple[str, Any]:
+    """What Ray runs: what became of a job, for `_outcome`."""
     try:
-        prepared, do = _prepared(packed)
-        return do(prepared, job, lambda _: None)
+        prepared, do = _prepared(caller)
+    except Exception as error:  # as if of the one that asks
+        plain = plain_error(error) if isinstance(error, UserError) else unexpected_error(error)
+        return "failed", plain
+    try:
+        return "done", do(prepared, job, lambda _: None)
     except UserError as error:
-        return plain_error(error)
+        return "done", plain_error(error)
     except Exception as error:  # of one job
-        return unexpected_error(error)
+        return "done", unexpected_error(error)
 
 
 @lru_cache(maxsize=1)
-def _prepared(packed: bytes) -> tuple[Any, Any]:
+def _prepared(caller: _Caller) -> tuple[Any, Any]:
     """What is prepared, once in each process, as Ray keeps its processes; and how a job is done with it."""
-    prepare, do = pickle.loads(packed)
-    return prepare(), do
+    machine = printable(os.uname().nodename, 100)
+    if caller.code != code_hash():
+        raise JobError(
+            f"{machine} of the Ray cluster has topreward_ros {package_version()} (code {code_hash()}), and "
+            f"{caller.version} (code {caller.code}) asks: install the same on all machines"
+        )
+    os.environ.update(caller.places)
+    try:
+        os.chdir(caller.folder)
+    except OSError as error:
+        raise JobError(
+            f"{machine} of the Ray cluster has no folder {printable(caller.folder)}, where the command was "
+            "started: start it in a folder that all machines share"
+        ) from error
+    prepare, do = pickle.loads(caller.packed)
+    try:
+        return prepare(), do
+    except UserError as error:
+        raise JobError(f"{error} (so says {machine} of the Ray cluster)") from error
+
+
+def _outcome(said: tuple[str, Any]) -> Any:
+    """The result or the error of a job. Raises the error of what was to be prepared for all."""
+    kind, content = said
+    if kind == "failed":
+        raise content
+    return content
