@@ -43,19 +43,19 @@ SIZE = (640, 480)
 _STORE = get_typestore(Stores.ROS2_JAZZY)
 
 
-def images(seconds: float) -> Iterator[tuple[int, np.ndarray]]:
+def images(seconds: float, rate: int) -> Iterator[tuple[int, np.ndarray]]:
     """Stamps [ns] and RGB images: the video forth and back, so that nothing jumps."""
     pictures = [cv2.resize(read(), SIZE) for _, read in open_video(shared_file(DEMO_VIDEO))]
     around = pictures + pictures[-2:0:-1]
-    for k in range(int(seconds * RATE)):
-        yield NS_PER_S + k * NS_PER_S // RATE, around[k % len(around)]
+    for k in range(int(seconds * rate)):
+        yield NS_PER_S + k * NS_PER_S // rate, around[k % len(around)]
 
 
-def make_bag(path: Path, seconds: float, raw: bool) -> None:
+def make_bag(path: Path, seconds: float, raw: bool, rate: int = RATE) -> None:
     kind = "sensor_msgs/msg/Image" if raw else "sensor_msgs/msg/CompressedImage"
     with BagWriter(path) as bag:
         topic = bag.add_topic("/image", kind)
-        for stamp_ns, rgb in images(seconds):
+        for stamp_ns, rgb in images(seconds, rate):
             stamp = _STORE.types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, NS_PER_S))
             fields: dict[str, Any] = {
                 "header": _STORE.types["std_msgs/msg/Header"](stamp=stamp, frame_id="camera")

@@ -60,7 +60,7 @@ def prepare(folder):
 
 def do(folder, job, on_share):
     if job == "dies" or (job == "dies once" and not (folder / "died").exists()):
-        (folder / "died").touch()
+        (folder / job.replace("dies once", "died")).touch()
         os.kill(os.getpid(), signal.SIGKILL)
     if job == "fails":
         raise UserError("it is damaged")

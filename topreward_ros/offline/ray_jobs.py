@@ -114,8 +114,8 @@ def _connected(address: str) -> Any:
     chosen = address if address not in ("", "auto") else os.environ.get("RAY_ADDRESS") or address
     shown = f" at {printable(chosen, 100)}" if chosen else ""
     mend = (
-        "start one by `ray start`, or leave the address (and RAY_ADDRESS) out for this machine alone; one that "
-        "asks for a token needs RAY_AUTH_MODE=token here"
+        "start one by `ray start`, or leave the address (and RAY_ADDRESS) out for this machine alone; one "
+        "that asks for a token needs RAY_AUTH_MODE=token here"
     )
     if chosen:
         _check_that_it_answers(chosen, f"no Ray cluster can be reached{shown}", mend)
