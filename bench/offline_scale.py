@@ -59,7 +59,7 @@ def make_bags(folder: Path, bags: int, seconds: float) -> list[Path]:
 @contextmanager
 def cluster(workers: int, folder: Path) -> Iterator[str]:
     """A cluster of ``workers`` CPUs on this machine; yields its address."""
-    ray = Path(sys.executable).with_name("ray")
+    ray = str(Path(sys.executable).with_name("ray"))
     place = Path("/tmp") / f"topreward-ray-{os.getpid()}"  # short, as the names of its sockets must be
     command = [ray, "start", "--head", "--block", f"--port={_PORT}", f"--num-cpus={workers}"]
     command += ["--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={place}"]
