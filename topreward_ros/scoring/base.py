@@ -33,6 +33,7 @@ __all__ = [
     "SequentialScorer",
     "check_frames",
     "in_a_line",
+    "process_memory_bytes",
     "quiet_logging",
     "without_traceback",
 ]
@@ -43,6 +44,8 @@ RANDOM_WEIGHTS = "random weights"  #: Shown beside every number from such weight
 
 class ScorerError(UserError):
     """A score could not be computed, or a scorer could not be made."""
+
+    longest_pause_s = 30.0  #: for which the worker waits at most before it asks again
 
 
 _LONGEST_ERROR = 300  # characters that are quoted of the error of a library
@@ -173,8 +176,7 @@ class PrefixScorer(ABC):
             import torch
 
             return int(torch.cuda.memory_allocated(self.info.device))
-        with open("/proc/self/statm") as statm:
-            return int(statm.read().split()[1]) * sysconf("SC_PAGE_SIZE")
+        return process_memory_bytes()
 
     @abstractmethod
     def close(self) -> None:
@@ -203,6 +205,12 @@ class SequentialScorer(PrefixScorer):
             return self.score_one(request)
         except ScorerError as error:
             return without_traceback(error)
+
+
+def process_memory_bytes() -> int:
+    """Resident memory of this process."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * sysconf("SC_PAGE_SIZE")
 
 
 def without_traceback(error: ScorerError) -> ScorerError:
