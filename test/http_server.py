@@ -67,7 +67,9 @@ class HttpServer:
         """One request and its answer; whether the connection stays."""
         lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
         method, path, _ = lines[0].split(b" ")
-        headers = [(name.lower(), value.strip()) for name, _, value in (it.partition(b":") for it in lines[1:-2])]
+        headers = [
+            (name.lower(), value.strip()) for name, _, value in (it.partition(b":") for it in lines[1:-2])
+        ]
         left = int(dict(headers).get(b"content-length", b"0"))
         closes = False
 

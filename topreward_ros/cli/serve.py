@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 #: Parameters that decide how a model scores; the others are each monitor's own.
 _SCORING = frozenset(
-    "device dtype quantization cuda_graphs compile max_pixels scorer_threads prompts layout chat_template "
-    "contrastive sample_rate max_frames front_padding fixed_length progress_mode".split()
+    ("device", "dtype", "quantization", "cuda_graphs", "compile", "max_pixels", "scorer_threads", "prompts")
+    + ("layout", "chat_template", "contrastive", "sample_rate", "max_frames", "front_padding")
+    + ("fixed_length", "progress_mode")
 )
 
 
@@ -34,7 +35,8 @@ def add_parser(commands: Any) -> None:
         description="Loads a model, once per GPU, and scores for all monitors that name this server: "
         "model:=http://HOST:PORT. They must have the same settings of the model, sample_rate and max_frames "
         "included. docs/fleet.md tells more.",
-        epilog="Example: TOPREWARD_TOKEN=... topreward serve --model Qwen/Qwen3-VL-8B-Instruct --host 0.0.0.0",
+        epilog="Example: TOPREWARD_TOKEN=... topreward serve --model Qwen/Qwen3-VL-8B-Instruct "
+        "--host 0.0.0.0",
     )
     add_model_option(parser)
     parser.add_argument(
@@ -53,7 +55,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate (PEM): serve https")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
     parser.add_argument(
-        "--episodes", type=_count, default=256, metavar="N", help="that a replica holds (default: %(default)s)"
+        "--episodes",
+        type=_count,
+        default=256,
+        metavar="N",
+        help="that a replica holds (default: %(default)s)",
     )
     parser.add_argument(
         "--frame-mb",
@@ -119,13 +125,16 @@ def _run(options: argparse.Namespace) -> int:
 
     say(f"starting model '{printable(options.model, 200)}' ...")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # while it starts
-    with served(serving) as replicas:
+    with served(serving) as (replicas, metrics_port):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, end)
         host = f"[{options.host}]" if ":" in options.host else options.host
         url = f"{'https' if serving.certificate else 'http'}://{host}:{options.port}"
         copies = "1 replica" if replicas == 1 else f"{replicas} replicas"
-        print(f"serving model '{printable(options.model, 200)}' at {url}, {copies}; Ctrl-C ends it", flush=True)
+        print(
+            f"serving model '{printable(options.model, 200)}' at {url}, {copies}; Ctrl-C ends it", flush=True
+        )
+        say(f"metrics for Prometheus: http://127.0.0.1:{metrics_port}/metrics")
         stop.wait()
         say("ending ...")
     return 0

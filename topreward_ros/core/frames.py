@@ -251,9 +251,13 @@ class EpisodeBuffer:
         places = list(frames)
         numbers = sorted({place // 2 for place in places})  # of the pairs
         if places != [place for number in numbers for place in (2 * number, 2 * number + 1) if place < count]:
-            raise ValueError("the frames of a buffer come in pairs, in order, and only the newest may be alone")
+            raise ValueError(
+                "the frames of a buffer come in pairs, in order, and only the newest may be alone"
+            )
         if not places or places[0] < 0 or places[-1] != count - 1 or len(places) > max_frames:
-            raise ValueError(f"a buffer for {max_frames} frames holds 1 to {max_frames} and the newest of all")
+            raise ValueError(
+                f"a buffer for {max_frames} frames holds 1 to {max_frames} and the newest of all"
+            )
         if stride < 1 or stride & (stride - 1) or (stride > 1 and window is Window.SLIDING):
             raise ValueError(f"stride {stride}: it is a power of 2, and 1 for a sliding window")
         if window is Window.EPISODE and (numbers[0] or any(number % stride for number in numbers[:-1])):

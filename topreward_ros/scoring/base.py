@@ -25,6 +25,7 @@ from topreward_ros.scoring.start_times import StartTimes
 
 __all__ = [
     "RANDOM_WEIGHTS",
+    "LinkError",
     "PrefixScore",
     "PrefixScorer",
     "ScorerError",
@@ -46,6 +47,15 @@ class ScorerError(UserError):
     """A score could not be computed, or a scorer could not be made."""
 
     longest_pause_s = 30.0  #: for which the worker waits at most before it asks again
+
+
+class LinkError(ScorerError):
+    """The server of a model cannot be reached, or has no time for a call; the next one may find it again.
+
+    To ask a server that is not there costs a connection that is refused: so the worker tries again soon.
+    """
+
+    longest_pause_s = 0.5
 
 
 _LONGEST_ERROR = 300  # characters that are quoted of the error of a library
@@ -129,6 +139,7 @@ class PrefixScorer(ABC):
 
     info: ScorerInfo
     start_times: StartTimes | None = None  #: of its loading, where that was measured
+    frame_unit: int = 0  #: frames are resized to multiples of it, by `patches.frame_size`; 0: otherwise
 
     @abstractmethod
     def score_all(

@@ -12,32 +12,13 @@ checkpoint on this machine has.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.remote.address import read_address
 
 _SCHEMES = ("http", "https")
-_PORTS = {"http": 80, "https": 443}
-JPEG_QUALITY = 90  #: where none is given
-
-
-class Address(NamedTuple):
-    """Where a `topreward serve` is, and how to speak with it."""
-
-    scheme: str
-    host: str
-    port: int
-    model: str = ""  #: that it must have; empty: any
-    revision: str = ""  #: the same
-    jpeg_quality: int = 0  #: 0: frames go as PNG
-
-    @property
-    def url(self) -> str:
-        """For a human."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
 
 
 def is_served(model: str) -> bool:
@@ -60,7 +41,7 @@ def load_served(model: str, settings: ScorerSettings) -> PrefixScorer:
         )
     from topreward_ros.scoring.remote.scorer import RemoteScorer
 
-    return RemoteScorer(_address(url, model), settings)
+    return RemoteScorer(read_address(url), settings)
 
 
 def served_info(model: str, settings: ScorerSettings) -> ScorerInfo:
@@ -100,26 +81,3 @@ _EXAMPLE = "write it as http://host:8100"
 
 def _is_openai(url: SplitResult) -> bool:
     return url.path.strip("/") != "" or url.fragment != ""
-
-
-def _address(url: SplitResult, model: str) -> Address:
-    asked = dict(parse_qsl(url.query, keep_blank_values=True))
-    if unknown := asked.keys() - {"model", "revision", "frames"}:
-        raise ScorerError(
-            f"model '{printable(model, 200)}': ?{printable(min(unknown), 60)} is not known; there are model, "
-            "revision and frames"
-        )
-    frames = re.fullmatch(r"png|jpeg(?::(\d{1,3}))?", asked.get("frames", "png"))
-    quality = 0 if frames is None or frames[0] == "png" else int(frames[1] or JPEG_QUALITY)
-    if frames is None or quality > 100 or frames[1] == "0":
-        raise ScorerError(
-            f"model '{printable(model, 200)}': frames is png, jpeg, or jpeg:Q with a quality Q from 1 to 100"
-        )
-    return Address(
-        scheme=url.scheme.lower(),
-        host=url.hostname or "",
-        port=url.port or _PORTS[url.scheme.lower()],
-        model=asked.get("model", ""),
-        revision=asked.get("revision", ""),
-        jpeg_quality=quality,
-    )

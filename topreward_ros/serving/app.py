@@ -34,9 +34,7 @@ class _Refused(Exception):
 class Application:
     """Answers requests of the protocol with an engine."""
 
-    def __init__(
-        self, engine: Engine, token: str, on_reply: Callable[[int], None] = lambda _: None
-    ) -> None:
+    def __init__(self, engine: Engine, token: str, on_reply: Callable[[int], None] = lambda _: None) -> None:
         """``token``: that a request must bring; empty: none. ``on_reply`` is called with each status."""
         self._engine = engine
         self._token = token.encode()
@@ -77,7 +75,9 @@ class Application:
             )
         engine = headers.get(protocol.ENGINE_HEADER, b"").decode("latin-1")
         if engine != self._engine.info.engine:
-            raise _Refused(Status.OTHER_ENGINE, "the server has another model, or other settings, than it was asked for")
+            raise _Refused(
+                Status.OTHER_ENGINE, "the server has another model, or other settings, than it was asked for"
+            )
         body = await self._body(headers.get("content-length", b""), receive)
         return await self._engine.answer(body), False
 

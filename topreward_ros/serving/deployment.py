@@ -8,13 +8,12 @@ go out for Prometheus.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import make_libraries_printable, printable
@@ -30,6 +29,12 @@ _HANGS_S = 10.0  # how often the scorer is looked at
 _ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 _OBJECTS_BYTES = 80 << 20  # of Ray's object store, which calls do not go through
 _STOP_S = 5.0
+#: Read by Ray when it is imported. The second one has all of Ray's own ports on 127.0.0.1, on Linux too.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",  # processes of Ray know each other by one that Ray makes
+}
 
 
 class ServeError(UserError):
@@ -52,17 +57,24 @@ class Serving:
     metrics_port: int = 0  #: of Prometheus; 0: none that is fixed
 
 
+class Served(NamedTuple):
+    """What runs."""
+
+    replicas: int
+    metrics_port: int  #: of Prometheus, on 127.0.0.1
+
+
 class Replica:
     """One scorer, in a process of its own that Ray Serve starts, watches and ends."""
 
-    async def __init__(self, serving: Serving) -> None:
-        """Load the model. A `ScorerError` ends the start."""
+    def __init__(self, serving: Serving) -> None:
+        """Load the model; called in the event loop. A `ScorerError` ends the start."""
         from topreward_ros.scoring.registry import load_scorer
 
         make_libraries_printable()
-        loop = asyncio.get_running_loop()
-        scorer = await loop.run_in_executor(None, load_scorer, serving.model, serving.settings)
-        info = ServerInfo.of(serving.version, scorer.info, serving.settings)
+        _listen_here_alone()
+        scorer = load_scorer(serving.model, serving.settings)
+        info = ServerInfo.of(serving.version, scorer, serving.settings)
         self._engine = Engine(scorer, info, serving.limits)
         self._meters = _Meters()
         self._application = Application(self._engine, token_of_environment(), self._count)
@@ -100,13 +112,13 @@ class _Meters:
 
 
 @contextmanager
-def served(serving: Serving) -> Iterator[int]:
-    """Within this, the server runs; gives the number of replicas. Raises `ServeError` where it does not start.
+def served(serving: Serving) -> Iterator[Served]:
+    """Within this, the server runs. Raises `ServeError` where it does not start.
 
     Ray is started on this machine, reachable from it alone; no dashboard, no statistics of use.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
+    os.environ |= _ENVIRONMENT
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         import ray
         from ray import serve
@@ -115,12 +127,13 @@ def served(serving: Serving) -> Iterator[int]:
         raise ServeError(
             "topreward serve needs Ray Serve: pip install 'topreward_ros[serve]' (or 'ray[serve]')"
         ) from error
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # Serve sets it when it is imported
     gpus = _gpus(serving.settings.device)
     count = serving.replicas or max(1, gpus)
     if gpus and count > gpus:
         raise ServeError(
-            f"--replicas {count}: this machine has {gpus} GPUs, and a replica takes one: give at most {gpus}, or "
-            "--set device=cpu"
+            f"--replicas {count}: this machine has {gpus} GPUs, and a replica takes one: give at most {gpus}, "
+            "or --set device=cpu"
         )
     limits = serving.limits
     tls: dict[str, Any] = {}
@@ -135,12 +148,12 @@ def served(serving: Serving) -> Iterator[int]:
                 object_store_memory=_OBJECTS_BYTES,
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level=logging.WARNING,
-                _node_ip_address="127.0.0.1",
+                logging_level=logging.ERROR,
                 _metrics_export_port=serving.metrics_port or None,
             )
             serve.start(
-                http_options=HTTPOptions(host=serving.host, port=serving.port, **tls), proxy_location="HeadOnly"
+                http_options=HTTPOptions(host=serving.host, port=serving.port, **tls),
+                proxy_location="HeadOnly",
             )
             deployment = serve.deployment(serve.ingress()(Replica)).options(
                 name="Replica",
@@ -155,11 +168,24 @@ def served(serving: Serving) -> Iterator[int]:
             serve.run(deployment.bind(serving), name=APPLICATION, route_prefix="/")
         except Exception as error:  # Ray has many kinds
             raise ServeError(_why(error)) from error
-        yield count
+        yield Served(count, int(ray.nodes()[0]["MetricsExportPort"]))
     finally:
         with suppress(Exception):
             serve.shutdown()
         ray.shutdown()
+
+
+def _listen_here_alone() -> None:
+    """Have the port by which Ray Serve's own processes reach this replica on 127.0.0.1.
+
+    Serve opens it on all addresses, and has no setting for that. It takes calls with Ray's token alone; still
+    nobody outside has business there.
+    """
+    from ray.serve._private import replica
+
+    add_port = getattr(replica, "add_port_to_grpc_server", None)
+    if add_port is not None:
+        replica.add_port_to_grpc_server = lambda server, _: add_port(server, "127.0.0.1:0")
 
 
 def _gpus(device: str) -> int:

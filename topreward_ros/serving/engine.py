@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from secrets import token_hex
 from typing import Any, NamedTuple
 
@@ -144,20 +145,23 @@ class Engine:
         known = self._episodes[key].frames if key in self._episodes else {}
         brought = {image.number for image in call.images}
         if lacks := sorted({it.number for it in call.frames} - known.keys() - brought):
-            return Reply(Status.LACKS, {"lacks": lacks, "error": "frames are lacking", "replica": self.replica})
+            return Reply(
+                Status.LACKS, {"lacks": lacks, "error": "frames are lacking", "replica": self.replica}
+            )
         new = [image for image in call.images if image.number not in known]
         pixels = await asyncio.gather(
             *(self._loop.run_in_executor(self._decoders, decode, image) for image in new)
         )
         stamps = {it.number: it.stamp_ns for it in call.frames}
         made = {
-            image.number: Frame(stamps[image.number], array)
-            for image, array in zip(new, pixels, strict=True)
+            image.number: Frame(stamps[image.number], array) for image, array in zip(new, pixels, strict=True)
         }
         episode = self._episode(call)
         frames = made | episode.frames  # an object that is there already has caches
         if missing := [it.number for it in call.frames if it.number not in frames]:  # freed meanwhile
-            return Reply(Status.LACKS, {"lacks": missing, "error": "frames are lacking", "replica": self.replica})
+            return Reply(
+                Status.LACKS, {"lacks": missing, "error": "frames are lacking", "replica": self.replica}
+            )
         request = _request(call, frames)
         episode.frames = {it.number: frames[it.number] for it in call.frames} | (
             episode.frames if call.extra else {}
@@ -168,9 +172,9 @@ class Engine:
 
     async def _scored(self, episode: _Episode, request: ScoreRequest) -> Reply:
         pending = episode.worker.pending
-        for earlier, future in episode.waiting:
-            if pending is not None and earlier is pending[1] and not future.done():
-                future.set_result(None)
+        for earlier, unanswered in episode.waiting:
+            if pending is not None and earlier is pending[1] and not unanswered.done():
+                unanswered.set_result(None)
         future: asyncio.Future[ScoreResult | None] = self._loop.create_future()
         episode.waiting.append((request, future))
         episode.worker.submit(request)
@@ -183,6 +187,11 @@ class Engine:
         if result.score is None:
             return _error(Status.NO_SCORE, result.error)
         return Reply(200, protocol.answer_to_json(result.score, self.replica, result.seconds))
+
+    def _notify(self, episode: _Episode) -> None:
+        """Called in the scorer's thread."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._take_results, episode)
 
     def _take_results(self, episode: _Episode) -> None:
         for result in episode.worker.results():
@@ -205,7 +214,7 @@ class Engine:
         if episode is None:
             worker = ScoringWorker(self._thread, awaited=True)
             episode = _Episode(*key, worker, self._clock())
-            worker.notify = partial(self._loop.call_soon_threadsafe, self._take_results, episode)
+            worker.notify = partial(self._notify, episode)
         episode.used_s = self._clock()
         self._episodes[key] = episode
         return episode
@@ -246,7 +255,7 @@ def _request(call: ScoreCall, frames: dict[int, Frame]) -> ScoreRequest:
     prefix: Sequence[Frame] = [frames[it.number] for it in call.frames]
     if any(frame.stamp_ns != it.stamp_ns for frame, it in zip(prefix, call.frames, strict=True)):
         raise ProtocolError("a frame has another stamp than before")
-    if any(later.stamp_ns < earlier.stamp_ns for earlier, later in zip(prefix, prefix[1:], strict=False)):
+    if any(later.stamp_ns < earlier.stamp_ns for earlier, later in pairwise(prefix)):
         raise ProtocolError("the frames are not in order of their stamps")
     places = {it.place: frame for it, frame in zip(call.frames, prefix, strict=True)}
     if len(places) < len(prefix):

@@ -30,7 +30,7 @@ def decode(image: SentImage) -> np.ndarray:
 
 
 def check_sizes(images: tuple[SentImage, ...], most_bytes: int) -> None:
-    """Raise `ProtocolError` where the frames of a call would take more than ``most_bytes``, or one too much."""
+    """Raise `ProtocolError` where a frame is too large, or all of a call take more than ``most_bytes``."""
     for image in images:
         if image.height * image.width > MAX_FRAME_PIXELS:
             raise ProtocolError(

@@ -109,6 +109,7 @@ class Qwen3VLScorer(PrefixScorer):
             patch_side=vision.patch_size,
             merge_side=vision.spatial_merge_size,
         )
+        self.frame_unit = vision.patch_size * vision.spatial_merge_size
         self._episodes: dict[Frame, EpisodeCache] = {}  # those of the last call, by first frame
         self._most_together = _MOST_TOGETHER
         self._most_episodes = 0  # that are kept; 0: not computed yet

@@ -6,8 +6,8 @@ from typing import Any
 
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.remote.address import Address
 from topreward_ros.scoring.remote.protocol import AGREED, ServerInfo, templates_hash
-from topreward_ros.scoring.served_models import Address
 
 _DTYPES = {"float16", "bfloat16", "float32"}
 
@@ -32,8 +32,8 @@ def check_agreement(address: Address, said: ServerInfo, settings: ScorerSettings
         )
     if said.templates != templates_hash(settings):
         raise ScorerError(
-            f"{address.url} asks other questions than prompts '{printable(settings.prompts, 200)}' here: give "
-            "both the same file"
+            f"{address.url} asks other questions than prompts '{printable(settings.prompts, 200)}' here: "
+            "give both the same file"
         )
     if settings.static_baseline and not said.settings["static_baseline"]:
         raise ScorerError(

@@ -17,19 +17,9 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from topreward_ros.core.printable import printable
-from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.base import LinkError
 
 _CONNECT_S = 2.0  # until a machine that does not answer is given up
-_SOON_S = 0.5
-
-
-class LinkError(ScorerError):
-    """The server cannot be reached, or has no time; the next request may find it again.
-
-    A request that finds no server costs a connection that is refused: so the next one is tried soon.
-    """
-
-    longest_pause_s = _SOON_S
 
 
 class Answer(NamedTuple):
@@ -60,7 +50,10 @@ class Link:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Send a request and read its answer, within ``seconds`` and ``longest`` bytes. Raises `LinkError`."""
+        """Send a request and read its answer of ``longest`` bytes at most, within ``seconds`` together.
+
+        Raises `LinkError`.
+        """
         end = monotonic() + seconds
         again = self._used  # a connection that was idle may have been closed by the server
         while True:

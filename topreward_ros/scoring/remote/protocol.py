@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from enum import Enum, IntEnum
 from hashlib import sha256
 from math import isfinite, nan
@@ -22,7 +22,7 @@ from typing import Any
 from topreward_ros.core.frames import Window
 from topreward_ros.core.instruction import LONGEST
 from topreward_ros.core.progress import PrefixScore
-from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
+from topreward_ros.scoring.base import PrefixScorer, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.question.templates import MAX_TEMPLATES, read_templates
 
 VERSION = 1
@@ -127,9 +127,7 @@ def pack_call(call: ScoreCall) -> bytes:
         "max_frames": call.max_frames,
         "window": call.window.value,
         "frames": [[it.number, it.place, it.stamp_ns] for it in call.frames],
-        "images": [
-            [it.number, it.height, it.width, it.encoding.value, len(it.data)] for it in call.images
-        ],
+        "images": [[it.number, it.height, it.width, it.encoding.value, len(it.data)] for it in call.images],
     }
     written = json.dumps(head, separators=(",", ":")).encode()
     return b"".join([len(written).to_bytes(4, "big"), written, *(it.data for it in call.images)])
@@ -170,9 +168,7 @@ def unpack_call(body: bytes, most_frames: int) -> ScoreCall:
     )
 
 
-def _images(
-    rows: Sequence[Any], body: bytes, begin: int, numbers: set[int]
-) -> tuple[SentImage, ...]:
+def _images(rows: Sequence[Any], body: bytes, begin: int, numbers: set[int]) -> tuple[SentImage, ...]:
     images, at = [], begin
     for row in rows:
         number, height, width, encoding, length = _row(row, 5, "images")
@@ -184,7 +180,9 @@ def _images(
         numbers = numbers - {number}
         data = body[at : at + length]
         at += length
-        images.append(SentImage(number, _whole(height, _MOST, 1), _whole(width, _MOST, 1), Encoding(encoding), data))
+        images.append(
+            SentImage(number, _whole(height, _MOST, 1), _whole(width, _MOST, 1), Encoding(encoding), data)
+        )
     if at != len(body):
         raise ProtocolError(f"{len(body) - at} bytes stand behind the last image")
     return tuple(images)
@@ -201,19 +199,20 @@ class ServerInfo:
     model: ScorerInfo
     settings: Mapping[str, Any]  #: `AGREED`, and "static_baseline"
     templates: str  #: `templates_hash`
+    frame_unit: int  #: see `PrefixScorer.frame_unit`
 
     @property
     def engine(self) -> str:
         """A hash of all that decides a score: another one, other scores."""
         model = replace(self.model, device="")  # the same numbers, to rounding
-        content = [asdict(model), dict(sorted(self.settings.items())), self.templates]
+        content = [asdict(model), dict(sorted(self.settings.items())), self.templates, self.frame_unit]
         return sha256(json.dumps(content).encode()).hexdigest()[:32]
 
     @classmethod
-    def of(cls, version: str, model: ScorerInfo, settings: ScorerSettings) -> ServerInfo:
+    def of(cls, version: str, scorer: PrefixScorer, settings: ScorerSettings) -> ServerInfo:
         """What a server with this scorer, and these settings, says. Raises `ScorerError`."""
-        names = (*AGREED, "static_baseline")
-        return cls(version, model, {name: getattr(settings, name) for name in names}, templates_hash(settings))
+        plain = {name: getattr(settings, name) for name in (*AGREED, "static_baseline")}
+        return cls(version, scorer.info, plain, templates_hash(settings), scorer.frame_unit)
 
     def to_json(self) -> dict[str, Any]:
         """As `from_json` takes it."""
@@ -225,6 +224,7 @@ class ServerInfo:
             "model": asdict(self.model),
             "settings": dict(self.settings),
             "templates": self.templates,
+            "frame_unit": self.frame_unit,
         }
 
     @classmethod
@@ -245,14 +245,21 @@ class ServerInfo:
         if not all(isinstance(it, str) for it in instructions):
             raise ProtocolError("instructions must be texts")
         found = ScorerInfo(
-            **{name: model.text(name, 1000) for name in ("model_id", "revision", "device", "dtype", "prompt_hash")},
+            model_id=model.text("model_id", 1000),
+            revision=model.text("revision", 1000),
             random_weights=model.flag("random_weights"),
+            device=model.text("device", 1000),
+            dtype=model.text("dtype", 1000),
+            prompt_hash=model.text("prompt_hash", 1000),
+            max_pixels=model.whole("max_pixels"),
             instructions=tuple(instructions),
-            **{name: model.whole(name) for name in ("max_pixels", "front_padding", "fixed_length")},
+            front_padding=model.whole("front_padding"),
+            fixed_length=model.whole("fixed_length"),
         )
         names = (*AGREED, "static_baseline")
         plain = {name: settings.plain(name) for name in names}
-        return cls(said.text("version", MAX_NAME), found, plain, said.text("templates", MAX_NAME))
+        templates = said.text("templates", MAX_NAME)
+        return cls(said.text("version", MAX_NAME), found, plain, templates, said.whole("frame_unit", 1 << 12))
 
 
 def templates_hash(settings: ScorerSettings) -> str:
@@ -275,16 +282,17 @@ def answer_to_json(score: PrefixScore, replica: str, seconds: float) -> dict[str
 def answer_from_json(data: bytes) -> tuple[PrefixScore, str, float]:
     """Score, replica and seconds in an answer. Raises `ProtocolError`."""
     said = _Fields(_json(data))
-    lists = {name: said.list_of(name, MAX_TEMPLATES) for name in ("by_prompt", "static_by_prompt")}
-    numbers = {
-        field.name: said.number(field.name)
-        for field in fields(PrefixScore)
-        if field.name not in (*lists, "num_frames")
-    }
-    tuples = {name: tuple(_number(value) for value in values) for name, values in lists.items()}
-    score = PrefixScore(**numbers, num_frames=said.whole("num_frames"), **tuples)
+    score = PrefixScore(
+        log_prob=said.number("log_prob"),
+        log_prob_false=said.number("log_prob_false"),
+        log_prob_static=said.number("log_prob_static"),
+        log_prob_std=said.number("log_prob_std"),
+        num_frames=said.whole("num_frames"),
+        by_prompt=tuple(map(_number, said.list_of("by_prompt", MAX_TEMPLATES))),
+        static_by_prompt=tuple(map(_number, said.list_of("static_by_prompt", MAX_TEMPLATES))),
+    )
     seconds = said.number("seconds")
-    if not 0 <= seconds:
+    if not seconds >= 0:
         raise ProtocolError("seconds is missing")
     return score, said.name("replica"), seconds
 

@@ -16,13 +16,11 @@ from dataclasses import dataclass, field, replace
 from math import nan
 from secrets import token_hex
 
-import cv2
-import numpy as np
-
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.printable import printable
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.base import (
+    LinkError,
     PrefixScore,
     ScorerError,
     ScorerSettings,
@@ -32,10 +30,11 @@ from topreward_ros.scoring.base import (
 )
 from topreward_ros.scoring.bounded_dict import BoundedDict
 from topreward_ros.scoring.remote import protocol
+from topreward_ros.scoring.remote.address import Address
 from topreward_ros.scoring.remote.agreement import changed, check_agreement
-from topreward_ros.scoring.remote.link import Answer, Link, LinkError
+from topreward_ros.scoring.remote.link import Answer, Link
+from topreward_ros.scoring.remote.pictures import sent
 from topreward_ros.scoring.remote.protocol import ProtocolError, ServerInfo, Status
-from topreward_ros.scoring.served_models import Address
 
 TOKEN = "TOPREWARD_TOKEN"  #: environment variable, of servers and of those who ask them
 
@@ -46,7 +45,6 @@ _LONGEST_PATIENCE_S = 60.0
 _LONGEST_ANSWER = 1 << 20  # bytes
 _MAX_REPLICAS = 64
 _TRIES = 3  # what the replica is thought to lack; what it says that it lacks; everything
-_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB)
 
 
 @dataclass
@@ -104,7 +102,7 @@ class RemoteScorer(SequentialScorer):
         check_frames(request.prefix)
         episode = self._episodes.setdefault(request.prefix[0], _Episode())
         frames = episode.number(request.prefix)
-        wanted = frames.keys() - episode.held.get(episode.replica, set())
+        wanted: Set[int] = frames.keys() - episode.held.get(episode.replica, set())
         for tries_left in reversed(range(_TRIES)):
             answer = self._call(request, episode, frames, wanted)
             if answer.status == 200:
@@ -163,7 +161,7 @@ class RemoteScorer(SequentialScorer):
                 for number in (episode.numbers[frame],)
             ),
             images=tuple(
-                _sent(number, frame.image, self._address.jpeg_quality)
+                sent(number, frame.image, request.prefix[0].image, self._said, self._address.jpeg_quality)
                 for number, frame in frames.items()
                 if number in wanted
             ),
@@ -196,7 +194,8 @@ class RemoteScorer(SequentialScorer):
             return read(data, *more)
         except ProtocolError as error:
             raise ScorerError(
-                f"{self._address.url} does not answer as a topreward server does: {printable(str(error), 300)}"
+                f"{self._address.url} does not answer as a topreward server does: "
+                f"{printable(str(error), 300)}"
             ) from error
 
     def _refuse(self, answer: Answer) -> None:
@@ -228,16 +227,10 @@ def token_of_environment() -> str:
     """The token in `TOKEN`; empty: none. Raises `ScorerError` for one that no header can carry."""
     token = os.environ.get(TOKEN, "")
     if not set(token) <= set(string.ascii_letters + string.digits + string.punctuation):
-        raise ScorerError(f"{TOKEN} holds a blank, or what is no ASCII: write letters, digits and signs alone")
+        raise ScorerError(
+            f"{TOKEN} holds a blank, or what is no ASCII: write letters, digits and signs alone"
+        )
     return token
-
-
-def _sent(number: int, image: np.ndarray, jpeg_quality: int) -> protocol.SentImage:
-    """An image (H, W, 3) as it goes over the line."""
-    encoding = protocol.Encoding.JPEG if jpeg_quality else protocol.Encoding.PNG
-    options = (cv2.IMWRITE_JPEG_QUALITY, jpeg_quality) if jpeg_quality else _PNG
-    _, data = cv2.imencode(f".{encoding.value}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-    return protocol.SentImage(number, *image.shape[:2], encoding, data.tobytes())
 
 
 def _without_static(score: PrefixScore) -> PrefixScore:
