@@ -26,6 +26,7 @@ class HttpServer:
         self._thread.start()
         self._writers: set[asyncio.StreamWriter] = set()
         self._make = make
+        self.is_over = False
         self.port = self.run(self._start(port))
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -40,6 +41,7 @@ class HttpServer:
 
     def stop(self) -> None:
         """Break off every connection, and listen no more."""
+        self.is_over = True
         self.run(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(60.0)

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 #: Parameters that decide how a model scores; the others are each monitor's own.
 _SCORING = frozenset(
-    ("device", "dtype", "quantization", "cuda_graphs", "compile", "max_pixels", "scorer_threads", "prompts")
-    + ("layout", "chat_template", "contrastive", "sample_rate", "max_frames", "front_padding")
-    + ("fixed_length", "progress_mode")
+    (
+        *("device", "dtype", "quantization", "cuda_graphs", "compile", "scorer_threads", "max_pixels"),
+        *("prompts", "layout", "chat_template", "contrastive", "sample_rate", "max_frames"),
+        *("front_padding", "fixed_length", "progress_mode"),
+    )
 )
 
 

@@ -132,8 +132,8 @@ def served(serving: Serving) -> Iterator[Served]:
     count = serving.replicas or max(1, gpus)
     if gpus and count > gpus:
         raise ServeError(
-            f"--replicas {count}: this machine has {gpus} GPUs, and a replica takes one: give at most {gpus}, "
-            "or --set device=cpu"
+            f"--replicas {count}: this machine has {gpus} GPUs, and a replica takes one: give at most "
+            f"{gpus}, or --set device=cpu"
         )
     limits = serving.limits
     tls: dict[str, Any] = {}

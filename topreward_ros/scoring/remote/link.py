@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from http.client import HTTPException
 from socket import SHUT_RDWR
 from time import monotonic
 from typing import NamedTuple
@@ -64,9 +65,10 @@ class Link:
                 raise LinkError(
                     f"{self._url} answered with more than {longest} bytes: is it a topreward server?"
                 ) from None
-            except (HTTPError, OSError, ValueError) as error:
+            except (HTTPError, HTTPException, OSError, ValueError) as error:
+                connected = self._connection.sock is not None
                 self.close()
-                if monotonic() >= end:
+                if monotonic() >= end or (connected and isinstance(error, TimeoutError)):
                     raise LinkError(f"{self._url} has not answered for {seconds:.0f} s") from error
                 if not again:
                     raise LinkError(f"{self._url} cannot be reached ({_cause(error)})") from error
@@ -97,12 +99,14 @@ class Link:
                 method, path, body or None, headers, preload_content=False, decode_content=False
             )
             response = connection.getresponse()
-            with suppress(ValueError):
-                if int(response.headers.get("content-length", "0")) > longest:
-                    raise _TooLong
+            length = response.length_remaining  # None: it comes in chunks, or was cut off
+            if length is not None and length > longest:
+                raise _TooLong
             data = response.read(longest + 1, decode_content=False)
             if len(data) > longest:
                 raise _TooLong
+            if len(data) != length and not response.chunked:
+                raise OSError("the answer was cut off")
             if response.headers.get("connection", "").lower() == "close":
                 self.close()
             else:

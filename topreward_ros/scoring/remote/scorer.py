@@ -39,7 +39,7 @@ from topreward_ros.scoring.remote.protocol import ProtocolError, ServerInfo, Sta
 TOKEN = "TOPREWARD_TOKEN"  #: environment variable, of servers and of those who ask them
 
 _INFO_S = 5.0
-_PATIENCE_S = 5.0  # until a call is given up; one that brings frames, later
+_PATIENCE_S = 8.0  # until a call is given up; one that brings frames, later
 _PER_FRAME_S = 0.5
 _LONGEST_PATIENCE_S = 60.0
 _LONGEST_ANSWER = 1 << 20  # bytes
