@@ -91,10 +91,7 @@ class Link:
         over.daemon = True
         over.start()  # a socket's own time-out begins anew with every byte
         try:
-            sock = connection.sock
-            if sock is None:
-                raise OSError("the connection was closed")
-            sock.settimeout(max(0.01, end - monotonic()))
+            connection.timeout = max(0.01, end - monotonic())
             connection.request(
                 method, path, body or None, headers, preload_content=False, decode_content=False
             )
