@@ -89,7 +89,7 @@ class RemoteScorer(SequentialScorer):
             headers["authorization"] = f"Bearer {token}"
         self._link = Link(address.scheme, address.host, address.port, headers)
         try:
-            self._said = self._ask_info()
+            self._said = self.ask_info()
             check_agreement(address, self._said, settings)
         except BaseException:
             self._link.close()
@@ -115,6 +115,14 @@ class RemoteScorer(SequentialScorer):
             wanted = wanted | lacks if tries_left > 1 else frames.keys()
         raise LinkError(f"{self._address.url}: every answer came from another replica")
 
+    def ask_info(self) -> ServerInfo:
+        """What the server says of itself now. Raises `ScorerError`."""
+        answer = self._link.ask("GET", protocol.INFO, seconds=_INFO_S, longest=_LONGEST_ANSWER)
+        if answer.status != 200:
+            self._refuse(answer)
+        said: ServerInfo = self._checked(ServerInfo.from_json, answer.body)
+        return said
+
     def keep(self, starts: Set[Frame]) -> None:
         """See `SequentialScorer.keep`."""
         self._episodes = {start: it for start, it in self._episodes.items() if start in starts}
@@ -133,13 +141,6 @@ class RemoteScorer(SequentialScorer):
         self._link.close()
 
     # ---- asking -----------------------------------------------------------------------------------
-
-    def _ask_info(self) -> ServerInfo:
-        answer = self._link.ask("GET", protocol.INFO, seconds=_INFO_S, longest=_LONGEST_ANSWER)
-        if answer.status != 200:
-            self._refuse(answer)
-        said: ServerInfo = self._checked(ServerInfo.from_json, answer.body)
-        return said
 
     def _call(
         self, request: ScoreRequest, episode: _Episode, frames: Mapping[int, Frame], wanted: Set[int]
@@ -214,7 +215,7 @@ class RemoteScorer(SequentialScorer):
         raise ScorerError(f"{url}: {said}")
 
     def _other_engine(self) -> ScorerError:
-        said = self._ask_info()
+        said = self.ask_info()
         if difference := changed(self._said, said):
             return ScorerError(
                 f"{self._address.url} was started anew with {difference}: start it as before, or configure "
