@@ -40,7 +40,7 @@ AFTER_THE_VIDEO = 3.0  # [s] until the last scores have come
 ARGUMENTS = (
     ("video", "video file or folder of images, together with task; not given: the three shipped ones"),
     ("task", "what the robot was told to do; given alone, it is asked of the first shipped video"),
-    ("model", "'embedded', a Hugging Face hub id, or the folder of a checkpoint"),
+    ("model", "'embedded', a Hugging Face hub id, the folder of a checkpoint, or the URL of a server"),
 )
 
 

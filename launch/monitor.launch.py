@@ -37,7 +37,7 @@ ARGUMENTS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
         TRANSPORTS,
     ),
     ("task", "the task, in natural language, a stage per line; the monitor idles until it has one", {}),
-    ("model", "'embedded', a Hugging Face hub id, or the folder of a checkpoint", {}),
+    ("model", "'embedded', a Hugging Face hub id, the folder of a checkpoint, or the URL of a server", {}),
     ("device", "torch device of the model: auto, cpu, cuda, cuda:1 ...", {}),
     ("namespace", "ROS namespace of the monitor and of its relative topics", {}),
     (

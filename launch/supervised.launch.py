@@ -60,7 +60,7 @@ ARGUMENTS = (
     ("dry_run", "true: the supervisor says what it would do; false: it does it"),
     ("image_topic", "topic of the camera; without a leading slash it is that of each robot's namespace"),
     ("image_transport", "which images are read where the camera has both: raw or compressed"),
-    ("model", "'embedded', a Hugging Face hub id, or the folder of a checkpoint"),
+    ("model", "'embedded', a Hugging Face hub id, the folder of a checkpoint, or the URL of a server"),
     ("device", "torch device of the models: auto, cpu, cuda, cuda:1 ..."),
     ("calibration", "file that `topreward calibrate` wrote, for all robots: see docs/calibration.md"),
     (

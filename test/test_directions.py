@@ -1,8 +1,8 @@
 """Which room may use which: read from the imports in the source, those inside functions included.
 
-    core ← scoring ← offline ← views ← nodes ← cli         core: numpy alone · scoring, offline, views: no ROS
+    core ← scoring ← offline ← serving, views ← nodes ← cli    core: numpy alone · up to views: no ROS
 
-Within scoring: base ← question ← checkpoint ← qwen3_vl, any_vlm ← registry, pool.
+Within scoring: base ← question ← checkpoint ← qwen3_vl, any_vlm, remote ← registry, pool.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "topreward_ros"
 
 #: Rooms from the ground up. Each may use those before it, and `defaults`, which stands in the hall.
-ROOMS = ("core", "scoring", "offline", "views", "nodes", "cli")
+ROOMS = ("core", "scoring", "offline", "serving", "views", "nodes", "cli")
 HALL = ("defaults",)
 #: Wings of scoring from the ground up, above what lies in scoring itself. The engines do not know each other.
-WINGS = ("question", "checkpoint", "qwen3_vl", "any_vlm")
-ENGINES = {"qwen3_vl", "any_vlm"}
+WINGS = ("question", "checkpoint", "qwen3_vl", "any_vlm", "remote")
+ENGINES = {"qwen3_vl", "any_vlm", "remote"}
 #: What lies in scoring itself and knows more than the ground; no wing uses it.
-CHOOSERS = {"registry", "pool"}
+CHOOSERS = {"registry", "pool", "served_models"}
 
 INTERFACES = ("msg", "srv", "action")  # generated, and part of ROS
 ROS = {"rclpy", "ament_index_python", "cv_bridge", "launch", "launch_ros"} | {

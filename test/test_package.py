@@ -50,7 +50,7 @@ ROSDEP_OF_LIBRARY = {
 }
 ROS_REQUIREMENTS = ("ros-jazzy", "ros-kilted")  # one or the other
 REQUIREMENTS = tuple(f"requirements/{name}.txt" for name in ("run", "dev", "int8", *ROS_REQUIREMENTS))
-EXTRAS = ("int8", "lerobot", "ray", "trees")
+EXTRAS = ("int8", "lerobot", "ray", "serve", "trees")
 #: Where the tried version of an extra's libraries stands. Ray is not installed for the tests.
 PINNED_EXTRAS = (("int8", "int8"), ("lerobot", "dev"), ("trees", "dev"))
 ROS_PACKAGES = {"ament_index_python", "cv_bridge", "launch", "launch_ros", "rclpy", "rcl_interfaces"}

@@ -33,6 +33,7 @@ from topreward_ros.cli import (
     prompts,
     record,
     score,
+    serve,
     show,
     watch,
 )
@@ -130,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     record.add_parser(commands)
     show.add_parser(commands)
     demo.add_parser(commands)
+    serve.add_parser(commands)
     models.add_parser(commands)
     plan.add_parser(commands)
     prompts.add_parser(commands)

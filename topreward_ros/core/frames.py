@@ -7,7 +7,7 @@ camera give the same prefixes. No clock is read here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from statistics import median
@@ -218,6 +218,54 @@ class EpisodeBuffer:
     def prefix(self) -> tuple[Frame, ...]:
         """The kept frames in order of time, the newest last."""
         return tuple(frame for pair in self._pairs.values() for frame in pair)
+
+    @property
+    def count(self) -> int:
+        """How many frames were added so far."""
+        return self._count
+
+    def places(self) -> list[int]:
+        """The number in the episode, from 0, of each frame of `prefix`.
+
+        >>> buffer = EpisodeBuffer.holding((Frame(k, _NO_PIXELS) for k in range(9)), 6)
+        >>> buffer.places()
+        [0, 1, 4, 5, 8]
+        """
+        return [2 * index + k for index, pair in self._pairs.items() for k in range(len(pair))]
+
+    @classmethod
+    def rebuilt(
+        cls, frames: Mapping[int, Frame], count: int, stride: int, max_frames: int, window: Window
+    ) -> EpisodeBuffer:
+        """A buffer that is what another one was, by what that says of itself.
+
+        ``frames``: by their `places`, in order. Raises `ValueError` for what no buffer says.
+
+        >>> buffer = EpisodeBuffer.holding((Frame(k, _NO_PIXELS) for k in range(9)), 6)
+        >>> frames = dict(zip(buffer.places(), buffer.prefix()))
+        >>> again = EpisodeBuffer.rebuilt(frames, buffer.count, buffer.stride, 6, buffer.window)
+        >>> again.append(Frame(9, _NO_PIXELS)), again.places()
+        (None, [0, 1, 4, 5, 8, 9])
+        """
+        buffer = cls(max_frames, window)
+        places = list(frames)
+        numbers = sorted({place // 2 for place in places})  # of the pairs
+        if places != [place for number in numbers for place in (2 * number, 2 * number + 1) if place < count]:
+            raise ValueError(
+                "the frames of a buffer come in pairs, in order, and only the newest may be alone"
+            )
+        if not places or places[0] < 0 or places[-1] != count - 1 or len(places) > max_frames:
+            raise ValueError(
+                f"a buffer for {max_frames} frames holds 1 to {max_frames} and the newest of all"
+            )
+        if stride < 1 or stride & (stride - 1) or (stride > 1 and window is Window.SLIDING):
+            raise ValueError(f"stride {stride}: it is a power of 2, and 1 for a sliding window")
+        if window is Window.EPISODE and (numbers[0] or any(number % stride for number in numbers[:-1])):
+            raise ValueError(f"the pairs of an episode are the first and every {stride}. one, and the newest")
+        for place, frame in frames.items():
+            buffer._pairs[place // 2] = (*buffer._pairs.get(place // 2, ()), frame)
+        buffer.stride, buffer._count = stride, count
+        return buffer
 
     def copy(self) -> EpisodeBuffer:
         """An independent buffer with the same frames; the frames themselves are shared."""

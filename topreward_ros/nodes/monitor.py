@@ -22,6 +22,7 @@ if __name__ == "__main__":  # as long as Python imports there is nothing to clea
         signal.signal(_number, lambda *_: os._exit(0))
 
 import threading
+import time
 import traceback
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -63,12 +64,13 @@ from topreward_ros.offline.calibration_file import (
     check_setup,
     setup_of,
 )
-from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.base import LinkError, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.pool import SHARED, Place, ScorerPool
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.scoring.worker import ScoringWorker
 
 _CLOCK_PERIOD_S = 0.2  # how often the session looks at the clock, for images that stopped
+_SERVER_PERIOD_S = 1.0  # how often a monitor that starts looks for the server of its model
 
 
 NAME = "monitor"  #: of the node
@@ -302,7 +304,7 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
             try:
                 with beside_others():
                     settings = ScorerSettings.from_parameters(self.values)
-                    place = self._company.pool.take(self.values["model"], settings)
+                    place = self._take_place(self.values["model"], settings, loading)
             except ScorerError as error:
                 failed = error
             except BaseException as error:
@@ -318,6 +320,21 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
             self.get_logger().info(f"the model was ready after {times}")
         found: ScoringWorker = worker
         return found
+
+    def _take_place(self, model: str, settings: ScorerSettings, loading: Future) -> Place:
+        """A place at the model's scorer; where a server has it that cannot be reached, once it can.
+
+        A robot may be up before its server, and nobody is there to start it again. So this waits for as long
+        as somebody waits for ``loading``, and says why. Raises `ScorerError` for all that waiting mends not.
+        """
+        while True:
+            try:
+                return self._company.pool.take(model, settings)
+            except LinkError as error:
+                if loading.done():
+                    raise
+                self.get_logger().warning(f"{error}: waiting for it", throttle_duration_sec=10.0)
+                time.sleep(_SERVER_PERIOD_S)
 
     def _look_at_clock(self) -> None:
         if self._session is not None:

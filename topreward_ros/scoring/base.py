@@ -25,6 +25,7 @@ from topreward_ros.scoring.start_times import StartTimes
 
 __all__ = [
     "RANDOM_WEIGHTS",
+    "LinkError",
     "PrefixScore",
     "PrefixScorer",
     "ScorerError",
@@ -33,6 +34,7 @@ __all__ = [
     "SequentialScorer",
     "check_frames",
     "in_a_line",
+    "process_memory_bytes",
     "quiet_logging",
     "without_traceback",
 ]
@@ -43,6 +45,17 @@ RANDOM_WEIGHTS = "random weights"  #: Shown beside every number from such weight
 
 class ScorerError(UserError):
     """A score could not be computed, or a scorer could not be made."""
+
+    longest_pause_s = 30.0  #: for which the worker waits at most before it asks again
+
+
+class LinkError(ScorerError):
+    """The server of a model cannot be reached, or has no time for a call; the next one may find it again.
+
+    To ask a server that is not there costs a connection that is refused: so the worker tries again soon.
+    """
+
+    longest_pause_s = 0.5
 
 
 _LONGEST_ERROR = 300  # characters that are quoted of the error of a library
@@ -126,6 +139,7 @@ class PrefixScorer(ABC):
 
     info: ScorerInfo
     start_times: StartTimes | None = None  #: of its loading, where that was measured
+    frame_unit: int = 0  #: frames are resized to multiples of it, by `patches.frame_size`; 0: otherwise
 
     @abstractmethod
     def score_all(
@@ -173,8 +187,7 @@ class PrefixScorer(ABC):
             import torch
 
             return int(torch.cuda.memory_allocated(self.info.device))
-        with open("/proc/self/statm") as statm:
-            return int(statm.read().split()[1]) * sysconf("SC_PAGE_SIZE")
+        return process_memory_bytes()
 
     @abstractmethod
     def close(self) -> None:
@@ -203,6 +216,12 @@ class SequentialScorer(PrefixScorer):
             return self.score_one(request)
         except ScorerError as error:
             return without_traceback(error)
+
+
+def process_memory_bytes() -> int:
+    """Resident memory of this process."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * sysconf("SC_PAGE_SIZE")
 
 
 def without_traceback(error: ScorerError) -> ScorerError:

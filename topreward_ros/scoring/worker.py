@@ -8,7 +8,8 @@ for each in turn. Requests have a generation: an answer to a request from before
 `ScoringWorker.start_generation` is dropped, so a late score can never reach the next episode. A failure is
 reported to whom it belongs, and the next request of that monitor is tried after a pause that doubles with
 every failure in a row. An extra look (core/looks.py) is scored only while there is nothing else to score, and
-time for it.
+time for it. An error may say that its pause is short (`ScorerError.longest_pause_s`), as where the next
+request may find a server again.
 """
 
 from __future__ import annotations
@@ -23,11 +24,16 @@ from math import isfinite
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.score_request import ScoreRequest
-from topreward_ros.scoring.base import PrefixScore, PrefixScorer, ScorerError, ScorerInfo
+from topreward_ros.scoring.base import (
+    PrefixScore,
+    PrefixScorer,
+    ScorerError,
+    ScorerInfo,
+    without_traceback,
+)
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 30.0
 _STOP_TIMEOUT_S = 1.5
 # A scorer that hangs has not answered for so long; one that is slow, for longer: its last answer tells.
 _HANGS_AFTER_S = 10.0
@@ -44,6 +50,7 @@ class ScoreResult:
     score: PrefixScore | None
     error: str  #: empty when there is a score
     seconds: float  #: time that scoring took, that of others which were scored together with it included
+    longest_pause_s: float = ScorerError.longest_pause_s  #: after the error
 
 
 @dataclass(slots=True)
@@ -163,18 +170,20 @@ class ScoringThread:
             others.sort(key=lambda worker: -worker.turn)
             return [worker.newest.prefix[0] for worker in others if worker.newest is not None]
 
-    def _outcomes(self, requests: Sequence[ScoreRequest], kept: Sequence[Frame]) -> list[PrefixScore | str]:
+    def _outcomes(
+        self, requests: Sequence[ScoreRequest], kept: Sequence[Frame]
+    ) -> list[PrefixScore | ScorerError]:
         """Scores, or what went wrong, in the order of the requests."""
         try:
             made = self.scorer.score_all(requests, kept)
             if len(made) != len(requests):
                 raise ValueError(f"{len(made)} scores for {len(requests)} requests")
-            return [str(each) if isinstance(each, ScorerError) else each for each in made]
+            return made
         except ScorerError as error:
-            said = str(error)
+            said = without_traceback(error)
         except Exception as error:  # a scorer must never take the robot's node down
             _LOG.exception("unexpected error in the scorer")
-            said = f"{type(error).__name__}: {error}"
+            said = ScorerError(f"{type(error).__name__}: {error}")
         if len(requests) == 1:
             return [said]
         starts = [
@@ -235,10 +244,14 @@ class ScoringWorker:
         scorer: PrefixScorer | ScoringThread,
         notify: Callable[[], None] = lambda: None,
         model_id: str = "",
+        *,
+        awaited: bool = False,
     ) -> None:
         """``notify`` is called from the scorer's thread whenever `results` has something new, and may be set
         later. Without a thread, a scorer gets one of its own. ``model_id``: how this monitor names the model;
-        empty: as the first one did. Raises `ScorerError` where the thread is over.
+        empty: as the first one did. ``awaited``: somebody waits for each answer, and sees to pauses after
+        failures; so there is none here, and an extra look has its turn as any other request. Raises
+        `ScorerError` where the thread is over.
         """
         thread = scorer if isinstance(scorer, ScoringThread) else ScoringThread(scorer)
         self.scorer = thread.scorer
@@ -255,6 +268,7 @@ class ScoringWorker:
         self.turn = 0  #: number of the last one
         self.took_s = 0.0  #: its newest answer: those of others say little of it
         self.not_before_s = 0.0  #: monotonic: end of the pause after a failure
+        self._awaited = awaited
         self._thread = thread
         self._wake = thread.wake
         self._generation = 0
@@ -342,8 +356,8 @@ class ScoringWorker:
 
     @property
     def waits_with_extra(self) -> bool:
-        """Whether the pending request is an extra look."""
-        return self.pending is not None and self.pending[1].extra
+        """Whether the pending request is an extra look, which can be left out."""
+        return self.pending is not None and self.pending[1].extra and not self._awaited
 
     def take(self, turn: int) -> _Taken:
         """The pending request, whose turn it is; it is no longer pending then."""
@@ -363,14 +377,14 @@ class ScoringWorker:
         if generation != self._generation:
             return
         extra, failed = result.request.extra, bool(result.error)
-        if not (extra and failed):
-            self._back_off(failed)
+        if not (self._awaited or (extra and failed)):
+            self._back_off(failed, result.longest_pause_s)
         if not extra:
             self.newest = None if failed else result.request
         self.is_ahead = failed
 
-    def _back_off(self, failed: bool) -> None:
-        self._pause_s = min(max(2.0 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if failed else 0.0
+    def _back_off(self, failed: bool, longest_s: float) -> None:
+        self._pause_s = min(max(2.0 * self._pause_s, _FIRST_PAUSE_S), longest_s) if failed else 0.0
         self.not_before_s = time.monotonic() + self._pause_s
 
 
@@ -381,9 +395,9 @@ def _notify(worker: ScoringWorker) -> None:
         _LOG.exception("a monitor could not be told of its score")
 
 
-def _result(request: ScoreRequest, outcome: PrefixScore | str, seconds: float) -> ScoreResult:
-    if isinstance(outcome, str):
-        return ScoreResult(request, None, outcome, seconds)
+def _result(request: ScoreRequest, outcome: PrefixScore | ScorerError, seconds: float) -> ScoreResult:
+    if isinstance(outcome, ScorerError):
+        return ScoreResult(request, None, str(outcome), seconds, outcome.longest_pause_s)
     if isfinite(outcome.log_prob) and outcome.log_prob <= _ROUNDING:
         return ScoreResult(request, outcome, "", seconds)
     said = f"the scorer gave {outcome.log_prob} for a log-probability, which is finite and at most 0"

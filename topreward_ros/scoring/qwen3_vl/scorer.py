@@ -70,7 +70,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PREFILL_STEP = 4  # patches prefilled per step between two ticks; a tick waits for one step at most
-_MAX_EPISODES = 8  # scored together; a pass of more tokens is no faster
+_MOST_TOGETHER = 8  # episodes of a pass; one of more tokens is no faster
+_MOST_EPISODES = 1024  # whose caches are kept, where there is memory
 _LEAD = 4  # prefilling for the next thinning begins when a quarter of max_frames is still to come
 
 
@@ -108,8 +109,10 @@ class Qwen3VLScorer(PrefixScorer):
             patch_side=vision.patch_size,
             merge_side=vision.spatial_merge_size,
         )
+        self.frame_unit = vision.patch_size * vision.spatial_merge_size
         self._episodes: dict[Frame, EpisodeCache] = {}  # those of the last call, by first frame
-        self._max_kept = 0  # episodes of which caches stay; 0: not computed yet
+        self._most_together = _MOST_TOGETHER
+        self._most_episodes = 0  # that are kept; 0: not computed yet
         self._budget = FrameBudget(info, settings)
 
     def score_all(
@@ -123,7 +126,8 @@ class Qwen3VLScorer(PrefixScorer):
                 pass  # one request failed; scoring one by one tells which
             except Exception as error:
                 if is_out_of_memory(error):
-                    self._max_kept = max(1, len(self._episodes) // 2)
+                    self._most_together = max(1, len(requests) // 2)
+                    self._most_episodes = max(self._most_together, len(self._episodes) // 2)
                 _log.warning(
                     "%d episodes could not be scored together (%s): now one by one, and later at most %d",
                     *(len(requests), in_a_line(error), self.episodes_at_once()),
@@ -172,15 +176,17 @@ class Qwen3VLScorer(PrefixScorer):
 
     def episodes_at_once(self) -> int:
         """See `PrefixScorer.episodes_at_once`."""
-        return min(_MAX_EPISODES, self.episodes_kept())
+        return min(self._most_together, self.episodes_kept())
 
     def episodes_kept(self) -> int:
         """Of how many episodes the caches fit into memory, those included that are scored."""
-        if not self._max_kept:
+        if not self._most_episodes:
             model = self._model
             need = memory_need(model.config, self._settings, self.info.max_pixels, model.dtype.itemsize)
-            self._max_kept = max(1, free_memory(model.device) // need.total)
-        return self._max_kept
+            fit = free_memory(model.device) // need.total
+            # More than are scored together only gain time: half of the memory stays free for others.
+            self._most_episodes = max(1, min(_MOST_TOGETHER, fit), min(_MOST_EPISODES, fit // 2))
+        return self._most_episodes
 
     def close(self) -> None:
         """See `PrefixScorer.close`."""
@@ -290,11 +296,11 @@ class Qwen3VLScorer(PrefixScorer):
         ran out with them."""
         self.forget()
         if held > 1:
-            self._max_kept = held // 2
+            self._most_episodes = held // 2
             _log.warning(
                 "out of memory with %d episodes: from now on at most %d are kept, and the others are read "
                 "anew for every score",
-                *(held, self._max_kept),
+                *(held, self._most_episodes),
             )
         if self._graphs is not None:
             self._graphs.discard_graphs()

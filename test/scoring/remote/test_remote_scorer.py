@@ -1,0 +1,426 @@
+"""A served scorer gives the numbers of a local one: at once, after a server that was started anew, and with
+replicas that know nothing. What a server must not do is noticed, and what a link does is told apart."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import cache
+from itertools import cycle
+from math import isnan
+
+import numpy as np
+import pytest
+
+from test.bags import video_frames
+from test.http_server import HttpServer
+from test.scorers import Brightness
+from test.scoring.remote.conftest import SETTINGS, Serve
+from topreward_ros.core.frames import EpisodeBuffer, Frame, Window
+from topreward_ros.core.score_request import ScoreRequest
+from topreward_ros.defaults import DEMO_TASK
+from topreward_ros.scoring.base import LinkError, PrefixScore, PrefixScorer, ScorerError
+from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.scoring.remote import protocol
+from topreward_ros.scoring.remote import scorer as remote
+from topreward_ros.scoring.remote.protocol import ServerInfo
+from topreward_ros.serving.app import Application, Message, Receive, Send
+from topreward_ros.serving.engine import Engine, Limits
+
+NAT = 1e-4
+
+
+@cache
+def pictures() -> list[tuple[int, np.ndarray]]:
+    """Stamps and images of the shipped video at 2.5 Hz."""
+    return video_frames()[::10]
+
+
+def film(frames: int = 12) -> list[Frame]:
+    """Frames of an episode of its own."""
+    return [Frame(stamp, image) for stamp, image in pictures()[:frames]]
+
+
+def curve(
+    scorer: PrefixScorer, frames: Sequence[Frame], max_frames: int = 64, window: Window = Window.EPISODE
+) -> list[PrefixScore]:
+    """The scores of the prefixes of a film."""
+    buffer = EpisodeBuffer(max_frames, window)
+    scores = []
+    for frame in frames:
+        buffer.append(frame)
+        scores.append(scorer.score(ScoreRequest(DEMO_TASK, buffer.copy())))
+    return scores
+
+
+def assert_equal(found: Sequence[PrefixScore], expected: Sequence[PrefixScore]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert one.num_frames == other.num_frames
+        for name in ("log_prob", "log_prob_false", "log_prob_static"):
+            assert getattr(one, name) == pytest.approx(getattr(other, name), abs=NAT), name
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[PrefixScorer]:
+    with closing(load_scorer("embedded", SETTINGS)) as scorer:
+        yield scorer
+
+
+@contextmanager
+def asked(url: str, **settings: object) -> Iterator[PrefixScorer]:
+    with closing(load_scorer(url, replace(SETTINGS, **settings))) as scorer:
+        yield scorer
+
+
+@pytest.mark.parametrize(
+    ("max_frames", "window"), [(64, Window.EPISODE), (6, Window.EPISODE), (6, Window.SLIDING)]
+)
+def test_scores_are_those_of_a_local_scorer(
+    serve: Serve, local: PrefixScorer, max_frames: int, window: Window
+) -> None:
+    served = serve()
+    with asked(served.url) as scorer:
+        assert_equal(curve(scorer, film(), max_frames, window), curve(local, film(), max_frames, window))
+        assert scorer.info.model_id == "embedded" and scorer.info.revision == local.info.revision
+        assert scorer.info.device == f"cpu at {served.url}"
+    assert served.engine.episodes == 1
+
+
+def test_each_frame_is_sent_once_and_no_larger_than_the_model_sees_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = record_calls(monkeypatch)
+    with asked(serve().url) as scorer:
+        curve(scorer, film(8))
+    assert [len(call.images) for call in calls] == [1] * 8
+    assert max(image.height * image.width for call in calls for image in call.images) <= 34816
+
+
+def record_calls(monkeypatch: pytest.MonkeyPatch) -> list[protocol.ScoreCall]:
+    calls: list[protocol.ScoreCall] = []
+    pack = protocol.pack_call
+
+    def pack_and_note(call: protocol.ScoreCall) -> bytes:
+        calls.append(call)
+        return pack(call)
+
+    monkeypatch.setattr(protocol, "pack_call", pack_and_note)
+    return calls
+
+
+def test_jpeg_is_smaller_and_drifts(serve: Serve, local: PrefixScorer) -> None:
+    served = serve()
+    expected = curve(local, film(6))
+    with asked(f"{served.url}?frames=jpeg") as scorer:
+        found = curve(scorer, film(6))
+    drift = max(abs(one.log_prob - other.log_prob) for one, other in zip(found, expected, strict=True))
+    assert NAT < drift < 1.0
+
+
+def test_a_server_that_was_started_anew_gets_all_frames_again(serve: Serve, local: PrefixScorer) -> None:
+    first = serve()
+    frames, expected = film(), curve(local, film())
+    with asked(first.url) as scorer:
+        buffer = EpisodeBuffer(64)
+        for place, frame in enumerate(frames):
+            buffer.append(frame)
+            request = ScoreRequest(DEMO_TASK, buffer.copy())
+            if place == 6:
+                first.stop()
+                with pytest.raises(LinkError, match="cannot be reached"):
+                    scorer.score(request)
+                second = serve(port=first.http.port)
+            assert_equal([scorer.score(request)], [expected[place]])
+    assert second.engine.episodes == 1
+
+
+def test_an_episode_that_is_sent_to_another_replica_every_time(local: PrefixScorer) -> None:
+    engines: list[Engine] = []
+
+    async def application() -> Application:
+        for _ in range(3):
+            made = load_scorer("embedded", SETTINGS)
+            engines.append(Engine(made, ServerInfo.of("1", made, SETTINGS), Limits()))
+        turns = cycle([Application(engine, "") for engine in engines])
+
+        async def choose(scope: Message, receive: Receive, send: Send) -> None:
+            await next(turns)(scope, receive, send)
+
+        return choose  # type: ignore[return-value]
+
+    server = HttpServer(application)
+    try:
+        with asked(server.url) as scorer:
+            assert_equal(curve(scorer, film(6)), curve(local, film(6)))
+        assert [engine.episodes for engine in engines].count(1) > 1
+    finally:
+        for engine in engines:
+            server.run(engine.close())
+        server.stop()
+
+
+def test_what_the_server_freed_is_sent_again(
+    serve: Serve, local: PrefixScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = record_calls(monkeypatch)
+    served = serve(limits=Limits(episodes=1))
+    one, other = film(4), film(4)
+    with asked(served.url) as scorer, asked(served.url) as second:
+        for asker, frames in ((scorer, one[:3]), (second, other[:3])):
+            curve(asker, frames)
+        assert served.engine.episodes == 1
+        expected = local.score(ScoreRequest.of_frames(DEMO_TASK, film(4)))
+        assert_equal([scorer.score(ScoreRequest.of_frames(DEMO_TASK, one))], [expected])
+    assert [len(call.images) for call in calls[-2:]] == [1, 4]  # it lacked three, and got all
+
+
+def test_frames_of_another_size_and_an_extra_look(serve: Serve, local: PrefixScorer) -> None:
+    frames = film(5)
+    small = Frame(frames[4].stamp_ns, np.ascontiguousarray(frames[4].image[::3, ::3]))
+    with asked(serve().url) as scorer:
+        for asker in (scorer, local):
+            asker.forget()
+        for last, extra in ((frames[3], False), (frames[4], True), (small, False)):
+            request = ScoreRequest(DEMO_TASK, EpisodeBuffer.holding([*frames[:3], last]), extra=extra)
+            found, expected = scorer.score(request), local.score(request)
+            assert found.log_prob == pytest.approx(expected.log_prob, abs=NAT)
+            assert isnan(found.log_prob_static) == isnan(expected.log_prob_static) == extra
+
+
+def test_without_a_static_baseline_there_is_none(serve: Serve) -> None:
+    with asked(serve().url, static_baseline=False) as scorer:
+        (score,) = curve(scorer, film(1))
+    assert isnan(score.log_prob_static) and score.static_by_prompt == ()
+
+
+# ---- what is refused ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"sample_rate": 4.0}, "sample_rate 4.0"),
+        ({"max_frames": 32, "contrastive": True}, "max_frames 32, contrastive True"),
+        ({"layout": "v5.10"}, "layout"),
+        ({"chat_template": True}, "chat_template"),
+        ({"max_pixels": 4096}, "max_pixels"),
+        ({"front_padding": 4}, "front_padding"),
+        ({"fixed_length": 8}, "fixed_length"),
+        ({"prompts": "ten_prompts.txt"}, "ten_prompts.txt"),
+        ({"device": "cuda:1"}, "device is cuda:1"),
+        ({"dtype": "bfloat16"}, "dtype is bfloat16"),
+        ({"quantization": "int8"}, "quantization is int8"),
+    ],
+)
+def test_settings_that_the_server_does_not_have_are_named(
+    serve: Serve, settings: dict[str, object], named: str
+) -> None:
+    served = serve(Brightness())
+    with pytest.raises(ScorerError, match=named) as caught:
+        load_scorer(served.url, replace(SETTINGS, **settings))
+    assert not isinstance(caught.value, LinkError)
+
+
+def test_a_server_without_baselines(serve: Serve) -> None:
+    served = serve(Brightness(), replace(SETTINGS, static_baseline=False))
+    with pytest.raises(ScorerError, match="static baseline"):
+        load_scorer(served.url, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("?model=Qwen/Qwen3-VL-8B-Instruct", "serves the model brightness"),
+        ("?revision=2", "serves the revision 1"),
+        ("?modell=x", "modell is not known"),
+        ("?frames=gif", "frames is png"),
+        ("?frames=jpeg:101", "frames is png"),
+    ],
+)
+def test_what_a_url_asks_for(serve: Serve, query: str, named: str) -> None:
+    served = serve(Brightness())
+    load_scorer(f"{served.url}?model=brightness&revision=1&frames=jpeg:95", SETTINGS).close()
+    with pytest.raises(ScorerError, match=named):
+        load_scorer(served.url + query, SETTINGS)
+
+
+@pytest.mark.parametrize("url", ["http://", "http://:8100", "http://h:99999", "https://a b", "http://[::1"])
+def test_what_is_no_url(url: str) -> None:
+    with pytest.raises(ScorerError, match="http://host:8100"):
+        load_scorer(url, SETTINGS)
+
+
+def test_a_password_in_a_url_is_refused_and_not_shown() -> None:
+    with pytest.raises(ScorerError) as caught:
+        load_scorer("http://me:secret@127.0.0.1:1", SETTINGS)
+    assert "secret" not in str(caught.value) and "TOPREWARD_TOKEN" in str(caught.value)
+
+
+def test_a_server_that_is_started_anew_with_another_model(serve: Serve) -> None:
+    first = serve(Brightness())
+    with asked(first.url) as scorer:
+        frames = film(1)
+        curve(scorer, frames)
+        first.stop()
+        other = Brightness()
+        other.info = replace(other.info, revision="2")
+        serve(other, port=first.http.port)
+        with pytest.raises(ScorerError, match="revision 2 instead of 1") as caught:
+            curve(scorer, frames)
+    assert not isinstance(caught.value, LinkError)
+
+
+def test_the_token(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = serve(Brightness(), token="open")
+    for token in ("", "close", "opens"):
+        monkeypatch.setenv(remote.TOKEN, token)
+        with pytest.raises(ScorerError, match="TOPREWARD_TOKEN"):
+            load_scorer(served.url, SETTINGS)
+    monkeypatch.setenv(remote.TOKEN, "open")
+    with asked(served.url) as scorer:
+        curve(scorer, film(1))
+    monkeypatch.setenv(remote.TOKEN, "op\nen")
+    with pytest.raises(ScorerError, match="holds a blank"):
+        load_scorer(served.url, SETTINGS)
+
+
+# ---- servers that are none, or hostile ----------------------------------------------------------
+
+
+@contextmanager
+def answering(*answers: bytes, hold_open: bool = False) -> Iterator[str]:
+    """A server that sends these bytes, one answer to each connection, whatever is asked."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    done = threading.Event()
+
+    def run() -> None:
+        for answer in answers:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1 << 20)
+                connection.sendall(answer)
+                if hold_open:
+                    done.wait(60.0)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        done.set()
+        listener.close()
+
+
+def response(body: bytes, status: int = 200, length: int | None = None) -> bytes:
+    size = len(body) if length is None else length
+    return b"HTTP/1.1 %d x\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (status, size, body)
+
+
+def info(**changes: object) -> bytes:
+    """What a server says of itself, but for ``changes``."""
+    content = ServerInfo.of("1", Brightness(), SETTINGS).to_json() | changes
+    return json.dumps(content).encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (response(b"<html>"), "no JSON"),
+        (response(b"[" * 100_000), "no JSON"),
+        (response(b"{}"), "no topreward server"),
+        (response(info(protocol=2)), "version 2 of the protocol"),
+        (response(info(model={})), "must be"),
+        (response(info(settings={})), "is missing"),
+        (response(info(version="v" * 100)), "version must be a text"),
+        (response(b'{"error": "no \\u001b[2J such"}', 500), "no  .2J such"),
+    ],
+)
+def test_a_server_that_says_nonsense(answer: bytes, said: str) -> None:
+    with answering(answer) as url, pytest.raises(ScorerError, match=said) as caught:
+        load_scorer(url, SETTINGS)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"", "cannot be reached"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "cannot be reached"),
+        (response(b"", 502), "is not ready .status 502"),
+        (response(b"x", length=1 << 40), "more than 1048576 bytes"),
+        (
+            b"HTTP/1.1 200 x\r\ntransfer-encoding: chunked\r\n\r\n200000\r\n" + bytes(2 << 20),
+            "more than 1048576",
+        ),
+        (b"HTTP/1.1 200 x\r\n", "cut off"),
+        (b"HTTP/1.1 200 x\r\n" + b"a: b\r\n" * 10_000, "cannot be reached"),
+        (response(b"x", length=5), "cannot be reached"),
+    ],
+)
+def test_a_link_that_brings_no_answer(answer: bytes, said: str) -> None:
+    with answering(answer) as url, pytest.raises(LinkError, match=said):
+        load_scorer(url, SETTINGS)
+
+
+def test_nobody_is_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(LinkError, match=r"cannot be reached \(Connection refused"):
+        load_scorer(f"http://127.0.0.1:{port}", SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", b"HTTP/1.1 200 x\r\n", b"HTTP/1.1 200 x\r\ncontent-length: 9\r\n\r\nabc"]
+)
+def test_a_server_that_hangs_is_given_up(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_INFO_S", 0.5)
+    with answering(begun, hold_open=True) as url, pytest.raises(LinkError, match="has not answered"):
+        load_scorer(url, SETTINGS)
+
+
+def test_a_server_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every byte is in time, and the answer is not."""
+    monkeypatch.setattr(remote, "_INFO_S", 1.0)
+    listener = socket.create_server(("127.0.0.1", 0))
+    over = threading.Event()
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        connection.recv(1 << 16)
+        with connection:
+            connection.sendall(b"HTTP/1.1 200 x\r\nx: ")
+            while not over.wait(0.05):
+                try:
+                    connection.sendall(b"y")
+                except OSError:
+                    return
+
+    threading.Thread(target=drip, daemon=True).start()
+    with listener, pytest.raises(LinkError, match="has not answered"):
+        load_scorer(f"http://127.0.0.1:{listener.getsockname()[1]}", SETTINGS)
+    over.set()
+
+
+@pytest.mark.parametrize("status", [200, 409])
+def test_a_server_that_answers_calls_with_nonsense(status: int) -> None:
+    nonsense = response(b'{"lacks": [7], "log_prob": "x"}', status)
+    with (
+        answering(response(info()), nonsense) as url,
+        asked(url) as scorer,
+        pytest.raises(ScorerError, match="does not answer as a topreward server"),
+    ):
+        scorer.score(ScoreRequest.of_frames(DEMO_TASK, film(1)))
+
+
+def test_replicas_that_lack_the_same_frame_for_ever() -> None:
+    lacks = response(b'{"lacks": [0]}', 409)
+    with (
+        answering(response(info()), lacks, lacks, lacks) as url,
+        asked(url) as scorer,
+        pytest.raises(LinkError, match="another replica"),
+    ):
+        scorer.score(ScoreRequest.of_frames(DEMO_TASK, film(1)))

@@ -1,0 +1,202 @@
+"""Ray Serve around the engine: replicas, their place on CPUs and GPUs, health and metrics.
+
+Ray is an optional library, and imported here alone. Serve's own parts do what they are there for: its proxy
+speaks HTTP, its consistent-hash router sends the calls of an episode to one replica for as long as the
+replicas stay the same, its controller starts a replica anew that dies or whose scorer hangs, and its metrics
+go out for Prometheus.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.printable import make_libraries_printable, printable
+from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.scoring.remote.protocol import ServerInfo
+from topreward_ros.scoring.remote.scorer import token_of_environment
+from topreward_ros.serving.app import Application
+from topreward_ros.serving.engine import Engine, Limits
+
+APPLICATION = "topreward"
+
+_HANGS_S = 10.0  # how often the scorer is looked at
+_ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
+_OBJECTS_BYTES = 80 << 20  # of Ray's object store, which calls do not go through
+_STOP_S = 5.0
+#: Read by Ray when it is imported. The second one has all of Ray's own ports on 127.0.0.1, on Linux too.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",  # processes of Ray know each other by one that Ray makes
+}
+
+
+class ServeError(UserError):
+    """The server cannot be started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What is served, and where."""
+
+    model: str  #: as `load_scorer` takes it
+    settings: ScorerSettings
+    version: str  #: of the package
+    host: str
+    port: int
+    replicas: int  #: 0: one per GPU of this machine, or one where it has none
+    limits: Limits
+    certificate: str = ""  #: file of a TLS certificate, and of its key; empty: plain HTTP
+    key: str = ""
+    metrics_port: int = 0  #: of Prometheus; 0: none that is fixed
+
+
+class Served(NamedTuple):
+    """What runs."""
+
+    replicas: int
+    metrics_port: int  #: of Prometheus, on 127.0.0.1
+
+
+class Replica:
+    """One scorer, in a process of its own that Ray Serve starts, watches and ends."""
+
+    def __init__(self, serving: Serving) -> None:
+        """Load the model; called in the event loop. A `ScorerError` ends the start."""
+        from topreward_ros.scoring.registry import load_scorer
+
+        make_libraries_printable()
+        _listen_here_alone()
+        scorer = load_scorer(serving.model, serving.settings)
+        info = ServerInfo.of(serving.version, scorer, serving.settings)
+        self._engine = Engine(scorer, info, serving.limits)
+        self._meters = _Meters()
+        self._application = Application(self._engine, token_of_environment(), self._count)
+
+    def __serve_build_asgi_app__(self) -> Application:
+        """What Ray Serve calls for the application."""
+        return self._application
+
+    def check_health(self) -> None:
+        """What Ray Serve calls now and then; an error ends this replica, and another one takes its place."""
+        self._meters.episodes.set(self._engine.episodes)
+        self._meters.frame_bytes.set(self._engine.frame_bytes)
+        self._meters.calls.set(self._engine.calls)
+        if hang := self._engine.hang():
+            raise RuntimeError(hang)
+
+    async def __del__(self) -> None:
+        with suppress(AttributeError):  # it was not loaded
+            await self._engine.close()
+
+    def _count(self, status: int) -> None:
+        self._meters.replies.inc(tags={"status": str(status)})
+
+
+class _Meters:
+    """What is counted beside Ray Serve's own counts of requests, times, errors and queues."""
+
+    def __init__(self) -> None:
+        from ray.util.metrics import Counter, Gauge
+
+        self.replies = Counter("topreward_replies", "Replies of the replica, by HTTP status.", ("status",))
+        self.episodes = Gauge("topreward_episodes", "Episodes that the replica holds.")
+        self.frame_bytes = Gauge("topreward_frame_bytes", "Bytes of the frames that the replica holds.")
+        self.calls = Gauge("topreward_calls", "Calls that are being answered.")
+
+
+@contextmanager
+def served(serving: Serving) -> Iterator[Served]:
+    """Within this, the server runs. Raises `ServeError` where it does not start.
+
+    Ray is started on this machine, reachable from it alone; no dashboard, no statistics of use.
+    """
+    os.environ |= _ENVIRONMENT
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        import ray
+        from ray import serve
+        from ray.serve.config import HTTPOptions, RequestRouterConfig
+    except ImportError as error:
+        raise ServeError(
+            "topreward serve needs Ray Serve: pip install 'topreward_ros[serve]' (or 'ray[serve]')"
+        ) from error
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # Serve sets it when it is imported
+    gpus = _gpus(serving.settings.device)
+    count = serving.replicas or max(1, gpus)
+    if gpus and count > gpus:
+        raise ServeError(
+            f"--replicas {count}: this machine has {gpus} GPUs, and a replica takes one: give at most "
+            f"{gpus}, or --set device=cpu"
+        )
+    limits = serving.limits
+    tls: dict[str, Any] = {}
+    if serving.certificate:
+        tls = {"ssl_certfile": serving.certificate, "ssl_keyfile": serving.key}
+    try:
+        try:
+            ray.init(
+                address="local",
+                num_cpus=count + 1,
+                num_gpus=gpus,
+                object_store_memory=_OBJECTS_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _metrics_export_port=serving.metrics_port or None,
+            )
+            serve.start(
+                http_options=HTTPOptions(host=serving.host, port=serving.port, **tls),
+                proxy_location="HeadOnly",
+            )
+            deployment = serve.deployment(serve.ingress()(Replica)).options(
+                name="Replica",
+                num_replicas=count,
+                ray_actor_options={"num_cpus": 1, "num_gpus": 1 if gpus else 0},
+                max_ongoing_requests=limits.calls,
+                max_queued_requests=limits.calls,
+                health_check_period_s=_HANGS_S,
+                graceful_shutdown_timeout_s=_STOP_S,
+                request_router_config=RequestRouterConfig(request_router_class=_ROUTER),
+            )
+            serve.run(deployment.bind(serving), name=APPLICATION, route_prefix="/")
+        except Exception as error:  # Ray has many kinds
+            raise ServeError(_why(error)) from error
+        yield Served(count, int(ray.nodes()[0]["MetricsExportPort"]))
+    finally:
+        with suppress(Exception):
+            serve.shutdown()
+        ray.shutdown()
+
+
+def _listen_here_alone() -> None:
+    """Have the port by which Ray Serve's own processes reach this replica on 127.0.0.1.
+
+    Serve opens it on all addresses, and has no setting for that. It takes calls with Ray's token alone; still
+    nobody outside has business there.
+    """
+    from ray.serve._private import replica
+
+    add_port = getattr(replica, "add_port_to_grpc_server", None)
+    if add_port is not None:
+        replica.add_port_to_grpc_server = lambda server, _: add_port(server, "127.0.0.1:0")
+
+
+def _gpus(device: str) -> int:
+    """How many GPUs replicas can have, one each."""
+    import torch
+
+    if device == "cpu" or not torch.cuda.is_available():
+        return 0
+    return 1 if ":" in device else torch.cuda.device_count()
+
+
+def _why(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"the server cannot be started: {printable(text, 1500)}"
