@@ -44,7 +44,7 @@ class Limits:
     calls: int = 256  #: at once
     body_bytes: int = 256 << 20  #: of one call
     bodies_bytes: int = 1 << 30  #: of all that are being read
-    body_s: float = 30.0  #: until a call has arrived
+    body_s: float = 10.0  #: until a call has arrived
     answer_s: float = 120.0  #: until a call that waits is given up
 
 

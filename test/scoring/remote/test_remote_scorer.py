@@ -4,14 +4,18 @@ replicas that know nothing. What a server must not do is noticed, and what a lin
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from itertools import cycle
 from math import isnan
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -364,6 +368,29 @@ def test_a_server_that_says_nonsense(answer: bytes, said: str) -> None:
 def test_a_link_that_brings_no_answer(answer: bytes, said: str) -> None:
     with answering(answer) as url, pytest.raises(LinkError, match=said):
         load_scorer(url, SETTINGS)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
+def test_a_certificate_that_nobody_trusts(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *files, *subject]
+    subprocess.run(made, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True) as listener:
+
+        def run() -> None:
+            with suppress(OSError):
+                listener.accept()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        with pytest.raises(ScorerError, match="set SSL_CERT_FILE") as caught:
+            load_scorer(f"https://127.0.0.1:{listener.getsockname()[1]}", SETTINGS)
+        thread.join(60.0)
+    assert not isinstance(caught.value, LinkError)
 
 
 def test_nobody_is_there() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPException
 from socket import SHUT_RDWR
+from ssl import SSLCertVerificationError
 from time import monotonic
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from topreward_ros.core.printable import printable
-from topreward_ros.scoring.base import LinkError
+from topreward_ros.scoring.base import LinkError, ScorerError
 
 _CONNECT_S = 2.0  # until a machine that does not answer is given up
 
@@ -53,7 +54,7 @@ class Link:
     ) -> Answer:
         """Send a request and read its answer of ``longest`` bytes at most, within ``seconds`` together.
 
-        Raises `LinkError`.
+        Raises `LinkError`; for a certificate that is not trusted `ScorerError`.
         """
         end = monotonic() + seconds
         again = self._used  # a connection that was idle may have been closed by the server
@@ -66,6 +67,11 @@ class Link:
                     f"{self._url} answered with more than {longest} bytes: is it a topreward server?"
                 ) from None
             except (HTTPError, HTTPException, OSError, ValueError) as error:
+                if isinstance(inner := _innermost(error), SSLCertVerificationError):
+                    raise ScorerError(
+                        f"{self._url} shows a certificate that is not trusted ({inner.verify_message}): set "
+                        "SSL_CERT_FILE in the environment to the file of its authority"
+                    ) from error
                 connected = self._connection.sock is not None
                 self.close()
                 if monotonic() >= end or (connected and isinstance(error, TimeoutError)):
@@ -125,9 +131,14 @@ class _TooLong(Exception):
     """An answer is longer than it may be."""
 
 
-def _cause(error: BaseException) -> str:
-    """What the innermost error says, which names the reason and not the classes around it."""
+def _innermost(error: BaseException) -> BaseException:
+    """The error that all others came from: it names the reason, and not the classes around it."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
+    return error
+
+
+def _cause(error: BaseException) -> str:
+    error = _innermost(error)
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return printable(" ".join(text.split()), 200)
