@@ -152,7 +152,7 @@ def _settings(options: argparse.Namespace, controls: Sequence[Control]) -> Evalu
 
 def _notes(labelled: Labelled, settings: EvaluationSettings) -> list[str]:
     from topreward_ros.offline.label_checks import class_problems, generic_task_problem
-    from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
+    from topreward_ros.scoring.registry import about_model
 
     notes = list(filter(None, [generic_task_problem(labelled.episodes)]))
     if any(it.succeeded is not None for it in labelled.episodes):
@@ -164,7 +164,7 @@ def _notes(labelled: Labelled, settings: EvaluationSettings) -> list[str]:
         Control.WRONG_INSTRUCTION in settings.controls
         and len(tasks) == 1
         and not settings.other_task
-        and not open_checkpoint(settings.model).notes.wordings
+        and not about_model(settings.model, settings.scorer).instructions
     ):
         notes.append("all episodes have one task, so that none is scored with a wrong one: give --wrong-task")
     return notes

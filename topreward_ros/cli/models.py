@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
         ),
     ):
         action = actions.add_parser(name, help=about, description=about)
-        action.add_argument("model", metavar="NAME", help="'embedded', a hub id, or a folder")
+        action.add_argument("model", metavar="NAME", help="'embedded', a hub id, a folder, or a URL to check")
         action.set_defaults(run=run)
         if run is _info:
             action.add_argument(

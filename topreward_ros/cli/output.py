@@ -33,7 +33,8 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
         "--model",
         default=monitor_defaults()["model"],
         metavar="M",
-        help="'embedded', a hub id, or the folder of a checkpoint (default: %(default)s)",
+        help="'embedded', a hub id, the folder of a checkpoint, or the URL of a server (default: "
+        "%(default)s)",
     )
 
 

@@ -161,7 +161,11 @@ MONITOR_PARAMETERS = (
         "false for one that moves with the robot (wrist): no cut is noticed then",
         live=True,
     ),
-    Parameter("model", "'embedded', a Hugging Face hub id, or the folder of a checkpoint"),
+    Parameter(
+        "model",
+        "'embedded', a Hugging Face hub id, the folder of a checkpoint, or the URL of a server, as in "
+        "http://host:8100 (docs/fleet.md)",
+    ),
     Parameter("device", "Torch device of the scorer: auto, cpu, cuda, cuda:1 ..."),
     Parameter(
         "dtype",

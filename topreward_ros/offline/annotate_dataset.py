@@ -52,9 +52,8 @@ from topreward_ros.offline.parquet_files import arrow, columns_in, parquet_bytes
 from topreward_ros.offline.ray_jobs import do_on_ray
 from topreward_ros.offline.score_video import Curve, Outcome, Recording, score_recordings
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo, ScorerSettings
-from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
 from topreward_ros.scoring.checkpoint.vocabulary import task_warnings
-from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.scoring.registry import about_model, load_scorer
 
 _log = logging.getLogger(__name__)
 
@@ -144,19 +143,16 @@ def warnings_on(dataset: Dataset, settings: AnnotationSettings, tasks: Sequence[
             f"{printable(repr(on_one_line(tasks[0])), 200)}; where they differ in what the robot was told to "
             "do, progress is measured against the wrong task"
         )
-    checkpoint = open_checkpoint(settings.model)
-    if checkpoint.has_random_weights:
+    about = about_model(settings.model, settings.scorer)
+    if about.random_weights:
         made.append(f"model {printable(settings.model)} has {RANDOM_WEIGHTS}: the numbers mean nothing")
-    info = ScorerInfo(
-        settings.model, "", checkpoint.has_random_weights, "", "", "", 0, checkpoint.notes.wordings
-    )
+    info = ScorerInfo(settings.model, "", about.random_weights, "", "", "", 0, about.instructions)
     warnings = (warning for task in dict.fromkeys(tasks) for warning in task_warnings(task, info, "--model "))
     return made + list(dict.fromkeys(warnings))[:_SHOWN_WARNINGS]
 
 
 def annotation_key(dataset: Dataset, settings: AnnotationSettings) -> str:
     """A hash of all that the scores depend on: dataset, model, settings. Raises `ScorerError`."""
-    checkpoint = open_checkpoint(settings.model)
     scorer = {
         name: value for name, value in asdict(settings.scorer).items() if name not in ("device", "threads")
     }
@@ -168,7 +164,7 @@ def annotation_key(dataset: Dataset, settings: AnnotationSettings) -> str:
         "dataset": dataset.fingerprint,
         "camera": settings.camera,
         "tasks": tasks_of(dataset, settings.task),
-        "model": [settings.model, checkpoint.revision],
+        "model": [settings.model, about_model(settings.model, settings.scorer).revision],
         "monitor": monitor,
         "scorer": scorer,
         "prompts": sha256(Path(prompts).read_bytes()).hexdigest()
@@ -438,7 +434,7 @@ def progress_file(
         "dataset": dataset.fingerprint,
         "camera": settings.camera,
         "model": settings.model,
-        "revision": open_checkpoint(settings.model).revision,
+        "revision": about_model(settings.model, settings.scorer).revision,
         "monitor": asdict(settings.monitor),
         "columns": columns and columns.value,
         "unscored": sum(not one.rows for one in scores),

@@ -26,6 +26,7 @@ from topreward_ros.offline.text_model import TextModel
 from topreward_ros.offline.video import FrameError, Video, VideoError
 from topreward_ros.scoring.base import ScorerInfo
 from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
+from topreward_ros.scoring.served_models import refuse_served
 
 
 class GvlScorer:
@@ -33,6 +34,7 @@ class GvlScorer:
 
     def __init__(self, settings: EvaluationSettings) -> None:
         """Load the model. Raises `ScorerError` for one that writes nothing, or sees no pictures."""
+        refuse_served(settings.model, "GVL, which has the model write text,")
         checkpoint = open_checkpoint(settings.model)
         self._model = TextModel(checkpoint, settings.scorer, sees=True)
         self._rate, self._pixels = settings.monitor.sample_rate, settings.scorer.max_pixels

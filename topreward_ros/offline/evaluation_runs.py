@@ -33,8 +33,7 @@ from topreward_ros.offline.labelled_episodes import LabelledEpisode
 from topreward_ros.offline.score_video import Curve, CurvePoint, Recording, score_recordings
 from topreward_ros.offline.video import Video
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
-from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
-from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.scoring.registry import about_model, load_scorer
 
 _FORMAT = "topreward_evaluated_film/1"  # raise the number when what is kept of a film changes its meaning
 _SCORES = ("log_prob", "log_prob_false", "log_prob_static", "log_prob_std")
@@ -120,9 +119,8 @@ def score_episodes(
 
     Raises `UserError` where the model cannot be loaded, or no episode can be scored.
     """
-    checkpoint = open_checkpoint(settings.model)
-    known = checkpoint.notes.wordings
-    films = _films(episodes, settings, known, checkpoint.revision)
+    about = about_model(settings.model, settings.scorer)
+    films = _films(episodes, settings, about.instructions, about.revision)
     with kept_folder(folder) as place:
         kept = {film.key: one for film in films if (one := _read(place / _name(film.key)))}
         missing = [film for film in films if film.key not in kept]

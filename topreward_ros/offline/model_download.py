@@ -32,6 +32,7 @@ from topreward_ros.scoring.base import in_a_line
 from topreward_ros.scoring.checkpoint.checkpoint import read_config
 from topreward_ros.scoring.checkpoint.folder import EMBEDDED, is_hub_id, missing_files
 from topreward_ros.scoring.checkpoint.weight_files import WHOLE, shards_of
+from topreward_ros.scoring.served_models import is_served
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -105,6 +106,8 @@ def why_nothing_to_download(name: str) -> str:
     """Why the model ``name`` needs no download; empty where it may be on the hub."""
     if name == EMBEDDED:
         return f"'{name}' is part of this package: nothing is to be downloaded"
+    if is_served(name):
+        return f"{name} is the URL of a server, which has the model: nothing is to be downloaded"
     try:
         is_folder = bool(name) and Path(name).expanduser().is_dir()
     except (OSError, RuntimeError):

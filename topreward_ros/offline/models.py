@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline.score_video import Curve, score_video
-from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import Checkpoint, open_checkpoint, read_config
 from topreward_ros.scoring.checkpoint.folder import EMBEDDED, EMBEDDED_FOLDER, missing_files
 from topreward_ros.scoring.checkpoint.notes import ModelNotes
@@ -27,7 +27,8 @@ from topreward_ros.scoring.checkpoint.vocabulary import is_known
 from topreward_ros.scoring.checkpoint.weight_files import read_head
 from topreward_ros.scoring.question.prompts import prompt_hash
 from topreward_ros.scoring.question.templates import PAPER
-from topreward_ros.scoring.registry import read_family, scorer_of
+from topreward_ros.scoring.registry import load_scorer, read_family, scorer_of
+from topreward_ros.scoring.served_models import is_served, refuse_served
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo
@@ -134,6 +135,7 @@ def _cached_model(repository: CachedRepoInfo) -> ListedModel | None:
 
 def describe_model(name: str) -> ModelFacts:
     """Read what is in the folder of a model, without loading it. Raises `ScorerError`."""
+    refuse_served(name, "a description of it")
     checkpoint = open_checkpoint(name)
     weights = checkpoint.weight_files
     parameters, dtypes = _count_parameters(weights)
@@ -189,15 +191,8 @@ def check_model(name: str) -> CheckResult:
     not rise.
     """
     parameters = monitor_defaults()
-    checkpoint = open_checkpoint(name)
-    if checkpoint.hash_matches is False:
-        raise ScorerError(
-            f"the weights in {checkpoint.folder} have the SHA-256 {checkpoint.weights_hash}, and its "
-            f"notes say {checkpoint.notes.sha256}: they are damaged or of another version; install the model "
-            "again"
-        )
     started = perf_counter()
-    scorer = scorer_of(checkpoint, ScorerSettings.from_parameters(parameters))
+    scorer = _load_checked(name, ScorerSettings.from_parameters(parameters))
     times = [perf_counter()]
     load_s = times[0] - started
     settings = replace(MonitorSettings.from_parameters(parameters), end_episode_on_success=False)
@@ -215,6 +210,20 @@ def check_model(name: str) -> CheckResult:
         raise ScorerError(f"{reason}. It was trained for this task: install the model again")
     score_s = median(after - before for before, after in pairwise(times))
     return CheckResult(scorer.info, load_s, score_s, curve)
+
+
+def _load_checked(name: str, settings: ScorerSettings) -> PrefixScorer:
+    """The scorer of a model whose weights have the hash that its notes say. Raises `ScorerError`."""
+    if is_served(name):
+        return load_scorer(name, settings)
+    checkpoint = open_checkpoint(name)
+    if checkpoint.hash_matches is False:
+        raise ScorerError(
+            f"the weights in {checkpoint.folder} have the SHA-256 {checkpoint.weights_hash}, and its "
+            f"notes say {checkpoint.notes.sha256}: they are damaged or of another version; install the model "
+            "again"
+        )
+    return scorer_of(checkpoint, settings)
 
 
 def why_not_rising(info: ScorerInfo, curve: Curve) -> str:

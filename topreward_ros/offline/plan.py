@@ -18,6 +18,7 @@ from topreward_ros.offline.encoded_image import EncodedImageError, rgb8_of, samp
 from topreward_ros.offline.text_model import AnswerError, TextModel
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
+from topreward_ros.scoring.served_models import refuse_served
 
 _MOST_TOKENS = 400  # of an answer: 20 short lines
 
@@ -37,6 +38,7 @@ def propose(task: str, model: str, settings: ScorerSettings, image: Path | None 
     Raises `ScorerError` for a model that cannot be used, `PlanError` for an answer or a picture that cannot.
     """
     picture = None if image is None else _read(image)
+    refuse_served(model, "a plan, which a model writes,")
     checkpoint = open_checkpoint(model)
     asked = question(task, sees=picture is not None)
     writer = TextModel(checkpoint, settings, sees=picture is not None)

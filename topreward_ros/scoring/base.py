@@ -25,6 +25,8 @@ from topreward_ros.scoring.start_times import StartTimes
 
 __all__ = [
     "RANDOM_WEIGHTS",
+    "BusyError",
+    "LinkError",
     "PrefixScore",
     "PrefixScorer",
     "ScorerError",
@@ -43,6 +45,25 @@ RANDOM_WEIGHTS = "random weights"  #: Shown beside every number from such weight
 
 class ScorerError(UserError):
     """A score could not be computed, or a scorer could not be made."""
+
+    longest_pause_s = 30.0  #: for which the worker waits at most before it asks again
+
+
+class LinkError(ScorerError):
+    """The server of a model cannot be reached, or has no time for a call; the next one may find it again.
+
+    To ask a server that is not there costs a connection that is refused: so the worker tries again soon.
+    """
+
+    longest_pause_s = 0.5
+
+
+class BusyError(ScorerError):
+    """The server of a model has too much to do, or allows no more for now."""
+
+    def __init__(self, text: str, pause_s: float) -> None:
+        super().__init__(text)
+        self.pause_s = pause_s  #: for which it is not to be asked
 
 
 _LONGEST_ERROR = 300  # characters that are quoted of the error of a library

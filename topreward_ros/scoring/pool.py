@@ -2,7 +2,8 @@
 
 Monitors share a model where all is the same that decides a score: the weights, their device and type, and
 every setting of the scorer. Then they share its thread, see worker.py. Any difference makes a second scorer
-with weights of its own, and the pool says which. A model goes when the last monitor leaves it.
+with weights of its own, and the pool says which. A model goes when the last monitor leaves it. Models that
+another process serves are not shared.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from topreward_ros.scoring.checkpoint.load import resolve_device_and_dtype
 from topreward_ros.scoring.question.templates import read_templates
+from topreward_ros.scoring.served_models import is_served
 from topreward_ros.scoring.worker import ScoringThread, ScoringWorker
 
 Load = Callable[[str, ScorerSettings], PrefixScorer]
@@ -104,8 +106,11 @@ class ScorerPool:
         """A place at a scorer for ``model``, which is loaded unless it is there; returns when it is ready.
 
         The place is given back by `ScoringWorker.stop`. Raises `ScorerError`; who waits for a model that
-        cannot be loaded gets the error of the one who loads it, and the next one tries again.
+        cannot be loaded gets the error of the one who loads it, and the next one tries again. A model that is
+        served elsewhere has no weights here to share: each monitor asks for itself, and waits for no other.
         """
+        if is_served(model):
+            return Place(ScoringWorker(self._load(model, settings)), "")
         checkpoint = open_checkpoint(model)
         wish = _Wish(checkpoint, checkpoint.revision, read_templates(settings.prompts), settings)
         with self._lock:

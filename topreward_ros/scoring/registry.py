@@ -30,6 +30,7 @@ from topreward_ros.scoring.checkpoint.load import (
     resolve_device_and_dtype,
     use_threads,
 )
+from topreward_ros.scoring.served_models import is_served, load_served, served_info
 from topreward_ros.scoring.start_times import StartTimes
 
 if TYPE_CHECKING:
@@ -55,9 +56,31 @@ class LoadedModel(NamedTuple):
     info: ScorerInfo
 
 
+class ModelAbout(NamedTuple):
+    """What is known of a model before it is loaded."""
+
+    revision: str  #: see `ScorerInfo`
+    random_weights: bool
+    instructions: tuple[str, ...]  #: all that it understands; empty: any
+
+
 def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
-    """Load ``model``: 'embedded', a folder, or a hub id. Raises `ScorerError` and leaves nothing behind."""
+    """Load ``model``: 'embedded', a folder, a hub id, or the URL of a server, see `served_models`.
+
+    Raises `ScorerError` and leaves nothing behind.
+    """
+    if is_served(model):
+        return load_served(model, settings)
     return scorer_of(open_checkpoint(model), settings)
+
+
+def about_model(model: str, settings: ScorerSettings) -> ModelAbout:
+    """What ``model``, named as for `load_scorer`, is. No weights are loaded. Raises `ScorerError`."""
+    if is_served(model):
+        info = served_info(model, settings)
+        return ModelAbout(info.revision, info.random_weights, info.instructions)
+    checkpoint = open_checkpoint(model)
+    return ModelAbout(checkpoint.revision, checkpoint.has_random_weights, checkpoint.notes.wordings)
 
 
 def scorer_of(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScorer:
