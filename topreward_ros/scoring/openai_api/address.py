@@ -131,8 +131,8 @@ def key_for(endpoint: Endpoint) -> str:
     if endpoint.scheme == "http" and not endpoint.is_loopback:
         raise ScorerError(
             f"{name} is set, and {endpoint.origin} would be sent it unencrypted, for anybody on the "
-            f"network to read: use https, or reach the server through a tunnel to localhost, or unset {name} for a "
-            "server that needs no key"
+            f"network to read: use https, or reach the server through a tunnel to localhost, or "
+            f"unset {name} for a server that needs no key"
         )
     return key
 

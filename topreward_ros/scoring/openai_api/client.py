@@ -123,6 +123,8 @@ class Client:
                 content = self._read(response, shown)
             except (HTTPError, OSError, ValueError, AttributeError) as error:
                 raise self._broken(error, shown, late.is_set()) from None  # the error may quote the key
+            if late.is_set():  # what had come by then may look like a whole answer
+                raise self._too_late(shown)
         self._check_status(response, content, shown)
         return self._parsed(content, shown)
 
@@ -148,12 +150,15 @@ class Client:
     def _broken(self, error: Exception, shown: str, was_late: bool) -> ScorerError:
         said = self._quoted(f"{type(error).__name__}: {error}")
         if was_late or isinstance(error, urllib3.exceptions.ReadTimeoutError):
-            return LinkError(f"{shown} has not answered within {self._timeout_s:g} s")
+            return self._too_late(shown)
         if isinstance(error, urllib3.exceptions.SSLError):
             return ScorerError(f"{shown} cannot be trusted ({said}): check its certificate and the URL")
         if isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError):
             return LinkError(f"{shown} cannot be reached ({said}): start the server, or check the URL")
         return LinkError(f"{shown} broke off ({said}): look at the server")
+
+    def _too_late(self, shown: str) -> LinkError:
+        return LinkError(f"{shown} has not answered within {self._timeout_s:g} s")
 
     def _check_status(self, response: urllib3.BaseHTTPResponse, content: bytes, shown: str) -> None:
         status = response.status
