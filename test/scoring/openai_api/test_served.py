@@ -345,7 +345,7 @@ def test_a_failure_is_a_sentence(chat: Served, failure: Failure, said: str) -> N
 
 
 @pytest.mark.parametrize(
-    "drips", [b"H", b"HTTP/1.1 200 OK\r\nA: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"]
+    "drips", [b"H", b"HTTP/1.1 200 OK\r\nA: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"]
 )
 def test_an_answer_that_trickles_in_is_given_up(chat: Served, drips: bytes) -> None:
     """Before it begins, in its head, and in its body."""
@@ -466,7 +466,7 @@ def test_score_through_a_server_is_score_with_the_model(vllm: Served, tmp_path: 
     film = tmp_path / "film"
     film.mkdir()
     for number in range(5):
-        Image.fromarray(picture(number, 240, 320)).save(film / f"{number:03}.png")
+        Image.fromarray(picture(number, 256, 320)).save(film / f"{number:03}.png")
     curves = {}
     for name, model in (("served", vllm.url + "#m"), ("local", "embedded")):
         out = tmp_path / f"{name}.json"
