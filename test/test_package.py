@@ -47,6 +47,7 @@ ROSDEP_OF_LIBRARY = {
     "pillow": "python3-pil",
     "pyyaml": "python3-yaml",
     "rich": "python3-rich",
+    "urllib3": "python3-urllib3",
 }
 ROS_REQUIREMENTS = ("ros-jazzy", "ros-kilted")  # one or the other
 REQUIREMENTS = tuple(f"requirements/{name}.txt" for name in ("run", "dev", "int8", *ROS_REQUIREMENTS))

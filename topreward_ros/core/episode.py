@@ -458,7 +458,7 @@ class TaskMonitor:
         success, stages = self.settings_in_force.success, episode.stages
         doubts, blind = episode.doubts(newest.stamp_ns)
         succeeded = episode.succeeds(newest.stamp_ns, score, doubts)
-        notes = [blind, episode.note, _broken_off_message(episode.success)]
+        notes = [blind, score.note, episode.note, _broken_off_message(episode.success)]
         episode.note = ""
         if looks_finished_at_start(score, success.threshold):
             notes.append(_finished_at_start_message(score, success))

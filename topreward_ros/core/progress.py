@@ -17,7 +17,10 @@ from topreward_ros.core.calibration.probability import ProbabilityMap
 
 @dataclass(frozen=True, slots=True)
 class PrefixScore:
-    """Log-probabilities of the answer after one prefix, in nats (all <= 0, or NaN when absent)."""
+    """Log-probabilities of the answer after one prefix, in nats (all <= 0, or NaN when absent).
+
+    A model that is served may not tell one that is small; then `note` says so.
+    """
 
     log_prob: float  #: r: log p(" True"), mean over the prompts
     log_prob_false: float  #: log p(" False") from the same pass, mean over the prompts
@@ -26,6 +29,8 @@ class PrefixScore:
     num_frames: int = 0  #: frames of the prefix that were scored: all, or fewer once memory ran out
     by_prompt: tuple[float, ...] = ()  #: log p(" True") of each prompt, in the order of the file
     static_by_prompt: tuple[float, ...] = ()  #: r_static of each; empty when off
+    log_prob_bound: float = nan  #: what r is at most, where it is not told and NaN; NaN: nothing is known
+    note: str = ""  #: why r, or r_static, is NaN, for a human; empty: it is not
 
 
 NO_SCORE = PrefixScore(nan, nan)  #: placeholder before the first score
@@ -82,13 +87,14 @@ def episode_minmax(log_probs: np.ndarray) -> np.ndarray:
     """The paper's normalised progress of a whole episode (TOPReward eq. 2). Offline only.
 
     ``log_probs``: (K,) in nats, one per prefix. Returns (K,) in [0, 1]; all NaN when the values are
-    constant or there is only one, since then there is no order in them to show.
+    constant or there is only one, since then there is no order in them to show. What is NaN stays NaN.
 
     >>> episode_minmax(np.array([-3.0, -2.0, -1.0])).tolist()
     [0.0, 0.5, 1.0]
     """
     log_probs = np.asarray(log_probs, dtype=np.float64)
-    spread = np.ptp(log_probs) if log_probs.size else 0.0
+    told = log_probs[~np.isnan(log_probs)]
+    spread = np.ptp(told) if told.size else 0.0
     if not spread > 0:
         return np.full(log_probs.shape, nan)
-    return np.asarray((log_probs - log_probs.min()) / spread)
+    return np.asarray((log_probs - told.min()) / spread)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import isnan
 
 from topreward_ros.core.calibration.task import TaskCalibration
 from topreward_ros.core.detectors.of_pictures import PictureDetectors
@@ -141,7 +142,10 @@ class RunningEpisode:
         """Show a score to the detector, if it is sure what it means; True at the one moment of success."""
         for why in doubts:
             self.success.interrupt(why)
-        return not self.is_unsure and self.success.add(stamp_ns, score.log_prob, score.log_prob_static)
+        # A score that is not told is as good as a low one where it cannot be high.
+        is_low = score.log_prob_bound < self.success.settings.lower_threshold
+        log_prob = score.log_prob_bound if is_low and isnan(score.log_prob) else score.log_prob
+        return not self.is_unsure and self.success.add(stamp_ns, log_prob, score.log_prob_static)
 
     def anew(self, settings: MonitorSettings, new_detector: NewDetector) -> RunningEpisode:
         """The same episode without its frames so far, because their stamps were wrong."""

@@ -163,8 +163,8 @@ MONITOR_PARAMETERS = (
     ),
     Parameter(
         "model",
-        "'embedded', a Hugging Face hub id, the folder of a checkpoint, or the URL of a server, as in "
-        "http://host:8100 (docs/fleet.md)",
+        "'embedded', a Hugging Face hub id, the folder of a checkpoint, or the URL of a server: "
+        "http://host:8100 (docs/fleet.md), http://host:8000/v1#NAME (docs/served_models.md)",
     ),
     Parameter("device", "Torch device of the scorer: auto, cpu, cuda, cuda:1 ..."),
     Parameter(

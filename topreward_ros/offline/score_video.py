@@ -135,7 +135,8 @@ class Curve:
         ``scores``: per prefix ``time`` [s] of its
         newest frame, ``video_frames`` from the first of the video to the end of the prefix, ``num_frames``
         that were scored of them, ``log_prob``, ``log_prob_std``, ``log_prob_false`` and
-        ``log_prob_static`` [nat], ``progress`` as live, ``reward``, ``progress_minmax`` (the paper's,
+        ``log_prob_static`` [nat], where one is not told by a served model ``log_prob_bound`` [nat] and
+        ``note``, ``progress`` as live, ``reward``, ``progress_minmax`` (the paper's,
         over the whole curve, never available live), ``stage`` from 1 and its ``stage_progress``;
         ``events``: ``time`` [s], ``type``, ``threshold``, ``message``, ``stage``; ``damaged``: per place
         ``time`` [s] of the newest frame before it or in it, ``until`` [s], to which pictures may be wrong
@@ -599,9 +600,11 @@ def _events(outputs: Iterable[Any]) -> list[CurveEvent]:
     ]
 
 
-def _score_value(score: PrefixScore) -> dict[str, float]:
-    """The fields of a score, without those of each prompt alone."""
-    return {name: value for name, value in asdict(score).items() if not name.endswith("by_prompt")}
+def _score_value(score: PrefixScore) -> dict[str, Any]:
+    """The fields of a score, without those of each prompt alone; what is not told, only where there is some."""
+    left_out = () if score.note else ("note", "log_prob_bound")
+    values = asdict(score)
+    return {name: values[name] for name in values if not name.endswith("by_prompt") and name not in left_out}
 
 
 def _to_text(content: dict[str, Any]) -> str:

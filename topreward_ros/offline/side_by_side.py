@@ -6,13 +6,20 @@ its frames come from, and what becomes of scores, is its own matter.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterator, Sequence
+from time import sleep
 from typing import TypeVar
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.core.score_request import ScoreRequest
-from topreward_ros.scoring.base import PrefixScorer, ScorerError
+from topreward_ros.scoring.base import BusyError, LinkError, PrefixScorer, ScorerError
+
+_TRIES = 6
+_PAUSE_S = 1.0  # after the first failure; longer after each further one
+
+_log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -27,6 +34,7 @@ def score_side_by_side(
     """Yield the number and the result of each episode, or the error that ended it, as they end.
 
     ``at_once`` of them run at a time. One that fails does not harm the others. All are closed in the end.
+    A server that is busy, or cannot be reached, is asked again, `_TRIES` times in all.
     """
     running: dict[int, ScoreRequest] = {}
     waiting = list(range(len(episodes)))
@@ -39,12 +47,33 @@ def score_side_by_side(
                 continue
             # After memory ran out the scorer takes fewer: the others wait where they are.
             some = [*running.items()][: max(1, min(at_once, scorer.episodes_at_once()))]
-            scores = scorer.score_all([request for _, request in some])
+            scores = _patiently(scorer, [request for _, request in some])
             for (number, _), score in zip(some, scores, strict=True):
                 yield from _go_on(episodes, number, score, running)
     finally:
         for episode in episodes:
             episode.close()
+
+
+def _patiently(scorer: PrefixScorer, requests: Sequence[ScoreRequest]) -> list[PrefixScore | ScorerError]:
+    """The scores of ``requests``, of which those are asked for again that a server may answer later.
+
+    Nobody waits for them as a robot does, and a score that is lacking would end its episode.
+    """
+    scores = scorer.score_all(requests)
+    for tried in range(1, _TRIES):
+        failed = [error for error in scores if isinstance(error, BusyError | LinkError)]
+        if not failed:
+            break
+        pause_s = max(error.pause_s if isinstance(error, BusyError) else 0.0 for error in failed)
+        _log.warning("%s; asked again in %.0f s", failed[0], max(pause_s, _PAUSE_S * tried))
+        sleep(max(pause_s, _PAUSE_S * tried))
+        places = [place for place, error in enumerate(scores) if isinstance(error, BusyError | LinkError)]
+        kept = [request.prefix[0] for request in requests]
+        again = scorer.score_all([requests[place] for place in places], kept)
+        for place, score in zip(places, again, strict=True):
+            scores[place] = score
+    return scores
 
 
 def _go_on(

@@ -25,6 +25,7 @@ from topreward_ros.scoring.start_times import StartTimes
 
 __all__ = [
     "RANDOM_WEIGHTS",
+    "BusyError",
     "LinkError",
     "PrefixScore",
     "PrefixScorer",
@@ -56,6 +57,14 @@ class LinkError(ScorerError):
     """
 
     longest_pause_s = 0.5
+
+
+class BusyError(ScorerError):
+    """The server of a model has too much to do, or allows no more for now."""
+
+    def __init__(self, text: str, pause_s: float) -> None:
+        super().__init__(text)
+        self.pause_s = pause_s  #: for which it is not to be asked
 
 
 _LONGEST_ERROR = 300  # characters that are quoted of the error of a library

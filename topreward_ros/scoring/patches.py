@@ -8,7 +8,6 @@ on the settings alone.
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,13 +18,14 @@ import torch
 
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.frame_size import VIDEO_PIXELS
+from topreward_ros.scoring.frame_size import frame_size as frame_size
 from topreward_ros.scoring.json_files import read_json
 
 _log = logging.getLogger(__name__)
 
 RESIZE_DIFFERS = 2  #: [of 255] between a frame that is resized on a GPU and on a CPU, see `resize_in_float`
 
-_LONGEST_SHAPE = 200  # long side by short side, the processor's limit
 # What a preprocessor file may say. The released models turn black into about -1 or -2, white into 1 or 2.
 _LARGEST_NUMBER = 1e15  # not infinite, and a whole number in float64
 _LARGEST_VALUE = 1e4
@@ -39,7 +39,7 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)  #: per channel, of values in 0..1
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     rescale: float = 1 / 255  #: uint8 to 0..1
-    video_pixels: int = 25165824  #: pixels of all frames of a video together
+    video_pixels: int = VIDEO_PIXELS  #: pixels of all frames of a video together
 
     def frame_pixels(self, max_pixels: int, frames: int) -> int:
         """Pixel budget of one frame: ``max_pixels``, or less where a video of ``frames`` frames has fewer."""
@@ -128,38 +128,6 @@ def _positive(content: dict[str, Any], name: str, standard: float) -> float:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST_NUMBER
-
-
-def frame_size(height: int, width: int, unit: int, max_pixels: int) -> tuple[int, int]:
-    """Size (height, width) at which a model sees a frame: multiples of ``unit``, about the same aspect.
-
-    This is the processor's rule, applied to one frame with a budget of ``max_pixels``. Where a short side of
-    one ``unit`` would still exceed the budget, the long side is shortened. Raises `ScorerError` for a shape
-    that the processor refuses, too.
-
-    >>> frame_size(480, 640, unit=32, max_pixels=307200)
-    (480, 640)
-    >>> frame_size(480, 640, unit=32, max_pixels=16384)
-    (96, 128)
-    >>> frame_size(20, 500, unit=32, max_pixels=307200)
-    (32, 512)
-    >>> frame_size(20, 500, unit=32, max_pixels=8192)
-    (32, 256)
-    """
-    if max(height, width) > _LONGEST_SHAPE * min(height, width):
-        raise ScorerError(
-            f"an image of {width} x {height} pixels has sides of more than 1:{_LONGEST_SHAPE}, "
-            "which the model does not take: crop it"
-        )
-    fitted_height = max(unit, round(height / unit) * unit)
-    fitted_width = max(unit, round(width / unit) * unit)
-    if fitted_height * fitted_width > max_pixels:
-        shrink = math.sqrt(height * width / max_pixels)
-        fitted_height = max(unit, math.floor(height / shrink / unit) * unit)
-        fitted_width = max(unit, math.floor(width / shrink / unit) * unit)
-        longest = max(unit, max_pixels // unit // unit * unit)
-        fitted_height, fitted_width = min(fitted_height, longest), min(fitted_width, longest)
-    return fitted_height, fitted_width
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> torch.Tensor:

@@ -3,7 +3,7 @@
     http://host:port                 a `topreward serve` (scoring/remote/), with whatever model it has
     http://host:port?model=NAME      the same, and any other model is refused
     http://host:port?frames=jpeg     frames go as JPEG of quality 90 (jpeg:Q: Q), not exactly as PNG
-    http://host:port/v1              an OpenAI-compatible endpoint
+    http://host:port/v1#NAME         an OpenAI-compatible endpoint (scoring/openai_api/)
 
 What a URL names is decided here alone. Every other place asks `is_served`, and does without what only a
 checkpoint on this machine has.
@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.openai_api.address import is_openai_url, read_endpoint
 from topreward_ros.scoring.remote.address import read_address
 
 _SCHEMES = ("http", "https")
@@ -33,19 +34,21 @@ def is_served(model: str) -> bool:
 def load_served(model: str, settings: ScorerSettings) -> PrefixScorer:
     """A scorer that asks the server at a URL. Raises `ScorerError`, which is a `LinkError` where the server
     cannot be reached."""
-    url = _split(model)
-    if _is_openai(url):
-        raise ScorerError(
-            f"model '{printable(model, 200)}' has a path: the URL of a topreward server has none, "
-            "as in http://host:8100"
-        )
+    if is_openai_url(model):
+        from topreward_ros.scoring.openai_api.load import load_openai
+
+        return load_openai(model, settings)
     from topreward_ros.scoring.remote.scorer import RemoteScorer
 
-    return RemoteScorer(read_address(url), settings)
+    return RemoteScorer(read_address(_split(model)), settings)
 
 
 def served_info(model: str, settings: ScorerSettings) -> ScorerInfo:
     """What the server at a URL says of its model. Raises `ScorerError`."""
+    if is_openai_url(model):
+        from topreward_ros.scoring.openai_api.load import about_openai
+
+        return about_openai(model, settings)
     scorer = load_served(model, settings)
     scorer.close()
     return scorer.info
@@ -54,6 +57,10 @@ def served_info(model: str, settings: ScorerSettings) -> ScorerInfo:
 def refuse_served(model: str, work: str) -> None:
     """Raise `ScorerError` for a URL where ``work`` needs a checkpoint on this machine."""
     if is_served(model):
+        if is_openai_url(model):  # a URL that holds a password is refused without quoting it
+            read_endpoint(model)
+        else:
+            _split(model)
         raise ScorerError(
             f"model '{printable(model, 200)}' is served elsewhere, and {work} needs its files: name "
             "'embedded', a hub id or a folder, on the machine that has it"
@@ -77,7 +84,3 @@ def _split(model: str) -> SplitResult:
 
 
 _EXAMPLE = "write it as http://host:8100"
-
-
-def _is_openai(url: SplitResult) -> bool:
-    return url.path.strip("/") != "" or url.fragment != ""

@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import isfinite, isnan
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.score_request import ScoreRequest
@@ -398,7 +398,8 @@ def _notify(worker: ScoringWorker) -> None:
 def _result(request: ScoreRequest, outcome: PrefixScore | ScorerError, seconds: float) -> ScoreResult:
     if isinstance(outcome, ScorerError):
         return ScoreResult(request, None, str(outcome), seconds, outcome.longest_pause_s)
-    if isfinite(outcome.log_prob) and outcome.log_prob <= _ROUNDING:
+    untold = isnan(outcome.log_prob) and bool(outcome.note)
+    if untold or (isfinite(outcome.log_prob) and outcome.log_prob <= _ROUNDING):
         return ScoreResult(request, outcome, "", seconds)
     said = f"the scorer gave {outcome.log_prob} for a log-probability, which is finite and at most 0"
     return ScoreResult(request, None, said, seconds)

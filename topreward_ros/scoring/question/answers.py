@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import isfinite, nan
+from math import exp, isfinite, log1p, nan
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,24 @@ def read_answers(answers: torch.Tensor, contrastive: bool, context: str, dtype: 
             f"log p(True), log p(False) are {', '.join(map(str, pairs))} after {context} in "
             f"{dtype}: try dtype float32, or check the weights"
         )
+    return averaged(pairs)
+
+
+def contrasted(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Log-probabilities of the true and the false answer as if no other were possible.
+
+    >>> contrasted([(-3.0, -3.0)])
+    [(-0.6931471805599453, -0.6931471805599453)]
+    """
+    return [(-_softplus(false - true), -_softplus(true - false)) for true, false in pairs]
+
+
+def _softplus(value: float) -> float:
+    return max(value, 0.0) + log1p(exp(-abs(value)))
+
+
+def averaged(pairs: Sequence[Sequence[float]]) -> PrefixScore:
+    """The score, without a baseline, of the log-probabilities of the true and the false answer per prompt."""
     true, false = zip(*pairs, strict=True)
     spread = stdev(true) if len(true) > 1 else nan
     return PrefixScore(fmean(true), fmean(false), log_prob_std=spread, by_prompt=true)
