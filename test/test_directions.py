@@ -2,7 +2,7 @@
 
     core ← scoring ← offline ← views ← nodes ← cli         core: numpy alone · scoring, offline, views: no ROS
 
-Within scoring: base ← question ← checkpoint ← qwen3_vl, any_vlm ← registry, pool.
+Within scoring: base ← question ← checkpoint ← qwen3_vl, any_vlm, openai_api ← registry, pool.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ PACKAGE = ROOT / "topreward_ros"
 ROOMS = ("core", "scoring", "offline", "views", "nodes", "cli")
 HALL = ("defaults",)
 #: Wings of scoring from the ground up, above what lies in scoring itself. The engines do not know each other.
-WINGS = ("question", "checkpoint", "qwen3_vl", "any_vlm")
-ENGINES = {"qwen3_vl", "any_vlm"}
+WINGS = ("question", "checkpoint", "qwen3_vl", "any_vlm", "openai_api")
+ENGINES = {"qwen3_vl", "any_vlm", "openai_api"}
 #: What lies in scoring itself and knows more than the ground; no wing uses it.
-CHOOSERS = {"registry", "pool"}
+CHOOSERS = {"registry", "pool", "served_models"}
 
 INTERFACES = ("msg", "srv", "action")  # generated, and part of ROS
 ROS = {"rclpy", "ament_index_python", "cv_bridge", "launch", "launch_ros"} | {
