@@ -601,7 +601,7 @@ def _events(outputs: Iterable[Any]) -> list[CurveEvent]:
 
 
 def _score_value(score: PrefixScore) -> dict[str, Any]:
-    """The fields of a score, without those of each prompt alone; what is not told, only where there is some."""
+    """The fields of a score, without those of each prompt alone; `note` only where there is one."""
     left_out = () if score.note else ("note", "log_prob_bound")
     values = asdict(score)
     return {name: values[name] for name in values if not name.endswith("by_prompt") and name not in left_out}
