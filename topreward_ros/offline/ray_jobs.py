@@ -10,19 +10,22 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
 import socket
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import printable
 from topreward_ros.offline.code_version import code_hash, package_version
 from topreward_ros.offline.job_processes import (
-    END_S,
     FutileDeaths,
     JobError,
     OnNote,
@@ -39,6 +42,8 @@ Result = TypeVar("Result")
 
 _ANSWER_S = 10.0  # within which the machine of an address must answer
 _PATIENCE_S = 20.0  # without any job that ends, before it is looked whether one can begin at all
+_LEAVE_S = 5.0  # for a task to get to its next step in Python, before Ray kills its process
+_LOOK_S = 0.5  # between two looks of a task whether the process that asked for it has left
 _MOST_AT_ONCE = 1000  # tasks that Ray knows of: it looks through all of them each time that one ends
 #: Variables by which a user's files are found, beside the folder.
 _PLACES = ("HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME")
@@ -53,6 +58,7 @@ class _Caller:
     folder: str
     places: tuple[tuple[str, str], ...]  #: variables of `_PLACES`, and what they say
     packed: bytes  #: how to prepare and to do a job, as pickle has it
+    key: bytes  #: stands in the cluster's store of keys as soon as it leaves
 
 
 def do_on_ray(
@@ -68,13 +74,14 @@ def do_on_ray(
     """
     ray = _connected(address)
     running: dict[Any, Try] = {}
+    key = f"topreward-{uuid4().hex}".encode()
     try:
         needed = {"CPU": 1, "GPU": 1} if device.startswith("cuda") else {"CPU": 1}
         task = ray.remote(num_cpus=1, num_gpus=needed.get("GPU", 0), max_retries=0)(_task)
         waiting = WaitingJobs(jobs, work.name, on_note)
         deaths = FutileDeaths(int(ray.cluster_resources().get("CPU", 1)))
         lack = _Lack(ray, needed, on_note)
-        caller = ray.put(_caller(work))
+        caller = ray.put(_caller(work, key))
         while waiting or running:
             while waiting and len(running) < _MOST_AT_ONCE:
                 job = waiting.take()
@@ -103,7 +110,7 @@ def do_on_ray(
             if died:
                 deaths.add(died, waiting)
     finally:
-        _leave(ray, list(running))
+        _leave(ray, list(running), key)
 
 
 # ---- the cluster ------------------------------------------------------------------------------------------
@@ -194,15 +201,18 @@ class _Lack:
         return sum(it.get(name, 0) for it in machines)
 
 
-def _leave(ray: Any, running: list[Any]) -> None:
-    """End the tasks that run, with time to remove what they have half-written, and leave the cluster."""
+def _leave(ray: Any, running: list[Any], key: bytes) -> None:
+    """End the tasks that run, with time to remove what they have half-written, and leave the cluster.
+
+    `ray.cancel` is not used: Ray 2.60 aborts the process that calls it where a task ends in that moment.
+    """
     try:
-        for one in running:
-            with suppress(Exception):
-                ray.cancel(one)
         if running:
-            with suppress(Exception):
-                ray.wait(running, num_returns=len(running), timeout=END_S)
+            from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
+
+            _internal_kv_put(key, b"left")
+            ray.wait(running, num_returns=len(running), timeout=_LEAVE_S)
+            _internal_kv_del(key)
     finally:
         ray.shutdown()
 
@@ -215,14 +225,57 @@ def _last_line(error: Exception) -> str:
 # ---- what a task does -------------------------------------------------------------------------------------
 
 
-def _caller(work: Work[Any, Any, Any]) -> _Caller:
+def _caller(work: Work[Any, Any, Any], key: bytes) -> _Caller:
     places = tuple((name, os.environ[name]) for name in _PLACES if name in os.environ)
     packed = pickle.dumps((work.prepare, work.do))
-    return _Caller(code_hash(), package_version(), os.getcwd(), places, packed)
+    return _Caller(code_hash(), package_version(), os.getcwd(), places, packed, key)
 
 
 def _task(job: Any, caller: _Caller) -> tuple[str, Any]:
     """What Ray runs: what became of a job, for `_outcome`."""
+    watch = _watch_of(caller.key)
+    try:
+        with watch.working():
+            return _done(job, caller)
+    except KeyboardInterrupt:
+        return "left", None  # nobody reads it
+
+
+class _Watch:
+    """Interrupts what is done for a process, once that has left: as Ctrl-C does, so that it is tidied up."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._is_working = self._left = False
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        Thread(target=self._look, daemon=True).start()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Raises `KeyboardInterrupt` in it when the process has left."""
+        self._is_working = True
+        try:
+            if self._left:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._is_working = False
+
+    def _look(self) -> None:
+        from ray.experimental.internal_kv import _internal_kv_exists
+
+        with suppress(Exception):  # the cluster ends, and this process with it
+            while not _internal_kv_exists(self._key):
+                time.sleep(_LOOK_S)
+            self._left = True
+            if self._is_working:
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+_watch_of = lru_cache(maxsize=1)(_Watch)
+
+
+def _done(job: Any, caller: _Caller) -> tuple[str, Any]:
     try:
         prepared, do = _prepared(caller)
     except Exception as error:  # as if of the one that asks
