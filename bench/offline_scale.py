@@ -61,7 +61,7 @@ def cluster(workers: int, folder: Path) -> Iterator[str]:
     """A cluster of ``workers`` CPUs on this machine; yields its address."""
     ray = str(Path(sys.executable).with_name("ray"))
     place = Path("/tmp") / f"topreward-ray-{os.getpid()}"  # short, as the names of its sockets must be
-    command = [ray, "start", "--head", "--block", f"--port={_PORT}", f"--num-cpus={workers}"]
+    command = [str(ray), "start", "--head", "--block", f"--port={_PORT}", f"--num-cpus={workers}"]
     command += ["--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={place}"]
     with (folder / "ray.log").open("w") as log:
         process = subprocess.Popen(command, env=_ENVIRONMENT, stdout=log, stderr=log)
@@ -120,7 +120,7 @@ def main() -> None:
     best = {row["how"]: min(it["seconds"] for it in rows if it["how"] == row["how"]) for row in rows}
     one = next(best[row["how"]] for row in rows if row["workers"] == 1)
     table = Table(title=f"{options.bags} bags of {options.seconds:g} s, best of {options.rounds}")
-    for column in ("topreward annotate", "[s]", "bags/min", "against one worker", "load"):
+    for column in ("topreward annotate", "seconds", "bags/min", "against one worker", "load"):
         table.add_column(column, justify="right")
     for how, seconds in best.items():
         loads = [f"{row['load']:.1f}" for row in rows if row["how"] == how]
