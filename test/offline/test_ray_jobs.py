@@ -93,17 +93,18 @@ folder, address, device, patience, code, *asked = sys.argv[1:]
 ray_jobs._PATIENCE_S = float(patience)
 if code:
     ray_jobs.code_hash = lambda: code
-made = {}
+made, notes = {}, []
 work = Work(partial(jobs_on_ray.prepare, folder), jobs_on_ray.do, str)
 def note(text):
+    notes.append(text)
     print(text, flush=True)
 try:
     with closing(ray_jobs.do_on_ray(asked, work, address, device, note)) as done:
         for number, result in done:
             made[number] = [isinstance(result, UserError), str(result)]
 except UserError as error:
-    print("RAISED " + str(error), flush=True)
-print("RESULT " + json.dumps([made.get(number) for number in range(len(asked))]), flush=True)
+    notes.append("RAISED " + str(error))
+print("\\nRESULT " + json.dumps([[made.get(number) for number in range(len(asked))], notes]), flush=True)
 """
 
 
@@ -175,11 +176,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def result(process: subprocess.Popen[str]) -> tuple[list[Any], list[str]]:
-    """What became of the jobs, and what was said besides."""
+    """What became of the jobs, and what was said of them."""
     said, _ = process.communicate(timeout=300)
     (line,) = [line for line in said.splitlines() if line.startswith("RESULT ")]
-    made = json.loads(line.removeprefix("RESULT "))
-    return made, [other for other in said.splitlines() if other != line]
+    made, notes = json.loads(line.removeprefix("RESULT "))
+    return made, notes
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -230,7 +231,7 @@ def test_ctrl_c_ends_the_tasks_and_leaves_nothing_half_written(cluster: Cluster,
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=120)
     assert process.returncode != 0 and "KeyboardInterrupt" in said, said
-    assert not partial_file.exists()
+    assert not partial_file.exists(), said
     wait_for(lambda: not worker.exists())
 
 

@@ -42,7 +42,7 @@ Result = TypeVar("Result")
 
 _ANSWER_S = 10.0  # within which the machine of an address must answer
 _PATIENCE_S = 20.0  # without any job that ends, before it is looked whether one can begin at all
-_LEAVE_S = 5.0  # for a task to get to its next step in Python, before Ray kills its process
+_LEAVE_S = 10.0  # for a task to get to its next step in Python, before Ray kills its process
 _LOOK_S = 0.5  # between two looks of a task whether the process that asked for it has left
 _MOST_AT_ONCE = 1000  # tasks that Ray knows of: it looks through all of them each time that one ends
 #: Variables by which a user's files are found, beside the folder.
