@@ -4,8 +4,8 @@ Starts `topreward serve` with the embedded model on this machine, and asks it ov
 each robot has a scorer of its own in a scoring thread, and shows a frame of 640x480 every half second. A tick
 is the time from the frame to its score. Local and served ticks of the same frames come in turns, and with
 them an empty request, which shows what HTTP and Ray Serve take. A tick counts as missed where its frame was
-replaced by the next one, or has no score. Clients and server share the cores: with the server elsewhere both
-have more.
+replaced by the next one, or has no score. Robots and server share the cores: with the server elsewhere both
+have more. CPU time of a tick says what a quiet machine would need, where this one is busy.
 
     .venv/bin/python bench/served.py
     .venv/bin/python bench/served.py --robots 10 20 30 --ticks 60
@@ -13,7 +13,7 @@ have more.
 
 from __future__ import annotations
 
-import argparse
+import os
 import signal
 import socket
 import subprocess
@@ -21,8 +21,9 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -46,6 +47,7 @@ from topreward_ros.views.bench import machine_line
 RATE = 2.0  # [Hz]
 SIZE = (640, 480)
 START_S = 300.0  # [s] until the server must be there
+_MARK = "TOPREWARD_BENCH_SERVER"
 SETTINGS = ScorerSettings.from_parameters(monitor_defaults())
 
 
@@ -53,6 +55,16 @@ def pictures() -> list[np.ndarray]:
     """The shipped video at 2 Hz, forth and back, 640x480."""
     all_of_it = [cv2.resize(read(), SIZE) for _, read in open_video(shared_file(DEMO_VIDEO))][::12]
     return all_of_it + all_of_it[-2:0:-1]
+
+
+def server_cpu_s() -> float:
+    """CPU seconds of all processes of the server so far."""
+    total = 0
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and f"{_MARK}={os.getpid()}\0" in (entry / "environ").read_text():
+                total += sum(map(int, (entry / "stat").read_text().rpartition(") ")[2].split()[11:13]))
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -70,7 +82,8 @@ def server(replicas: int) -> Generator[str, None, None]:
         "--replicas",
         str(replicas),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, _MARK: str(os.getpid())}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         watch = threading.Timer(START_S, process.kill)
         watch.start()
@@ -152,6 +165,7 @@ def many(url: str, images: Sequence[np.ndarray], robots: int, ticks: int) -> dic
     missed = 0
     lock = threading.Lock()
     begin = time.monotonic() + 1.0
+    server_s, here_s = server_cpu_s(), time.process_time()
 
     def run(number: int) -> None:
         nonlocal missed
@@ -187,7 +201,9 @@ def many(url: str, images: Sequence[np.ndarray], robots: int, ticks: int) -> dic
         thread.start()
     for thread in threads:
         thread.join()
-    return {"robots": robots, "ticks": robots * ticks, "missed": missed, **percentiles(times)}
+    share = 1e3 / max(1, len(times))
+    cpu = {"server": share * (server_cpu_s() - server_s), "robots": share * (time.process_time() - here_s)}
+    return {"robots": robots, "ticks": robots * ticks, "missed": missed, "cpu_ms": cpu, **percentiles(times)}
 
 
 def percentiles(times: Sequence[float]) -> dict[str, float]:
@@ -195,7 +211,13 @@ def percentiles(times: Sequence[float]) -> dict[str, float]:
     return {f"p{share}": float(np.percentile(times, share)) for share in (50, 95, 99)} if times else {}
 
 
-def main(options: argparse.Namespace) -> None:
+def main() -> None:
+    command = parser(__doc__)
+    command.add_argument("--ticks", type=int, default=60, help="of each robot (default: %(default)s)")
+    command.add_argument("--robots", type=int, nargs="+", default=[10, 20], help="(default: 10 20)")
+    command.add_argument("--replicas", type=int, default=1, help="(default: %(default)s)")
+    add_files(command, plot=False)
+    options = command.parse_args()
     console = Console(highlight=False)
     console.print(machine_line(machine()))
     images = pictures()
@@ -211,18 +233,15 @@ def main(options: argparse.Namespace) -> None:
             table.add_row(name, *(f"{value:.1f}" for value in values))
         console.print(table)
         rows = [many(url, images, robots, options.ticks) for robots in options.robots]
-    table = Table("robots at 2 Hz", "ticks", "missed", "p50 [ms]", "p95 [ms]", "p99 [ms]")
+    names = ("p50 [ms]", "p95 [ms]", "p99 [ms]", "CPU of a tick [ms]: server", "robot")
+    table = Table("robots at 2 Hz", "ticks", "missed", *names)
     for row in rows:
-        numbers = (f"{row[name]:.0f}" for name in ("p50", "p95", "p99") if name in row)
+        numbers = [f"{row.get(name, float('nan')):.0f}" for name in ("p50", "p95", "p99")]
+        numbers += [f"{value:.1f}" for value in row["cpu_ms"].values()]
         table.add_row(str(row["robots"]), str(row["ticks"]), str(row["missed"]), *numbers)
     console.print(table)
     write_json(options.json, {"machine": machine(), "ticks": turns, "robots": rows})
 
 
 if __name__ == "__main__":
-    command = parser(__doc__)
-    command.add_argument("--ticks", type=int, default=60, help="of each robot (default: %(default)s)")
-    command.add_argument("--robots", type=int, nargs="+", default=[10, 20], help="(default: 10 20)")
-    command.add_argument("--replicas", type=int, default=1, help="(default: %(default)s)")
-    add_files(command, plot=False)
-    main(command.parse_args())
+    main()

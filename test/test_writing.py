@@ -30,8 +30,6 @@ ALLOWED = {
     ("bench/false_success.py", "save"): "ours, by write_file",
     ("bench/host_memory.py", "save"): "into memory, and into a temporary folder",
     ("bench/host_memory.py", "copytree"): "into a temporary folder",
-    ("bench/offline_scale.py", "copytree"): "into a temporary folder",
-    ("bench/offline_scale.py", "open"): "what Ray says, in a temporary folder, as it says it",
     (
         "topreward_ros/offline/bag_recovery.py",
         "open",
