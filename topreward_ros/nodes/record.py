@@ -295,8 +295,7 @@ class Recorder(PrintableLog):
                 return
             topic.copies.append(info["source_timestamp"])
         topic.gaps.take(info["publication_sequence_number"], topic.publishers)
-        self._take_turn()
-        now_ns, system_ns = time.monotonic_ns(), time.time_ns()
+        now_ns, system_ns = self._take_turn(), time.time_ns()
         arrival_ns = self._holdups.arrival_ns(topic.name, now_ns, system_ns - info["source_timestamp"])
         reader = self._readers.get(topic.name)
         named, begun = reader(raw, arrival_ns) if reader else (None, [])
@@ -315,9 +314,12 @@ class Recorder(PrintableLog):
             if episode_id not in new:
                 self._write(episode_id, message)
 
-    def _take_turn(self) -> None:
-        if span_ns := self._holdups.turn(time.monotonic_ns()):
+    def _take_turn(self) -> int:
+        """The moment of this turn, by which all of it is judged: the process may be stopped at any line."""
+        now_ns = time.monotonic_ns()
+        if span_ns := self._holdups.turn(now_ns):
             self._bags.held_up(span_ns)
+        return now_ns
 
     def _read_event(self, raw: bytes, arrival_ns: int) -> tuple[str | None, list[Begin]]:
         event: TaskEvent = deserialize_message(raw, TaskEvent)
@@ -393,9 +395,8 @@ class Recorder(PrintableLog):
         self._thread.begin(key, bag_name(when, instruction), about)
 
     def _look_at_clock(self) -> None:
-        self._take_turn()
         there = self.count_publishers(self._event_topic) > 0
-        for finish in self._bags.clock(time.monotonic_ns(), monitor_there=there):
+        for finish in self._bags.clock(self._take_turn(), monitor_there=there):
             self._finish(finish)
         self._tell_finished()
         if not there and time.monotonic() - self._started_s > _SILENT_S:

@@ -63,12 +63,15 @@ def is_openai_url(model: str) -> bool:
 
     >>> [is_openai_url(name) for name in ("http://gpu:8000/v1#m", "http://gpu:8000/", "Qwen/Qwen3-VL-8B")]
     [True, False, False]
+    >>> is_openai_url("http://gpu:8000?model=Qwen/Qwen3-VL-8B")  # a query is no path
+    False
     """
     scheme, separator, rest = model.partition("://")
     if scheme.lower() not in ("http", "https") or not separator:
         return False
-    authority, _, path = rest.partition("/")
-    return bool(path.strip("/") or "#" in authority)
+    address, marked, _ = rest.partition("#")
+    _, _, path = address.partition("?")[0].partition("/")
+    return bool(path.strip("/") or marked)
 
 
 def read_endpoint(model: str) -> Endpoint:
