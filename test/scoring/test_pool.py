@@ -94,6 +94,18 @@ def test_who_comes_while_a_model_is_loaded_waits_for_it(settings: Any, folder: P
     assert [place.worker.stop() for place in places] == [True] * 4
 
 
+def two_that_wait(
+    threads: ThreadPoolExecutor, pool: ScorerPool, folder: Path, settings: Any, loads: Loads
+) -> list[Any]:
+    """One that loads a model, and one that waits for it."""
+    asked = [threads.submit(pool.take, str(folder), settings)]
+    assert loads.begun.acquire(timeout=60.0)
+    asked.append(threads.submit(pool.take, str(folder), settings))
+    while not pool._entries[0].waiting:
+        pass
+    return asked
+
+
 @pytest.mark.parametrize("error", [ScorerError("no memory"), ZeroDivisionError("a bug")])
 def test_an_error_is_that_of_all_who_wait_and_the_next_one_tries_again(
     settings: Any, folder: Path, loads: Loads, error: Exception
@@ -101,11 +113,7 @@ def test_an_error_is_that_of_all_who_wait_and_the_next_one_tries_again(
     pool = ScorerPool(loads)
     loads.error = error
     with ThreadPoolExecutor() as threads:
-        asked = [threads.submit(pool.take, str(folder), settings)]
-        assert loads.begun.acquire(timeout=60.0)
-        asked.append(threads.submit(pool.take, str(folder), settings))
-        while not pool._entries[0].waiting:
-            pass
+        asked = two_that_wait(threads, pool, folder, settings, loads)
         loads.gate.release()
         for each in asked:
             with pytest.raises((ScorerError, ZeroDivisionError), match=str(error)):
@@ -199,11 +207,7 @@ def test_a_thread_that_cannot_be_started_is_an_error_of_all_who_wait(
         raise RuntimeError("can't start new thread")
 
     with ThreadPoolExecutor() as threads:
-        asked = [threads.submit(pool.take, str(folder), settings)]
-        assert loads.begun.acquire(timeout=60.0)
-        asked.append(threads.submit(pool.take, str(folder), settings))
-        while not pool._entries[0].waiting:
-            pass
+        asked = two_that_wait(threads, pool, folder, settings, loads)
         with monkeypatch.context() as patch:
             patch.setattr(pool_module, "ScoringThread", start)
             loads.gate.release()
