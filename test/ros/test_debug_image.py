@@ -29,6 +29,7 @@ def image(k: int) -> Image:
 
 def test_who_looks_sees_the_scored_frame_and_the_curve_from_its_start(robot: Any) -> None:
     robot.start_monitor(task="open the drawer")
+    robot.until(lambda: robot.node.count_publishers("/monitor/debug_image") == 1, "it is discovered")
     (publisher,) = robot.node.get_publishers_info_by_topic("/monitor/debug_image")
     assert publisher.topic_type == "sensor_msgs/msg/Image"
     for k in range(4):

@@ -38,15 +38,16 @@ def allowed(enclave: str, kind: str, way: str) -> set[str]:
 
 def test_a_monitor_and_a_recorder_may_do_what_they_do(robot, tmp_path: Path) -> None:
     robot.start_monitor(task="open it")
-    check(robot.node, "monitor", "/monitor")
+    check(robot, "monitor", "/monitor")
     robot.run("-m", "topreward_ros.cli", "record", f"--output={tmp_path / 'bags'}")
     robot.introduce("topreward_record")
     robot.until(lambda: robot.camera.get_subscription_count() == 2, "the recorder knows the camera")
-    check(robot.node, "topreward_record", "/recorder")
+    check(robot, "topreward_record", "/recorder")
 
 
-def check(node: Node, name: str, enclave: str) -> None:
+def check(robot: Any, name: str, enclave: str) -> None:
     """Hold that the node ``name`` has what its enclave may have, and no more."""
+    node: Node = robot.node
     names = {
         ("topic", "publish"): node.get_publisher_names_and_types_by_node,
         ("topic", "subscribe"): node.get_subscriber_names_and_types_by_node,
@@ -54,9 +55,13 @@ def check(node: Node, name: str, enclave: str) -> None:
         ("service", "request"): node.get_client_names_and_types_by_node,
     }
     for (kind, way), ask in names.items():
-        has = {one for one, _ in ask(name, "/")}
-        assert has <= allowed(enclave, kind, way), way
-        assert allowed(enclave, kind, way) - has <= _OTHERWISE, way
+        may = allowed(enclave, kind, way)
+
+        def has(ask: Any = ask) -> set[str]:
+            return {one for one, _ in ask(name, "/")}
+
+        robot.until(lambda may=may, has=has: may - has() <= _OTHERWISE, f"all of {kind} {way} is there", 5.0)
+        assert has() <= may, way
 
 
 def test_only_the_supervisor_sets_the_task_and_nobody_sets_parameters() -> None:
