@@ -2,9 +2,10 @@
 
 Starts `topreward serve` with the embedded model on this machine, and asks it over loopback as monitors do:
 each robot has a scorer of its own in a scoring thread, and shows a frame of 640x480 every half second. A tick
-is the time from the frame to its score. Local and served ticks of the same frames come in turns, and with
-them an empty request, which shows what HTTP and Ray Serve take. A tick counts as missed where its frame was
-replaced by the next one, or has no score. Robots and server share the cores: with the server elsewhere both
+is the time from the frame to its score. Local and served ticks of the same frames come in turns, an eighth of
+a second apart, so that none meets the work ahead that follows another one; and with them an empty request,
+which shows what HTTP and Ray Serve take. A tick counts as missed where its frame was replaced by the next
+one, or has no score. Robots and server share the cores: with the server elsewhere both
 have more. CPU time of a tick says what a quiet machine would need, where this one is busy.
 
     .venv/bin/python bench/served.py
@@ -136,9 +137,16 @@ def in_turns(url: str, images: Sequence[np.ndarray], ticks: int) -> dict[str, li
     times: dict[str, list[float]] = {name: [] for name in (*robots, "empty request")}
     drift: dict[str, float] = dict.fromkeys(list(robots)[1:], 0.0)
     next_s = time.monotonic()
+
+    def wait_for_turn() -> None:
+        nonlocal next_s
+        next_s += 1.0 / RATE / len(times)
+        time.sleep(max(0.0, next_s - time.monotonic()))
+
     for image in islice(cycle(images), ticks):
         scores = {}
         for name, robot in robots.items():
+            wait_for_turn()
             begun = time.perf_counter()
             robot.show(image)
             result = robot.wait()
@@ -148,11 +156,10 @@ def in_turns(url: str, images: Sequence[np.ndarray], ticks: int) -> dict[str, li
             scores[name] = result.score.log_prob
         for name in drift:
             drift[name] = max(drift[name], abs(scores[name] - scores["local"]))
+        wait_for_turn()
         begun = time.perf_counter()
         empty.ask_info()
         times["empty request"].append(1e3 * (time.perf_counter() - begun))
-        next_s += 1.0 / RATE
-        time.sleep(max(0.0, next_s - time.monotonic()))
     for robot in robots.values():
         robot.worker.stop()
     empty.close()

@@ -37,6 +37,7 @@ class Application:
     def __init__(self, engine: Engine, token: str, on_reply: Callable[[int], None] = lambda _: None) -> None:
         """``token``: that a request must bring; empty: none. ``on_reply`` is called with each status."""
         self._engine = engine
+        self._engine_name = engine.info.engine.encode()  # takes a millisecond to compute
         self._token = token.encode()
         self._on_reply = on_reply
         self._reading = 0  # bytes of bodies
@@ -73,8 +74,7 @@ class Application:
                 f"the call is of version {version[:20] or '?'} of the protocol, and this server speaks "
                 f"{protocol.VERSION}: install the same version of topreward_ros on both sides",
             )
-        engine = headers.get(protocol.ENGINE_HEADER, b"").decode("latin-1")
-        if engine != self._engine.info.engine:
+        if headers.get(protocol.ENGINE_HEADER, b"") != self._engine_name:
             raise _Refused(
                 Status.OTHER_ENGINE, "the server has another model, or other settings, than it was asked for"
             )

@@ -67,11 +67,13 @@ class _Episode:
     worker: ScoringWorker
     used_s: float
     frames: dict[int, Frame] = field(default_factory=dict)
+    frame_bytes: int = 0
     waiting: deque[_Waiting] = field(default_factory=deque)
 
-    @property
-    def frame_bytes(self) -> int:
-        return sum(frame.image.nbytes for frame in self.frames.values())
+    def hold(self, frames: dict[int, Frame]) -> None:
+        """Hold these frames, by their numbers, and no others."""
+        self.frames = frames
+        self.frame_bytes = sum(frame.image.nbytes for frame in frames.values())
 
 
 class Engine:
@@ -163,9 +165,8 @@ class Engine:
                 Status.LACKS, {"lacks": missing, "error": "frames are lacking", "replica": self.replica}
             )
         request = _request(call, frames)
-        episode.frames = {it.number: frames[it.number] for it in call.frames} | (
-            episode.frames if call.extra else {}
-        )
+        named = {it.number: frames[it.number] for it in call.frames}
+        episode.hold(named | (episode.frames if call.extra else {}))
         if not self._make_room(episode):
             return _error(Status.TOO_LARGE, f"its frames take more than {self.limits.frame_bytes} bytes")
         return await self._scored(episode, request)
