@@ -36,9 +36,14 @@ from topreward_ros.defaults import large_image_environment
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.demo import free_domain
 
+from .prepared import PreparedProcess
+
 SECOND = 10**9
 LONGEST_WAIT = 60.0  # [s] for another process, which may have to start on a busy machine
 _HELD_UP_S = 0.1  # without a turn of a thread that asks for one every 20 ms
+
+
+Process = subprocess.Popen[bytes] | PreparedProcess
 
 
 def stamp_of(message: Any) -> int:
@@ -59,12 +64,13 @@ class Robot:
             "OMP_NUM_THREADS": "1",
             "PYTHONUNBUFFERED": "1",
         }
+        self._environment = dict(self.environment)
         self.context = Context()
         rclpy.init(context=self.context, domain_id=int(self.environment["ROS_DOMAIN_ID"]))
         self.node = Node("robot", context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Process] = []
         self.clients: dict[str, Client] = {}  # of the services of the newest process
         self.progress: list[TaskProgress] = []
         self.rewards: list[TaskReward] = []
@@ -86,7 +92,7 @@ class Robot:
 
     # ---- processes ------------------------------------------------------------------------------
 
-    def start(self, module: str, **parameters: Any) -> subprocess.Popen[bytes]:
+    def start(self, module: str, **parameters: Any) -> Process:
         """Start a node of the package with ``parameters``; what it says goes to `said`."""
         while self.clients:
             self.node.destroy_client(self.clients.popitem()[1])
@@ -95,15 +101,21 @@ class Robot:
         file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
         return self.run("-m", f"topreward_ros.nodes.{module}", "--ros-args", "--params-file", str(file))
 
-    def run(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def run(self, *arguments: str) -> Process:
         """Start Python with ``arguments``; what it says goes to `said`."""
-        command = [sys.executable, *arguments]
-        with (self.folder / f"log-{len(self.processes)}.txt").open("wb") as log:
-            process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+        path = self.folder / f"log-{len(self.processes)}.txt"
+        process: Process
+        if arguments[0] == "-m" and self.environment == self._environment:
+            path.touch()
+            process = PreparedProcess(arguments[1], arguments[2:], self.environment, path)
+        else:  # a library may read a variable while it is imported
+            command = [sys.executable, *arguments]
+            with path.open("wb") as log:
+                process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         self.processes.append(process)
         return process
 
-    def start_monitor(self, **parameters: Any) -> subprocess.Popen[bytes]:
+    def start_monitor(self, **parameters: Any) -> Process:
         """Start a monitor and wait until it has loaded its model and watches."""
         process = self.start("monitor", **parameters)
         self.until(lambda: bool(self.infos) or process.poll() is not None, "the monitor is active")
@@ -115,11 +127,11 @@ class Robot:
         self.introduce("monitor")
         return process
 
-    def said(self, process: subprocess.Popen[bytes]) -> str:
+    def said(self, process: Process) -> str:
         """Everything that a process wrote so far."""
         return (self.folder / f"log-{self.processes.index(process)}.txt").read_text()
 
-    def stop(self, process: subprocess.Popen[bytes], with_signal: int = signal.SIGINT) -> float:
+    def stop(self, process: Process, with_signal: int = signal.SIGINT) -> float:
         """Signal a process and wait for its end; returns how long that took [s]."""
         begun = time.monotonic()
         process.send_signal(with_signal)
