@@ -128,7 +128,7 @@ def test_elapsed_is_the_age_of_the_episode_though_a_sliding_window_lost_its_star
     assert [report.elapsed_ns for report in rig.scored] == [k * NS_PER_S // 2 for k in range(20)]
     assert requests[-1] is not None
     rig.take(rig.monitor.scorer_failed(requests[-1], "out of memory"))
-    assert rig.events[-1].message.startswith("9.5 s into the episode, 4 frames")
+    assert rig.events[-1].message == "out of memory (9.5 s into the episode, 4 frames)"
 
 
 def test_a_score_of_fewer_frames_than_there_were_says_so() -> None:
@@ -372,11 +372,32 @@ def test_scorer_error_is_an_event_and_the_episode_goes_on() -> None:
     event = rig.events[-1]
     assert event.type is EventType.SCORER_ERROR
     assert event.stamp.ns == 100_500_000_000, "the tick that failed"
-    assert event.message == "0.5 s into the episode, 2 frames: out of memory"
+    assert event.message == "out of memory (0.5 s into the episode, 2 frames)"
     assert event.log_prob == -4.0, "of the last score that there is"
-    assert rig.monitor.report == before
+    assert rig.monitor.report == replace(before, message="no score: out of memory")
     rig.image(101.5, -4.0)
     assert rig.monitor.report.num_frames == 4 and rig.monitor.report.state is State.RUNNING
+
+
+def test_failures_in_a_row_are_told_ever_more_rarely_and_in_the_report_until_there_is_a_score() -> None:
+    rig = watching()
+    rig.image(100.0, -4.0)
+    told = []
+    for k in range(1, 41):
+        request = rig.image(100.0 + k / 2)
+        assert request is not None
+        before = len(rig.events)
+        rig.take(rig.monitor.scorer_failed(request, "no server"))
+        told += [k] * (len(rig.events) - before)
+        assert rig.monitor.report.message == "no score: no server"
+    assert told == [1, 2, 3, 4, 8, 16, 32]
+    assert rig.events[-1].message == "no server (16.0 s into the episode, 33 frames, 32 times in a row)"
+    rig.image(121.0, -4.0)
+    assert rig.monitor.report.message == ""
+    request = rig.image(121.5)
+    assert request is not None
+    rig.take(rig.monitor.scorer_failed(request, "no server"))
+    assert rig.events[-1].type is EventType.SCORER_ERROR and rig.events[-1].stamp.ns == 121_500_000_000
 
 
 def test_a_scorer_that_hangs_is_told_once_in_every_episode_and_in_the_report() -> None:

@@ -45,6 +45,7 @@ from topreward_ros.core.frames import (
     Frame,
     Stamp,
 )
+from topreward_ros.core.goal import ERRORS_IN_A_ROW
 from topreward_ros.core.instruction import clean_task
 from topreward_ros.core.looks import Look, LookSchedule
 from topreward_ros.core.monitor_settings import NO_OVERRIDES, MonitorSettings, Overrides, calibrated_settings
@@ -451,6 +452,7 @@ class TaskMonitor:
             return []
         newest = request.prefix[-1]
         episode.looks.answered(newest.stamp_ns)
+        episode.failures = 0
         if newest in episode.wrong_frames or episode.is_of_the_past(request):
             return []
         if request.extra:
@@ -558,7 +560,11 @@ class TaskMonitor:
             episode.looks.hold()
 
     def scorer_failed(self, request: ScoreRequest, message: str) -> list[Output]:
-        """Report that a prefix could not be scored; the episode goes on with the next frame."""
+        """Report that a prefix could not be scored; the episode goes on with the next frame.
+
+        The report says it until there is a score. The event comes for the first `ERRORS_IN_A_ROW`, and then
+        whenever their number has doubled: a server that is asked twice a second may be away for an hour.
+        """
         episode = self._asked(request)
         newest = request.prefix[-1]
         if episode is None or newest in episode.wrong_frames:
@@ -567,8 +573,15 @@ class TaskMonitor:
         if request.extra:
             episode.looks.hold()
         age_s = episode.age_ns(newest.stamp_ns) / NS_PER_S
+        episode.failures += 1
+        count = episode.failures
+        self._report = replace(self._report, message=f"no score: {message}")
+        if count > ERRORS_IN_A_ROW and count.bit_count() > 1:
+            return [self._report]
         where = f"{age_s:.1f} s into the episode, {len(request.prefix)} frames"
-        return [self._event(EventType.SCORER_ERROR, f"{where}: {message}", frame=newest)]
+        if count > 1:
+            where += f", {count} times in a row"
+        return [self._report, self._event(EventType.SCORER_ERROR, f"{message} ({where})", frame=newest)]
 
     def note_hang(self, hang: str) -> list[Output]:
         """Take for how long the scorer has not answered (for a human); empty: it answers, or is not asked.

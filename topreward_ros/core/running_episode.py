@@ -60,6 +60,7 @@ class RunningEpisode:
         self.is_unsure = False  # what the newest score means
         self.stale = ""  # why no image can be used; empty: one can
         self.told_of_hang = False  # that the scorer does not answer
+        self.failures = 0  # scores in a row that could not be computed
         self.arrival_ns: int | None = None  # of the newest image whose stamp was believed
         self.jumps: list[tuple[int, int]] = []  # stamps that jumped ahead of the time of arrival, by how much
         self.ended = False
@@ -152,6 +153,7 @@ class RunningEpisode:
         episode = RunningEpisode(self.episode_id, self.stages, settings, new_detector, self.calibration)
         episode.rewards, episode.stale = self.rewards, self.stale
         episode.told_of_hang, episode.uncalibrated = self.told_of_hang, self.uncalibrated
+        episode.failures = self.failures
         episode.success.fired = self.success.fired
         episode.wrong_frames = (*self.wrong_frames, *self.buffer.prefix())
         return episode

@@ -11,6 +11,7 @@ event loop.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ from topreward_ros.scoring.remote.protocol import ProtocolError, ScoreCall, Serv
 from topreward_ros.scoring.worker import ScoreResult, ScoringThread, ScoringWorker
 from topreward_ros.serving.pictures import check_sizes, decode
 
+_LOG = logging.getLogger(__name__)
 _SWEEP_S = 5.0
 _DECODERS = 2  # threads
 
@@ -137,6 +139,9 @@ class Engine:
             return await self._answer(body)
         except ProtocolError as error:
             return _error(Status.GARBAGE, str(error))
+        except Exception as error:  # one client's call must not look like a dead server
+            _LOG.exception("unexpected error in a call")
+            return _error(Status.FAILED, f"the call failed in the server: {type(error).__name__}")
         finally:
             self.calls -= 1
 

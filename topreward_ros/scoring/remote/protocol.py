@@ -67,6 +67,7 @@ class Status(IntEnum):
     OTHER_ENGINE = 412  #: another model or other settings than the client was told of
     TOO_LARGE = 413
     NO_SCORE = 422  #: the scorer said no: {"error": what it said}
+    FAILED = 500  #: what nobody thought of; it stands in the server's log
     BUSY = 503  #: too much to do, or not ready
 
 
@@ -171,7 +172,8 @@ def unpack_call(body: bytes, most_frames: int) -> ScoreCall:
 def _images(rows: Sequence[Any], body: bytes, begin: int, numbers: set[int]) -> tuple[SentImage, ...]:
     images, at = [], begin
     for row in rows:
-        number, height, width, encoding, length = _row(row, 5, "images")
+        given, height, width, encoding, length = _row(row, 5, "images")
+        number = _whole(given, _MOST)
         length = _whole(length, len(body) - at, 1)
         if encoding not in (it.value for it in Encoding):
             raise ProtocolError("an image is written as png or jpeg")
