@@ -212,6 +212,8 @@ def image(**changes: Any) -> tuple[SentImage, ...]:
         (call(images=image(encoding=Encoding.JPEG)), "is no jpeg"),
         (call(images=image(height=1 << 20, width=1 << 20)), "a frame at most"),
         (call(images=image(number=5)), "no frame of the call"),
+        (call(images=image(number=[0])), "no frame of the call"),
+        (call(images=image(number=False)), "no frame of the call"),
         (call(images=image() * 2), "no frame of the call"),
         (call(count=5), "only the newest"),
         (call(count=0), "only the newest"),

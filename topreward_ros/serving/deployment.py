@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -144,6 +145,7 @@ def served(serving: Serving) -> Iterator[Served]:
             f"--replicas {count}: this machine has {gpus} GPUs, and a replica takes one: give at most "
             f"{gpus}, or --set device=cpu"
         )
+    check_port(serving.host, serving.port)
     limits = serving.limits
     tls: dict[str, Any] = {}
     if serving.certificate:
@@ -182,6 +184,23 @@ def served(serving: Serving) -> Iterator[Served]:
         with suppress(Exception):
             serve.shutdown()
         ray.shutdown()
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise `ServeError` where nobody can listen there.
+
+    Ray Serve opens its port so that several may listen at it (SO_REUSEPORT): of two servers on one port, each
+    would get some of the calls of all monitors.
+    """
+    try:
+        kind, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.create_server(place[:2], family=kind):
+            pass
+    except OSError as error:
+        raise ServeError(
+            f"nobody can listen at {printable(host, 100)}:{port} ({error.strerror}): "
+            "give another --port or --host, or end the server that is there"
+        ) from error
 
 
 def _listen_here_alone() -> None:

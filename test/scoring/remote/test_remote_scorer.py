@@ -295,6 +295,15 @@ def test_the_token(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- servers that are none, or hostile ----------------------------------------------------------
 
 
+@pytest.mark.parametrize("status", [401, 422])
+def test_a_server_that_quotes_the_token(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(remote.TOKEN, "s3cret")
+    quoting = response(b'{"error": "no: Bearer s3cret"}', status)
+    with answering(quoting) as url, pytest.raises(ScorerError) as caught:
+        load_scorer(url, SETTINGS)
+    assert "Bearer ***" in str(caught.value) and "s3cret" not in str(caught.value)
+
+
 @contextmanager
 def answering(*answers: bytes, hold_open: bool = False) -> Iterator[str]:
     """A server that sends these bytes, one answer to each connection, whatever is asked."""
@@ -341,6 +350,7 @@ def info(**changes: object) -> bytes:
         (response(info(settings={})), "is missing"),
         (response(info(version="v" * 100)), "version must be a text"),
         (response(b'{"error": "no \\u001b[2J such"}', 500), "no  .2J such"),
+        (response(b"", 308), "status 308.*not followed"),
     ],
 )
 def test_a_server_that_says_nonsense(answer: bytes, said: str) -> None:

@@ -177,7 +177,7 @@ def _images(rows: Sequence[Any], body: bytes, begin: int, numbers: set[int]) -> 
         length = _whole(length, len(body) - at, 1)
         if encoding not in (it.value for it in Encoding):
             raise ProtocolError("an image is written as png or jpeg")
-        if number not in numbers:
+        if type(number) is not int or number not in numbers:
             raise ProtocolError("an image is of no frame of the call, or its frame has two")
         numbers = numbers - {number}
         data = body[at : at + length]

@@ -202,7 +202,15 @@ class RemoteScorer(SequentialScorer):
     def _refuse(self, answer: Answer) -> None:
         """Raise the error that an answer without a score means."""
         url = self._address.url
-        said = printable(" ".join(protocol.error_from_json(answer.body).split()), 300)
+        said = " ".join(protocol.error_from_json(answer.body).split())
+        if token := token_of_environment():  # a server that quotes it does not get it into a log
+            said = said.replace(token, "***")
+        said = printable(said, 300)
+        if 300 <= answer.status < 400:  # waiting does not mend it
+            raise ScorerError(
+                f"{url} sends on to another place (status {answer.status}), which is not followed: name the "
+                "URL where the server is, perhaps https://"
+            )
         if answer.status == Status.NO_TOKEN:
             raise ScorerError(
                 f"{url} wants a token ({said or 'status 401'}): set {TOKEN} in the environment to the one "
