@@ -112,33 +112,22 @@ def summary(outcome: Outcome, fleet: Fleet) -> dict[str, Any]:
 
 
 def run_table(rows: Sequence[tuple[str, Outcome, Fleet]], title: str) -> Table:
-    table = Table(title=title)
-    for column in (
-        "",
-        "due",
-        "age p50 [ms]",
-        "p95",
-        "p99",
-        "replaced",
-        "late",
-        "dropped",
-        "busy",
-        "ahead",
-        "refills",
-    ):
-        table.add_column(column, justify="right")
-    for name, outcome, fleet in rows:
-        found = summary(outcome, fleet)
-        table.add_row(
-            name,
-            f"{outcome.due:,}",
-            *(f"{1e3 * outcome.age(quantile):.0f}" for quantile in (0.5, 0.95, 0.99)),
-            f"{outcome.replaced:,}",
-            f"{outcome.late:,}",
-            f"{outcome.dropped:.2%}",
-            *(f"{found[name]:.0%}" if found[name] else "-" for name in ("busy", "ahead")),
-            f"{outcome.refills:,}" if outcome.passes else "-",
-        )
+    """A column for each run: a terminal has no room for a line of so many numbers."""
+    table = Table("", *(name or "played" for name, _, _ in rows), title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    found = [summary(outcome, fleet) for _, outcome, fleet in rows]
+    outcomes = [outcome for _, outcome, _ in rows]
+    table.add_row("due ticks", *(f"{it.due:,}" for it in outcomes))
+    for quantile in (0.5, 0.95, 0.99):
+        ages = (f"{1e3 * it.age(quantile):.0f} ms" for it in outcomes)
+        table.add_row(f"age of scores, p{100 * quantile:.0f}", *ages)
+    table.add_row("replaced by newer ones", *(f"{it.replaced:,}" for it in outcomes))
+    table.add_row("late", *(f"{it.late:,}" for it in outcomes))
+    table.add_row("dropped: both", *(f"{it.dropped:.2%}" for it in outcomes))
+    for name, label in (("busy", "GPUs are busy"), ("ahead", "GPUs work ahead")):
+        table.add_row(label, *(f"{it[name]:.0%}" if it[name] else "-" for it in found))
+    table.add_row("episodes read anew", *(f"{it.refills:,}" if it.passes else "-" for it in outcomes))
     return table
 
 
@@ -303,18 +292,27 @@ def service_of(options: argparse.Namespace) -> Service:
     return replace(service, **{name: value for name, value in given.items() if value is not None})
 
 
+def _gpus(count: int) -> str:
+    return f"{count} GPU" if count == 1 else f"{count} GPUs"
+
+
 def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     service, fleet = service_of(options), fleet_of(options)
     if options.gpus is None:
         fleet = replace(fleet, replicas=gpus_needed(fleet, service, options.p95_ms / 1e3, options.dropped))
         console.print(
-            f"{fleet.replicas} GPUs: the fewest with p95 up to {options.p95_ms:g} ms, "
+            f"{_gpus(fleet.replicas)}: the fewest with p95 up to {options.p95_ms:g} ms, "
             f"{options.dropped:.1%} dropped at most"
         )
     outcome = Simulation(fleet, service).run()
-    title = f"{fleet.robots} robots at {fleet.rate:g} Hz, {fleet.replicas} GPUs, {fleet.seconds:g} s"
+    title = f"{fleet.robots} robots at {fleet.rate:g} Hz, {_gpus(fleet.replicas)}, {fleet.seconds:g} s"
     console.print(run_table([("", outcome, fleet)], title))
     console.print(f"service times: {service.source}", style="dim")
+    if fleet.robots > (room := fleet.replicas * service.held):
+        console.print(
+            f"Memory is the limit: {fleet.robots} robots, and room for {room} episodes. Those without are read "
+            "anew in every tick."
+        )
     if options.plot:
         plot_run(outcome, fleet, f"{title}\n{service.source}", options.plot)
     return {"fleet": asdict(fleet), "service": asdict(service), "outcome": summary(outcome, fleet)}

@@ -18,6 +18,7 @@ from topreward_ros.defaults import monitor_defaults
 if TYPE_CHECKING:
     from topreward_ros.serving.deployment import Serving
 
+_LOOK_S = 5.0  # between two looks whether Ray lives
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 #: Parameters that decide how a model scores; the others are each monitor's own.
 _SCORING = frozenset(
@@ -127,7 +128,7 @@ def _run(options: argparse.Namespace) -> int:
 
     say(f"starting model '{printable(options.model, 200)}' ...")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # while it starts
-    with served(serving) as (replicas, metrics_port):
+    with served(serving) as (replicas, metrics_port, look):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, end)
         host = f"[{options.host}]" if ":" in options.host else options.host
@@ -137,7 +138,8 @@ def _run(options: argparse.Namespace) -> int:
             f"serving model '{printable(options.model, 200)}' at {url}, {copies}; Ctrl-C ends it", flush=True
         )
         say(f"metrics for Prometheus: http://127.0.0.1:{metrics_port}/metrics")
-        stop.wait()
+        while not stop.wait(_LOOK_S):
+            look()
         say("ending ...")
     return 0
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 from topreward_ros.cli.output import CommandError
+from topreward_ros.core.printable import printable
 
 if TYPE_CHECKING:
     from topreward_ros.offline.workers import Workers
@@ -20,10 +22,20 @@ def add_worker_options(parser: argparse.ArgumentParser, what: str) -> None:
         "--ray",
         nargs="?",
         const="",
+        type=_address,
         metavar="ADDRESS",
         help=f"do {what} as a task of a Ray cluster: that of ADDRESS or RAY_ADDRESS, else that of this "
         "machine, else one on this machine alone; paths must lead to the same files on all machines",
     )
+
+
+def _address(text: str) -> str:
+    if os.path.exists(text):
+        raise argparse.ArgumentTypeError(
+            f"{printable(text, 200)} is a file or a folder, and --ray takes the address of a cluster: write "
+            "the paths before it, or --ray=auto"
+        )
+    return text
 
 
 def workers_of(options: argparse.Namespace) -> Workers:

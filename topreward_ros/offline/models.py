@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from statistics import fmean, median
 from time import perf_counter
@@ -206,6 +206,12 @@ def check_model(name: str) -> CheckResult:
         )
     finally:
         scorer.close()
+    if not any(isfinite(point.score.log_prob) for point in curve.points):
+        note = curve.points[-1].score.note if curve.points else "no frame was scored"
+        raise ScorerError(
+            f"model '{scorer.info.model_id}' tells no log-probability of True in the shipped video ({note}): it "
+            "cannot score"
+        )
     if scorer.info.instructions and (reason := why_not_rising(scorer.info, curve)):
         raise ScorerError(f"{reason}. It was trained for this task: install the model again")
     score_s = median(after - before for before, after in pairwise(times))

@@ -12,6 +12,7 @@ import os
 import pickle
 import signal
 import socket
+import sys
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -131,7 +132,9 @@ def _connected(address: str) -> Any:
         import ray
     except ImportError as error:
         raise JobError("--ray needs Ray: pip install 'topreward_ros[ray]' (or ray)") from error
+    arguments = sys.argv
     try:
+        sys.argv = [printable(it) for it in arguments]  # Ray notes them, and takes no others
         ray.init(
             address=chosen or None,
             log_to_driver=False,
@@ -146,6 +149,8 @@ def _connected(address: str) -> Any:
                 "Ray on all machines"
             ) from error
         raise JobError(f"no Ray cluster can be reached{shown} ({said}): {mend}") from error
+    finally:
+        sys.argv = arguments
     return ray
 
 

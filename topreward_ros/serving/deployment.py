@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import ssl
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -30,14 +32,17 @@ _HANGS_S = 10.0  # how often the scorer is looked at
 _ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 _OBJECTS_BYTES = 80 << 20  # of Ray's object store, which calls do not go through
 _STOP_S = 5.0
+_LISTENS_S = 10.0
+_OF_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # where one who listens to all is reached
 #: Read by Ray when it is imported. The second one has all of Ray's own ports on 127.0.0.1, on Linux too.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",  # processes of Ray know each other by one that Ray makes
 }
-#: Read by Ray Serve, and settings of its operator come first. A call of ours is short, and never blocks the loop
-#: that takes it, so it needs no thread of its own; by gRPC it takes half the processor time of an actor's call.
+#: Read by Ray Serve, and settings of its operator come first. A call of ours is short, and never blocks the
+#: loop that takes it, so it needs no thread of its own; by gRPC it takes half the processor time of an
+#: actor's call.
 _FOR_SHORT_CALLS = {
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
@@ -72,6 +77,7 @@ class Served(NamedTuple):
 
     replicas: int
     metrics_port: int  #: of Prometheus, on 127.0.0.1
+    look: Callable[[], None]  #: raises `ServeError` where Ray has died; to be called now and then
 
 
 class Replica:
@@ -146,6 +152,8 @@ def served(serving: Serving) -> Iterator[Served]:
             f"{gpus}, or --set device=cpu"
         )
     check_port(serving.host, serving.port)
+    if serving.certificate:
+        check_certificate(serving.certificate, serving.key)
     limits = serving.limits
     tls: dict[str, Any] = {}
     if serving.certificate:
@@ -179,7 +187,19 @@ def served(serving: Serving) -> Iterator[Served]:
             serve.run(deployment.bind(serving), name=APPLICATION, route_prefix="/")
         except Exception as error:  # Ray has many kinds
             raise ServeError(_why(error)) from error
-        yield Served(count, int(ray.nodes()[0]["MetricsExportPort"]))
+        _check_that_it_listens(serving.host, serving.port)
+
+        def look() -> None:
+            try:
+                alive = any(node["Alive"] for node in ray.nodes())
+            except Exception as error:  # Ray has many kinds
+                raise ServeError(
+                    f"Ray has died under the server ({_in_a_line(error)}): start it anew"
+                ) from error
+            if not alive:
+                raise ServeError("Ray has died under the server: start it anew")
+
+        yield Served(count, int(ray.nodes()[0]["MetricsExportPort"]), look)
     finally:
         with suppress(Exception):
             serve.shutdown()
@@ -225,6 +245,41 @@ def _gpus(device: str) -> int:
     return 1 if ":" in device else torch.cuda.device_count()
 
 
+def check_certificate(certificate: str, key: str) -> None:
+    """Raise `ServeError` where these files are no certificate and its key: Ray Serve would not tell."""
+    try:
+        # A key with a password would be asked for on the terminal, where nobody of Ray's processes could.
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, _no_password)
+    except (OSError, ValueError) as error:
+        raise ServeError(
+            f"--tls-cert {printable(certificate, 200)} and --tls-key {printable(key, 200)} are no "
+            f"certificate with its key, without a password ({_in_a_line(error)})"
+        ) from error
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password")
+
+
+def _check_that_it_listens(host: str, port: int) -> None:
+    """Raise `ServeError` where nobody answers at the port: Ray Serve does not say so."""
+    end_s = time.monotonic() + _LISTENS_S
+    while True:
+        try:
+            with socket.create_connection((_OF_ALL.get(host, host), port), timeout=1.0):
+                return
+        except OSError as error:
+            if time.monotonic() > end_s:
+                raise ServeError(
+                    f"Ray Serve does not listen at {printable(host, 100)}:{port} ({_in_a_line(error)}): "
+                    "its logs in /tmp/ray/session_latest/logs/serve tell why"
+                ) from error
+        time.sleep(0.1)
+
+
 def _why(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"the server cannot be started: {printable(text, 1500)}"
+    return f"the server cannot be started: {_in_a_line(error, 1500)}"
+
+
+def _in_a_line(error: Exception, longest: int = 300) -> str:
+    return printable(" ".join(str(error).split()), longest)

@@ -13,6 +13,7 @@ from rich.text import Text
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import DEMO_TASK
 from topreward_ros.offline.models import CheckResult, ListedModel, ModelFacts, Presence
+from topreward_ros.scoring.openai_api.load import SERVED
 from topreward_ros.views.terminal import RANDOM_WARNING, number, shown
 
 _PRESENCE_STYLES = {Presence.HERE: "green", Presence.INCOMPLETE: "yellow", Presence.NOT_HERE: "dim"}
@@ -108,7 +109,7 @@ def check_view(result: CheckResult) -> RenderableType:
         table.add_row("", Text(RANDOM_WARNING, style="bold red"))
     table.add_row("runs on", shown(f"{info.device} in {info.dtype}"))
     table.add_row("loading", number(result.load_s, 2, "s"))
-    table.add_row("answer", 'one token, " True"')
+    table.add_row("answer", "one token" if info.dtype == SERVED else 'one token, " True"')
     table.add_row("scoring", f"{number(result.score_s, 3, 's')} per score, {len(points)} scores")
     start, end = points[0].score.log_prob, points[-1].score.log_prob
     table.add_row("log p(True)", f"{number(start)} at the start, {number(end)} nat at the end")

@@ -218,7 +218,8 @@ def curve_summary(curve: Curve) -> RenderableType:
     if curve.points:
         last = curve.points[-1]
         finite = [point.progress for point in curve.points if isfinite(point.progress)]
-        highest = f", highest {max(finite):.3f}" if finite else ", because the start already looks finished"
+        why = last.score.note or "the start already looks finished"
+        highest = f", highest {max(finite):.3f}" if finite else f", because {printable(why, 300)}"
         at = f"at {number(last.time_s, 2, 's')}"
         table.add_row("progress", f"[bold]{number(last.progress)}[/bold] {at}{highest}")
         table.add_row(

@@ -51,7 +51,8 @@ def _look_up(model: str) -> Path:
         return _hub_folder(model)
     raise ScorerError(
         f"model {model!r}: no such folder. Use 'embedded', the folder of a checkpoint, "
-        "or a Hugging Face hub id such as Qwen/Qwen3-VL-2B-Instruct"
+        "a Hugging Face hub id such as Qwen/Qwen3-VL-2B-Instruct, or the URL of a served model such as "
+        "http://host:8100"
     )
 
 

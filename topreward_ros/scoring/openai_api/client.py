@@ -71,7 +71,7 @@ class Client:
             endpoint.host, endpoint.port, maxsize=connections, block=False, retries=False
         )
         self._pool.ConnectionCls = watched[endpoint.scheme]
-        self._own = _pieces(key)
+        self._own = _pieces(key)  # of the key; None: there is none
 
     def get(self, path: str) -> Any:
         """The JSON at ``path``, see `post`."""
@@ -207,23 +207,27 @@ class Client:
         """What a server says, on one line, cut, and without the key."""
         return self._quoted(str(text))
 
+    def holds_key(self, text: str) -> bool:
+        """Whether a part of the key stands in ``text``, in whatever case."""
+        return self._own is not None and self._own.search(text) is not None
+
     def _quoted(self, text: str) -> str:
         text = " ".join(text[:_SEARCHED].split())
-        for piece in self._own:
-            text = text.replace(piece, "***")
+        if self._own is not None:
+            text = self._own.sub("***", text)
         return printable(text, _QUOTED)
 
 
-def _pieces(key: str) -> list[str]:
-    """What is not to be shown of a key: all of it, and every part of some letters, the longest first.
+def _pieces(key: str) -> re.Pattern[str] | None:
+    """What is not to be shown of a key: all of it, and every part of some letters, in whatever case.
 
     A server may quote it cut, or its beginning and end.
     """
+    if not key:
+        return None
     size = min(len(key), _SECRET)
-    return [
-        *([key] if key else []),
-        *dict.fromkeys(key[k : k + size] for k in range(len(key) - size + 1) if size),
-    ]
+    pieces = dict.fromkeys([key, *(key[k : k + size] for k in range(len(key) - size + 1))])
+    return re.compile("|".join(map(re.escape, pieces)), re.IGNORECASE)
 
 
 def _message_of(content: bytes) -> str:

@@ -104,18 +104,22 @@ def _find(client: Client, wanted: str) -> tuple[str, bool]:
     if not wanted:
         if len(known) == 1:
             wanted = next(iter(known))
+            if client.holds_key(wanted):
+                raise ScorerError(f"{endpoint.url} calls its model by the key, and names are published")
         else:
-            raise ScorerError(f"{endpoint.url} has {_listed(known)}: name one, as in {endpoint.url}#NAME")
+            raise ScorerError(
+                f"{endpoint.url} has {_listed(client, known)}: name one, as in {endpoint.url}#NAME"
+            )
     if known and wanted not in known and f"models/{wanted}" not in known:
         raise ScorerError(
-            f"{endpoint.url} has no model '{printable(wanted, 200)}', but {_listed(known)}: name one of "
-            "them after #"
+            f"{endpoint.url} has no model '{printable(wanted, 200)}', but {_listed(client, known)}: name one "
+            "of them after #"
         )
     return wanted, known.get(wanted) == "vllm"
 
 
-def _listed(known: dict[str, Any]) -> str:
-    names = [printable(name, 100) for name in list(known)[:_SHOWN_MODELS]]
+def _listed(client: Client, known: dict[str, Any]) -> str:
+    names = [client.quoted(name)[:100] for name in list(known)[:_SHOWN_MODELS]]
     more = f" and {len(known) - len(names)} more" if len(known) > len(names) else ""
     return f"the models {', '.join(names)}{more}" if names else "no model"
 

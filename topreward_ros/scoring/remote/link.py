@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPException
 from socket import SHUT_RDWR
-from ssl import SSLCertVerificationError
+from ssl import SSLCertVerificationError, SSLError
 from time import monotonic
 from typing import NamedTuple
 
@@ -21,6 +21,9 @@ from urllib3.exceptions import HTTPError
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import LinkError, ScorerError
 
+#: What OpenSSL calls an answer in plain HTTP.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+_HINT_OF_TLS = "; where it serves with a certificate, write https://"
 _CONNECT_S = 2.0  # until a machine that does not answer is given up
 
 
@@ -72,12 +75,18 @@ class Link:
                         f"{self._url} shows a certificate that is not trusted ({inner.verify_message}): set "
                         "SSL_CERT_FILE in the environment to the file of its authority"
                     ) from error
+                if isinstance(inner, SSLError) and inner.reason in _NO_TLS:
+                    raise ScorerError(
+                        f"{self._url} does not speak TLS ({inner.reason}): write http:// where the server "
+                        "was started without a certificate"
+                    ) from error
                 connected = self._connection.sock is not None
                 self.close()
                 if monotonic() >= end or (connected and isinstance(error, TimeoutError)):
                     raise LinkError(f"{self._url} has not answered for {seconds:.0f} s") from error
                 if not again:
-                    raise LinkError(f"{self._url} cannot be reached ({_cause(error)})") from error
+                    hint = _HINT_OF_TLS if connected and self._url.startswith("http:") else ""
+                    raise LinkError(f"{self._url} cannot be reached ({_cause(error)}{hint})") from error
                 again = False
 
     def close(self) -> None:

@@ -172,8 +172,7 @@ def unpack_call(body: bytes, most_frames: int) -> ScoreCall:
 def _images(rows: Sequence[Any], body: bytes, begin: int, numbers: set[int]) -> tuple[SentImage, ...]:
     images, at = [], begin
     for row in rows:
-        given, height, width, encoding, length = _row(row, 5, "images")
-        number = _whole(given, _MOST)
+        number, height, width, encoding, length = _row(row, 5, "images")
         length = _whole(length, len(body) - at, 1)
         if encoding not in (it.value for it in Encoding):
             raise ProtocolError("an image is written as png or jpeg")

@@ -44,6 +44,13 @@ _PER_FRAME_S = 0.5
 _LONGEST_PATIENCE_S = 60.0
 _LONGEST_ANSWER = 1 << 20  # bytes
 _MAX_REPLICAS = 64
+#: Statuses that waiting does not mend, of one who is not the server, and what to look at.
+_OF_A_PROXY = {
+    401: "",
+    403: "",
+    405: "",
+    413: ", and how large a request it lets through; JPEG is smaller (?frames=jpeg behind the URL)",
+}
 _TRIES = 3  # what the replica is thought to lack; what it says that it lacks; everything
 
 
@@ -218,6 +225,11 @@ class RemoteScorer(SequentialScorer):
             )
         if answer.status == Status.OTHER_ENGINE:
             raise self._other_engine()
+        if not said and answer.status in _OF_A_PROXY:
+            raise ScorerError(
+                f"{url} refuses the call with status {answer.status}, and it is no topreward server that "
+                f"says so: look at the proxy before it{_OF_A_PROXY[answer.status]}"
+            )
         if not said or answer.status in (Status.BUSY, Status.REPLACED):  # a proxy answers, or nobody has time
             raise LinkError(f"{url} is not ready ({said or f'status {answer.status}'})")
         raise ScorerError(f"{url}: {said}")
