@@ -310,8 +310,8 @@ def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     console.print(f"service times: {service.source}", style="dim")
     if fleet.robots > (room := fleet.replicas * service.held):
         console.print(
-            f"Memory is the limit: {fleet.robots} robots, and room for {room} episodes. Those without are read "
-            "anew in every tick."
+            f"Memory is the limit: {fleet.robots} robots, and room for {room} episodes. Those without are "
+            "read anew in every tick."
         )
     if options.plot:
         plot_run(outcome, fleet, f"{title}\n{service.source}", options.plot)

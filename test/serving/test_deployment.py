@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
-from topreward_ros.serving.deployment import ServeError, check_port
+from topreward_ros.serving.deployment import ServeError, check_certificate, check_port
 
 
 def test_a_port_that_is_taken_even_by_one_that_would_share_it() -> None:
@@ -23,3 +24,12 @@ def test_a_port_that_is_taken_even_by_one_that_would_share_it() -> None:
 def test_a_host_that_is_none_of_ours() -> None:
     with pytest.raises(ServeError, match=r"listen at 203\.0\.113\.1:8100 \("):
         check_port("203.0.113.1", 8100)
+
+
+def test_files_that_are_no_certificate_with_its_key(tmp_path: Path) -> None:
+    for name in ("c.pem", "k.pem"):
+        (tmp_path / name).write_text("-----BEGIN NOTHING-----\n")
+    with pytest.raises(ServeError, match=r"c\.pem and --tls-key .*k\.pem are no certificate with its key"):
+        check_certificate(str(tmp_path / "c.pem"), str(tmp_path / "k.pem"))
+    with pytest.raises(ServeError, match="No such file"):
+        check_certificate(str(tmp_path / "absent.pem"), str(tmp_path / "k.pem"))

@@ -209,8 +209,8 @@ def check_model(name: str) -> CheckResult:
     if not any(isfinite(point.score.log_prob) for point in curve.points):
         note = curve.points[-1].score.note if curve.points else "no frame was scored"
         raise ScorerError(
-            f"model '{scorer.info.model_id}' tells no log-probability of True in the shipped video ({note}): it "
-            "cannot score"
+            f"model '{scorer.info.model_id}' tells no log-probability of True in the shipped video ({note}): "
+            "it cannot score"
         )
     if scorer.info.instructions and (reason := why_not_rising(scorer.info, curve)):
         raise ScorerError(f"{reason}. It was trained for this task: install the model again")

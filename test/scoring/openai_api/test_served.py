@@ -401,6 +401,12 @@ def test_a_key_goes_to_the_server_and_nowhere_else(chat: Served, monkeypatch: py
         chat.failure = None
     assert {said["Authorization"] for said in chat.headers} == {f"Bearer {KEY}"}
     assert KEY not in repr(about_openai(chat.url, SETTINGS))
+    chat.models = ("a", f"m-{KEY.upper()}")
+    with pytest.raises(ScorerError, match=r"has the models a, m-\*\*\*: name one"):
+        about_openai(chat.url, SETTINGS)
+    chat.models = (f"m-{KEY}",)
+    with pytest.raises(ScorerError, match="calls its model by the key"):
+        about_openai(chat.url, SETTINGS)
 
 
 @pytest.mark.parametrize(

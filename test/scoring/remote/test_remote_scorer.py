@@ -328,6 +328,12 @@ def answering(*answers: bytes, hold_open: bool = False) -> Iterator[str]:
         listener.close()
 
 
+def test_a_url_of_https_where_there_is_none() -> None:
+    with answering(response(b"", 400)) as url, pytest.raises(ScorerError, match="write http://") as caught:
+        load_scorer(url.replace("http:", "https:"), SETTINGS)
+    assert not isinstance(caught.value, LinkError), "waiting does not mend it"
+
+
 def response(body: bytes, status: int = 200, length: int | None = None) -> bytes:
     size = len(body) if length is None else length
     return b"HTTP/1.1 %d x\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (status, size, body)
@@ -351,6 +357,8 @@ def info(**changes: object) -> bytes:
         (response(info(version="v" * 100)), "version must be a text"),
         (response(b'{"error": "no \\u001b[2J such"}', 500), "no  .2J such"),
         (response(b"", 308), "status 308.*not followed"),
+        (response(b"<html>", 413), "status 413, and it is no topreward server.*jpeg"),
+        (b"", "cannot be reached .*write https://"),
     ],
 )
 def test_a_server_that_says_nonsense(answer: bytes, said: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from http.client import HTTPException
+from http.client import HTTPException, RemoteDisconnected
 from socket import SHUT_RDWR
 from ssl import SSLCertVerificationError, SSLError
 from time import monotonic
@@ -85,7 +85,8 @@ class Link:
                 if monotonic() >= end or (connected and isinstance(error, TimeoutError)):
                     raise LinkError(f"{self._url} has not answered for {seconds:.0f} s") from error
                 if not again:
-                    hint = _HINT_OF_TLS if connected and self._url.startswith("http:") else ""
+                    cut = isinstance(inner, RemoteDisconnected | ConnectionResetError)
+                    hint = _HINT_OF_TLS if cut and self._url.startswith("http:") else ""
                     raise LinkError(f"{self._url} cannot be reached ({_cause(error)}{hint})") from error
                 again = False
 
