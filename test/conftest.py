@@ -24,23 +24,11 @@ settings.register_profile("same", derandomize=True, deadline=None, max_examples=
 settings.register_profile("random", derandomize=False, deadline=None, max_examples=400, print_blob=True)
 settings.load_profile("same")
 
-_ROBOTS = Path(__file__).parent / "ros"  # tests that start nodes and talk to them; so do some elsewhere
-_ROBOT_FIXTURES = {"robot", "shared_robot"}
-
 
 def pytest_configure(config: pytest.Config) -> None:
     # Whoever starts us in the background may have Ctrl-C ignored, and our children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "installed: depends on how the package was installed (QUICK_TESTS)")
-    config.addinivalue_line("markers", "xdist_group(name): runs in one process with the others of this name")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Robots wait more than they work, but not beside each other: `make test` has one process for them and one
-    # for all else.
-    for item in items:
-        if _ROBOTS in item.path.parents or _ROBOT_FIXTURES & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group("robots"))
 
 
 def _remove_dead_segments() -> None:
