@@ -888,3 +888,17 @@ def test_a_bag_is_sent_to_what_reads_bags(tmp_path: Path) -> None:
     for path in (bag, bag / "run_0.mcap"):
         with pytest.raises(VideoError, match="topreward annotate"):
             open_video(path)
+
+
+def test_a_film_of_times_that_no_camera_has_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "fast.mp4"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=1000)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for k in range(20):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 10 * k, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    (note,) = open_video(path).info.notes
+    assert "fast.mp4 has 1000 frames per second by its own times" in note and "--rate" in note
+    assert open_video(path, 20.0).info.notes == ()

@@ -40,6 +40,7 @@ _KINDS = (
     (stat.S_ISBLK, "a device"),
     (stat.S_ISSOCK, "a socket"),
 )
+_FASTEST = 300.0  # [Hz] that a film may claim without a word
 _LONGEST_REASON = 200  # characters
 #: Two times in a row that go back by more begin a new count: two recordings in one file.
 _BACKWARDS_NS = NS_PER_S
@@ -148,9 +149,13 @@ class _File(Video):
             own_rate = track.rate
             if not rate and not (isfinite(own_rate) and own_rate > 0):
                 raise VideoError(f"{name} states no frame rate; {_GIVE_A_RATE}")
-            self.info = VideoInfo(
-                rate or own_rate, track.frame_count, 0, 0, tuple(f"{name} {note}" for note in track.notes)
-            )
+            notes = [f"{name} {note}" for note in track.notes]
+            if not rate and own_rate > _FASTEST:
+                notes.append(
+                    f"{name} has {own_rate:.6g} frames per second by its own times, which no camera of a "
+                    f"robot has: if they are wrong, {_GIVE_A_RATE}"
+                )
+            self.info = VideoInfo(rate or own_rate, track.frame_count, 0, 0, tuple(notes))
         finally:
             track.close()
         height, width = self._first().shape[:2]

@@ -6,6 +6,7 @@ named. What is asked, and what an answer means, is not known here.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -71,9 +72,11 @@ class Link:
                 ) from None
             except (HTTPError, HTTPException, OSError, ValueError) as error:
                 if isinstance(inner := _innermost(error), SSLCertVerificationError):
+                    file = os.environ.get("SSL_CERT_FILE", "")
+                    absent = ", and names no file now" if file and not os.path.isfile(file) else ""
                     raise ScorerError(
                         f"{self._url} shows a certificate that is not trusted ({inner.verify_message}): set "
-                        "SSL_CERT_FILE in the environment to the file of its authority"
+                        f"SSL_CERT_FILE in the environment to the file of its authority{absent}"
                     ) from error
                 if isinstance(inner, SSLError) and inner.reason in _NO_TLS:
                     raise ScorerError(
