@@ -222,7 +222,8 @@ def test_a_look_that_fails_is_told_once_per_frame_that_is_due() -> None:
     run.images(5.1)
     look = run.image(5.1)
     assert look is not None
-    (event,) = run.monitor.scorer_failed(look, "out of memory")
+    report, event = run.monitor.scorer_failed(look, "out of memory")
+    assert isinstance(report, ProgressReport) and report.message == "no score: out of memory"
     assert isinstance(event, Event) and event.type is EventType.SCORER_ERROR and event.stamp.ns == ns(5.1)
     run.images(5.5, from_s=5.15)
     assert run.extra_s == [5.1]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import ssl
 import time
@@ -170,6 +171,8 @@ def served(serving: Serving) -> Iterator[Served]:
                 logging_level=logging.ERROR,
                 _metrics_export_port=serving.metrics_port or None,
             )
+            # Ray puts a handler in place of ours, which ends this process with a trace and leaves its own.
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
             serve.start(
                 http_options=HTTPOptions(host=serving.host, port=serving.port, **tls),
                 proxy_location="HeadOnly",
