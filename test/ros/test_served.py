@@ -179,8 +179,8 @@ def test_two_robots_keep_their_curves_through_the_death_of_their_server(
         for line in lines:
             assert line["frames"][0] == line["frames"][1]
             for name in ("log_prob", "log_prob_static"):
-                found, expected = line[name]
-                assert found == pytest.approx(expected, abs=NAT), (name, line)
+                found, expected = line[name]  # an extra look has no baseline
+                assert found == pytest.approx(expected, abs=NAT, nan_ok=True), (name, line)
         for line in lines:
             if line["stamp"] in published:
                 assert published[line["stamp"]].log_prob == pytest.approx(line["log_prob"][0], abs=1e-6)

@@ -159,6 +159,7 @@ def served(serving: Serving) -> Iterator[Served]:
     tls: dict[str, Any] = {}
     if serving.certificate:
         tls = {"ssl_certfile": serving.certificate, "ssl_keyfile": serving.key}
+    ours = signal.getsignal(signal.SIGTERM)
     try:
         try:
             ray.init(
@@ -171,8 +172,7 @@ def served(serving: Serving) -> Iterator[Served]:
                 logging_level=logging.ERROR,
                 _metrics_export_port=serving.metrics_port or None,
             )
-            # Ray puts a handler in place of ours, which ends this process with a trace and leaves its own.
-            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+            signal.signal(signal.SIGTERM, ours)  # Ray has put its own in its place
             serve.start(
                 http_options=HTTPOptions(host=serving.host, port=serving.port, **tls),
                 proxy_location="HeadOnly",
