@@ -1,8 +1,10 @@
 """The simulated fleet beside a real one: monitors' places at one thread with the embedded model, on this CPU.
 
 First the times of passes, steps of work ahead and refills are measured, one after the other. Then robots ask
-by the plan that the simulation has of them, in real time, through the code that serves several monitors of
-one process (scoring/worker.py), and the same plan is played with the times measured before.
+by the plan that the simulation has of them, in real time, and the same plan is played with the times measured
+before. They ask through the code that serves several monitors of one process (scoring/worker.py), or, with a
+URL, a `topreward serve` on this machine, started with the defaults and one replica; half an empty request is
+the network then.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ from fleet_play import Simulation
 from fleet_service import Service
 from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame
 from topreward_ros.core.score_request import ScoreRequest
+from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.engine_bench import TASK, make_video
 from topreward_ros.scoring.base import ScorerError, ScorerSettings
 from topreward_ros.scoring.question.templates import read_templates
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.registry import LoadedModel, load_qwen3_vl
+from topreward_ros.scoring.registry import LoadedModel, load_qwen3_vl, load_scorer
+from topreward_ros.scoring.remote.scorer import RemoteScorer
 from topreward_ros.scoring.worker import ScoringThread, ScoringWorker
 
 AT_ONCE = (1, 2, 4, 8)
@@ -32,12 +36,15 @@ CONTEXT, TICKS = 40, 16  # frames before the ticks that are measured, which stay
 ROUNDS = 2
 SIZE = 480, 640  # (height, width) of the frames
 _LONGEST_WAIT_S = 60.0  # for the last answers
+_EMPTY_REQUESTS = 40
 
 
 class Real:
     """The embedded model, and what this machine does with it."""
 
-    def __init__(self, prompts: int, threads: int, rate: float) -> None:
+    def __init__(self, prompts: int, threads: int, rate: float, url: str = "") -> None:
+        """``url``: of the server that the robots ask; empty: they ask a thread of this process."""
+        self._url = url
         self._settings = ScorerSettings(
             device="cpu",
             dtype="float32",
@@ -47,6 +54,8 @@ class Real:
             static_baseline=True,
             sample_rate=rate,
         )
+        if url:
+            self._settings = replace(ScorerSettings.from_parameters(monitor_defaults()), threads=1)
         loaded = load_qwen3_vl("embedded", self._settings)
         templates = read_templates("ten_prompts.txt")[:prompts]
         self._loaded: LoadedModel = loaded._replace(tokens=loaded.tokens.with_templates(templates))
@@ -56,6 +65,22 @@ class Real:
     def scorer(self) -> Qwen3VLScorer:
         model, tokens, preprocessing, info = self._loaded
         return Qwen3VLScorer(model, tokens, preprocessing, self._settings, info)
+
+    def place(self, thread: ScoringThread) -> ScoringThread:
+        """Where a robot asks: ``thread``, or one of its own that asks the server."""
+        return ScoringThread(load_scorer(self._url, self._settings)) if self._url else thread
+
+    def network_s(self) -> float:
+        """Half the time of an empty request to the server."""
+        scorer = load_scorer(self._url, self._settings)
+        assert isinstance(scorer, RemoteScorer)
+        with closing(scorer):
+            taken = []
+            for _ in range(_EMPTY_REQUESTS):
+                begun = time.perf_counter()
+                scorer.ask_info()
+                taken.append(time.perf_counter() - begun)
+        return median(taken) / 2.0
 
     def frame(self, number: int) -> Frame:
         """The frame of this number of an episode, with pixels that other frames share."""
@@ -126,9 +151,12 @@ class Real:
     # ---- robots ------------------------------------------------------------------------------------
 
     def play(self, fleet: Fleet) -> Outcome:
-        """Let the robots of ``fleet`` ask one thread, in real time."""
+        """Let the robots of ``fleet`` ask, in real time."""
         thread = ScoringThread(self.scorer())
-        robots = [_RealRobot(self, thread, fleet, number) for number in range(fleet.robots)]
+        robots = [
+            _RealRobot(self, self.place(thread), fleet, number, bool(self._url))
+            for number in range(fleet.robots)
+        ]
         begun = time.monotonic() + 0.5
         plans = [
             [
@@ -142,11 +170,10 @@ class Real:
             time.sleep(max(0.0, begun + when - time.monotonic()))
             robots[number].asks(begun, when, episode)
         end = time.monotonic() + _LONGEST_WAIT_S
-        while self._is_busy(thread) and time.monotonic() < end:
+        while any(map(self._is_busy, robots)) and time.monotonic() < end:
             time.sleep(0.05)
         for robot in robots:
-            robot.worker.ask_to_stop()
-        thread.thread.join(_LONGEST_WAIT_S)
+            robot.worker.stop()
         outcome = Outcome(due=sum(robot.asked for robot in robots))
         for robot in robots:
             outcome.ages += robot.ages
@@ -155,20 +182,25 @@ class Real:
         return outcome
 
     @staticmethod
-    def _is_busy(thread: ScoringThread) -> bool:
-        with thread.wake:
-            return thread.is_busy()
+    def _is_busy(robot: _RealRobot) -> bool:
+        with robot.place.wake:
+            return robot.place.is_busy()
 
 
 class _RealRobot:
-    """A robot's place at the thread."""
+    """A robot's place at a thread."""
 
-    def __init__(self, real: Real, thread: ScoringThread, fleet: Fleet, number: int) -> None:
+    def __init__(
+        self, real: Real, place: ScoringThread, fleet: Fleet, number: int, may_fail: bool = False
+    ) -> None:
+        """``may_fail``: a request may have no score, as a busy server may refuse it."""
         self.number = number
+        self.place = place
+        self._may_fail = may_fail
         self.asked = 0
         self.late = 0
         self.ages: list[float] = []
-        self.worker = ScoringWorker(thread, notify=self._answered)
+        self.worker = ScoringWorker(place, notify=self._answered)
         self._real, self._fleet = real, fleet
         self._episode: Episode | None = None
         self._buffer = EpisodeBuffer(fleet.max_frames)
@@ -194,6 +226,8 @@ class _RealRobot:
     def _answered(self) -> None:
         now = time.monotonic()
         for result in self.worker.results():
+            if result.score is None and self._may_fail:
+                continue
             if result.score is None:
                 raise RuntimeError(result.error)
             with self._lock:
@@ -205,11 +239,13 @@ class _RealRobot:
 
 
 def compare(
-    numbers: Sequence[int], fleet: Fleet, prompts: int, threads: int
+    numbers: Sequence[int], fleet: Fleet, prompts: int, threads: int, url: str = ""
 ) -> tuple[Service, list[tuple[Fleet, Outcome, Outcome]]]:
     """Times of this machine; and of each number of robots what was asked, measured and simulated."""
-    fleet = replace(fleet, replicas=1, network=0.0, network_jitter=0.0, frame=0.0, one_in_flight=False)
-    real = Real(prompts, threads, fleet.rate)
+    fleet = replace(fleet, replicas=1, network=0.0, network_jitter=0.0, frame=0.0, one_in_flight=bool(url))
+    real = Real(prompts, threads, fleet.rate, url)
+    if url:
+        fleet = replace(fleet, network=real.network_s())
     service = real.service()
     rows = []
     for number in numbers:

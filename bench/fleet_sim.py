@@ -201,6 +201,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--check", type=int, nargs="+", metavar="ROBOTS", help="beside the real scorer on this CPU"
     )
+    command.add_argument(
+        "--served", default="", metavar="URL", help="of the server that --check asks instead"
+    )
     service = command.add_argument_group("what a replica takes")
     service.add_argument("--profile", choices=PROFILES, default="8B-H200", help="(%(default)s)")
     service.add_argument("--tick-ms", type=float, help="of a tick, in place of the profile")
@@ -348,7 +351,8 @@ def _check(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from playing import machine_around
     from topreward_ros.views.bench import machine_line
 
-    service, compared = compare(options.check, fleet_of(options), options.prompts, options.threads)
+    fleet = fleet_of(options)
+    service, compared = compare(options.check, fleet, options.prompts, options.threads, options.served)
     about = machine_around()
     rows, found = [], []
     for fleet, real, played in compared:
@@ -357,7 +361,11 @@ def _check(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             {"robots": fleet.robots, "measured": summary(real, fleet), "simulated": summary(played, fleet)}
         )
     console.print(
-        run_table(rows, f"embedded, {options.prompts} prompts, {options.rate:g} Hz, in one process")
+        run_table(
+            rows,
+            f"embedded, {options.prompts} prompts, {options.rate:g} Hz, "
+            + ("served" if options.served else "in one process"),
+        )
     )
     times = ", ".join(f"{number}: {time:.1f}" for number, time in service.pass_ms.items())
     unknown = ", ".join(f"{number}: {time:.1f}" for number, time in service.baseline_pass_ms.items())
