@@ -12,6 +12,7 @@ ticks without a score, and how busy the GPUs are. What a replica takes comes fro
     .venv/bin/python bench/fleet_sim.py --robots 100 --tick-ms 50 --pass-ms 4:110 8:190
     .venv/bin/python bench/fleet_sim.py --robots 100 --measured quick.json --shape 8B --prompts 1
     .venv/bin/python bench/fleet_sim.py --check 1 4 8 12 16 20       # beside real robots' places, on this CPU
+    .venv/bin/python bench/fleet_sim.py --check 8 20 --served http://127.0.0.1:8100    # beside a real server
 
 The same seed gives the same run. ``--check`` needs the package with PyTorch, nothing else does.
 """
@@ -370,7 +371,7 @@ def _check(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     times = ", ".join(f"{number}: {time:.1f}" for number, time in service.pass_ms.items())
     unknown = ", ".join(f"{number}: {time:.1f}" for number, time in service.baseline_pass_ms.items())
     console.print(
-        f"passes [ms] by episodes: {times}; with baselines to compute: {unknown}; "
+        f"passes by episodes, in ms: {times}; with baselines to compute: {unknown}; "
         f"step ahead {service.step_ms:.1f}, a frame read anew {service.refill_ms:.1f}; {service.held} held"
     )
     console.print(machine_line(about))
