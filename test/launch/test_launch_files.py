@@ -33,6 +33,7 @@ from rclpy.parameter import parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 from topreward_ros.msg import TaskProgress
 
+from test.robot import own_domain
 from topreward_ros.defaults import (
     DEMO_CLIPS,
     fast_dds_profile_variables,
@@ -40,7 +41,6 @@ from topreward_ros.defaults import (
     shared_file,
 )
 from topreward_ros.nodes import qos
-from topreward_ros.nodes.demo import free_domain
 
 pytestmark = pytest.mark.installed
 
@@ -67,7 +67,7 @@ class Launched:
     """A launch file in a process of its own, and a node of ours on the same ROS domain."""
 
     def __init__(self, file: str, *arguments: str, **environment: str) -> None:
-        domain = free_domain()
+        domain = own_domain()
         self.context = Context()
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         rclpy.init(context=self.context, domain_id=domain)

@@ -27,9 +27,9 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
+from test.robot import own_domain
 from topreward_ros.defaults import fast_dds_profile_variables
 from topreward_ros.nodes import qos
-from topreward_ros.nodes.demo import free_domain
 from topreward_ros.nodes.images import decode
 
 SECOND = 10**9
@@ -61,7 +61,7 @@ class Watcher:
     """Subscribes in this process to what players in other processes publish."""
 
     def __init__(self) -> None:
-        self.domain = free_domain()
+        self.domain = own_domain()
         self.context = Context()
         rclpy.init(context=self.context, domain_id=self.domain)
         self.node = Node("watcher", context=self.context)

@@ -24,6 +24,7 @@ pytest.importorskip("rclpy")
 
 from topreward_ros.msg import TaskProgress
 
+from test.robot import own_domain
 from topreward_ros.defaults import fast_dds_profile_variables
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.demo import free_domain
@@ -419,7 +420,7 @@ def test_demo_refuses_a_domain_in_which_others_publish(robot, run, environment) 
 
 def test_demo_waits_for_others_that_answer_late(run, environment, video: Path, tmp_path: Path) -> None:
     """They hold a port of the domain, so it is known that they are there; here they are halted meanwhile."""
-    environment |= {"ROS_DOMAIN_ID": str(free_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    environment |= {"ROS_DOMAIN_ID": str(own_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     module = [sys.executable, "-m", "topreward_ros.nodes.video_player"]
     arguments = ["-p", f"video:={video}", "-p", "wait_for_subscriber:=600.0"]
     log = tmp_path / "player.log"

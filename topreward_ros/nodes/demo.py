@@ -9,7 +9,7 @@ scored; the processes are the same nodes that run on a robot.
 from __future__ import annotations
 
 import os
-import random
+import secrets
 import shutil
 import signal
 import socket
@@ -266,7 +266,7 @@ class _End:
 
 def free_domain() -> int:
     """A ROS domain that no process of this machine uses, drawn at random."""
-    domains = random.sample(_DOMAINS, len(_DOMAINS))
+    domains = secrets.SystemRandom().sample(_DOMAINS, len(_DOMAINS))  # however others seed what they draw
     return next((domain for domain in domains if not _participants(domain)), domains[0])
 
 
