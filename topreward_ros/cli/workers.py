@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from topreward_ros.offline.workers import Workers
 
 
+_WORDS = ("auto", "local")  # of Ray, whatever lies here under that name
+
+
 def add_worker_options(parser: argparse.ArgumentParser, what: str) -> None:
     """Add ``--workers`` and ``--ray``. ``what`` each of them is given at a time, such as 'each bag'."""
     parser.add_argument(
@@ -30,7 +33,7 @@ def add_worker_options(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def _address(text: str) -> str:
-    if os.path.exists(text):
+    if text not in _WORDS and os.path.exists(text):
         raise argparse.ArgumentTypeError(
             f"{printable(text, 200)} is a file or a folder, and --ray takes the address of a cluster: write "
             "the paths before it, or --ray=auto"

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import make_libraries_printable, printable
-from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.scoring.base import ScorerSettings, in_a_line
 from topreward_ros.scoring.remote.protocol import ServerInfo
 from topreward_ros.scoring.remote.scorer import token_of_environment
 from topreward_ros.serving.app import Application
@@ -197,7 +197,7 @@ def served(serving: Serving) -> Iterator[Served]:
                 alive = any(node["Alive"] for node in ray.nodes())
             except Exception as error:  # Ray has many kinds
                 raise ServeError(
-                    f"Ray has died under the server ({_in_a_line(error)}): start it anew"
+                    f"Ray has died under the server ({in_a_line(error)}): start it anew"
                 ) from error
             if not alive:
                 raise ServeError("Ray has died under the server: start it anew")
@@ -256,7 +256,7 @@ def check_certificate(certificate: str, key: str) -> None:
     except (OSError, ValueError) as error:
         raise ServeError(
             f"--tls-cert {printable(certificate, 200)} and --tls-key {printable(key, 200)} are no "
-            f"certificate with its key, without a password ({_in_a_line(error)})"
+            f"certificate with its key, without a password ({in_a_line(error)})"
         ) from error
 
 
@@ -274,15 +274,12 @@ def _check_that_it_listens(host: str, port: int) -> None:
         except OSError as error:
             if time.monotonic() > end_s:
                 raise ServeError(
-                    f"Ray Serve does not listen at {printable(host, 100)}:{port} ({_in_a_line(error)}): "
+                    f"Ray Serve does not listen at {printable(host, 100)}:{port} ({in_a_line(error)}): "
                     "its logs in /tmp/ray/session_latest/logs/serve tell why"
                 ) from error
         time.sleep(0.1)
 
 
 def _why(error: Exception) -> str:
-    return f"the server cannot be started: {_in_a_line(error, 1500)}"
-
-
-def _in_a_line(error: Exception, longest: int = 300) -> str:
-    return printable(" ".join(str(error).split()), longest)
+    text = " ".join(str(error).split())
+    return f"the server cannot be started: {printable(text, 1500)}"

@@ -46,7 +46,6 @@ _LONGEST_ANSWER = 1 << 20  # bytes
 _MAX_REPLICAS = 64
 #: Statuses that waiting does not mend, of one who is not the server, and what to look at.
 _OF_A_PROXY = {
-    401: "",
     403: "",
     405: "",
     413: ", and how large a request it lets through; JPEG is smaller (?frames=jpeg behind the URL)",
