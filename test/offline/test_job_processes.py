@@ -32,11 +32,12 @@ def prepare(folder):
 
 def do(folder, job, on_share):
     on_share(0.5)
-    if job == "dies" or (job == "dies once" and not (folder / "died").exists()):
-        (folder / "died").touch()
+    died = folder / f"{job} has died"  # of this job alone: two may die at the same time
+    if job == "dies" or (job == "dies once" and not died.exists()):
+        died.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    if job == "dies late" and not (folder / "died").exists():
-        (folder / "died").touch()
+    if job == "dies late" and not died.exists():
+        died.touch()
         time.sleep(0.5)  # so that the other process is done
         os.kill(os.getpid(), signal.SIGKILL)
     if job == "fails":
