@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
-from math import inf, isnan, nan
+from math import inf, isnan, log, nan
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,19 @@ def test_a_success_from_start_to_end() -> None:
     assert [r.terminated for r in rig.rewards] == [False] * 4 + [True]
     assert not any(r.truncated for r in rig.rewards)
     assert [r.step for r in rig.rewards] == list(range(5))
+
+
+def test_a_model_that_states_progress_and_success_itself_decides_as_any_other() -> None:
+    rig = watching()
+    for k, success in enumerate([0.01, 0.05, 0.9, 0.9, 0.9, 0.9]):
+        if (request := rig.image(100 + k / 2)) is None:
+            break
+        score = PrefixScore(nan, nan, stated_progress=k / 10, success_probability=success, num_frames=k + 1)
+        rig.take(rig.monitor.add_score(request, score))
+    assert rig.event_types == [EventType.EPISODE_STARTED, EventType.SUCCESS, EventType.EPISODE_ENDED]
+    assert [report.progress for report in rig.scored] == [0.0, 0.1, 0.2, 0.3, 0.4]
+    assert rig.events[1].log_prob == pytest.approx(log(0.9)) and isnan(rig.scored[-1].score.log_prob)
+    assert [reward.reward for reward in rig.rewards] == pytest.approx([0.0, 0.1, 0.1, 0.1, 0.1])
 
 
 def test_elapsed_is_the_age_of_the_episode_though_a_sliding_window_lost_its_start() -> None:

@@ -1,6 +1,6 @@
 """Scores become progress, and nothing that has no meaning becomes a number."""
 
-from math import isnan, nan
+from math import exp, isnan, nan
 
 import numpy as np
 import pytest
@@ -52,6 +52,22 @@ def test_idle_robot_reads_zero_and_certainty_reads_one(static: float) -> None:
 def test_certain_start_never_divides_by_zero() -> None:
     """With the threshold off (0), an r_static of exactly 0 is still refused."""
     assert isnan(live_progress(PrefixScore(-1.0, -1.0, 0.0), ProgressMode.STATIC_BASELINE, 0.0))
+
+
+@given(stated=st.floats(0.0, 1.0), success=st.floats(0.0, 1.0))
+def test_what_the_model_states_itself_is_taken_as_it_is(stated: float, success: float) -> None:
+    score = PrefixScore(nan, nan, stated_progress=stated, success_probability=success)
+    for mode in ProgressMode:
+        assert live_progress(score, mode, THRESHOLD) == stated
+    assert exp(score.success_log_prob) == pytest.approx(success, abs=1e-9)
+    alone = PrefixScore(nan, nan, stated_progress=stated)
+    assert exp(alone.success_log_prob) == pytest.approx(stated, abs=1e-9)
+
+
+def test_a_score_that_says_nothing_is_neither_progress_nor_success() -> None:
+    assert isnan(live_progress(PrefixScore(nan, nan), ProgressMode.STATIC_BASELINE, THRESHOLD))
+    assert isnan(PrefixScore(nan, nan).success_log_prob)
+    assert PrefixScore(-1.5, -1.0).success_log_prob == -1.5
 
 
 def test_missing_baseline_is_no_progress() -> None:

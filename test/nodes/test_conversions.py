@@ -32,7 +32,14 @@ REPORT = ProgressReport(
     stage=1,
     stages=2,
     stage_progress=0.5,
-    score=PrefixScore(log_prob=-1.5, log_prob_false=-0.25, log_prob_static=-2.0, num_frames=5),
+    score=PrefixScore(
+        log_prob=-1.5,
+        log_prob_false=-0.25,
+        log_prob_static=-2.0,
+        num_frames=5,
+        answer_share=0.75,
+        success_probability=0.5,
+    ),
     elapsed_ns=2 * NS_PER_S + 1,
     message="because",
 )
@@ -57,7 +64,9 @@ def test_a_report_becomes_a_message_and_a_sample() -> None:
         message="because",
         stage=1,
         stages=2,
+        success_probability=0.5,
     )
+    assert message.answer_share == 0.75
     assert (message.task, message.stage_progress) == (REPORT.task, 0.5)
     assert conversions.progress_message(REPORT, RANDOM_INFO, 0).message == f"{RANDOM_WEIGHTS}; because"
 

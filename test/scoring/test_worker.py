@@ -153,6 +153,19 @@ def test_what_is_no_log_probability_is_an_error(log_prob: float) -> None:
         assert worker.counts.failed == 1
 
 
+@pytest.mark.parametrize("name", ["answer_share", "stated_progress", "success_probability"])
+@pytest.mark.parametrize("value", [inf, -0.5, 1.5])
+def test_what_is_no_share_is_an_error(name: str, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = GatedScorer()
+    wrong = PrefixScore(-1.0, -1.0, **{name: value})
+    monkeypatch.setattr(scorer, "score_one", lambda _: wrong)
+    with running(scorer) as (worker, told):
+        worker.submit(request(1))
+        wait(told)
+        (result,) = worker.results()
+        assert result.score is None and result.error.startswith(f"the scorer gave {value} for {name}")
+
+
 class Clock:
     """Stands in for `time` in the worker: pauses of half a minute pass when the test says so."""
 

@@ -486,7 +486,7 @@ class TaskMonitor:
             message="; ".join(filter(None, notes)),
             calibrated=self.calibrated,
         )
-        reward = episode.rewards.step(score.log_prob, progress)
+        reward = episode.rewards.step(score.success_log_prob, progress)
         terminated = (succeeded and self._ends_with_success) or failure is not None
         outputs: list[Output] = [self._report, self._reward(reward, newest, terminated=terminated)]
         outputs += [self._event(it.kind, it.message, it.threshold, newest) for it in found]
@@ -523,7 +523,7 @@ class TaskMonitor:
         stages, ends = episode.stages, self._ends_with_success
         kind = EventType.SUCCESS if stages.is_last else EventType.SUBTASK_SUCCESS
         message = _success_message(episode.success, stages)
-        outputs: list[Output] = [self._event(kind, message, threshold, newest, score.log_prob)]
+        outputs: list[Output] = [self._event(kind, message, threshold, newest, score.success_log_prob)]
         self._stages = stages.following()
         if ends:
             outputs += self._end("success" if stages.is_last else "success of a stage", newest)
@@ -829,7 +829,7 @@ class TaskMonitor:
             instruction=episode.instruction,
             stamp=_stamp_of(frame or episode.last_frame),
             progress=self._report.progress,
-            log_prob=self._report.score.log_prob if log_prob is None else log_prob,
+            log_prob=self._report.score.success_log_prob if log_prob is None else log_prob,
             threshold=threshold,
             message=message,
             stage=episode.stages.number,

@@ -87,7 +87,7 @@ class Run:
         ``threshold``: of success [nat], by which a start is known that looks finished already, where the run
         does not know which one was in force.
         """
-        log_probs = np.array([score.log_prob for score in self.scores], np.float64)
+        log_probs = np.array([score.success_log_prob for score in self.scores], np.float64)
         if mode is Mode.LOG_PROB:
             return log_probs
         if mode is Mode.LIVE:
@@ -289,7 +289,9 @@ class _Taker:
         """What the curves show in a mode."""
         finals = {id(it): it.plain.final(mode, self._threshold) for it in self._episodes}
         if mode is Mode.STATIC_BASELINE and not any(
-            isfinite(score.log_prob_static) for it in self._episodes for score in it.plain.scores
+            isfinite(score.log_prob_static) or score.states_progress
+            for it in self._episodes
+            for score in it.plain.scores
         ):
             return  # it was not scored
         for name, group in (("voc_success", self._successes), ("voc_failure", self._failures)):

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from math import exp, isfinite, nan
+from math import exp, isfinite, isnan, log, nan
 
 import numpy as np
 
 from topreward_ros.core.calibration.probability import ProbabilityMap
 
+_LEAST_SHARE = 1e-30  # of a probability whose logarithm is taken: about the least of float32
+
 
 @dataclass(frozen=True, slots=True)
 class PrefixScore:
-    """Log-probabilities of the answer after one prefix, in nats (all <= 0, or NaN when absent).
+    """What a model says after one prefix: log-probabilities of the answer in nats (all <= 0, or NaN when
+    absent), or, of a model with heads of its own, progress and success.
 
-    A model that is served may not tell one that is small; then `note` says so.
+    A model that is served may not tell a log-probability that is small; then `note` says so.
     """
 
     log_prob: float  #: r: log p(" True"), mean over the prompts
@@ -31,6 +34,28 @@ class PrefixScore:
     static_by_prompt: tuple[float, ...] = ()  #: r_static of each; empty when off
     log_prob_bound: float = nan  #: what r is at most, where it is not told and NaN; NaN: nothing is known
     note: str = ""  #: why r, or r_static, is NaN, for a human; empty: it is not
+    answer_share: float = nan  #: of all probability, that of the answers together, [0, 1]; NaN: not known
+    stated_progress: float = nan  #: progress in [0, 1] that the model states itself; NaN: it does not
+    success_probability: float = nan  #: [0, 1], of a model that states it; NaN: it does not
+
+    @property
+    def states_progress(self) -> bool:
+        """Whether the model states progress itself, so that nothing has to be made of r."""
+        return not isnan(self.stated_progress)
+
+    @property
+    def success_log_prob(self) -> float:
+        """What is compared with thresholds of success [nat], <= 0: ln of the success probability where the
+        model states one, else r, else ln of the progress that it states; NaN where it says nothing.
+
+        >>> round(PrefixScore(nan, nan, success_probability=0.8).success_log_prob, 3)
+        -0.223
+        """
+        if not isnan(self.success_probability):
+            return log(min(max(self.success_probability, _LEAST_SHARE), 1.0))
+        if isnan(self.log_prob) and self.states_progress:
+            return log(min(max(self.stated_progress, _LEAST_SHARE), 1.0))
+        return self.log_prob
 
 
 NO_SCORE = PrefixScore(nan, nan)  #: placeholder before the first score
@@ -62,14 +87,18 @@ def live_progress(
     """Progress in [0, 1], or NaN when it has no meaning: the start already looks finished, or the score is no
     number.
 
-    ``probability``: of the calibration of the task; where it has none, `ProgressMode.CALIBRATED` means
-    `ProgressMode.STATIC_BASELINE`.
+    A progress that the model states itself is taken as it is. ``probability``: of the calibration of the
+    task; where it has none, `ProgressMode.CALIBRATED` means `ProgressMode.STATIC_BASELINE`.
 
     >>> live_progress(PrefixScore(-1.0, -0.5, log_prob_static=-4.0), ProgressMode.STATIC_BASELINE, -0.22)
     0.75
     >>> live_progress(PrefixScore(-5.0, -0.5, log_prob_static=-4.0), ProgressMode.STATIC_BASELINE, -0.22)
     0.0
     """
+    if score.states_progress:
+        if mode is ProgressMode.CALIBRATED and probability is not None:
+            return probability.of(score.success_log_prob)
+        return min(max(score.stated_progress, 0.0), 1.0)
     if not isfinite(score.log_prob):
         return nan
     if mode is ProgressMode.RAW_PROBABILITY:

@@ -145,7 +145,8 @@ class RunningEpisode:
             self.success.interrupt(why)
         # A score that is not told is as good as a low one where it cannot be high.
         is_low = score.log_prob_bound < self.success.settings.lower_threshold
-        log_prob = score.log_prob_bound if is_low and isnan(score.log_prob) else score.log_prob
+        told = score.success_log_prob
+        log_prob = score.log_prob_bound if is_low and isnan(told) else told
         return not self.is_unsure and self.success.add(stamp_ns, log_prob, score.log_prob_static)
 
     def anew(self, settings: MonitorSettings, new_detector: NewDetector) -> RunningEpisode:

@@ -121,6 +121,7 @@ def sample(message: TaskProgress) -> Sample:
         log_prob=message.log_prob,
         log_prob_false=message.log_prob_false,
         log_prob_static=message.log_prob_static,
+        success_probability=message.success_probability,
         num_frames=message.num_frames,
         elapsed_s=nanoseconds(message.elapsed) / NS_PER_S,
         latency_s=latency_ns / NS_PER_S if latency_ns > UNKNOWN_LATENCY_NS else nan,

@@ -329,7 +329,7 @@ def scores_of(dataset: Dataset, number: int, outcome: Outcome) -> EpisodeScores:
     points = outcome.points
     return EpisodeScores(
         rows=tuple(point.video_frames - 1 for point in points),
-        log_probs=tuple(point.score.log_prob for point in points),
+        log_probs=tuple(point.score.success_log_prob for point in points),
         progress=tuple(point.progress for point in points),
         rewards=tuple(point.reward for point in points),
         end=end,

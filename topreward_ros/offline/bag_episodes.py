@@ -56,6 +56,7 @@ class Score:
     log_prob: float = nan
     log_prob_false: float = nan
     log_prob_static: float = nan
+    success_probability: float = nan
     reward: float = nan
     received_ns: int = 0
 
@@ -267,6 +268,7 @@ class _Reading:
                     log_prob=said.log_prob,
                     log_prob_false=said.log_prob_false,
                     log_prob_static=said.log_prob_static,
+                    success_probability=getattr(said, "success_probability", nan),  # older bags have none
                     received_ns=message.time_ns,
                 )
             )

@@ -184,7 +184,7 @@ def _curve(
     looks = tuple(
         Look(
             round(time_s * 1e9),
-            score.log_prob,
+            score.success_log_prob,
             score.log_prob_static,
             live_progress(score, ProgressMode.STATIC_BASELINE, threshold),
         )

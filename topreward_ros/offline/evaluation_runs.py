@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
-from math import isfinite, nan
+from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,6 +40,7 @@ from topreward_ros.scoring.registry import about_model, load_scorer
 
 _FORMAT = "topreward_evaluated_film/1"  # raise the number when what is kept of a film changes its meaning
 _SCORES = ("log_prob", "log_prob_false", "log_prob_static", "log_prob_std")
+_STATED = ("answer_share", "stated_progress", "success_probability")  # kept where a score has one
 
 
 class Method(StrEnum):
@@ -391,7 +392,10 @@ def _evaluated(
 
 def run_to_json_value(run: Run) -> dict[str, Any]:
     """A run as JSON can hold it; NaN is None. `run_from_json_value` reads it."""
-    scores = {name: [getattr(score, name) for score in run.scores] for name in _SCORES}
+    scores = {name: [getattr(score, name) for score in run.scores] for name in (*_SCORES, *_STATED)}
+    for name in _STATED:
+        if all(map(isnan, scores[name])):
+            del scores[name]
     return {
         "instruction": run.instruction,
         "times": list(run.times_s),
@@ -408,11 +412,12 @@ def run_to_json_value(run: Run) -> dict[str, Any]:
 
 def run_from_json_value(content: Mapping[str, Any]) -> Run:
     """The run that `run_to_json_value` made this of. Raises `KeyError`, `TypeError`, `ValueError`."""
-    columns = [[nan if value is None else float(value) for value in content[name]] for name in _SCORES]
+    names = [*_SCORES, *(name for name in _STATED if name in content)]
+    columns = [[nan if value is None else float(value) for value in content[name]] for name in names]
     counts = [int(value) for value in content["num_frames"]]
     scores = tuple(
-        PrefixScore(log_prob, log_prob_false, log_prob_static=static, log_prob_std=std, num_frames=count)
-        for log_prob, log_prob_false, static, std, count in zip(*columns, counts, strict=True)
+        PrefixScore(num_frames=count, **dict(zip(names, values, strict=True)))
+        for *values, count in zip(*columns, counts, strict=True)
     )
     times = tuple(map(float, content["times"]))
     stages = tuple(map(int, content["stages"]))

@@ -206,11 +206,11 @@ def check_model(name: str) -> CheckResult:
         )
     finally:
         scorer.close()
-    if not any(isfinite(point.score.log_prob) for point in curve.points):
+    if not any(isfinite(point.score.success_log_prob) for point in curve.points):
         note = curve.points[-1].score.note if curve.points else "no frame was scored"
         raise ScorerError(
-            f"model '{scorer.info.model_id}' tells no log-probability of True in the shipped video ({note}): "
-            "it cannot score"
+            f"model '{scorer.info.model_id}' tells no log-probability and no progress in the shipped video "
+            f"({note}): it cannot score"
         )
     if scorer.info.instructions and (reason := why_not_rising(scorer.info, curve)):
         raise ScorerError(f"{reason}. It was trained for this task: install the model again")
@@ -239,7 +239,7 @@ def why_not_rising(info: ScorerInfo, curve: Curve) -> str:
     """
     if info.random_weights or not is_known(DEMO_TASK, info):
         return ""
-    log_probs = [point.score.log_prob for point in curve.points]
+    log_probs = [point.score.success_log_prob for point in curve.points]
     rise = fmean(log_probs[-_ENDS:]) - fmean(log_probs[:_ENDS])
     if rise >= _LEAST_RISE:
         return ""

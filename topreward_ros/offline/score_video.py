@@ -117,7 +117,7 @@ class Curve:
         Of each stage by itself, and then of the whole as progress is.
         """
         stages = np.array([point.stage for point in self.points])
-        log_probs = np.array([point.score.log_prob for point in self.points])
+        log_probs = np.array([point.score.success_log_prob for point in self.points])
         values = np.full(len(self.points), nan)
         for stage in range(1, self.stages + 1):
             values[stages == stage] = (stage - 1 + episode_minmax(log_probs[stages == stage])) / self.stages
@@ -136,7 +136,8 @@ class Curve:
         newest frame, ``video_frames`` from the first of the video to the end of the prefix, ``num_frames``
         that were scored of them, ``log_prob``, ``log_prob_std``, ``log_prob_false`` and
         ``log_prob_static`` [nat], where one is not told by a served model ``log_prob_bound`` [nat] and
-        ``note``, ``progress`` as live, ``reward``, ``progress_minmax`` (the paper's,
+        ``note``, ``answer_share``, ``stated_progress`` and ``success_probability`` in [0, 1] where there are
+        some, ``progress`` as live, ``reward``, ``progress_minmax`` (the paper's,
         over the whole curve, never available live), ``stage`` from 1 and its ``stage_progress``;
         ``events``: ``time`` [s], ``type``, ``threshold``, ``message``, ``stage``; ``damaged``: per place
         ``time`` [s] of the newest frame before it or in it, ``until`` [s], to which pictures may be wrong

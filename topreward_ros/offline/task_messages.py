@@ -50,6 +50,8 @@ def progress_fields(report: ProgressReport, info: ScorerInfo, now_ns: int) -> Fi
         log_prob_std=score.log_prob_std,
         log_prob_false=score.log_prob_false,
         log_prob_static=score.log_prob_static,
+        answer_share=score.answer_share,
+        success_probability=score.success_probability,
         num_frames=report.num_frames,
         elapsed=time_fields(report.elapsed_ns),
         latency=time_fields(_latency_ns(report.stamp.ns, now_ns)),

@@ -9,6 +9,7 @@ importing this module costs nothing.
 from __future__ import annotations
 
 import logging
+from math import isnan
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -109,6 +110,12 @@ def _try_out(scorer: PrefixScorer, checkpoint: Checkpoint) -> None:
             f"{checkpoint.folder} was loaded in {scorer.info.dtype} on {scorer.info.device} and cannot score "
             f"({error}): use dtype float32, or another checkpoint"
         ) from error
+    if isnan(score.success_log_prob):
+        scorer.close()
+        raise ScorerError(
+            f"{checkpoint.folder} gives neither a log-probability nor progress in a trial ({score.note}): "
+            "its weights are damaged; copy the checkpoint again"
+        )
     least = min(score.log_prob, score.log_prob_false)
     if least < _LEAST_LOG_PROB:
         scorer.close()

@@ -39,7 +39,7 @@ _STOP_TIMEOUT_S = 1.5
 _HANGS_AFTER_S = 10.0
 _HANGS_AFTER_ANSWERS = 3
 _HANGS_AT_LAST_S = 60.0
-_ROUNDING = 1e-3  # [nat] by which a log-probability may lie above 0
+_ROUNDING = 1e-3  # by which a log-probability [nat] may lie above 0, and a probability above 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,8 +398,18 @@ def _notify(worker: ScoringWorker) -> None:
 def _result(request: ScoreRequest, outcome: PrefixScore | ScorerError, seconds: float) -> ScoreResult:
     if isinstance(outcome, ScorerError):
         return ScoreResult(request, None, str(outcome), seconds, outcome.longest_pause_s)
-    untold = isnan(outcome.log_prob) and bool(outcome.note)
-    if untold or (isfinite(outcome.log_prob) and outcome.log_prob <= _ROUNDING):
-        return ScoreResult(request, outcome, "", seconds)
-    said = f"the scorer gave {outcome.log_prob} for a log-probability, which is finite and at most 0"
-    return ScoreResult(request, None, said, seconds)
+    return ScoreResult(request, None if (said := _problem_with(outcome)) else outcome, said, seconds)
+
+
+def _problem_with(score: PrefixScore) -> str:
+    """Why ``score`` cannot be believed; empty where it can."""
+    for name in ("answer_share", "stated_progress", "success_probability"):
+        value = getattr(score, name)
+        if not (isnan(value) or -_ROUNDING <= value <= 1.0 + _ROUNDING):
+            return f"the scorer gave {value} for {name}, which is in [0, 1]"
+    states_itself = not isnan(score.success_log_prob)
+    if isnan(score.log_prob) and (score.note or states_itself):
+        return ""
+    if isfinite(score.log_prob) and score.log_prob <= _ROUNDING:
+        return ""
+    return f"the scorer gave {score.log_prob} for a log-probability, which is finite and at most 0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from math import isnan, nan
 from pathlib import Path
 
 import cv2
@@ -114,6 +115,8 @@ def _draw_progress(axes: Axes, curve: Curve) -> None:
     values = np.array([point.progress for point in curve.points])
     axes.fill_between(times, values, color=colours.PROGRESS, alpha=0.12, linewidth=0)
     mode = curve.settings.progress_mode.value.replace("_", " ")
+    if any(point.score.states_progress for point in curve.points):
+        mode = "as the model states it"
     axes.plot(times, values, "o-", color=colours.PROGRESS, markersize=4, linewidth=2, label=f"live ({mode})")
     axes.plot(
         times, curve.minmax(), ":", color="0.45", linewidth=1.3,
@@ -136,6 +139,8 @@ def _draw_log_prob(axes: Axes, curve: Curve) -> None:
         ("log p(False)", colours.LOG_PROB_FALSE, "-", [point.score.log_prob_false for point in curve.points]),
         ("log p(True), first frame held", colours.LOG_PROB_STATIC, "--",
          [point.score.log_prob_static for point in curve.points]),
+        ("ln of the stated probability of success", colours.LOG_PROB, "o-",
+         [nan if isnan(it.score.success_probability) else it.score.success_log_prob for it in curve.points]),
     )  # fmt: skip
     for label, colour, style, values in series:
         if np.isfinite(values).any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
 
 from topreward_ros.core.outputs import State
 
@@ -36,6 +37,7 @@ class Sample:
     message: str
     stage: int = 0  #: of the task, from 1; 0 without a task
     stages: int = 0
+    success_probability: float = nan
 
     @property
     def state_name(self) -> str:

@@ -111,8 +111,13 @@ def check_view(result: CheckResult) -> RenderableType:
     table.add_row("loading", number(result.load_s, 2, "s"))
     table.add_row("answer", "one token" if info.dtype == SERVED else 'one token, " True"')
     table.add_row("scoring", f"{number(result.score_s, 3, 's')} per score, {len(points)} scores")
-    start, end = points[0].score.log_prob, points[-1].score.log_prob
-    table.add_row("log p(True)", f"{number(start)} at the start, {number(end)} nat at the end")
+    start, end = points[0].score, points[-1].score
+    if start.states_progress:
+        said = f"{number(start.stated_progress)} at the start, {number(end.stated_progress)} at the end"
+        table.add_row("progress", f"stated by the model: {said}")
+    else:
+        said = f"{number(start.log_prob)} at the start, {number(end.log_prob)} nat at the end"
+        table.add_row("log p(True)", said)
     table.add_row("of", shown(f"{result.curve.video}: {DEMO_TASK}"))
     return table
 

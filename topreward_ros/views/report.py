@@ -217,7 +217,10 @@ class _Series:
     dashes: str = ""
 
 
-_PROGRESS = (_Series("progress", colours.PROGRESS, lambda score: score.progress),)
+_PROGRESS = (
+    _Series("progress", colours.PROGRESS, lambda score: score.progress),
+    _Series("probability of success", colours.LOG_PROB, lambda score: score.success_probability, "5 4"),
+)
 _LOG_PROBS = (
     _Series("log p(True) [nat]", colours.LOG_PROB, lambda score: score.log_prob),
     _Series("log p(False)", colours.LOG_PROB_FALSE, lambda score: score.log_prob_false),

@@ -32,6 +32,7 @@ from topreward_ros.scoring.base import RANDOM_WEIGHTS
 RANDOM_WARNING = f"{RANDOM_WEIGHTS}: the numbers mean nothing"
 
 _SHOWN_DAMAGES = 3
+_SMALL_SHARE = 0.5  # of the probability, on the answers: below it the model may speak another format
 _MANY_DIGITS = 1e9  # numbers from here on are shown with an exponent
 
 
@@ -222,11 +223,17 @@ def curve_summary(curve: Curve) -> RenderableType:
         highest = f", highest {max(finite):.3f}" if finite else f", because {printable(why, 300)}"
         at = f"at {number(last.time_s, 2, 's')}"
         table.add_row("progress", f"[bold]{number(last.progress)}[/bold] {at}{highest}")
-        table.add_row(
-            "log p",
-            f"True {number(last.score.log_prob)}, False {number(last.score.log_prob_false)}, "
-            f"first frame held {number(last.score.log_prob_static)} nat",
-        )
+        if not isnan(last.score.success_probability):
+            table.add_row("success", f"probability {number(last.score.success_probability)}")
+        if not isnan(last.score.log_prob) or not last.score.states_progress:
+            table.add_row(
+                "log p",
+                f"True {number(last.score.log_prob)}, False {number(last.score.log_prob_false)}, "
+                f"first frame held {number(last.score.log_prob_static)} nat",
+            )
+        if last.score.answer_share < _SMALL_SHARE:
+            share = f"{number(100.0 * last.score.answer_share, 1)} % of the probability falls on the answers"
+            table.add_row("answers", Text(f"{share}: the model may not know this question", style="yellow"))
         table.add_row("return", _returns_text(curve))
     for index, event in enumerate(curve.events):
         label = "events" if index == 0 else ""

@@ -163,9 +163,11 @@ def sample_line(sample: Sample) -> str:
     """A score as one line, for where there is no terminal."""
     note = f"  ({printable(sample.message)})" if sample.message else ""
     note = f"  stage {sample.stage} of {sample.stages}{note}" if sample.stages > 1 else note
+    said = f"log p {number(sample.log_prob)} nat, first frame held {number(sample.log_prob_static)} nat"
+    if not isnan(sample.success_probability):
+        said = f"probability of success {number(sample.success_probability)}"
     return (
-        f"{sample.elapsed_s:8.2f} s  {sample.state_name:<9}  progress {number(sample.progress)}  "
-        f"log p {number(sample.log_prob)} nat, first frame held {number(sample.log_prob_static)} nat  "
+        f"{sample.elapsed_s:8.2f} s  {sample.state_name:<9}  progress {number(sample.progress)}  {said}  "
         f"frames {sample.num_frames}  latency {number(sample.latency_s)} s{note}"
     )
 
@@ -366,6 +368,7 @@ def _numbers(log: WatchLog, sample: Sample, now_s: float, rows: int) -> Renderab
     for style in ("dim", "", "dim", "", "dim", ""):
         table.add_column(style=style, no_wrap=True)
     latency = log.scores[-1].latency_s if log.scores else float("nan")
+    stated = sample.success_probability
     cells = (
         (
             "log p(True)", number(sample.log_prob, 3, "nat"),
@@ -379,7 +382,7 @@ def _numbers(log: WatchLog, sample: Sample, now_s: float, rows: int) -> Renderab
         ),
         (
             "first frame", number(sample.log_prob_static, 3, "nat"),
-            "", "",
+            *(("", "") if isnan(stated) else ("success", f"p = {number(stated)}")),
             "message", f"{log.silence_s(now_s, now_s):.1f} s ago",
         ),
     )  # fmt: skip

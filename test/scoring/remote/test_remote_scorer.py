@@ -469,3 +469,22 @@ def test_replicas_that_lack_the_same_frame_for_ever() -> None:
         pytest.raises(LinkError, match="another replica"),
     ):
         scorer.score(ScoreRequest.of_frames(DEMO_TASK, film(1)))
+
+
+def test_what_a_model_states_itself_comes_through_the_wire() -> None:
+    """Every field of a score but the bound of what an endpoint did not tell, which no server has."""
+    score = PrefixScore(
+        *(-1.5, -0.25, -4.0, 0.5, 7),
+        by_prompt=(-1.0, -2.0),
+        static_by_prompt=(-3.0, -5.0),
+        note="why",
+        answer_share=0.75,
+        stated_progress=0.25,
+        success_probability=0.125,
+    )
+    body = json.dumps(protocol.answer_to_json(score, "abc", 0.5)).encode()
+    found, replica, seconds = protocol.answer_from_json(body)
+    assert replace(found, log_prob_bound=0.0) == replace(score, log_prob_bound=0.0)
+    assert (replica, seconds) == ("abc", 0.5)
+    old = {name: value for name, value in json.loads(body).items() if "stated" not in name and name != "note"}
+    assert isnan(protocol.answer_from_json(json.dumps(old).encode())[0].stated_progress)

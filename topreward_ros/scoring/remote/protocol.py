@@ -35,6 +35,7 @@ ENGINE_HEADER = "x-topreward-engine"  #: with a call: `ServerInfo.engine` that t
 EPISODE_HEADER = "x-session-id"  #: with a call: by it Ray Serve chooses the replica
 
 MAX_HEAD_BYTES = 1 << 18
+_LONGEST_NOTE = 2000  # characters
 MAX_NAME = 64  #: characters of the name of a client, an episode or a replica
 MAX_KEPT = 256  #: episodes that a client names
 _NS = 1 << 63
@@ -291,6 +292,10 @@ def answer_from_json(data: bytes) -> tuple[PrefixScore, str, float]:
         num_frames=said.whole("num_frames"),
         by_prompt=tuple(map(_number, said.list_of("by_prompt", MAX_TEMPLATES))),
         static_by_prompt=tuple(map(_number, said.list_of("static_by_prompt", MAX_TEMPLATES))),
+        note=said.text("note", _LONGEST_NOTE) if said.get("note") else "",
+        answer_share=said.number("answer_share"),
+        stated_progress=said.number("stated_progress"),
+        success_probability=said.number("success_probability"),
     )
     seconds = said.number("seconds")
     if not seconds >= 0:
