@@ -11,6 +11,7 @@ import pytest
 from test.offline.test_labelled_episodes import write_labels, write_video
 from topreward_ros.cli.main import main
 from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, shared_file
+from topreward_ros.scoring.checkpoint.folder import EMBEDDED_FOLDER
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +58,30 @@ def test_two_evaluations_are_compared(
     assert "ROC-AUC" in capsys.readouterr().out
 
 
+def test_several_models_stand_side_by_side(
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(EMBEDDED_FOLDER, tmp_path / "copy")
+    data = ["evaluate", "--success", shared_file(DEMO_CLIPS[0].video), "--failure"]
+    data += [shared_file(DEMO_CLIPS[1].video), "--task", DEMO_TASK, "--set", "sample_rate=1"]
+    out = tmp_path / "out"
+    models = ["--model", "embedded", "--model", str(copy)]
+    assert main([*map(str, data), "--controls", "none", *models, "--output", str(out)]) == 0
+    folders = sorted(path.name for path in out.iterdir() if path.is_dir())
+    assert folders == ["copy", "embedded"]
+    text = (out / "comparison.md").read_text()
+    assert "| measure | embedded | copy |" in text and "| ROC-AUC | 1.000 | 1.000 |" in text
+    assert "better" not in text.split("## Side by side")[1].split("\n\n", 2)[2], "they are the same"
+    three = [str(evaluated / "out"), str(out / "embedded"), str(out / "copy")]
+    assert main(["evaluate", "--compare", *three, "--output", str(tmp_path / "three")]) == 0
+    assert "Side by side" in (tmp_path / "three" / "comparison.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
+        (["--compare", "a"], "--compare: name two evaluations, or more"),
+        (["{runs}", "--model", "embedded", "--model", "plugin:none"], "no installed package has a plug-in"),
         (["{runs}", "--controls", "mirror"], "there is no 'mirror': say all, none, or some of idle"),
         (["{runs}", "--output", "{runs}/out"], "lies in the data"),
         (["{runs}", "--output", "{runs}/no/out"], "name a folder, in a folder that exists"),
@@ -67,7 +89,7 @@ def test_two_evaluations_are_compared(
         (["{runs}", "--set", "end_episode_on_success=true"], "evaluate takes no parameter"),
         (["{runs}", "--rate", "0"], "--rate 0: must be above 0"),
         (["{runs}", "--wrong-task", " "], "--wrong-task is empty"),
-        (["{runs}", "--compare", "a", "b"], "--compare scores nothing: leave the data out"),
+        (["{runs}", "--compare", "a", "b"], "--compare scores nothing: leave the data and the models out"),
         (["--compare", "{runs}/labels.csv", "b"], "is no evaluation"),
         (["{runs}/nowhere"], "does not exist"),
         (["--failure", "{runs}/short.mp4", "--task", "open"], "has 1 frame, and an episode needs at least 2"),

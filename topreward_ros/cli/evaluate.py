@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from collections.abc import Sequence
+from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.cli.labelled import add_data_options, read_data
-from topreward_ros.cli.output import CommandError, add_model_option, say, warn_of_task
+from topreward_ros.cli.output import CommandError, add_models_option, say, warn_of_task
 from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
 from topreward_ros.cli.workers import add_worker_options, workers_of
 from topreward_ros.core.instruction import clean_task
+from topreward_ros.core.output_files import folder_for
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import monitor_defaults
 
@@ -29,6 +34,7 @@ _NOT_FOR_EVALUATE = frozenset(
     ("task", "model", "image_topics", "stale_timeout", "autostart", "heartbeat_rate", "diagnostics_rate")
 ) | {"end_episode_on_success"}
 _SHOWN = 10  # problems
+_LONGEST_NAME = 60  # characters of the folder of a model
 
 
 def add_parser(commands: Any) -> None:
@@ -41,10 +47,11 @@ def add_parser(commands: Any) -> None:
         "that a run that was cut off goes on where it was.",
         epilog="Examples: topreward evaluate runs (a folder with labels.csv); topreward evaluate DATASET "
         "--camera front; topreward evaluate --success good/* --failure bad/* --task 'open the drawer'; "
+        "topreward evaluate runs --model embedded --model plugin:mine; "
         "topreward evaluate --compare before/evaluation.json after/evaluation.json",
     )
     add_data_options(parser)
-    add_model_option(parser)
+    add_models_option(parser)
     add_set_option(parser)
     add_worker_options(parser, "each film")
     parser.add_argument(
@@ -73,11 +80,11 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--compare",
-        nargs=2,
+        nargs="+",
         type=Path,
-        metavar=("A", "B"),
-        help="compare two evaluations (their folders, or evaluation.json), and score nothing; with --output, "
-        "the table is written as Markdown, too",
+        metavar="A",
+        help="compare two evaluations or more (their folders, or evaluation.json), and score nothing; with "
+        "--output, the table is written as Markdown, too",
     )
     parser.set_defaults(run=_run, usage_error=parser.error)
 
@@ -88,16 +95,59 @@ def _run(options: argparse.Namespace) -> int:
     workers = workers_of(options)
     controls = _controls(options.controls)
     output = options.output or Path(_FOLDER)
-    _check_output(output, options)
+    models = list(dict.fromkeys(options.models)) or [monitor_defaults()["model"]]
+    folders = _folders(models, output)
+    _check_output(output, [*folders.values()], options)
     labelled = read_data(options)
-    settings = _settings(options, controls)
-    notes = _notes(labelled, settings)
-    for sentence in (*labelled.problems[:_SHOWN], *labelled.notes, *notes):
+    settings = {model: _settings(options, controls, model) for model in models}
+    for sentence in (*labelled.problems[:_SHOWN], *labelled.notes):
         say(sentence)
     if (more := len(labelled.problems) - _SHOWN) > 0:
         say(f"and {more} more episodes that cannot be used; {output / _JSON} lists all")
-    evaluated = _evaluated(labelled, settings, output, workers)
-    return _write(options, labelled, evaluated, settings, notes, output)
+    notes = {model: _notes(labelled, its) for model, its in settings.items()}  # finds out what is no model
+    for sentence in dict.fromkeys(note for its in notes.values() for note in its):
+        say(sentence)
+    status, made = 0, {}
+    with folder_for(output):
+        for model, folder in folders.items():
+            if len(models) > 1:
+                print(f"model {printable(model, 200)}")
+            evaluated = _evaluated(labelled, settings[model], folder, workers)
+            made[folder.name], failed = _write(options, labelled, evaluated, settings[model], notes[model], folder)
+            status = max(status, failed)
+    if len(models) > 1:
+        _write_side_by_side(made, output)
+    return status
+
+
+def _folders(models: Sequence[str], output: Path) -> dict[str, Path]:
+    """Where the results of each model go: of one into ``output``, of several into folders in it."""
+    if len(models) == 1:
+        return {models[0]: output}
+    names: dict[str, Path] = {}
+    for model in models:
+        plain = os.path.basename(os.path.abspath(model)) if os.path.isdir(model) else model
+        name = re.sub(r"[^\w.-]+", "_", plain).strip("._")[-_LONGEST_NAME:] or "model"
+        taken = {path.name.casefold() for path in names.values()}
+        numbered = (name if k == 1 else f"{name}-{k}" for k in count(1))
+        names[model] = output / next(it for it in numbered if it.casefold() not in taken)
+    return names
+
+
+def _write_side_by_side(evaluations: dict[str, Evaluation], output: Path | None) -> None:
+    """Show the evaluations as one table, and write it as Markdown where there is an ``output``."""
+    from rich.console import Console
+
+    from topreward_ros.core.output_files import write_file
+    from topreward_ros.views.evaluation_models import models_table
+    from topreward_ros.views.evaluation_tables import markdown_of
+    from topreward_ros.views.evaluation_text import text_table
+
+    table = models_table(evaluations)
+    Console(highlight=False).print(text_table(table))
+    if output:
+        write_file(output / _COMPARISON, f"# Comparison\n\n{markdown_of(table)}")
+        print(printable(str(output / _COMPARISON)))
 
 
 def _controls(text: str) -> tuple[Control, ...]:
@@ -116,7 +166,7 @@ def _controls(text: str) -> tuple[Control, ...]:
     return tuple(Control(name) for name in names if name in wanted)
 
 
-def _check_output(output: Path, options: argparse.Namespace) -> None:
+def _check_output(output: Path, folders: Sequence[Path], options: argparse.Namespace) -> None:
     """Raise `CommandError` where the results would replace something else, or lie in the data."""
     from topreward_ros.offline.evaluation_report import read_evaluation
 
@@ -126,16 +176,16 @@ def _check_output(output: Path, options: argparse.Namespace) -> None:
     for source in named:
         if source.is_dir() and source.resolve() in (output.resolve(), *output.resolve().parents):
             raise CommandError(f"--output {output} lies in the data, {source}: name a folder elsewhere")
-    if (output / _JSON).exists():
+    for file in (folder / _JSON for folder in folders if (folder / _JSON).exists()):
         try:
-            read_evaluation(output / _JSON)
+            read_evaluation(file)
         except Exception as error:
             raise CommandError(
-                f"{output / _JSON} is there, and is no evaluation: name another folder by --output"
+                f"{file} is there, and is no evaluation: name another folder by --output"
             ) from error
 
 
-def _settings(options: argparse.Namespace, controls: Sequence[Control]) -> EvaluationSettings:
+def _settings(options: argparse.Namespace, controls: Sequence[Control], model: str) -> EvaluationSettings:
     from topreward_ros.offline.evaluation_runs import EvaluationSettings, Method, monitor_for_evaluation
 
     parameters = with_overrides(monitor_defaults(), options.overrides, "evaluate", _NOT_FOR_EVALUATE)
@@ -144,7 +194,7 @@ def _settings(options: argparse.Namespace, controls: Sequence[Control]) -> Evalu
     if options.wrong_task is not None and not wrong:
         raise CommandError("--wrong-task is empty; say something that the robot was not to do")
     return EvaluationSettings(
-        options.model,
+        model,
         monitor_for_evaluation(monitor),
         scorer,
         tuple(controls),
@@ -177,7 +227,6 @@ def _notes(labelled: Labelled, settings: EvaluationSettings) -> list[str]:
 def _evaluated(labelled: Labelled, settings: EvaluationSettings, output: Path, workers: Workers) -> Evaluated:
     from rich.console import Console
 
-    from topreward_ros.core.output_files import folder_for
     from topreward_ros.offline.calibration_file import camera_name, check_setup, setup_of
     from topreward_ros.offline.evaluation_runs import score_episodes
     from topreward_ros.scoring.base import ScorerInfo
@@ -219,7 +268,8 @@ def _write(
     settings: EvaluationSettings,
     notes: Sequence[str],
     output: Path,
-) -> int:
+) -> tuple[Evaluation, int]:
+    """Write and show an evaluation; it, and the status of the command."""
     from topreward_ros.core.output_files import write_file
     from topreward_ros.offline.evaluation_report import make_evaluation, to_json
     from topreward_ros.views.evaluation_page import page
@@ -234,7 +284,7 @@ def _write(
     _show(evaluation)
     resumed = f" ({evaluated.resumed} films by an earlier run)" if evaluated.resumed else ""
     print(printable(f"{output / _PAGE}: {len(evaluation.episodes)} episodes{resumed}"))
-    return 1 if evaluation.problems else 0
+    return evaluation, 1 if evaluation.problems else 0
 
 
 def _shown_data(options: argparse.Namespace) -> str:
@@ -253,14 +303,25 @@ def _compare(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from topreward_ros.core.evaluation_difference import common, differences
-    from topreward_ros.core.output_files import folder_for, write_file
+    from topreward_ros.core.output_files import write_file
     from topreward_ros.offline.evaluation_report import read_evaluation
     from topreward_ros.views.evaluation_tables import about, differences_table, markdown_of
     from topreward_ros.views.evaluation_text import text_table
 
-    if options.dataset or options.success or options.failure:
-        raise CommandError("--compare scores nothing: leave the data out")
-    first, second = (read_evaluation(path / _JSON if path.is_dir() else path) for path in options.compare)
+    if options.dataset or options.success or options.failure or options.models:
+        raise CommandError("--compare scores nothing: leave the data and the models out")
+    if len(options.compare) < 2:
+        raise CommandError("--compare: name two evaluations, or more")
+    read = [read_evaluation(path / _JSON if path.is_dir() else path) for path in options.compare]
+    if len(read) > 2:
+        names = [str(path.parent if path.name == _JSON else path) for path in options.compare]
+        if len(set(names)) < len(names):
+            raise CommandError("--compare: an evaluation is named twice; name each once")
+        output = options.output
+        with folder_for(output) if output else nullcontext():
+            _write_side_by_side(dict(zip(names, read, strict=True)), output)
+        return 0
+    first, second = read
     found = differences(
         first.measures,
         second.measures,

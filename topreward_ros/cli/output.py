@@ -27,14 +27,28 @@ class CommandError(UserError):
     """The arguments cannot be used, or a result cannot be written."""
 
 
+_MODELS = "'embedded', a hub id, the folder of a checkpoint, the URL of a server, or a plug-in"
+
+
 def add_model_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--model``."""
     parser.add_argument(
         "--model",
         default=monitor_defaults()["model"],
         metavar="M",
-        help="'embedded', a hub id, the folder of a checkpoint, or the URL of a server (default: "
-        "%(default)s)",
+        help=f"{_MODELS} (default: %(default)s)",
+    )
+
+
+def add_models_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--model``, which may be repeated: ``options.models``, empty where none is named."""
+    parser.add_argument(
+        "--model",
+        dest="models",
+        action="append",
+        default=[],
+        metavar="M",
+        help=f"{_MODELS}; repeat it for several side by side (default: {monitor_defaults()['model']})",
     )
 
 

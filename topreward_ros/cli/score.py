@@ -221,7 +221,6 @@ def _scored_by(
     from rich.console import Console
 
     from topreward_ros.offline.score_jobs import score_by
-    from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
     from topreward_ros.views import terminal
 
     told: list[ScorerInfo] = []
@@ -233,7 +232,9 @@ def _scored_by(
         for point in curve.points:
             on_score(point)
 
-    random_weights = open_checkpoint(order.model).has_random_weights
+    from topreward_ros.scoring.registry import about_model
+
+    random_weights = about_model(order.model, order.scorer).random_weights
     with terminal.score_progress(Console(stderr=True), expected, random_weights) as on_score:
         return score_by(workers, recordings, order, on_curve, say)
 

@@ -32,6 +32,7 @@ from topreward_ros.scoring.base import in_a_line
 from topreward_ros.scoring.checkpoint.checkpoint import read_config
 from topreward_ros.scoring.checkpoint.folder import EMBEDDED, is_hub_id, missing_files
 from topreward_ros.scoring.checkpoint.weight_files import WHOLE, shards_of
+from topreward_ros.scoring.plugins import is_plugin
 from topreward_ros.scoring.served_models import is_served
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ def why_nothing_to_download(name: str) -> str:
         return f"'{name}' is part of this package: nothing is to be downloaded"
     if is_served(name):
         return f"{name} is the URL of a server, which has the model: nothing is to be downloaded"
+    if is_plugin(name):
+        return f"{name} is a plug-in, which a package on this machine brings: nothing is to be downloaded"
     try:
         is_folder = bool(name) and Path(name).expanduser().is_dir()
     except (OSError, RuntimeError):

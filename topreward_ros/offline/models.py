@@ -25,6 +25,7 @@ from topreward_ros.scoring.checkpoint.folder import EMBEDDED, EMBEDDED_FOLDER, m
 from topreward_ros.scoring.checkpoint.notes import ModelNotes
 from topreward_ros.scoring.checkpoint.vocabulary import is_known
 from topreward_ros.scoring.checkpoint.weight_files import read_head
+from topreward_ros.scoring.plugins import is_plugin, plugin_names, refuse_plugin
 from topreward_ros.scoring.question.prompts import prompt_hash
 from topreward_ros.scoring.question.templates import PAPER
 from topreward_ros.scoring.registry import load_scorer, read_family, scorer_of
@@ -90,11 +91,12 @@ class CheckResult:
 
 
 def list_models() -> list[ListedModel]:
-    """The embedded model, those in the hub's local cache, and released ones that are not there."""
+    """The embedded model, plug-ins, those in the hub's local cache, and released ones that are not there."""
     cached = _cached_models()
     here = {model.name for model in cached}
     absent = [ListedModel(name, Presence.NOT_HERE) for name in KNOWN_MODELS if name not in here]
-    return [_embedded(), *cached, *absent]
+    plugins = [ListedModel(name, Presence.HERE, summary="a plug-in") for name in plugin_names()]
+    return [_embedded(), *plugins, *cached, *absent]
 
 
 def _embedded() -> ListedModel:
@@ -136,6 +138,7 @@ def _cached_model(repository: CachedRepoInfo) -> ListedModel | None:
 def describe_model(name: str) -> ModelFacts:
     """Read what is in the folder of a model, without loading it. Raises `ScorerError`."""
     refuse_served(name, "a description of it")
+    refuse_plugin(name, "a description of it")
     checkpoint = open_checkpoint(name)
     weights = checkpoint.weight_files
     parameters, dtypes = _count_parameters(weights)
@@ -220,7 +223,7 @@ def check_model(name: str) -> CheckResult:
 
 def _load_checked(name: str, settings: ScorerSettings) -> PrefixScorer:
     """The scorer of a model whose weights have the hash that its notes say. Raises `ScorerError`."""
-    if is_served(name):
+    if is_served(name) or is_plugin(name):
         return load_scorer(name, settings)
     checkpoint = open_checkpoint(name)
     if checkpoint.hash_matches is False:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite, isnan
 from os import sysconf
 from typing import Any
 
@@ -35,6 +36,7 @@ __all__ = [
     "SequentialScorer",
     "check_frames",
     "in_a_line",
+    "problem_with",
     "process_memory_bytes",
     "quiet_logging",
     "without_traceback",
@@ -67,6 +69,7 @@ class BusyError(ScorerError):
         self.pause_s = pause_s  #: for which it is not to be asked
 
 
+_ROUNDING = 1e-3  # by which a log-probability [nat] may lie above 0, and a probability above 1
 _LONGEST_ERROR = 300  # characters that are quoted of the error of a library
 
 
@@ -240,6 +243,19 @@ def without_traceback(error: ScorerError) -> ScorerError:
     """
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
+
+
+def problem_with(score: PrefixScore) -> str:
+    """Why ``score`` cannot be believed; empty where it can."""
+    for name in ("answer_share", "stated_progress", "success_probability"):
+        value = getattr(score, name)
+        if not (isnan(value) or -_ROUNDING <= value <= 1.0 + _ROUNDING):
+            return f"the scorer gave {value} for {name}, which is in [0, 1]"
+    if isnan(score.log_prob) and (score.note or not isnan(score.success_log_prob)):
+        return ""
+    if isfinite(score.log_prob) and score.log_prob <= _ROUNDING:
+        return ""
+    return f"the scorer gave {score.log_prob} for a log-probability, which is finite and at most 0"
 
 
 def check_frames(prefix: Sequence[Frame]) -> None:

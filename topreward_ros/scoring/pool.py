@@ -17,6 +17,7 @@ from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from topreward_ros.scoring.checkpoint.load import resolve_device_and_dtype
+from topreward_ros.scoring.plugins import is_plugin
 from topreward_ros.scoring.question.templates import read_templates
 from topreward_ros.scoring.served_models import is_served
 from topreward_ros.scoring.worker import ScoringThread, ScoringWorker
@@ -114,9 +115,10 @@ class ScorerPool:
 
         The place is given back by `ScoringWorker.stop`. Raises `ScorerError`; who waits for a model that
         cannot be loaded gets the error of the one who loads it, and the next one tries again. A model that is
-        served elsewhere has no weights here to share: each monitor asks for itself, and waits for no other.
+        served elsewhere has no weights here to share: each monitor asks for itself, and waits for no other. A
+        plug-in is loaded for each, as nothing is known of what it can share.
         """
-        if is_served(model):
+        if is_served(model) or is_plugin(model):
             return Place(ScoringWorker(self._load(model, settings)), "")
         checkpoint = open_checkpoint(model)
         wish = _Wish(checkpoint, checkpoint.revision, read_templates(settings.prompts), settings)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.printable import printable
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import (
@@ -31,6 +32,7 @@ from topreward_ros.scoring.checkpoint.load import (
     resolve_device_and_dtype,
     use_threads,
 )
+from topreward_ros.scoring.plugins import is_plugin, load_plugin
 from topreward_ros.scoring.served_models import is_served, load_served, served_info
 from topreward_ros.scoring.start_times import StartTimes
 
@@ -66,20 +68,32 @@ class ModelAbout(NamedTuple):
 
 
 def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
-    """Load ``model``: 'embedded', a folder, a hub id, or the URL of a server, see `served_models`.
+    """Load ``model``: 'embedded', a folder, a hub id, the URL of a server, see `served_models`, or a plug-in,
+    see `plugins`.
 
     Raises `ScorerError` and leaves nothing behind.
     """
     if is_served(model):
         return load_served(model, settings)
+    if is_plugin(model):
+        scorer = load_plugin(model, settings)
+        _try_out(scorer, f"model '{printable(model, 200)}'", "see to that package")
+        return scorer
     return scorer_of(open_checkpoint(model), settings)
 
 
 def about_model(model: str, settings: ScorerSettings) -> ModelAbout:
-    """What ``model``, named as for `load_scorer`, is. No weights are loaded. Raises `ScorerError`."""
+    """What ``model``, named as for `load_scorer`, is. Raises `ScorerError`.
+
+    No weights are loaded, but those of a plug-in, of which only itself knows.
+    """
     if is_served(model):
         info = served_info(model, settings)
         return ModelAbout(info.revision, info.random_weights, info.instructions)
+    if is_plugin(model):
+        scorer = load_plugin(model, settings)
+        scorer.close()
+        return ModelAbout(scorer.info.revision, scorer.info.random_weights, scorer.info.instructions)
     checkpoint = open_checkpoint(model)
     return ModelAbout(checkpoint.revision, checkpoint.has_random_weights, checkpoint.notes.wordings)
 
@@ -89,16 +103,17 @@ def scorer_of(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScorer:
     make = _incremental_scorer if checkpoint.is_incremental else _any_scorer
     times = StartTimes()
     scorer = make(checkpoint, settings, times)
-    _try_out(scorer, checkpoint)
+    _try_out(scorer, str(checkpoint.folder), "copy the checkpoint again")
     times.done("first score")
     scorer.start_times = times
     return scorer
 
 
-def _try_out(scorer: PrefixScorer, checkpoint: Checkpoint) -> None:
+def _try_out(scorer: PrefixScorer, shown: str, mend: str) -> None:
     """Score two small frames, so that a model that cannot score is refused here and not with every image.
 
-    Raises `ScorerError`, after the scorer was closed.
+    ``shown``: what an error calls the model; ``mend``: what to do where its weights are damaged. Raises
+    `ScorerError`, after the scorer was closed.
     """
     frame = np.tile(np.arange(_TRIAL_SIDE, dtype=np.uint8)[:, None, None], (1, _TRIAL_SIDE, 3))
     frames = [Frame(0, frame), Frame(NS_PER_S, frame[::-1].copy())]
@@ -107,22 +122,21 @@ def _try_out(scorer: PrefixScorer, checkpoint: Checkpoint) -> None:
     except ScorerError as error:
         scorer.close()
         raise ScorerError(
-            f"{checkpoint.folder} was loaded in {scorer.info.dtype} on {scorer.info.device} and cannot score "
+            f"{shown} was loaded in {scorer.info.dtype} on {scorer.info.device} and cannot score "
             f"({error}): use dtype float32, or another checkpoint"
         ) from error
     if isnan(score.success_log_prob):
         scorer.close()
         raise ScorerError(
-            f"{checkpoint.folder} gives neither a log-probability nor progress in a trial ({score.note}): "
-            "its weights are damaged; copy the checkpoint again"
+            f"{shown} gives neither a log-probability nor progress in a trial ({score.note}): its weights "
+            f"are damaged; {mend}"
         )
     least = min(score.log_prob, score.log_prob_false)
     if least < _LEAST_LOG_PROB:
         scorer.close()
         raise ScorerError(
-            f"{checkpoint.folder}: the log-probability of an answer is {least:.3g} nat in a trial, and no "
-            f"model that was trained goes below {_LEAST_LOG_PROB:g}: its weights are damaged; copy the "
-            "checkpoint again"
+            f"{shown}: the log-probability of an answer is {least:.3g} nat in a trial, and no model that was "
+            f"trained goes below {_LEAST_LOG_PROB:g}: its weights are damaged; {mend}"
         )
     scorer.forget()
 

@@ -20,7 +20,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, isnan
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.score_request import ScoreRequest
@@ -29,6 +28,7 @@ from topreward_ros.scoring.base import (
     PrefixScorer,
     ScorerError,
     ScorerInfo,
+    problem_with,
     without_traceback,
 )
 
@@ -39,7 +39,6 @@ _STOP_TIMEOUT_S = 1.5
 _HANGS_AFTER_S = 10.0
 _HANGS_AFTER_ANSWERS = 3
 _HANGS_AT_LAST_S = 60.0
-_ROUNDING = 1e-3  # by which a log-probability [nat] may lie above 0, and a probability above 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,18 +397,4 @@ def _notify(worker: ScoringWorker) -> None:
 def _result(request: ScoreRequest, outcome: PrefixScore | ScorerError, seconds: float) -> ScoreResult:
     if isinstance(outcome, ScorerError):
         return ScoreResult(request, None, str(outcome), seconds, outcome.longest_pause_s)
-    return ScoreResult(request, None if (said := _problem_with(outcome)) else outcome, said, seconds)
-
-
-def _problem_with(score: PrefixScore) -> str:
-    """Why ``score`` cannot be believed; empty where it can."""
-    for name in ("answer_share", "stated_progress", "success_probability"):
-        value = getattr(score, name)
-        if not (isnan(value) or -_ROUNDING <= value <= 1.0 + _ROUNDING):
-            return f"the scorer gave {value} for {name}, which is in [0, 1]"
-    states_itself = not isnan(score.success_log_prob)
-    if isnan(score.log_prob) and (score.note or states_itself):
-        return ""
-    if isfinite(score.log_prob) and score.log_prob <= _ROUNDING:
-        return ""
-    return f"the scorer gave {score.log_prob} for a log-probability, which is finite and at most 0"
+    return ScoreResult(request, None if (said := problem_with(outcome)) else outcome, said, seconds)

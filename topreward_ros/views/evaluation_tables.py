@@ -212,9 +212,7 @@ def differences_table(found: Iterable[Difference], episodes: int) -> Table:
         noise = NOTHING
         if it.interval.is_known:
             noise = f"[{_signed(it.interval.low)}, {_signed(it.interval.high)}]"
-        verdict = ""
-        if it.is_more_than_noise:
-            verdict = _verdict(change, kind)
+        said = verdict(change, kind) if it.is_more_than_noise else ""
         where = task_text(it.scope) if it.scope else "all"
         cells = (
             where,
@@ -223,7 +221,7 @@ def differences_table(found: Iterable[Difference], episodes: int) -> Table:
             _text(it.second, kind),
             _signed(change),
             noise,
-            verdict,
+            said,
         )
         rows.append((kind.label, *cells))
     return Table(
@@ -235,7 +233,8 @@ def differences_table(found: Iterable[Difference], episodes: int) -> Table:
     )
 
 
-def _verdict(change: float, kind: Kind) -> str:
+def verdict(change: float, kind: Kind) -> str:
+    """What a change by more than noise is: better, worse, or neither."""
     if kind.wanted not in ("high", "low"):
         return "more than noise"
     return "better" if (change > 0) == (kind.wanted == "high") else "worse"

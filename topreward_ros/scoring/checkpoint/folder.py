@@ -13,6 +13,7 @@ from pathlib import Path
 from topreward_ros.scoring.base import ScorerError, in_a_line
 from topreward_ros.scoring.checkpoint.other_folders import format_mend, refuse_adapter, what_to_do_about
 from topreward_ros.scoring.checkpoint.weight_files import WHOLE, loaded_files
+from topreward_ros.scoring.plugins import refuse_plugin
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[2] / "models" / "embedded"
@@ -22,6 +23,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 def find_folder(model: str) -> Path:
     """Folder of the model that a user named. Raises `ScorerError` where there is none, or not all of it."""
+    refuse_plugin(model, "this")
     folder = EMBEDDED_FOLDER if model == EMBEDDED else _look_up(model)
     try:
         _check_folder(folder)

@@ -1,0 +1,197 @@
+"""A scorer that another package brings: found by its entry point, never trusted, and as good as any other."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from test.bags import video_frames
+from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.monitor_settings import MonitorSettings
+from topreward_ros.core.score_request import ScoreRequest
+from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, monitor_defaults, shared_file
+from topreward_ros.offline.models import check_model, list_models
+from topreward_ros.offline.score_video import score_video
+from topreward_ros.scoring.base import LinkError, ScorerError, ScorerSettings
+from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
+from topreward_ros.scoring.registry import about_model, load_scorer
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "scorer_plugin"
+SETTINGS = ScorerSettings.from_parameters(monitor_defaults())
+
+Install = Callable[..., str]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Installs a package whose plug-in has this body of `score_one`; gives the name of the model."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def installed(body: str = "return PrefixScore(-1.0, -0.5)", name: str = "mine", **more: str) -> str:
+        module = f"plugin_of_a_test_{name}"
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        (tmp_path / f"{module}.py").write_text(
+            textwrap.dedent(more.get("head", "")) + "import numpy as np\nfrom math import nan, inf\n"
+            "from topreward_ros.core.progress import PrefixScore\n"
+            "from topreward_ros.scoring.base import LinkError, ScorerError\n"
+            "from topreward_ros.scoring.plugins import ScorerPlugin\n"
+            "class Mine(ScorerPlugin):\n"
+            f"    revision = {more.get('revision', 'weights-1')!r}\n"
+            "    def __init__(self, argument, settings):\n"
+            f"        {more.get('init', 'self.argument = argument')}\n"
+            "    def score_one(self, request):\n"
+            f"        {body}\n" + textwrap.indent(textwrap.dedent(more.get("methods", "")), "    ")
+        )
+        package = tmp_path / f"{more.get('package', name)}-1.5.dist-info"
+        package.mkdir(exist_ok=True)
+        (package / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {more.get('package', name)}\nVersion: 1.5\n"
+        )
+        (package / "entry_points.txt").write_text(
+            f"[topreward_ros.scorers]\n{name} = {more.get('target', module + ':Mine')}\n"
+        )
+        return f"plugin:{name}"
+
+    return installed
+
+
+def request(frames: int = 3) -> ScoreRequest:
+    image = np.full((32, 32, 3), 128, np.uint8)
+    return ScoreRequest.of_frames("lift", [Frame(k * NS_PER_S, image.copy()) for k in range(frames)])
+
+
+def test_what_it_says_comes_through(install: Install) -> None:
+    name = install("return PrefixScore(np.float32(-1.0), -0.5, log_prob_static=np.array(-4.0))")
+    scorer = load_scorer(f"{name}:weights.npz", SETTINGS)
+    score = scorer.score(request())
+    assert (score.log_prob, score.log_prob_false, score.log_prob_static) == (-1.0, -0.5, -4.0)
+    assert score.num_frames == 3 and type(score.log_prob) is float
+    assert scorer.info.model_id == "plugin:mine:weights.npz" and scorer.info.revision == "mine 1.5, weights-1"
+    assert scorer._plugin.argument == "weights.npz"
+    assert about_model(name, SETTINGS).revision == "mine 1.5, weights-1"
+    assert "plugin:mine" in [model.name for model in list_models()]
+
+
+def test_stated_progress_needs_no_log_probability(install: Install) -> None:
+    name = install("return PrefixScore(nan, nan, stated_progress=0.5, success_probability=0.25)")
+    score = load_scorer(name, SETTINGS).score(request())
+    assert (score.stated_progress, score.success_probability) == (0.5, 0.25)
+    assert score.note == "the model states progress itself, and has no log p"
+
+
+# After the trial at its loading, which two frames pass, so that it is the monitor that meets the fault.
+LATER = "if len(request.prefix) == 2: return PrefixScore(-1.0, -0.5)\n        "
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("raise ZeroDivisionError('by\\x1b[31m nought')", "ZeroDivisionError: by"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("raise ScorerError('too dark')", "failed: too dark"),
+        ("return -1.0", "gave a float where a PrefixScore is asked for"),
+        ("return PrefixScore(nan, nan)", "the scorer gave nan for a log-probability"),
+        ("return PrefixScore(0.5, -1.0)", "the scorer gave 0.5 for a log-probability"),
+        ("return PrefixScore(-inf, -1.0)", "the scorer gave -inf for a log-probability"),
+        ("return PrefixScore(nan, nan, stated_progress=1.5)", "gave 1.5 for stated_progress"),
+        ("return PrefixScore(np.zeros(4), -1.0)", "for log_prob, which is a number"),
+        ("return PrefixScore('high', -1.0)", "gave 'high' for log_prob, which is a number"),
+        ("return PrefixScore(-1.0, -1.0, num_frames=99)", "gave num_frames 99 for a prefix of 3 frames"),
+        ("request.prefix[-1].image[:] = 0", "read-only"),
+    ],
+)
+def test_what_is_wrong_is_a_sentence_that_names_it(install: Install, body: str, problem: str) -> None:
+    scorer = load_scorer(install(LATER + body), SETTINGS)
+    with pytest.raises(ScorerError, match=r"plug-in 'mine' of mine 1\.5") as raised:
+        scorer.score(request())
+    assert problem in str(raised.value) and "\x1b" not in str(raised.value)
+    assert scorer.score(request(2)).log_prob == -1.0, "it lives on"
+
+
+def test_one_episode_that_fails_harms_no_other(install: Install) -> None:
+    scorer = load_scorer(install("return PrefixScore(-1.0 / (len(request.prefix) - 1), -1.0)"), SETTINGS)
+    first, second = scorer.score_all([request(1), request(3)])
+    assert isinstance(first, ScorerError) and not isinstance(second, ScorerError)
+
+
+def test_a_link_that_is_down_is_tried_again_soon(install: Install) -> None:
+    scorer = load_scorer(install(LATER + "raise LinkError('no server')"), SETTINGS)
+    with pytest.raises(LinkError, match="no server"):
+        scorer.score(request())
+
+
+@pytest.mark.parametrize("given", ["[]", "None", "[PrefixScore(-1.0, -1.0)] * 2"])
+def test_another_number_of_scores_than_was_asked_for(install: Install, given: str) -> None:
+    methods = f"def score_all(self, requests, kept=()):\n    return {given}"
+    with pytest.raises(ScorerError, match="for 1 prefixes, not a list of as many"):
+        load_scorer(install(methods=methods), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("how", "problem"),
+    [
+        ({"head": "import no_such_library\n"}, "cannot be imported .ModuleNotFoundError"),
+        ({"head": "raise SystemExit('no licence')\n"}, "cannot be imported .SystemExit: no licence"),
+        ({"target": "plugin_of_a_test_mine:nan"}, "is no subclass of topreward_ros.scoring.plugins.Scorer"),
+        ({"target": "plugin_of_a_test_mine:ScorerPlugin"}, "abstract class"),
+        ({"init": "raise ScorerError('no such file')"}, "cannot be loaded: no such file"),
+        ({"init": "raise RuntimeError('no GPU')"}, "cannot be loaded .RuntimeError: no GPU"),
+        ({"revision": " "}, "has no revision: let it say which weights it has"),
+        ({"body": "return PrefixScore(nan, nan)"}, "was loaded in float32 on cpu and cannot score"),
+    ],
+)
+def test_what_cannot_be_loaded_is_said(install: Install, how: dict[str, str], problem: str) -> None:
+    with pytest.raises(ScorerError, match=problem):
+        load_scorer(install(**how), SETTINGS)
+
+
+def test_a_name_that_nobody_has_or_two_packages_have(install: Install) -> None:
+    with pytest.raises(ScorerError, match=r"has a plug-in 'other': there are .*plugin:mine"):
+        load_scorer(install().replace("mine", "other"), SETTINGS)
+    (name,) = {install(package="mine"), install(package="yours", target="plugin_of_a_test_mine:Other")}
+    with pytest.raises(ScorerError, match=r"is in mine 1\.5 and yours 1\.5: uninstall all but one"):
+        load_scorer(name, SETTINGS)
+
+
+def test_where_a_checkpoint_is_needed_a_plugin_is_refused(install: Install) -> None:
+    with pytest.raises(ScorerError, match="is a plug-in, and this needs a checkpoint"):
+        open_checkpoint(install())
+
+
+def test_the_example_works_as_it_is_shipped(tmp_path: Path) -> None:
+    """It is installed by pip, fitted by its own command, checked, and judges the shipped videos."""
+    place = tmp_path / "site"
+    source = shutil.copytree(EXAMPLE, tmp_path / "scorer_plugin")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", place, source], check=True, timeout=300)
+    sys.path.insert(0, str(place))
+    try:
+        import newest_frame
+
+        videos = {clip.succeeds: clip.video for clip in DEMO_CLIPS[:2]}
+        good, bad = ([video_frames(videos[kind])[at][1] for at in (-5, -1)] for kind in (True, False))
+        thumbnails = np.stack([newest_frame.thumbnail(image) for image in (*good, *bad)])
+        weights, bias = newest_frame.fit(thumbnails, np.array([1.0, 1.0, 0.0, 0.0]), steps=3000)
+        np.savez(tmp_path / "weights.npz", weights=weights, bias=bias)
+        name = f"plugin:newest_frame:{tmp_path / 'weights.npz'}"
+        assert check_model(name).info.revision.startswith("newest-frame-scorer 0.1.0, ")
+        settings = replace(MonitorSettings.from_parameters(monitor_defaults()), end_episode_on_success=False)
+        scorer = load_scorer(name, SETTINGS)
+        ends = {
+            kind: score_video(shared_file(video), DEMO_TASK, scorer, settings).points[-1].progress
+            for kind, video in videos.items()
+        }
+        assert ends[True] > 0.5 > ends[False]
+        with pytest.raises(ScorerError, match="holds no weights of newest_frame"):
+            load_scorer(f"plugin:newest_frame:{tmp_path / 'none.npz'}", SETTINGS)
+    finally:
+        sys.path.remove(str(place))
+        sys.modules.pop("newest_frame", None)

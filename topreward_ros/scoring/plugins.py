@@ -1,0 +1,271 @@
+"""Scorers that other packages bring, named ``plugin:NAME`` or ``plugin:NAME:ARGUMENT``.
+
+A package states them as entry points of the group `GROUP`; the name stands before the colon, and what is
+loaded is a subclass of `ScorerPlugin`. docs/models.md has an example. Nothing of a plug-in is trusted: what
+it raises becomes a sentence with its name, and what it returns is looked at before anybody believes it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from importlib.metadata import EntryPoint, entry_points
+from math import isnan
+from typing import ClassVar, TypeVar
+
+from topreward_ros.core.frames import Frame
+from topreward_ros.core.printable import printable
+from topreward_ros.core.progress import PrefixScore
+from topreward_ros.core.score_request import ScoreRequest
+from topreward_ros.scoring.base import (
+    BusyError,
+    LinkError,
+    PrefixScorer,
+    ScorerError,
+    ScorerInfo,
+    ScorerSettings,
+    SequentialScorer,
+    in_a_line,
+    problem_with,
+    without_traceback,
+)
+
+GROUP = "topreward_ros.scorers"
+_PREFIX = "plugin:"
+_LONGEST = 200  # characters of what is quoted
+_NUMBERS = (
+    *("log_prob", "log_prob_false", "log_prob_static", "log_prob_std", "log_prob_bound"),
+    *("answer_share", "stated_progress", "success_probability"),
+)
+
+Result = TypeVar("Result")
+
+
+class ScorerPlugin(SequentialScorer):
+    """What a package that brings a scorer derives from: it gives `revision` and `score_one`.
+
+    ``score_one(request)`` looks at ``request.prefix``, the frames of the episode so far (at least one; each
+    with ``stamp_ns`` and ``image``, (H, W, 3) uint8 RGB, which must not be written to), and at
+    ``request.instruction``. It returns a `PrefixScore`: ``log_prob`` [nat] <= 0, with ``log_prob_static`` for
+    the default progress; or ``PrefixScore(nan, nan, stated_progress=..., success_probability=...)``, both in
+    [0, 1], where there is no log-probability. Raise `ScorerError` for a prefix that cannot be scored.
+
+    It runs in one thread, which is not that of the node. `ahead`, `keep` and `score_all` may be overridden,
+    as `PrefixScorer` says. ``close`` frees what it holds.
+    """
+
+    revision: str  #: which weights these are, such as a hash: kept scores count as long as it stays the same
+    device: str = "cpu"  #: a torch device
+    dtype: str = "float32"  #: of its numbers
+    random_weights: bool = False  #: True where nobody has trained it
+    max_pixels: int = 0  #: of one frame as it sees it, at most; 0: as the frames are
+    instructions: tuple[str, ...] = ()  #: all that it understands; empty: any
+
+    #: Made by the wrapper from the above.
+    info: ClassVar[ScorerInfo]  # type: ignore[misc]
+
+    @abstractmethod
+    def __init__(self, argument: str, settings: ScorerSettings) -> None:
+        """Load. ``argument``: what stands behind the second colon, such as a path; may be empty.
+
+        Of ``settings``, `device`, `dtype`, `threads` and `max_pixels` are the user's wishes. Raise
+        `ScorerError` where it cannot be loaded.
+        """
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _outcome(self, request: ScoreRequest) -> PrefixScore | ScorerError:
+        try:
+            return super()._outcome(request)
+        except (Exception, SystemExit) as error:  # of this episode; the others of the call have theirs
+            return ScorerError(in_a_line(error))
+
+
+def is_plugin(model: str) -> bool:
+    """Whether ``model`` names a plug-in.
+
+    >>> is_plugin("plugin:newest_frame:w.npz"), is_plugin("embedded")
+    (True, False)
+    """
+    return model.startswith(_PREFIX)
+
+
+def plugin_names() -> list[str]:
+    """The plug-ins that are installed, as a user names them."""
+    return sorted({_PREFIX + entry.name for entry in entry_points(group=GROUP)})
+
+
+def load_plugin(model: str, settings: ScorerSettings) -> PrefixScorer:
+    """The scorer that ``model`` names. Raises `ScorerError`."""
+    name, _, argument = model.removeprefix(_PREFIX).partition(":")
+    entry = _entry(name)
+    shown = f"plug-in '{printable(name, _LONGEST)}' of {_package(entry)}"
+    made = _guarded(f"{shown} cannot be imported", entry.load)
+    if not (isinstance(made, type) and issubclass(made, ScorerPlugin)):
+        raise ScorerError(
+            f"{shown}: {printable(entry.value, _LONGEST)} is no subclass of "
+            "topreward_ros.scoring.plugins.ScorerPlugin: let the entry point name one"
+        )
+    plugin = _guarded(f"{shown} cannot be loaded", lambda: made(argument, settings))
+    try:
+        return _Checked(plugin, shown, _info(plugin, shown, model, entry, settings))
+    except BaseException:
+        _guarded(f"{shown} does not close", plugin.close)
+        raise
+
+
+def refuse_plugin(model: str, work: str) -> None:
+    """Raise `ScorerError` for a plug-in where ``work`` needs a checkpoint."""
+    if is_plugin(model):
+        raise ScorerError(
+            f"model '{printable(model, _LONGEST)}' is a plug-in, and {work} needs a checkpoint: name "
+            "'embedded', a hub id or a folder"
+        )
+
+
+class _Checked(PrefixScorer):
+    """A plug-in whose errors are sentences, and whose scores are looked at."""
+
+    def __init__(self, plugin: ScorerPlugin, shown: str, info: ScorerInfo) -> None:
+        self._plugin, self._shown, self.info = plugin, shown, info
+
+    def score_all(
+        self, requests: Sequence[ScoreRequest], kept: Sequence[Frame] = ()
+    ) -> list[PrefixScore | ScorerError]:
+        """See `PrefixScorer.score_all`."""
+        for request in requests:
+            for frame in request.prefix:
+                frame.image.flags.writeable = (
+                    False  # a plug-in that normalises in place spoils what others see
+                )
+        given = self._do(lambda: self._plugin.score_all(requests, kept))
+        if not isinstance(given, Sequence) or len(given) != len(requests):
+            count = f"{len(given)} scores" if isinstance(given, Sequence) else f"a {type(given).__name__}"
+            raise ScorerError(
+                f"{self._shown} gave {count} for {len(requests)} prefixes, not a list of as many"
+            )
+        return [self._outcome(*pair) for pair in zip(given, requests, strict=True)]
+
+    def _outcome(self, outcome: object, request: ScoreRequest) -> PrefixScore | ScorerError:
+        if isinstance(outcome, LinkError | BusyError):
+            return outcome
+        if isinstance(outcome, ScorerError):
+            return ScorerError(f"{self._shown} failed: {printable(str(outcome), 2 * _LONGEST)}")
+        try:
+            return self._looked_at(outcome, request)
+        except ScorerError as error:
+            return without_traceback(error)
+
+    def _looked_at(self, score: object, request: ScoreRequest) -> PrefixScore:
+        """A score of plain numbers that can be believed. Raises `ScorerError`."""
+        if not isinstance(score, PrefixScore):
+            raise ScorerError(f"{self._shown} gave a {type(score).__name__} where a PrefixScore is asked for")
+        numbers = {name: self._number(name, getattr(score, name)) for name in _NUMBERS}
+        frames = self._number("num_frames", score.num_frames or len(request.prefix))
+        if not 0 < frames <= len(request.prefix):
+            raise ScorerError(
+                f"{self._shown} gave num_frames {frames:g} for a prefix of {len(request.prefix)} frames"
+            )
+        note = printable(str(score.note), _LONGEST)
+        score = PrefixScore(**numbers, num_frames=int(frames), note=note)  # type: ignore[arg-type]
+        if isnan(score.log_prob) and not isnan(score.success_log_prob) and not note:
+            score = replace(score, note="the model states progress itself, and has no log p")
+        if problem := problem_with(score):
+            raise ScorerError(f"{self._shown}: {problem}")
+        return score
+
+    def _number(self, name: str, value: object) -> float:
+        """A number of any kind that Python takes for one, such as NumPy's, as a float."""
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ScorerError(
+                f"{self._shown} gave {printable(repr(value), _LONGEST)} for {name}, which is a number"
+            ) from error
+        return number
+
+    def forget(self) -> None:
+        """See `PrefixScorer.forget`."""
+        self._do(self._plugin.forget)
+
+    def episodes_at_once(self) -> int:
+        """See `PrefixScorer.episodes_at_once`."""
+        return max(1, int(self._do(self._plugin.episodes_at_once)))
+
+    def ahead(self, request: ScoreRequest) -> Iterator[None]:
+        """See `PrefixScorer.ahead`."""
+        steps = iter(self._do(lambda: self._plugin.ahead(request)))
+        end = object()
+        while self._do(lambda: next(steps, end)) is not end:
+            yield
+
+    def memory_bytes(self) -> int:
+        """See `PrefixScorer.memory_bytes`."""
+        return int(self._do(self._plugin.memory_bytes))
+
+    def close(self) -> None:
+        """See `PrefixScorer.close`."""
+        self._do(self._plugin.close)
+
+    def _do(self, work: Callable[[], Result]) -> Result:
+        return _guarded(f"{self._shown} failed", work)
+
+
+def _guarded(said: str, work: Callable[[], Result]) -> Result:
+    """What ``work`` gives; whatever it raises, but Ctrl-C, is a `ScorerError` that begins with ``said``."""
+    try:
+        return work()
+    except (LinkError, BusyError):  # which say how long to wait
+        raise
+    except ScorerError as error:
+        raise ScorerError(f"{said}: {printable(str(error), 2 * _LONGEST)}") from error
+    except (Exception, SystemExit) as error:
+        raise ScorerError(f"{said} ({in_a_line(error)}): see to that package") from error
+
+
+def _entry(name: str) -> EntryPoint:
+    found = [entry for entry in entry_points(group=GROUP) if entry.name == name]
+    places = {(entry.value, _package(entry)): entry for entry in found}
+    if len(places) == 1:
+        return next(iter(places.values()))
+    if places:
+        packages = " and ".join(sorted(package for _, package in places))
+        raise ScorerError(
+            f"plug-in '{printable(name, _LONGEST)}' is in {packages}: uninstall all but one of them"
+        )
+    others = ", ".join(plugin_names())
+    raise ScorerError(
+        f"no installed package has a plug-in '{printable(name, _LONGEST)}': "
+        f"{f'there are {printable(others, 5 * _LONGEST)}' if others else 'none has any'}; a package brings "
+        f"one by an entry point of the group {GROUP}"
+    )
+
+
+def _package(entry: EntryPoint) -> str:
+    """The distribution of an entry point, with its version."""
+    if entry.dist is None:
+        return printable(entry.value, _LONGEST)
+    return printable(f"{entry.dist.name} {entry.dist.version}", _LONGEST)
+
+
+def _info(
+    plugin: ScorerPlugin, shown: str, model: str, entry: EntryPoint, settings: ScorerSettings
+) -> ScorerInfo:
+    revision = getattr(plugin, "revision", "")
+    if not isinstance(revision, str) or not revision.strip():
+        raise ScorerError(
+            f"{shown} has no revision: let it say which weights it has, such as a hash, so that scores of "
+            "others are not taken for its own"
+        )
+    return ScorerInfo(
+        model_id=model,
+        revision=printable(f"{_package(entry)}, {revision.strip()}", _LONGEST),
+        random_weights=bool(plugin.random_weights),
+        device=printable(str(plugin.device), _LONGEST),
+        dtype=printable(str(plugin.dtype), _LONGEST),
+        prompt_hash="",
+        max_pixels=max(0, int(plugin.max_pixels)) or settings.max_pixels,
+        instructions=tuple(map(str, plugin.instructions)),
+    )
