@@ -8,10 +8,12 @@ It shows what a scorer of your own must give, and no more: it looks at one pictu
 
 import argparse
 import hashlib
+from io import BytesIO
 from math import nan
 
 import numpy as np
 
+from topreward_ros.core.output_files import write_file
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.base import ScorerError, ScorerSettings
@@ -72,4 +74,6 @@ if __name__ == "__main__":
     images = np.stack([thumbnail(np.asarray(Image.open(name).convert("RGB"))) for name in files])
     is_success = np.arange(len(files)) < len(options.success)
     fitted, offset = fit(images, is_success.astype(float))
-    np.savez(options.weights, weights=fitted, bias=offset)
+    content = BytesIO()
+    np.savez(content, weights=fitted, bias=offset)
+    write_file(options.weights, content.getvalue())

@@ -113,7 +113,8 @@ def _run(options: argparse.Namespace) -> int:
             if len(models) > 1:
                 print(f"model {printable(model, 200)}")
             evaluated = _evaluated(labelled, settings[model], folder, workers)
-            made[folder.name], failed = _write(options, labelled, evaluated, settings[model], notes[model], folder)
+            evaluation, failed = _write(options, labelled, evaluated, settings[model], notes[model], folder)
+            made[folder.name] = evaluation
             status = max(status, failed)
     if len(models) > 1:
         _write_side_by_side(made, output)
