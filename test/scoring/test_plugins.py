@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from test.bags import video_frames
+from test.plugins import install_plugin
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.score_request import ScoreRequest
@@ -35,30 +35,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Installs a package whose plug-in has this body of `score_one`; gives the name of the model."""
     monkeypatch.syspath_prepend(tmp_path)
 
-    def installed(body: str = "return PrefixScore(-1.0, -0.5)", name: str = "mine", **more: str) -> str:
-        module = f"plugin_of_a_test_{name}"
-        monkeypatch.delitem(sys.modules, module, raising=False)
-        (tmp_path / f"{module}.py").write_text(
-            textwrap.dedent(more.get("head", "")) + "import numpy as np\nfrom math import nan, inf\n"
-            "from topreward_ros.core.progress import PrefixScore\n"
-            "from topreward_ros.scoring.base import LinkError, ScorerError\n"
-            "from topreward_ros.scoring.plugins import ScorerPlugin\n"
-            "class Mine(ScorerPlugin):\n"
-            f"    revision = {more.get('revision', 'weights-1')!r}\n"
-            "    def __init__(self, argument, settings):\n"
-            f"        {more.get('init', 'self.argument = argument')}\n"
-            "    def score_one(self, request):\n"
-            f"        {body}\n" + textwrap.indent(textwrap.dedent(more.get("methods", "")), "    ")
-        )
-        package = tmp_path / f"{more.get('package', name)}-1.5.dist-info"
-        package.mkdir(exist_ok=True)
-        (package / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {more.get('package', name)}\nVersion: 1.5\n"
-        )
-        (package / "entry_points.txt").write_text(
-            f"[topreward_ros.scorers]\n{name} = {more.get('target', module + ':Mine')}\n"
-        )
-        return f"plugin:{name}"
+    def installed(*body: str, **how: str) -> str:
+        monkeypatch.delitem(sys.modules, "plugin_of_a_test_mine", raising=False)
+        return install_plugin(tmp_path, *body, **how)
 
     return installed
 
@@ -88,7 +67,7 @@ def test_stated_progress_needs_no_log_probability(install: Install) -> None:
 
 
 # After the trial at its loading, which two frames pass, so that it is the monitor that meets the fault.
-LATER = "if len(request.prefix) == 2: return PrefixScore(-1.0, -0.5)\n        "
+LATER = "if len(request.prefix) == 2: return PrefixScore(-1.0, -0.5)\n"
 
 
 @pytest.mark.parametrize(
@@ -114,6 +93,17 @@ def test_what_is_wrong_is_a_sentence_that_names_it(install: Install, body: str, 
         scorer.score(request())
     assert problem in str(raised.value) and "\x1b" not in str(raised.value)
     assert scorer.score(request(2)).log_prob == -1.0, "it lives on"
+
+
+def test_what_no_score_hangs_on_may_fail(install: Install) -> None:
+    broken = "".join(
+        f"def {name}(self, *_):\n    raise OSError('{name}')\n"
+        for name in ("memory_bytes", "forget", "episodes_at_once", "close")
+    )
+    scorer = load_scorer(install(methods=broken), SETTINGS)
+    assert scorer.memory_bytes() > 0 and scorer.episodes_at_once() == 1
+    scorer.forget()
+    scorer.close()
 
 
 def test_one_episode_that_fails_harms_no_other(install: Install) -> None:

@@ -48,6 +48,12 @@ class ProgressReport:
         """Frames that were scored; 0 before the first score."""
         return self.score.num_frames
 
+    @property
+    def warning(self) -> str:
+        """The message, unless it only says what is so with every score of a model that states progress."""
+        is_usual = self.score.states_progress and self.message == self.score.note
+        return "" if is_usual else self.message
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reward:

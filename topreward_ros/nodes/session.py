@@ -443,8 +443,8 @@ class Session:
         if latched != self._latched:
             self._latched = latched
             self._pub_state.publish(message)
-        if report.message:
-            self._node.get_logger().warning(report.message, throttle_duration_sec=10.0)
+        if report.warning:
+            self._node.get_logger().warning(report.warning, throttle_duration_sec=10.0)
 
     def _publish_event(self, event: Event) -> None:
         if event.type is EventType.EPISODE_ENDED:

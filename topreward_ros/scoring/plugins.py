@@ -7,12 +7,14 @@ it raises becomes a sentence with its name, and what it returns is looked at bef
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from math import isnan
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.printable import printable
@@ -28,10 +30,13 @@ from topreward_ros.scoring.base import (
     SequentialScorer,
     in_a_line,
     problem_with,
+    process_memory_bytes,
     without_traceback,
 )
 
 GROUP = "topreward_ros.scorers"
+_log = logging.getLogger(__name__)
+
 _PREFIX = "plugin:"
 _LONGEST = 200  # characters of what is quoted
 _NUMBERS = (
@@ -61,9 +66,6 @@ class ScorerPlugin(SequentialScorer):
     random_weights: bool = False  #: True where nobody has trained it
     max_pixels: int = 0  #: of one frame as it sees it, at most; 0: as the frames are
     instructions: tuple[str, ...] = ()  #: all that it understands; empty: any
-
-    #: Made by the wrapper from the above.
-    info: ClassVar[ScorerInfo]  # type: ignore[misc]
 
     @abstractmethod
     def __init__(self, argument: str, settings: ScorerSettings) -> None:
@@ -112,7 +114,8 @@ def load_plugin(model: str, settings: ScorerSettings) -> PrefixScorer:
     try:
         return _Checked(plugin, shown, _info(plugin, shown, model, entry, settings))
     except BaseException:
-        _guarded(f"{shown} does not close", plugin.close)
+        with suppress(ScorerError):
+            _guarded(shown, plugin.close)
         raise
 
 
@@ -130,6 +133,8 @@ class _Checked(PrefixScorer):
 
     def __init__(self, plugin: ScorerPlugin, shown: str, info: ScorerInfo) -> None:
         self._plugin, self._shown, self.info = plugin, shown, info
+        plugin.info = info
+        self._said: set[str] = set()
 
     def score_all(
         self, requests: Sequence[ScoreRequest], kept: Sequence[Frame] = ()
@@ -188,11 +193,11 @@ class _Checked(PrefixScorer):
 
     def forget(self) -> None:
         """See `PrefixScorer.forget`."""
-        self._do(self._plugin.forget)
+        self._quietly(self._plugin.forget, None)
 
     def episodes_at_once(self) -> int:
         """See `PrefixScorer.episodes_at_once`."""
-        return max(1, int(self._do(self._plugin.episodes_at_once)))
+        return self._quietly(lambda: max(1, int(self._plugin.episodes_at_once())), 1)
 
     def ahead(self, request: ScoreRequest) -> Iterator[None]:
         """See `PrefixScorer.ahead`."""
@@ -203,11 +208,21 @@ class _Checked(PrefixScorer):
 
     def memory_bytes(self) -> int:
         """See `PrefixScorer.memory_bytes`."""
-        return int(self._do(self._plugin.memory_bytes))
+        return self._quietly(lambda: int(self._plugin.memory_bytes()), process_memory_bytes())
 
     def close(self) -> None:
         """See `PrefixScorer.close`."""
-        self._do(self._plugin.close)
+        self._quietly(self._plugin.close, None)
+
+    def _quietly(self, work: Callable[[], Result], otherwise: Result) -> Result:
+        """`_do` of what no score hangs on: a fault is logged once, and ``otherwise`` stands in its place."""
+        try:
+            return self._do(work)
+        except ScorerError as error:
+            if str(error) not in self._said:
+                _log.warning("%s", error)
+                self._said.add(str(error))
+            return otherwise
 
     def _do(self, work: Callable[[], Result]) -> Result:
         return _guarded(f"{self._shown} failed", work)
