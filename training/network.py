@@ -320,8 +320,8 @@ class Trainee(nn.Module):
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The terms of the loss, each a mean over the batch."""
         log_probs, answers, states, seen = self(batch)
-        log_true = log_probs[..., self.tokens.answer_true]
-        log_false = log_probs[..., self.tokens.answer_false]
+        log_true = log_probs[..., self.tokens.answers[0]]
+        log_false = log_probs[..., self.tokens.answers[1]]
         wanted = LOWEST * (1 - batch.progress)
         p = wanted.exp()
         # Cross-entropy over the vocabulary makes the answer one of the two words. Its gradient is weak where

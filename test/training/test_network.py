@@ -97,7 +97,5 @@ def test_the_scorer_gives_what_was_trained(tmp_path: Path, size: tuple[int, int]
         for place, question in enumerate(QUESTIONS):
             answer = scorer.score(ScoreRequest.of_frames(question.wording, video[: 2 * question.patches]))
             trained = log_probs[number, place]
-            assert answer.log_prob == pytest.approx(float(trained[trainee.tokens.answer_true]), abs=1e-4)
-            assert answer.log_prob_false == pytest.approx(
-                float(trained[trainee.tokens.answer_false]), abs=1e-4
-            )
+            assert answer.log_prob == pytest.approx(float(trained[trainee.tokens.answers[0]]), abs=1e-4)
+            assert answer.log_prob_false == pytest.approx(float(trained[trainee.tokens.answers[1]]), abs=1e-4)

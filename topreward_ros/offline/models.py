@@ -26,8 +26,8 @@ from topreward_ros.scoring.checkpoint.notes import ModelNotes
 from topreward_ros.scoring.checkpoint.vocabulary import is_known
 from topreward_ros.scoring.checkpoint.weight_files import read_head
 from topreward_ros.scoring.plugins import is_plugin, plugin_names, refuse_plugin
-from topreward_ros.scoring.question.prompts import prompt_hash
-from topreward_ros.scoring.question.templates import PAPER
+from topreward_ros.scoring.question.prompts import AUTHORS, prompt_hash
+from topreward_ros.scoring.question.templates import Question
 from topreward_ros.scoring.registry import load_scorer, read_family, scorer_of
 from topreward_ros.scoring.served_models import is_served, refuse_served
 
@@ -168,7 +168,7 @@ def _shown(checkpoint: Checkpoint) -> tuple[str, int]:
     if checkpoint.is_incremental:
         return prompt_hash(), checkpoint.frame_pixels(settings)
     family = read_family(checkpoint, settings)
-    return family.prompt_hash([PAPER], chat_template=False), family.max_pixels
+    return family.prompt_hash(Question(), AUTHORS), family.max_pixels
 
 
 def _size(files: list[Path]) -> int:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from topreward_ros.scoring.any_vlm.family import Family
     from topreward_ros.scoring.patches import Preprocessing
     from topreward_ros.scoring.question.prompts import PromptTokens
+    from topreward_ros.scoring.question.templates import Question
     from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
 
 _log = logging.getLogger(__name__)
@@ -168,7 +169,7 @@ def load_qwen3_vl(model: str, settings: ScorerSettings) -> LoadedModel:
 def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: StartTimes) -> LoadedModel:
     from topreward_ros.scoring.checkpoint.vocabulary import TrainedPromptTokens
     from topreward_ros.scoring.question.prompts import Framing, prompt_hash
-    from topreward_ros.scoring.question.templates import PAPER, read_templates
+    from topreward_ros.scoring.question.templates import Question
     from topreward_ros.scoring.qwen3_vl.attention import kernels_of
     from topreward_ros.scoring.qwen3_vl.memory_need import check_memory
 
@@ -179,16 +180,17 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: S
             "be scored incrementally"
         )
     device, dtype = resolve_device_and_dtype(settings, checkpoint)
-    templates = read_templates(settings.prompts)
-    if checkpoint.notes.wordings and templates != (PAPER,):
+    question = _question(checkpoint, settings)
+    if checkpoint.notes.wordings and question != Question():
         _log.warning(
             "%s was trained on the paper's question alone, and prompts %r asks in other words: its numbers "
             "mean less then; leave prompts empty with this model",
             checkpoint.name,
             settings.prompts,
         )
-    framing = Framing(settings.layout, settings.chat_template)
-    tokens = TrainedPromptTokens(checkpoint.tokenizer, checkpoint.notes.wordings, templates, framing)
+    framing = Framing.of(question, settings)
+    wordings, templates = checkpoint.notes.wordings, question.templates
+    tokens = TrainedPromptTokens(checkpoint.tokenizer, wordings, templates, framing)
     if config.get("video_token_id", tokens.video_pad) != tokens.video_pad:
         raise ScorerError(
             f"{folder}: config.json has video_token_id {config['video_token_id']}, the tokenizer has "
@@ -217,12 +219,13 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: S
 def _any_scorer(checkpoint: Checkpoint, settings: ScorerSettings, times: StartTimes) -> PrefixScorer:
     """`scorer_of` for a model that is not scored incrementally."""
     from topreward_ros.scoring.any_vlm.scorer import TransformersVlmScorer
-    from topreward_ros.scoring.question.templates import read_templates
+    from topreward_ros.scoring.question.prompts import Framing
 
     device, dtype = resolve_device_and_dtype(settings, checkpoint)
-    templates = read_templates(settings.prompts)
+    question = _question(checkpoint, settings)
+    framing = Framing.of(question, settings)
     family = read_family(checkpoint, settings)
-    family.answer_tokens(templates, settings.chat_template)  # before the weights, which take long
+    family.answer_tokens(question, framing)  # before the weights, which take long
     check_vocabulary_size(checkpoint)
     use_threads(settings.threads)
     loaded: Any = load_weights(
@@ -232,7 +235,7 @@ def _any_scorer(checkpoint: Checkpoint, settings: ScorerSettings, times: StartTi
         checkpoint,
         loaded,
         settings,
-        prompt_hash=family.prompt_hash(templates, settings.chat_template),
+        prompt_hash=family.prompt_hash(question, framing),
         max_pixels=family.max_pixels,
     )
     _log.warning(
@@ -241,7 +244,17 @@ def _any_scorer(checkpoint: Checkpoint, settings: ScorerSettings, times: StartTi
         checkpoint.name,
         checkpoint.model_type,
     )
-    return TransformersVlmScorer(loaded, family, templates, settings, info)
+    return TransformersVlmScorer(loaded, family, question, settings, info)
+
+
+def _question(checkpoint: Checkpoint, settings: ScorerSettings) -> Question:
+    """What is asked; said once where the model was made for another question. Raises `ScorerError`."""
+    from topreward_ros.scoring.question.templates import asked_question, preset_advice
+
+    question = asked_question(settings)
+    if advice := preset_advice(checkpoint.name, question):
+        _log.warning("%s", advice)
+    return question
 
 
 def read_family(checkpoint: Checkpoint, settings: ScorerSettings) -> Family:

@@ -92,8 +92,8 @@ def test_the_stream_opens_a_user_turn_and_never_closes_it(tokens, tokenizer):
 
 
 def test_answers_are_single_tokens_with_their_space(tokens, tokenizer):
-    assert tokenizer.decode([tokens.answer_true]) == " True"
-    assert tokenizer.decode([tokens.answer_false]) == " False"
+    assert tokenizer.decode([tokens.answers[0]]) == " True"
+    assert tokenizer.decode([tokens.answers[1]]) == " False"
 
 
 def byte_tokenizer(*added: str) -> Tokenizer:
@@ -152,7 +152,7 @@ def test_the_layout_of_transformers_5_10_is_that_of_its_processor(tokens, tokeni
         )
     ids += wrapped.after_video("fold it.")[0]
     assert ids == tokenizer.encode(text, add_special_tokens=False).ids
-    assert wrapped.answer_true == tokens.answer_true
+    assert wrapped.answers == tokens.answers
 
 
 def test_the_chat_template_ends_in_an_assistants_turn_and_has_answers_without_space(tokenizer):
@@ -162,7 +162,7 @@ def test_the_chat_template_ends_in_an_assistants_turn_and_has_answers_without_sp
     chat = PromptTokens(tokenizer, framing=Framing(chat_template=True))
     text = fill(PAPER, "fold it.") + "<|im_end|>\n<|im_start|>assistant\n"
     assert chat.after_video("fold it.") == [tokenizer.encode(text, add_special_tokens=False).ids]
-    assert tokenizer.decode([chat.answer_true, chat.answer_false]) == "TrueFalse"
+    assert tokenizer.decode(chat.answers) == "TrueFalse"
 
 
 def test_the_hash_follows_the_framing():

@@ -1,7 +1,8 @@
 """A family of models: how a video and the questions about it become the inputs of a model.
 
 The stream ends with the question, so that the answer is the next token. With ``chat_template`` the user's
-turn is closed after the question, and the assistant's is opened. What comes before the question depends on
+turn is closed after the question, and the assistant's is opened, with the reply of a file of prompts that has
+one. What comes before the question depends on
 the family: most open the user's turn and then show the video, as the method's authors do; Molmo2 shows the
 video first, and `ImageFamily` follows the processor's chat template. No part of the instruction is read as
 structure: see `Family.escaped`.
@@ -20,10 +21,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from topreward_ros.core.frames import Frame
-from topreward_ros.scoring.base import ScorerError
-from topreward_ros.scoring.question.answers import answer_token
-from topreward_ros.scoring.question.prompts import ANSWERS, CHAT_ANSWERS, MAX_INSTRUCTION, encodable
-from topreward_ros.scoring.question.templates import INSTRUCTION_PLACEHOLDER, fill
+from topreward_ros.scoring.question.answer_set import TRUE_FALSE
+from topreward_ros.scoring.question.answers import AnswerTokens, answer_tokens
+from topreward_ros.scoring.question.prompts import MAX_INSTRUCTION, Framing, encodable
+from topreward_ros.scoring.question.templates import INSTRUCTION_PLACEHOLDER, Question, fill
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -84,27 +85,27 @@ class Family(ABC):
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
-    def answer_tokens(self, templates: Sequence[str], chat_template: bool) -> tuple[int, int]:
-        """Token ids of the true and the false answer. Raises `ScorerError` for a tokenizer without them."""
-        chat_suffix = self.chat_suffix() if chat_template else ""
-        questions = [fill(template, "lift") + chat_suffix for template in templates]
-        # After a line break or a space the answer does not begin with a space of its own.
-        true, false = (
-            answer_token(self.encode, questions, answer)
-            for answer in (CHAT_ANSWERS if chat_suffix[-1:].isspace() else ANSWERS)
-        )
-        if true == false:
-            raise ScorerError(
-                f"the tokenizer has the same token {true} for {ANSWERS[0]!r} and {ANSWERS[1]!r}, so it knows "
-                "neither: use a model with another tokenizer, such as Qwen's"
-            )
-        return true, false
+    def suffix(self, framing: Framing) -> str:
+        """The text between question and answer."""
+        chat_suffix = self.chat_suffix() if framing.chat_template else ""
+        if framing.reply and not chat_suffix[-1:].isspace():
+            chat_suffix += " "
+        return chat_suffix + framing.reply
 
-    def prompt_hash(self, templates: Sequence[str], chat_template: bool) -> str:
+    def answer_tokens(self, question: Question, framing: Framing) -> AnswerTokens:
+        """Tokens of the answers behind question and suffix. Raises `ScorerError` for a tokenizer without
+        them."""
+        suffix = self.suffix(framing)
+        questions = [fill(template, "lift") + suffix for template in question.templates]
+        return answer_tokens(self.encode, questions, (question.answers or TRUE_FALSE).texts)
+
+    def prompt_hash(self, question: Question, framing: Framing) -> str:
         """First 16 hex digits of a SHA-256 over what decides the stream beside video and instruction."""
-        chat_suffix = self.chat_suffix() if chat_template else ""
-        questions = [fill(template, INSTRUCTION_PLACEHOLDER) + chat_suffix for template in templates]
-        parts = [self.model_type, self.prompt_skeleton(), *questions, *ANSWERS, str(MAX_INSTRUCTION)]
+        suffix = self.suffix(framing)
+        questions = [fill(template, INSTRUCTION_PLACEHOLDER) + suffix for template in question.templates]
+        answers = (question.answers or TRUE_FALSE).texts
+        parts = [self.model_type, self.prompt_skeleton(), *questions, *answers, str(MAX_INSTRUCTION)]
+        parts += framing.hash_parts()
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

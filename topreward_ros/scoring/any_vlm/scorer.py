@@ -1,7 +1,8 @@
 """Scoring with any image-text-to-text model of transformers: one whole forward pass per prefix and prompt.
 
 The question is that of `qwen3_vl`, in the token stream of the model's family (family.py). The numbers mean
-the same: mean of log p(" True") over the prompts, log p(" False") beside it, and the static baseline. Passes
+the same: mean of log p(" True") over the prompts, log p(" False") beside it, or what a file's own answers are
+worth, and the static baseline. Passes
 share nothing but static baselines and, in families that resize frames themselves (video_families.py), resized
 frames; so the cost of a score grows with the length of the episode. `qwen3_vl` is the fast way, for Qwen3-VL.
 """
@@ -9,7 +10,7 @@ frames; so the cost of a score grows with the length of the episode. `qwen3_vl` 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -28,9 +29,9 @@ from topreward_ros.scoring.base import (
 )
 from topreward_ros.scoring.device import OutOfMemory, as_scorer_errors, release_cached_memory
 from topreward_ros.scoring.frame_budget import FrameBudget
-from topreward_ros.scoring.question.answers import read_answers
-from topreward_ros.scoring.question.prompts import InstructionReader, written_time
-from topreward_ros.scoring.question.templates import fill
+from topreward_ros.scoring.question.answers import AnswerReader
+from topreward_ros.scoring.question.prompts import Framing, InstructionReader, written_time
+from topreward_ros.scoring.question.templates import Question, fill
 from topreward_ros.scoring.shown_video import shown_video
 from topreward_ros.scoring.static_baselines import BaselineKey, StaticBaselines
 
@@ -39,15 +40,17 @@ class TransformersVlmScorer(SequentialScorer):
     """Scores prefixes with a loaded model of the kind `AutoModelForImageTextToText`; `registry` loads one."""
 
     def __init__(
-        self, model: Any, family: Family, templates: Sequence[str], settings: ScorerSettings, info: ScorerInfo
+        self, model: Any, family: Family, question: Question, settings: ScorerSettings, info: ScorerInfo
     ) -> None:
         self.info = info
         self._model = model
         self._family = family
-        self._templates = tuple(templates)
+        self._templates = question.templates
         self._settings = settings
-        self._answer_tokens = family.answer_tokens(templates, settings.chat_template)
-        self._chat_suffix = family.chat_suffix() if settings.chat_template else ""
+        framing = Framing.of(question, settings)
+        gap, self._answer_tokens = family.answer_tokens(question, framing)
+        self._suffix = family.suffix(framing) + gap
+        self._answers = AnswerReader(question.answers, settings.contrastive, info.model_id)
         self._reader = InstructionReader()
         self._budget = FrameBudget(info, settings)
         parameters = inspect.signature(model.forward).parameters
@@ -95,13 +98,13 @@ class TransformersVlmScorer(SequentialScorer):
     def _ask(self, instruction: str, video: Video) -> PrefixScore:
         """The score of ``video`` without a baseline."""
         text = self._family.escaped(self._reader.cut(instruction))
-        questions = [fill(template, text) + self._chat_suffix for template in self._templates]
+        questions = [fill(template, text) + self._suffix for template in self._templates]
         answers = torch.stack([self._run(inputs) for inputs in self._family.inputs(video, questions)])
         context = f"{len(video.frames)} frames"
-        return read_answers(answers, self._settings.contrastive, context, self._model.dtype)
+        return self._answers.read(answers, context, self._model.dtype)
 
     def _run(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Log-probabilities (2,) of the true and the false answer as the next token after a stream."""
+        """Log-probabilities (answers,) of the answers as the next token after a stream."""
         device, dtype = self._model.device, self._model.dtype
         given = {
             name: value.to(device, dtype if value.dtype is torch.float32 else None)

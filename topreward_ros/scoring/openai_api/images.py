@@ -4,7 +4,7 @@ The frames go as images, the question after them. The server closes the user's t
 (its chat template), which nobody can prevent: TOPReward found scores much worse so. The answer is read as
 with ``chat_template`` on a local model: it is the first token after the template, ``True`` without a space,
 exactly and no other spelling. A server lists up to 20 tokens; where True is not among them, its
-log-probability is not known, but at most the least that is listed.
+log-probability is not known, but at most the least that is listed. Of a file's own answers all must be there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.openai_api.client import Client, RefusedError
 from topreward_ros.scoring.openai_api.log_probs import Listed, LogProb, listed
 from topreward_ros.scoring.openai_api.style import SentVideo, Style
-from topreward_ros.scoring.question.prompts import CHAT_ANSWERS
+from topreward_ros.scoring.question.answer_set import TRUE_FALSE
+from topreward_ros.scoring.question.prompts import Framing
 
 _LISTED = (20, 5)  # tokens that are asked for: OpenAI's limit, and that of some others
 
@@ -33,8 +34,9 @@ class ImagesStyle(Style):
     unit = 1
     uses_times = False
 
-    def __init__(self, client: Client, model: str) -> None:
-        super().__init__(client, model)
+    def __init__(self, client: Client, model: str, framing: Framing) -> None:
+        super().__init__(client, model, framing)
+        self._words = tuple(text.lstrip() for text in (framing.answers or TRUE_FALSE).texts)
         self._asked_for = _LISTED[0]
         self._lock = threading.Lock()
         self._warned = False
@@ -42,9 +44,9 @@ class ImagesStyle(Style):
         is_openai = client.endpoint.host == "api.openai.com"
         self._limit = "max_completion_tokens" if is_openai else "max_tokens"
 
-    def framing(self) -> Sequence[str]:
-        """See `Style.framing`."""
-        return CHAT_ANSWERS
+    def hashed_framing(self) -> Sequence[str]:
+        """See `Style.hashed_framing`."""
+        return self._words
 
     def begin(self, trial: SentVideo, question: str) -> None:
         """See `Style.begin`: how many tokens the server lists, and whether its words are ours."""
@@ -57,26 +59,29 @@ class ImagesStyle(Style):
                 if count == _LISTED[-1] or "logprobs" not in error.said.lower():
                     raise
         first = found.first
-        if first not in CHAT_ANSWERS and first.strip().casefold() in ("true", "false"):
+        if first not in self._words and first.strip().casefold() in map(str.casefold, self._words):
             _log.warning(
-                "%s answers %r, and %r and %r are read: its log-probabilities say little",
+                "%s answers %r, and %s are read: its log-probabilities say little",
                 self.shown,
                 first[:20],
-                *CHAT_ANSWERS,
+                " and ".join(map(repr, self._words)),
             )
 
-    def ask(self, video: SentVideo, question: str) -> tuple[LogProb, LogProb]:
+    def ask(self, video: SentVideo, question: str) -> tuple[LogProb, ...]:
         """See `Style.ask`."""
         found = self._listed(video, question)
-        true, false = map(found.log_prob, CHAT_ANSWERS)
-        if not isfinite(true.value):
-            if not isfinite(true.bound):
-                raise ScorerError(
-                    f"{self.shown} lists no likely words (top_logprobs), so that nothing is known of True: "
-                    "name a model that does"
-                )
-            self._warn_once(true)
-        return true, false
+        answers = tuple(map(found.log_prob, self._words))
+        for word, answer in zip(self._words, answers, strict=True):
+            if not isfinite(answer.value):
+                if not isfinite(answer.bound):
+                    raise ScorerError(
+                        f"{self.shown} lists no likely words (top_logprobs), so that nothing is known of "
+                        f"{word}: name a model that does"
+                    )
+                self._warn_once(answer, word)
+            if self._framing.answers is None:  # p(False) is shown alone
+                break
+        return answers
 
     def unknown(self, answer: LogProb, word: str) -> str:
         """See `Style.unknown`."""
@@ -94,12 +99,12 @@ class ImagesStyle(Style):
         answer = self.complete([*pictures, {"type": "text", "text": question}], more)
         return listed(answer, self.shown, self.client.quoted)
 
-    def _warn_once(self, true: LogProb) -> None:
+    def _warn_once(self, answer: LogProb, word: str) -> None:
         with self._lock:
             warn, self._warned = not self._warned, True
         if warn:
             _log.warning(
                 "%s: %s; progress is NaN then, and the message says why",
                 self.shown,
-                self.unknown(true, "True"),
+                self.unknown(answer, word),
             )

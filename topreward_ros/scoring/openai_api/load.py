@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,12 @@ from topreward_ros.scoring.openai_api.scorer import AT_ONCE, ServedScorer, encod
 from topreward_ros.scoring.openai_api.style import SentVideo, Style
 from topreward_ros.scoring.openai_api.video import TRIAL_SIDE, UNIT, VideoStyle, reads_qwen_videos
 from topreward_ros.scoring.question.prompts import Framing
-from topreward_ros.scoring.question.templates import read_templates
+from topreward_ros.scoring.question.templates import Question, asked_question, preset_advice
 
 TIMEOUT_S = 30.0  #: for one answer
 SERVED = "served"  #: in place of a device and a type of numbers, which only the server knows
+
+_log = logging.getLogger(__name__)
 
 _SHOWN_MODELS = 20
 _MOST_MODELS = 10_000
@@ -48,20 +51,23 @@ def _made(model: str, settings: ScorerSettings, timeout_s: float) -> ServedScore
     """The scorer before its trial."""
     endpoint = read_endpoint(model)
     _refuse_settings(settings)
-    templates = read_templates(settings.prompts)
+    question = asked_question(settings)
+    framing = Framing.of(question, settings)
     client = Client(endpoint, key_for(endpoint), timeout_s, AT_ONCE)
     try:
         name, is_vllm = _find(client, endpoint.model)
         shown = f"model '{printable(name, 200)}' at {endpoint.url}"
         style: Style
         if is_vllm and reads_qwen_videos(client, name, shown):
-            style = VideoStyle(client, name, Framing(settings.layout, settings.chat_template))
+            style = VideoStyle(client, name, framing)
         else:
-            _refuse_for_images(settings)
-            style = ImagesStyle(client, name)
+            _refuse_for_images(settings, question)
+            style = ImagesStyle(client, name, framing)
     except BaseException:
         client.close()
         raise
+    if advice := preset_advice(name, question):
+        _log.warning("%s", advice)
     model_id = f"{endpoint.url}#{name}"
     pixels = settings.max_pixels
     if isinstance(style, VideoStyle):  # the frames of a video share its pixels
@@ -73,12 +79,12 @@ def _made(model: str, settings: ScorerSettings, timeout_s: float) -> ServedScore
         random_weights=False,
         device=endpoint.origin,
         dtype=SERVED,
-        prompt_hash=style.prompt_hash(templates),
+        prompt_hash=style.prompt_hash(question.templates),
         max_pixels=pixels,
         front_padding=settings.front_padding,
         fixed_length=settings.fixed_length,
     )
-    return ServedScorer(style, templates, settings, info)
+    return ServedScorer(style, question, settings, info)
 
 
 def _find(client: Client, wanted: str) -> tuple[str, bool]:
@@ -139,12 +145,18 @@ def _refuse_settings(settings: ScorerSettings) -> None:
             )
 
 
-def _refuse_for_images(settings: ScorerSettings) -> None:
+def _refuse_for_images(settings: ScorerSettings, question: Question) -> None:
     """Raise `ScorerError` for a setting that a chat about images cannot follow."""
     if settings.contrastive:
         raise ScorerError(
             "contrastive is true, and this server lists only the likeliest words, often without one of True "
             "and False: set it to false"
+        )
+    if question.reply:
+        raise ScorerError(
+            f"prompts '{printable(settings.prompts, 200)}' begins the reply with {question.reply!r}, and at "
+            "this server nobody can begin the assistant's turn: name a file without a line 'reply:', or "
+            "serve the model with vLLM, see docs/served_models.md"
         )
     if settings.layout != Framing().layout:
         raise ScorerError(

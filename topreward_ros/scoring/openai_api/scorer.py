@@ -33,9 +33,9 @@ from topreward_ros.scoring.frame_size import frame_size
 from topreward_ros.scoring.openai_api.log_probs import LogProb
 from topreward_ros.scoring.openai_api.style import SentVideo, Style
 from topreward_ros.scoring.openai_api.video import plain
-from topreward_ros.scoring.question.answers import averaged, contrasted
+from topreward_ros.scoring.question.answers import AnswerReader
 from topreward_ros.scoring.question.prompts import InstructionReader, encodable
-from topreward_ros.scoring.question.templates import fill
+from topreward_ros.scoring.question.templates import Question, fill
 from topreward_ros.scoring.shown_video import shown_video
 from topreward_ros.scoring.static_baselines import BaselineKey, StaticBaselines
 
@@ -44,19 +44,19 @@ JPEG_QUALITY = 95
 
 _EPISODES = 4  # that are scored at a time
 
-Answer = tuple[LogProb, LogProb]  # of True and of False
+Answer = tuple[LogProb, ...]  # of True and False, or of each of a file's own
 Job = Callable[[], Answer]
 
 
 class ServedScorer(PrefixScorer):
     """Scores prefixes with a model that is asked in a ``style``."""
 
-    def __init__(
-        self, style: Style, templates: Sequence[str], settings: ScorerSettings, info: ScorerInfo
-    ) -> None:
+    def __init__(self, style: Style, question: Question, settings: ScorerSettings, info: ScorerInfo) -> None:
         self.info = info
         self._style = style
-        self._templates = tuple(templates)
+        self._templates = question.templates
+        self._answers = AnswerReader(question.answers, settings.contrastive, info.model_id)
+        self._one_decides = question.answers is None and not settings.contrastive
         self._settings = settings
         self._reader = InstructionReader()
         self.forget()
@@ -156,18 +156,18 @@ class ServedScorer(PrefixScorer):
     def _averaged(self, answers: Sequence[Answer]) -> PrefixScore:
         """The score, without a baseline, of the answers to all prompts; NaN with a note where one is not
         told."""
-        pairs = [(true.value, false.value) for true, false in answers]
-        if self._settings.contrastive:
-            pairs = contrasted(pairs)
-        score = averaged(pairs)
+        score = self._answers.averaged([[answer.value for answer in row] for row in answers])
         if isfinite(score.log_prob):
             return score
-        lacking = next(true for true, _ in answers if not isfinite(true.value))
-        bound = fmean(true.bound for true, _ in answers)
-        note = self._style.unknown(lacking, "True")
-        return replace(
-            score, log_prob=nan, log_prob_bound=nan if self._settings.contrastive else bound, note=note
+        lacking, text = next(
+            (answer, text)
+            for row in answers
+            for answer, text in zip(row, self._answers.texts, strict=True)
+            if not isfinite(answer.value)
         )
+        bound = fmean(row[0].bound for row in answers) if self._one_decides else nan
+        note = self._style.unknown(lacking, text.strip())
+        return replace(score, log_prob=nan, log_prob_bound=bound, note=note)
 
 
 class _Episode:

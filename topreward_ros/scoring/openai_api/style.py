@@ -1,4 +1,4 @@
-"""How a served model is asked: what goes into a request, and what an answer says of True and False."""
+"""How a served model is asked: what goes into a request, and what it says of the answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.openai_api.client import Client
 from topreward_ros.scoring.openai_api.log_probs import LogProb
-from topreward_ros.scoring.question.prompts import MAX_INSTRUCTION
+from topreward_ros.scoring.question.prompts import MAX_INSTRUCTION, Framing
 from topreward_ros.scoring.question.templates import INSTRUCTION_PLACEHOLDER, fill
 
 COMPLETIONS = "/chat/completions"
@@ -38,8 +38,9 @@ class Style(ABC):
     unit: int  #: a picture's sides are multiples of it [pixels]
     uses_times: bool  #: whether the model reads the times of the frames
 
-    def __init__(self, client: Client, model: str) -> None:
+    def __init__(self, client: Client, model: str, framing: Framing) -> None:
         self.client = client
+        self._framing = framing
         self.model = model
         self.shown = f"model '{printable(model, 200)}' at {client.endpoint.url}"
 
@@ -51,21 +52,22 @@ class Style(ABC):
         """
 
     @abstractmethod
-    def ask(self, video: SentVideo, question: str) -> tuple[LogProb, LogProb]:
-        """Log-probabilities of the true and the false answer. Raises `ScorerError`."""
+    def ask(self, video: SentVideo, question: str) -> tuple[LogProb, ...]:
+        """Log-probabilities of the answers, such as True and False. Raises `ScorerError`."""
 
     @abstractmethod
     def unknown(self, answer: LogProb, word: str) -> str:
         """What to say where ``answer``, which stands for ``word``, is not known."""
 
     @abstractmethod
-    def framing(self) -> Sequence[str]:
+    def hashed_framing(self) -> Sequence[str]:
         """What decides the stream beside video and question, for the prompt hash."""
 
     def prompt_hash(self, templates: Sequence[str]) -> str:
         """First 16 hex digits of a SHA-256 over what decides the stream beside video and instruction."""
         questions = [fill(template, INSTRUCTION_PLACEHOLDER) for template in templates]
-        parts = [self.name, *self.framing(), *questions, str(MAX_INSTRUCTION)]
+        parts = [self.name, *self.hashed_framing(), *questions, str(MAX_INSTRUCTION)]
+        parts += self._framing.hash_parts()
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     def complete(self, content: list[dict[str, Any]], more: dict[str, Any]) -> Any:

@@ -3,8 +3,8 @@
 The frames go as one video with the times that they have here, and a chat template goes with each request that
 writes the stream up to the question and nothing after it. Before anything is scored, the server is asked for
 the ids of that stream (/tokenize) and they are compared with those of the stream as text: a server that
-changes anything is refused. Log-probabilities are asked for by the ids of " True" and " False", so that they
-are known however small they are.
+changes anything is refused. Log-probabilities are asked for by the ids of " True" and " False", or of the
+answers of a file, so that they are known however small they are.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.openai_api.client import Client, MissingError, RefusedError
 from topreward_ros.scoring.openai_api.log_probs import LogProb, listed
 from topreward_ros.scoring.openai_api.style import SentVideo, Style
+from topreward_ros.scoring.question.answer_set import TRUE_FALSE
+from topreward_ros.scoring.question.answers import answer_tokens
 from topreward_ros.scoring.question.prompts import (
     TURN_END,
     TURN_HEAD,
@@ -52,9 +54,10 @@ class VideoStyle(Style):
     uses_times = True
 
     def __init__(self, client: Client, model: str, framing: Framing) -> None:
-        super().__init__(client, model)
-        self._framing = framing
-        self._answers: list[int] = []  # ids of the true and the false one
+        super().__init__(client, model, framing)
+        self._reply = framing.reply
+        self._gap = ""  # between question and answer, where there is no reply
+        self._answers: tuple[int, ...] = ()  # ids
         self._more: dict[str, Any] = {}  # what makes the server read the stream that is meant
         self._by_ids = True  # False: one request per answer, as older servers want it
         self._lock = threading.Lock()
@@ -62,37 +65,36 @@ class VideoStyle(Style):
 
     def begin(self, trial: SentVideo, question: str) -> None:
         """See `Style.begin`."""
-        self._answers = [self._answer_id(answer) for answer in self._framing.answers]
+        self._find_answers(question)
         self._more = self._agreed(trial, question)
         self._by_ids = self._gives_ids(trial, question)
 
-    def framing(self) -> Sequence[str]:
-        """See `Style.framing`."""
-        return [*self._framing.answers, self._framing.layout, str(self._framing.chat_template)]
+    def hashed_framing(self) -> Sequence[str]:
+        """See `Style.hashed_framing`."""
+        return [*self._framing.answer_texts, self._framing.layout, str(self._framing.chat_template)]
 
-    def ask(self, video: SentVideo, question: str) -> tuple[LogProb, LogProb]:
+    def ask(self, video: SentVideo, question: str) -> tuple[LogProb, ...]:
         """See `Style.ask`."""
         content = self._content(video, question)
         more = {**self._more, **_media(video), "max_tokens": 1, "temperature": 0, "logprobs": True}
         more["return_tokens_as_token_ids"] = True
         if self._by_ids:
-            answer = self.complete(content, {**more, "logprob_token_ids": self._answers})
+            answer = self.complete(content, {**more, "logprob_token_ids": list(self._answers)})
             found = listed(answer, self.shown, self.client.quoted)
-            true, false = (found.log_prob(f"{_PIECE}{number}") for number in self._answers)
             self._look_at_size(answer, video)
-            return true, false
+            return tuple(found.log_prob(f"{_PIECE}{number}") for number in self._answers)
         values = []
         for number in self._answers:
             asked = {**more, "allowed_token_ids": [number], "top_logprobs": 1}
             answer = self.complete(content, asked)
             found = listed(answer, self.shown, self.client.quoted)
             values.append(found.log_prob(f"{_PIECE}{number}"))
-        if all(one.value > -0.69 for one in values):  # both likelier than one half
+        if sum(one.value > -0.69 for one in values) > 1:  # likelier than one half
             raise ScorerError(
                 f"{self.shown} gives probabilities among the allowed words alone: start it with "
                 "--logprobs-mode raw_logprobs"
             )
-        return values[0], values[1]
+        return tuple(values)
 
     def unknown(self, answer: LogProb, word: str) -> str:
         """See `Style.unknown`."""
@@ -102,12 +104,13 @@ class VideoStyle(Style):
 
     def _agreed(self, trial: SentVideo, question: str) -> dict[str, Any]:
         """What to add to requests so that the server reads the stream that is meant."""
-        expected = self._ids(self._stream(trial, question))
+        expected = self._ids(self._stream(trial, question + self._gap))
         ways: list[dict[str, Any]] = [
-            {"chat_template": _template(video, self._framing.chat_template), "add_generation_prompt": False}
+            {"chat_template": _template(video, self._after), "add_generation_prompt": False}
             for video in (VIDEO_PAD, f"{VISION_START}{VIDEO_PAD}{VISION_END}")
         ]
-        ways.append({"add_generation_prompt": self._framing.chat_template})
+        if not self._reply:  # which the server's own template cannot write
+            ways.append({"add_generation_prompt": self._framing.chat_template})
         refused = ""
         for way in ways:
             more = {**way, "add_special_tokens": False}
@@ -130,8 +133,12 @@ class VideoStyle(Style):
         video = "".join(time_text((times[k] + times[k + 1]) / 2) + patch for k in range(0, len(times), 2))
         if self._framing.layout == "v5.10":
             video = f"{VISION_START}{video}{VISION_END}"
-        after = f"{TURN_END}\n{TURN_START}assistant\n" if self._framing.chat_template else ""
-        return f"{TURN_START}{TURN_HEAD}{video}{question}{after}"
+        return f"{TURN_START}{TURN_HEAD}{video}{question}{self._after}"
+
+    @property
+    def _after(self) -> str:
+        """The stream between question and answer."""
+        return f"{TURN_END}\n{TURN_START}assistant\n{self._reply}" if self._framing.chat_template else ""
 
     def _gives_ids(self, trial: SentVideo, question: str) -> bool:
         """Whether the server gives the log-probabilities of tokens by their ids."""
@@ -146,14 +153,19 @@ class VideoStyle(Style):
             _log.warning("%s knows no logprob_token_ids: each score takes two requests", self.shown)
         return told
 
-    def _answer_id(self, answer: str) -> int:
-        ids = self._ids(answer)
-        if len(ids) != 1:
-            raise ScorerError(
-                f"{self.shown}: the answer {answer!r} is {len(ids)} tokens in its tokenizer, and must be "
-                "exactly one: serve a Qwen3-VL"
+    def _find_answers(self, question: str) -> None:
+        """Find the ids of the answers behind ``question``, and whether a space goes before them."""
+        before = self._after or question
+        try:
+            gap, self._answers = answer_tokens(
+                self._ids, [before], (self._framing.answers or TRUE_FALSE).texts
             )
-        return ids[0]
+        except ScorerError as error:
+            raise ScorerError(f"{self.shown}: {error}") from error
+        if self._reply:
+            self._reply += gap
+        else:
+            self._gap = gap
 
     def _ids(self, text: str) -> list[int]:
         return self._tokenize({"prompt": text, "add_special_tokens": False})
@@ -163,7 +175,10 @@ class VideoStyle(Style):
 
     def _content(self, video: SentVideo, question: str) -> list[dict[str, Any]]:
         url = "data:video/jpeg;base64," + ",".join(_even(video.pictures))
-        return [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": question}]
+        return [
+            {"type": "video_url", "video_url": {"url": url}},
+            {"type": "text", "text": question + self._gap},
+        ]
 
     def _look_at_size(self, answer: Any, video: SentVideo) -> None:
         """Warn once where the server shows the model fewer pixels than were sent."""
@@ -223,13 +238,13 @@ def _media(video: SentVideo) -> dict[str, Any]:
     return {"media_io_kwargs": {"video": made}}
 
 
-def _template(video: str, chat_template: bool) -> str:
-    """A chat template that writes the stream, ``video`` for the video, and the turns only where wanted."""
+def _template(video: str, end: str) -> str:
+    """A chat template that writes the stream, ``video`` for the video, and ``end`` behind the question."""
 
     def written(text: str) -> str:
         return "{{ " + json.dumps(text) + " }}"
 
-    after = written(f"{TURN_END}\n{TURN_START}assistant\n") if chat_template else ""
+    after = written(end) if end else ""
     return (
         "{%- for message in messages -%}"
         + written(TURN_START + TURN_HEAD)
@@ -244,7 +259,7 @@ def _template(video: str, chat_template: bool) -> str:
 
 def raw_template() -> str:
     """The template for the flag --chat-template, see docs/served_models.md."""
-    return _template(f"{VISION_START}{VIDEO_PAD}{VISION_END}", False)
+    return _template(f"{VISION_START}{VIDEO_PAD}{VISION_END}", "")
 
 
 _STRUCTURE = re.compile(r"<(?=[|/A-Za-z])")

@@ -2,7 +2,7 @@
 
 The framing is that of the TOPReward authors' code: an opened user turn, the video, one question (see
 `templates`), and then the answer as the very next token. There is no chat template and no assistant turn,
-unless the ablation of the paper is asked for (`Framing`).
+unless the ablation of the paper is asked for, or a file of prompts says how the reply begins (`Framing`).
 No part of the instruction is read as structure: it is joined, not formatted, and it is encoded by a tokenizer
 without added tokens. The placeholders of the video are put into the stream in `qwen3_vl`.
 """
@@ -16,14 +16,16 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from topreward_ros.scoring.base import ScorerError
-from topreward_ros.scoring.question.templates import INSTRUCTION_PLACEHOLDER, PAPER, fill
+from topreward_ros.scoring.base import ScorerError, ScorerSettings
+from topreward_ros.scoring.question.answer_set import TRUE_FALSE, AnswerSet
+from topreward_ros.scoring.question.answers import answer_tokens
+from topreward_ros.scoring.question.templates import INSTRUCTION_PLACEHOLDER, PAPER, Question, fill
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-ANSWERS = (" True", " False")
-CHAT_ANSWERS = ("True", "False")  #: after the line break of a chat template, so without a space
+#: True and False after the line break of a chat template, so without a space.
+CHAT_ANSWERS = tuple(text.lstrip() for text in TRUE_FALSE.texts)
 LAYOUTS = ("v4.57", "v5.10")
 
 TURN_START = "<|im_start|>"
@@ -50,11 +52,26 @@ class Framing:
     #: Close the user's turn and open the assistant's, as Qwen's chat template does. This is an ablation of
     #: TOPReward, which found the score much worse with it (mean VOC 0.50 against 0.95, 8B).
     chat_template: bool = False
+    #: With ``chat_template``: what the assistant's turn begins with, before the answer.
+    reply: str = ""
+    answers: AnswerSet | None = None  #: of a file; None: True and False
+
+    @classmethod
+    def of(cls, question: Question, settings: ScorerSettings) -> Self:
+        """That of ``question``: one with a reply is a chat, whatever the settings say."""
+        chat_template = settings.chat_template or bool(question.reply)
+        return cls(settings.layout, chat_template, question.reply, question.answers)
 
     @property
-    def answers(self) -> tuple[str, str]:
-        """The texts of the true and the false answer."""
-        return CHAT_ANSWERS if self.chat_template else ANSWERS
+    def answer_texts(self) -> tuple[str, ...]:
+        """The answers as they stand in the stream, behind a line break without their space."""
+        texts = (self.answers or TRUE_FALSE).texts
+        bare = self.chat_template and (not self.reply or self.reply[-1].isspace())
+        return tuple(text.lstrip(" ") for text in texts) if bare else texts
+
+    def hash_parts(self) -> list[str]:
+        """What a prompt hash has of reply and answers of a file; nothing for True and False."""
+        return [] if self.answers is None else [self.reply, *map(repr, self.answers.weights)]
 
 
 AUTHORS = Framing()
@@ -79,11 +96,12 @@ def prompt_hash(templates: Sequence[str] = (PAPER,), framing: Framing = AUTHORS)
         VIDEO_PAD,
         VISION_END,
         *(fill(template, INSTRUCTION_PLACEHOLDER) for template in templates),
-        *framing.answers,
+        *framing.answer_texts,
         str(MAX_INSTRUCTION),
     ]
     if framing != AUTHORS:  # left out otherwise, so that the hash stays that of versions without framings
         parts += [framing.layout, str(framing.chat_template)]
+    parts += framing.hash_parts()
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -145,7 +163,19 @@ class PromptTokens:
         self.video_pad = _structural_token(tokenizer, VIDEO_PAD)
         self.vision_end = _structural_token(tokenizer, VISION_END)
         self._turn_end = _structural_token(tokenizer, TURN_END) if framing.chat_template else 0
-        self.answer_true, self.answer_false = map(self._answer_token, framing.answers)
+        if framing.reply:
+            before = [framing.reply]
+        elif framing.chat_template:
+            before = ["assistant\n"]
+        else:
+            before = [fill(template, "lift") for template in self._templates]
+        #: Tokens of the answers: of True and False, or of those of a file, in its order.
+        self._gap, self.answers = answer_tokens(self.text, before, framing.answer_texts)
+
+    @property
+    def answer_set(self) -> AnswerSet | None:
+        """The answers of a file; None: True and False."""
+        return self._framing.answers
 
     def with_templates(self, templates: Sequence[str]) -> Self:
         """A copy with other templates of the question."""
@@ -173,17 +203,11 @@ class PromptTokens:
         after: list[int] = []
         if self._framing.chat_template:
             after = [self._turn_end, *self.text("\n"), self.turn_start, *self.text("assistant\n")]
-        questions = (self.text(fill(template, instruction)) for template in self._templates)
+        if self._framing.reply:
+            after += self.text(self._framing.reply + self._gap)
+        gap = "" if self._framing.reply else self._gap
+        questions = (self.text(fill(template, instruction) + gap) for template in self._templates)
         return [[*before, *question, *after] for question in questions]
-
-    def _answer_token(self, answer: str) -> int:
-        ids = self.text(answer)
-        if len(ids) != 1:
-            raise ScorerError(
-                f"the answer {answer!r} is {len(ids)} tokens {ids} in this model's tokenizer, and must be "
-                "exactly one: use a model with a Qwen2 tokenizer"
-            )
-        return ids[0]
 
 
 def _structural_token(tokenizer: Tokenizer, content: str) -> int:

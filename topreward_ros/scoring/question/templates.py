@@ -1,19 +1,24 @@
-"""Templates of the question: the paper's, or an ensemble of them from a file.
+"""Templates of the question: the paper's, or those of a file, which may ask for other answers.
 
 A file of templates is plain text, a template per line, with ``{instruction}`` where the instruction goes.
 What cannot be seen in a line does not count, by the rule of `core.instruction`. Empty lines and lines that
-begin with ``#`` are skipped.
+begin with ``#`` are skipped. The line ``answers: " 1"=1 " 2"=2`` names other answers than True and False,
+with their values. In such a file ``\\n`` in a template is a line break, and ``reply: "ANSWER:"`` says what
+the assistant's turn begins with before the answer, so that the question is asked as a chat.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from topreward_ros.core.instruction import InstructionError, clean_instruction
+from topreward_ros.core.printable import printable
 from topreward_ros.core.text_files import TextFileError, read_text
 from topreward_ros.defaults import config_file
-from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.base import ScorerError, ScorerSettings
+from topreward_ros.scoring.question.answer_set import TRUE_FALSE, AnswerSet, read_answer_set
 
 INSTRUCTION_PLACEHOLDER = "{instruction}"  #: where the instruction goes in a template
 
@@ -25,35 +30,109 @@ PAPER = (
 
 MAX_TEMPLATES = 64  #: of a file
 
+#: Questions with other answers that ship, each the file NAME.txt in ``config/``.
+PRESETS = ("roboreward", "yes_no")
 
-def read_templates(name: str) -> tuple[str, ...]:
-    """The templates of a file, or the paper's alone for an empty name.
+_DIRECTIVE = re.compile(r"(answers|reply)\s*:")
+_LONGEST_REPLY = 200  # characters
 
-    ``name`` is a path, or the name of a file that ships in ``config/``. Raises `ScorerError` that names file
-    and line.
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, in one wording or several, and which answers are read."""
+
+    templates: tuple[str, ...] = (PAPER,)
+    answers: AnswerSet | None = None  #: None: True and False
+    reply: str = ""  #: what the assistant's turn begins with; empty: as ``chat_template`` says
+
+    @property
+    def head(self) -> str:
+        """The lines of a file that say which answers are read; empty for True and False."""
+        lines = f"answers: {self.answers}\n" if self.answers else ""
+        return lines + (f'reply: "{self.reply}"\n' if self.reply else "")
+
+
+def file_line(template: str, question: Question) -> str:
+    """``template`` as it stands in a file whose other lines are those of ``question``."""
+    return (template.replace("\n", "\\n") if question.answers else template) + "\n"
+
+
+def read_question(name: str) -> Question:
+    """The question of a file, or the paper's for an empty name.
+
+    ``name`` is a path, or the name of a file that ships in ``config/``, or of one of `PRESETS`. Raises
+    `ScorerError` that names file and line.
     """
     if not name:
-        return (PAPER,)
+        return Question()
     path = _find(name)
     try:
         text = read_text(path)
     except TextFileError as error:
-        raise ScorerError(f"prompts {name!r}, a file with a template per line: {error}") from error
-    templates: dict[str, int] = {}  # each with its line
+        raise ScorerError(
+            f"prompts {name!r}, a file with a template per line, or one of {', '.join(PRESETS)}: {error}"
+        ) from error
+    lines: dict[int, str] = {}
+    directives: dict[str, tuple[int, str]] = {}  # each with its line
     for number, line in enumerate(text.split("\n"), start=1):
         try:
-            template = clean_instruction(line, f"{path}, line {number},")
+            cleaned = clean_instruction(line, f"{path}, line {number},")
         except InstructionError as error:
             raise ScorerError(str(error)) from error
-        if not template or template.startswith("#"):
-            continue
-        problem = _problem_with(template, templates)
+        directive = _DIRECTIVE.match(cleaned)
+        if directive and INSTRUCTION_PLACEHOLDER not in cleaned:
+            if directive[1] in directives:
+                first = directives[directive[1]][0]
+                raise ScorerError(
+                    f"{path}, line {number}: {directive[1]} stands in line {first}, too: take one of them out"
+                )
+            directives[directive[1]] = (number, line.partition(":")[2].strip())
+        elif cleaned and not cleaned.startswith("#"):
+            lines[number] = cleaned
+    answers, reply = _answers_in(directives, path), _reply_in(directives, path)
+    templates: dict[str, int] = {}  # each with its line
+    for number, template in lines.items():
+        if answers is not None:
+            template = template.replace("\\n", "\n")
+        problem = _problem_with(template, templates, reply, answers)
         if problem:
             raise ScorerError(f"{path}, line {number}: {problem}")
         templates[template] = number
     if not templates:
         raise ScorerError(f"{path} has no template: write one per line, for example {PAPER!r}")
-    return tuple(templates)
+    return Question(tuple(templates), answers, reply)
+
+
+def read_templates(name: str) -> tuple[str, ...]:
+    """As `read_question`, the templates alone. Raises `ScorerError`, also for a file of other answers."""
+    question = read_question(name)
+    if question.answers is not None:
+        raise ScorerError(
+            f"prompts {name!r} has answers of its own ({question.answers}), and here True and False are "
+            "asked for: name a file without a line 'answers:'"
+        )
+    return question.templates
+
+
+def asked_question(settings: ScorerSettings) -> Question:
+    """The question that ``settings`` ask for. Raises `ScorerError`."""
+    question = read_question(settings.prompts)
+    if settings.contrastive and question.answers is not None:
+        raise ScorerError(
+            f"contrastive is true, which is of True and False, and prompts {settings.prompts!r} has answers "
+            "of its own, which are always scored against each other: set contrastive to false"
+        )
+    return question
+
+
+def preset_advice(model: str, question: Question) -> str:
+    """What to tell the user of a ``model`` that was trained on another question; empty: nothing."""
+    if question.answers is not None or "roboreward" not in model.lower():
+        return ""
+    return (
+        f"model {printable(model, 200)} looks like RoboReward, which was trained to answer 1 to 5 and not "
+        "True or False: prompts 'roboreward' asks it so, see docs/models.md"
+    )
 
 
 def fill(template: str, instruction: str) -> str:
@@ -72,27 +151,59 @@ def _find(name: str) -> Path:
     if path.is_file() or path.name != name:
         return path
     try:
-        return config_file(name)
+        return config_file(f"{name}.txt" if name in PRESETS else name)
     except FileNotFoundError:
         return path
 
 
-def _problem_with(template: str, before: dict[str, int]) -> str:
+def _answers_in(directives: dict[str, tuple[int, str]], path: Path) -> AnswerSet | None:
+    if "answers" not in directives:
+        return None
+    number, text = directives["answers"]
+    try:
+        return read_answer_set(text)
+    except ScorerError as error:
+        raise ScorerError(f"{path}, line {number}: {error}") from error
+
+
+def _reply_in(directives: dict[str, tuple[int, str]], path: Path) -> str:
+    if "reply" not in directives:
+        return ""
+    number, text = directives["reply"]
+    where = f"{path}, line {number}: "
+    if "answers" not in directives:
+        raise ScorerError(f"{where}reply is for answers of the file's own: write a line 'answers:', too")
+    inside = text[1:-1]
+    if len(text) < 3 or text[0] != '"' or text[-1] != '"' or '"' in inside or not inside.strip():
+        raise ScorerError(
+            f"{where}{printable(text, 60)!r} is no beginning of a reply: write the words in quotes, as in "
+            'reply: "ANSWER:"'
+        )
+    if len(inside) > _LONGEST_REPLY or not inside.isprintable():
+        raise ScorerError(
+            f"{where}the reply has more than {_LONGEST_REPLY} characters, or some that cannot be printed: "
+            "shorten it"
+        )
+    return inside
+
+
+def _problem_with(template: str, before: dict[str, int], reply: str, answers: AnswerSet | None) -> str:
     """Why ``template`` cannot follow those ``before`` it (each with its line); empty where it can."""
     count = template.count(INSTRUCTION_PLACEHOLDER)
     if count != 1:
         return f"it has {count} times {INSTRUCTION_PLACEHOLDER} and must have it once: {template!r}"
     if template in before:
         return f"it is the same as line {before[template]}: take one of them out"
-    if before:
+    if before and not reply:
         first, line = next(iter(before.items()))
         if ending(template) != ending(first):
             return (
                 f"it ends in {ending(template)!r} and line {line} in {ending(first)!r}: the same answer "
                 "must follow all of them, so end them alike"
             )
-    if not ending(template):
-        return f"it ends in {template[-1]!r}: let True or False be the next word, as after 'The answer is:'"
+    if not reply and not ending(template):
+        words = " or ".join(text.strip() for text in (answers or TRUE_FALSE).texts)
+        return f"it ends in {template[-1]!r}: let {words} be the next word, as after 'The answer is:'"
     if len(before) >= MAX_TEMPLATES:
         return f"it is one more than {MAX_TEMPLATES}: take some out"
     return ""

@@ -12,7 +12,7 @@ from topreward_ros.scoring import patches
 from topreward_ros.scoring.base import PrefixScore, ScorerSettings
 from topreward_ros.scoring.device import send, send_image
 from topreward_ros.scoring.patches import Preprocessing
-from topreward_ros.scoring.question.answers import read_answers
+from topreward_ros.scoring.question.answers import AnswerReader
 from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl.language import LanguageModel, Pass, PatchFeatures
 from topreward_ros.scoring.qwen3_vl.vision import VisionModel
@@ -25,6 +25,7 @@ class Engine:
     vision: VisionModel
     language: LanguageModel
     tokens: PromptTokens
+    reader: AnswerReader
     preprocessing: Preprocessing
     settings: ScorerSettings
     max_pixels: int  #: of one frame
@@ -65,15 +66,13 @@ class Engine:
     def answer(self, passes: Sequence[Pass]) -> list[torch.Tensor]:
         """Run the language model and wait for the device: a tick's only wait, unless it captures a graph.
 
-        Returns for each pass the log-probabilities (prompts, 2) float32 of the true and the false answer.
+        Returns for each pass the log-probabilities (prompts, answers) float32 of the answers.
         """
         logits = self.language.head(self.language.run(passes))  # (prompts of all, vocabulary)
         log_probs = torch.log_softmax(logits.float(), dim=-1)
-        true, false = self.tokens.answer_true, self.tokens.answer_false
-        answers = torch.stack([log_probs[:, true], log_probs[:, false]], dim=1).cpu()
+        answers = torch.stack([log_probs[:, token] for token in self.tokens.answers], dim=1).cpu()
         return list(torch.split(answers, [len(each.answer_positions) for each in passes]))
 
     def read(self, answers: torch.Tensor, patch_count: int) -> PrefixScore:
         """The score from what `answer` gave for a video of ``patch_count`` patches, without a baseline."""
-        where = f"{patch_count} patches"
-        return read_answers(answers, self.settings.contrastive, where, self.language.dtype)
+        return self.reader.read(answers, f"{patch_count} patches", self.language.dtype)

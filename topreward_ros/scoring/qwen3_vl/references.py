@@ -8,8 +8,7 @@ runs odd tail and prompt behind them, once per prompt, as the method's authors d
 from __future__ import annotations
 
 from abc import abstractmethod
-from math import nan
-from statistics import fmean, stdev
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +18,7 @@ from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring import patches
 from topreward_ros.scoring.base import PrefixScore, ScorerInfo, SequentialScorer
 from topreward_ros.scoring.patches import Preprocessing
+from topreward_ros.scoring.question.answers import AnswerReader
 from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl.temporal_patch import Patch, pair_up, patch_positions
 from topreward_ros.scoring.shown_video import shown_video
@@ -42,6 +42,7 @@ class _Reference(SequentialScorer):
         self._sample_rate = sample_rate
         self._model = model
         self._tokens = tokens
+        self._reader = AnswerReader(tokens.answer_set, contrastive=False, model=info.model_id)
         self._preprocessing = preprocessing
         vision: Any = model.config.vision_config
         self._patch_side: int = vision.patch_size
@@ -55,19 +56,15 @@ class _Reference(SequentialScorer):
         size = patches.frame_size(height, width, self._patch_side * self._merge_side, self.info.max_pixels)
         with torch.inference_mode():
             answers = [self._answer(video, size, ids) for ids in self._tokens.after_video(instruction)]
-        true, false = zip(*answers, strict=True)
-        spread = stdev(true) if len(true) > 1 else nan
-        return PrefixScore(
-            fmean(true), fmean(false), log_prob_std=spread, num_frames=len(prefix), by_prompt=true
-        )
+        return replace(self._reader.averaged(answers), num_frames=len(prefix))
 
     def close(self) -> None:
         """See `PrefixScorer.close`."""
         del self._model
 
     @abstractmethod
-    def _answer(self, video: list[Patch], size: tuple[int, int], prompt: list[int]) -> tuple[float, float]:
-        """Log-probabilities of true and false after ``video``, resized to ``size``, and ``prompt``."""
+    def _answer(self, video: list[Patch], size: tuple[int, int], prompt: list[int]) -> list[float]:
+        """Log-probabilities of the answers after ``video``, resized to ``size``, and ``prompt``."""
 
     def _pixels(self, patch: Patch, size: tuple[int, int]) -> torch.Tensor:
         first, second = (patches.resize(frame.image, size) for frame in (patch.first, patch.second))
@@ -80,16 +77,15 @@ class _Reference(SequentialScorer):
         pads = [self._tokens.video_pad] * (size[0] // side * (size[1] // side))
         return [*before, *pads, self._tokens.vision_end], len(before)
 
-    def _read(self, logits: torch.Tensor) -> tuple[float, float]:
-        log_probs = torch.log_softmax(logits.float(), dim=-1)
-        true, false = log_probs[[self._tokens.answer_true, self._tokens.answer_false]].tolist()
-        return true, false
+    def _read(self, logits: torch.Tensor) -> list[float]:
+        read: list[float] = torch.log_softmax(logits.float(), dim=-1)[list(self._tokens.answers)].tolist()
+        return read
 
 
 class PlainForward(_Reference):
     """A whole forward pass for every prefix and prompt; the model finds positions and mask by itself."""
 
-    def _answer(self, video: list[Patch], size: tuple[int, int], prompt: list[int]) -> tuple[float, float]:
+    def _answer(self, video: list[Patch], size: tuple[int, int], prompt: list[int]) -> list[float]:
         ids = [token for k, patch in enumerate(video) for token in self._ids(patch, k == 0, size)[0]]
         stream = torch.tensor([[*ids, *prompt]], device=self._model.device)
         pixels = torch.cat([self._pixels(patch, size) for patch in video])
@@ -117,7 +113,7 @@ class PrefixCache(_Reference):
         self._kept: list[Patch] = []
         self._position = 0
 
-    def _answer(self, video: list[Patch], size: tuple[int, int], prompt: list[int]) -> tuple[float, float]:
+    def _answer(self, video: list[Patch], size: tuple[int, int], prompt: list[int]) -> list[float]:
         complete = [patch for patch in video if patch.first is not patch.second]
         if self._kept != complete[: len(self._kept)]:
             self._start_over()

@@ -9,9 +9,9 @@ makes a patch with itself, which the completed patch replaces.
 The numbers are those of one plain forward pass per prompt over the whole stream, to rounding: what was scored
 before decides only how the same sums are grouped (about 1e-5 nat in float32).
 
-With several prompts the score is the mean of their log-probabilities. The contrastive score, log p(" True") -
-log p(" False"), is given as the log-probability of True where only the two are possible, log sigmoid of that
-difference: the same order of values, and nats at most 0 as everywhere.
+With several prompts the score is the mean of their log-probabilities. The contrastive score is the
+log-probability of True where only the two are possible; of other answers than True and False the score is the
+logarithm of their expected value (question/answer_set.py): nats at most 0 as everywhere.
 
 The token stream is that of transformers 4.57, which the method's authors pinned:
 
@@ -53,6 +53,7 @@ from topreward_ros.scoring.device import (
 )
 from topreward_ros.scoring.frame_budget import FrameBudget
 from topreward_ros.scoring.patches import Preprocessing
+from topreward_ros.scoring.question.answers import AnswerReader
 from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl.compiling import compile_layers
 from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
@@ -103,6 +104,7 @@ class Qwen3VLScorer(PrefixScorer):
             vision=vision_model,
             language=language_model,
             tokens=tokens,
+            reader=AnswerReader(tokens.answer_set, settings.contrastive, info.model_id),
             preprocessing=preprocessing,
             settings=settings,
             max_pixels=info.max_pixels,

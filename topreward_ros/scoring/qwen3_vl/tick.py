@@ -44,7 +44,8 @@ def run_tick(
         episode.prepare_passes(request, video) for (episode, request), video in zip(jobs, videos, strict=True)
     ]
 
-    # passes → answers: log-probabilities (prompts, 2) of " True" and " False"; the device is waited for here
+    # passes → answers: log-probabilities (prompts, answers) of " True" and " False", or of those of a
+    # file; the device is waited for here
     answers = iter(engine.answer([each for passes in prepared for each in passes.all]))
 
     # answers → scores

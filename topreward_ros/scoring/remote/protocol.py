@@ -23,7 +23,7 @@ from topreward_ros.core.frames import Window
 from topreward_ros.core.instruction import LONGEST
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.scoring.base import PrefixScorer, ScorerInfo, ScorerSettings
-from topreward_ros.scoring.question.templates import MAX_TEMPLATES, read_templates
+from topreward_ros.scoring.question.templates import MAX_TEMPLATES, asked_question
 
 VERSION = 1
 SERVICE = "topreward"
@@ -265,8 +265,9 @@ class ServerInfo:
 
 
 def templates_hash(settings: ScorerSettings) -> str:
-    """A hash of the questions that are asked. Raises `ScorerError` for a file that cannot be read."""
-    return sha256("\n".join(read_templates(settings.prompts)).encode()).hexdigest()[:16]
+    """A hash of what is asked and answered. Raises `ScorerError` for a file that cannot be read."""
+    question = asked_question(settings)
+    return sha256((question.head + "\n".join(question.templates)).encode()).hexdigest()[:16]
 
 
 # ---- scores -------------------------------------------------------------------------------------
