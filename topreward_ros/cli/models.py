@@ -39,6 +39,14 @@ def add_parser(commands: Any) -> None:
         action = actions.add_parser(name, help=about, description=about)
         action.add_argument("model", metavar="NAME", help="'embedded', a hub id, a folder, or a URL to check")
         action.set_defaults(run=run)
+        if run is not _download:
+            action.add_argument(
+                "--prompts",
+                default="",
+                metavar="FILE",
+                help="the question to ask, as the parameter prompts has it: a file of templates, or a preset "
+                "such as roboreward (default: the paper's)",
+            )
         if run is _info:
             action.add_argument(
                 "--wordings",
@@ -67,7 +75,7 @@ def _info(options: argparse.Namespace) -> int:
     from topreward_ros.offline.models import describe_model
     from topreward_ros.views.models import facts_view
 
-    show(facts_view(describe_model(options.model), wordings=options.wordings))
+    show(facts_view(describe_model(options.model, options.prompts), wordings=options.wordings))
     return 0
 
 
@@ -98,8 +106,10 @@ def _check(options: argparse.Namespace) -> int:
 
     what = f"checking model {printable(options.model)}"
     with terminal.working(Console(stderr=True), f"{what} ..."):
-        result = call_bounded(check_model, options.model, time_limit_s=options.time_limit, what=what)
-    if warning := why_not_rising(result.info, result.curve):
+        result = call_bounded(
+            check_model, options.model, options.prompts, time_limit_s=options.time_limit, what=what
+        )
+    if warning := why_not_rising(result.info, result.curve, result.question):
         print(f"topreward: {printable(warning)}", file=sys.stderr)
     warn_of_task(DEMO_TASK, result.info)
     show(check_view(result))

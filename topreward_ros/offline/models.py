@@ -26,8 +26,8 @@ from topreward_ros.scoring.checkpoint.notes import ModelNotes
 from topreward_ros.scoring.checkpoint.vocabulary import is_known
 from topreward_ros.scoring.checkpoint.weight_files import read_head
 from topreward_ros.scoring.plugins import is_plugin, plugin_names, refuse_plugin
-from topreward_ros.scoring.question.prompts import AUTHORS, prompt_hash
-from topreward_ros.scoring.question.templates import Question
+from topreward_ros.scoring.question.prompts import Framing, PromptTokens, prompt_hash
+from topreward_ros.scoring.question.templates import PAPERS, Question, preset_advice, read_question
 from topreward_ros.scoring.registry import load_scorer, read_family, scorer_of
 from topreward_ros.scoring.served_models import is_served, refuse_served
 
@@ -78,6 +78,8 @@ class ModelFacts:
     notes: ModelNotes
     hash_matches: bool | None  #: the weights are those of the notes; None where the notes name none
     card: Path | None
+    question: Question = PAPERS  #: that ``prompt_hash`` is of
+    advice: str = ""  #: where the model was trained on another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class CheckResult:
     load_s: float
     score_s: float  #: per score, median
     curve: Curve
+    question: Question = PAPERS  #: that was asked
 
 
 def list_models() -> list[ListedModel]:
@@ -135,14 +138,19 @@ def _cached_model(repository: CachedRepoInfo) -> ListedModel | None:
     return ListedModel(repository.repo_id, presence, repository.size_on_disk) if is_ours else None
 
 
-def describe_model(name: str) -> ModelFacts:
-    """Read what is in the folder of a model, without loading it. Raises `ScorerError`."""
+def describe_model(name: str, prompts: str = "") -> ModelFacts:
+    """Read what is in the folder of a model, without loading it.
+
+    ``prompts``: the question, as the parameter has it. Raises `ScorerError`, also where the model's tokenizer
+    lacks its answers.
+    """
     refuse_served(name, "a description of it")
     refuse_plugin(name, "a description of it")
     checkpoint = open_checkpoint(name)
     weights = checkpoint.weight_files
     parameters, dtypes = _count_parameters(weights)
-    stream, pixels = _shown(checkpoint)
+    question = read_question(prompts)
+    stream, pixels = _shown(checkpoint, question)
     card = checkpoint.folder / "README.md"
     return ModelFacts(
         name=name,
@@ -159,16 +167,24 @@ def describe_model(name: str) -> ModelFacts:
         notes=checkpoint.notes,
         hash_matches=checkpoint.hash_matches,
         card=card if card.is_file() else None,
+        question=question,
+        advice=preset_advice(checkpoint.name, question),
     )
 
 
-def _shown(checkpoint: Checkpoint) -> tuple[str, int]:
-    """Hash of the prompt and pixels of a frame, with the shipped settings."""
+def _shown(checkpoint: Checkpoint, question: Question) -> tuple[str, int]:
+    """Hash of the prompt and pixels of a frame, with the shipped settings. Tries the tokens of a file's own
+    answers."""
     settings = ScorerSettings.from_parameters(monitor_defaults())
+    framing = Framing.of(question, settings)
     if checkpoint.is_incremental:
-        return prompt_hash(), checkpoint.frame_pixels(settings)
+        if question.answers is not None:
+            PromptTokens(checkpoint.tokenizer, question.templates, framing)
+        return prompt_hash(question.templates, framing), checkpoint.frame_pixels(settings)
     family = read_family(checkpoint, settings)
-    return family.prompt_hash(Question(), AUTHORS), family.max_pixels
+    if question.answers is not None:
+        family.answer_tokens(question, framing)
+    return family.prompt_hash(question, framing), family.max_pixels
 
 
 def _size(files: list[Path]) -> int:
@@ -187,13 +203,13 @@ def _count_parameters(weights: list[Path]) -> tuple[int | None, tuple[str, ...]]
     return count, tuple(sorted(dtypes))
 
 
-def check_model(name: str) -> CheckResult:
+def check_model(name: str, prompts: str = "") -> CheckResult:
     """Load a model, which verifies its files and answer tokens, and score the shipped video with it.
 
-    Raises `ScorerError` where that fails, and where the score of a model that was trained for this task does
-    not rise.
+    ``prompts``: the question, as the parameter has it. Raises `ScorerError` where that fails, and where the
+    score of a model that was trained for this task does not rise.
     """
-    parameters = monitor_defaults()
+    parameters = monitor_defaults() | {"prompts": prompts}
     started = perf_counter()
     scorer = _load_checked(name, ScorerSettings.from_parameters(parameters))
     times = [perf_counter()]
@@ -215,10 +231,10 @@ def check_model(name: str) -> CheckResult:
             f"model '{scorer.info.model_id}' tells no log-probability and no progress in the shipped video "
             f"({note}): it cannot score"
         )
-    if scorer.info.instructions and (reason := why_not_rising(scorer.info, curve)):
+    if scorer.info.instructions and not prompts and (reason := why_not_rising(scorer.info, curve)):
         raise ScorerError(f"{reason}. It was trained for this task: install the model again")
     score_s = median(after - before for before, after in pairwise(times))
-    return CheckResult(scorer.info, load_s, score_s, curve)
+    return CheckResult(scorer.info, load_s, score_s, curve, read_question(prompts))
 
 
 def _load_checked(name: str, settings: ScorerSettings) -> PrefixScorer:
@@ -235,7 +251,7 @@ def _load_checked(name: str, settings: ScorerSettings) -> PrefixScorer:
     return scorer_of(checkpoint, settings)
 
 
-def why_not_rising(info: ScorerInfo, curve: Curve) -> str:
+def why_not_rising(info: ScorerInfo, curve: Curve, question: Question = PAPERS) -> str:
     """What to say where the score does not rise in ``curve``, of the shipped video of a success; else empty.
 
     Nothing is said of random weights, and of a task that the model does not know.
@@ -246,8 +262,13 @@ def why_not_rising(info: ScorerInfo, curve: Curve) -> str:
     rise = fmean(log_probs[-_ENDS:]) - fmean(log_probs[:_ENDS])
     if rise >= _LEAST_RISE:
         return ""
+    rises = f"changes by {rise:.2f} nat over a video in which the robot does as told ({DEMO_TASK!r})"
+    if question.answers is not None:
+        return (
+            f"model '{info.model_id}': the logarithm of the expected answer {rises}, and should rise: look at "
+            "the values of the answers, and whether the model was trained on this question"
+        )
     return (
-        f"model '{info.model_id}': log p(True) changes by {rise:.2f} nat over a video in which the robot "
-        f"does what it was told ({DEMO_TASK!r}), and should rise: the tokenizer may be of another model, or "
-        "have True and False exchanged"
+        f"model '{info.model_id}': log p(True) {rises}, and should rise: the tokenizer may be of another "
+        "model, or have True and False exchanged"
     )

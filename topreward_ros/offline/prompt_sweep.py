@@ -28,11 +28,11 @@ from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.labelled_episodes import LabelledEpisode
 from topreward_ros.offline.prefix_schedule import PrefixSchedule
 from topreward_ros.offline.score_video import Curve, Outcome, score_recordings
-from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo, ScorerSettings
-from topreward_ros.scoring.question.templates import MAX_TEMPLATES, ending, read_templates
+from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.question.templates import MAX_TEMPLATES, Question, ending, file_line, read_question
 
 JSON_FORMAT = "topreward_prompts/1"  #: raise the number when a field changes its meaning or goes
-SHIPPED = ("", "ten_prompts.txt")  #: the paper's question, and the file that ships
+SHIPPED = ("", "ten_prompts.txt")  #: of True and False: the paper's question, and the file that ships
 
 
 class SweepError(UserError):
@@ -46,11 +46,16 @@ class Templates:
     texts: tuple[str, ...]
     default: Members  #: what `prompts` says now
     files: dict[str, Members]  #: by the name as it was given
+    question: Question  #: whose answers and reply are those of all
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """How each template ends; only those that end alike can be averaged."""
-        return tuple(map(ending, self.texts))
+        """How each template ends, before the answer; only those that end alike can be averaged."""
+        return tuple("" if self.question.reply else ending(text) for text in self.texts)
+
+    def file_text(self, texts: Sequence[str]) -> str:
+        """A file of ``texts``, some of the templates."""
+        return self.question.head + "".join(file_line(text, self.question) for text in texts)
 
     def batches(self) -> list[Members]:
         """The templates that are scored together."""
@@ -75,17 +80,32 @@ class Templates:
 
 
 def read_all_templates(default: str, files: Sequence[str]) -> Templates:
-    """The templates of ``default`` (as the parameter ``prompts`` has it), those that ship, and of ``files``.
+    """The templates of ``default`` (as the parameter ``prompts`` has it), of ``files``, and where the default
+    asks for True and False those that ship.
 
-    Raises `ScorerError` for a file that cannot be read.
+    Raises `ScorerError` for a file that cannot be read, and for one with other answers than the default.
     """
+    usual = read_question(default)
     places: dict[str, int] = {}
     members: dict[str, Members] = {}
-    for name in dict.fromkeys([default, *SHIPPED, *files]):
-        inside = [places.setdefault(text, len(places)) for text in read_templates(name)]
+    shipped = SHIPPED if usual.answers is None else ()
+    for name in dict.fromkeys([default, *shipped, *files]):
+        question = read_question(name)
+        if question.head != usual.head:
+            raise ScorerError(
+                f"prompts {name!r} asks for {_asked_for(question)}, and the default "
+                f"{f'{default!r} ' if default else ''}for {_asked_for(usual)}: a sweep compares wordings for "
+                f"the same answers; give it such files alone, or make this the default (--set prompts={name})"
+            )
+        inside = [places.setdefault(text, len(places)) for text in question.templates]
         members[name] = tuple(sorted(inside))
     named = {name: inside for name, inside in members.items() if name}
-    return Templates(tuple(places), members[default], named)
+    return Templates(tuple(places), members[default], named, usual)
+
+
+def _asked_for(question: Question) -> str:
+    reply = f" behind {question.reply!r}" if question.reply else ""
+    return f"the answers {question.answers}{reply}" if question.answers else "True and False"
 
 
 def usable(episodes: Sequence[LabelledEpisode]) -> tuple[list[LabelledEpisode], list[str]]:
@@ -143,7 +163,7 @@ def _scorer(sweep: Sweep, texts: Sequence[str]) -> Iterator[PrefixScorer]:
     """A scorer of these templates."""
     with temporary_folder("topreward-prompts-") as folder:
         file = folder / "prompts.txt"
-        write_file(file, "".join(f"{text}\n" for text in texts))
+        write_file(file, sweep.templates.file_text(texts))
         scorer = sweep.load(replace(sweep.scorer, prompts=str(file)))
     try:
         yield scorer
@@ -222,7 +242,7 @@ def _key(episode: LabelledEpisode, sweep: Sweep, texts: Sequence[str], info: Sco
     parts = {
         "code": code_hash(),
         "episode": [episode.identity, episode.task],
-        "templates": texts,
+        "templates": [sweep.templates.question.head, *texts],
         "model": [info.revision, info.dtype, info.max_pixels],
         "scorer": settings,
         "monitor": asdict(sweep.monitor),
@@ -277,12 +297,13 @@ def prompts_file(
         f"scored by {info.model_id} ({info.revision}){weights}.",
         verdict_text(choice, templates),
     ]
-    lines = [f"# {printable(text, 1000)}" for text in head]
-    lines += [templates.texts[place] for place in choice.recommended.members]
+    lines = [f"# {printable(text, 1000)}\n" for text in head]
+    lines.append(templates.file_text([templates.texts[place] for place in choice.recommended.members]))
     if choice.verdict is not Verdict.BETTER and choice.best.members != choice.default.members:
-        lines.append("# The best by these data alone, too good by nature, to try on others:")
-        lines += [f"# {templates.texts[place]}" for place in choice.best.members]
-    return "".join(f"{line}\n" for line in lines)
+        lines.append("# The best by these data alone, too good by nature, to try on others:\n")
+        best = (templates.texts[place] for place in choice.best.members)
+        lines += [f"# {file_line(text, templates.question)}" for text in best]
+    return "".join(lines)
 
 
 def sweep_json(

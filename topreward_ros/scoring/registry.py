@@ -169,7 +169,7 @@ def load_qwen3_vl(model: str, settings: ScorerSettings) -> LoadedModel:
 def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: StartTimes) -> LoadedModel:
     from topreward_ros.scoring.checkpoint.vocabulary import TrainedPromptTokens
     from topreward_ros.scoring.question.prompts import Framing, prompt_hash
-    from topreward_ros.scoring.question.templates import Question
+    from topreward_ros.scoring.question.templates import PAPERS
     from topreward_ros.scoring.qwen3_vl.attention import kernels_of
     from topreward_ros.scoring.qwen3_vl.memory_need import check_memory
 
@@ -181,7 +181,7 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: S
         )
     device, dtype = resolve_device_and_dtype(settings, checkpoint)
     question = _question(checkpoint, settings)
-    if checkpoint.notes.wordings and question != Question():
+    if checkpoint.notes.wordings and question != PAPERS:
         _log.warning(
             "%s was trained on the paper's question alone, and prompts %r asks in other words: its numbers "
             "mean less then; leave prompts empty with this model",

@@ -62,6 +62,10 @@ def facts_view(facts: ModelFacts, *, wordings: bool = False) -> RenderableType:
     table.add_row("parameters", shown(f"{parameters}, {' and '.join(facts.dtypes) or '-'}", 400))
     table.add_row("weights", f"{size_text(facts.size)}{files}")
     table.add_row("prompt", shown(facts.prompt_hash))
+    if facts.question.answers is not None:
+        table.add_row("answers", shown(str(facts.question.answers), 1000))
+    if facts.advice:
+        table.add_row("", shown(facts.advice, 400, style="yellow"))
     table.add_row("frame", f"at most {facts.frame_pixels} pixels, with the shipped settings")
     ways = ("a full forward pass per prefix: slower", "incremental: only what is new is computed")
     table.add_row("scoring", ways[facts.incremental])
@@ -109,7 +113,11 @@ def check_view(result: CheckResult) -> RenderableType:
         table.add_row("", Text(RANDOM_WARNING, style="bold red"))
     table.add_row("runs on", shown(f"{info.device} in {info.dtype}"))
     table.add_row("loading", number(result.load_s, 2, "s"))
-    table.add_row("answer", "one token" if info.dtype == SERVED else 'one token, " True"')
+    answers = result.question.answers
+    if answers is not None:
+        table.add_row("answers", shown(f"one token each: {answers}", 1000))
+    else:
+        table.add_row("answer", "one token" if info.dtype == SERVED else 'one token, " True"')
     table.add_row("scoring", f"{number(result.score_s, 3, 's')} per score, {len(points)} scores")
     start, end = points[0].score, points[-1].score
     if start.states_progress:
@@ -117,7 +125,10 @@ def check_view(result: CheckResult) -> RenderableType:
         table.add_row("progress", f"stated by the model: {said}")
     else:
         said = f"{number(start.log_prob)} at the start, {number(end.log_prob)} nat at the end"
-        table.add_row("log p(True)", said)
+        table.add_row("log p(True)" if answers is None else "ln of expected", said)
+        if answers is not None:
+            share = f"{number(100.0 * end.answer_share, 1)} % of the probability at the end"
+            table.add_row("answers' share", share)
     table.add_row("of", shown(f"{result.curve.video}: {DEMO_TASK}"))
     return table
 

@@ -52,6 +52,9 @@ class Question:
         return lines + (f'reply: "{self.reply}"\n' if self.reply else "")
 
 
+PAPERS = Question()
+
+
 def file_line(template: str, question: Question) -> str:
     """``template`` as it stands in a file whose other lines are those of ``question``."""
     return (template.replace("\n", "\\n") if question.answers else template) + "\n"
@@ -64,7 +67,7 @@ def read_question(name: str) -> Question:
     `ScorerError` that names file and line.
     """
     if not name:
-        return Question()
+        return PAPERS
     path = _find(name)
     try:
         text = read_text(path)
