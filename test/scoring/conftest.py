@@ -20,7 +20,7 @@ from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question.prompts import Framing, PromptTokens
-from topreward_ros.scoring.question.templates import read_templates
+from topreward_ros.scoring.question.templates import asked_question
 from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import load_scorer
@@ -62,7 +62,8 @@ def new_scorer(loaded: Qwen3VLScorer, checkpoint: Path) -> Callable[..., Qwen3VL
         tokens = loaded._engine.tokens
         if changed.prompts or changed.layout != SETTINGS.layout:
             tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-            tokens = PromptTokens(tokenizer, read_templates(changed.prompts), Framing(changed.layout))
+            question = asked_question(changed)
+            tokens = PromptTokens(tokenizer, question.templates, Framing.of(question, changed))
         return Qwen3VLScorer(loaded._model, tokens, preprocessing, changed, info, graphs)
 
     return make

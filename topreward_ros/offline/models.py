@@ -265,8 +265,8 @@ def why_not_rising(info: ScorerInfo, curve: Curve, question: Question = PAPERS) 
     rises = f"changes by {rise:.2f} nat over a video in which the robot does as told ({DEMO_TASK!r})"
     if question.answers is not None:
         return (
-            f"model '{info.model_id}': the logarithm of the expected answer {rises}, and should rise: look at "
-            "the values of the answers, and whether the model was trained on this question"
+            f"model '{info.model_id}': the logarithm of the expected answer {rises}, and should rise: look "
+            "at the values of the answers, and whether the model was trained on this question"
         )
     return (
         f"model '{info.model_id}': log p(True) {rises}, and should rise: the tokenizer may be of another "
