@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
         tokenizer = self.served.tokenizer
         assert tokenizer is not None
         by_id = {
-            tokenizer.encode(word, add_special_tokens=False).ids[0]: value for word, value in likely.items()
+            tokenizer.encode(word, add_special_tokens=False).ids[-1]: value for word, value in likely.items()
         }
         wanted = asked.get("logprob_token_ids") if self.served.knows_ids else None
         wanted = wanted or asked.get("allowed_token_ids") or []

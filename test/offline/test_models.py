@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from topreward_ros.offline.models import check_model, why_not_rising
+from topreward_ros.offline.models import check_model, describe_model, why_not_rising
 from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.checkpoint.folder import EMBEDDED_FOLDER
+from topreward_ros.views.models import check_view, facts_view
 
 
 @pytest.fixture
@@ -38,3 +40,18 @@ def test_a_model_that_claims_nothing_is_warned_of(exchanged):
 def test_the_score_of_the_embedded_model_rises():
     result = check_model("embedded")
     assert why_not_rising(result.info, result.curve) == ""
+
+
+def test_a_model_is_described_and_checked_with_answers_of_a_file():
+    facts = describe_model("embedded", "roboreward")
+    assert facts.question.answers is not None and facts.prompt_hash != describe_model("embedded").prompt_hash
+    with pytest.raises(ScorerError, match=r"the answer ' Yes' is \d tokens"):
+        describe_model("embedded", "yes_no")
+    result = check_model("embedded", "roboreward")
+    assert 0.0 <= result.curve.points[-1].score.answer_share < 1e-3, "it was never taught to say digits"
+    said = why_not_rising(result.info, result.curve, result.question)
+    assert "the logarithm of the expected answer changes by" in said
+    shown = Console(width=200, record=True)
+    shown.print(check_view(result), facts_view(facts))
+    text = shown.export_text()
+    assert 'one token each: " 1"=1 " 2"=2' in text and "answers' share" in text

@@ -28,8 +28,8 @@ from topreward_ros.offline.prompt_sweep import (
     usable,
 )
 from topreward_ros.offline.video import open_video
-from topreward_ros.scoring.base import ScorerSettings, SequentialScorer
-from topreward_ros.scoring.question.templates import PAPER, read_templates
+from topreward_ros.scoring.base import ScorerError, ScorerSettings, SequentialScorer
+from topreward_ros.scoring.question.templates import PAPER, read_question, read_templates
 
 PARAMETERS = monitor_defaults()
 SETTINGS = ScorerSettings.from_parameters(PARAMETERS)
@@ -203,3 +203,49 @@ def test_the_file_is_one_that_prompts_takes(tmp_path: Path, video: Path, better:
     assert ("beats the default beyond noise" in text) == better
     assert ("to try on others" in text) == (not better) and choice.best != choice.default
     assert "random weights: it means nothing" in text and "\x1b" not in text
+
+
+RATING = 'answers: " 1"=1 " 2"=2\n'
+
+
+def test_wordings_for_other_answers_are_compared_among_themselves(tmp_path: Path, video: Path) -> None:
+    first = write_templates(tmp_path / "first.txt", RATING.strip(), r"Rate\n{instruction}. The answer is:")
+    second = write_templates(tmp_path / "second.txt", RATING.strip(), "How is {instruction}? The answer is:")
+    templates = read_all_templates(first, [second])
+    assert templates.texts == ("Rate\n{instruction}. The answer is:", "How is {instruction}? The answer is:")
+    asked: list[str] = []
+
+    class Rating(Lengths):
+        def __init__(self, settings: ScorerSettings) -> None:
+            question = read_question(settings.prompts)
+            assert question.answers == read_question(first).answers and question.templates == templates.texts
+            asked.append(settings.prompts)
+            self.info = scorer_info("rating", revision="1")
+            self._lengths = [len(text) for text in question.templates]
+            self._static = True
+
+    sweep = Sweep(templates, SETTINGS, MONITOR, Rating, lambda _: None)
+    (scores,), _ = score_episodes([labelled(video)], sweep)
+    assert isinstance(scores, PromptScores) and scores.log_probs.shape == (7, 2) and len(asked) == 1
+    text = templates.file_text(templates.texts[:1])
+    copy = tmp_path / "copy.txt"
+    copy.write_text(text)
+    assert read_question(str(copy)) == read_question(first)
+
+
+@pytest.mark.parametrize("default", ["", "roboreward"])
+def test_a_file_with_other_answers_than_the_default_is_refused(tmp_path: Path, default: str) -> None:
+    other = write_templates(tmp_path / "other.txt", RATING.strip(), "Rate {instruction}. The answer is:")
+    with pytest.raises(
+        ScorerError, match=r"asks for the answers \" 1\"=1 \" 2\"=2, and the default"
+    ) as error:
+        read_all_templates(default, [other])
+    assert f"--set prompts={other}" in str(error.value)
+
+
+def test_behind_a_reply_all_templates_can_be_averaged(tmp_path: Path) -> None:
+    mine = write_templates(
+        tmp_path / "mine.txt", RATING.strip(), 'reply: "A:"', "Rate {instruction}.", "{instruction}!"
+    )
+    templates = read_all_templates(mine, [])
+    assert templates.kinds == ("", "") and templates.batches() == [(0, 1)]

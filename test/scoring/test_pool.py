@@ -131,6 +131,7 @@ def test_an_error_is_that_of_all_who_wait_and_the_next_one_tries_again(
         ({"static_baseline": False}, "progress_mode"),
         ({"dtype": "bfloat16"}, "dtype"),
         ({"prompts": "ten_prompts.txt"}, "prompts"),
+        ({"prompts": "roboreward"}, "prompts"),
     ],
 )
 def test_another_setting_is_another_model_and_is_named(

@@ -41,7 +41,7 @@ from topreward_ros.scoring.checkpoint.random_weights import (
     make_random_checkpoint,
     train_tokenizer,
 )
-from topreward_ros.scoring.question.templates import PAPER, fill, read_templates
+from topreward_ros.scoring.question.templates import PAPER, fill, read_question, read_templates
 from topreward_ros.scoring.qwen3_vl.references import PlainForward
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import load_qwen3_vl, load_scorer
@@ -382,9 +382,9 @@ def by_hand(
     model: Any,
     frames: list[Frame],
     question: str,
-    answers: tuple[str, str] = (" True", " False"),
-) -> tuple[float, float]:
-    """log p(True), log p(False) with the parts of the family's own processor."""
+    answers: tuple[str, ...] = (" True", " False"),
+) -> tuple[float, ...]:
+    """log p(True), log p(False), or of other answers, with the parts of the family's own processor."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     text, inputs = BY_HAND[family](folder, [frame.image for frame in frames], question)
     if text:
@@ -404,8 +404,8 @@ def by_hand(
         logits = model(**inputs).logits[0, -1]
     log_probs = torch.log_softmax(logits.double(), -1)
     ids = [tokenizer.encode(f":{answer}", add_special_tokens=False).ids[-1] for answer in answers]
-    assert [tokenizer.decode([token]).strip() for token in ids] == ["True", "False"]
-    return float(log_probs[ids[0]]), float(log_probs[ids[1]])
+    assert [tokenizer.decode([token]).strip() for token in ids] == [answer.strip() for answer in answers]
+    return tuple(log_probs[ids].tolist())
 
 
 def qwen2_5_vl_by_hand(folder: Path, images: list[np.ndarray], question: str) -> tuple[str, dict[str, Any]]:
@@ -563,6 +563,36 @@ def test_prompts_are_averaged_and_scored_against_each_other(to_rounding, family,
     assert score.log_prob_static < 0
     assert score.log_prob_static == to_rounding(np.mean(score.static_by_prompt))
     assert scorer.info.prompt_hash != load(family).info.prompt_hash
+
+
+@every_family
+def test_answers_of_a_file_are_scored_by_their_values(to_rounding, family, folders, load, video, tmp_path):
+    mine, answers, shares = tmp_path / "mine.txt", (" True", " the", " False"), np.array([1.0, 0.25, 0.0])
+    mine.write_text('answers: " True"=4 " the"=1 " False"=0\n' + "".join(f"{line}\n" for line in TEN[:3]))
+    scorer, frames = load(family, prompts=str(mine), static_baseline=False), video[:3]
+    folder, questions = folders(family), [fill(template, TASK) for template in TEN[:3]]
+    model = scorer._model
+    p = np.exp([by_hand(family, folder, model, frames, question, answers) for question in questions])
+    mean = (p * shares).sum(1) / p.sum(1)
+    score = scorer.score(asked(TASK, frames))
+    assert score.by_prompt == to_rounding(tuple(np.log(mean)))
+    assert score.log_prob == to_rounding(np.log(mean).mean())
+    assert score.log_prob_false == to_rounding(np.log1p(-mean).mean())
+    assert score.answer_share == to_rounding(p.sum(1).mean())
+
+
+def test_a_reply_and_the_space_before_a_digit_are_part_of_the_stream(to_rounding, folders, load, video):
+    scorer = load("internvl", prompts="roboreward", static_baseline=False)
+    (template,) = read_question("roboreward").templates
+    question = f"{fill(template, TASK)}<|im_end|>\n<|im_start|>assistant\nANSWER: "
+    log_probs = by_hand("internvl", folders("internvl"), scorer._model, video[:3], question, tuple("12345"))
+    p = np.exp(log_probs)
+    score = scorer.score(asked(TASK, video[:3]))
+    assert score.log_prob == to_rounding(np.log((p * np.arange(5) / 4).sum() / p.sum()))
+    assert score.answer_share == to_rounding(p.sum())
+    assert scorer.info.prompt_hash != load("internvl").info.prompt_hash
+    facts = describe_model(str(folders("internvl")), "roboreward")
+    assert facts.prompt_hash == scorer.info.prompt_hash and facts.question.answers is not None
 
 
 @every_family

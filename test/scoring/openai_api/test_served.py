@@ -248,6 +248,70 @@ def test_a_true_that_is_not_listed_is_no_number_but_a_bound(
     worker.stop()
 
 
+# ---- answers of a file -------------------------------------------------------------------------------
+
+RATING = {"1": -2.0, "2": -1.6, "3": -2.5, "4": -1.2, "5": -3.0}
+SHARE = np.arange(5) / 4
+
+
+def rated() -> tuple[float, float]:
+    """ln of the expected share of the scale, and how much of the probability the answers have."""
+    p = np.exp(list(RATING.values()))
+    return float(np.log((p * SHARE).sum() / p.sum())), float(p.sum())
+
+
+@pytest.fixture
+def rating(tmp_path: Path) -> str:
+    """A file that asks for 1 to 5, without a reply."""
+    path = tmp_path / "rating.txt"
+    path.write_text('answers: " 1"=1 " 2"=2 " 3"=3 " 4"=4 " 5"=5\nRate {instruction}. The answer is:\n')
+    return str(path)
+
+
+@pytest.mark.parametrize("by_ids", [True, False])
+@pytest.mark.parametrize("preset", ["roboreward", "rating", "chat"])
+def test_a_vllm_gives_the_answers_of_a_file(rating: str, preset: str, by_ids: bool) -> None:
+    tokenizer = Tokenizer.from_file(str(EMBEDDED_FOLDER / "tokenizer.json"))
+    questions: list[str] = []
+
+    def answers(_: list[np.ndarray], __: list[float], question: str) -> dict[str, float]:
+        questions.append(question)
+        return RATING
+
+    prompts = "roboreward" if preset == "roboreward" else rating
+    settings = replace(SETTINGS, prompts=prompts, chat_template=preset == "chat")
+    with serving(Served(answers, tokenizer, knows_ids=by_ids)) as served:
+        scorer = load_openai(served.url, settings)
+        score = scorer.score(asked(3))
+        scorer.close()
+        assert (score.log_prob, score.answer_share) == pytest.approx(rated())
+        assert score.log_prob_static == pytest.approx(rated()[0])
+        template = served.asked[-1]["chat_template"]
+        ids = served.asked[-1]["logprob_token_ids"] if by_ids else []
+    assert "".join(tokenizer.id_to_token(number) for number in ids) == "12345" * by_ids
+    # The space before a digit is a token of its own: it stands behind the reply, or else behind the question.
+    assert template.count("assistant") == (preset != "rating")
+    assert ("ANSWER: " in template) == (preset == "roboreward")
+    assert questions[-1].endswith("The answer is: ") == (preset == "rating")
+
+
+def test_a_list_of_likely_words_gives_the_answers_of_a_file(chat: Served, rating: str) -> None:
+    chat.answers = lambda *_: {"The": -1.8, **RATING}
+    scorer = load_openai(chat.url, replace(SETTINGS, prompts=rating))
+    score = scorer.score(asked())
+    scorer.close()
+    assert (score.log_prob, score.answer_share) == pytest.approx(rated())
+
+
+def test_an_answer_of_a_file_that_is_not_listed_is_named(chat: Served, rating: str) -> None:
+    chat.answers = lambda *_: {word: value for word, value in RATING.items() if word != "3"}
+    scorer = load_openai(chat.url, replace(SETTINGS, prompts=rating, static_baseline=False))
+    score = scorer.score(asked())
+    scorer.close()
+    assert isnan(score.log_prob) and isnan(score.log_prob_bound) and isnan(score.answer_share)
+    assert score.note.startswith("3 is not among the likeliest words")
+
+
 # ---- failures ----------------------------------------------------------------------------------------
 
 
@@ -457,6 +521,7 @@ def test_which_model(chat: Served) -> None:
         ({"quantization": "int8"}, "quantization is 'int8'"),
         ({"compile": "true"}, "compile is 'true'"),
         ({"contrastive": True}, "contrastive is true"),
+        ({"prompts": "roboreward"}, "begins the reply with 'ANSWER:', and at this server nobody can begin"),
         ({"layout": "v5.10"}, "layout is 'v5.10'"),
     ],
 )

@@ -77,7 +77,14 @@ def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"layout": "v5.10"}, {"prompts": "ten_prompts.txt"}, {"contrastive": True}]
+    "change",
+    [
+        {},
+        {"layout": "v5.10"},
+        {"prompts": "ten_prompts.txt"},
+        {"contrastive": True},
+        {"prompts": "roboreward"},
+    ],
 )
 def test_vllm_gives_the_scores_of_the_engine(server: str, checkpoint: Path, change: dict[str, Any]) -> None:
     settings = replace(TINY, **change)

@@ -215,6 +215,7 @@ def test_without_a_static_baseline_there_is_none(serve: Serve) -> None:
         ({"front_padding": 4}, "front_padding"),
         ({"fixed_length": 8}, "fixed_length"),
         ({"prompts": "ten_prompts.txt"}, "ten_prompts.txt"),
+        ({"prompts": "yes_no"}, "yes_no"),
         ({"device": "cuda:1"}, "device is cuda:1"),
         ({"dtype": "bfloat16"}, "dtype is bfloat16"),
         ({"quantization": "int8"}, "quantization is int8"),
