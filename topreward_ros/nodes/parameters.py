@@ -197,7 +197,8 @@ MONITOR_PARAMETERS = (
     Parameter(
         "prompts",
         "File of templates, a question with {instruction} per line, whose log-probabilities are averaged; "
-        "ten_prompts.txt ships; empty: the paper's question alone",
+        "ten_prompts.txt ships; a preset with other answers than True and False: roboreward, yes_no "
+        "(docs/models.md); empty: the paper's question alone",
     ),
     Parameter(
         "layout",
@@ -206,7 +207,9 @@ MONITOR_PARAMETERS = (
         choices=("v4.57", "v5.10"),
     ),
     Parameter(
-        "chat_template", "Close the question as a chat: TOPReward's ablation, far worse there; not advised"
+        "chat_template",
+        "Close the question as a chat: TOPReward's ablation, far worse there; not advised. prompts with a "
+        "reply, as roboreward, are asked so anyway",
     ),
     Parameter(
         "contrastive",
@@ -239,7 +242,8 @@ MONITOR_PARAMETERS = (
     ),
     Parameter(
         "progress_mode",
-        "How a score becomes progress: static_baseline (1 - r / r_static), raw_probability (exp r), or "
+        "How a score becomes progress: static_baseline (1 - r / r_static), raw_probability (exp r; of "
+        "prompts with values the expected share of their scale: for roboreward what it states), or "
         "calibrated (how likely it is that the task is done, by the file calibration)",
         choices=tuple(mode.value for mode in ProgressMode),
     ),
@@ -264,7 +268,8 @@ MONITOR_PARAMETERS = (
     Parameter(
         "success_threshold",
         "Log-probability that counts as success [nat]; 0 never fires. It depends on task, cameras and model: "
-        "calibrate it. The default is that of the embedded model, by docs/success.md",
+        "calibrate it. The default is that of the embedded model, by docs/success.md. Of prompts with values "
+        "it is ln of a share of their scale: -0.22 is 80 % of it, 4.2 of 5 for roboreward",
         -100.0,
         0.0,
         live=True,
