@@ -94,6 +94,21 @@ def test_scores_are_those_of_a_local_scorer(
     assert served.engine.episodes == 1
 
 
+def test_answers_of_a_file_are_scored_alike_on_a_server(serve: Serve) -> None:
+    settings = replace(SETTINGS, prompts="roboreward")
+    served = serve(settings=settings)
+    with (
+        asked(served.url, prompts="roboreward") as scorer,
+        closing(load_scorer("embedded", settings)) as local,
+    ):
+        found, expected = curve(scorer, film(4)), curve(local, film(4))
+        assert_equal(found, expected)
+        assert [it.answer_share for it in found] == pytest.approx([it.answer_share for it in expected])
+        assert scorer.info.prompt_hash == local.info.prompt_hash
+    with pytest.raises(ScorerError, match="asks other questions than prompts 'yes_no'"):
+        load_scorer(served.url, replace(SETTINGS, prompts="yes_no"))
+
+
 def test_each_frame_is_sent_once_and_no_larger_than_the_model_sees_it(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
