@@ -1,10 +1,12 @@
-"""How often `topreward prompts sweep` calls a wording better, where none is, and where one is.
+"""How often `topreward prompts` calls a wording better, where none is, and where one is.
 
 Drawn scores of six wordings, no model: ten successes and ten failures of each task; each wording has noise of
 its own beside what all share. In the second half of the table one of them tells successes from failures
-better.
+better. With --search half of the tasks choose among the wordings and the others judge once, as in `prompts
+search`.
 
     .venv/bin/python bench/prompt_noise.py            # two minutes of one core
+    .venv/bin/python bench/prompt_noise.py --search --wordings 64
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from rich.progress import track
 from rich.table import Table
 
 from topreward_ros.core.measures import Measure
-from topreward_ros.core.prompt_choice import PromptScores, Verdict, candidates, choose
+from topreward_ros.core.prompt_choice import Verdict, candidates, choose, search_split
+from topreward_ros.core.prompt_worth import PromptScores
 
 WORDINGS, EACH = 6, 10
 TASKS = (2, 3, 5, 10)
@@ -26,16 +29,16 @@ GAINS = (0.0, 1.0)  #: [nat] by which the better wording moves successes and fai
 _GAP, _SHARED, _OWN = 1.0, 1.0, 0.7  # [nat] between the outcomes; noise of an episode, and of a wording
 
 
-def drawn_episodes(tasks: int, gain: float, rng: np.random.Generator) -> list[PromptScores]:
+def drawn_episodes(tasks: int, gain: float, wordings: int, rng: np.random.Generator) -> list[PromptScores]:
     """Final scores of all episodes, as curves of one prefix."""
-    gaps = np.full(WORDINGS, _GAP)
+    gaps = np.full(wordings, _GAP)
     gaps[-1] += gain
     episodes = []
     for task in range(tasks):
         for succeeded in [True, False] * EACH:
-            noise = rng.normal(0, _SHARED) + rng.normal(0, _OWN, WORDINGS)
+            noise = rng.normal(0, _SHARED) + rng.normal(0, _OWN, wordings)
             scores = noise + gaps * succeeded
-            episodes.append(PromptScores(f"task {task}", succeeded, scores[None], np.zeros((1, WORDINGS))))
+            episodes.append(PromptScores(f"task {task}", succeeded, scores[None], np.zeros((1, wordings))))
     return episodes
 
 
@@ -44,14 +47,19 @@ def main() -> None:
     command = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     command.add_argument("--sets", type=int, default=60, help="data sets of a row (%(default)s)")
     command.add_argument("--draws", type=int, default=400, help="of the bootstrap (%(default)s)")
+    command.add_argument("--wordings", type=int, default=WORDINGS, help="candidates (%(default)s)")
+    command.add_argument("--search", action="store_true", help="half of the tasks judge, and no other")
     options = command.parse_args()
-    found, _ = candidates((0,), [], [""] * WORDINGS, largest=1)
+    found, _ = candidates((0,), [], [""] * options.wordings, largest=1)
     table = Table("tasks", "better by [nat]", *(verdict.name for verdict in Verdict))
     cases = [(gain, tasks, seed) for gain in GAINS for tasks in TASKS for seed in range(options.sets)]
     counts: dict[tuple[float, int], Counter[Verdict]] = {}
     for gain, tasks, seed in track(cases, "choosing", console=Console(stderr=True), transient=True):
-        episodes = drawn_episodes(tasks, gain, np.random.default_rng([seed, tasks]))
-        verdict = choose(episodes, found, Measure.AUC, draws=options.draws).verdict
+        episodes = drawn_episodes(tasks, gain, options.wordings, np.random.default_rng([seed, tasks]))
+        aside: list[PromptScores] = []
+        if options.search:
+            episodes, aside = search_split(episodes, Measure.AUC, seed=seed)
+        verdict = choose(episodes, found, Measure.AUC, laid_aside=aside, draws=options.draws).verdict
         counts.setdefault((gain, tasks), Counter())[verdict] += 1
     for (gain, tasks), count in counts.items():
         table.add_row(str(tasks), f"{gain:g}", *(str(count[verdict]) for verdict in Verdict))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import av
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from topreward_ros.cli.main import main
+from topreward_ros.scoring.question.soft_prompt import read_soft_prompt
 from topreward_ros.scoring.question.templates import PAPER, read_templates
 
 
@@ -97,3 +100,110 @@ def test_wrong_calls_are_told_before_the_model_is_loaded(
     ):
         assert main(["prompts", "sweep", *map(str, arguments)]) == 1
         assert sentence in capsys.readouterr().err, arguments
+
+
+@pytest.fixture(scope="module")
+def twice(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The films of ``runs``, two of each outcome of each task, whose frames are the same."""
+    folder = tmp_path_factory.mktemp("twice")
+    lines = ["file,task,success"]
+    for film, task, outcome in (
+        line.split(",") for line in (runs / "labels.csv").read_text().splitlines()[1:5]
+    ):
+        for copy in ("a", "b"):
+            (folder / f"{copy}{film}").write_bytes((runs / film).read_bytes() + copy.encode())
+            lines.append(f"{copy}{film},{task},{outcome}")
+    (folder / "labels.csv").write_text("\n".join([*lines, ""]))
+    return folder
+
+
+def test_a_search_from_labelled_videos_to_a_file_of_templates(
+    twice: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    results, file, kept = tmp_path / "results.json", tmp_path / "best.txt", tmp_path / "kept"
+    call = ["prompts", "search", str(twice), "--candidates", "12", "--scores", str(kept), "--ensembles", "2"]
+    assert main([*call, "--json", str(results), "--output", str(file)]) == 0
+    shown = capsys.readouterr()
+    assert "round 1: 10 new wordings, 10 in all" in shown.err
+    assert "round 2: 2 new wordings, 12 in all" in shown.err
+    assert shown.err.count("was trained on the paper's question alone") <= 1
+    assert "part held out: part 1 of 2" in shown.out and "searched on 4 episodes" in shown.out
+    content = json.loads(results.read_text())
+    assert len(content["templates"]) == 12 and len(content["search"]["rounds"]) == 2
+    (trained,) = content["search"]["trained"]
+    aside = {it["task"] for it in content["episodes"]} - {trained}
+    assert len(aside) == 1 and len(content["episodes"]) == 8
+    recommended = [content["templates"][number - 1]["text"] for number in content["recommended"]["templates"]]
+    assert list(read_templates(str(file))) == recommended
+    assert main([*call, "--json", "-"]) == 0  # goes on with what was kept
+    assert json.loads(capsys.readouterr().out) == content
+
+
+def test_wrong_searches_are_told_before_the_model_is_loaded(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from topreward_ros.scoring import registry
+
+    monkeypatch.setattr(registry, "load_scorer", None)
+    for arguments, sentence in (
+        ([runs], "label two tasks, or two successes and two failures"),
+        ([runs, "--laid-aside", "2"], "2 tasks cannot be laid aside of 2"),
+        ([runs, "--measure", "voc", "--laid-aside", "3"], "3 tasks cannot be laid aside"),
+        ([runs, "--candidates", "0"], "--candidates 0: must be 1 to"),
+        ([runs, "--minutes", "nan"], "--minutes nan: must be above 0"),
+        ([runs, "--seed", "-1"], "--seed -1: must be at least 0"),
+        ([runs, "--set", "progress_mode=raw_probability"], "looks at the static VOC"),
+        ([runs, "--soft"], "label two tasks, or two successes and two failures"),
+        ([runs, "--soft", "--writer", "http://x/v1"], "name one of them"),
+        ([runs, "--soft", "--output", tmp_path / "x.txt"], "must end in .safetensors"),
+        ([runs, "--soft", "--model", "http://127.0.0.1:1/v1"], "is served elsewhere, and"),
+        ([runs, "--soft", "--set", "quantization=int8"], "which quantized weights have not"),
+        ([runs, "--soft", "--vectors", "0"], "--vectors 0: must be 1 to"),
+        ([runs, "--set", "prompts=x.safetensors"], "is a soft prompt, which only a Qwen3-VL"),
+        ([runs, "--writer", "nowhere"], "--writer: model 'nowhere' is no URL of http"),
+    ):
+        assert main(["prompts", "search", *map(str, arguments)]) == 1, arguments
+        assert sentence in capsys.readouterr().err, arguments
+
+
+def test_a_soft_prompt_from_labelled_videos_to_a_score(
+    twice: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("topreward_ros.scoring.qwen3_vl.soft_training.EPOCHS", 2)
+    monkeypatch.setenv("COLUMNS", "120")
+    results, file = tmp_path / "results.json", tmp_path / "mine.safetensors"
+    call = ["prompts", "search", str(twice), "--soft", "--vectors", "6", "--json", str(results)]
+    assert main([*call, "--output", str(file)]) == 0
+    shown = capsys.readouterr()
+    assert "trained on 4 episodes, judged on 4; validation loss" in shown.out
+    assert "the soft prompt" in shown.out and "part held out: part 2 of 2: the soft prompt" in shown.out
+    content = json.loads(results.read_text())
+    assert [it["number"] for it in content["search"]["epochs"]] == [0, 1, 2]
+    assert content["templates"][1]["text"] == f"soft prompt {read_soft_prompt(str(file)).digest}"
+    before = file.read_bytes()
+
+    film = str(runs / "0-1.mp4")
+    score = ["score", film, "--task", "open the drawer", "--set", f"prompts={file}", "--json", "-"]
+    assert main(score) == 0
+    curve = json.loads(capsys.readouterr().out)
+    assert curve["model"]["prompt_hash"] != content["model"].get("prompt_hash")
+    assert all(it["log_prob"] < 0 and it["log_prob_static"] < 0 for it in curve["scores"])
+    file.write_bytes(before[:-1])
+    assert main(score) == 1
+    assert "is damaged, or cut short" in capsys.readouterr().err
+
+    # a disk that is full when the result is to be written: a sentence, and what was there stays
+    sync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{descriptor}")).parent == tmp_path:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    monkeypatch.setattr("topreward_ros.core.output_files.os.fsync", full)
+    assert main([*call[:-2], "--output", str(file)]) == 1
+    shown = capsys.readouterr()
+    assert "trained on 4 episodes" in shown.out and "No space left on device" in shown.err
+    assert file.read_bytes() == before[:-1] and list(tmp_path.glob(".*")) == []

@@ -12,13 +12,14 @@ from topreward_ros.core.measures import Measure
 from topreward_ros.core.prompt_choice import (
     Choice,
     ChoiceError,
-    PromptScores,
     Verdict,
     candidates,
     choose,
-    final_scores,
     held_out_parts,
+    search_split,
+    worth,
 )
+from topreward_ros.core.prompt_worth import PromptScores, final_scores
 
 
 def episode(task: str, succeeded: bool, *finals: float) -> PromptScores:
@@ -169,3 +170,70 @@ def test_data_that_do_not_allow_it_are_refused(
     episodes = [episode(name, succeeded, -1.0) for name, succeeded in outcomes]
     with pytest.raises(ChoiceError, match=sentence):
         held_out_parts(episodes, measure)
+
+
+def test_a_search_lays_tasks_aside_by_the_seed() -> None:
+    rng = np.random.default_rng(0)
+    episodes = [one for name in "abcde" for one in task(name, rng, 1.0, count=2)]
+    episodes += [episode("only successes", True, -1.0)]
+    training, aside = search_split(episodes, Measure.BOTH)
+    tasks = [{it.task for it in part} for part in (training, aside)]
+    assert tasks[0] | tasks[1] == set("abcde") and not tasks[0] & tasks[1] and len(tasks[1]) == 2
+    assert search_split(episodes, Measure.BOTH) == (training, aside)
+    drawn = {
+        frozenset(it.task for it in search_split(episodes, Measure.AUC, 1, seed)[1]) for seed in range(20)
+    }
+    assert len(drawn) > 2 and all(len(it) == 1 for it in drawn)
+
+
+def test_of_a_single_task_half_of_the_episodes_is_laid_aside() -> None:
+    episodes = task("a", np.random.default_rng(0), 1.0, count=4)
+    for part in search_split(episodes, Measure.BOTH):
+        assert [it.succeeded for it in part] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("episodes", "count", "said"),
+    [
+        ([("a", True), ("b", True)], 0, "no task has both successes and failures"),
+        ([("a", True), ("a", False)] * 3, 0, "label a second task, or four successes and four failures"),
+        (
+            [("a", True), ("a", False), ("b", True), ("b", False)],
+            0,
+            "label two tasks, or two successes and two",
+        ),
+        ([("a", True), ("a", False), ("b", True), ("b", False)] * 2, 2, "2 tasks cannot be laid aside of 2"),
+        ([("a", True), ("a", False), ("b", True), ("b", False)] * 2, -1, "-1 tasks cannot be laid aside"),
+    ],
+)
+def test_what_cannot_be_split_is_said(episodes: list[tuple[str, bool]], count: int, said: str) -> None:
+    with pytest.raises(ChoiceError, match=said):
+        search_split([episode(name, outcome, -1.0) for name, outcome in episodes], Measure.BOTH, count)
+
+
+def test_tasks_that_were_laid_aside_judge_alone_and_what_was_chosen_alone() -> None:
+    """Template 1 is best where it was searched, and worse where it was not; 2 is not even scored there."""
+    rng = np.random.default_rng(2)
+    training = [one for name in "ab" for one in task(name, rng, 1, 9, 0)]
+    aside = [one for name in "cdefg" for one in task(name, rng, 9, 1, nan)]
+    made = choose(training, [(0,), (1,), (2,)], Measure.AUC, laid_aside=aside, draws=200)
+    assert made.best.members == (1,) and made.best.auc == 1.0
+    assert made.parts == tuple("cdefg") and made.chosen == ((1,),) * 5
+    assert made.verdict is Verdict.WORSE and made.recommended == made.default
+    good = [one for name in "hijkl" for one in task(name, rng, 1, 9, nan)]
+    better = choose(training, [(0,), (1,), (2,)], Measure.AUC, laid_aside=good, draws=200)
+    assert better.verdict is Verdict.BETTER and better.recommended.members == (1,)
+
+
+def test_both_is_the_mean_of_auc_and_of_voc_less_the_static_voc() -> None:
+    rise, fall, flat = np.arange(4.0) - 9, -np.arange(4.0) - 9, np.full(4, -9.0)
+
+    def of(outcome: bool, curve: np.ndarray, static: np.ndarray) -> PromptScores:
+        return PromptScores("a", outcome, curve[:, None], static[:, None])
+
+    good, bad = of(True, rise, flat), of(False, fall, flat)
+    assert worth([good, bad], [(0,)], Measure.BOTH) == [1.0]
+    assert worth([of(True, rise, rise), of(False, fall, rise)], [(0,)], Measure.BOTH) == [0.5]
+    assert worth([of(True, rise, fall), of(False, fall, fall)], [(0,)], Measure.BOTH) == [0.5]
+    assert worth([of(True, flat, flat), bad], [(0,)], Measure.BOTH) == [0.5]  # no order, and tells apart
+    assert worth([of(True, flat, flat), of(False, flat, flat)], [(0,)], Measure.BOTH) == [0.25]

@@ -15,21 +15,16 @@ from topreward_ros.core.errors import UserError
 from topreward_ros.core.measures import Measure
 from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.progress import PrefixScore
-from topreward_ros.core.prompt_choice import PromptScores, candidates, choose
+from topreward_ros.core.prompt_choice import candidates, choose
+from topreward_ros.core.prompt_worth import PromptScores
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.labelled_episodes import LabelledEpisode
-from topreward_ros.offline.prompt_sweep import (
-    Sweep,
-    Templates,
-    prompts_file,
-    read_all_templates,
-    score_episodes,
-    usable,
-)
+from topreward_ros.offline.prompt_scores import Sweep, batches, score_episodes
+from topreward_ros.offline.prompt_sweep import Templates, prompts_file, read_all_templates, usable
 from topreward_ros.offline.video import open_video
 from topreward_ros.scoring.base import ScorerError, ScorerSettings, SequentialScorer
-from topreward_ros.scoring.question.templates import PAPER, read_question, read_templates
+from topreward_ros.scoring.question.templates import PAPER, file_of, read_question, read_templates
 
 PARAMETERS = monitor_defaults()
 SETTINGS = ScorerSettings.from_parameters(PARAMETERS)
@@ -66,7 +61,15 @@ def labelled(video: Path, name: str = "run", task: str = "push it", **more: obje
 
 
 def sweep_of(templates: Templates, loaded: list[int], counted: list[int], kept: Path | None = None) -> Sweep:
-    return Sweep(templates, SETTINGS, MONITOR, partial(Lengths, loaded=loaded), counted.append, kept)
+    return Sweep(
+        templates.texts,
+        templates.question,
+        SETTINGS,
+        MONITOR,
+        partial(Lengths, loaded=loaded),
+        counted.append,
+        kept,
+    )
 
 
 def write_templates(path: Path, *texts: str) -> str:
@@ -94,7 +97,7 @@ def test_templates_that_end_otherwise_or_are_many_are_scored_apart_and_put_in_or
     )
     other = write_templates(tmp_path / "other.txt", "Done: {instruction}? Say:", "{instruction}. Say:")
     templates = read_all_templates("", [other, many])
-    assert [len(batch) for batch in templates.batches()] == [64, 6, 2]
+    assert [len(batch) for batch in batches(templates.texts, templates.question)] == [64, 6, 2]
     assert templates.kinds[9:13] == ("The answer is:", "Say:", "Say:", "The answer is:")
     loaded: list[int] = []
     counted: list[int] = []
@@ -134,13 +137,7 @@ def test_what_was_scored_before_is_taken_again_where_it_fits(tmp_path: Path, vid
         ([labelled(video, "one", "pull it")], sweep),
         (episodes, replace(sweep, monitor=replace(MONITOR, sample_rate=4.0))),
         (episodes, replace(sweep, scorer=replace(SETTINGS, contrastive=True))),
-        (
-            episodes,
-            replace(
-                sweep,
-                templates=replace(templates, texts=(*templates.texts[:9], "{instruction}? The answer is:")),
-            ),
-        ),
+        (episodes, replace(sweep, texts=(*templates.texts[:9], "{instruction}? The answer is:"))),
     ):
         with pytest.raises(AssertionError, match="scored before"):
             score_episodes(changed[0], replace(changed[1], load=partial(Forbidden, loaded=[])))
@@ -149,7 +146,9 @@ def test_what_was_scored_before_is_taken_again_where_it_fits(tmp_path: Path, vid
         b"",
         b"{",
         b"[]",
-        b'{"log_probs": [[1]], "static": [[1]]}',
+        b'{"x": {"log_probs": [[1]], "static": [[1]]}, "y": {"log_probs": [1], "static": [1]}}',
+        b'{"x": {"log_probs": 1, "static": "1"}}',
+        b'{"x": {"log_probs": [], "static": []}}',
         torn.read_bytes()[:-9],
         b"\xff",
     ):
@@ -174,6 +173,36 @@ def test_an_episode_that_fails_leaves_the_others(video: Path, tmp_path: Path) ->
         bad, good = score_episodes([gone, labelled(video)], sweep)[0]
         assert isinstance(bad, UserError) and "gone.mp4" in str(bad)
         assert isinstance(good, PromptScores)
+
+
+def test_a_model_that_is_not_asked_in_words_is_named(video: Path) -> None:
+    class Wordless(Lengths):
+        def score_one(self, request: ScoreRequest) -> PrefixScore:
+            return PrefixScore(-1.0, -1.0, num_frames=len(request.prefix))
+
+    sweep = replace(sweep_of(read_all_templates("", []), [], []), load=partial(Wordless, loaded=[]))
+    (outcome,), _ = score_episodes([labelled(video)], sweep)
+    assert isinstance(outcome, UserError) and "lengths gives no log-probability of each wording" in str(
+        outcome
+    )
+
+
+def test_what_was_scored_with_some_wordings_is_scored_with_the_others_alone(
+    tmp_path: Path, video: Path
+) -> None:
+    texts = read_all_templates("", []).texts
+    loaded: list[int] = []
+    sweep = replace(sweep_of(read_all_templates("", []), loaded, [], tmp_path), texts=texts[:7])
+    score_episodes([labelled(video, "one")], sweep)
+    loaded.clear()
+    whole = replace(sweep, texts=texts[::-1])
+    first, second = score_episodes([labelled(video, "one"), labelled(video, "two")], whole)[0]
+    assert loaded == [10]  # "two" lacks all
+    score_episodes([labelled(video, "one")], replace(sweep, texts=(*texts, "{instruction}? The answer is:")))
+    assert loaded == [10, 11, 1]  # to know the model, and to score
+    for scores in (first, second):
+        assert isinstance(scores, PromptScores)
+        assert np.allclose(scores.log_probs[0], [-len(text) for text in texts[::-1]])
 
 
 def test_what_the_sweep_cannot_take_is_named(video: Path) -> None:
@@ -224,10 +253,10 @@ def test_wordings_for_other_answers_are_compared_among_themselves(tmp_path: Path
             self._lengths = [len(text) for text in question.templates]
             self._static = True
 
-    sweep = Sweep(templates, SETTINGS, MONITOR, Rating, lambda _: None)
+    sweep = Sweep(templates.texts, templates.question, SETTINGS, MONITOR, Rating, lambda _: None)
     (scores,), _ = score_episodes([labelled(video)], sweep)
     assert isinstance(scores, PromptScores) and scores.log_probs.shape == (7, 2) and len(asked) == 1
-    text = templates.file_text(templates.texts[:1])
+    text = file_of(templates.texts[:1], templates.question)
     copy = tmp_path / "copy.txt"
     copy.write_text(text)
     assert read_question(str(copy)) == read_question(first)
@@ -248,4 +277,4 @@ def test_behind_a_reply_all_templates_can_be_averaged(tmp_path: Path) -> None:
         tmp_path / "mine.txt", RATING.strip(), 'reply: "A:"', "Rate {instruction}.", "{instruction}!"
     )
     templates = read_all_templates(mine, [])
-    assert templates.kinds == ("", "") and templates.batches() == [(0, 1)]
+    assert templates.kinds == ("", "") and batches(templates.texts, templates.question) == [templates.texts]

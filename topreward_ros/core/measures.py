@@ -10,3 +10,4 @@ class Measure(Enum):
 
     AUC = "auc"  #: to tell the successes of a task from its failures, by their final scores
     VOC = "voc"  #: to rise in order, in successes; it does not say whether they can be told from failures
+    BOTH = "both"  #: the mean of AUC, and of VOC less the size of the static VOC, which is a bias

@@ -4,8 +4,10 @@ The best of many on some data looks better than it is. So the choice is judged o
 task in turn is held out, the best on the others is chosen, and compared with the default on the one held out.
 Where there is one task alone, its episodes are held out in parts instead, which says nothing of other tasks.
 
-Scores of every template come from elsewhere; here is arithmetic alone. An ensemble's score is the mean of the
-log-probabilities of its templates, as the scorers have it.
+Where candidates were made by what others were worth, as in a search, no task that had a part in that may
+judge them. Then some tasks are laid aside from the start (`search_split`), and `choose` looks at them once.
+
+Scores of every template come from elsewhere, and what a candidate is worth on some from prompt_worth.
 """
 
 from __future__ import annotations
@@ -19,16 +21,16 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from topreward_ros.core.errors import UserError
 from topreward_ros.core.intervals import DRAWS, Interval, drawn, interval_of_draws
 from topreward_ros.core.measures import Measure
-from topreward_ros.core.metrics import roc_auc, static_sweep, value_order_correlation
+from topreward_ros.core.metrics import static_sweep
+from topreward_ros.core.prompt_worth import Members, PromptScores, Table, order_of
 
-LAST_PREFIXES = 3  #: whose mean reward is the score of an episode (TOPReward, section 5.2)
+_FEWEST_HALF = 2  # of each outcome, in each half of a single task
 PARTS = 5  #: of the episodes of one task, of which each is held out once
 _MOST_CANDIDATES = 3000
 _SAME = 9  # decimals from which on two values are one: what is left is rounding
-
-Members = tuple[int, ...]  #: the templates of a candidate, by their places among all
 
 
 class Verdict(Enum):
@@ -54,16 +56,6 @@ class Attempt(Protocol):
 
 
 AnyAttempt = TypeVar("AnyAttempt", bound=Attempt)
-
-
-@dataclass(frozen=True, slots=True)
-class PromptScores:
-    """The rewards of one episode by template."""
-
-    task: str
-    succeeded: bool
-    log_probs: np.ndarray  #: (K, P) [nat] of K prefixes and P templates
-    static: np.ndarray  #: (K, P) [nat] of the static video
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +101,7 @@ class Choice:
         return self.best if self.verdict is Verdict.BETTER else self.default
 
 
-class ChoiceError(ValueError):
+class ChoiceError(UserError):
     """The data do not allow the comparison; the text says what is lacking."""
 
 
@@ -144,17 +136,31 @@ def choose(
     found: Sequence[Members],
     measure: Measure,
     *,
+    laid_aside: Sequence[PromptScores] = (),
+    tested: Members | None = None,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Choice:
-    """Choose among the candidates ``found``, of which the first is the default. Raises `ChoiceError`."""
-    parts, of_tasks = held_out_parts(episodes, measure)
-    tables = [_Table(part, measure) for part in parts.values()]
-    values = np.array([[table.value(members) for table in tables] for members in found])  # (found, parts)
+    """Choose among the candidates ``found``, of which the first is the default. Raises `ChoiceError`.
+
+    With episodes ``laid_aside`` all ``episodes`` choose, and those alone judge what was chosen; of them only
+    the scores of the default and of the best need be known. Where one was chosen already it is ``tested``.
+    """
+    if laid_aside:
+        parts, of_tasks = held_out_parts(laid_aside, measure)
+        values = _values(_usable(episodes, measure), found, measure)
+    else:
+        parts, of_tasks = held_out_parts(episodes, measure)
+        values = _values(parts, found, measure)
+    tables = [Table(part, measure) for part in parts.values()]
     totals = values.mean(axis=1)
-    best = _highest(totals)
-    chosen = [_highest(np.delete(values, place, axis=1).mean(axis=1)) for place in range(len(tables))]
-    held_out = [float(values[row, place]) for place, row in enumerate(chosen)]
+    best = _highest(totals) if tested is None else list(found).index(tested)
+    if laid_aside:
+        chosen = [best] * len(tables)
+    else:
+        chosen = [_highest(np.delete(values, place, axis=1).mean(axis=1)) for place in range(len(tables))]
+    held_out = [table.value(found[row]) for table, row in zip(tables, chosen, strict=True)]
+    usual = [table.value(found[0]) for table in tables]
     gains = _drawn_gains([found[row] for row in chosen], found[0], tables, draws, seed)
     order = np.argsort(-totals.round(_SAME), kind="stable")
     rate = _Rating(episodes, dict(zip(found, totals.tolist(), strict=True)))
@@ -170,10 +176,22 @@ def choose(
         leading=tuple(rate(found[row]) for row in order[:10]),
         chosen=tuple(found[row] for row in chosen),
         held_out=tuple(held_out),
-        held_out_default=tuple(values[0].tolist()),
-        gain=float(np.mean(np.array(held_out) - values[0])),
+        held_out_default=tuple(usual),
+        gain=float(np.mean(np.array(held_out) - usual)),
         interval=interval_of_draws(gains, clusters=len(tables)),
     )
+
+
+def worth(episodes: Sequence[PromptScores], found: Sequence[Members], measure: Measure) -> list[float]:
+    """What each of ``found`` is worth on ``episodes``: the mean over their tasks, as `choose` has it."""
+    values = _values(_usable(episodes, measure), found, measure).mean(axis=1)
+    return [float(value) for value in values.round(_SAME)]
+
+
+def _values(parts: dict[str, list[PromptScores]], found: Sequence[Members], measure: Measure) -> np.ndarray:
+    """The measure of each candidate in each part: (found, parts)."""
+    tables = [Table(part, measure) for part in parts.values()]
+    return np.array([[table.value(members) for table in tables] for members in found])
 
 
 def _highest(values: np.ndarray) -> int:
@@ -191,23 +209,66 @@ def held_out_parts(
 
     Tasks of which the measure says nothing are left out. Raises `ChoiceError` where nothing can be held out.
     """
-    by_task = _by_task(episodes)
-    usable = {task: some for task, some in by_task.items() if _fewest(some, measure)}
-    if not usable:
-        raise ChoiceError(
-            "no task has both successes and failures, between which the measure auc tells: label more "
-            "episodes, or measure voc, which takes successes alone"
-            if measure is Measure.AUC
-            else "no episode is labelled a success, and the measure voc is of those: label some"
-        )
+    usable = _usable(episodes, measure)
     if len(usable) > 1:
         return usable, True
     (only,) = usable.values()
     count = min(PARTS, _fewest(only, measure))
     if count < 2:
-        kinds = "successes and two failures" if measure is Measure.AUC else "successes"
-        raise ChoiceError(f"one part of the data must be held out: label two tasks, or two {kinds}")
+        raise ChoiceError(
+            f"one part of the data must be held out: label two tasks, or two {_kinds(measure, 'two')}"
+        )
     return {f"part {k + 1} of {count}": list(_part(only, k, count)) for k in range(count)}, False
+
+
+def search_split(
+    episodes: Sequence[AnyAttempt], measure: Measure, count: int = 0, seed: int = 0
+) -> tuple[list[AnyAttempt], list[AnyAttempt]]:
+    """The episodes by which to search, and those that are laid aside for the one test behind it.
+
+    ``count`` tasks are laid aside, drawn by ``seed``; 0: half of them. Of a single task half of the episodes
+    are, of either outcome. Raises `ChoiceError` where that leaves one of the two with too little.
+    """
+    usable = _usable(episodes, measure)
+    if count < 0 or (count and count >= len(usable)):
+        raise ChoiceError(
+            f"{count} tasks cannot be laid aside of {len(usable)} that the measure {measure.value} can use: "
+            "leave at least one to search by, or label more tasks"
+        )
+    if len(usable) == 1:
+        (only,) = usable.values()
+        if _fewest(only, measure) < 2 * _FEWEST_HALF:
+            raise ChoiceError(
+                "half of the only task is laid aside to judge what is found: label a second task, or four "
+                f"{_kinds(measure, 'four')}"
+            )
+        halves = (list(_part(only, 0, 2)), list(_part(only, 1, 2)))
+    else:
+        order = np.random.default_rng(seed).permutation(len(usable))
+        aside = {list(usable)[place] for place in order[: count or len(usable) // 2]}
+        halves = (
+            [it for task, some in usable.items() if task not in aside for it in some],
+            [it for task, some in usable.items() if task in aside for it in some],
+        )
+    held_out_parts(halves[1], measure)
+    return halves
+
+
+def _usable(episodes: Sequence[AnyAttempt], measure: Measure) -> dict[str, list[AnyAttempt]]:
+    """The episodes by task, of tasks of which the measure says something. Raises `ChoiceError`: of none."""
+    usable = {task: some for task, some in _by_task(episodes).items() if _fewest(some, measure)}
+    if not usable:
+        raise ChoiceError(
+            "no episode is labelled a success, and the measure voc is of those: label some"
+            if measure is Measure.VOC
+            else f"no task has both successes and failures, between which the measure {measure.value} tells: "
+            "label more episodes, or measure voc, which takes successes alone"
+        )
+    return usable
+
+
+def _kinds(measure: Measure, number: str) -> str:
+    return "successes" if measure is Measure.VOC else f"successes and {number} failures"
 
 
 def _by_task(episodes: Sequence[AnyAttempt]) -> dict[str, list[AnyAttempt]]:
@@ -220,7 +281,7 @@ def _by_task(episodes: Sequence[AnyAttempt]) -> dict[str, list[AnyAttempt]]:
 def _fewest(episodes: Sequence[Attempt], measure: Measure) -> int:
     """How many episodes there are of the outcome that has fewest, of those that the measure needs."""
     successes = sum(bool(episode.succeeded) for episode in episodes)
-    return min(successes, len(episodes) - successes) if measure is Measure.AUC else successes
+    return successes if measure is Measure.VOC else min(successes, len(episodes) - successes)
 
 
 def _part(episodes: Sequence[AnyAttempt], part: int, count: int) -> Iterator[AnyAttempt]:
@@ -229,48 +290,11 @@ def _part(episodes: Sequence[AnyAttempt], part: int, count: int) -> Iterator[Any
         yield from [episode for episode in episodes if episode.succeeded is outcome][part::count]
 
 
-# ---- what a candidate is worth ----------------------------------------------------------------------
-
-
-class _Table:
-    """What the measure needs of the episodes in one part."""
-
-    def __init__(self, episodes: Sequence[PromptScores], measure: Measure) -> None:
-        self._measure = measure
-        self._successes = [episode.log_probs for episode in episodes if episode.succeeded]
-        self._finals = [
-            np.array([final_scores(it.log_probs) for it in episodes if it.succeeded is outcome])
-            for outcome in (True, False)
-        ]
-
-    def samples(self, members: Members) -> list[np.ndarray]:
-        """A number for each episode (N,), for each outcome that the measure needs."""
-        if self._measure is Measure.AUC:
-            return [finals[:, members].mean(axis=1) for finals in self._finals]
-        return [np.array([_voc(log_probs[:, members].mean(axis=1)) for log_probs in self._successes])]
-
-    def value(self, members: Members) -> float:
-        """The measure of a candidate."""
-        return self.statistic(self.samples(members))
-
-    def statistic(self, samples: Sequence[np.ndarray]) -> float:
-        """The measure of such numbers."""
-        return roc_auc(*samples) if self._measure is Measure.AUC else float(samples[0].mean())
-
-
-def final_scores(log_probs: np.ndarray) -> np.ndarray:
-    """The score of an episode by template (P,), of its ``log_probs`` (K, P) [nat]."""
-    return np.asarray(log_probs[-LAST_PREFIXES:].mean(axis=0))
-
-
-def _voc(log_probs: np.ndarray) -> float:
-    """The VOC; a curve that has no order counts as one without any."""
-    voc = value_order_correlation(log_probs)
-    return 0.0 if isnan(voc) else voc
+# ---- noise, and what is said of each -----------------------------------------------------------------
 
 
 def _drawn_gains(
-    chosen: Sequence[Members], default: Members, tables: Sequence[_Table], draws: int, seed: int
+    chosen: Sequence[Members], default: Members, tables: Sequence[Table], draws: int, seed: int
 ) -> list[float]:
     """Bootstrap draws of the mean gain: parts are drawn with replacement, and in each its episodes by
     outcome.
@@ -299,11 +323,11 @@ class _Rating:
         self._episodes = episodes
         self._values = values
         tasks = _by_task(episodes).values()
-        self._tasks = [_Table(some, Measure.AUC) for some in tasks if _fewest(some, Measure.AUC)]
+        self._tasks = [Table(some, Measure.AUC) for some in tasks if _fewest(some, Measure.AUC)]
 
     def __call__(self, members: Members) -> Rated:
         curves = [episode.log_probs[:, members].mean(axis=1) for episode in self._episodes]
-        vocs = [_voc(curve) for curve, it in zip(curves, self._episodes, strict=True) if it.succeeded]
+        vocs = [order_of(curve) for curve, it in zip(curves, self._episodes, strict=True) if it.succeeded]
         sweeps = [
             static_sweep(episode.static[:, members].mean(axis=1), curve)
             for episode, curve in zip(self._episodes, curves, strict=True)

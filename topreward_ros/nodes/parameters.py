@@ -198,7 +198,7 @@ MONITOR_PARAMETERS = (
         "prompts",
         "File of templates, a question with {instruction} per line, whose log-probabilities are averaged; "
         "ten_prompts.txt ships; a preset with other answers than True and False: roboreward, yes_no "
-        "(docs/models.md); empty: the paper's question alone",
+        "(docs/models.md); a soft prompt, .safetensors (docs/prompts.md); empty: the paper's question alone",
     ),
     Parameter(
         "layout",

@@ -1,42 +1,39 @@
-"""Every wording of the question on labelled episodes: what `topreward prompts sweep` does.
+"""Every wording of the question, and what `topreward prompts` says of them: texts, the file and the JSON.
 
-Each episode is read and its frames are encoded once, for all templates together, as far as one ensemble can
-hold them: up to 64 that end alike. Their numbers are those that each template would have alone, to rounding.
-Which is best is decided in core/prompt_choice.py; here are the scores, the file of templates and the JSON.
+Scores come from prompt_scores.py; which wording is best is decided in core/prompt_choice.py.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from topreward_ros.core.errors import UserError
-from topreward_ros.core.metrics import PREFIXES
-from topreward_ros.core.monitor_settings import MonitorSettings
-from topreward_ros.core.output_files import temporary_folder, write_file
+from topreward_ros.core.measures import Measure
 from topreward_ros.core.printable import printable
-from topreward_ros.core.prompt_choice import Choice, Members, PromptScores, Rated, Verdict
+from topreward_ros.core.prompt_choice import Choice, Rated, Verdict
+from topreward_ros.core.prompt_worth import Members
 from topreward_ros.offline.code_version import code_hash, package_version
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.labelled_episodes import LabelledEpisode
-from topreward_ros.offline.prefix_schedule import PrefixSchedule
-from topreward_ros.offline.score_video import Curve, Outcome, score_recordings
-from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
-from topreward_ros.scoring.question.templates import MAX_TEMPLATES, Question, ending, file_line, read_question
+from topreward_ros.scoring.base import RANDOM_WEIGHTS, ScorerError, ScorerInfo
+from topreward_ros.scoring.question.templates import (
+    INSTRUCTION_PLACEHOLDER,
+    Question,
+    file_line,
+    file_of,
+    kind_of,
+    read_question,
+)
 
 JSON_FORMAT = "topreward_prompts/1"  #: raise the number when a field changes its meaning or goes
+SOFT = "the soft prompt"  #: what a candidate is called that is no template
 SHIPPED = ("", "ten_prompts.txt")  #: of True and False: the paper's question, and the file that ships
-
-
-class SweepError(UserError):
-    """An episode cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +48,7 @@ class Templates:
     @property
     def kinds(self) -> tuple[str, ...]:
         """How each template ends, before the answer; only those that end alike can be averaged."""
-        return tuple("" if self.question.reply else ending(text) for text in self.texts)
-
-    def file_text(self, texts: Sequence[str]) -> str:
-        """A file of ``texts``, some of the templates."""
-        return self.question.head + "".join(file_line(text, self.question) for text in texts)
-
-    def batches(self) -> list[Members]:
-        """The templates that are scored together."""
-        by_kind: dict[str, list[int]] = {}
-        for place, kind in enumerate(self.kinds):
-            by_kind.setdefault(kind, []).append(place)
-        return [
-            tuple(some[start : start + MAX_TEMPLATES])
-            for some in by_kind.values()
-            for start in range(0, len(some), MAX_TEMPLATES)
-        ]
+        return tuple(kind_of(text, self.question) for text in self.texts)
 
     def name_of(self, members: Members) -> str:
         """What a candidate is called: the default, a file as it is, or the numbers of its templates from
@@ -76,6 +58,8 @@ class Templates:
         for file, inside in self.files.items():
             if members == inside and len(inside) > 1:
                 return printable(Path(file).name, 60)
+        if INSTRUCTION_PLACEHOLDER not in self.texts[members[0]]:
+            return SOFT
         return " + ".join(str(place + 1) for place in members)
 
 
@@ -123,145 +107,6 @@ def usable(episodes: Sequence[LabelledEpisode]) -> tuple[list[LabelledEpisode], 
     return made, problems
 
 
-# ---- scores -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """How episodes are scored."""
-
-    templates: Templates
-    scorer: ScorerSettings
-    monitor: MonitorSettings
-    load: Callable[[ScorerSettings], PrefixScorer]
-    on_scores: Callable[[int], None]  #: is told of so many more that are done, or known from before
-    kept: Path | None = None  #: folder in which scores are kept, for the next run
-
-
-def score_episodes(
-    episodes: Sequence[LabelledEpisode], sweep: Sweep
-) -> tuple[list[PromptScores | UserError], ScorerInfo]:
-    """The scores of each episode by template, or why there are none; and what scored them."""
-    parts: list[list[_Scores | UserError]] = []
-    batches = sweep.templates.batches()
-    for batch in batches:
-        texts = [sweep.templates.texts[place] for place in batch]
-        with _scorer(sweep, texts) as scorer:
-            parts.append(_score_batch(episodes, sweep, texts, scorer))
-            info = scorer.info
-    order = np.argsort([place for batch in batches for place in batch])
-    by_episode = zip(*parts, strict=True)
-    return [_joined(one, of, order) for one, of in zip(episodes, by_episode, strict=True)], info
-
-
-#: Log-probabilities (K, P) of K prefixes and P templates, of the video and of the static one.
-_Scores = tuple[np.ndarray, np.ndarray]
-
-
-@contextmanager
-def _scorer(sweep: Sweep, texts: Sequence[str]) -> Iterator[PrefixScorer]:
-    """A scorer of these templates."""
-    with temporary_folder("topreward-prompts-") as folder:
-        file = folder / "prompts.txt"
-        write_file(file, sweep.templates.file_text(texts))
-        scorer = sweep.load(replace(sweep.scorer, prompts=str(file)))
-    try:
-        yield scorer
-    finally:
-        scorer.close()
-
-
-def _score_batch(
-    episodes: Sequence[LabelledEpisode], sweep: Sweep, texts: Sequence[str], scorer: PrefixScorer
-) -> list[_Scores | UserError]:
-    made: dict[int, _Scores | UserError] = {}
-    files: dict[int, Path] = {}
-    for place, episode in enumerate(episodes):
-        if sweep.kept is not None:
-            files[place] = sweep.kept / f"{_key(episode, sweep, texts, scorer.info)}.json"
-            known = _read_kept(files[place], len(texts))
-            if known is not None:
-                made[place] = known
-                sweep.on_scores(len(known[0]))
-    left = [place for place in range(len(episodes)) if place not in made]
-
-    def on_outcome(number: int, outcome: Outcome) -> None:
-        place = left[number]
-        made[place] = scores = _scores_of(outcome, len(texts), episodes[place])
-        if place in files and not isinstance(scores, UserError):
-            log_probs, static = (array.tolist() for array in scores)
-            write_file(files[place], json.dumps(json_value({"log_probs": log_probs, "static": static})))
-
-    score_recordings(
-        [episodes[place].recording for place in left],
-        scorer,
-        replace(sweep.monitor, end_episode_on_success=False, episode_timeout=0.0),
-        prefixes=PREFIXES,
-        prefix_schedule=PrefixSchedule.MONITOR,
-        at_once=scorer.episodes_at_once(),
-        on_score=lambda _: sweep.on_scores(1),
-        on_outcome=on_outcome,
-    )
-    return [made[place] for place in range(len(episodes))]
-
-
-def _scores_of(outcome: Outcome, count: int, episode: LabelledEpisode) -> _Scores | UserError:
-    """The scores of a curve that was made with ``count`` templates."""
-    if not isinstance(outcome, Curve):
-        return outcome
-    if not outcome.points:
-        return SweepError(f"{episode.name}: none of its frames could be scored; look at it, or leave it out")
-    log_probs = np.array([point.score.by_prompt for point in outcome.points])
-    static = np.array([point.score.static_by_prompt or [np.nan] * count for point in outcome.points])
-    return log_probs, static
-
-
-def _joined(
-    episode: LabelledEpisode, parts: Sequence[_Scores | UserError], order: np.ndarray
-) -> PromptScores | UserError:
-    """The scores of all batches, in the ``order`` of the templates; the first error where there is one."""
-    made: list[_Scores] = []
-    for part in parts:
-        if isinstance(part, UserError):
-            return part
-        made.append(part)
-    log_probs, static = (np.concatenate(arrays, axis=1)[:, order] for arrays in zip(*made, strict=True))
-    return PromptScores(episode.task, bool(episode.succeeded), log_probs, static)
-
-
-# ---- what an earlier run left -----------------------------------------------------------------------
-
-
-def _key(episode: LabelledEpisode, sweep: Sweep, texts: Sequence[str], info: ScorerInfo) -> str:
-    """All that the scores of an episode depend on, as a hash."""
-    settings = {
-        name: value
-        for name, value in asdict(sweep.scorer).items()
-        if name not in ("device", "threads", "prompts", "cuda_graphs", "compile")
-    }
-    parts = {
-        "code": code_hash(),
-        "episode": [episode.identity, episode.task],
-        "templates": [sweep.templates.question.head, *texts],
-        "model": [info.revision, info.dtype, info.max_pixels],
-        "scorer": settings,
-        "monitor": asdict(sweep.monitor),
-        "prefixes": PREFIXES,
-    }
-    return sha256(json.dumps(json_value(parts), sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _read_kept(path: Path, count: int) -> _Scores | None:
-    """The scores of ``count`` templates in a file that was kept; None where there are none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        log_probs, static = (np.array(content[name], np.float64) for name in ("log_probs", "static"))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    fits = log_probs.ndim == 2 and log_probs.shape == static.shape and log_probs.shape[1] == count
-    return (log_probs, static) if fits and len(log_probs) and np.isfinite(log_probs).all() else None
-
-
 # ---- what is said of it -----------------------------------------------------------------------------
 
 
@@ -269,36 +114,49 @@ def verdict_text(choice: Choice, templates: Templates) -> str:
     """What was found: whether to choose by these data is better than the default, by how much, what to do."""
     kind = "tasks" if choice.of_tasks else "episodes of the only task"
     usual, mine = np.mean(choice.held_out_default), np.mean(choice.held_out)
-    change = f"{choice.measure.name} goes from {usual:.3f} to {mine:.3f} ({choice.gain:+.3f}"
+    measure = {Measure.BOTH: "the mean of AUC and of VOC less |static VOC|"}.get(
+        choice.measure, choice.measure.name
+    )
+    change = f"{measure} goes from {usual:.3f} to {mine:.3f} ({choice.gain:+.3f}"
     if choice.interval.is_known:
         change += f", 95 % of {choice.interval.low:+.3f} to {choice.interval.high:+.3f})"
     else:
-        change += ", in every draw)"
+        change += ", without an interval)" if choice.gain else ", in every draw)"
     best = templates.name_of(choice.best.members)
     verdict, advice = {
         Verdict.BETTER: ("beats the default beyond noise", f"Use {best}."),
         Verdict.NO_DIFFERENCE: ("does not beat the default beyond noise", "Keep the default."),
         Verdict.WORSE: ("does worse than the default", "Keep the default."),
     }[choice.verdict]
-    return f"On {kind} that had no part in the choice, the best {verdict}: {change}. {advice}"
+    what = best if best == SOFT else "the best"
+    return f"On {kind} that had no part in the choice, {what} {verdict}: {change}. {advice}"
 
 
 def prompts_file(
-    choice: Choice, templates: Templates, episodes: Sequence[LabelledEpisode], info: ScorerInfo
+    choice: Choice,
+    templates: Templates,
+    episodes: Sequence[LabelledEpisode],
+    info: ScorerInfo,
+    command: str = "sweep",
 ) -> str:
-    """A file that ``prompts`` takes: what is recommended, and above it why."""
+    """A file that ``prompts`` takes: what is recommended, and above it why.
+
+    ``command``: of `topreward prompts`, that chose.
+    """
     data = sha256("".join(sorted(episode.identity for episode in episodes)).encode()).hexdigest()[:16]
     count = len({episode.task for episode in episodes})
     tasks = "one task" if count == 1 else f"{count} tasks"
     weights = f", {RANDOM_WEIGHTS}: it means nothing" if info.random_weights else ""
     head = [
-        "Templates of the question, chosen by `topreward prompts sweep`.",
+        f"Templates of the question, chosen by `topreward prompts {command}`.",
         f"{len(episodes)} episodes of {tasks} (data {data}), "
         f"scored by {info.model_id} ({info.revision}){weights}.",
         verdict_text(choice, templates),
     ]
     lines = [f"# {printable(text, 1000)}\n" for text in head]
-    lines.append(templates.file_text([templates.texts[place] for place in choice.recommended.members]))
+    lines.append(
+        file_of([templates.texts[place] for place in choice.recommended.members], templates.question)
+    )
     if choice.verdict is not Verdict.BETTER and choice.best.members != choice.default.members:
         lines.append("# The best by these data alone, too good by nature, to try on others:\n")
         best = (templates.texts[place] for place in choice.best.members)
@@ -313,6 +171,7 @@ def sweep_json(
     info: ScorerInfo,
     parameters: dict[str, Any],
     problems: Sequence[str],
+    search: dict[str, Any] | None = None,
 ) -> str:
     """The result as JSON text.
 
@@ -320,7 +179,8 @@ def sweep_json(
     ``templates`` with ``number`` from 1, text and rating; ``leading``: the best candidates by the numbers of
     their templates; ``held_out``: per part what was chosen on the others, its value and the default's;
     ``recommended``; ``model``, ``parameters``, ``version`` and hash of the ``code``, ``episodes`` with the
-    hashes of their frames; ``problems``.
+    hashes of their frames; ``problems``; ``search``: None of a sweep, else how it was searched, its
+    ``rounds`` and the tasks that it was ``trained`` on.
     """
 
     def rating(rated: Rated) -> dict[str, Any]:
@@ -360,5 +220,6 @@ def sweep_json(
             for it in episodes
         ],
         "problems": list(problems),
+        "search": search,
     }
     return json.dumps(json_value(content), indent=2, ensure_ascii=True, allow_nan=False) + "\n"

@@ -107,7 +107,7 @@ class ScorerSettings:
     max_frames: int  #: frames of the longest prefix
     threads: int  #: CPU threads; 0: all cores but one
     static_baseline: bool  #: also score the first frame repeated
-    prompts: str = ""  #: file of templates, see `templates.read_templates`; empty: the paper's alone
+    prompts: str = ""  #: file of templates or soft prompt, see `question`; empty: the paper's alone
     contrastive: bool = False  #: score True against False alone, see `answers`
     layout: str = "v4.57"  #: of the token stream, see `prompts.Framing`
     chat_template: bool = False  #: see `prompts.Framing`

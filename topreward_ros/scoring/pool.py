@@ -18,7 +18,7 @@ from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from topreward_ros.scoring.checkpoint.load import resolve_device_and_dtype
 from topreward_ros.scoring.plugins import is_plugin
-from topreward_ros.scoring.question.templates import Question, asked_question
+from topreward_ros.scoring.question.soft_prompt import asked_of
 from topreward_ros.scoring.served_models import is_served
 from topreward_ros.scoring.worker import ScoringThread, ScoringWorker
 
@@ -43,7 +43,7 @@ class _Wish(NamedTuple):
 
     checkpoint: Checkpoint
     revision: str
-    question: Question
+    question: tuple[str, ...]  #: see `asked_of`
     settings: ScorerSettings
 
     def differences(self, other: _Wish) -> list[str]:
@@ -121,7 +121,7 @@ class ScorerPool:
         if is_served(model) or is_plugin(model):
             return Place(ScoringWorker(self._load(model, settings)), "")
         checkpoint = open_checkpoint(model)
-        wish = _Wish(checkpoint, checkpoint.revision, asked_question(settings), settings)
+        wish = _Wish(checkpoint, checkpoint.revision, asked_of(settings), settings)
         with self._lock:
             entry, differences = self._find(wish)
             if entry is None:

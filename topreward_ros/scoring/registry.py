@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from topreward_ros.scoring.any_vlm.family import Family
     from topreward_ros.scoring.patches import Preprocessing
     from topreward_ros.scoring.question.prompts import PromptTokens
+    from topreward_ros.scoring.question.soft_prompt import SoftPrompt
     from topreward_ros.scoring.question.templates import Question
     from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
 
@@ -169,6 +170,7 @@ def load_qwen3_vl(model: str, settings: ScorerSettings) -> LoadedModel:
 def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: StartTimes) -> LoadedModel:
     from topreward_ros.scoring.checkpoint.vocabulary import TrainedPromptTokens
     from topreward_ros.scoring.question.prompts import Framing, prompt_hash
+    from topreward_ros.scoring.question.soft_prompt import is_soft_prompt
     from topreward_ros.scoring.question.templates import PAPERS
     from topreward_ros.scoring.qwen3_vl.attention import kernels_of
     from topreward_ros.scoring.qwen3_vl.memory_need import check_memory
@@ -180,7 +182,8 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: S
             "be scored incrementally"
         )
     device, dtype = resolve_device_and_dtype(settings, checkpoint)
-    question = _question(checkpoint, settings)
+    soft = _soft_prompt(checkpoint, settings) if is_soft_prompt(settings.prompts) else None
+    question = PAPERS if soft else _question(checkpoint, settings)
     if checkpoint.notes.wordings and question != PAPERS:
         _log.warning(
             "%s was trained on the paper's question alone, and prompts %r asks in other words: its numbers "
@@ -190,7 +193,7 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: S
         )
     framing = Framing.of(question, settings)
     wordings, templates = checkpoint.notes.wordings, question.templates
-    tokens = TrainedPromptTokens(checkpoint.tokenizer, wordings, templates, framing)
+    tokens = TrainedPromptTokens(checkpoint.tokenizer, wordings, templates, framing, soft)
     if config.get("video_token_id", tokens.video_pad) != tokens.video_pad:
         raise ScorerError(
             f"{folder}: config.json has video_token_id {config['video_token_id']}, the tokenizer has "
@@ -212,8 +215,32 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: S
     loaded = cast("Qwen3VLForConditionalGeneration", weights)  # `is_incremental`: or one of experts
     _log.info("attention of the language model on %s in %s: %s", device, dtype, kernels_of(device, dtype))
     check_memory(loaded, settings, pixels)
-    info = _info(checkpoint, loaded, settings, prompt_hash=prompt_hash(templates, framing), max_pixels=pixels)
+    info = _info(
+        checkpoint, loaded, settings, prompt_hash=prompt_hash(templates, framing, soft), max_pixels=pixels
+    )
     return LoadedModel(loaded, tokens, checkpoint.preprocessing, info)
+
+
+def _soft_prompt(checkpoint: Checkpoint, settings: ScorerSettings) -> SoftPrompt:
+    """The soft prompt that ``settings`` name, which was trained with this model and framing."""
+    from topreward_ros.scoring.question.soft_prompt import check_fits, read_soft_prompt
+
+    soft = read_soft_prompt(settings.prompts)
+    hidden = model_config(checkpoint).get_text_config().hidden_size
+    shown = f"model '{checkpoint.name}'"
+    check_fits(soft, settings.prompts, model=shown, revision=checkpoint.revision, hidden=hidden)
+    for name in ("layout", "chat_template"):
+        if getattr(soft, name) != getattr(settings, name):
+            raise ScorerError(
+                f"prompts '{settings.prompts}' was trained with {name} {getattr(soft, name)}, and "
+                f"{getattr(settings, name)} is asked for: set the same"
+            )
+    if soft.about.get("verdict", "better") != "better":
+        _log.warning(
+            "prompts %r, a soft prompt, did not beat the default beyond noise where it was trained",
+            settings.prompts,
+        )
+    return soft
 
 
 def _any_scorer(checkpoint: Checkpoint, settings: ScorerSettings, times: StartTimes) -> PrefixScorer:

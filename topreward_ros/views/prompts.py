@@ -1,9 +1,9 @@
-"""How `topreward prompts sweep` shows what was found: a table of the templates, the best ensembles, the
+"""How `topreward prompts` shows what was found: a table of the templates, the best ensembles, the
 verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -22,12 +22,15 @@ from rich.text import Text
 
 from topreward_ros.core.printable import printable
 from topreward_ros.core.prompt_choice import Choice, Rated
+from topreward_ros.offline.prompt_search import Found
 from topreward_ros.offline.prompt_sweep import Templates, verdict_text
+from topreward_ros.offline.soft_prompt_search import SoftResult
 from topreward_ros.scoring.base import ScorerInfo
 from topreward_ros.views.terminal import RANDOM_WARNING, number, shown
 
 _SCORING = "scoring"
 _SHOWN_ENSEMBLES = 5
+_SHOWN_FOUND = 12  # of the wordings of a search
 _FEW_PARTS = 5  # from which on an interval over tasks says something of other tasks
 
 
@@ -42,6 +45,10 @@ class SweepBar(Progress):
         super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self.add_task(_SCORING, total=expected)
 
+    def expect(self, count: int) -> None:
+        """So many more are expected."""
+        self.update(self._task, total=(self.tasks[0].total or 0) + count)
+
     def more(self, count: int) -> None:
         """So many more scores are done."""
         self.advance(self._task, count)
@@ -49,17 +56,62 @@ class SweepBar(Progress):
     @contextmanager
     def loading(self, model: str) -> Iterator[None]:
         """Say that a model is loaded."""
-        self.update(self._task, description=escape(f"loading model {printable(model, 60)}"))
+        self.doing(f"loading model {printable(model, 60)}")
         yield
-        self.update(self._task, description=_SCORING)
+        self.doing(_SCORING)
+
+    def doing(self, what: str) -> None:
+        """Say what is done now."""
+        self.update(self._task, description=escape(what))
 
 
 def sweep_view(choice: Choice, templates: Templates, info: ScorerInfo, episodes: int) -> RenderableType:
     """What `topreward prompts sweep` prints."""
-    parts: list[RenderableType] = [_table(choice, templates)]
+    places = range(len(templates.texts))
+    return _view(choice, templates, info, places, f"{episodes} episodes, {choice.candidates} candidates")
+
+
+def search_view(choice: Choice, found: Found, laid_aside: int) -> RenderableType:
+    """What `topreward prompts search` prints; ``laid_aside``: episodes that judged."""
+    templates = found.templates
+    by_value = sorted(range(len(templates.texts)), key=lambda place: -choice.singles[place].value)
+    shown_places = by_value[:_SHOWN_FOUND]
+    shown_places += [place for place in choice.default.members if place not in shown_places]
+    about = (
+        f"searched on {len(found.used)} episodes, judged on {laid_aside} of other tasks; "
+        f"{len(templates.texts)} wordings in {len(found.rounds)} rounds, {choice.candidates} candidates"
+    )
+    if not choice.of_tasks:
+        about = about.replace(" of other tasks", " others")
+    data = "the training tasks" if choice.of_tasks else "the training half"
+    return _view(choice, templates, found.info, shown_places, about, data)
+
+
+def soft_view(result: SoftResult) -> RenderableType:
+    """What `topreward prompts search --soft` prints."""
+    choice, trained = result.choice, result.epochs
+    best, first = trained[trained[-1].best], trained[0]
+    loss = (
+        f"validation loss {first.validation:.3f} at the start, {best.validation:.3f} after epoch "
+        f"{best.number} of {trained[-1].number}"
+    )
+    about = f"trained on {len(result.used) - result.tested} episodes, judged on {result.tested}; {loss}"
+    return _view(choice, result.templates, result.info, range(len(result.templates.texts)), about)
+
+
+def _view(
+    choice: Choice,
+    templates: Templates,
+    info: ScorerInfo,
+    places: Sequence[int],
+    about: str,
+    data: str = "all data",
+) -> RenderableType:
+    """``places``: of the templates that are shown; ``data``: by which was chosen."""
+    parts: list[RenderableType] = [_table(choice, templates, places)]
     ensembles = [rated for rated in choice.leading if len(rated.members) > 1][:_SHOWN_ENSEMBLES]
     if ensembles:
-        parts += [Text(), _ensembles(ensembles, templates)]
+        parts += [Text(), _ensembles(ensembles, templates, data)]
     held = "task" if choice.of_tasks else "part"
     parts.append(Text())
     for part, members, value, usual in zip(
@@ -70,29 +122,30 @@ def sweep_view(choice: Choice, templates: Templates, info: ScorerInfo, episodes:
         parts.append(shown(line, 300, "dim"))
     parts += [Text(), shown(verdict_text(choice, templates), style="bold")]
     parts += [shown(note, style="yellow") for note in _notes(choice)]
-    about = f"{episodes} episodes, {choice.candidates} candidates; model {info.model_id} ({info.revision}), "
-    parts.append(shown(f"{about}{info.device}", 400, "dim"))
+    model = f"{about}; model {info.model_id} ({info.revision}), {info.device}"
+    parts.append(shown(model, 400, "dim"))
     if info.random_weights:
         parts.append(Text(RANDOM_WARNING, style="bold red"))
     return Group(*parts)
 
 
-def _table(choice: Choice, templates: Templates) -> Table:
+def _table(choice: Choice, templates: Templates, places: Sequence[int]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0))
     for name in ("", "AUC", "VOC", "static VOC", "range"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("template", overflow="fold")
-    for place, (text, rated) in enumerate(zip(templates.texts, choice.singles, strict=True)):
+    for place in places:
+        rated = choice.singles[place]
         style = "bold" if rated.members in (choice.default.members, choice.best.members) else ""
-        table.add_row(str(place + 1), *_numbers(rated), shown(text, 400), style=style)
+        table.add_row(str(place + 1), *_numbers(rated), shown(templates.texts[place], 400), style=style)
     return table
 
 
-def _ensembles(ensembles: list[Rated], templates: Templates) -> Table:
+def _ensembles(ensembles: list[Rated], templates: Templates, data: str) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0))
     for name in ("AUC", "VOC", "static VOC", "range"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("best ensembles, on all data", overflow="fold")
+    table.add_column(f"best ensembles, on {data}", overflow="fold")
     for rated in ensembles:
         table.add_row(*_numbers(rated), shown(templates.name_of(rated.members)))
     return table

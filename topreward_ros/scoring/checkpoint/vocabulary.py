@@ -21,6 +21,8 @@ from topreward_ros.scoring.question.templates import PAPER
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from topreward_ros.scoring.question.soft_prompt import SoftPrompt
+
 #: Shown beside every number for an unknown instruction.
 UNKNOWN_INSTRUCTION = "the model does not know this instruction"
 
@@ -76,8 +78,9 @@ class TrainedPromptTokens(PromptTokens):
         instructions: Sequence[str],
         templates: Sequence[str] = (PAPER,),
         framing: Framing = AUTHORS,
+        soft: SoftPrompt | None = None,
     ) -> None:
-        super().__init__(tokenizer, templates, framing)
+        super().__init__(tokenizer, templates, framing, soft)
         self._trained = {normalized_instruction(wording): wording for wording in reversed(instructions)}
         self._trained |= {wording: wording for wording in instructions}
 

@@ -55,7 +55,7 @@ def _made(model: str, settings: ScorerSettings, timeout_s: float) -> ServedScore
     framing = Framing.of(question, settings)
     client = Client(endpoint, key_for(endpoint), timeout_s, AT_ONCE)
     try:
-        name, is_vllm = _find(client, endpoint.model)
+        name, is_vllm = find_model(client, endpoint.model)
         shown = f"model '{printable(name, 200)}' at {endpoint.url}"
         style: Style
         if is_vllm and reads_qwen_videos(client, name, shown):
@@ -87,8 +87,8 @@ def _made(model: str, settings: ScorerSettings, timeout_s: float) -> ServedScore
     return ServedScorer(style, question, settings, info)
 
 
-def _find(client: Client, wanted: str) -> tuple[str, bool]:
-    """The model's name on the server, and whether the server is a vLLM."""
+def find_model(client: Client, wanted: str) -> tuple[str, bool]:
+    """The model's name on the server, and whether the server is a vLLM. Raises `ScorerError`."""
     endpoint = client.endpoint
     try:
         answer = client.get("/models")

@@ -22,7 +22,10 @@ from topreward_ros.scoring.question.answers import answer_tokens
 from topreward_ros.scoring.question.templates import INSTRUCTION_PLACEHOLDER, PAPER, Question, fill
 
 if TYPE_CHECKING:
+    import numpy as np
     from tokenizers import Tokenizer
+
+    from topreward_ros.scoring.question.soft_prompt import SoftPrompt
 
 #: True and False after the line break of a chat template, so without a space.
 CHAT_ANSWERS = tuple(text.lstrip() for text in TRUE_FALSE.texts)
@@ -86,8 +89,16 @@ def time_text(seconds: float) -> str:
     return f"<{seconds:.1f} seconds>"
 
 
-def prompt_hash(templates: Sequence[str] = (PAPER,), framing: Framing = AUTHORS) -> str:
-    """First 16 hex digits of a SHA-256 over what decides the token stream beside video and instruction."""
+def prompt_hash(
+    templates: Sequence[str] = (PAPER,), framing: Framing = AUTHORS, soft: SoftPrompt | None = None
+) -> str:
+    """First 16 hex digits of a SHA-256 over what decides the token stream beside video and instruction.
+
+    ``soft`` is asked in place of ``templates``.
+    """
+    questions = [fill(template, INSTRUCTION_PLACEHOLDER) for template in templates]
+    if soft is not None:
+        questions = [f"soft prompt {soft.digest}"]
     parts = [
         TURN_START,
         TURN_HEAD,
@@ -95,7 +106,7 @@ def prompt_hash(templates: Sequence[str] = (PAPER,), framing: Framing = AUTHORS)
         VISION_START,
         VIDEO_PAD,
         VISION_END,
-        *(fill(template, INSTRUCTION_PLACEHOLDER) for template in templates),
+        *questions,
         *framing.answer_texts,
         str(MAX_INSTRUCTION),
     ]
@@ -144,8 +155,13 @@ class PromptTokens:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, templates: Sequence[str] = (PAPER,), framing: Framing = AUTHORS
+        self,
+        tokenizer: Tokenizer,
+        templates: Sequence[str] = (PAPER,),
+        framing: Framing = AUTHORS,
+        soft: SoftPrompt | None = None,
     ) -> None:
+        """``soft`` is asked in place of ``templates``."""
         from tokenizers import Tokenizer as TextTokenizer
 
         # The same merges, but no added token: any text is encoded as plain text.
@@ -156,6 +172,7 @@ class PromptTokens:
             self._text_tokenizer.pre_tokenizer = tokenizer.pre_tokenizer
         self._templates = tuple(templates)
         self._framing = framing
+        self._soft = soft
         self._reader = InstructionReader()
 
         self.turn_start = _structural_token(tokenizer, TURN_START)
@@ -169,8 +186,9 @@ class PromptTokens:
             before = ["assistant\n"]
         else:
             before = [fill(template, "lift") for template in self._templates]
-        #: Tokens of the answers: of True and False, or of those of a file, in its order.
-        self._gap, self.answers = answer_tokens(self.text, before, framing.answer_texts)
+        #: What stands between question and answer, where a space is a token by itself; and the tokens of the
+        #: answers: of True and False, or of those of a file, in its order.
+        self.gap, self.answers = answer_tokens(self.text, before, framing.answer_texts)
 
     @property
     def answer_set(self) -> AnswerSet | None:
@@ -180,7 +198,13 @@ class PromptTokens:
     def with_templates(self, templates: Sequence[str]) -> Self:
         """A copy with other templates of the question."""
         other = copy(self)
-        other._templates = tuple(templates)
+        other._templates, other._soft = tuple(templates), None
+        return other
+
+    def with_soft_prompt(self, soft: SoftPrompt) -> Self:
+        """A copy that asks ``soft``."""
+        other = copy(self)
+        other._soft = soft
         return other
 
     def text(self, text: str) -> list[int]:
@@ -197,17 +221,38 @@ class PromptTokens:
         return [*self.text(time_text(seconds)), self.vision_start]
 
     def after_video(self, instruction: str) -> list[list[int]]:
-        """Ids after the last patch, for every template; the model's next token is the answer."""
+        """Ids after the last patch, for every template; the model's next token is the answer.
+
+        Of a soft prompt they are the only ones, with any id where `learned` has a vector.
+        """
         instruction = self._reader.cut(instruction)
+        before, after = self._around()
+        if self._soft is not None:
+            vectors = ([self.turn_start] * len(some) for some in (self._soft.before, self._soft.after))
+            question = next(vectors) + self.text(self._soft.lead + instruction) + next(vectors)
+            return [[*before, *question, *after]]
+        gap = "" if self._framing.reply else self.gap
+        questions = (self.text(fill(template, instruction) + gap) for template in self._templates)
+        return [[*before, *question, *after] for question in questions]
+
+    def learned(self, count: int) -> list[tuple[int, np.ndarray]]:
+        """Vectors (n, hidden) that stand for tokens of a soft prompt of ``count`` ids, each with the place of
+        the first; none where templates are asked."""
+        if self._soft is None:
+            return []
+        before, after = self._around()
+        behind = count - len(after) - len(self._soft.after)
+        return [(len(before), self._soft.before), (behind, self._soft.after)]
+
+    def _around(self) -> tuple[list[int], list[int]]:
+        """Ids before and behind a question."""
         before = [self.vision_end] if self._framing.layout == "v5.10" else []
         after: list[int] = []
         if self._framing.chat_template:
             after = [self._turn_end, *self.text("\n"), self.turn_start, *self.text("assistant\n")]
         if self._framing.reply:
-            after += self.text(self._framing.reply + self._gap)
-        gap = "" if self._framing.reply else self._gap
-        questions = (self.text(fill(template, instruction) + gap) for template in self._templates)
-        return [[*before, *question, *after] for question in questions]
+            after += self.text(self._framing.reply + self.gap)
+        return before, after
 
 
 def _structural_token(tokenizer: Tokenizer, content: str) -> int:

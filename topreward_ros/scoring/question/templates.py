@@ -10,6 +10,7 @@ the assistant's turn begins with before the answer, so that the question is aske
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,17 @@ def file_line(template: str, question: Question) -> str:
     return (template.replace("\n", "\\n") if question.answers else template) + "\n"
 
 
+def file_of(templates: Iterable[str], question: Question) -> str:
+    """A file of ``templates`` with the answers of ``question``."""
+    return question.head + "".join(file_line(template, question) for template in templates)
+
+
+def kind_of(template: str, question: Question) -> str:
+    """What ``template`` has in common with those that it can be averaged with: how it ends, without a
+    reply."""
+    return "" if question.reply else ending(template)
+
+
 def read_question(name: str) -> Question:
     """The question of a file, or the paper's for an empty name.
 
@@ -68,6 +80,11 @@ def read_question(name: str) -> Question:
     """
     if not name:
         return PAPERS
+    if name.lower().endswith(".safetensors"):
+        raise ScorerError(
+            f"prompts {name!r} is a soft prompt, which only a Qwen3-VL in this process can be asked: name a "
+            "file of templates instead"
+        )
     path = _find(name)
     try:
         text = read_text(path)
@@ -97,7 +114,7 @@ def read_question(name: str) -> Question:
     for number, template in lines.items():
         if answers is not None:
             template = template.replace("\\n", "\n")
-        problem = _problem_with(template, templates, reply, answers)
+        problem = problem_with(template, templates, reply, answers)
         if problem:
             raise ScorerError(f"{path}, line {number}: {problem}")
         templates[template] = number
@@ -190,7 +207,9 @@ def _reply_in(directives: dict[str, tuple[int, str]], path: Path) -> str:
     return inside
 
 
-def _problem_with(template: str, before: dict[str, int], reply: str, answers: AnswerSet | None) -> str:
+def problem_with(
+    template: str, before: Mapping[str, int], reply: str = "", answers: AnswerSet | None = None
+) -> str:
     """Why ``template`` cannot follow those ``before`` it (each with its line); empty where it can."""
     count = template.count(INSTRUCTION_PLACEHOLDER)
     if count != 1:

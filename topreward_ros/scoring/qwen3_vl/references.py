@@ -8,9 +8,12 @@ runs odd tail and prompt behind them, once per prompt, as the method's authors d
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers.cache_utils import DynamicCache
 
@@ -82,22 +85,43 @@ class _Reference(SequentialScorer):
         return read
 
 
+@contextmanager
+def _learned_embeddings(
+    model: Qwen3VLForConditionalGeneration, learned: Sequence[tuple[int, np.ndarray]]
+) -> Iterator[None]:
+    """Within, the vectors of a soft prompt stand in the place of the embeddings from their places on."""
+
+    def put(module: Any, arguments: Any, embeddings: torch.Tensor) -> torch.Tensor:
+        embeddings = embeddings.clone()
+        for place, vectors in learned:
+            embeddings[0, place : place + len(vectors)] = torch.from_numpy(vectors).to(embeddings)
+        return embeddings
+
+    hook = model.get_input_embeddings().register_forward_hook(put)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 class PlainForward(_Reference):
     """A whole forward pass for every prefix and prompt; the model finds positions and mask by itself."""
 
     def _answer(self, video: list[Patch], size: tuple[int, int], prompt: list[int]) -> list[float]:
         ids = [token for k, patch in enumerate(video) for token in self._ids(patch, k == 0, size)[0]]
         stream = torch.tensor([[*ids, *prompt]], device=self._model.device)
+        learned = [(len(ids) + place, vectors) for place, vectors in self._tokens.learned(len(prompt))]
         pixels = torch.cat([self._pixels(patch, size) for patch in video])
         grid = [[len(video), size[0] // self._patch_side, size[1] // self._patch_side]]
-        logits = self._model(
-            input_ids=stream,
-            pixel_values_videos=pixels.to(self._model.device, self._model.dtype),
-            video_grid_thw=torch.tensor(grid, device=self._model.device),
-            mm_token_type_ids=2 * (stream == self._tokens.video_pad).int(),
-            use_cache=False,
-            logits_to_keep=1,
-        ).logits
+        with _learned_embeddings(self._model, learned):
+            logits = self._model(
+                input_ids=stream,
+                pixel_values_videos=pixels.to(self._model.device, self._model.dtype),
+                video_grid_thw=torch.tensor(grid, device=self._model.device),
+                mm_token_type_ids=2 * (stream == self._tokens.video_pad).int(),
+                use_cache=False,
+                logits_to_keep=1,
+            ).logits
         return self._read(logits[0, -1])
 
 
@@ -124,7 +148,8 @@ class PrefixCache(_Reference):
         if len(complete) < len(video):
             position = self._run_patch(video[-1], size, first=not complete)
         positions = torch.arange(position, position + len(prompt)).expand(3, -1)
-        embeddings = self._model.get_input_embeddings()(torch.tensor([prompt], device=self._model.device))
+        with _learned_embeddings(self._model, self._tokens.learned(len(prompt))):
+            embeddings = self._model.get_input_embeddings()(torch.tensor([prompt], device=self._model.device))
         hidden = self._run(embeddings, positions)
         self._cache.crop(length - self._cache.get_seq_length())  # by how many tokens, as a negative number
         return self._read(self._model.lm_head(hidden[0, -1]))

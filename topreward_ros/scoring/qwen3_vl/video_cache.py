@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
+from topreward_ros.scoring.device import send
 from topreward_ros.scoring.question.prompts import PromptTokens
 from topreward_ros.scoring.qwen3_vl.kv_cache import KVCache
 from topreward_ros.scoring.qwen3_vl.language import TOKEN_STEP, LanguageModel, Pass, PatchFeatures
@@ -34,6 +36,12 @@ class _Committed(NamedTuple):
     position: int  #: next M-RoPE position; a patch takes fewer positions than tokens
 
 
+def _as_features(vectors: np.ndarray, model: LanguageModel) -> PatchFeatures:
+    """The vectors (n, hidden) of a soft prompt, to be put in the place of embeddings as a patch's are."""
+    embeddings = send(torch.from_numpy(vectors), model.device).to(model.dtype)
+    return PatchFeatures(len(vectors), 1, embeddings, [])
+
+
 class VideoCache:
     """The KV cache of one video and the patches committed to it."""
 
@@ -41,6 +49,7 @@ class VideoCache:
         self._model = model
         self._tokens = tokens
         self._max_patches = (max_frames + 1) // 2
+        self._learned = [_as_features(vectors, model) for _, vectors in tokens.learned(0)]
         self._kv = KVCache()
         self._committed: list[_Committed] = []
 
@@ -78,6 +87,9 @@ class VideoCache:
             positions = torch.arange(start, start + len(run.ids)).expand(3, -1)
             before = [whole_video] if run.parent < 0 else visible[run.parent]
             visible.append([*before, new.append(run.ids, positions, before)])
+        places = [place for place, _ in self._tokens.learned(len(new.ids) - whole_video.stop)]
+        for place, vectors in zip(places, self._learned, strict=True):
+            new.put_features(whole_video.stop + place, vectors)
         new.answer_positions = [visible[end][-1].stop - 1 for end in prompts.ends]
         return new
 

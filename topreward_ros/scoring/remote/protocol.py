@@ -23,7 +23,8 @@ from topreward_ros.core.frames import Window
 from topreward_ros.core.instruction import LONGEST
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.scoring.base import PrefixScorer, ScorerInfo, ScorerSettings
-from topreward_ros.scoring.question.templates import MAX_TEMPLATES, asked_question
+from topreward_ros.scoring.question.soft_prompt import asked_of
+from topreward_ros.scoring.question.templates import MAX_TEMPLATES
 
 VERSION = 1
 SERVICE = "topreward"
@@ -266,8 +267,8 @@ class ServerInfo:
 
 def templates_hash(settings: ScorerSettings) -> str:
     """A hash of what is asked and answered. Raises `ScorerError` for a file that cannot be read."""
-    question = asked_question(settings)
-    return sha256((question.head + "\n".join(question.templates)).encode()).hexdigest()[:16]
+    head, *texts = asked_of(settings)
+    return sha256((head + "\n".join(texts)).encode()).hexdigest()[:16]
 
 
 # ---- scores -------------------------------------------------------------------------------------
