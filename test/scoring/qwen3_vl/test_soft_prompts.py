@@ -261,6 +261,21 @@ def test_an_epoch_that_is_no_better_is_not_kept(
     )
 
 
+def test_the_epoch_that_was_best_on_validation_is_kept(
+    training_of: Callable[..., SoftTraining],
+    make_video: Callable[..., list[Frame]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = []
+    for losses in ([1.0, 0.5], [1.0, 0.5, 0.9, 0.7]):
+        training, said = filled(training_of(), make_video, 3), list(losses)
+        monkeypatch.setattr(training, "_loss_of", lambda *_, said=said: said.pop(0))
+        soft, epochs = training.train(4, 0, lambda _: None, is_over=lambda said=said: not said)
+        assert [it.validation for it in epochs] == losses and epochs[-1].best == 1
+        made.append(soft.after)
+    assert np.array_equal(*made)
+
+
 @pytest.mark.parametrize("outcomes", [[True] * 8, [True, False], [True, True, False], []])
 def test_too_few_episodes_are_told(
     outcomes: list[bool], training_of: Callable[..., SoftTraining], make_video: Callable[..., list[Frame]]
