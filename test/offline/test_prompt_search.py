@@ -203,7 +203,7 @@ def test_a_writer_fills_its_share_and_its_wordings_are_scored(
     )
     assert {WRITTEN.format(k) for k in range(PER_ROUND)} < set(found.templates.texts)  # half of two rounds
     assert WRITTEN.format(PER_ROUND) not in found.templates.texts
-    assert len(found.templates.texts) == 42 and not problems
+    assert [it.new for it in found.rounds] == [10, PER_ROUND, PER_ROUND] and not problems
     assert {text for _, text in asked} == set(found.templates.texts)
 
 
