@@ -38,7 +38,10 @@ _ENDS = 3  # scores at each end of a curve that are compared
 _LEAST_RISE = 0.5  # [nat]; the embedded model's is above 3
 
 #: Released models of the right kind, from small to large.
-KNOWN_MODELS = tuple(f"Qwen/Qwen3-VL-{size}-Instruct" for size in ("2B", "4B", "8B", "32B"))
+KNOWN_MODELS = (
+    *(f"Qwen/Qwen3-VL-{size}-Instruct" for size in ("2B", "4B", "8B", "32B")),
+    "lerobot/Robometer-4B",
+)
 
 
 class Presence(Enum):
@@ -73,6 +76,7 @@ class ModelFacts:
     dtypes: tuple[str, ...]  #: as the file names them, such as F16
     random_weights: bool
     incremental: bool  #: a score computes only what is new; else it is a full forward pass over the prefix
+    most_frames: int | None  #: of such a pass, by a model that states progress itself; None for any other
     frame_pixels: int  #: at most, with the shipped settings
     prompt_hash: str
     notes: ModelNotes
@@ -162,6 +166,7 @@ def describe_model(name: str, prompts: str = "") -> ModelFacts:
         dtypes=dtypes,
         random_weights=checkpoint.has_random_weights,
         incremental=checkpoint.is_incremental,
+        most_frames=checkpoint.reward.most_frames if checkpoint.reward else None,
         frame_pixels=pixels,
         prompt_hash=stream,
         notes=checkpoint.notes,
@@ -181,6 +186,11 @@ def _shown(checkpoint: Checkpoint, question: Question) -> tuple[str, int]:
         if question.answers is not None:
             PromptTokens(checkpoint.tokenizer, question.templates, framing)
         return prompt_hash(question.templates, framing), checkpoint.frame_pixels(settings)
+    if checkpoint.reward is not None:
+        from topreward_ros.scoring.reward_heads.stream import RewardStream
+
+        stream = RewardStream(checkpoint, checkpoint.frame_pixels(settings))
+        return stream.prompt_hash(), stream.max_pixels
     family = read_family(checkpoint, settings)
     if question.answers is not None:
         family.answer_tokens(question, framing)

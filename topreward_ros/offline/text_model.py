@@ -39,6 +39,11 @@ class TextModel:
                 f"model '{checkpoint.name}' was trained to score a list of instructions and writes no text: "
                 "give --model with a general one, such as Qwen/Qwen3-VL-8B-Instruct"
             )
+        if checkpoint.reward is not None:
+            raise ScorerError(
+                f"model '{checkpoint.name}' states progress by heads of its own and writes no text: give "
+                "--model with one that answers, such as Qwen/Qwen3-VL-8B-Instruct"
+            )
         self.checkpoint = checkpoint
         self._device, self._dtype = resolve_device_and_dtype(settings, checkpoint)
         check_vocabulary_size(checkpoint)

@@ -1,7 +1,8 @@
 """From the name of a model to a scorer; whatever fails on the way is a `ScorerError`.
 
 Qwen3-VL, dense or a mixture of experts, is scored incrementally (qwen3_vl/), any other model of images and
-text that transformers knows by whole forward passes (any_vlm/). How the name becomes a folder, and the folder
+text that transformers knows by whole forward passes (any_vlm/), and one that states progress by heads of its
+own as that asks (reward_heads/). How the name becomes a folder, and the folder
 a loaded model, is in checkpoint/. PyTorch and transformers are imported when a model is loaded, so that
 importing this module costs nothing.
 """
@@ -9,6 +10,7 @@ importing this module costs nothing.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from math import isnan
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -33,6 +35,7 @@ from topreward_ros.scoring.checkpoint.load import (
     use_threads,
 )
 from topreward_ros.scoring.plugins import is_plugin, load_plugin
+from topreward_ros.scoring.question.prompts import LAYOUTS
 from topreward_ros.scoring.served_models import is_served, load_served, served_info
 from topreward_ros.scoring.start_times import StartTimes
 
@@ -102,7 +105,10 @@ def about_model(model: str, settings: ScorerSettings) -> ModelAbout:
 
 def scorer_of(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScorer:
     """`load_scorer` for a checkpoint that is open already."""
-    make = _incremental_scorer if checkpoint.is_incremental else _any_scorer
+    if checkpoint.reward is not None:
+        make = _reward_scorer
+    else:
+        make = _incremental_scorer if checkpoint.is_incremental else _any_scorer
     times = StartTimes()
     scorer = make(checkpoint, settings, times)
     _try_out(scorer, str(checkpoint.folder), "copy the checkpoint again")
@@ -177,8 +183,9 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: S
 
     folder, config = checkpoint.folder, checkpoint.config
     if not checkpoint.is_incremental:
+        what = "a reward model on one" if checkpoint.reward else "a model"
         raise ScorerError(
-            f"{folder} holds a model of type {checkpoint.model_type!r}: only {' and '.join(INCREMENTAL)} can "
+            f"{folder} holds {what} of type {checkpoint.model_type!r}: only {' and '.join(INCREMENTAL)} can "
             "be scored incrementally"
         )
     device, dtype = resolve_device_and_dtype(settings, checkpoint)
@@ -282,6 +289,49 @@ def _question(checkpoint: Checkpoint, settings: ScorerSettings) -> Question:
     if advice := preset_advice(checkpoint.name, question):
         _log.warning("%s", advice)
     return question
+
+
+def _reward_scorer(checkpoint: Checkpoint, settings: ScorerSettings, times: StartTimes) -> PrefixScorer:
+    """`scorer_of` for a model that states progress by heads of its own."""
+    from topreward_ros.scoring.reward_heads.heads import load_heads
+    from topreward_ros.scoring.reward_heads.scorer import RewardHeadsScorer
+    from topreward_ros.scoring.reward_heads.stream import RewardStream
+
+    assert checkpoint.reward is not None, checkpoint.folder
+    device, dtype = resolve_device_and_dtype(settings, checkpoint)
+    stream = RewardStream(checkpoint, checkpoint.frame_pixels(settings))
+    for name, value in _not_asked(settings):
+        _log.warning(
+            "%s is %r, which %s does not use: it states progress itself, and is asked its own question",
+            *(name, value, checkpoint.name),
+        )
+    check_vocabulary_size(checkpoint)
+    use_threads(settings.threads)
+    loaded: Any = load_weights(
+        checkpoint,
+        device=device,
+        dtype=dtype,
+        quantization=settings.quantization,
+        times=times,
+        attn_implementation="sdpa",
+    )
+    heads = load_heads(checkpoint, loaded.config.text_config.hidden_size, device)
+    info = _info(checkpoint, loaded, settings, prompt_hash=stream.prompt_hash(), max_pixels=stream.max_pixels)
+    return RewardHeadsScorer(loaded.model, heads, stream, checkpoint.reward.most_frames, info)
+
+
+def _not_asked(settings: ScorerSettings) -> Iterator[tuple[str, Any]]:
+    """Settings of a question, and of the video before it, that were set and have no use without one."""
+    for name, usual in (
+        ("prompts", ""),
+        ("contrastive", False),
+        ("chat_template", False),
+        ("layout", LAYOUTS[0]),
+        ("front_padding", 0),
+        ("fixed_length", 0),
+    ):
+        if (value := getattr(settings, name)) != usual:
+            yield name, value
 
 
 def read_family(checkpoint: Checkpoint, settings: ScorerSettings) -> Family:

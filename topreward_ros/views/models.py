@@ -67,8 +67,12 @@ def facts_view(facts: ModelFacts, *, wordings: bool = False) -> RenderableType:
     if facts.advice:
         table.add_row("", shown(facts.advice, 400, style="yellow"))
     table.add_row("frame", f"at most {facts.frame_pixels} pixels, with the shipped settings")
-    ways = ("a full forward pass per prefix: slower", "incremental: only what is new is computed")
-    table.add_row("scoring", ways[facts.incremental])
+    if facts.most_frames is not None:
+        table.add_row("says", "progress and success, by heads of its own; no log p")
+        table.add_row("scoring", f"a full forward pass over at most {facts.most_frames} frames per prefix")
+    else:
+        ways = ("a full forward pass per prefix: slower", "incremental: only what is new is computed")
+        table.add_row("scoring", ways[facts.incremental])
     table.add_row("model card", shown(str(facts.card or "-")))
     if not facts.notes.instructions:
         table.add_row("instructions", "any")
@@ -113,13 +117,13 @@ def check_view(result: CheckResult) -> RenderableType:
         table.add_row("", Text(RANDOM_WARNING, style="bold red"))
     table.add_row("runs on", shown(f"{info.device} in {info.dtype}"))
     table.add_row("loading", number(result.load_s, 2, "s"))
+    start, end = points[0].score, points[-1].score
     answers = result.question.answers
     if answers is not None:
         table.add_row("answers", shown(f"one token each: {answers}", 1000))
-    else:
+    elif not start.states_progress:
         table.add_row("answer", "one token" if info.dtype == SERVED else 'one token, " True"')
     table.add_row("scoring", f"{number(result.score_s, 3, 's')} per score, {len(points)} scores")
-    start, end = points[0].score, points[-1].score
     if start.states_progress:
         said = f"{number(start.stated_progress)} at the start, {number(end.stated_progress)} at the end"
         table.add_row("progress", f"stated by the model: {said}")

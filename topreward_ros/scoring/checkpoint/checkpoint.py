@@ -18,10 +18,18 @@ from topreward_ros.core.frames import FEWEST_FRAMES
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line
 from topreward_ros.scoring.checkpoint.config_bounds import check_bounds
-from topreward_ros.scoring.checkpoint.folder import find_folder
+from topreward_ros.scoring.checkpoint.folder import find_folder, text_folder
 from topreward_ros.scoring.checkpoint.notes import ModelNotes, read_model_notes
 from topreward_ros.scoring.checkpoint.quantized import refuse_quantized
 from topreward_ros.scoring.checkpoint.random_weights import RANDOM_WEIGHTS_KEY
+from topreward_ros.scoring.checkpoint.reward_format import (
+    ORIGINAL_CLASSES,
+    RewardFormat,
+    add_reward_tokens,
+    backbone_config,
+    is_reward_model,
+    read_reward_format,
+)
 from topreward_ros.scoring.checkpoint.weight_files import full_hash, loaded_files, short_hash
 from topreward_ros.scoring.json_files import read_checkpoint_text, read_json, refuse_byte_order_mark
 
@@ -42,8 +50,9 @@ class Checkpoint:
 
     name: str  #: as the user named it: 'embedded', a hub id or a folder
     folder: Path
-    config: Mapping[str, Any]  #: config.json
+    config: Mapping[str, Any]  #: config.json; of a Robometer, the part that describes the backbone
     notes: ModelNotes
+    reward: RewardFormat | None = None  #: of a Robometer, which states progress by heads of its own
 
     @property
     def model_type(self) -> str:
@@ -53,7 +62,7 @@ class Checkpoint:
     @property
     def is_incremental(self) -> bool:
         """Whether a score computes only what is new since the last one, not the whole prefix again."""
-        return self.model_type in INCREMENTAL
+        return self.reward is None and self.model_type in INCREMENTAL
 
     @property
     def has_random_weights(self) -> bool:
@@ -87,23 +96,31 @@ class Checkpoint:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The content of tokenizer.json. Raises `ScorerError` for a damaged one."""
+        """The content of tokenizer.json, of a Robometer with its added tokens. Raises `ScorerError` for a
+        damaged one."""
         from tokenizers import Tokenizer
 
-        path = self.folder / "tokenizer.json"
+        path = self._text_folder / "tokenizer.json"
         refuse_byte_order_mark(path)
         read_checkpoint_text(path)  # says what is wrong with a file that is no text
         try:
-            return Tokenizer.from_file(str(path))
+            tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises nothing narrower
             raise ScorerError(f"{path} cannot be read ({in_a_line(error)}): restore it") from error
+        if self.reward is not None:
+            add_reward_tokens(path, tokenizer, self.config.get("text_config", {}).get("vocab_size") or 0)
+        return tokenizer
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
         """How frames become pixels, see `patches.read_preprocessing`. Raises `ScorerError`."""
         from topreward_ros.scoring.patches import read_preprocessing
 
-        return read_preprocessing(self.folder)
+        return read_preprocessing(self._text_folder)
+
+    @property
+    def _text_folder(self) -> Path:
+        return text_folder(self.folder) or self.folder
 
     def frame_pixels(self, settings: ScorerSettings) -> int:
         """Pixels of one frame at most, by the settings, the checkpoint and what the model was trained to see.
@@ -140,7 +157,12 @@ class Checkpoint:
 def open_checkpoint(model: str) -> Checkpoint:
     """Open ``model``: 'embedded', a folder, or a hub id. Raises `ScorerError` if missing or damaged."""
     folder = find_folder(model)
-    return Checkpoint(name=model, folder=folder, config=read_config(folder), notes=read_model_notes(folder))
+    config, notes = read_config(folder), read_model_notes(folder)
+    if not is_reward_model(config):
+        return Checkpoint(name=model, folder=folder, config=config, notes=notes)
+    path = folder / "config.json"
+    backbone, reward = backbone_config(path, config), read_reward_format(path, config)
+    return Checkpoint(name=model, folder=folder, config=backbone, notes=notes, reward=reward)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -155,10 +177,29 @@ def read_config(folder: Path) -> dict[str, Any]:
             "name the weights model.safetensors, and take that line out"
         )
     check_bounds(path, config)
-    model_type = config.get("model_type")
-    if model_type not in INCREMENTAL:
-        _check_type(folder, model_type)
-        return config
+    if is_reward_model(config):
+        read_reward_format(path, config)
+        backbone = backbone_config(path, config)
+        refuse_quantized(folder, backbone)
+        _check_qwen3_vl(path, backbone)
+    elif set(_listed(config.get("architectures"))) & {*ORIGINAL_CLASSES}:
+        raise ScorerError(
+            f"{folder} is a Robometer in its authors' own format, which is not read: take the same model as "
+            "LeRobot has converted it, lerobot/Robometer-4B"
+        )
+    elif config.get("model_type") in INCREMENTAL:
+        _check_qwen3_vl(path, config)
+    else:
+        _check_type(folder, config)
+    return config
+
+
+def _listed(value: Any) -> list[str]:
+    """The texts in a list; none where it is no list."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _check_qwen3_vl(path: Path, config: Mapping[str, Any]) -> None:
     for part in ("text_config", "vision_config"):
         if not isinstance(config.get(part, {}), dict):
             raise ScorerError(
@@ -168,7 +209,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     if config.get("vision_config", {}).get("temporal_patch_size", 2) != 2:
         raise ScorerError(f"{path}: temporal_patch_size must be 2, as in every released Qwen3-VL")
     _check_rotation(path, config.get("text_config", {}))
-    return config
 
 
 def _check_rotation(path: Path, text: Mapping[str, Any]) -> None:
@@ -186,13 +226,19 @@ def _check_rotation(path: Path, text: Mapping[str, Any]) -> None:
         )
 
 
-def _check_type(folder: Path, model_type: Any) -> None:
+def _check_type(folder: Path, config: Mapping[str, Any]) -> None:
     """Raise `ScorerError` for a type that transformers does not know as a model of images and text."""
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
 
+    model_type = config.get("model_type")
     if isinstance(model_type, str) and model_type in KNOWN:
         return
+    if model_type is None and isinstance(kind := config.get("type"), str):
+        raise ScorerError(
+            f"{folder} holds a model of LeRobot of type {printable(repr(kind), 60)}, which is not supported: "
+            "of its reward models, Robometer is, lerobot/Robometer-4B"
+        )
     fix = (
         "use Qwen3-VL ('qwen3_vl', 'qwen3_vl_moe'), or another model of images and text that it knows, such "
         "as Qwen2.5-VL, InternVL3, SmolVLM2 or Molmo2"

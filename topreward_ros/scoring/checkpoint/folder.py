@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, in_a_line
 from topreward_ros.scoring.checkpoint.other_folders import format_mend, refuse_adapter, what_to_do_about
+from topreward_ros.scoring.checkpoint.reward_format import base_model_of
 from topreward_ros.scoring.checkpoint.weight_files import WHOLE, loaded_files
 from topreward_ros.scoring.plugins import refuse_plugin
 
@@ -93,15 +95,41 @@ def _check_folder(folder: Path) -> None:
             fix = "the installation is not complete; install the package again"
         else:
             copy = "copy all files of the checkpoint there, or name a folder that has them"
-            fix = what_to_do_about(folder) or copy
+            fix = _base_mend(folder, missing) or what_to_do_about(folder) or copy
         raise ScorerError(f"{folder} has no {' and no '.join(missing)}: {fix}")
     refuse_adapter(folder)
 
 
 def missing_files(folder: Path) -> list[str]:
     """Names of files that a scorer needs and ``folder`` lacks. Raises `ScorerError` for a damaged index."""
-    missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    if text_folder(folder) is None:
+        missing.append("tokenizer.json")
     return [*missing, *_missing_weights(folder)]
+
+
+def text_folder(folder: Path) -> Path | None:
+    """Where the tokenizer of the checkpoint in ``folder`` lies; None where there is none.
+
+    That of a Robometer may be in the local copy of the model that it was trained from. Raises `ScorerError`
+    for a config.json that is damaged.
+    """
+    if (folder / "tokenizer.json").is_file():
+        return folder
+    base = base_model_of(folder)
+    copy = hub_copy(base) if is_hub_id(base) else None
+    return copy if copy and (copy / "tokenizer.json").is_file() else None
+
+
+def _base_mend(folder: Path, missing: list[str]) -> str:
+    """What to do about a Robometer that lacks a tokenizer; empty for anything else."""
+    base = printable(base_model_of(folder), 200) if "tokenizer.json" in missing else ""
+    if not base:
+        return ""
+    return (
+        f"it has that of {base}, the model that it was trained from; copy tokenizer.json and "
+        "preprocessor_config.json of that model there"
+    )
 
 
 def _missing_weights(folder: Path) -> list[str]:

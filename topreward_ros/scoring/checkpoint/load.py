@@ -25,6 +25,7 @@ from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line, q
 from topreward_ros.scoring.checkpoint.checkpoint import QUANTIZABLE, Checkpoint
 from topreward_ros.scoring.checkpoint.placing import dtype_to_read, dtypes_of, place, state_dtype
 from topreward_ros.scoring.checkpoint.quantized import refuse_quantized_tensors
+from topreward_ros.scoring.checkpoint.reward_format import BACKBONE_NAMES, HEAD_WEIGHT
 from topreward_ros.scoring.checkpoint.weight_files import WHOLE, StoredTensor, check_files
 from topreward_ros.scoring.json_files import read_json
 from topreward_ros.scoring.start_times import StartTimes
@@ -55,6 +56,11 @@ def resolve_device_and_dtype(
     device = _choose_device(settings.device)
     dtype = _choose_dtype(settings.dtype, device)
     check_quantization(settings.quantization, dtype)
+    if settings.quantization != NONE and checkpoint.reward is not None:
+        raise ScorerError(
+            f"quantization {settings.quantization!r} is for models that answer a question, and "
+            f"{checkpoint.name} states progress by heads of its own: use quantization none"
+        )
     if settings.quantization != NONE and checkpoint.model_type not in QUANTIZABLE:
         raise ScorerError(
             f"quantization {settings.quantization!r} is for dense Qwen3-VL models, this one is of type "
@@ -192,6 +198,10 @@ def load_weights(
         read_json(generation)  # transformers reads it as well, and does not say what is wrong with it
     if stored and _is_tied_in_its_text_part(checkpoint.config, stored):
         config.tie_word_embeddings = True
+    if checkpoint.reward is not None:
+        if not stored:
+            raise ScorerError(f"{folder} has no safetensors, in which a Robometer is published: get it so")
+        options["key_mapping"] = BACKBONE_NAMES
     outline = cache(partial(_outline, config))
     try:
         with quiet_transformers():
@@ -213,8 +223,12 @@ def load_weights(
             )
         model, info = loaded
         del loaded
+        if checkpoint.reward is not None:  # its heads are loaded by who scores
+            info["unexpected_keys"] = {
+                name for name in info["unexpected_keys"] if not HEAD_WEIGHT.fullmatch(name)
+            }
         check_loading(folder, info)
-        values = _ValueCheck(folder, model)
+        values = ValueCheck(folder, model)
         if quantization != NONE:  # before the move to the device, where the full weights may not fit
             for name, weight in model.named_parameters():
                 values.look(name, weight)
@@ -257,9 +271,7 @@ def model_config(checkpoint: Checkpoint) -> Any:
 
     try:
         with quiet_transformers():
-            config: Any = AutoConfig.from_pretrained(
-                checkpoint.folder, local_files_only=True, trust_remote_code=False
-            )
+            config = _described(AutoConfig, checkpoint)
             for choice in ("_attn_implementation", "_experts_implementation"):
                 if hasattr(config, choice):
                     setattr(config, choice, None)
@@ -269,6 +281,13 @@ def model_config(checkpoint: Checkpoint) -> Any:
             "checkpoint"
         ) from error
     return config
+
+
+def _described(library: Any, checkpoint: Checkpoint) -> Any:
+    if checkpoint.reward is None:
+        return library.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+    said = deepcopy(dict(checkpoint.config))
+    return library.for_model(said.pop("model_type"), **said)
 
 
 def _outline(config: Any, dtype: torch.dtype) -> Any:
@@ -366,7 +385,7 @@ def _counted(things: Sequence[object], what: str) -> str:
     return f"{len(things)} {what}{'s' if len(things) != 1 else ''}"
 
 
-class _ValueCheck:
+class ValueCheck:
     """Looks at the values of weights, one after the other, in the type in which they will be used."""
 
     def __init__(self, folder: Path, model: torch.nn.Module) -> None:

@@ -162,24 +162,17 @@ class PromptTokens:
         soft: SoftPrompt | None = None,
     ) -> None:
         """``soft`` is asked in place of ``templates``."""
-        from tokenizers import Tokenizer as TextTokenizer
-
-        # The same merges, but no added token: any text is encoded as plain text.
-        self._text_tokenizer = TextTokenizer(tokenizer.model)
-        if tokenizer.normalizer is not None:
-            self._text_tokenizer.normalizer = tokenizer.normalizer
-        if tokenizer.pre_tokenizer is not None:
-            self._text_tokenizer.pre_tokenizer = tokenizer.pre_tokenizer
+        self._text_tokenizer = plain_tokenizer(tokenizer)
         self._templates = tuple(templates)
         self._framing = framing
         self._soft = soft
         self._reader = InstructionReader()
 
-        self.turn_start = _structural_token(tokenizer, TURN_START)
-        self.vision_start = _structural_token(tokenizer, VISION_START)
-        self.video_pad = _structural_token(tokenizer, VIDEO_PAD)
-        self.vision_end = _structural_token(tokenizer, VISION_END)
-        self._turn_end = _structural_token(tokenizer, TURN_END) if framing.chat_template else 0
+        self.turn_start = structural_token(tokenizer, TURN_START)
+        self.vision_start = structural_token(tokenizer, VISION_START)
+        self.video_pad = structural_token(tokenizer, VIDEO_PAD)
+        self.vision_end = structural_token(tokenizer, VISION_END)
+        self._turn_end = structural_token(tokenizer, TURN_END) if framing.chat_template else 0
         if framing.reply:
             before = [framing.reply]
         elif framing.chat_template:
@@ -209,7 +202,7 @@ class PromptTokens:
 
     def text(self, text: str) -> list[int]:
         """Ids of ``text`` as plain text: no id of an added token is among them."""
-        return list(self._text_tokenizer.encode(encodable(text), add_special_tokens=False).ids)
+        return plain_ids(self._text_tokenizer, text)
 
     def before_patch(self, seconds: float, first: bool) -> list[int]:
         """Ids from the end of the last patch (or the very start) to the first placeholder of the next."""
@@ -255,7 +248,25 @@ class PromptTokens:
         return before, after
 
 
-def _structural_token(tokenizer: Tokenizer, content: str) -> int:
+def plain_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    """``tokenizer`` with the same merges, but no added token: any text is encoded as plain text."""
+    from tokenizers import Tokenizer as TextTokenizer
+
+    plain = TextTokenizer(tokenizer.model)
+    if tokenizer.normalizer is not None:
+        plain.normalizer = tokenizer.normalizer
+    if tokenizer.pre_tokenizer is not None:
+        plain.pre_tokenizer = tokenizer.pre_tokenizer
+    return plain
+
+
+def plain_ids(plain: Tokenizer, text: str) -> list[int]:
+    """Ids of ``text`` by a `plain_tokenizer`."""
+    return list(plain.encode(encodable(text), add_special_tokens=False).ids)
+
+
+def structural_token(tokenizer: Tokenizer, content: str) -> int:
+    """The id of the added token ``content``. Raises `ScorerError` for a tokenizer without it."""
     number = tokenizer.token_to_id(content)
     if number is None:
         raise ScorerError(
