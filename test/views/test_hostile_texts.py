@@ -67,7 +67,7 @@ CURVE = Curve(
     damaged=(Damage(0.1, 0.2, 1, "cut"),),
 )
 FACTS = ModelFacts(
-    "m", Path("/m"), "r", 1, 10, 10, ("F16",), False, True, 1024, "h",
+    "m", Path("/m"), "r", 1, 10, 10, ("F16",), False, True, None, 1024, "h",
     ModelNotes(1024, "small", "ab", {"open it": ("open it", "open that")}), None, Path("/m/README.md"),
 )  # fmt: skip
 

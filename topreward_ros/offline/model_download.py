@@ -30,7 +30,8 @@ from topreward_ros.core.errors import UserError
 from topreward_ros.core.output_files import write_file
 from topreward_ros.scoring.base import in_a_line
 from topreward_ros.scoring.checkpoint.checkpoint import read_config
-from topreward_ros.scoring.checkpoint.folder import EMBEDDED, is_hub_id, missing_files
+from topreward_ros.scoring.checkpoint.folder import EMBEDDED, is_hub_id, missing_files, text_folder
+from topreward_ros.scoring.checkpoint.reward_format import base_model_of
 from topreward_ros.scoring.checkpoint.weight_files import WHOLE, shards_of
 from topreward_ros.scoring.plugins import is_plugin
 from topreward_ros.scoring.served_models import is_served
@@ -44,6 +45,11 @@ _LARGEST_ANSWER = 64 << 20  # [bytes] that is no file: the list of files, or an 
 _LONGEST_ANSWER_S = 120.0
 _BLOCK = 1 << 20  # [bytes] read at once
 _SMALL_FILES = ("*.json", "*.jinja", "README.md", "LICENSE*")
+_TEXT_FILES = (
+    *("config.json", "tokenizer.json", "tokenizer_config.json"),
+    *("preprocessor_config.json", "video_preprocessor_config.json"),
+)
+_LARGEST_TEXT_FILE = 100_000_000  # [bytes]; Qwen's tokenizer.json has 11 million
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _GIT_BLOB = _COMMIT
 _RESET = re.compile(r";\s*t=(\d+)")  # of the header "ratelimit": seconds until requests are answered again
@@ -122,30 +128,14 @@ def download_model(name: str, progress: DownloadProgress) -> Path:
     """Download the model ``name`` of the hub, or what is missing of it; returns its folder.
 
     The next call goes on with the file at which one was interrupted; within a file it does where the hub has
-    it in chunks (Xet) and ``hf_xet`` is installed. Raises `DownloadError` and, for a model that cannot be
-    scored with, `ScorerError`.
+    it in chunks (Xet) and ``hf_xet`` is installed. A Robometer comes with the tokenizer of the model that it
+    was trained from. Raises `DownloadError` and, for a model that cannot be scored with, `ScorerError`.
     """
-    import huggingface_hub
-
     if not is_hub_id(name):
         raise DownloadError(
             f"{name!r} is no model of the hub: those are written ORG/NAME, as Qwen/Qwen3-VL-8B-Instruct"
         )
-    with _hub_call(name):
-        about = huggingface_hub.HfApi().model_info(name, timeout=_HUB_TIMEOUT, files_metadata=True)
-    commit = str(about.sha)
-    if not _COMMIT.fullmatch(commit):
-        raise DownloadError(f"the hub says that {name} is at commit {commit!r:.80}: {_LIES}")
-    for sibling in about.siblings or []:
-        if not isinstance(sibling.rfilename, str):
-            raise DownloadError(f"the hub names a file of {name} {sibling.rfilename!r:.40}, no text: {_LIES}")
-    offered = {
-        sibling.rfilename: _File.of(name, sibling)
-        for sibling in about.siblings or []
-        if _CACHE_NAME.fullmatch(sibling.rfilename)  # others, and those in folders, are not needed
-    }
-    if "config.json" not in offered:
-        raise DownloadError(f"{name} has no config.json: it is no checkpoint; choose another")
+    commit, offered = _look_up(name)
     fetch = partial(_fetch, name, commit)
     folder = fetch(offered["config.json"]).parent
     read_config(folder)
@@ -163,14 +153,56 @@ def download_model(name: str, progress: DownloadProgress) -> Path:
         fetch(file, progress.advance)
     for file in missing if is_checked else files:
         _check_hash(name, file, folder / file.name)
+    if text_folder(folder) is None and is_hub_id(base := base_model_of(folder)):
+        _download_text_files(base)
     if lacking := missing_files(folder):
         raise DownloadError(
             f"{name} has no {' and no '.join(lacking)} on the hub: it is no whole checkpoint; choose another"
         )
     if not is_checked:
-        main.parent.mkdir(exist_ok=True)
-        write_file(main, commit)
+        _make_present(folder)
     return folder
+
+
+def _look_up(name: str) -> tuple[str, dict[str, _File]]:
+    """Commit and files of a checkpoint on the hub. Raises `DownloadError`."""
+    import huggingface_hub
+
+    with _hub_call(name):
+        about = huggingface_hub.HfApi().model_info(name, timeout=_HUB_TIMEOUT, files_metadata=True)
+    commit = str(about.sha)
+    if not _COMMIT.fullmatch(commit):
+        raise DownloadError(f"the hub says that {name} is at commit {commit!r:.80}: {_LIES}")
+    for sibling in about.siblings or []:
+        if not isinstance(sibling.rfilename, str):
+            raise DownloadError(f"the hub names a file of {name} {sibling.rfilename!r:.40}, no text: {_LIES}")
+    offered = {
+        sibling.rfilename: _File.of(name, sibling)
+        for sibling in about.siblings or []
+        if _CACHE_NAME.fullmatch(sibling.rfilename)  # others, and those in folders, are not needed
+    }
+    if "config.json" not in offered:
+        raise DownloadError(f"{name} has no config.json: it is no checkpoint; choose another")
+    return commit, offered
+
+
+def _download_text_files(name: str) -> None:
+    """Fetch what a Robometer takes of the model ``name``: no weights."""
+    commit, offered = _look_up(name)
+    for wanted in _TEXT_FILES:
+        if file := offered.get(wanted):
+            if file.size > _LARGEST_TEXT_FILE:
+                raise DownloadError(f"the hub says that {wanted} of {name} has {file.size} bytes: {_LIES}")
+            path = _fetch(name, commit, file)
+            _check_hash(name, file, path)
+    _make_present(path.parent)
+
+
+def _make_present(folder: Path) -> None:
+    """Let ``folder``, a snapshot in the cache, be that of its model."""
+    main = folder.parent.parent / "refs" / "main"
+    main.parent.mkdir(exist_ok=True)
+    write_file(main, folder.name)
 
 
 def _fetch(name: str, commit: str, file: _File, advance: Callable[[int], None] = lambda _: None) -> Path:

@@ -50,7 +50,7 @@ def test_the_host_holds_no_copy_of_what_goes_elsewhere(
     if stored is torch.float32:
         in_float32(folder)
     held: list[int] = []
-    monkeypatch.setattr(load._ValueCheck, "look", lambda *_: held.append(own_memory()))
+    monkeypatch.setattr(load.ValueCheck, "look", lambda *_: held.append(own_memory()))
     # What libraries take once, such as for the first model of a kind, is no weight.
     load_weights(open_checkpoint(str(copy)), device=ELSEWHERE, dtype=torch.bfloat16, quantization="none")
     before, held[:] = own_memory(), []
@@ -147,7 +147,7 @@ def test_a_value_that_is_lost_in_the_type_of_its_place_is_found(copy: Path) -> N
     save_file(weights, copy / WEIGHTS, metadata={"format": "pt"})
     opened = open_checkpoint(str(copy))
     model = load_weights(opened, device=torch.device("cpu"), dtype=torch.float32, quantization="none")
-    values = load._ValueCheck(copy, model)
+    values = load.ValueCheck(copy, model)
     with pytest.raises(
         load.ScorerError, match=r"'lm_head\.weight' has values that are not finite in torch.float16"
     ):

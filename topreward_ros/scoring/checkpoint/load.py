@@ -55,12 +55,12 @@ def resolve_device_and_dtype(
 
     device = _choose_device(settings.device)
     dtype = _choose_dtype(settings.dtype, device)
-    check_quantization(settings.quantization, dtype)
     if settings.quantization != NONE and checkpoint.reward is not None:
         raise ScorerError(
             f"quantization {settings.quantization!r} is for models that answer a question, and "
             f"{checkpoint.name} states progress by heads of its own: use quantization none"
         )
+    check_quantization(settings.quantization, dtype)
     if settings.quantization != NONE and checkpoint.model_type not in QUANTIZABLE:
         raise ScorerError(
             f"quantization {settings.quantization!r} is for dense Qwen3-VL models, this one is of type "
