@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("torch", reason="scoring needs PyTorch")
 
+from test.robometer import BASE, make_robometer
 from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
 
 COMMAND = [sys.executable, "-m", "topreward_ros.cli"]
@@ -54,6 +55,7 @@ class Hub:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.others: dict[str, Path] = {}  #: further models that it publishes, by name
         self.sent: list[tuple[str, int]] = []  #: files that were asked for, and from which byte on
         self.breaks_after: list[int] = []  #: bytes after which the next answers with weights break off
         self.refuses = 0, ""  #: status and error code for every file
@@ -111,18 +113,23 @@ class Hub:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.requests += 1
         path = request.path.partition("?")[0]
-        about, resolve = f"/api/models/{NAME}", f"/{NAME}/resolve/{COMMIT}/"
-        if path.startswith(resolve) and (file := self.folder / path.removeprefix(resolve)).is_file():
+        name = next((other for other in self.others if f"/{other}" in path), NAME)
+        folder = self.others.get(name, self.folder)
+        about, resolve = f"/api/models/{name}", f"/{name}/resolve/{COMMIT}/"
+        if path.startswith(resolve) and (file := folder / path.removeprefix(resolve)).is_file():
             self._send_file(request, file)
         elif path.startswith(f"{about}/tree/{COMMIT}"):
-            tree = [{"type": "file", "oid": "0" * 40, **self._entry(file, "path")} for file in self._files()]
+            tree = [
+                {"type": "file", "oid": "0" * 40, **self._entry(file, "path")}
+                for file in sorted(folder.iterdir())
+            ]
             self._send(request, json.dumps(tree).encode())
         elif path.startswith(about) and self.endless_list:
             self._send_without_end(request)
         elif path.startswith(about) and not self.unknown:
-            siblings = [self._entry(file, "rfilename") for file in self._files()]
+            siblings = [self._entry(file, "rfilename") for file in sorted(folder.iterdir())]
             siblings += [{"rfilename": name, "size": 10} for name in self.more_names]
-            told = {"id": NAME, "sha": self.claimed_commit, "siblings": siblings}
+            told = {"id": name, "sha": self.claimed_commit, "siblings": siblings}
             if self.closes_once:
                 self.closes_once = False
                 request.close_connection = True
@@ -132,9 +139,6 @@ class Hub:
             self._send(request, json.dumps(told).encode())
         else:
             self._refuse(request, 404, "RepoNotFound")
-
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.iterdir())
 
     def _entry(self, file: Path, name_key: str) -> dict[str, object]:
         size = file.stat().st_size
@@ -423,6 +427,21 @@ def test_a_download_makes_a_model_that_works_without_network(hub: Hub, tmp_path:
     sent = len(hub.sent)
     again = download(hub, tmp_path)
     assert again.returncode == 0 and again.stderr == "" and len(hub.sent) == sent, "nothing was missing"
+
+
+def test_a_robometer_comes_with_the_tokenizer_of_its_base_and_no_more_of_it(hub: Hub, tmp_path: Path) -> None:
+    hub.folder = make_robometer(tmp_path / "robometer", alone=True)
+    hub.others = {BASE: tmp_path / "robometer-base"}
+    line = refused(topreward("models", "info", hub.folder, home=tmp_path / "home"))
+    assert f"has no tokenizer.json: it has that of {BASE}, the model that it was trained from" in line
+    result = download(hub, tmp_path / "home")
+    assert result.returncode == 0, result.stderr
+    assert [name for name, _ in hub.sent if name == WEIGHTS] == [WEIGHTS], "the base's weights are not needed"
+    told = topreward("models", "info", NAME, home=tmp_path / "home")
+    assert told.returncode == 0 and "a full forward pass over at most 8 frames" in told.stdout, told
+    hub.others, hub.sent = {}, []
+    line = refused(download(hub, tmp_path / "other"))
+    assert f"the hub knows no model {BASE}" in line and WEIGHTS not in [name for name, _ in hub.sent]
 
 
 def test_at_run_time_nothing_is_downloaded(hub: Hub, tmp_path: Path) -> None:

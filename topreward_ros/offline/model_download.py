@@ -139,6 +139,9 @@ def download_model(name: str, progress: DownloadProgress) -> Path:
     fetch = partial(_fetch, name, commit)
     folder = fetch(offered["config.json"]).parent
     read_config(folder)
+    needs_base = "tokenizer.json" not in offered and text_folder(folder) is None
+    if needs_base and is_hub_id(base := base_model_of(folder)):
+        _download_text_files(base)
     files = _needed(fetch, offered)
     missing = [file for file in files if file.problem(folder / file.name)]
     size = sum(file.size for file in missing)
@@ -153,8 +156,6 @@ def download_model(name: str, progress: DownloadProgress) -> Path:
         fetch(file, progress.advance)
     for file in missing if is_checked else files:
         _check_hash(name, file, folder / file.name)
-    if text_folder(folder) is None and is_hub_id(base := base_model_of(folder)):
-        _download_text_files(base)
     if lacking := missing_files(folder):
         raise DownloadError(
             f"{name} has no {' and no '.join(lacking)} on the hub: it is no whole checkpoint; choose another"
