@@ -43,13 +43,14 @@ created := $(VENV)/.created-$(key)
 installed := $(VENV)/.installed-$(key)
 built := $(VENV)/.built-$(key)
 int8 := $(VENV)/.int8
+adapters := $(VENV)/.adapters
 
 installed_folders := topreward_ros msg srv action config examples launch media scripts
 sources := package.xml CMakeLists.txt setup.py setup.cfg pyproject.toml LICENSE \
   $(shell find $(wildcard $(installed_folders)) -name __pycache__ -prune -o -type f -print)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-random test-steady test-int8 soak lint clean
+.PHONY: help setup demo test test-random test-steady test-int8 test-adapters soak lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -70,6 +71,9 @@ test-steady: setup  ## run all tests ten times, beside busy processes and halted
 
 test-int8: setup $(int8)  ## run the tests of weights in 8 bits, with the optional torchao
 	@$(with_ros) PYTHONPATH="$(VENV)/int8$${PYTHONPATH:+:$$PYTHONPATH}" $(VENV)/bin/python -m pytest test/scoring/qwen3_vl/test_precision.py $(PYTEST_ARGS)
+
+test-adapters: setup $(adapters)  ## run the tests of LoRA adapters, with the optional peft
+	@$(with_ros) PYTHONPATH="$(VENV)/adapters$${PYTHONPATH:+:$$PYTHONPATH}" $(VENV)/bin/python -m pytest test/scoring/checkpoint/test_adapter.py $(PYTEST_ARGS)
 
 soak: setup  ## disturb a monitor for a minute and see that it tells the truth; SOAK_ARGS="--seconds 3600"
 	@$(with_ros) $(VENV)/bin/python bench/soak.py $(SOAK_ARGS)
@@ -106,9 +110,9 @@ $(installed): $(created) $(requirements)
 	  -e 's#^Installing collected.*#Unpacking them (a minute or two)#p'
 	@touch $@
 
-$(int8): $(created) requirements/int8.txt
+$(int8) $(adapters): $(VENV)/.%: $(created) requirements/%.txt
 	@$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --upgrade $(PIP_ARGS) \
-	  --target $(VENV)/int8 -r requirements/int8.txt
+	  --target $(VENV)/$* -r requirements/$*.txt
 	@touch $@
 
 $(built): $(installed) $(sources)

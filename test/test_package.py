@@ -50,10 +50,12 @@ ROSDEP_OF_LIBRARY = {
     "urllib3": "python3-urllib3",
 }
 ROS_REQUIREMENTS = ("ros-jazzy", "ros-kilted")  # one or the other
-REQUIREMENTS = tuple(f"requirements/{name}.txt" for name in ("run", "dev", "int8", *ROS_REQUIREMENTS))
-EXTRAS = ("int8", "lerobot", "ray", "serve", "trees")
+REQUIREMENTS = tuple(
+    f"requirements/{name}.txt" for name in ("run", "dev", "int8", "adapters", *ROS_REQUIREMENTS)
+)
+EXTRAS = ("adapters", "int8", "lerobot", "ray", "serve", "trees")
 #: Where the tried version of an extra's libraries stands. Ray is not installed for the tests.
-PINNED_EXTRAS = (("int8", "int8"), ("lerobot", "dev"), ("trees", "dev"))
+PINNED_EXTRAS = (("adapters", "adapters"), ("int8", "int8"), ("lerobot", "dev"), ("trees", "dev"))
 ROS_PACKAGES = {"ament_index_python", "cv_bridge", "launch", "launch_ros", "rclpy", "rcl_interfaces"}
 
 
@@ -141,7 +143,7 @@ def test_requirement_files_pin_exactly(name: str) -> None:
 
 @pytest.mark.parametrize("ros", ROS_REQUIREMENTS)
 def test_requirement_files_do_not_name_a_library_twice(ros: str) -> None:
-    files = [set(pins(f"requirements/{name}.txt")) for name in ("run", "dev", "int8", ros)]
+    files = [set(pins(f"requirements/{name}.txt")) for name in ("run", "dev", "int8", "adapters", ros)]
     assert len(set.union(*files)) == sum(map(len, files))
 
 

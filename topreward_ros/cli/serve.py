@@ -25,7 +25,7 @@ _SCORING = frozenset(
     (
         *("device", "dtype", "quantization", "cuda_graphs", "compile", "scorer_threads", "max_pixels"),
         *("prompts", "layout", "chat_template", "contrastive", "sample_rate", "max_frames"),
-        *("front_padding", "fixed_length", "progress_mode"),
+        *("front_padding", "fixed_length", "progress_mode", "adapter"),
     )
 )
 

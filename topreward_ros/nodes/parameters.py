@@ -166,6 +166,11 @@ MONITOR_PARAMETERS = (
         "'embedded', a Hugging Face hub id, the folder of a checkpoint, or the URL of a server: "
         "http://host:8100 (docs/fleet.md), http://host:8000/v1#NAME (docs/served_models.md)",
     ),
+    Parameter(
+        "adapter",
+        "Folder of a LoRA adapter for a dense Qwen3-VL, merged at load; needs peft (docs/models.md); empty: "
+        "none",
+    ),
     Parameter("device", "Torch device of the scorer: auto, cpu, cuda, cuda:1 ..."),
     Parameter(
         "dtype",

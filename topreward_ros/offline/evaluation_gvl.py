@@ -35,13 +35,13 @@ class GvlScorer:
     def __init__(self, settings: EvaluationSettings) -> None:
         """Load the model. Raises `ScorerError` for one that writes nothing, or sees no pictures."""
         refuse_served(settings.model, "GVL, which has the model write text,")
-        checkpoint = open_checkpoint(settings.model)
+        checkpoint = open_checkpoint(settings.model, settings.scorer.adapter)
         self._model = TextModel(checkpoint, settings.scorer, sees=True)
         self._rate, self._pixels = settings.monitor.sample_rate, settings.scorer.max_pixels
         device, dtype = self._model.place
         asked = "\0".join(question("", FRAMES))
         self.info = ScorerInfo(
-            model_id=checkpoint.name,
+            model_id=checkpoint.model_id,
             revision=checkpoint.revision,
             random_weights=checkpoint.has_random_weights,
             device=device,

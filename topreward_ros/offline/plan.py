@@ -39,7 +39,7 @@ def propose(task: str, model: str, settings: ScorerSettings, image: Path | None 
     """
     picture = None if image is None else _read(image)
     refuse_served(model, "a plan, which a model writes,")
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, settings.adapter)
     asked = question(task, sees=picture is not None)
     writer = TextModel(checkpoint, settings, sees=picture is not None)
     try:

@@ -85,7 +85,9 @@ def in_a_line(error: BaseException) -> str:
 class ScorerInfo:
     """Where the numbers come from; goes into MonitorInfo and into every file we write."""
 
-    model_id: str  #: as the user named it: 'embedded', a hub id or a folder
+    model_id: (
+        str  #: as the user named it: 'embedded', a hub id or a folder; and the adapter, see `Checkpoint`
+    )
     revision: str  #: hub revision, or a hash of the weights, see `Checkpoint.revision`
     random_weights: bool  #: True when the weights were never trained: the numbers mean nothing
     device: str  #: torch device, e.g. 'cpu' or 'cuda:0'
@@ -117,6 +119,7 @@ class ScorerSettings:
     compile: str = "false"  #: 'auto', 'true' or 'false', see `qwen3_vl.compiling`
     front_padding: int = 0  #: copies of the first frame before every prefix, even, see `shown_video`
     fixed_length: int = 0  #: frames to which every prefix is resampled, even, see `shown_video`; 0: none
+    adapter: str = ""  #: folder of a LoRA adapter that is merged into the model, see `adapter`; empty: none
 
     @property
     def shown_frames(self) -> int:
@@ -143,6 +146,7 @@ class ScorerSettings:
             compile=str(parameters["compile"]).lower(),
             front_padding=parameters["front_padding"],
             fixed_length=parameters["fixed_length"],
+            adapter=parameters["adapter"],
         )
 
 

@@ -51,7 +51,7 @@ class _Wish(NamedTuple):
         found = []
         if self.checkpoint.folder.resolve() != other.checkpoint.folder.resolve():
             found.append("model")
-        elif self.revision != other.revision:
+        elif self.revision != other.revision and _of(self, "adapter") == _of(other, "adapter"):
             found.append("model (its files have changed)")
         if self.question != other.question:
             found.append("prompts")
@@ -120,7 +120,7 @@ class ScorerPool:
         """
         if is_served(model) or is_plugin(model):
             return Place(ScoringWorker(self._load(model, settings)), "")
-        checkpoint = open_checkpoint(model)
+        checkpoint = open_checkpoint(model, settings.adapter)
         wish = _Wish(checkpoint, checkpoint.revision, asked_of(settings), settings)
         with self._lock:
             entry, differences = self._find(wish)
@@ -131,7 +131,7 @@ class ScorerPool:
             elif entry.thread is not None:
                 with entry.thread.wake:  # else its last worker may leave in between
                     if not entry.thread.is_over:
-                        return Place(ScoringWorker(entry.thread, model_id=model), SHARED)
+                        return Place(ScoringWorker(entry.thread, model_id=checkpoint.model_id), SHARED)
             else:
                 entry.waiting += 1
         if entry is None:
@@ -143,7 +143,7 @@ class ScorerPool:
             raise ScorerError(entry.error)
         with self._lock:
             worker = entry.seats.pop()
-        worker.info = replace(worker.info, model_id=model)
+        worker.info = replace(worker.info, model_id=checkpoint.model_id)
         return Place(worker, SHARED)
 
     def _find(self, wish: _Wish) -> tuple[_Entry | None, list[list[str]]]:

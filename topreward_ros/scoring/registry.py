@@ -84,7 +84,7 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
         scorer = load_plugin(model, settings)
         _try_out(scorer, f"model '{printable(model, 200)}'", "see to that package")
         return scorer
-    return scorer_of(open_checkpoint(model), settings)
+    return scorer_of(open_checkpoint(model, settings.adapter), settings)
 
 
 def about_model(model: str, settings: ScorerSettings) -> ModelAbout:
@@ -99,7 +99,7 @@ def about_model(model: str, settings: ScorerSettings) -> ModelAbout:
         scorer = load_plugin(model, settings)
         scorer.close()
         return ModelAbout(scorer.info.revision, scorer.info.random_weights, scorer.info.instructions)
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, settings.adapter)
     return ModelAbout(checkpoint.revision, checkpoint.has_random_weights, checkpoint.notes.wordings)
 
 
@@ -170,7 +170,7 @@ def graph_runner_for(model: Qwen3VLForConditionalGeneration, settings: ScorerSet
 
 def load_qwen3_vl(model: str, settings: ScorerSettings) -> LoadedModel:
     """What the scorer of a Qwen3-VL is made of; arguments and errors as `load_scorer`."""
-    return _load_incremental(open_checkpoint(model), settings, StartTimes())
+    return _load_incremental(open_checkpoint(model, settings.adapter), settings, StartTimes())
 
 
 def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: StartTimes) -> LoadedModel:
@@ -359,7 +359,7 @@ def _info(
     from topreward_ros.scoring.checkpoint.quantization import precision_text
 
     return ScorerInfo(
-        model_id=checkpoint.name,
+        model_id=checkpoint.model_id,
         revision=checkpoint.revision,
         random_weights=checkpoint.has_random_weights,
         device=str(loaded.device),

@@ -34,6 +34,7 @@ def is_served(model: str) -> bool:
 def load_served(model: str, settings: ScorerSettings) -> PrefixScorer:
     """A scorer that asks the server at a URL. Raises `ScorerError`, which is a `LinkError` where the server
     cannot be reached."""
+    _refuse_adapter(model, settings)
     if is_openai_url(model):
         from topreward_ros.scoring.openai_api.load import load_openai
 
@@ -45,6 +46,7 @@ def load_served(model: str, settings: ScorerSettings) -> PrefixScorer:
 
 def served_info(model: str, settings: ScorerSettings) -> ScorerInfo:
     """What the server at a URL says of its model. Raises `ScorerError`."""
+    _refuse_adapter(model, settings)
     if is_openai_url(model):
         from topreward_ros.scoring.openai_api.load import about_openai
 
@@ -52,6 +54,14 @@ def served_info(model: str, settings: ScorerSettings) -> ScorerInfo:
     scorer = load_served(model, settings)
     scorer.close()
     return scorer.info
+
+
+def _refuse_adapter(model: str, settings: ScorerSettings) -> None:
+    if settings.adapter:
+        raise ScorerError(
+            f"adapter is '{printable(settings.adapter, 200)}', and the model is served elsewhere: start that "
+            f"server with it (topreward serve --set adapter=...), and leave adapter empty here"
+        )
 
 
 def refuse_served(model: str, work: str) -> None:

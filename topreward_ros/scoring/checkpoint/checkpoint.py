@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from topreward_ros.core.frames import FEWEST_FRAMES
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line
+from topreward_ros.scoring.checkpoint.adapter_files import Adapter, open_adapter
 from topreward_ros.scoring.checkpoint.config_bounds import check_bounds
 from topreward_ros.scoring.checkpoint.folder import find_folder, text_folder
 from topreward_ros.scoring.checkpoint.notes import ModelNotes, read_model_notes
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 #: Model types in config.json of which every prefix is scored incrementally.
 INCREMENTAL = ("qwen3_vl", "qwen3_vl_moe")
 QUANTIZABLE = ("qwen3_vl",)  #: those whose weights can be quantized; the experts of a mixture cannot
+ADAPTABLE = ("qwen3_vl",)  #: those into which an adapter is merged
 CAPTURABLE = ("qwen3_vl",)  #: those whose ticks can be captured as CUDA graphs
 
 
@@ -53,6 +55,12 @@ class Checkpoint:
     config: Mapping[str, Any]  #: config.json; of a Robometer, the part that describes the backbone
     notes: ModelNotes
     reward: RewardFormat | None = None  #: of a Robometer, which states progress by heads of its own
+    adapter: Adapter | None = None  #: that is merged into the model when it is loaded
+
+    @property
+    def model_id(self) -> str:
+        """The name, and the adapter where there is one, for people and records."""
+        return f"{self.name} + adapter {self.adapter.folder}" if self.adapter else self.name
 
     @property
     def model_type(self) -> str:
@@ -89,7 +97,12 @@ class Checkpoint:
 
     @cached_property
     def revision(self) -> str:
-        """The hub's commit for a folder of its cache, else `weight_files.short_hash` of the weights."""
+        """The hub's commit for a folder of its cache, else `weight_files.short_hash` of the weights; with an
+        adapter followed by a plus and its hash."""
+        return f"{self._own_revision}+{self.adapter.revision}" if self.adapter else self._own_revision
+
+    @property
+    def _own_revision(self) -> str:
         if self.folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", self.folder.name):
             return self.folder.name
         return short_hash(self.weight_files)
@@ -154,12 +167,22 @@ class Checkpoint:
         return min(budget, self.notes.frame_pixels or budget)
 
 
-def open_checkpoint(model: str) -> Checkpoint:
-    """Open ``model``: 'embedded', a folder, or a hub id. Raises `ScorerError` if missing or damaged."""
+def open_checkpoint(model: str, adapter: str = "") -> Checkpoint:
+    """Open ``model``: 'embedded', a folder, or a hub id, and ``adapter``, a folder, unless that is empty.
+
+    Raises `ScorerError` if one is missing or damaged, or the model takes no adapter.
+    """
     folder = find_folder(model)
     config, notes = read_config(folder), read_model_notes(folder)
+    if adapter and (is_reward_model(config) or config.get("model_type") not in ADAPTABLE):
+        kind = "a Robometer" if is_reward_model(config) else f"a model of type {config.get('model_type')!r}"
+        raise ScorerError(
+            f"adapter {adapter!r} is for dense Qwen3-VL, and {folder} holds {kind}: merge it with peft's "
+            "merge_and_unload(), save_pretrained() the result, and name that folder as model"
+        )
     if not is_reward_model(config):
-        return Checkpoint(name=model, folder=folder, config=config, notes=notes)
+        opened = open_adapter(adapter) if adapter else None
+        return Checkpoint(name=model, folder=folder, config=config, notes=notes, adapter=opened)
     path = folder / "config.json"
     backbone, reward = backbone_config(path, config), read_reward_format(path, config)
     return Checkpoint(name=model, folder=folder, config=backbone, notes=notes, reward=reward)

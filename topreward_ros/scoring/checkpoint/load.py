@@ -60,6 +60,10 @@ def resolve_device_and_dtype(
             f"quantization {settings.quantization!r} is for models that answer a question, and "
             f"{checkpoint.name} states progress by heads of its own: use quantization none"
         )
+    if settings.quantization != NONE and checkpoint.adapter is not None:
+        raise ScorerError(
+            f"adapter {settings.adapter!r} cannot be merged into weights in 8 bits: use quantization none"
+        )
     check_quantization(settings.quantization, dtype)
     if settings.quantization != NONE and checkpoint.model_type not in QUANTIZABLE:
         raise ScorerError(
@@ -238,6 +242,13 @@ def load_weights(
             place(model, device, wanted, values.look)
             if read is not dtype:
                 state_dtype(model.config, dtype)
+        if checkpoint.adapter is not None:
+            from topreward_ros.scoring.checkpoint.adapter import merge
+
+            merged = set(merge(model, checkpoint.adapter))
+            for name, weight in model.named_parameters():
+                if name in merged:
+                    values.look(name, weight)
         values.tell()
         model.eval()
     except ScorerError:
