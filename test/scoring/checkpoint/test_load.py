@@ -575,17 +575,20 @@ def test_an_adapter_beside_the_weights_is_refused(copy, refused, name):
     (copy / name).write_text('{"base_model_name_or_path": "org/base"}')
     said = refused()
     assert (
-        f"copy holds an adapter ({name}) beside the weights, which would not be applied: merge it into "
+        f"copy holds an adapter ({name}) beside the weights, which would not be applied: move its files to a "
         in said
     )
-    assert "merge_and_unload()" in said and "move the adapter's files away" in said
+    assert "merge_and_unload()" in said and "name that as adapter, or leave it out" in said
     assert ("org/base" in said) == (name == "adapter_config.json")
 
 
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        (["adapter_config.json", "adapter_model.safetensors"], "it holds an adapter alone"),
+        (
+            ["adapter_config.json", "adapter_model.safetensors"],
+            "it holds an adapter alone: name the model that it belongs to as model, and",
+        ),
         (["model_index.json", "unet/config.json"], "it is a model of diffusers"),
         (["config.json", "model-q4.gguf"], "model-q4.gguf is in GGUF, which is not read"),
         (["config.json", "tokenizer.json", "model.onnx"], "model.onnx is in ONNX"),

@@ -38,8 +38,9 @@ def refuse_adapter(folder: Path) -> None:
     found = [name for name in _ADAPTER if (folder / name).exists()]
     if found:
         raise ScorerError(
-            f"{folder} holds an adapter ({found[0]}) beside the weights, which would not be applied: "
-            f"{_merge_mend(folder)}, or move the adapter's files away to score with the weights alone"
+            f"{folder} holds an adapter ({found[0]}) beside the weights, which would not be applied: move "
+            "its files to a folder of their own and name that as adapter, or leave it out; or "
+            f"{_merge_mend(folder)}"
         )
 
 
@@ -49,7 +50,10 @@ def what_to_do_about(folder: Path) -> str:
     if "model_index.json" in names:
         return "it is a model of diffusers, which makes pictures; name one that reads images and text"
     if names & {*_ADAPTER}:
-        return f"it holds an adapter alone, without the model that it belongs to; {_merge_mend(folder)}"
+        return (
+            f"it holds an adapter alone: name {_base_name(folder) or 'the model that it belongs to'} as "
+            f"model, and this folder as adapter; or {_merge_mend(folder)}"
+        )
     if links := sorted(path.name for path in folder.iterdir() if path.is_symlink() and not path.exists()):
         return f"{_listed(links)} is a link to a file that is not there; copy the files and not the links"
     wanted = ("config.json", "tokenizer.json", *WHOLE)
@@ -99,11 +103,15 @@ def format_mend(files: Iterable[Path]) -> str:
     return ""
 
 
+def _base_name(folder: Path) -> str:
+    """The model of the adapter in ``folder``, as its configuration names it; empty where it does not."""
+    with suppress(ScorerError):  # it is a help and no more
+        return printable(str(read_json(folder / _ADAPTER[0]).get("base_model_name_or_path") or ""), 200)
+    return ""
+
+
 def _merge_mend(folder: Path) -> str:
-    base = ""
-    with suppress(ScorerError):  # the name of the model is a help and no more
-        base = str(read_json(folder / _ADAPTER[0]).get("base_model_name_or_path") or "")
-    into = f" into {printable(base, 200)}" if base else " into its model"
+    into = f" into {_base_name(folder) or 'its model'}"
     return f"merge it{into} with peft's merge_and_unload(), save_pretrained() the result and name that folder"
 
 
