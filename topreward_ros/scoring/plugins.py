@@ -101,6 +101,11 @@ def plugin_names() -> list[str]:
 
 def load_plugin(model: str, settings: ScorerSettings) -> PrefixScorer:
     """The scorer that ``model`` names. Raises `ScorerError`."""
+    if settings.adapter:
+        raise ScorerError(
+            f"adapter is '{printable(settings.adapter, _LONGEST)}', which is for dense Qwen3-VL, and model "
+            f"'{printable(model, _LONGEST)}' is a plug-in: leave adapter empty"
+        )
     name, _, argument = model.removeprefix(_PREFIX).partition(":")
     entry = _entry(name)
     shown = f"plug-in '{printable(name, _LONGEST)}' of {_package(entry)}"

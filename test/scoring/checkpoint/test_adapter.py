@@ -291,6 +291,8 @@ def test_what_takes_no_adapter_says_so(checkpoint, settings, adapter, tmp_path):
         for ask in (load_scorer, about_model):
             with pytest.raises(ScorerError, match="served elsewhere: start that server with it"):
                 ask(url, wished)
+    with pytest.raises(ScorerError, match="is a plug-in: leave adapter empty"):
+        load_scorer("plugin:some", wished)
     robometer = make_robometer(tmp_path / "robometer")
     with pytest.raises(ScorerError, match=r"is for dense Qwen3-VL, and .*robometer holds a Robometer"):
         load_scorer(str(robometer), wished)

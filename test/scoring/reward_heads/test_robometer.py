@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from test.robometer import BASE, TOKENS, Expected, make_robometer
+from test.scoring.remote.conftest import serve
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.progress import ProgressMode, live_progress
 from topreward_ros.core.score_request import ScoreRequest
@@ -28,6 +29,8 @@ from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
 from topreward_ros.scoring.registry import load_qwen3_vl, load_scorer
 from topreward_ros.scoring.reward_heads.scorer import NO_LOG_PROB
 from topreward_ros.scoring.reward_heads.stream import chosen_frames
+
+__all__ = ["serve"]
 
 TASK = "open the drawer, it's 3 cm wide"
 NEAR = 2e-5  # of a probability: float32, in another order of sums
@@ -124,6 +127,22 @@ def test_an_instruction_is_no_structure(scorer, make_video):
         0,
         8,
     ]
+
+
+def test_a_server_gives_the_same(made, settings, serve, make_video):
+    wished = replace(settings, max_pixels=307200)
+    own = load_scorer(str(made("discrete")), wished)
+    served = serve(load_scorer(str(made("discrete")), wished), wished)
+    remote = load_scorer(served.url, replace(wished, device="auto", dtype="auto"))
+    frames = make_video(9, 70, 50)
+    for count in (1, 5, 9):
+        score = remote.score(asked(TASK, frames[:count]))
+        alone = own.score(asked(TASK, frames[:count]))
+        assert (score.stated_progress, score.success_probability, score.note, score.num_frames) == (
+            *(alone.stated_progress, alone.success_probability, alone.note, alone.num_frames),
+        )
+        assert isnan(score.log_prob) and isnan(score.log_prob_static)
+    remote.close()
 
 
 def test_frames_of_several_sizes_are_one_episode(scorer, made, make_video):
@@ -331,7 +350,6 @@ def test_a_state_that_is_no_number_is_an_error_and_not_a_score(scorer, make_vide
     )
     with pytest.raises(ScorerError, match="progress and success are nan and nan after 2 frames"):
         scorer.score(asked(TASK, make_video(2, 64, 64)))
-    checkpoint = open_checkpoint(scorer.info.model_id)
     monkeypatch.setattr(type(scorer), "close", lambda _: None)
     with pytest.raises(ScorerError, match="cannot score"):
-        registry._try_out(scorer, checkpoint)
+        registry._try_out(scorer, "it", "mend")
