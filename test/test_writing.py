@@ -27,6 +27,7 @@ ALLOWED = {
     ("topreward_ros/offline/zstd.py", "open"): "into a written_folder",
     ("topreward_ros/core/output_files.py", "copyfile"): "into a written_folder",
     ("topreward_ros/views/picture.py", "savefig"): "into memory",
+    ("topreward_ros/scoring/question/soft_prompt.py", "save"): "into memory",
     ("bench/false_success.py", "save"): "ours, by write_file",
     ("examples/scorer_plugin/newest_frame.py", "savez"): "into memory",
     ("bench/host_memory.py", "save"): "into memory, and into a temporary folder",
