@@ -473,7 +473,7 @@ class TaskMonitor:
             else live_progress(score, self._settings.progress_mode, success.threshold, probability)
         )
         baseline = live_progress(score, ProgressMode.STATIC_BASELINE, success.threshold)
-        found = [] if episode.success.fired else self._look_at_progress(newest, progress, baseline)
+        found = [] if episode.success.fired else self._look_at_progress(newest, progress, baseline, score)
         failure = failed(found)
         self._report = replace(
             self._report,
@@ -531,7 +531,9 @@ class TaskMonitor:
             outputs += self._next_episode(episode, "")
         return outputs
 
-    def _look_at_progress(self, newest: Frame, progress: float, baseline: float) -> list[Finding]:
+    def _look_at_progress(
+        self, newest: Frame, progress: float, baseline: float, score: PrefixScore
+    ) -> list[Finding]:
         """Ask the detectors that follow progress, as published and against the static ``baseline``, where it
         is sure what the score means."""
         episode = self._current
@@ -539,7 +541,10 @@ class TaskMonitor:
             progress = baseline = nan
         age_ns = episode.age_ns(newest.stamp_ns)
         since_ns = 0 if episode.first_frame is None else episode.first_frame.stamp_ns
-        return episode.progress.update(Sample(since_ns + age_ns, age_ns / NS_PER_S, progress), baseline)
+        sample = Sample(since_ns + age_ns, age_ns / NS_PER_S, progress)
+        if score.states_progress:
+            sample = replace(sample, what="progress, as the model states it,")
+        return episode.progress.update(sample, baseline)
 
     def _state_of_score(self, succeeded: bool, failed: bool) -> State:
         """The state once a score has been taken; one that was late does not end a silence."""

@@ -80,7 +80,8 @@ class ProgressDetectors:
 
         FAILURE goes by the progress of ``sample``, in the mode that is published: bands and thresholds are of
         that. STALL and REGRESSION go by ``baseline_progress``, that against the static baseline, in every
-        mode: their limits are of it, and other modes hardly move before the end. NaN where it is not scored.
+        mode: their limits are of it, and other modes hardly move before the end. NaN where it is not scored;
+        that of a model which states progress itself where there is one.
         """
         failure = self._failure.update(sample)
         followed = replace(sample, progress=baseline_progress)

@@ -104,7 +104,7 @@ class RegressionDetector:
         self._sum, self._low_s, self._lowest = 0.0, None, root
         return Finding(
             EventType.REGRESSION,
-            f"progress against the static baseline fell from {peak:.3f} to {sample.progress:.3f} and stayed "
+            f"{sample.what} fell from {peak:.3f} to {sample.progress:.3f} and stayed "
             f"there for {held_s:.1f} s: a sum of falls of {fall:.3f} above {limit:.3f} = {LIMIT:g} "
             "regression_sigma, in square roots of progress",
             limit,

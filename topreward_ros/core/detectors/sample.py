@@ -15,6 +15,7 @@ class Sample:
     stamp_ns: int  #: of the newest frame that was scored, less what a clock that was set added [ns]
     elapsed_s: float  #: age of the episode at that frame [s]
     progress: float  #: [0, 1] of the stage; NaN where it is not known
+    what: str = "progress against the static baseline"  #: of which progress STALL and REGRESSION speak
 
 
 def lasting(seconds: float) -> str:

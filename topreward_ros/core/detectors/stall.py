@@ -89,7 +89,7 @@ class StallDetector:
         self.stalled = True
         return Finding(
             EventType.STALL,
-            f"progress against the static baseline is {sample.progress:.3f} and has not risen by stall_rise "
+            f"{sample.what} is {sample.progress:.3f} and has not risen by stall_rise "
             f"= {self.settings.rise:g} above {self._best:.3f} for {self._stood_ns / NS_PER_S:.1f} s, "
             f"{self._limit_text()}; it rises by "
             f"{slope:.3f} /s (stall_slope = {self.settings.slope:g} /s)",
