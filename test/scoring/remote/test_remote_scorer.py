@@ -28,7 +28,10 @@ from topreward_ros.core.frames import EpisodeBuffer, Frame, Window
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import DEMO_TASK
 from topreward_ros.scoring.base import LinkError, PrefixScore, PrefixScorer, ScorerError
-from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.scoring.question.soft_prompt import soft_prompt_file
+from topreward_ros.scoring.question.templates import PAPER
+from topreward_ros.scoring.qwen3_vl.soft_training import SoftTraining
+from topreward_ros.scoring.registry import load_qwen3_vl, load_scorer
 from topreward_ros.scoring.remote import protocol
 from topreward_ros.scoring.remote import scorer as remote
 from topreward_ros.scoring.remote.protocol import ServerInfo
@@ -107,6 +110,23 @@ def test_answers_of_a_file_are_scored_alike_on_a_server(serve: Serve) -> None:
         assert scorer.info.prompt_hash == local.info.prompt_hash
     with pytest.raises(ScorerError, match="asks other questions than prompts 'yes_no'"):
         load_scorer(served.url, replace(SETTINGS, prompts="yes_no"))
+
+
+def test_a_soft_prompt_is_served_where_both_have_its_content(serve: Serve, tmp_path: Path) -> None:
+    loaded = load_qwen3_vl("embedded", SETTINGS)
+    soft = SoftTraining(*loaded, SETTINGS, PAPER).start
+    files = [tmp_path / f"{name}.safetensors" for name in "ab"]
+    for file, share in zip(files, (0.5, 0.25), strict=True):
+        file.write_bytes(soft_prompt_file(replace(soft, after=soft.after * np.float32(share))))
+    mine, other = (str(file) for file in files)
+    settings = replace(SETTINGS, prompts=mine)
+    served = serve(settings=settings)
+    with asked(served.url, prompts=mine) as scorer, closing(load_scorer("embedded", settings)) as own:
+        assert_equal(curve(scorer, film(4)), curve(own, film(4)))
+        assert scorer.info.prompt_hash == own.info.prompt_hash
+    for prompts in (other, ""):
+        with pytest.raises(ScorerError, match="asks other questions"):
+            load_scorer(served.url, replace(SETTINGS, prompts=prompts))
 
 
 def test_each_frame_is_sent_once_and_no_larger_than_the_model_sees_it(
