@@ -137,7 +137,7 @@ def _check_limits(settings: ScorerSettings) -> None:
 
 def check_vocabulary_size(checkpoint: Checkpoint) -> None:
     """Refuse a tokenizer with more tokens than the model has embeddings for. Raises `ScorerError`."""
-    text = checkpoint.config.get("text_config")
+    text = checkpoint.config.get("text_config", checkpoint.config)  # Qwen2.5-VL has all at the top
     if not isinstance(text, dict) or not isinstance(vocabulary := text.get("vocab_size"), int):
         return  # not in config.json: the default of its model type holds
     # Molmo2 keeps the embeddings of its video tokens apart.

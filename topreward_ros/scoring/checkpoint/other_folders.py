@@ -6,6 +6,7 @@ Every answer is a mend, to be written after what is missing. Nothing is loaded, 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,12 @@ _FORMATS = {
 _NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "rng_state")  #: of a trainer, with such endings
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # which lack their index
+#: Older forms of a tokenizer.
+_TOKENIZERS = ("tokenizer.model", "vocab.json", "vocab.txt")
+_MAKE_TOKENIZER = (
+    "import sys; from transformers import AutoTokenizer as T; "
+    'T.from_pretrained(sys.argv[1]).backend_tokenizer.save(sys.argv[1] + "/tokenizer.json")'
+)
 _MOST_NAMED = 3
 
 
@@ -66,7 +73,18 @@ def what_to_do_about(folder: Path) -> str:
         return f"it is a folder of the hub's cache; name the model, {name}, or the folder in snapshots/"
     if "config.json" not in names and (inner := _checkpoints_in(folder)):
         return f"the checkpoint lies one level deeper; name {_listed([str(folder / name) for name in inner])}"
-    return _names_mend(names) or format_mend(folder.iterdir())
+    return _names_mend(names) or format_mend(folder.iterdir()) or _tokenizer_mend(folder, names)
+
+
+def _tokenizer_mend(folder: Path, names: set[str]) -> str:
+    """What to do where tokenizer.json alone is missing; empty where there is nothing to make it from."""
+    source = next((name for name in _TOKENIZERS if name in names), None)
+    if "tokenizer.json" in names or "config.json" not in names or source is None:
+        return ""
+    return (
+        f"transformers can make it from {source}: run python -c '{_MAKE_TOKENIZER}' "
+        f"{shlex.quote(printable(str(folder), 300))}"
+    )
 
 
 def _names_mend(names: set[str]) -> str:
