@@ -1,4 +1,4 @@
-"""Models of the shapes of the released ones that the scripts for a GPU measure, with random weights.
+"""Models of the shapes of the released ones, with random weights, for a GPU and for ticks on a CPU.
 
 The weights are drawn on the device, so that nothing is downloaded: time does not depend on them.
 """
@@ -16,6 +16,7 @@ from topreward_ros.core.frames import Frame
 from topreward_ros.offline import engine_bench
 from topreward_ros.offline.engine_bench import RATE, TASK, make_video
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
+from topreward_ros.scoring.checkpoint.quantization import precision_text, quantize
 from topreward_ros.scoring.checkpoint.random_weights import TINY, Shape, rope, train_tokenizer
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question import prompts
@@ -83,6 +84,22 @@ def make_model(of: Shape, device: torch.device, dtype: torch.dtype) -> tuple[Any
     return model.eval().requires_grad_(False), PromptTokens(tokenizer, templates)
 
 
+def load_shape(key: str, settings: ScorerSettings, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+    """The model of ``SHAPES[key]``, quantized as ``settings`` say, and the tokens of all prompts."""
+    model, tokens = make_model(SHAPES[key], device, dtype)
+    quantize(model, settings.quantization, device)
+    info = ScorerInfo(
+        model_id=key,
+        revision="",
+        random_weights=True,
+        device=str(device),
+        dtype=precision_text(str(dtype).removeprefix("torch."), settings.quantization),
+        prompt_hash="",
+        max_pixels=settings.max_pixels,
+    )
+    return LoadedModel(model, tokens, Preprocessing(), info)
+
+
 @dataclass(frozen=True)
 class Setup:
     """What is the same for all models of a run."""
@@ -121,17 +138,7 @@ class Setup:
 
     def load(self, key: str) -> LoadedModel:
         """The model of ``SHAPES[key]``, and the tokens of all prompts."""
-        model, tokens = make_model(SHAPES[key], self.device, self.dtype)
-        info = ScorerInfo(
-            model_id=key,
-            revision="",
-            random_weights=True,
-            device=str(self.device),
-            dtype=self.settings.dtype,
-            prompt_hash="",
-            max_pixels=self.settings.max_pixels,
-        )
-        return LoadedModel(model, tokens, Preprocessing(), info)
+        return load_shape(key, self.settings, self.device, self.dtype)
 
     def video(self) -> list[Frame]:
         """The context, and two new frames for each tick."""

@@ -3,34 +3,45 @@
 An episode longer than the frame budget is scored frame by frame, in three ways: without the static baseline,
 with it, and with it but without work ahead. Work ahead is what the scorer does between two ticks, as the
 worker lets it while nothing waits; its time is shown separately. The third way shows what a tick would cost
-if everything were done only when it is needed.
+if everything were done only when it is needed. `--live` measures the second way alone: a monitor cannot score
+more often than once in a tick and the work ahead of the next one.
+
+A model of the shape of a released one, such as 2B, has random weights: time does not depend on them.
 
     .venv/bin/python bench/ticks.py
     .venv/bin/python bench/ticks.py --model 50M --frames 80 --budget 32 --prompts 10 --plot ticks.png
+    .venv/bin/python bench/ticks.py --model 2B --live --frames 8 --dtype bfloat16 --sizes 96x128 480x640
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from models import add_model, model_folder
+from gpu_models import SHAPES, load_shape, with_prompts
+from memory import sample
+from models import model_folder
 from options import add_files, add_threads, parser
 from output import BLUE, GREY, RED, YELLOW, new_axes, write_json
 from topreward_ros.core.frames import EpisodeBuffer
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.offline.engine_bench import RATE, SIZES, TASK, machine, make_video
 from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.scoring.checkpoint.load import bound_kernels, use_threads
 from topreward_ros.scoring.question.templates import read_templates
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
-from topreward_ros.scoring.registry import load_qwen3_vl
+from topreward_ros.scoring.registry import LoadedModel, load_qwen3_vl
 from topreward_ros.views.bench import machine_line
 from topreward_ros.views.picture import write_picture
 
@@ -39,31 +50,49 @@ COLOURS = {WITHOUT: GREY, AHEAD: BLUE, WHEN_NEEDED: RED}
 
 #: What `measure` gives.
 Ticks = tuple[dict[str, list[float]], list[float], list[int]]
+Size = tuple[int, int]  # (height, width) of the frames
 
 
-def measure(options: argparse.Namespace, folder: str) -> Ticks:
-    """Seconds of every tick, by way of scoring; seconds worked ahead after each; ticks with thinning."""
-    height, width = SIZES[options.model]
-    settings = ScorerSettings(
+def settings_of(options: argparse.Namespace, size: Size) -> ScorerSettings:
+    return ScorerSettings(
         device="cpu",
-        dtype="float32",
-        max_pixels=height * width,
+        dtype=options.dtype,
+        max_pixels=size[0] * size[1],
         max_frames=options.budget,
         threads=options.threads,
         static_baseline=True,
+        quantization=options.quantization,
         sample_rate=RATE,
     )
-    model, tokens, preprocessing, info = load_qwen3_vl(folder, settings)
-    tokens = tokens.with_templates(read_templates("ten_prompts.txt")[: options.prompts])
+
+
+@contextmanager
+def loaded_model(options: argparse.Namespace) -> Iterator[LoadedModel]:
+    """The model that the options name, with the tokens of all prompts."""
+    settings = settings_of(options, options.sizes[0])
+    if options.model in SHAPES:
+        bound_kernels()
+        use_threads(options.threads)
+        yield load_shape(options.model, settings, torch.device("cpu"), getattr(torch, options.dtype))
+    else:
+        with model_folder(options.model) as folder:
+            loaded = load_qwen3_vl(folder, settings)
+            yield loaded._replace(tokens=loaded.tokens.with_templates(read_templates("ten_prompts.txt")))
+
+
+def measure(options: argparse.Namespace, loaded: LoadedModel, size: Size, prompts: int) -> Ticks:
+    """Seconds of every tick, by way of scoring; seconds worked ahead after each; ticks with thinning."""
+    settings = settings_of(options, size)
+    loaded = with_prompts(loaded, prompts)
     bare = replace(settings, static_baseline=False)
     scorers = {
-        way: Qwen3VLScorer(model, tokens, preprocessing, bare if way == WITHOUT else settings, info)
-        for way in (WITHOUT, AHEAD, WHEN_NEEDED)
+        way: Qwen3VLScorer(*loaded[:3], bare if way == WITHOUT else settings, loaded.info)
+        for way in ((AHEAD,) if options.live else (WITHOUT, AHEAD, WHEN_NEEDED))
     }
     times: dict[str, list[float]] = {way: [] for way in scorers}
     ahead, thinned = [], []
     buffer = EpisodeBuffer(options.budget)
-    video = make_video(options.frames, height, width)
+    video = make_video(options.frames, *size)
     for tick, frame in enumerate(track(video, "ticks", console=Console(stderr=True))):
         stride = buffer.stride
         buffer.append(frame)
@@ -73,10 +102,9 @@ def measure(options: argparse.Namespace, folder: str) -> Ticks:
             begun = time.perf_counter()
             scorer.score(ScoreRequest(TASK, buffer))
             times[way].append(time.perf_counter() - begun)
-        for _ in scorers[WITHOUT].ahead(
-            ScoreRequest(TASK, buffer)
-        ):  # prepares its thinned prefix; it has no baseline
-            pass
+        if WITHOUT in scorers:  # prepares its thinned prefix; it has no baseline
+            for _ in scorers[WITHOUT].ahead(ScoreRequest(TASK, buffer)):
+                pass
         begun = time.perf_counter()
         for _ in scorers[AHEAD].ahead(ScoreRequest(TASK, buffer)):
             pass
@@ -100,31 +128,55 @@ def plot(times: dict[str, list[float]], ahead: list[float], thinned: list[int], 
     write_picture(figure, picture)
 
 
-def main() -> None:
-    command = parser(__doc__)
-    add_model(command)
-    command.add_argument("--frames", type=int, default=200, help="of the episode (%(default)s)")
-    command.add_argument("--budget", type=int, default=64, help="frames of a prefix (%(default)s)")
-    command.add_argument("--prompts", type=int, default=1, help="(%(default)s)")
-    add_threads(command)
-    add_files(command)
-    options = command.parse_args()
-    with model_folder(options.model) as folder:
-        times, ahead, thinned = measure(options, folder)
-    about = machine()
-    prompts = "1 prompt" if options.prompts == 1 else f"{options.prompts} prompts"
-    table = Table(title=f"{options.model}, {prompts}, {options.frames} frames, budget {options.budget}")
+def table_of(title: str, rows: dict[str, list[float]], thinned: list[int]) -> Table:
+    table = Table(title=title)
     for column in ("tick [ms]", "p50", "p95", "longest", "longest where thinned"):
         table.add_column(column, justify="left" if column == "tick [ms]" else "right")
-    rows = {**times, "ahead, between two ticks": ahead}
     for way, seconds in rows.items():
-        settled = seconds[8:]  # the first ones choose kernels
+        settled = seconds[min(8, len(seconds) // 2) :]  # the first ones choose kernels
         numbers = [*np.quantile(settled, [0.5, 0.95]), max(settled)]
         numbers.append(max((seconds[tick] for tick in thinned), default=np.nan))
         table.add_row(way, *(f"{1e3 * value:.1f}" for value in numbers))
-    Console().print(table)
-    Console().print(machine_line(about))
-    write_json(options.json, {"machine": about, "thinned": thinned, "seconds": rows})
+    return table
+
+
+def size(text: str) -> Size:
+    height, width = map(int, text.split("x"))
+    return height, width
+
+
+def main() -> None:
+    command = parser(__doc__)
+    command.add_argument("--model", choices=(*SIZES, *SHAPES), default="embedded", help="(%(default)s)")
+    command.add_argument("--frames", type=int, default=200, help="of the episode (%(default)s)")
+    command.add_argument("--budget", type=int, default=64, help="frames of a prefix (%(default)s)")
+    command.add_argument("--prompts", type=int, nargs="+", default=[1], help="each of them (%(default)s)")
+    command.add_argument("--sizes", type=size, nargs="+", metavar="HEIGHTxWIDTH", help="of frames, each")
+    command.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="(%(default)s)")
+    command.add_argument("--quantization", choices=("none", "int8"), default="none", help="(%(default)s)")
+    command.add_argument("--live", action="store_true", help="the baseline, worked ahead, alone")
+    add_threads(command)
+    add_files(command)
+    options = command.parse_args()
+    options.sizes = options.sizes or [SIZES.get(options.model, (480, 640))]
+    if options.plot and len(options.sizes) * len(options.prompts) > 1:
+        command.error("--plot shows one size and one number of prompts")
+    runs = []
+    with loaded_model(options) as loaded:
+        for (height, width), prompts in product(options.sizes, options.prompts):
+            times, ahead, thinned = measure(options, loaded, (height, width), prompts)
+            about, memory = machine(), sample()["rss_mib"]
+            title = (
+                f"{options.model}, {loaded.info.dtype}, {width}x{height}, {prompts} "
+                f"prompt{'s' * (prompts > 1)}, {options.frames} frames, budget {options.budget}"
+            )
+            rows = {**times, "ahead, between two ticks": ahead}
+            Console(width=110).print(table_of(title, rows, thinned))
+            Console(width=110).print(f"{machine_line(about)}; process {memory / 1024:.1f} GiB")
+            runs.append(
+                {"title": title, "machine": about, "rss_mib": memory, "thinned": thinned, "seconds": rows}
+            )
+    write_json(options.json, {"runs": runs})
     if options.plot:
         plot(times, ahead, thinned, options.plot)
 
