@@ -19,7 +19,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -46,10 +46,9 @@ from topreward_ros.views.bench import machine_line
 from topreward_ros.views.picture import write_picture
 
 WITHOUT, AHEAD, WHEN_NEEDED = "no baseline", "baseline, worked ahead", "baseline, nothing ahead"
+BETWEEN = "ahead, between two ticks"
 COLOURS = {WITHOUT: GREY, AHEAD: BLUE, WHEN_NEEDED: RED}
 
-#: What `measure` gives.
-Ticks = tuple[dict[str, list[float]], list[float], list[int]]
 Size = tuple[int, int]  # (height, width) of the frames
 
 
@@ -80,8 +79,25 @@ def loaded_model(options: argparse.Namespace) -> Iterator[LoadedModel]:
             yield loaded._replace(tokens=loaded.tokens.with_templates(read_templates("ten_prompts.txt")))
 
 
+@dataclass
+class Ticks:
+    """What `measure` gives: seconds of every tick by way of scoring, and of the work ahead after each."""
+
+    wall: dict[str, list[float]]
+    cpu: dict[
+        str, list[float]
+    ]  #: of all threads; with one of them, the wall time of a core with nothing else
+    thinned: list[int] = field(default_factory=list)  #: ticks in which the episode was thinned
+
+    @contextmanager
+    def timed(self, way: str) -> Iterator[None]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.cpu[way].append(time.process_time() - cpu)
+        self.wall[way].append(time.perf_counter() - wall)
+
+
 def measure(options: argparse.Namespace, loaded: LoadedModel, size: Size, prompts: int) -> Ticks:
-    """Seconds of every tick, by way of scoring; seconds worked ahead after each; ticks with thinning."""
     settings = settings_of(options, size)
     loaded = with_prompts(loaded, prompts)
     bare = replace(settings, static_baseline=False)
@@ -89,36 +105,35 @@ def measure(options: argparse.Namespace, loaded: LoadedModel, size: Size, prompt
         way: Qwen3VLScorer(*loaded[:3], bare if way == WITHOUT else settings, loaded.info)
         for way in ((AHEAD,) if options.live else (WITHOUT, AHEAD, WHEN_NEEDED))
     }
-    times: dict[str, list[float]] = {way: [] for way in scorers}
-    ahead, thinned = [], []
+    ticks = Ticks({way: [] for way in (*scorers, BETWEEN)}, {way: [] for way in (*scorers, BETWEEN)})
     buffer = EpisodeBuffer(options.budget)
     video = make_video(options.frames, *size)
     for tick, frame in enumerate(track(video, "ticks", console=Console(stderr=True))):
         stride = buffer.stride
         buffer.append(frame)
         if buffer.stride != stride:
-            thinned.append(tick)
+            ticks.thinned.append(tick)
         for way, scorer in scorers.items():
-            begun = time.perf_counter()
-            scorer.score(ScoreRequest(TASK, buffer))
-            times[way].append(time.perf_counter() - begun)
+            with ticks.timed(way):
+                scorer.score(ScoreRequest(TASK, buffer))
         if WITHOUT in scorers:  # prepares its thinned prefix; it has no baseline
             for _ in scorers[WITHOUT].ahead(ScoreRequest(TASK, buffer)):
                 pass
-        begun = time.perf_counter()
-        for _ in scorers[AHEAD].ahead(ScoreRequest(TASK, buffer)):
-            pass
-        ahead.append(time.perf_counter() - begun)
-    return times, ahead, thinned
+        with ticks.timed(BETWEEN):
+            for _ in scorers[AHEAD].ahead(ScoreRequest(TASK, buffer)):
+                pass
+    return ticks
 
 
-def plot(times: dict[str, list[float]], ahead: list[float], thinned: list[int], picture: Path) -> None:
+def plot(ticks: Ticks, picture: Path) -> None:
     """Plot milliseconds of every tick, by way of scoring; dashed lines show where the episode was thinned."""
     figure, axes = new_axes(11, 4.6)
     for way in (WHEN_NEEDED, AHEAD, WITHOUT):
-        axes.plot(1e3 * np.array(times[way]), color=COLOURS[way], linewidth=1.3, label=way)
-    axes.plot(1e3 * np.array(ahead), ":", color=YELLOW, linewidth=1.2, label="work ahead, between two ticks")
-    for tick in thinned:
+        if way in ticks.wall:
+            axes.plot(1e3 * np.array(ticks.wall[way]), color=COLOURS[way], linewidth=1.3, label=way)
+    ahead = 1e3 * np.array(ticks.wall[BETWEEN])
+    axes.plot(ahead, ":", color=YELLOW, linewidth=1.2, label="work ahead, between two ticks")
+    for tick in ticks.thinned:
         axes.axvline(tick, color="0.6", linewidth=0.8, linestyle="--")
         axes.text(tick, 0.98, " thinned", transform=axes.get_xaxis_transform(), va="top", fontsize=8)
     axes.set_yscale("log")
@@ -128,14 +143,15 @@ def plot(times: dict[str, list[float]], ahead: list[float], thinned: list[int], 
     write_picture(figure, picture)
 
 
-def table_of(title: str, rows: dict[str, list[float]], thinned: list[int]) -> Table:
+def table_of(title: str, ticks: Ticks) -> Table:
     table = Table(title=title)
-    for column in ("tick [ms]", "p50", "p95", "longest", "longest where thinned"):
+    for column in ("tick [ms]", "p50", "p95", "longest", "longest where thinned", "p50 of CPU time"):
         table.add_column(column, justify="left" if column == "tick [ms]" else "right")
-    for way, seconds in rows.items():
-        settled = seconds[min(8, len(seconds) // 2) :]  # the first ones choose kernels
-        numbers = [*np.quantile(settled, [0.5, 0.95]), max(settled)]
-        numbers.append(max((seconds[tick] for tick in thinned), default=np.nan))
+    for way, wall in ticks.wall.items():
+        first = min(8, len(wall) // 2)  # the first ones choose kernels
+        numbers = [*np.quantile(wall[first:], [0.5, 0.95]), max(wall[first:])]
+        numbers.append(max((wall[tick] for tick in ticks.thinned), default=np.nan))
+        numbers.append(np.median(ticks.cpu[way][first:]))
         table.add_row(way, *(f"{1e3 * value:.1f}" for value in numbers))
     return table
 
@@ -164,21 +180,18 @@ def main() -> None:
     runs = []
     with loaded_model(options) as loaded:
         for (height, width), prompts in product(options.sizes, options.prompts):
-            times, ahead, thinned = measure(options, loaded, (height, width), prompts)
+            ticks = measure(options, loaded, (height, width), prompts)
             about, memory = machine(), sample()["rss_mib"]
             title = (
                 f"{options.model}, {loaded.info.dtype}, {width}x{height}, {prompts} "
                 f"prompt{'s' * (prompts > 1)}, {options.frames} frames, budget {options.budget}"
             )
-            rows = {**times, "ahead, between two ticks": ahead}
-            Console(width=110).print(table_of(title, rows, thinned))
+            Console(width=110).print(table_of(title, ticks))
             Console(width=110).print(f"{machine_line(about)}; process {memory / 1024:.1f} GiB")
-            runs.append(
-                {"title": title, "machine": about, "rss_mib": memory, "thinned": thinned, "seconds": rows}
-            )
+            runs.append({"title": title, "machine": about, "rss_mib": memory, **asdict(ticks)})
     write_json(options.json, {"runs": runs})
     if options.plot:
-        plot(times, ahead, thinned, options.plot)
+        plot(ticks, options.plot)
 
 
 if __name__ == "__main__":
