@@ -82,6 +82,16 @@ def test_prefixes_are_scored(loaded, make_video):
     assert loaded.scorer.info.random_weights
 
 
+@pytest.mark.parametrize("loaded", ["teetone/RoboReward-4B", "teetone/RoboReward-8B"], indirect=True)
+def test_roboreward_answers_from_1_to_5(loaded, settings, make_video):
+    asked_so = replace(settings, sample_rate=2.0, prompts="roboreward")
+    with closing(load_scorer(str(loaded.folder), asked_so)) as scorer:
+        for count in (1, 3):
+            score = scorer.score(asked(TASK, make_video(count, 64, 96)))
+            assert math.exp(score.log_prob) + math.exp(score.log_prob_false) == pytest.approx(1.0)
+            assert 0 < score.answer_share < 1 and score.log_prob < 0
+
+
 def test_pixels_are_normalized_as_the_repository_says(loaded):
     said = json.loads((loaded.folder / "preprocessor_config.json").read_text())
     read = read_preprocessing(loaded.folder)
