@@ -117,7 +117,7 @@ def fill_weights(model: torch.nn.Module) -> None:
                 continue
             if block is None:
                 block = 0.02 * torch.randn(1_000_003, device=weight.device, dtype=weight.dtype)
-            for part in weight.view(-1).split(len(block)):
+            for part in torch.split(weight.view(-1), len(block)):
                 part.copy_(block[: len(part)])
 
 
