@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training import disturbances
+from topreward_ros.offline.distill import disturbances
 from training.clips import RATE, Clip
 from training.samples import LASTING, crop, done
 

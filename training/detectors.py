@@ -43,10 +43,10 @@ from topreward_ros.core.outputs import Event, ProgressReport
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
+from topreward_ros.offline.distill import disturbances
 from topreward_ros.offline.engine_bench import machine
 from topreward_ros.scoring.base import PrefixScorer
 from topreward_ros.scoring.registry import load_scorer
-from training import disturbances
 from training.clips import RATE, SIDE, VIEWS, Clip, Listed
 from training.generate import EVALUATIONS
 from training.instructions import BY_NAME

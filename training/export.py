@@ -9,17 +9,16 @@ table.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from topreward_ros.core.output_files import write_file
+from topreward_ros.offline.distill.model_folder import write_model
 from training.instructions import TASKS
-from training.network import MERGE, PATCH, make_config
+from training.network import make_config
 
 #: Most pixels of a frame: 192 x 160 come of a 4:3 camera, 160 x 160 of a square one, see `samples.SIZES`.
 FRAME_PIXELS = 34 * 1024
@@ -35,56 +34,18 @@ def export(run: Path, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.from_file(str(run / "tokenizer.json"))
     trained = load_file(run / "trainee.safetensors")
-    weights = {
-        name.removeprefix("model."): weight.to(torch.float16)
-        for name, weight in trained.items()
-        if name.startswith("model.")
-    }
-    stored = save(weights, metadata={"format": "pt"})
-    write_file(folder / "model.safetensors", stored)
-    digest = hashlib.sha256(stored).hexdigest()
-    config = make_config(tokenizer)
-    config.dtype = "float16"
-    write_file(folder / "config.json", config.to_json_string())
-    write_file(folder / "tokenizer.json", tokenizer.to_str(pretty=False))
-    _write(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "Qwen2Tokenizer",
-            "eos_token": "<|im_end|>",
-            "pad_token": "<|endoftext|>",
-            "model_max_length": 32768,
-        },
-    )
-    _write(
-        folder / "video_preprocessor_config.json",
-        {
-            "video_processor_type": "Qwen3VLVideoProcessor",
-            "patch_size": PATCH,
-            "temporal_patch_size": 2,
-            "merge_size": MERGE,
-            "image_mean": [0.5, 0.5, 0.5],
-            "image_std": [0.5, 0.5, 0.5],
-            "size": {"shortest_edge": 4096, "longest_edge": 64 * FRAME_PIXELS},
-        },
-    )
-    _write(
-        folder / "topreward.json",
-        {
-            "frame_pixels": FRAME_PIXELS,
-            "model_summary": SUMMARY,
-            "sha256": digest,
-            "instructions": {task.instruction: list(task.trained) for task in TASKS},
-        },
+    written = write_model(
+        folder,
+        trained,
+        make_config(tokenizer),
+        tokenizer,
+        FRAME_PIXELS,
+        SUMMARY,
+        {task.instruction: task.trained for task in TASKS},
     )
     made_from = json.loads((run / "made_from.json").read_text())
-    parameters = sum(weight.numel() for weight in weights.values())
-    write_file(folder / "README.md", _card(made_from, digest, parameters))
-    return digest
-
-
-def _write(path: Path, content: dict[str, object]) -> None:
-    write_file(path, json.dumps(content, indent=2) + "\n")
+    write_file(folder / "README.md", _card(made_from, written.sha256, written.parameters))
+    return written.sha256
 
 
 TABLE_START, TABLE_END = "<!-- table: training.evaluate -->", "<!-- end of table -->"

@@ -14,15 +14,13 @@ from. A run that was interrupted goes on from its last checkpoint and ends with 
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +37,24 @@ from rich.progress import (
 from safetensors.torch import save
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from topreward_ros.core.errors import UserError
 from topreward_ros.core.output_files import write_file
+from topreward_ros.offline.distill.stories import Shape
+from topreward_ros.offline.distill.training_run import (
+    BETAS,
+    DECAY,
+    From,
+    OnStep,
+    Row,
+    Run,
+    learning_rate,
+    weight_groups,
+)
 from topreward_ros.views.picture import write_picture
 from training.clips import Clip, Listed, Manifest
 from training.generate import TRAIN
 from training.network import Batch, Look, Stream, Trainee, make_tokenizer
-from training.samples import Shape, drawn_size, make_glances, make_sample
+from training.samples import drawn_size, make_glances, make_sample
 
 STEPS = 4500
 AGAIN = 4000  # steps of the second round
@@ -59,10 +69,9 @@ _HEADS = {
     **{"seen_task_flat": 0.2, "seen_hand_flat": 0.3, "seen_moved_flat": 1.0},
     **{"seen_task_mean": 0.2, "seen_hand_mean": 0.3, "seen_moved_mean": 1.0},
 }
-_RATE, _WARM_UP, _DECAY = 8e-4, 60, 0.05
+_RATE = 8e-4
 _PATCHES = 144  # per step, shared by its videos
 _LOOK_RATE, _LOOK_CLIPS, _LOOKS_PER_CLIP = 1e-3, 14, 6
-_CHECKPOINT_EVERY = 100  # steps
 #: Tasks drawn twice as often as others: what moves there is some ten pixels long and is learnt last.
 _SMALL = ("handle-press", "handle-pull", "button-press-topdown", "coffee-button")
 
@@ -125,7 +134,7 @@ class Steps(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self._seed, step, *([self._round.seed] if self._round.seed else [])])
-        shape = Shape.drawn(rng)
+        shape = Shape.drawn(rng, drawn_size)
         number = int(np.clip(_PATCHES // shape.patches, 4, 24))
         samples = []
         for _ in range(number):
@@ -141,13 +150,6 @@ class Steps(Dataset[Batch]):
         tasks = list(self._successes)
         chosen = task if same_task and task in tasks else tasks[int(rng.integers(len(tasks)))]
         return self._drawn(self._successes[chosen], rng)
-
-
-def learning_rate(step: int, steps: int) -> float:
-    """Share of the highest learning rate: a linear warm-up, then a cosine to 0."""
-    if step < _WARM_UP:
-        return (step + 1) / _WARM_UP
-    return 0.5 * (1 + math.cos(math.pi * (step - _WARM_UP) / max(1, steps - _WARM_UP)))
 
 
 def total_loss(losses: dict[str, torch.Tensor], done: float) -> torch.Tensor:
@@ -173,92 +175,25 @@ class Recipe:
     device: str = "cpu"  #: or cuda
 
 
-#: Draws what the steps from the given one on need.
-From = Callable[[int], Iterator[Any]]
-Row = dict[str, float]
-
-
-class Run:
-    """A folder with the results of a training, and with checkpoints to go on from."""
-
-    _CHECKPOINT = "checkpoint.pt"
-
-    def __init__(self, folder: Path, made_from: dict[str, object]) -> None:
-        """Open ``folder``; what an earlier training has left there counts if it was made from the same."""
-        self.folder, self._made_from = folder, made_from
-        folder.mkdir(parents=True, exist_ok=True)
-        self._state: dict[str, Any] = {"phases": {}}
-        path = folder / self._CHECKPOINT
-        if path.is_file():
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if state["made_from"] != made_from:
-                raise SystemExit(
-                    f"{folder} holds a training that was made from something else: take another folder, "
-                    f"or remove {path}"
-                )
-            self._state = state
-
-    def resume(self, trainee: Trainee) -> None:
-        """Give ``trainee`` the weights of the checkpoint, if there is one."""
-        if "trainee" in self._state:
-            trainee.load_state_dict(self._state["trainee"])
-
-    def learn(
-        self,
-        name: str,
-        trainee: Trainee,
-        optimizer: torch.optim.Optimizer,
-        steps: int,
-        drawn: From,
-        step_with: Callable[[int, Any], Row],
-    ) -> list[Row]:
-        """Take the steps of a phase that are left; returns what NAME.csv says of each step."""
-        phase = self._state["phases"].setdefault(name, {"rows": [], "optimizer": None})
-        rows: list[Row] = phase["rows"]
-        if phase["optimizer"] is not None:
-            optimizer.load_state_dict(phase["optimizer"])
-        with (self.folder / f"{name}.csv").open("w", newline="") as file, _progress(name) as progress:
-            bar = progress.add_task("", total=steps, completed=len(rows), said="")
-            table = csv.writer(file)
-            for row in rows:
-                _write(table, row)
-            left = range(len(rows), steps)
-            for step, batch in zip(left, drawn(left.start) if left else (), strict=True):
-                optimizer.zero_grad()
-                rows.append({"step": step, **step_with(step, batch)})
-                _write(table, rows[-1])
-                file.flush()
-                said = f"loss {np.mean([row['loss'] for row in rows[-50:]]):.3f}"
-                progress.update(bar, advance=1, said=said)
-                if len(rows) % _CHECKPOINT_EVERY == 0 or len(rows) == steps:
-                    phase["optimizer"] = optimizer.state_dict()
-                    self._save(trainee)
-        return rows
-
-    def _save(self, trainee: Trainee) -> None:
-        stored = BytesIO()
-        torch.save({**self._state, "made_from": self._made_from, "trainee": trainee.state_dict()}, stored)
-        write_file(self.folder / self._CHECKPOINT, stored.getvalue())
-
-
-def _write(table: Any, row: Row) -> None:
-    """Write a row, after the names if it is the first."""
-    if row["step"] == 0:
-        table.writerow(row)
-    table.writerow(f"{value:.6g}" for value in row.values())
-
-
-def _progress(title: str) -> Progress:
+@contextmanager
+def _progress(title: str) -> Iterator[OnStep]:
     said = TextColumn("{task.fields[said]}")
     times = TimeElapsedColumn(), TimeRemainingColumn()
-    return Progress(TextColumn(title), BarColumn(), MofNCompleteColumn(), said, *times)
+    with Progress(TextColumn(title), BarColumn(), MofNCompleteColumn(), said, *times) as progress:
+        bar = progress.add_task("", total=None, said="")
+
+        def on_step(done: int, steps: int, rows: list[Row]) -> None:
+            said = f"loss {np.mean([row['loss'] for row in rows[-50:]]):.3f}" if rows else ""
+            progress.update(bar, completed=done, total=steps, said=said)
+
+        yield on_step
 
 
 def learn_to_look(run: Run, trainee: Trainee, looks: From, steps: int) -> None:
     """Train the vision model to tell the scene, the place of the hand, and how far the object was moved."""
     weights = [*trainee.model.model.visual.parameters()]
     weights += [weight for name, weight in trainee.heads.named_parameters() if name.startswith("seen")]
-    optimizer = torch.optim.AdamW(weights, lr=_LOOK_RATE, betas=(0.9, 0.98), weight_decay=_DECAY)
+    optimizer = torch.optim.AdamW(weights, lr=_LOOK_RATE, betas=BETAS, weight_decay=DECAY)
 
     def take(step: int, look: Look) -> Row:
         losses = trainee.look_losses(look)
@@ -269,14 +204,15 @@ def learn_to_look(run: Run, trainee: Trainee, looks: From, steps: int) -> None:
         optimizer.step()
         return {"loss": loss.item(), **{name: loss.item() for name, loss in losses.items()}}
 
-    run.learn("looks", trainee, optimizer, steps, looks, take)
+    with _progress("looks") as on_step:
+        run.learn("looks", trainee, optimizer, steps, looks, take, on_step)
 
 
 def learn_to_answer(
     name: str, run: Run, trainee: Trainee, batches: From, steps: int, round_: Round
 ) -> list[Row]:
     """Train the whole model for a round; returns the terms of the loss of every step, as in NAME.csv."""
-    optimizer = torch.optim.AdamW(_groups(trainee), lr=round_.rate, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(weight_groups(trainee), lr=round_.rate, betas=BETAS)
 
     def take(step: int, batch: Batch) -> Row:
         trainee.model.model.visual.requires_grad_(step >= round_.frozen * steps)
@@ -291,7 +227,8 @@ def learn_to_answer(
         terms = {name: value.item() for name, value in losses.items()}
         return {"rate": rate, "patches": batch.ends.shape[1], "loss": loss.item(), **terms}
 
-    return run.learn(name, trainee, optimizer, steps, batches, take)
+    with _progress(name) as on_step:
+        return run.learn(name, trainee, optimizer, steps, batches, take, on_step)
 
 
 def train(data: Path, folder: Path, recipe: Recipe, workers: int) -> str:
@@ -348,14 +285,6 @@ def _drawn_from(clips: list[Listed], round_: Round) -> list[Listed]:
     return [*clips, *(clip for clip in clips for _ in range(round_.often.count(clip.task)))]
 
 
-def _groups(trainee: Trainee) -> list[dict[str, object]]:
-    """Groups of weights for the optimizer: only matrices decay."""
-    named = list(trainee.named_parameters())
-    decays = [weight for name, weight in named if weight.dim() > 1 and "embed" not in name]
-    rest = [weight for name, weight in named if weight.dim() <= 1 or "embed" in name]
-    return [{"params": decays, "weight_decay": _DECAY}, {"params": rest, "weight_decay": 0.0}]
-
-
 def draw(rows: list[dict[str, float]], path: Path) -> None:
     """Plot every term of the loss over the steps, smoothed, one panel each."""
     import matplotlib
@@ -400,7 +329,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches (%(default)s)")
     arguments = parser.parse_args()
     chosen = {field.name: getattr(arguments, field.name) for field in fields(Recipe)}
-    print(train(arguments.data, arguments.run, Recipe(**chosen), arguments.workers))
+    try:
+        print(train(arguments.data, arguments.run, Recipe(**chosen), arguments.workers))
+    except UserError as error:
+        raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ from safetensors.torch import save_file
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
+from topreward_ros.offline.distill.stories import Question
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
 from training.export import export
 from training.network import Stream, Trainee, make_tokenizer
-from training.samples import SIZES, Known, Question, Sample
+from training.samples import SIZES, Known, Sample
 
 QUESTIONS = [
     Question(1, 0, "open the drawer", 0.0),

@@ -21,15 +21,18 @@ import training.train
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
+from topreward_ros.offline.distill import disturbances, stories, training_run
+from topreward_ros.offline.distill.stories import LOWEST, Shape
+from topreward_ros.offline.distill.training_run import RunError
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
-from training import disturbances, samples
+from training import samples
 from training.clips import VIEWS, Clip, Listed, Manifest
 from training.export import export
 from training.generate import MIX, Attempt, generate
 from training.instructions import BY_NAME, TASKS
 from training.network import Batch
-from training.samples import LOWEST, Sample, Shape, make_sample
+from training.samples import Sample, footage, make_sample
 from training.train import Recipe, Steps, train
 
 RECORDED = Path(__file__).resolve().parents[1] / "data" / "training"
@@ -86,13 +89,13 @@ def test_two_steps_of_training_give_the_same_weights_again_and_a_model_that_load
 ) -> None:
     monkeypatch.setattr(training.train, "_PATCHES", 8)  # small steps
     monkeypatch.setattr(training.train, "_LOOK_CLIPS", 2)
-    monkeypatch.setattr(samples, "drawn_size", lambda rng: (96, 128))
-    monkeypatch.setattr(Shape, "drawn", lambda rng: Shape(int(rng.integers(1, 4)), False, 96, 128, 4))
-    monkeypatch.setattr(training.train, "_CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr(training.train, "drawn_size", lambda rng: (96, 128))
+    monkeypatch.setattr(Shape, "drawn", lambda rng, _: Shape(int(rng.integers(1, 4)), False, 96, 128, 4))
+    monkeypatch.setattr(training_run, "CHECKPOINT_EVERY", 1)
     recipe = Recipe(looks=2, steps=2, again=1)
     first = train(data, tmp_path / "first", recipe, workers=1)
     assert train(data, tmp_path / "other", replace(recipe, seed=1), workers=0) != first
-    with pytest.raises(SystemExit, match="made from something else"):
+    with pytest.raises(RunError, match="made from something else"):
         train(data, tmp_path / "first", replace(recipe, seed=1), workers=0)
 
     # One that is interrupted in its last step goes on to the same weights.
@@ -153,9 +156,9 @@ def test_a_sample_is_asked_right_and_wrong_questions_with_fitting_targets() -> N
 
 def told(clip: Clip, story: str, seed: int, monkeypatch: pytest.MonkeyPatch, **others: object) -> Sample:
     """A sample with this story, in front of a camera that nothing disturbs."""
-    monkeypatch.setattr(samples, "_STORIES", {story: 1.0})
+    monkeypatch.setattr(stories, "_STORIES", {story: 1.0})
     monkeypatch.setattr(
-        samples, "_interrupted", others.get("interrupted", lambda pictures, shown, *_: (pictures, shown))
+        stories, "_interrupted", others.get("interrupted", lambda pictures, shown, *_: (pictures, shown))
     )
     another = cast("Clip | None", others.get("another"))
     draw = None if another is None else lambda same_task: another
@@ -203,7 +206,7 @@ def test_what_was_done_while_the_camera_was_away_counts_and_the_times_tell_of_it
     clip = replace(six, **arrays)
     done_after = 0
     for seed in range(40):
-        shown, seconds = samples._with_gap(clip, 12, np.random.default_rng(seed))
+        shown, seconds = stories._with_gap(footage(clip), 12, np.random.default_rng(seed))
         steps = np.diff(seconds)
         assert (steps > 0).all() and np.isfinite(steps).all()
         usual, longest = np.median(steps), int(np.argmax(steps))
@@ -224,10 +227,10 @@ def test_a_picture_that_shows_nothing_leaves_progress_as_it_was(monkeypatch: pyt
     clip = Clip.load(RECORDED / "train/drawer-open/0000-side.npz")
 
     def hide_first(pictures: np.ndarray, shown: Any, *_: object) -> tuple[np.ndarray, Any]:
-        return samples._hide(pictures, shown, 0, 4, np.random.default_rng(1))
+        return stories._hide(pictures, shown, 0, 4, np.random.default_rng(1))
 
     def hide_last(pictures: np.ndarray, shown: Any, *_: object) -> tuple[np.ndarray, Any]:
-        return samples._hide(pictures, shown, 4, 2, np.random.default_rng(1))
+        return stories._hide(pictures, shown, 4, 2, np.random.default_rng(1))
 
     for seed in range(10):
         sample = told(clip, "attempt", seed, monkeypatch, interrupted=hide_first)

@@ -1,0 +1,135 @@
+"""A training that can be interrupted: steps, checkpoints, the rate of learning.
+
+What is learnt from, and what a step does, is the caller's.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.output_files import write_file
+from topreward_ros.core.printable import printable
+
+BETAS = (0.9, 0.98)  #: of AdamW
+WARM_UP, DECAY = 60, 0.05
+CHECKPOINT_EVERY = 100  # steps
+
+#: Draws what the steps from the given one on need.
+From = Callable[[int], Iterator[Any]]
+Row = dict[str, float]
+#: Is told of every step that is done, and of those done before: how many, of how many, and what they say.
+OnStep = Callable[[int, int, list[Row]], None]
+
+
+class RunError(UserError):
+    """A folder holds another training."""
+
+
+def learning_rate(step: int, steps: int, warm_up: int = WARM_UP) -> float:
+    """Share of the highest learning rate: a linear warm-up, then a cosine to 0."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+def weight_groups(module: nn.Module) -> list[dict[str, object]]:
+    """Groups of weights for the optimizer: only matrices decay."""
+    named = list(module.named_parameters())
+    decays = [weight for name, weight in named if weight.dim() > 1 and "embed" not in name]
+    rest = [weight for name, weight in named if weight.dim() <= 1 or "embed" in name]
+    return [{"params": decays, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0.0}]
+
+
+class Run:
+    """A folder with the results of a training, and with checkpoints to go on from."""
+
+    _CHECKPOINT = "checkpoint.pt"
+
+    def __init__(self, folder: Path, made_from: dict[str, object]) -> None:
+        """Open ``folder``; what an earlier training has left there counts if it was made from the same.
+
+        Raises `RunError`.
+        """
+        self.folder, self._made_from = folder, made_from
+        folder.mkdir(parents=True, exist_ok=True)
+        self._state: dict[str, Any] = {"phases": {}}
+        path = folder / self._CHECKPOINT
+        if path.is_file():
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if state["made_from"] != made_from:
+                raise RunError(
+                    f"{printable(str(folder))} holds a training that was made from something else: take "
+                    f"another folder, or remove {printable(str(path))}"
+                )
+            self._state = state
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the caller keeps in the checkpoint: numbers, texts, tensors."""
+        notes: dict[str, Any] = self._state.setdefault("notes", {})
+        return notes
+
+    def resume(self, module: nn.Module) -> None:
+        """Give ``module`` the weights of the checkpoint, if there is one."""
+        if "trainee" in self._state:
+            module.load_state_dict(self._state["trainee"])
+
+    def learn(
+        self,
+        name: str,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        steps: int,
+        drawn: From,
+        step_with: Callable[[int, Any], Row],
+        on_step: OnStep,
+        is_enough: Callable[[int], bool] = lambda _: False,
+    ) -> list[Row]:
+        """Take the steps of a phase that are left; returns what NAME.csv says of each step.
+
+        ``is_enough`` is asked after each step, with how many are done, whether to leave out the others.
+        """
+        phase = self._state["phases"].setdefault(name, {"rows": [], "optimizer": None})
+        rows: list[Row] = phase["rows"]
+        if phase["optimizer"] is not None:
+            optimizer.load_state_dict(phase["optimizer"])
+        with (self.folder / f"{name}.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            for row in rows:
+                _write(table, row)
+            on_step(len(rows), steps, rows)
+            left = range(len(rows), 0 if phase.get("enough") else steps)
+            for step, batch in zip(left, drawn(left.start) if left else (), strict=True):
+                optimizer.zero_grad()
+                rows.append({"step": step, **step_with(step, batch)})
+                _write(table, rows[-1])
+                file.flush()
+                phase["enough"] = is_enough(len(rows))
+                on_step(len(rows), steps, rows)
+                if len(rows) % CHECKPOINT_EVERY == 0 or len(rows) == steps or phase["enough"]:
+                    phase["optimizer"] = optimizer.state_dict()
+                    self._save(module)
+                if phase["enough"]:
+                    break
+        return rows
+
+    def _save(self, module: nn.Module) -> None:
+        stored = BytesIO()
+        torch.save({**self._state, "made_from": self._made_from, "trainee": module.state_dict()}, stored)
+        write_file(self.folder / self._CHECKPOINT, stored.getvalue())
+
+
+def _write(table: Any, row: Row) -> None:
+    """Write a row, after the names if it is the first."""
+    if row["step"] == 0:
+        table.writerow(row)
+    table.writerow(f"{value:.6g}" for value in row.values())

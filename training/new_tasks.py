@@ -1,0 +1,130 @@
+"""Three tasks that the embedded model does not know: films, labels and a teacher's curves for a distillation.
+
+    python -m training.new_tasks films        # needs Metaworld; films/learn and films/judge, 120 films each
+    topreward distill films/learn --curves films/learn/teacher.json --output student
+    topreward evaluate films/judge --model student
+
+Forty attempts at each task are there to learn from, forty others, with other seeds, to judge by; each is seen
+by one camera, in turn. The teacher is made: its curve of a film is the progress that the simulator knows,
+with noise that drifts within about a second, as log p that a model might have given; nobody's weights are in
+it. Its curves are written as `topreward score --json` writes those of a model. Run again, it goes on where it
+was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from topreward_ros.core.output_files import write_file
+from topreward_ros.offline.distill.stories import LOWEST
+from topreward_ros.offline.labels import LABELS
+from topreward_ros.offline.score_video import JSON_FORMAT, JSON_FORMAT_OF_SEVERAL
+from training.clips import RATE, VIEWS, Clip
+from training.generate import EVALUATIONS, MIX, TRAIN, Attempt, film
+from training.labelled_clips import write_film
+from training.samples import footage
+
+#: Names of Metaworld's environments, less their version, and what the robot is told.
+TASKS = {
+    "plate-slide": "slide the plate into the goal",
+    "dial-turn": "turn the dial",
+    "door-lock": "lock the door",
+}
+PARTS = {"learn": TRAIN, "judge": EVALUATIONS[0]}
+NOISE, DRIFT_S = 0.12, 1.0  # of progress: its standard deviation, and the time in which it is forgotten [s]
+_CURVES = "teacher.json"
+_MONITOR_RATE = 2.0  # [Hz] of the teacher's scores
+
+
+@dataclass(frozen=True)
+class OneView(Attempt):
+    """An attempt that one camera films."""
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """See `Attempt.views`."""
+        # Kinds repeat every twenty attempts, so the view changes with these, too.
+        return (VIEWS[(self.number + self.number // len(MIX)) % len(VIEWS)],)
+
+
+def teacher_scores(clip: Clip, seed: int) -> list[dict[str, Any]]:
+    """What the made teacher says of a clip, prefix by prefix, as the scores of `Curve.to_json_value`."""
+    rng = np.random.default_rng([seed, 11])
+    step = round(RATE / _MONITOR_RATE)
+    places = np.arange(0, len(clip.frames), step)
+    kept = np.exp(-1 / (DRIFT_S * _MONITOR_RATE))
+    noise = np.zeros(len(places))
+    drawn = rng.normal(0, NOISE, len(places))
+    for place in range(len(places)):
+        before = noise[place - 1] if place else rng.normal(0, NOISE)
+        noise[place] = kept * before + np.sqrt(1 - kept**2) * drawn[place]
+    said = np.clip(footage(clip).target(places) + noise, 0, 1)
+    return [
+        {"time": place / RATE, "num_frames": number + 1, "log_prob": round(float(LOWEST * (1 - value)), 4)}
+        for number, (place, value) in enumerate(zip(places, said, strict=True))
+    ]
+
+
+def write_part(folder: Path, split: str, attempts: int) -> None:
+    """Film the attempts of a part that ``folder`` lacks, and write labels and curves of all."""
+    from training.simulation import Simulator
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = StringIO()
+    table = csv.writer(rows, lineterminator="\n")
+    table.writerow(("file", "task", "success", "done_s"))
+    curves = []
+    for task, instruction in TASKS.items():
+        simulator = None
+        for number in track(range(attempts), f"{folder.name}: {task}"):
+            attempt = OneView(split, task, number)
+            (view,) = attempt.views
+            stored = folder / "clips" / task / f"{number:04d}-{view}.npz"
+            if not stored.is_file():
+                simulator = simulator or Simulator(task, 224, 224)
+                (made,) = film(simulator, attempt)
+                made.save(stored)
+            clip = Clip.load(stored)
+            name = f"{task}_{number:04d}-{view}.mkv"
+            if not (folder / name).is_file():
+                write_film(clip, folder / name)
+            done_s = int(np.argmax(clip.success)) / RATE if clip.succeeded else ""
+            table.writerow((name, instruction, int(clip.succeeded), done_s))
+            curves.append(
+                {
+                    "format": JSON_FORMAT,
+                    "video": name,
+                    "duration": (len(clip.frames) - 1) / RATE,
+                    "instruction": instruction,
+                    "model": {"model_id": f"the simulator's progress, noise {NOISE:g}"},
+                    "scores": teacher_scores(clip, attempt.seed),
+                    "events": [],
+                }
+            )
+        if simulator:
+            simulator.close()
+    write_file(folder / LABELS, rows.getvalue())
+    write_file(folder / _CURVES, json.dumps({"format": JSON_FORMAT_OF_SEVERAL, "curves": curves}))
+
+
+def main() -> None:
+    """Make both parts from the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("output", type=Path, help="folder of the films")
+    parser.add_argument("--attempts", type=int, default=40, help="of each task in each part (%(default)s)")
+    arguments = parser.parse_args()
+    for name, split in PARTS.items():
+        write_part(arguments.output / name, split, arguments.attempts)
+
+
+if __name__ == "__main__":
+    main()
