@@ -26,6 +26,7 @@ from topreward_ros.cli import (
     bench,
     calibrate,
     demo,
+    distill,
     evaluate,
     export,
     models,
@@ -126,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     annotate.add_parser(commands)
     evaluate.add_parser(commands)
     calibrate.add_parser(commands)
+    distill.add_parser(commands)
     export.add_parser(commands)
     watch.add_parser(commands)
     record.add_parser(commands)

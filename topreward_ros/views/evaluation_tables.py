@@ -332,10 +332,10 @@ def markdown(evaluation: Evaluation, more: Sequence[Table] = ()) -> str:
     lines = ["# Evaluation", ""]
     if evaluation.model.get("random_weights"):
         lines += ["**Random weights: the numbers mean nothing.**", ""]
-    lines += [f"- {name}: {_escaped(text)}" for name, text in about(evaluation).items()]
+    lines += [f"- {name}: {escaped(text)}" for name, text in about(evaluation).items()]
     for title, sentences in (("Left out", evaluation.problems), ("Notes", evaluation.notes)):
         if sentences:
-            lines += ["", f"## {title}", "", *(f"- {_escaped(printable(it, 1000))}" for it in sentences)]
+            lines += ["", f"## {title}", "", *(f"- {escaped(printable(it, 1000))}" for it in sentences)]
     for table in (*tables(evaluation), *more):
         lines += ["", *_markdown_table(table)]
     return "\n".join(lines) + "\n"
@@ -349,15 +349,15 @@ def markdown_of(table: Table) -> str:
 def _markdown_table(table: Table) -> list[str]:
     rows = [table.columns, ("---",) * len(table.columns), *table.rows]
     lines = [
-        f"| {' | '.join(cell if k == 1 else _escaped(cell) for cell in row)} |" for k, row in enumerate(rows)
+        f"| {' | '.join(cell if k == 1 else escaped(cell) for cell in row)} |" for k, row in enumerate(rows)
     ]
     return [f"## {table.title}", "", table.about, "", *lines]
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Text from outside on a line of Markdown: no table, link, emphasis or HTML comes of it.
 
-    >>> _escaped("a|b <i> [x](y) *z*")
+    >>> escaped("a|b <i> [x](y) *z*")
     'a\\\\|b &lt;i> \\\\[x](y) \\\\*z\\\\*'
     """
     for sign in "\\`*_[|#":

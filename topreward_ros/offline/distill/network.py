@@ -32,7 +32,7 @@ PATCH, MERGE = 16, 2  # [px] side of a vision patch; patches along the side of a
 VOCABULARY = 512
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Size:
     """How large a model is."""
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ OnStep = Callable[[int, int, list[Row]], None]
 
 
 class RunError(UserError):
-    """A folder holds another training."""
+    """A folder holds another training, or cannot be written to."""
 
 
 def learning_rate(step: int, steps: int, warm_up: int = WARM_UP) -> float:
@@ -102,17 +103,13 @@ class Run:
         rows: list[Row] = phase["rows"]
         if phase["optimizer"] is not None:
             optimizer.load_state_dict(phase["optimizer"])
-        with (self.folder / f"{name}.csv").open("w", newline="") as file:
-            table = csv.writer(file)
-            for row in rows:
-                _write(table, row)
+        with self._table(name, rows) as write:
             on_step(len(rows), steps, rows)
             left = range(len(rows), 0 if phase.get("enough") else steps)
             for step, batch in zip(left, drawn(left.start) if left else (), strict=True):
                 optimizer.zero_grad()
                 rows.append({"step": step, **step_with(step, batch)})
-                _write(table, rows[-1])
-                file.flush()
+                write(rows[-1])
                 phase["enough"] = is_enough(len(rows))
                 on_step(len(rows), steps, rows)
                 if len(rows) % CHECKPOINT_EVERY == 0 or len(rows) == steps or phase["enough"]:
@@ -122,14 +119,41 @@ class Run:
                     break
         return rows
 
+    @contextmanager
+    def _table(self, name: str, rows: Sequence[Row]) -> Iterator[Callable[[Row], None]]:
+        """NAME.csv with ``rows``; gives what writes another. Raises `RunError`."""
+        path = self.folder / f"{name}.csv"
+        try:
+            file = path.open("w", newline="")
+        except OSError as error:
+            raise _file_error(path, error) from error
+
+        def write(row: Row) -> None:
+            try:
+                if row["step"] == 0:  # the names first
+                    table.writerow(row)
+                table.writerow(f"{value:.6g}" for value in row.values())
+                file.flush()
+            except OSError as error:
+                raise _file_error(path, error) from error
+
+        try:
+            table = csv.writer(file)
+            for row in rows:
+                write(row)
+            yield write
+        finally:
+            with suppress(OSError):  # what was not written was told already
+                file.close()
+
     def _save(self, module: nn.Module) -> None:
         stored = BytesIO()
         torch.save({**self._state, "made_from": self._made_from, "trainee": module.state_dict()}, stored)
         write_file(self.folder / self._CHECKPOINT, stored.getvalue())
 
 
-def _write(table: Any, row: Row) -> None:
-    """Write a row, after the names if it is the first."""
-    if row["step"] == 0:
-        table.writerow(row)
-    table.writerow(f"{value:.6g}" for value in row.values())
+def _file_error(path: Path, error: OSError) -> RunError:
+    return RunError(
+        f"{printable(str(path))} cannot be written ({error.strerror or error}): make room, or take a "
+        "folder on another disk"
+    )

@@ -1,0 +1,294 @@
+"""`topreward distill` as a user types it: real films, a few real steps from the embedded weights, a folder that
+loads."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from test.offline.test_labelled_episodes import write_labels, write_video
+from topreward_ros.cli.main import main
+from topreward_ros.core.frames import Frame
+from topreward_ros.core.score_request import ScoreRequest
+from topreward_ros.defaults import monitor_defaults
+from topreward_ros.offline import evaluation_runs
+from topreward_ros.offline.distill import distill, sizes, steps, training_run
+from topreward_ros.offline.distill.stories import Shape
+from topreward_ros.offline.video import open_video
+from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.scoring.registry import load_scorer
+
+TASK, OTHER = "make it bright", "make the lamp dim"
+QUICK = ("--size", "embedded, smallest frames", "--steps", "2")
+
+
+def curve(video: str, rises: bool, task: str = TASK, scores: int = 9, **more: Any) -> dict[str, Any]:
+    """A curve as `topreward score --json` writes it, of a teacher that knows."""
+    said = [-3.8 + (3.7 * k / (scores - 1) if rises else 0.3 * (k % 2)) for k in range(scores)]
+    return {
+        "format": "topreward_curve/1",
+        "video": video,
+        "duration": (scores - 1) / 2,
+        "instruction": task,
+        "model": {"model_id": "one that knows"},
+        "scores": [{"time": k / 2, "num_frames": k + 1, "log_prob": r} for k, r in enumerate(said)],
+        "events": [],
+        **more,
+    }
+
+
+def write_curves(folder: Path, curves: list[dict[str, Any]]) -> Path:
+    file = folder / "curves.json"
+    file.write_text(json.dumps({"format": "topreward_curves/1", "curves": curves}))
+    return file
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real steps, of few and short videos."""
+    monkeypatch.setattr(steps, "PATCHES", 4)
+    monkeypatch.setattr(
+        Shape, "drawn", lambda rng, size: Shape(int(rng.integers(1, 4)), False, *size(rng), 4)
+    )
+    monkeypatch.setattr(sizes, "_ROUNDS", 1)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Six successes that grow bright and six failures, of two tasks, with a teacher's curves of them."""
+    folder, rows, curves = write_labels(tmp_path / "runs"), [], []
+    for k in range(12):
+        name, success, task = f"{k}.mp4", k % 2 == 0, TASK if k < 8 else OTHER
+        write_video(folder / name, start=15 + k, frames=18 if success else 14)
+        rows.append(f"{name},{task},{int(success)},{'4.0' if k == 0 else ''}")
+        curves.append(curve(name, success, task))
+    write_curves(folder, curves)
+    return write_labels(folder, *rows, head="file,task,success,done_s")
+
+
+def run(runs: Path, output: Path, *more: str) -> int:
+    curves = ("--curves", str(runs / "curves.json"))
+    return main(["distill", str(runs), *curves, "--output", str(output), *QUICK, *more])
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_a_folder_that_the_monitor_loads_and_the_same_again(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "student"
+    assert run(runs, out) == 0
+    shown = capsys.readouterr()
+    assert "ROC-AUC" in shown.out and "topreward evaluate" in shown.out
+    scorer = load_scorer(str(out), ScorerSettings.from_parameters(monitor_defaults() | {"device": "cpu"}))
+    frames = [Frame(stamp, read()) for stamp, read in open_video(runs / "0.mp4")]
+    score = scorer.score(ScoreRequest.of_frames(TASK, frames[::2]))
+    assert score.log_prob < 0 and set(scorer.info.instructions) == {TASK, OTHER}
+    assert scorer.info.max_pixels == 12 * 1024
+    card = (out / "README.md").read_text()
+    assert "must not be used" in card and "never a safety" in card and "# A student of one that knows" in card
+    assert scorer.info.revision[:8] in card or re.search(r"model.safetensors \| `[0-9a-f]{64}`", card)
+    assert f"- {TASK}\n- {OTHER}\n" in card
+    columns = next(line for line in card.splitlines() if line.startswith("| ROC-AUC |")).split("|")
+    assert columns[3].strip().startswith("1.000"), "the teacher tells each success from each failure"
+    scorer.close()
+
+    assert run(runs, tmp_path / "again") == 0
+    assert weights(tmp_path / "again") == weights(out), "the same data, seed and steps"
+    assert run(runs, tmp_path / "other", "--seed", "1") == 0
+    assert weights(tmp_path / "other") != weights(out)
+    assert sorted(it.name for it in tmp_path.iterdir()) == ["again", "other", "runs", "student"]
+
+
+def test_a_teacher_that_is_asked_and_a_run_that_goes_on(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedded model is the teacher: it knows nothing of this, and its curves still are a target."""
+    kept = tmp_path / "kept"
+    asked = ["distill", str(runs), "--teacher", "embedded", "--scores", str(kept), *QUICK]
+    assert main([*asked, "--output", str(tmp_path / "student")]) == 0
+    assert (tmp_path / "student" / "README.md").read_text().count("# A student of embedded")
+    assert len(list((kept / "teacher").glob("*.json"))) == 12
+    monkeypatch.setattr(
+        distill.EvaluationSettings, "__doc__", ""
+    )  # nothing is scored again: no model is loaded
+    assert main([*asked, "--output", str(tmp_path / "again")]) == 0
+    assert weights(tmp_path / "again") == weights(tmp_path / "student")
+    capsys.readouterr()
+    assert main([*asked, "--seed", "3", "--output", str(tmp_path / "third")]) == 1
+    assert "made from something else" in capsys.readouterr().err
+    assert not (tmp_path / "third").exists()
+
+
+def test_sizes_are_timed_and_a_budget_that_nothing_keeps_is_refused(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took = {"embedded": 30.0, "embedded, smaller frames": 21.0, "embedded, smallest frames": 12.0}
+    names: list[str] = []
+    real = sizes.tick_milliseconds
+
+    def tick(scorer: Any, *picture: Any) -> float:
+        assert real(scorer, *picture) > 0  # a model of that size does score
+        names.append(next((it for it, size in PIXELS.items() if size == scorer.info.max_pixels), "?"))
+        return took.get(names[-1], 5.0)
+
+    PIXELS = {it.name: it.frame_pixels for it in sizes.CANDIDATES[1:4]}
+    monkeypatch.setattr(sizes, "tick_milliseconds", tick)
+    curves = ["--curves", str(runs / "curves.json"), "--steps", "1"]
+    assert main(["distill", str(runs), *curves, "--output", str(tmp_path / "s"), "--budget-ms", "15"]) == 0
+    assert names == list(took)
+    assert "Size: 'embedded, smallest frames'" in (tmp_path / "s" / "README.md").read_text()
+    capsys.readouterr()
+    assert main(["distill", str(runs), *curves, "--output", str(tmp_path / "n"), "--budget-ms", "1"]) == 1
+    said = capsys.readouterr().err
+    assert "--budget-ms 1: the quickest student" in said and "allow more" in said
+    assert not list(tmp_path.glob("n*"))
+
+
+def broken_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_run.csv, "writer", lambda _: FullDisk())
+
+
+class FullDisk:
+    def writerow(self, _: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(distill, "learn", stop)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "status", "said"), [(broken_table, 1, "No space left"), (interrupted, 130, "interrupted")]
+)
+def test_what_ends_a_training_leaves_nothing(
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[pytest.MonkeyPatch], None],
+    status: int,
+    said: str,
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    spoil(monkeypatch)
+    assert run(runs, tmp_path / "student") == status
+    assert said in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def constant(folder: Path) -> None:
+    scores = [{"time": k / 2, "log_prob": -2.0} for k in range(9)]
+    tasks = [TASK] * 8 + [OTHER] * 4
+    write_curves(
+        folder, [curve(f"{k}.mp4", True, task, scores=9) | {"scores": scores} for k, task in enumerate(tasks)]
+    )
+
+
+def no_numbers(folder: Path) -> None:
+    content = json.loads((folder / "curves.json").read_text())
+    for one in content["curves"]:
+        one["scores"] = [{"time": k / 2, "log_prob": None} for k in range(9)]
+    (folder / "curves.json").write_text(json.dumps(content))
+
+
+def of_others(folder: Path) -> None:
+    write_curves(folder, [curve("elsewhere.mp4", True)])
+
+
+def no_json(folder: Path) -> None:
+    (folder / "curves.json").write_text("{")
+
+
+def too_few(folder: Path) -> None:
+    write_labels(folder, f"0.mp4,{TASK},1,", f"1.mp4,{TASK},0,", head="file,task,success,done_s")
+
+
+def ten_frames(folder: Path) -> None:
+    rows, curves = [], []
+    for k in range(9):
+        write_video(folder / f"{k}.mp4", start=15 + k, frames=6)
+        rows.append(f"{k}.mp4,{TASK},{k % 2},")
+        curves.append(curve(f"{k}.mp4", k % 2 == 1, scores=3))
+    write_curves(folder, curves)
+    write_labels(folder, *rows, head="file,task,success,done_s")
+
+
+def generic(folder: Path) -> None:
+    rows = [f"{k}.mp4,perform the task,{k % 2}," for k in range(12)]
+    write_labels(folder, *rows, head="file,task,success,done_s")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (constant, "the teacher says about the same of every frame"),
+        (no_numbers, "of 9 scores of the teacher 9 are no numbers"),
+        (of_others, "holds no curve of any of the 12 episodes"),
+        (no_json, "is no JSON of curves"),
+        (too_few, "2 episodes can be used, and a student needs at least 8"),
+        (ten_frames, "frames in all, at 4 Hz, can be learnt from"),
+        (generic, "does not say what is to be done"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_a_sentence(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], None], said: str
+) -> None:
+    spoil(runs)
+    assert run(runs, tmp_path / "student") == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said in last
+    assert sorted(it.name for it in tmp_path.iterdir()) == ["runs"]
+
+
+def test_what_is_odd_is_told_and_the_rest_is_learnt(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One class, two instructions that differ in a letter, a curve with holes, an episode without a curve."""
+    rows = [f"{k}.mp4,{TASK if k < 6 else 'make it brights'},1," for k in range(0, 12)]
+    write_labels(runs, *rows, head="file,task,success,done_s")
+    curves = [curve(f"{k}.mp4", True, TASK if k < 6 else "make it brights") for k in range(11)]
+    for number in (2, 5, 6):
+        curves[1]["scores"][number]["log_prob"] = None
+    curves[3]["scores"][2]["time"] = 99.0
+    write_curves(runs, curves)
+    assert run(runs, tmp_path / "student") == 0
+    said = capsys.readouterr().err
+    assert "has no failures among its episodes" in said
+    assert f"'{TASK}' and 'make it brights' differ in one character" in said
+    assert "3.mp4: its curve in" in said and "times must be numbers that increase" in said
+    assert "11.mp4: no curve of it is there" in said
+    assert "| ROC-AUC |" not in (tmp_path / "student" / "README.md").read_text()
+
+
+def test_folders_and_numbers_that_cannot_be(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    for output, more, said in [
+        (there, (), "is there already"),
+        (runs / "student", (), "would lie in"),
+        (tmp_path / "no" / "where", (), "in a folder that exists"),
+        (tmp_path / "s", ("--budget-ms", "nan"), "--budget-ms nan"),
+        (tmp_path / "s", ("--minutes", "0"), "--minutes 0"),
+        (tmp_path / "s", ("--steps", "-1"), "--steps -1"),
+        (tmp_path / "s", ("--size", "huge"), "--size huge: must be one of large, embedded"),
+        (tmp_path / "s", ("--device", "toaster"), "--device toaster cannot be used here"),
+        (tmp_path / "s", ("--scores", str(tmp_path / "s" / "kept")), "would lie in --output"),
+    ]:
+        assert run(runs, output, *more) == 1
+        assert said in capsys.readouterr().err
+    assert sorted(it.name for it in tmp_path.iterdir()) == ["runs", "there"]

@@ -1,0 +1,243 @@
+"""`topreward distill`: a small model of one's own from a teacher's judgement, without ROS 2."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topreward_ros.cli.labelled import add_data_options, read_data
+from topreward_ros.cli.output import CommandError, say
+from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
+from topreward_ros.cli.workers import add_worker_options, workers_of
+from topreward_ros.core.output_files import is_same_file
+from topreward_ros.core.printable import printable
+from topreward_ros.defaults import monitor_defaults
+
+if TYPE_CHECKING:
+    from topreward_ros.offline.distill.distill import Distilled, Order
+
+_FOLDER = "student"
+_SHOWN = 10  # problems
+_MOST_MINUTES = 24 * 60
+# What a distillation does not ask, what the live node alone has, and what has an option of its own.
+_NOT_FOR_DISTILL = frozenset(
+    ("task", "model", "image_topics", "stale_timeout", "autostart", "heartbeat_rate", "diagnostics_rate")
+) | {"end_episode_on_success", "episode_timeout", "failure_threshold", "calibration", "accept_calibration"}
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to ``commands``, the subparsers of `topreward`."""
+    parser = commands.add_parser(
+        "distill",
+        help="make a small model of your own tasks from a large one's judgement (needs no ROS 2)",
+        description="Have a teacher score your episodes, and train a student of some three million "
+        "parameters to judge them alike on one thread of a CPU. Labels have the last word where there are "
+        "some. One episode in five is held out; the student stands beside its teacher on these in the card, "
+        "README.md of the folder that is made, which --model and model:= take.",
+        epilog="Examples: topreward distill runs --teacher Qwen/Qwen3-VL-8B-Instruct --output student; "
+        "topreward distill runs --curves curves.json --minutes 20 (curves that `topreward score --json` "
+        "wrote). Then: topreward evaluate more_runs --model student",
+    )
+    add_data_options(parser)
+    parser.add_argument(
+        "--teacher",
+        default=monitor_defaults()["model"],
+        dest="model",
+        metavar="M",
+        help="who judges the episodes: 'embedded', a hub id, the folder of a checkpoint, or the URL of a "
+        "server (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--curves",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="the teacher's curves of these episodes, as `topreward score --json` writes them; then no model "
+        "is asked",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(_FOLDER),
+        metavar="FOLDER",
+        help="the folder that is made, with the student in it (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--budget-ms",
+        type=float,
+        default=25.0,
+        metavar="MS",
+        help="what a tick of the student may take on one thread of this machine; sizes are timed before the "
+        "training, and the largest that keeps it is taken (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--size", default="", metavar="NAME", help="take this size, as the card names it, and time none"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=60.0,
+        metavar="MIN",
+        help="that the training may take (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of the training, for the same weights again (default: as many as there is time for)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn (%(default)s)")
+    parser.add_argument(
+        "--start-from",
+        choices=("embedded", "nothing"),
+        default="embedded",
+        help="whose weights the training starts with: those of the embedded model, where its size fits, or "
+        "drawn ones (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        default="",
+        metavar="D",
+        help="of the training: cpu or cuda (default: cuda where there is one)",
+    )
+    parser.add_argument(
+        "--scores",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the teacher's scores and the state of the training there; a later run goes on with them",
+    )
+    add_set_option(parser)
+    add_worker_options(parser, "each episode")
+    parser.set_defaults(run=_run, usage_error=parser.error)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from topreward_ros.core.output_files import write_file, written_folder
+    from topreward_ros.offline.distill.distill import distill, usable
+    from topreward_ros.views.distillation import Bars, card
+
+    began = time.monotonic()
+    _check_numbers(options)
+    _check_folders(options)
+    order = _order(options)
+    labelled = read_data(options)
+    for sentence in labelled.problems[:_SHOWN]:
+        say(sentence)
+    if (more := len(labelled.problems) - _SHOWN) > 0:
+        say(f"and {more} more episodes that cannot be used")
+    episodes, notes = usable(labelled.episodes)
+    for sentence in (*labelled.notes, *notes):
+        say(sentence)
+    with written_folder(options.output) as folder:
+        made = distill(episodes, order, folder, options.scores, Bars(_stderr(), say))
+        command = shlex.join(["topreward", *sys.argv[1:]])
+        write_file(folder / "README.md", card(made, command, time.monotonic() - began))
+    _show(options, made)
+    return 0
+
+
+def _stderr() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    if not (isfinite(options.budget_ms) and options.budget_ms > 0):
+        raise CommandError(f"--budget-ms {options.budget_ms:g}: must be a number of milliseconds above 0")
+    if not (isfinite(options.minutes) and 0 < options.minutes <= _MOST_MINUTES):
+        raise CommandError(f"--minutes {options.minutes:g}: must be above 0 and at most {_MOST_MINUTES}")
+    if not 0 <= options.steps <= 1_000_000:
+        raise CommandError(f"--steps {options.steps}: must be from 1 to 1000000, or be left out")
+    if not 0 <= options.seed < 2**32:
+        raise CommandError(f"--seed {options.seed}: must be a whole number from 0 to {2**32 - 1}")
+
+
+def _check_folders(options: argparse.Namespace) -> None:
+    """Raise `CommandError` where the output is there, or is, holds or lies in what is read."""
+    output = Path(os.path.realpath(os.path.expanduser(options.output)))
+    options.output = output
+    if os.path.lexists(output):
+        raise CommandError(f"--output {printable(str(output))} is there already: name a folder that is not")
+    if not output.parent.is_dir():
+        raise CommandError(f"--output {printable(str(output))}: name a folder, in a folder that exists")
+    read = [*([options.dataset] if options.dataset else []), *options.success, *options.failure]
+    for source in (Path(os.path.realpath(os.path.expanduser(it))) for it in read):
+        if source.is_dir() and any(is_same_file(above, source) for above in output.parents):
+            raise CommandError(
+                f"--output {printable(str(output))} would lie in {printable(str(source))}, which is read: "
+                "name a folder elsewhere"
+            )
+    kept = options.scores and Path(os.path.realpath(os.path.expanduser(options.scores)))
+    if kept and (kept == output or output in kept.parents):
+        raise CommandError(f"--scores {printable(str(kept))} would lie in --output: name another folder")
+    options.scores = kept
+
+
+def _order(options: argparse.Namespace) -> Order:
+    """What is asked for. Raises `CommandError`."""
+    import torch
+
+    from topreward_ros.offline.distill.distill import NOTHING, Order
+    from topreward_ros.offline.distill.sizes import CANDIDATES
+    from topreward_ros.offline.evaluation_runs import EvaluationSettings, monitor_for_evaluation
+
+    names = [it.name for it in CANDIDATES]
+    if options.size and options.size not in names:
+        raise CommandError(f"--size {printable(options.size, 100)}: must be one of {', '.join(names)}")
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise CommandError(
+            f"--device {printable(device, 50)} cannot be used here "
+            f"({printable(str(error).splitlines()[0], 200)}): take cpu, or leave it out"
+        ) from error
+    parameters = with_overrides(monitor_defaults(), options.overrides, "distill", _NOT_FOR_DISTILL) | {
+        "episode_timeout": 0.0,
+        "failure_threshold": 0.0,  # nothing may end a film but its end
+    }
+    monitor, scorer = settings_of(parameters)
+    scoring = EvaluationSettings(
+        options.model, monitor_for_evaluation(monitor), scorer, (), "", options.rate or 0.0
+    )
+    return Order(
+        scoring,
+        tuple(options.curves),
+        options.budget_ms,
+        options.minutes,
+        options.steps,
+        options.seed,
+        options.start_from == NOTHING,
+        options.size,
+        device,
+        workers_of(options),
+    )
+
+
+def _show(options: argparse.Namespace, made: Distilled) -> None:
+    from rich.console import Console
+
+    from topreward_ros.views.distillation import comparison
+    from topreward_ros.views.evaluation_text import text_table
+
+    Console(highlight=False).print(text_table(comparison(made, short=True)))
+    print(
+        printable(
+            f"a tick takes {made.tick_ms:.1f} ms; {options.output / 'README.md'} tells the rest; try it on "
+            f"films of your own: topreward evaluate DATASET --model {options.output}"
+        )
+    )
+    if made.tick_ms > options.budget_ms:
+        say(
+            f"a tick takes {made.tick_ms:.1f} ms now, above --budget-ms {options.budget_ms:g}: the machine "
+            "may have more to do than when sizes were timed"
+        )

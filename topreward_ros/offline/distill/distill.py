@@ -1,0 +1,442 @@
+"""A teacher's judgement of somebody's tasks, distilled into a small model that runs on a robot's own CPU.
+
+    labelled episodes -> the teacher's curves -> films and targets -> steps -> a folder that `model:=` takes
+
+The order here is: everything that can be wrong with the data is said before the student is trained; nothing
+stands under the output's name before all of it is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from math import ceil
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.evaluation import EvaluatedEpisode, Measure, Mode, evaluate
+from topreward_ros.core.instruction import normalized_instruction
+from topreward_ros.core.output_files import kept_folder, temporary_folder
+from topreward_ros.core.printable import printable
+from topreward_ros.offline.distill.films import Film, read_films
+from topreward_ros.offline.distill.learner import (
+    STEPS,
+    Learned,
+    Recipe,
+    learn,
+    steps_for,
+)
+from topreward_ros.offline.distill.model_folder import Written, write_model
+from topreward_ros.offline.distill.network import (
+    EMBEDDED,
+    Stream,
+    Student,
+    draw_weights,
+    make_config,
+    make_tokenizer,
+)
+from topreward_ros.offline.distill.sizes import CANDIDATES, Candidate, Timed, chosen, tick_milliseconds, timed
+from topreward_ros.offline.distill.steps import (
+    Instructions,
+    Lesson,
+    Steps,
+    held_out_batches,
+    instructions_for,
+)
+from topreward_ros.offline.distill.targets import TargetError, baselines, check_targets, footage
+from topreward_ros.offline.distill.teacher import read_curves
+from topreward_ros.offline.distill.training_run import OnStep, Run
+from topreward_ros.offline.engine_bench import machine
+from topreward_ros.offline.evaluation_runs import EvaluationSettings, score_episodes
+from topreward_ros.offline.job_processes import OnNote
+from topreward_ros.offline.label_checks import by_task, class_problems, generic_task_problem
+from topreward_ros.offline.labelled_episodes import LabelledEpisode
+from topreward_ros.offline.workers import HERE, Workers
+from topreward_ros.scoring.checkpoint.folder import find_folder
+from topreward_ros.scoring.registry import load_scorer
+
+FEWEST_FILMS, FEWEST_FRAMES = 8, 120  #: in all
+MOST_INSTRUCTIONS = 1000
+_HELD_OUT = 5  # one film of so many is held out
+_SHOWN = 3  # names in a sentence
+_ROOM_FOR_WORKERS = 512 << 20  # bytes of shared memory
+NOTHING = "nothing"  #: to start from
+_START = "embedded"
+
+
+class DistillError(UserError):
+    """A student cannot be made of these data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked for."""
+
+    scoring: EvaluationSettings  #: how the teacher and then the student are asked
+    curves: tuple[Path, ...]  #: files of the teacher's curves; none: its model is asked
+    budget_ms: float  #: of a tick of the student
+    minutes: float  #: for the training
+    steps: int = 0  #: of the training, at most; 0: as many as there is time for
+    seed: int = 0
+    from_nothing: bool = False  #: drawn weights, where the embedded model's would fit
+    size: str = ""  #: name of a candidate; empty: the largest within the budget
+    device: str = "cpu"  #: of the training
+    workers: Workers = HERE  #: who asks the teacher
+
+
+class Watcher(Protocol):
+    """Who is told how far a distillation is."""
+
+    def say(self, text: str) -> None:
+        """A sentence for the user."""
+
+    def scoring(self, what: str) -> AbstractContextManager[Callable[[int], Callable[[float], None]]]:
+        """While films are scored: gives the ``on_start`` of `score_episodes`."""
+
+    def reading(self, films: int) -> AbstractContextManager[Callable[[], None]]:
+        """While films are read: gives what is called after each."""
+
+    def timing(self) -> AbstractContextManager[Callable[[Timed], None]]:
+        """While shapes are timed: gives what is told of each."""
+
+    def learning(self, minutes: float) -> AbstractContextManager[OnStep]:
+        """While the student learns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distilled:
+    """What the card tells."""
+
+    order: Order
+    teacher: str
+    instructions: Instructions
+    candidate: Candidate
+    tick_ms: float  #: of the student, as it is
+    written: Written
+    recipe: Recipe
+    learned: Learned
+    films: int  #: that were learnt from
+    frames: int  #: of these
+    held_out: tuple[EvaluatedEpisode, ...]  #: as the student scored them
+    measures: Mapping[str, tuple[Measure, ...]]  #: of the films that are held out: of "student", "teacher"
+    data_sha256: str  #: of frames, labels and the teacher's curves
+    machine: Mapping[str, Any]
+    versions: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def usable(episodes: Sequence[LabelledEpisode]) -> tuple[list[LabelledEpisode], list[str]]:
+    """The episodes that can serve, and what to know of them. Raises `DistillError`."""
+    if generic := generic_task_problem(episodes):
+        raise DistillError(generic)
+    notes = []
+    staged = [it.name for it in episodes if "\n" in it.task]
+    if staged:
+        notes.append(
+            f"the task of {_names(staged)} has several stages, of which a student learns each by itself: "
+            "left out; cut the recordings where a stage ends"
+        )
+    used = [it for it in episodes if "\n" not in it.task]
+    tasks = by_task(used)
+    if len(tasks) > MOST_INSTRUCTIONS:
+        raise DistillError(
+            f"there are {len(tasks)} instructions, and a student takes {MOST_INSTRUCTIONS} at most: it is "
+            "made for the tasks of one robot; take those that matter"
+        )
+    if len(used) < FEWEST_FILMS:
+        raise DistillError(
+            f"{len(used)} episode{'s' * (len(used) != 1)} can be used, and a student needs at least "
+            f"{FEWEST_FILMS}, some forty of each task for a good one: record more"
+        )
+    if any(it.succeeded is not None for it in used):
+        notes += class_problems([it for it in used if it.succeeded is not None])
+    few = [task for task, group in tasks.items() if len(group) < FEWEST_FILMS]
+    if few:
+        notes.append(
+            f"{len(few)} of {len(tasks)} instructions have fewer than {FEWEST_FILMS} episodes, "
+            f"'{printable(few[0], 100)}' among them: do not expect the student to know them well"
+        )
+    notes += _alike(list(tasks))
+    return used, notes
+
+
+def _alike(tasks: Sequence[str]) -> list[str]:
+    """Instructions that might be one, misspelt: those that differ in one character."""
+    seen: dict[str, str] = {}  # each text with one character left out, to the task
+    notes: list[str] = []
+    for task in tasks:
+        text = normalized_instruction(task)
+        keys = {text[:k] + "\0" + text[k + 1 :] for k in range(len(text))}
+        keys |= {text[:k] + "\0" + text[k:] for k in range(len(text) + 1)}
+        other = next((seen[key] for key in keys if key in seen), None)
+        if other is not None and len(notes) < _SHOWN:
+            notes.append(
+                f"'{printable(other, 100)}' and '{printable(task, 100)}' differ in one character: they are "
+                "two tasks to the student; if one is misspelt, correct its label"
+            )
+        seen |= dict.fromkeys(keys, task)
+    return notes
+
+
+def held_out(episodes: Sequence[LabelledEpisode]) -> set[int]:
+    """Places of the episodes that are held out: one in five of each task and outcome, by their frames'
+    hashes, wherever they lie and in whatever order they come."""
+    groups: dict[tuple[str, bool | None], list[int]] = {}
+    for place, episode in enumerate(episodes):
+        groups.setdefault((episode.task, episode.succeeded), []).append(place)
+    places: set[int] = set()
+    for group in groups.values():
+        ranked = sorted(group, key=lambda place: sha256(episodes[place].identity.encode()).hexdigest())
+        places |= set(ranked[: ceil(len(group) / _HELD_OUT)] if len(group) > 1 else ())
+    return places
+
+
+def distill(
+    episodes: Sequence[LabelledEpisode],
+    order: Order,
+    folder: Path,
+    kept: Path | None,
+    watcher: Watcher,
+) -> Distilled:
+    """Make a student of usable ``episodes`` in ``folder``, which is there, but for its card.
+
+    ``kept``: where the teacher's scores and the state of the training are kept for a later run; None:
+    nowhere. Raises `UserError`.
+    """
+    with ExitStack() as stack:
+        place = stack.enter_context(
+            kept_folder(kept) if kept is not None else temporary_folder("topreward-distill-")
+        )
+        return _distill(episodes, order, folder, place, watcher)
+
+
+def _distill(
+    episodes: Sequence[LabelledEpisode], order: Order, folder: Path, place: Path, watcher: Watcher
+) -> Distilled:
+    curves, teacher, problems = _curves(episodes, order, place, watcher)
+    for text in problems[:_SHOWN]:
+        watcher.say(text)
+    if len(problems) > _SHOWN:
+        watcher.say(f"and {len(problems) - _SHOWN} more episodes without a curve that can be used")
+    episodes = [it for number, it in enumerate(episodes) if number in curves]
+    runs = [curves[number] for number in sorted(curves)]
+    instructions = instructions_for(list(by_task(episodes)))
+    tokenizer, start = _start(order, instructions)
+    candidate = _candidate(order, tokenizer, episodes[0], instructions, watcher, start)
+    with watcher.reading(len(episodes)) as on_film:
+        films, unread = read_films(episodes, candidate.frame_pixels, on_film)
+    lessons, used, untold = _lessons(films, runs, instructions)
+    for text in (*unread, *untold)[:_SHOWN]:
+        watcher.say(text)
+    apart = held_out([it.episode for it in used])
+    learnt = [it for number, it in enumerate(lessons) if number not in apart]
+    judged = [it for number, it in enumerate(lessons) if number in apart]
+    _check_enough(used, learnt, judged)
+    student = _student(tokenizer, candidate, start, order)
+    stream = Stream(tokenizer)
+    recipe = _recipe(order, start is None)
+    torch.set_num_threads(recipe.threads)
+    batches = held_out_batches(judged, instructions, stream)
+    steps = Steps(learnt, instructions, stream, order.steps or STEPS, order.seed)
+    if not order.steps:
+        recipe = replace(recipe, steps=steps_for(student.to(recipe.device), steps, recipe, order.minutes))
+    data = _data_hash(used, [_run_of(it, runs) for it in used])
+    made_from: dict[str, object] = {
+        "data_sha256": data,
+        "candidate": candidate.name,
+        "torch": str(torch.__version__),
+        **asdict(recipe),
+    }
+    if order.steps == 0:
+        made_from.pop("steps")  # by the clock: what is kept of an interrupted run says how many
+    run = Run(place / "training", made_from)
+    recipe = replace(recipe, steps=run.notes.setdefault("steps", recipe.steps))
+    with watcher.learning(order.minutes) as on_step:
+        learned = learn(student, steps, batches, recipe, run, order.minutes, _loaders(), on_step)
+    written = write_model(
+        folder,
+        student.cpu().state_dict(),
+        make_config(tokenizer, candidate.size),
+        tokenizer,
+        candidate.frame_pixels,
+        f"a student of {teacher}, for {len(instructions.own)} task{'s' * (len(instructions.own) != 1)}"[:200],
+        {task: [task] for task in instructions.own},
+    )
+    tested = [it.episode for number, it in enumerate(used) if number in apart]
+    settings = replace(order.scoring, model=str(folder.absolute()), controls=())
+    with watcher.scoring("the student on films that were held out") as on_start:
+        scored = score_episodes(tested, settings, place / "student", on_start)
+    theirs = [_run_of(it, runs) for number, it in enumerate(used) if number in apart]
+    threshold = order.scoring.monitor.success.threshold
+    picture = tested[0].open().info
+    with closing(load_scorer(settings.model, replace(settings.scorer, device="cpu", threads=1))) as scorer:
+        tick = tick_milliseconds(scorer, picture.height, picture.width, instructions.own[0])
+    return Distilled(
+        order,
+        teacher,
+        instructions,
+        candidate,
+        tick,
+        written,
+        recipe,
+        learned,
+        len(learnt),
+        sum(len(it.footage.frames) for it in learnt),
+        scored.episodes,
+        {
+            "student": tuple(evaluate(scored.episodes, threshold, (Mode.LOG_PROB,), order.seed)),
+            "teacher": tuple(evaluate(theirs, threshold, (Mode.LOG_PROB,), order.seed)),
+        },
+        data,
+        machine(),
+        {"torch": str(torch.__version__)},
+        tuple([*unread, *untold, *scored.problems]),
+    )
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return printable(", ".join(names[:_SHOWN]), 400) + more
+
+
+def _curves(
+    episodes: Sequence[LabelledEpisode], order: Order, place: Path, watcher: Watcher
+) -> tuple[dict[int, EvaluatedEpisode], str, list[str]]:
+    """The teacher's curves, by the place of the episode; its name; and why other episodes have none."""
+    if order.curves:
+        return read_curves(order.curves, episodes)
+    note: OnNote = watcher.say
+    with watcher.scoring(f"the teacher {order.scoring.model}") as on_start:
+        scored = score_episodes(
+            episodes, order.scoring, place / "teacher", on_start, workers=order.workers, on_note=note
+        )
+    by_key = {(it.identity, it.task): it for it in scored.episodes}
+    found = {
+        number: by_key[it.identity, it.task]
+        for number, it in enumerate(episodes)
+        if (it.identity, it.task) in by_key
+    }
+    return found, printable(str(scored.model.get("model_id", order.scoring.model)), 200), [*scored.problems]
+
+
+def _start(order: Order, instructions: Instructions) -> tuple[Tokenizer, Path | None]:
+    """The tokenizer, and the folder whose weights a student of the embedded size starts from."""
+    if order.from_nothing:
+        return make_tokenizer([*instructions.own, *instructions.strange]), None
+    folder = find_folder(_START)
+    return Tokenizer.from_file(str(folder / "tokenizer.json")), folder
+
+
+def _candidate(
+    order: Order,
+    tokenizer: Tokenizer,
+    episode: LabelledEpisode,
+    instructions: Instructions,
+    watcher: Watcher,
+    start: Path | None,
+) -> Candidate:
+    """The one that is named, or the largest that keeps the budget. Raises `DistillError`, `BudgetError`."""
+    if order.size:
+        return next(it for it in CANDIDATES if it.name == order.size)
+    able = [it for it in CANDIDATES if start is None or it.size <= EMBEDDED]
+    picture = episode.open().info
+    with watcher.timing() as on_timed:
+        found = timed(
+            able, tokenizer, order.scoring.scorer, (picture.height, picture.width), instructions.own[0]
+        )
+        with closing(found):
+            return chosen(found, order.budget_ms, on_timed).candidate
+
+
+def _lessons(
+    films: Sequence[Film], runs: Sequence[EvaluatedEpisode], instructions: Instructions
+) -> tuple[list[Lesson], list[Film], list[str]]:
+    """What is learnt of each film, these films, and why others are left out. Raises `TargetError`."""
+    by_instruction = baselines([it.plain for it in runs])
+    lessons, used, problems = [], [], []
+    for film in films:
+        run = _run_of(film, runs)
+        try:
+            made = footage(film, run, by_instruction.get(run.plain.instruction, 0.0))
+        except TargetError as error:
+            problems.append(str(error))
+            continue
+        lessons.append(Lesson(made, instructions.own.index(film.episode.task), film.size))
+        used.append(film)
+    if not lessons:
+        raise TargetError(problems[0] if problems else "no film can be learnt from")
+    check_targets({film.episode.name: it.footage for film, it in zip(used, lessons, strict=True)})
+    return lessons, used, problems
+
+
+def _run_of(film: Film, runs: Sequence[EvaluatedEpisode]) -> EvaluatedEpisode:
+    episode = film.episode
+    return next(it for it in runs if (it.identity, it.task) == (episode.identity, episode.task))
+
+
+def _check_enough(films: Sequence[Film], learnt: Sequence[Lesson], judged: Sequence[Lesson]) -> None:
+    """Raise `DistillError` where too little is left to learn from, or to judge by."""
+    frames = sum(len(it.frames) for it in films)
+    if len(films) < FEWEST_FILMS or frames < FEWEST_FRAMES or not learnt or not judged:
+        raise DistillError(
+            f"{len(films)} films with {frames} frames in all, at 4 Hz, can be learnt from, and at least "
+            f"{FEWEST_FILMS} films with {FEWEST_FRAMES} frames are needed: record more"
+        )
+
+
+def _student(tokenizer: Tokenizer, candidate: Candidate, start: Path | None, order: Order) -> Student:
+    """A student with the weights that it starts from."""
+    config = make_config(tokenizer, candidate.size)
+    student = Student(tokenizer, config, bfloat16=_precision(order.device) == "bfloat16")
+    draw_weights(student, order.seed)
+    if start is not None and candidate.size == EMBEDDED:
+        weights = load_file(start / "model.safetensors")
+        student.model.load_state_dict({name: weight.float() for name, weight in weights.items()})
+    return student
+
+
+def _precision(device: str) -> str:
+    return "bfloat16" if device.startswith("cuda") else "float32"
+
+
+def _recipe(order: Order, from_nothing: bool) -> Recipe:
+    threads = max(1, (os.cpu_count() or 1) - 1)  # the last one prepares batches
+    steps = order.steps or STEPS
+    return Recipe(steps, order.seed, threads, _precision(order.device), order.device, from_nothing)
+
+
+def _loaders() -> int:
+    """How many processes prepare batches: one where there are cores and shared memory for it."""
+    try:
+        shared = os.statvfs("/dev/shm")
+    except OSError:
+        return 0
+    return int((os.cpu_count() or 1) > 1 and shared.f_bavail * shared.f_frsize >= _ROOM_FOR_WORKERS)
+
+
+def _data_hash(films: Sequence[Film], runs: Sequence[EvaluatedEpisode]) -> str:
+    """SHA-256 of frames, tasks, labels and curves, whatever order they come in."""
+    lines = sorted(
+        repr(
+            (
+                film.episode.identity,
+                film.episode.task,
+                film.episode.succeeded,
+                film.episode.done_s,
+                [
+                    (time_s, score.log_prob, score.log_prob_static, score.stated_progress)
+                    for time_s, score in zip(run.plain.times_s, run.plain.scores, strict=True)
+                ],
+            )
+        )
+        for film, run in zip(films, runs, strict=True)
+    )
+    return sha256("\n".join(lines).encode()).hexdigest()

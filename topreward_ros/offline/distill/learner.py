@@ -1,0 +1,177 @@
+"""A student learns: steps until it is enough, judged by held-out films; the best weights are kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from topreward_ros.core.errors import UserError
+from topreward_ros.offline.distill.network import Batch, Student
+from topreward_ros.offline.distill.steps import Steps
+from topreward_ros.offline.distill.training_run import (
+    BETAS,
+    OnStep,
+    Row,
+    Run,
+    learning_rate,
+    weight_groups,
+)
+
+STEPS = 1200  #: at most, where time allows
+FEWEST_STEPS = 20
+CHECK_EVERY = 40  #: steps, after which films that are held out are looked at
+PATIENCE = 8  #: checks without a better one, after which it is enough
+_WARM_UP = 30
+#: Highest rate: of weights that are trained already, and of drawn ones.
+_RATE, _RATE_FROM_NOTHING = 5e-4, 8e-4
+_TRIED = 4  # steps by which the pace is told
+_RESERVE = 0.9  # share of the time that steps may be planned for
+
+
+class LearnError(UserError):
+    """A student could not be trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that the weights depend on beside the data, the machine, and the versions of libraries."""
+
+    steps: int
+    seed: int
+    threads: int
+    precision: str  #: float32 or bfloat16
+    device: str  #: cpu or cuda
+    from_nothing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What became of a training."""
+
+    steps: int  #: that were taken
+    best_step: int  #: after which the weights are those that are kept
+    loss: float  #: of the films that are held out, then
+    first_loss: float  #: before the first step
+    why: str  #: it ended
+
+
+def steps_for(
+    student: Student,
+    steps: Steps,
+    recipe: Recipe,
+    minutes: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> int:
+    """How many steps there is time for, by some that are tried and forgotten; `STEPS` at most."""
+    times = []
+    device = torch.device(recipe.device)
+    for number in range(_TRIED):
+        batch = steps[len(steps) - 1 - number].to(device)
+        began = clock()
+        sum(student.losses(batch).values(), start=torch.zeros((), device=device)).backward()
+        if number:  # libraries choose kernels with the first
+            times.append(clock() - began)
+    student.zero_grad(set_to_none=True)
+    pace = sum(times) / len(times)
+    return max(FEWEST_STEPS, min(STEPS, int(_RESERVE * 60 * minutes / max(pace, 1e-9))))
+
+
+def learn(
+    student: Student,
+    steps: Steps,
+    held_out: Sequence[Batch],
+    recipe: Recipe,
+    run: Run,
+    minutes: float,
+    workers: int,
+    on_step: OnStep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Learned:
+    """Train ``student``; at the end it has the weights that were best on ``held_out``.
+
+    ``minutes``: after which it is enough in any case; ``workers``: processes that prepare batches, which
+    change nothing else. Raises `LearnError` where nothing can be learnt, `OutputFileError`.
+    """
+    torch.manual_seed(recipe.seed)
+    torch.set_num_threads(recipe.threads)
+    device = torch.device(recipe.device)
+    run.resume(student)
+    student.to(device)
+    rate = _RATE_FROM_NOTHING if recipe.from_nothing else _RATE
+    optimizer = torch.optim.AdamW(weight_groups(student), lr=rate, betas=BETAS)
+    began, notes = clock(), run.notes
+    held = [batch.to(device) for batch in held_out]
+    if "checks" not in notes:
+        notes["checks"] = [(0, held_out_loss(student, held))]
+        notes["best"] = _weights(student)
+    checks: list[tuple[int, float]] = notes["checks"]
+
+    def drawn(first: int) -> Iterator[Batch]:
+        left: Subset[Batch] = Subset(steps, range(first, recipe.steps))
+        ahead = 4 if workers else None
+        for batch in DataLoader(left, batch_size=None, num_workers=workers, prefetch_factor=ahead):
+            yield batch.to(device)
+
+    def take(step: int, batch: Batch) -> Row:
+        now = rate * learning_rate(step, recipe.steps, _WARM_UP)
+        for group in optimizer.param_groups:
+            group["lr"] = now
+        losses = student.losses(batch)
+        loss = torch.stack([*losses.values()]).sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
+        terms = {name: value.item() for name, value in losses.items()}
+        return {"rate": now, "patches": batch.ends.shape[1], "loss": loss.item(), **terms}
+
+    def is_enough(done: int) -> bool:
+        if done % CHECK_EVERY and done != recipe.steps:
+            return False
+        loss = held_out_loss(student, held)
+        if not loss < float("inf"):
+            raise LearnError(
+                f"the loss of the films that are held out is no number after {done} steps: train again with "
+                "another --seed; if it stays so, report it"
+            )
+        if loss < min(value for _, value in checks):
+            notes["best"] = _weights(student)
+        checks.append((done, loss))
+        return _why(checks, clock() - began, minutes) != ""
+
+    rows = run.learn("steps", student, optimizer, recipe.steps, drawn, take, on_step, is_enough)
+    student.load_state_dict(notes["best"])
+    best_step, best = min(checks, key=lambda check: check[1])
+    why = _why(checks, clock() - began, minutes) or "all steps were taken"
+    return Learned(len(rows), best_step, best, checks[0][1], why)
+
+
+def _why(checks: Sequence[tuple[int, float]], seconds: float, minutes: float) -> str:
+    """Why it is enough; empty: it is not."""
+    best = min(range(len(checks)), key=lambda number: checks[number][1])
+    if len(checks) - 1 - best >= PATIENCE:
+        return f"{PATIENCE * CHECK_EVERY} steps made it no better on the films that are held out"
+    if seconds > 60 * minutes:
+        return f"{minutes:g} minutes had passed"
+    return ""
+
+
+def _weights(student: Student) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().cpu().clone() for name, weight in student.state_dict().items()}
+
+
+def held_out_loss(student: Student, batches: Sequence[Batch]) -> float:
+    """Mean over films of the distance of the log-odds [nat], as the loss counts it."""
+    student.eval()
+    with torch.no_grad():
+        losses = [float(student.losses(batch)["odds"]) for batch in batches]
+    student.train()
+    return sum(losses) / len(losses)
+
+
+def recipe_text(recipe: Recipe) -> dict[str, object]:
+    """A recipe as JSON can hold it."""
+    return asdict(recipe)

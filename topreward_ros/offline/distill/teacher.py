@@ -1,0 +1,160 @@
+"""A teacher's curves: of a model that is asked now, or of files that `topreward score --json` wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import isfinite, nan
+from pathlib import Path
+from typing import Any
+
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.evaluation import Control, EvaluatedEpisode, Run
+from topreward_ros.core.instruction import normalized_instruction
+from topreward_ros.core.printable import printable
+from topreward_ros.core.progress import PrefixScore
+from topreward_ros.offline.labelled_episodes import LabelledEpisode
+from topreward_ros.offline.score_video import JSON_FORMAT, JSON_FORMAT_OF_SEVERAL
+
+_LARGEST_FILE = 512 << 20  # bytes
+_MOST_SCORES = 1_000_000  # of a curve
+_MEND = "write it with `topreward score --json`"
+
+
+class CurvesError(UserError):
+    """Curves cannot be read."""
+
+
+def read_curves(
+    files: Sequence[Path], episodes: Sequence[LabelledEpisode]
+) -> tuple[dict[int, EvaluatedEpisode], str, list[str]]:
+    """The curves of ``episodes`` that ``files`` hold, by the place of the episode; what the teacher calls
+    itself; and why others have none. Raises `CurvesError` where none has.
+
+    A curve belongs to the video that it names, as seen from here or from the folder of its file.
+    """
+    places = {_real(Path(it.name)): number for number, it in enumerate(episodes)}
+    names = {it.name: number for number, it in enumerate(episodes)}
+    found: dict[int, EvaluatedEpisode] = {}
+    models: list[str] = []
+    problems = []
+    for file in files:
+        for curve in _curves_in(file):
+            video = curve.get("video")
+            if not isinstance(video, str):
+                continue
+            here = (_real(Path(video)), _real(file.parent / video))
+            number = next((places[it] for it in here if it in places), names.get(video))
+            if number is None:
+                continue
+            episode = episodes[number]
+            try:
+                run = _run(curve, episode)
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                problems.append(
+                    f"{episode.name}: its curve in {printable(str(file))} cannot be used "
+                    f"({printable(str(error), 200)}): {_MEND}"
+                )
+                continue
+            found[number] = EvaluatedEpisode(
+                episode.name,
+                episode.identity,
+                episode.task,
+                episode.succeeded,
+                episode.done_s,
+                {Control.PLAIN: run},
+            )
+            model = curve.get("model")
+            if isinstance(model, Mapping):
+                models.append(printable(str(model.get("model_id", "")), 200))
+    if not found:
+        raise CurvesError(
+            problems[0]
+            if problems
+            else f"{', '.join(printable(str(it), 200) for it in files[:3])} holds no curve of any of the "
+            f"{len(episodes)} episodes (the first is {episodes[0].name}): {_MEND}, of the same files"
+        )
+    without = [it.name for number, it in enumerate(episodes) if number not in found]
+    shown = {problem.split(":")[0] for problem in problems}
+    problems += [f"{name}: no curve of it is there: it is left out" for name in without if name not in shown]
+    return found, ", ".join(dict.fromkeys(filter(None, models))) or "curves of files", problems
+
+
+def _real(path: Path) -> str:
+    return os.path.realpath(os.path.expanduser(path))
+
+
+def _curves_in(file: Path) -> list[dict[str, Any]]:
+    """The curves in a file of one or of several. Raises `CurvesError`."""
+    shown = printable(str(file))
+    try:
+        if file.stat().st_size > _LARGEST_FILE:
+            raise CurvesError(f"{shown} has more than {_LARGEST_FILE >> 20} MiB: split it")
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CurvesError(f"{shown} cannot be read ({error.strerror}): check the path of --curves") from error
+    except (ValueError, RecursionError) as error:
+        raise CurvesError(f"{shown} is no JSON of curves ({printable(str(error), 200)}): {_MEND}") from error
+    kind = content.get("format") if isinstance(content, dict) else None
+    curves = (
+        [content] if kind == JSON_FORMAT else content.get("curves") if kind == JSON_FORMAT_OF_SEVERAL else 0
+    )
+    if not isinstance(curves, list):
+        raise CurvesError(f"{shown} is not of the format {JSON_FORMAT} or {JSON_FORMAT_OF_SEVERAL}: {_MEND}")
+    return [it for it in curves if isinstance(it, dict) and "error" not in it]
+
+
+def _run(curve: Mapping[str, Any], episode: LabelledEpisode) -> Run:
+    """A curve as a run. Raises `KeyError`, `TypeError`, `ValueError`, `OverflowError`."""
+    instruction = str(curve.get("instruction", episode.task))
+    if normalized_instruction(instruction) != normalized_instruction(episode.task):
+        raise ValueError(f"it is of the instruction '{instruction}', the episode of '{episode.task}'")
+    scores = curve["scores"]
+    if not isinstance(scores, list) or not 0 < len(scores) <= _MOST_SCORES:
+        raise ValueError("scores must be a list of at least one score")
+    times = tuple(_number(score["time"]) for score in scores)
+    if not all(map(isfinite, times)) or any(b <= a for a, b in pairwise(times)):
+        raise ValueError("its times must be numbers that increase")
+    made = []
+    for score in scores:
+        log_prob = _number(score.get("log_prob"))
+        if log_prob > 1e-6:
+            raise ValueError(f"log_prob {log_prob:g} is above 0")
+        made.append(
+            PrefixScore(
+                log_prob,
+                _number(score.get("log_prob_false")),
+                log_prob_static=_number(score.get("log_prob_static")),
+                stated_progress=_share(score, "stated_progress"),
+                num_frames=int(score.get("num_frames") or 0),
+            )
+        )
+    events = [(_number(it["time"]), str(it["type"])) for it in curve.get("events") or ()]
+    duration = _number(curve.get("duration"))
+    return Run(
+        episode.task,
+        times,
+        tuple(made),
+        (1,) * len(made),
+        tuple(_number(score.get("progress")) for score in scores),
+        duration if isfinite(duration) else times[-1],
+        tuple(events),
+    )
+
+
+def _number(value: Any) -> float:
+    """A number of a file; NaN where there is none, or an infinite one."""
+    if value is None:
+        return nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return float(value) if isfinite(value) else nan
+
+
+def _share(score: Mapping[str, Any], name: str) -> float:
+    value = _number(score.get(name))
+    if not (value != value or 0 <= value <= 1):
+        raise ValueError(f"{name} {value:g} is not in [0, 1]")
+    return value

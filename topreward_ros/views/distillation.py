@@ -1,0 +1,198 @@
+"""What a distillation shows: how far it is, the student beside its teacher, and the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from topreward_ros.core.evaluation import ALL, DECISIONS, KINDS, Measure, Mode
+from topreward_ros.core.printable import printable
+from topreward_ros.offline.distill.distill import Distilled
+from topreward_ros.offline.distill.learner import CHECK_EVERY
+from topreward_ros.offline.distill.sizes import FRAMES, Timed
+from topreward_ros.offline.distill.training_run import OnStep, Row
+from topreward_ros.views.evaluation_tables import (
+    NOTHING,
+    Table,
+    escaped,
+    markdown_of,
+    value_text,
+    with_interval,
+)
+from topreward_ros.views.terminal import film_progress, number
+
+_LOG_PROB = str(Mode.LOG_PROB)
+_ROWS = (
+    (_LOG_PROB, "auc"), (_LOG_PROB, "voc_success"), (_LOG_PROB, "voc_failure"), (_LOG_PROB, "voc_unknown"),
+    (_LOG_PROB, "static_voc"), (_LOG_PROB, "static_range"), (DECISIONS, "recall"), (DECISIONS, "precision"),
+    (DECISIONS, "false_alarms"), (DECISIONS, "delay_median"),
+)  # fmt: skip
+_BY_TASK = 30  # instructions of which each has a row of its own
+_QUOTED = 100  # characters of an instruction
+
+
+class Bars:
+    """What is going on, on ``console``: see `distill.Watcher`. Sentences go to ``say``."""
+
+    def __init__(self, console: Console, say: Callable[[str], None]) -> None:
+        self._console, self._say = console, say
+
+    def say(self, text: str) -> None:
+        """See `Watcher`."""
+        self._say(text)
+
+    @contextmanager
+    def scoring(self, what: str) -> Iterator[Callable[[int], Callable[[float], None]]]:
+        """See `Watcher`."""
+        if not self._console.is_terminal:
+            self._say(f"scoring: {what}")
+        with film_progress(self._console) as on_start:
+            yield on_start
+
+    @contextmanager
+    def reading(self, films: int) -> Iterator[Callable[[], None]]:
+        """See `Watcher`."""
+        with self._bar("reading films") as bar:
+            task = bar.add_task("", total=films, said="")
+            yield lambda: bar.advance(task)
+
+    @contextmanager
+    def timing(self) -> Iterator[Callable[[Timed], None]]:
+        """See `Watcher`."""
+
+        def on_timed(timed: Timed) -> None:
+            self._say(f"size '{timed.candidate.name}': {timed.milliseconds:.1f} ms for a tick")
+
+        with self._console.status("timing sizes of students"):
+            yield on_timed
+
+    @contextmanager
+    def learning(self, minutes: float) -> Iterator[OnStep]:
+        """See `Watcher`."""
+        with self._bar("learning") as bar:
+            task = bar.add_task("", total=None, said="")
+
+            def on_step(done: int, steps: int, rows: list[Row]) -> None:
+                last = rows[-50:]
+                said = f"loss {sum(row['loss'] for row in last) / len(last):.3f}" if last else ""
+                bar.update(task, completed=done, total=steps, said=said)
+                if done == 0:
+                    self._say(f"learning: {steps} steps, {minutes:g} minutes at most")
+
+            yield on_step
+
+    def _bar(self, title: str) -> Progress:
+        columns = (
+            TextColumn(title), BarColumn(bar_width=30), MofNCompleteColumn(),
+            TextColumn("{task.fields[said]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        )  # fmt: skip
+        return Progress(
+            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
+        )
+
+
+def comparison(distilled: Distilled, *, short: bool = False) -> Table:
+    """The student beside its teacher, on the films that were held out; of all tasks, then of each."""
+    sides = [_by_key(distilled.measures[who]) for who in ("student", "teacher")]
+    text = value_text if short else with_interval
+    rows = []
+    for mode, name in _ROWS:
+        found = [side.get((ALL, mode, name)) for side in sides]
+        if any(found):
+            rows.append((KINDS[name].label, *(NOTHING if it is None else text(it) for it in found)))
+    if len(distilled.instructions.own) <= _BY_TASK:
+        for task in distilled.instructions.own:
+            found = [side.get((task, _LOG_PROB, "auc")) for side in sides]
+            if any(found):
+                label = f"ROC-AUC, {printable(task, _QUOTED)}"
+                rows.append((label, *(NOTHING if it is None else text(it) for it in found)))
+    count = len(distilled.held_out)
+    return Table(
+        "Student and teacher",
+        f"On {count} film{'s' * (count != 1)} that were held out, by log p as the monitor gives it.",
+        ("what", "student", "teacher"),
+        tuple(rows),
+    )
+
+
+def _by_key(measures: tuple[Measure, ...]) -> Mapping[tuple[str, str, str], Measure]:
+    return {(it.scope, str(it.mode), it.name): it for it in measures}
+
+
+def card(distilled: Distilled, command: str, seconds: float) -> str:
+    """README.md of the student's folder. ``command``: as it was typed; ``seconds`` that it took."""
+    it, about = distilled, distilled.machine
+    tasks = "\n".join(f"- {escaped(printable(task, 2000))}" for task in it.instructions.own)
+    learned, recipe = it.learned, it.recipe
+    start = "drawn weights" if recipe.from_nothing else "the weights of the embedded model"
+    if it.candidate.name.startswith("small"):
+        start = "drawn weights"
+    notes = "".join(f"\n- {escaped(printable(note, 500))}" for note in it.notes[:20])
+    left_out = f"\n\nLeft out:\n{notes}" if notes else ""
+    return f"""---
+pipeline_tag: video-text-to-text
+tags: [robotics, reward-model, topreward, qwen3_vl]
+---
+
+# A student of {escaped(printable(it.teacher, 200))}
+
+A small model that `topreward distill` made: {it.written.parameters / 1e6:.2f} million parameters that answer
+the one question "does this video complete the task?" as the teacher does, for the tasks below, as the films
+that it learnt from show them. A tick with {FRAMES} frames takes {it.tick_ms:.1f} ms on one thread of
+{about["processor"]}.
+
+**What it must not be used for:** anything that those films do not show. In front of another scene, another
+camera or place of the camera, another robot, or asked for another task or in other words, its numbers mean
+nothing, however sure they look. It repeats the errors of its teacher and of the labels. It is never a safety
+function. Judge it on films of your own that had no part in this (`topreward evaluate`), and calibrate the
+threshold of each task (`topreward calibrate`) before anything depends on it.
+
+## What it understands
+
+These instructions, in these words; capital letters and a full stop do not matter:
+
+{tasks}
+
+{markdown_of(comparison(distilled))}
+It learnt to state log p(" True") = -3.9 nat x (1 - progress); its teacher may have had another scale, and
+with it other thresholds. One film in five of each task and outcome was held out. These films also told which
+weights to keep, so the student's numbers are a little kind.
+
+## How it was made
+
+    {printable(command, 2000)}
+
+- Data: {it.films} films with {it.frames} frames at 4 Hz to learn from, {len(it.held_out)} held out.
+- Size: '{it.candidate.name}', with {it.candidate.frame_pixels} pixels of a frame at most, for a budget of
+  {it.order.budget_ms:g} ms.
+- Training: {learned.steps} steps of {recipe.steps} from {start}; the weights after step {learned.best_step}
+  were the best on the films that were held out (distance {learned.loss:.3f} nat, {learned.first_loss:.3f}
+  before the first step, looked at every {CHECK_EVERY} steps); it ended because {learned.why}. Seed
+  {recipe.seed}, {recipe.threads} thread{"s" * (recipe.threads != 1)}, {recipe.precision}, on {recipe.device}.
+- Half of the films are told otherwise than they were: backwards, still, undone, finished before anybody
+  looked, cut to another one; with bad starts, blackouts, frozen pictures, drifting light, a trembling camera;
+  and one question in four is for another task.
+- It took {_duration(seconds)} in all, on {about["processor"]}, {about["cores"]} cores, load
+  {about["load_average"]}, torch {it.versions["torch"]}, {about["date"]}. On a CPU the same data with
+  `--seed {recipe.seed} --size '{it.candidate.name}' --steps {recipe.steps}` gives the same weights on the
+  same machine, if no time limit cuts it off.{left_out}
+
+| what | SHA-256 |
+|---|---|
+| model.safetensors | `{it.written.sha256}` |
+| films, labels and the teacher's curves | `{it.data_sha256}` |
+"""
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{number(seconds, 0)} seconds"
