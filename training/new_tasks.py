@@ -2,7 +2,7 @@
 
     python -m training.new_tasks films        # needs Metaworld; films/learn and films/judge, 120 films each
     topreward distill films/learn --curves films/learn/teacher.json --output student
-    topreward evaluate films/judge --model student
+    python -m training.new_tasks films --judge student       # the student beside its teacher, on films/judge
 
 Forty attempts at each task are there to learn from, forty others, with other seeds, to judge by; each is seen
 by one camera, in turn. The teacher is made: its curve of a film is the progress that the simulator knows,
@@ -22,12 +22,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.progress import track
 
+from topreward_ros.core.evaluation import Mode, evaluate
+from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import write_file
+from topreward_ros.defaults import monitor_defaults
+from topreward_ros.offline.annotation_report import AnnotationSettings
 from topreward_ros.offline.distill.stories import LOWEST
+from topreward_ros.offline.distill.teacher import read_curves
+from topreward_ros.offline.evaluation_runs import EvaluationSettings, monitor_for_evaluation, score_episodes
+from topreward_ros.offline.labelled_episodes import Reading, labelled_data
 from topreward_ros.offline.labels import LABELS
 from topreward_ros.offline.score_video import JSON_FORMAT, JSON_FORMAT_OF_SEVERAL
+from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.views.distillation import comparison
+from topreward_ros.views.evaluation_tables import Table, markdown_of
+from topreward_ros.views.terminal import film_progress
 from training.clips import RATE, VIEWS, Clip
 from training.generate import EVALUATIONS, MIX, TRAIN, Attempt, film
 from training.labelled_clips import write_film
@@ -116,12 +128,38 @@ def write_part(folder: Path, split: str, attempts: int) -> None:
     write_file(folder / _CURVES, json.dumps({"format": JSON_FORMAT_OF_SEVERAL, "curves": curves}))
 
 
+def judged(folder: Path, models: list[str]) -> Table:
+    """What ``models`` and the teacher are worth on the films in ``folder``."""
+    parameters = monitor_defaults() | {"device": "cpu", "scorer_threads": 1}
+    monitor = monitor_for_evaluation(MonitorSettings.from_parameters(parameters))
+    reading = Reading(AnnotationSettings(parameters))
+    episodes = labelled_data(folder, reading).episodes
+    curves, _, problems = read_curves([folder / _CURVES], episodes)
+    if problems:
+        raise SystemExit("\n".join(problems))
+    found = {}
+    for model in models:
+        settings = EvaluationSettings(model, monitor, ScorerSettings.from_parameters(parameters), ())
+        with film_progress(Console(stderr=True)) as on_start:
+            found[model] = score_episodes(episodes, settings, folder / "scores", on_start).episodes
+    found["teacher"] = tuple(curves.values())
+    limit = monitor.success.threshold
+    measures = {name: evaluate(scored, limit, (Mode.LOG_PROB,)) for name, scored in found.items()}
+    return comparison(measures, list(TASKS.values()), len(episodes))
+
+
 def main() -> None:
     """Make both parts from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("output", type=Path, help="folder of the films")
     parser.add_argument("--attempts", type=int, default=40, help="of each task in each part (%(default)s)")
+    parser.add_argument(
+        "--judge", nargs="+", metavar="MODEL", help="score the films that are there with these models instead"
+    )
     arguments = parser.parse_args()
+    if arguments.judge:
+        print(markdown_of(judged(arguments.output / "judge", arguments.judge)))
+        return
     for name, split in PARTS.items():
         write_part(arguments.output / name, split, arguments.attempts)
 

@@ -1,5 +1,5 @@
-"""`topreward distill` as a user types it: real films, a few real steps from the embedded weights, a folder that
-loads."""
+"""`topreward distill` as a user types it: real films, some real steps from the embedded weights, a folder
+that loads."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from test.offline.test_labelled_episodes import write_labels, write_video
+from test.scorers import Brightness
 from topreward_ros.cli.main import main
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.score_request import ScoreRequest
@@ -112,16 +113,18 @@ def test_a_folder_that_the_monitor_loads_and_the_same_again(
 def test_a_teacher_that_is_asked_and_a_run_that_goes_on(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The embedded model is the teacher: it knows nothing of this, and its curves still are a target."""
-    kept = tmp_path / "kept"
+    kept, asked_for = tmp_path / "kept", []
+
+    def load(model: str, settings: ScorerSettings) -> Any:
+        asked_for.append(model)
+        return Brightness() if model == "embedded" else load_scorer(model, settings)
+
+    monkeypatch.setattr(evaluation_runs, "load_scorer", load)
     asked = ["distill", str(runs), "--teacher", "embedded", "--scores", str(kept), *QUICK]
     assert main([*asked, "--output", str(tmp_path / "student")]) == 0
-    assert (tmp_path / "student" / "README.md").read_text().count("# A student of embedded")
     assert len(list((kept / "teacher").glob("*.json"))) == 12
-    monkeypatch.setattr(
-        distill.EvaluationSettings, "__doc__", ""
-    )  # nothing is scored again: no model is loaded
     assert main([*asked, "--output", str(tmp_path / "again")]) == 0
+    assert asked_for.count("embedded") == 1, "its scores are kept"
     assert weights(tmp_path / "again") == weights(tmp_path / "student")
     capsys.readouterr()
     assert main([*asked, "--seed", "3", "--output", str(tmp_path / "third")]) == 1

@@ -229,7 +229,8 @@ def _show(options: argparse.Namespace, made: Distilled) -> None:
     from topreward_ros.views.distillation import comparison
     from topreward_ros.views.evaluation_text import text_table
 
-    Console(highlight=False).print(text_table(comparison(made, short=True)))
+    table = comparison(made.measures, made.instructions.own, len(made.held_out), short=True)
+    Console(highlight=False).print(text_table(table))
     print(
         printable(
             f"a tick takes {made.tick_ms:.1f} ms; {options.output / 'README.md'} tells the rest; try it on "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -101,31 +101,32 @@ class Bars:
         )
 
 
-def comparison(distilled: Distilled, *, short: bool = False) -> Table:
-    """The student beside its teacher, on the films that were held out; of all tasks, then of each."""
-    sides = [_by_key(distilled.measures[who]) for who in ("student", "teacher")]
+def comparison(
+    measures: Mapping[str, Sequence[Measure]], tasks: Sequence[str], films: int, *, short: bool = False
+) -> Table:
+    """The student beside its teacher on so many ``films``: of all ``tasks``, then of each.
+
+    ``measures``: of "student" and "teacher", and of others that are to stand beside them.
+    """
+    sides = [_by_key(it) for it in measures.values()]
     text = value_text if short else with_interval
     rows = []
-    for mode, name in _ROWS:
-        found = [side.get((ALL, mode, name)) for side in sides]
+    wanted = [(ALL, mode, name, KINDS[name].label) for mode, name in _ROWS]
+    if 1 < len(tasks) <= _BY_TASK:
+        wanted += [(task, _LOG_PROB, "auc", f"ROC-AUC, {printable(task, _QUOTED)}") for task in tasks]
+    for scope, mode, name, label in wanted:
+        found = [side.get((scope, mode, name)) for side in sides]
         if any(found):
-            rows.append((KINDS[name].label, *(NOTHING if it is None else text(it) for it in found)))
-    if len(distilled.instructions.own) <= _BY_TASK:
-        for task in distilled.instructions.own:
-            found = [side.get((task, _LOG_PROB, "auc")) for side in sides]
-            if any(found):
-                label = f"ROC-AUC, {printable(task, _QUOTED)}"
-                rows.append((label, *(NOTHING if it is None else text(it) for it in found)))
-    count = len(distilled.held_out)
+            rows.append((label, *(NOTHING if it is None else text(it) for it in found)))
     return Table(
         "Student and teacher",
-        f"On {count} film{'s' * (count != 1)} that were held out, by log p as the monitor gives it.",
-        ("what", "student", "teacher"),
+        f"On {films} film{'s' * (films != 1)} that were held out, by log p as the monitor gives it.",
+        ("what", *measures),
         tuple(rows),
     )
 
 
-def _by_key(measures: tuple[Measure, ...]) -> Mapping[tuple[str, str, str], Measure]:
+def _by_key(measures: Sequence[Measure]) -> Mapping[tuple[str, str, str], Measure]:
     return {(it.scope, str(it.mode), it.name): it for it in measures}
 
 
@@ -163,7 +164,7 @@ These instructions, in these words; capital letters and a full stop do not matte
 
 {tasks}
 
-{markdown_of(comparison(distilled))}
+{markdown_of(comparison(it.measures, it.instructions.own, len(it.held_out)))}
 It learnt to state log p(" True") = -3.9 nat x (1 - progress); its teacher may have had another scale, and
 with it other thresholds. One film in five of each task and outcome was held out. These films also told which
 weights to keep, so the student's numbers are a little kind.

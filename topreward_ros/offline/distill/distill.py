@@ -38,11 +38,11 @@ from topreward_ros.offline.distill.model_folder import Written, write_model
 from topreward_ros.offline.distill.network import (
     EMBEDDED,
     Stream,
-    Student,
     draw_weights,
     make_config,
     make_tokenizer,
 )
+from topreward_ros.offline.distill.pupil import Pupil
 from topreward_ros.offline.distill.sizes import CANDIDATES, Candidate, Timed, chosen, tick_milliseconds, timed
 from topreward_ros.offline.distill.steps import (
     Instructions,
@@ -240,14 +240,15 @@ def _distill(
     learnt = [it for number, it in enumerate(lessons) if number not in apart]
     judged = [it for number, it in enumerate(lessons) if number in apart]
     _check_enough(used, learnt, judged)
-    student = _student(tokenizer, candidate, start, order)
+    student = _student(tokenizer, candidate, start, order, lessons, len(instructions.own))
     stream = Stream(tokenizer)
     recipe = _recipe(order, start is None)
     torch.set_num_threads(recipe.threads)
+    workers = _loaders()
     batches = held_out_batches(judged, instructions, stream)
     steps = Steps(learnt, instructions, stream, order.steps or STEPS, order.seed)
     if not order.steps:
-        recipe = replace(recipe, steps=steps_for(student.to(recipe.device), steps, recipe, order.minutes))
+        recipe = replace(recipe, steps=steps_for(student, steps, recipe, order.minutes, workers))
     data = _data_hash(used, [_run_of(it, runs) for it in used])
     made_from: dict[str, object] = {
         "data_sha256": data,
@@ -260,7 +261,7 @@ def _distill(
     run = Run(place / "training", made_from)
     recipe = replace(recipe, steps=run.notes.setdefault("steps", recipe.steps))
     with watcher.learning(order.minutes) as on_step:
-        learned = learn(student, steps, batches, recipe, run, order.minutes, _loaders(), on_step)
+        learned = learn(student, steps, batches, recipe, run, order.minutes, workers, on_step)
     written = write_model(
         folder,
         student.cpu().state_dict(),
@@ -392,10 +393,18 @@ def _check_enough(films: Sequence[Film], learnt: Sequence[Lesson], judged: Seque
         )
 
 
-def _student(tokenizer: Tokenizer, candidate: Candidate, start: Path | None, order: Order) -> Student:
+def _student(
+    tokenizer: Tokenizer,
+    candidate: Candidate,
+    start: Path | None,
+    order: Order,
+    lessons: Sequence[Lesson],
+    tasks: int,
+) -> Pupil:
     """A student with the weights that it starts from."""
     config = make_config(tokenizer, candidate.size)
-    student = Student(tokenizer, config, bfloat16=_precision(order.device) == "bfloat16")
+    sizes = [it.size for it in lessons]
+    student = Pupil(tokenizer, config, tasks, sizes, _precision(order.device) == "bfloat16")
     draw_weights(student, order.seed)
     if start is not None and candidate.size == EMBEDDED:
         weights = load_file(start / "model.safetensors")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch.utils.data import DataLoader, Subset
 
 from topreward_ros.core.errors import UserError
-from topreward_ros.offline.distill.network import Batch, Student
+from topreward_ros.offline.distill.pupil import Batch, Pupil, total_loss
 from topreward_ros.offline.distill.steps import Steps
 from topreward_ros.offline.distill.training_run import (
     BETAS,
@@ -28,8 +28,8 @@ PATIENCE = 8  #: checks without a better one, after which it is enough
 _WARM_UP = 30
 #: Highest rate: of weights that are trained already, and of drawn ones.
 _RATE, _RATE_FROM_NOTHING = 5e-4, 8e-4
-_TRIED = 4  # steps by which the pace is told
-_RESERVE = 0.9  # share of the time that steps may be planned for
+_TRIED = 12  # steps by which the pace is told
+_RESERVE = 0.8  # share of the time that steps may be planned for
 
 
 class LearnError(UserError):
@@ -60,28 +60,38 @@ class Learned:
 
 
 def steps_for(
-    student: Student,
+    student: Pupil,
     steps: Steps,
     recipe: Recipe,
     minutes: float,
+    workers: int,
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
     """How many steps there is time for, by some that are tried and forgotten; `STEPS` at most."""
-    times = []
-    device = torch.device(recipe.device)
-    for number in range(_TRIED):
-        batch = steps[len(steps) - 1 - number].to(device)
-        began = clock()
-        sum(student.losses(batch).values(), start=torch.zeros((), device=device)).backward()
-        if number:  # libraries choose kernels with the first
-            times.append(clock() - began)
+    torch.set_num_threads(recipe.threads)
+    student.to(recipe.device)
+    tried = range(max(0, len(steps) - _TRIED), len(steps))
+    began = 0.0
+    for number, batch in enumerate(_loaded(steps, tried, recipe, workers)):
+        total_loss(student.losses(batch), 0.0).backward()
+        if number == 0:  # libraries choose kernels, and processes start
+            began = clock()
     student.zero_grad(set_to_none=True)
-    pace = sum(times) / len(times)
+    pace = (clock() - began) / max(1, len(tried) - 1)
     return max(FEWEST_STEPS, min(STEPS, int(_RESERVE * 60 * minutes / max(pace, 1e-9))))
 
 
+def _loaded(steps: Steps, numbers: range, recipe: Recipe, workers: int) -> Iterator[Batch]:
+    """The batches of steps, prepared by so many processes, or by this one."""
+    chosen: Subset[Batch] = Subset(steps, numbers)
+    device = torch.device(recipe.device)
+    ahead = 4 if workers else None
+    for batch in DataLoader(chosen, batch_size=None, num_workers=workers, prefetch_factor=ahead):
+        yield batch.to(device)
+
+
 def learn(
-    student: Student,
+    student: Pupil,
     steps: Steps,
     held_out: Sequence[Batch],
     recipe: Recipe,
@@ -111,17 +121,14 @@ def learn(
     checks: list[tuple[int, float]] = notes["checks"]
 
     def drawn(first: int) -> Iterator[Batch]:
-        left: Subset[Batch] = Subset(steps, range(first, recipe.steps))
-        ahead = 4 if workers else None
-        for batch in DataLoader(left, batch_size=None, num_workers=workers, prefetch_factor=ahead):
-            yield batch.to(device)
+        return _loaded(steps, range(first, recipe.steps), recipe, workers)
 
     def take(step: int, batch: Batch) -> Row:
         now = rate * learning_rate(step, recipe.steps, _WARM_UP)
         for group in optimizer.param_groups:
             group["lr"] = now
         losses = student.losses(batch)
-        loss = torch.stack([*losses.values()]).sum()
+        loss = total_loss(losses, step / recipe.steps)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
@@ -159,19 +166,14 @@ def _why(checks: Sequence[tuple[int, float]], seconds: float, minutes: float) ->
     return ""
 
 
-def _weights(student: Student) -> dict[str, torch.Tensor]:
+def _weights(student: Pupil) -> dict[str, torch.Tensor]:
     return {name: weight.detach().cpu().clone() for name, weight in student.state_dict().items()}
 
 
-def held_out_loss(student: Student, batches: Sequence[Batch]) -> float:
+def held_out_loss(student: Pupil, batches: Sequence[Batch]) -> float:
     """Mean over films of the distance of the log-odds [nat], as the loss counts it."""
     student.eval()
     with torch.no_grad():
         losses = [float(student.losses(batch)["odds"]) for batch in batches]
     student.train()
     return sum(losses) / len(losses)
-
-
-def recipe_text(recipe: Recipe) -> dict[str, object]:
-    """A recipe as JSON can hold it."""
-    return asdict(recipe)

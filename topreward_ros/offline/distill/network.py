@@ -245,6 +245,7 @@ class Student(nn.Module):
         self.tokens = PromptTokens(tokenizer)
         config._attn_implementation = "sdpa"
         self.model = Qwen3VLForConditionalGeneration(config)
+        self.hidden: int = self.model.config.text_config.hidden_size  # type: ignore[union-attr]
         _take_equal_patches_together(self.model)
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

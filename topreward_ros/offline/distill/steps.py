@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from topreward_ros.core.instruction import normalized_instruction
 from topreward_ros.offline.distill import stories
-from topreward_ros.offline.distill.network import Batch, Stream
+from topreward_ros.offline.distill.network import Stream
+from topreward_ros.offline.distill.pupil import Batch, with_known
 from topreward_ros.offline.distill.stories import Footage, Question, Shape
 from topreward_ros.scoring.patches import resize
 
@@ -74,6 +76,10 @@ class Sample:
     frames: np.ndarray  #: (2 P, height, width, 3) uint8 RGB
     seconds: np.ndarray  #: (P,) mean time of each patch's frames since the first
     questions: Sequence[Question]
+    task: int  #: of the film
+    target: np.ndarray  #: (P,) as in `pupil.Batch`
+    state: np.ndarray  #: (P,)
+    seen: np.ndarray  #: (P,) bool
 
 
 class Steps(Dataset[Batch]):
@@ -105,7 +111,7 @@ class Steps(Dataset[Batch]):
             group = groups[int(rng.integers(len(groups)))]
             lesson = group[int(rng.integers(len(group)))]
             samples.append(self._sample(lesson, shape, rng, lessons))
-        return self._stream.batch(samples)
+        return _batch(self._stream, samples)
 
     def _drawn_size(self, rng: np.random.Generator) -> tuple[int, int]:
         return self._sizes[int(rng.choice(len(self._sizes), p=self._shares))]
@@ -123,7 +129,10 @@ class Steps(Dataset[Batch]):
         told = stories.tell(lesson.footage, shape, rng, another if same else None, _GAPS)
         wording, other = self._instructions.wording, self._instructions.other
         questions = stories.ask(lesson.task, told.ends.target, shape, rng, wording, other)
-        return Sample(told.pictures, told.seconds, questions)
+        ends = told.ends
+        return Sample(
+            told.pictures, told.seconds, questions, lesson.task, ends.target, ends.known["state"], ends.seen
+        )
 
 
 def held_out_batches(
@@ -142,8 +151,18 @@ def held_out_batches(
         questions = stories.ask(lesson.task, target, shape, rng, instructions.wording, instructions.other)
         frames = _resized(lesson.footage.frames[places], lesson.size)
         seconds = (places / lesson.footage.rate).reshape(-1, 2).mean(1)
-        batches.append(stream.batch([Sample(frames, seconds, questions)]))
+        state = lesson.footage.known["state"][places][1::2]
+        sample = Sample(frames, seconds, questions, lesson.task, target, state, np.ones(len(state), bool))
+        batches.append(_batch(stream, [sample]))
     return batches
+
+
+def _batch(stream: Stream, samples: Sequence[Sample]) -> Batch:
+    target, state, seen = (
+        torch.from_numpy(np.stack([getattr(sample, name) for sample in samples]))
+        for name in ("target", "state", "seen")
+    )
+    return with_known(stream.batch(samples), [sample.task for sample in samples], target, state, seen)
 
 
 def _resized(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -87,6 +87,7 @@ def footage(film: Film, teacher: EvaluatedEpisode, baseline: float) -> Footage:
         reversible=bool(np.ptp(progress) >= _MOVES),
         lasting=True,
         certain=certain,
+        known={"state": np.where(done, np.maximum(progress, _SURELY), progress) if certain else progress},
     )
 
 

@@ -1,0 +1,152 @@
+"""How long a student learns, and which of its weights are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from topreward_ros.offline.distill import learner, steps
+from topreward_ros.offline.distill.learner import LearnError, Recipe, learn, steps_for
+from topreward_ros.offline.distill.network import Size, Stream, draw_weights, make_config
+from topreward_ros.offline.distill.pupil import Pupil
+from topreward_ros.offline.distill.steps import Lesson, Steps, held_out_batches, instructions_for
+from topreward_ros.offline.distill.stories import Footage, Shape
+from topreward_ros.offline.distill.training_run import Run
+from topreward_ros.scoring.checkpoint.folder import EMBEDDED_FOLDER
+
+SIZE = (64, 96)
+RECIPE = Recipe(steps=6, seed=0, threads=1, precision="float32", device="cpu", from_nothing=True)
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    return Tokenizer.from_file(str(EMBEDDED_FOLDER / "tokenizer.json"))
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "PATCHES", 2)
+    monkeypatch.setattr(learner, "CHECK_EVERY", 1)
+    monkeypatch.setattr(
+        Shape, "drawn", lambda rng, size: Shape(int(rng.integers(1, 3)), False, *size(rng), 4)
+    )
+
+
+def lesson(task: int, succeeded: bool, seed: int) -> Lesson:
+    pictures = np.random.default_rng(seed).integers(0, 256, (12, *SIZE, 3), np.uint8)
+    progress = np.linspace(0, 0.9 if succeeded else 0.2, 12)
+    done = np.arange(12) >= (9 if succeeded else 12)
+    made = Footage(
+        pictures, 4.0, progress, done, succeeded, succeeded, lasting=True, known={"state": progress}
+    )
+    return Lesson(made, task, SIZE)
+
+
+@pytest.fixture
+def school(tokenizer: Tokenizer, small: None) -> tuple[Pupil, Steps, list[Any]]:
+    instructions = instructions_for(["lift the cube", "drop the cube"])
+    pupil = Pupil(tokenizer, make_config(tokenizer, Size(96, 1, 32, 1)), 2, [SIZE])
+    draw_weights(pupil, 0)
+    stream = Stream(tokenizer)
+    lessons = [lesson(k % 2, k < 3, k) for k in range(6)]
+    return (
+        pupil,
+        Steps(lessons[2:], instructions, stream, 6, 0),
+        held_out_batches(lessons[:2], instructions, stream),
+    )
+
+
+def losses_of(*values: float) -> Any:
+    left: Iterator[float] = iter(values)
+    return lambda *_: next(left)
+
+
+def test_the_best_weights_are_kept_and_it_ends_where_nothing_gets_better(
+    school: tuple[Pupil, Steps, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pupil, drawn, held = school
+    monkeypatch.setattr(learner, "PATIENCE", 3)
+    monkeypatch.setattr(learner, "held_out_loss", losses_of(5.0, 4.0, 2.0, 3.0, 2.5, 2.5, 9.9))
+    seen: list[dict[str, torch.Tensor]] = []
+    weights = learner._weights
+    monkeypatch.setattr(learner, "_weights", lambda it: (seen.append(weights(it)), weights(it))[1])
+    learned = learn(pupil, drawn, held, RECIPE, Run(tmp_path, {}), 60.0, 0, lambda *_: None)
+    assert (learned.steps, learned.best_step, learned.loss, learned.first_loss) == (5, 2, 2.0, 5.0)
+    assert learned.why.startswith("3 steps made it no better")
+    assert len(seen) == 3
+    assert all(torch.equal(value, seen[-1][name]) for name, value in pupil.state_dict().items())
+
+
+def test_time_ends_it_and_a_loss_that_is_no_number_is_told(
+    school: tuple[Pupil, Steps, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pupil, drawn, held = school
+    clock = iter([0.0, 30.0, 59.0, 61.0, 62.0])
+    learned = learn(
+        pupil, drawn, held, RECIPE, Run(tmp_path / "a", {}), 1.0, 0, lambda *_: None, lambda: next(clock)
+    )
+    assert learned.steps == 3 and learned.why == "1 minutes had passed"
+    monkeypatch.setattr(learner, "held_out_loss", losses_of(1.0, float("nan")))
+    with pytest.raises(LearnError, match="no number after 1 steps"):
+        learn(pupil, drawn, held, RECIPE, Run(tmp_path / "b", {}), 60.0, 0, lambda *_: None)
+
+
+def test_what_is_cut_off_goes_on_to_the_same_weights(
+    school: tuple[Pupil, Steps, list[Any]],
+    tokenizer: Tokenizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pupil, drawn, held = school
+    monkeypatch.setattr("topreward_ros.offline.distill.training_run.CHECKPOINT_EVERY", 2)
+    start = {name: value.clone() for name, value in pupil.state_dict().items()}
+
+    def stop(done: int, *_: Any) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    learn(pupil, drawn, held, RECIPE, Run(tmp_path / "whole", {}), 60.0, 0, lambda *_: None)
+    whole = {name: value.clone() for name, value in pupil.state_dict().items()}
+    pupil.load_state_dict(start)
+    with pytest.raises(KeyboardInterrupt):
+        learn(pupil, drawn, held, RECIPE, Run(tmp_path / "cut", {}), 60.0, 0, stop)
+    pupil.load_state_dict(start)
+    learn(pupil, drawn, held, RECIPE, Run(tmp_path / "cut", {}), 60.0, 0, lambda *_: None)
+    assert all(torch.equal(value, whole[name]) for name, value in pupil.state_dict().items())
+
+
+def test_it_learns_what_it_is_told(school: tuple[Pupil, Steps, list[Any]]) -> None:
+    pupil, _, held = school
+    before = learner.held_out_loss(pupil, held)
+    optimizer = torch.optim.AdamW(pupil.parameters(), lr=2e-3)
+    for _ in range(12):
+        optimizer.zero_grad()
+        torch.stack([pupil.losses(batch)["odds"] for batch in held]).mean().backward()
+        optimizer.step()
+    assert learner.held_out_loss(pupil, held) < before / 2
+
+
+def test_steps_are_as_many_as_there_is_time_for(school: tuple[Pupil, Steps, list[Any]]) -> None:
+    pupil, drawn, _ = school
+    clock = iter([10.0, 20.0])  # for all of the steps that are tried but the first
+    found = steps_for(pupil, drawn, RECIPE, 10.0, 0, lambda: next(clock))
+    assert found == int(0.8 * 600 / (10 / 5))
+    assert all(weight.grad is None for weight in pupil.parameters())
+
+
+def test_strange_instructions_share_no_word_with_those_of_the_films() -> None:
+    found = instructions_for(["Open the drawer.", "wipe the cup"])
+    assert not any(set(text.split()) & {"open", "drawer", "wipe", "cup"} for text in found.strange)
+    assert len(found.strange) > 3
+    rng = np.random.default_rng(0)
+    assert {found.other(0, rng) for _ in range(60)} >= {1, 2, 3} and all(
+        found.other(1, rng) != 1 for _ in range(60)
+    )
+    alone = instructions_for(["fold it"])
+    assert all(alone.other(0, rng) > 0 for _ in range(20))
