@@ -135,6 +135,11 @@ def card(distilled: Distilled, command: str, seconds: float) -> str:
     it, about = distilled, distilled.machine
     tasks = "\n".join(f"- {escaped(printable(task, 2000))}" for task in it.instructions.own)
     learned, recipe = it.learned, it.recipe
+    again = (
+        "gives the same weights on the same machine, if there is time for all of them"
+        if not learned.by_clock
+        else "gives what this would have become with time for all steps: here the rate fell with the clock"
+    )
     start = "drawn weights" if recipe.from_nothing else "the weights of the embedded model"
     if it.candidate.name.startswith("small"):
         start = "drawn weights"
@@ -185,8 +190,8 @@ weights to keep, so the student's numbers are a little kind.
   and one question in four is for another task.
 - It took {_duration(seconds)} in all, on {about["processor"]}, {about["cores"]} cores, load
   {about["load_average"]}, torch {it.versions["torch"]}, {about["date"]}. On a CPU the same data with
-  `--seed {recipe.seed} --size '{it.candidate.name}' --steps {recipe.steps}` gives the same weights on the
-  same machine, if no time limit cuts it off.{left_out}
+  `--seed {recipe.seed} --size '{it.candidate.name}' --steps {recipe.steps}`
+  {again}.{left_out}
 
 | what | SHA-256 |
 |---|---|

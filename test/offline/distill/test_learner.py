@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,31 @@ def test_time_ends_it_and_a_loss_that_is_no_number_is_told(
     school: tuple[Pupil, Steps, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pupil, drawn, held = school
-    clock = iter([0.0, 30.0, 59.0, 61.0, 62.0])
+    ticks = count(0.0, 10.0)
     learned = learn(
-        pupil, drawn, held, RECIPE, Run(tmp_path / "a", {}), 1.0, 0, lambda *_: None, lambda: next(clock)
+        pupil, drawn, held, RECIPE, Run(tmp_path / "a", {}), 1.0, 0, lambda *_: None, lambda: next(ticks)
     )
-    assert learned.steps == 3 and learned.why == "1 minutes had passed"
+    assert learned.steps == 4 and learned.why == "1 minutes had passed"
     monkeypatch.setattr(learner, "held_out_loss", losses_of(1.0, float("nan")))
     with pytest.raises(LearnError, match="no number after 1 steps"):
         learn(pupil, drawn, held, RECIPE, Run(tmp_path / "b", {}), 60.0, 0, lambda *_: None)
+
+
+def test_the_rate_falls_with_the_time_where_steps_take_longer_than_planned(
+    school: tuple[Pupil, Steps, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pupil, drawn, held = school
+    monkeypatch.setattr(learner, "_WARM_UP", 1)
+    rates = {}
+    for name, clock in (("quick", repeat(0.0)), ("slow", count(0.0, 4.0))):
+        run = Run(tmp_path / name, {})
+        learned = learn(
+            pupil, drawn, held, RECIPE, run, 1.0, 0, lambda *_: None, lambda clock=clock: next(clock)
+        )
+        assert learned.by_clock is (name == "slow")
+        rates[name] = [row["rate"] for row in run._state["phases"]["steps"]["rows"]]
+    assert rates["slow"][:2] == rates["quick"][:2]
+    assert rates["slow"][-1] < rates["quick"][-1]
 
 
 def test_what_is_cut_off_goes_on_to_the_same_weights(

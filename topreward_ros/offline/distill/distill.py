@@ -247,8 +247,6 @@ def _distill(
     workers = _loaders()
     batches = held_out_batches(judged, instructions, stream)
     steps = Steps(learnt, instructions, stream, order.steps or STEPS, order.seed)
-    if not order.steps:
-        recipe = replace(recipe, steps=steps_for(student, steps, recipe, order.minutes, workers))
     data = _data_hash(used, [_run_of(it, runs) for it in used])
     made_from: dict[str, object] = {
         "data_sha256": data,
@@ -259,7 +257,10 @@ def _distill(
     if order.steps == 0:
         made_from.pop("steps")  # by the clock: what is kept of an interrupted run says how many
     run = Run(place / "training", made_from)
-    recipe = replace(recipe, steps=run.notes.setdefault("steps", recipe.steps))
+    if "steps" not in run.notes:
+        number = order.steps or steps_for(student, steps, recipe, order.minutes, workers)
+        run.notes["steps"] = number
+    recipe = replace(recipe, steps=run.notes["steps"])
     with watcher.learning(order.minutes) as on_step:
         learned = learn(student, steps, batches, recipe, run, order.minutes, workers, on_step)
     written = write_model(

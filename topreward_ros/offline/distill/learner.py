@@ -57,6 +57,7 @@ class Learned:
     loss: float  #: of the films that are held out, then
     first_loss: float  #: before the first step
     why: str  #: it ended
+    by_clock: bool  #: the rate fell with the time that was left, as steps took longer than planned
 
 
 def steps_for(
@@ -103,8 +104,9 @@ def learn(
 ) -> Learned:
     """Train ``student``; at the end it has the weights that were best on ``held_out``.
 
-    ``minutes``: after which it is enough in any case; ``workers``: processes that prepare batches, which
-    change nothing else. Raises `LearnError` where nothing can be learnt, `OutputFileError`.
+    ``minutes``: after which it is enough in any case; where steps take longer than planned, the rate falls
+    with the time that is left. ``workers``: processes that prepare batches, which change nothing else.
+    Raises `LearnError` where nothing can be learnt, `OutputFileError`.
     """
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(recipe.threads)
@@ -124,7 +126,11 @@ def learn(
         return _loaded(steps, range(first, recipe.steps), recipe, workers)
 
     def take(step: int, batch: Batch) -> Row:
-        now = rate * learning_rate(step, recipe.steps, _WARM_UP)
+        spent = min(1.0, (clock() - began) / (60 * minutes)) * recipe.steps
+        notes["by_clock"] = notes.get("by_clock", False) or (spent > step and step > _WARM_UP)
+        now = rate * learning_rate(
+            step if step <= _WARM_UP else max(step, round(spent)), recipe.steps, _WARM_UP
+        )
         for group in optimizer.param_groups:
             group["lr"] = now
         losses = student.losses(batch)
@@ -153,7 +159,7 @@ def learn(
     student.load_state_dict(notes["best"])
     best_step, best = min(checks, key=lambda check: check[1])
     why = _why(checks, clock() - began, minutes) or "all steps were taken"
-    return Learned(len(rows), best_step, best, checks[0][1], why)
+    return Learned(len(rows), best_step, best, checks[0][1], why, notes.get("by_clock", False))
 
 
 def _why(checks: Sequence[tuple[int, float]], seconds: float, minutes: float) -> str:
