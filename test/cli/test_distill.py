@@ -67,8 +67,8 @@ def runs(tmp_path: Path) -> Path:
     folder, rows, curves = write_labels(tmp_path / "runs"), [], []
     for k in range(12):
         name, success, task = f"{k}.mp4", k % 2 == 0, TASK if k < 8 else OTHER
-        write_video(folder / name, start=15 + k, frames=18 if success else 14)
-        rows.append(f"{name},{task},{int(success)},{'4.0' if k == 0 else ''}")
+        write_video(folder / name, start=15 + k, frames=13 if success else 11)
+        rows.append(f"{name},{task},{int(success)},{'2.5' if k == 0 else ''}")
         curves.append(curve(name, success, task))
     write_curves(folder, curves)
     return write_labels(folder, *rows, head="file,task,success,done_s")
@@ -105,9 +105,7 @@ def test_a_folder_that_the_monitor_loads_and_the_same_again(
 
     assert run(runs, tmp_path / "again") == 0
     assert weights(tmp_path / "again") == weights(out), "the same data, seed and steps"
-    assert run(runs, tmp_path / "other", "--seed", "1") == 0
-    assert weights(tmp_path / "other") != weights(out)
-    assert sorted(it.name for it in tmp_path.iterdir()) == ["again", "other", "runs", "student"]
+    assert sorted(it.name for it in tmp_path.iterdir()) == ["again", "runs", "student"]
 
 
 def test_a_teacher_that_is_asked_and_a_run_that_goes_on(
