@@ -22,6 +22,7 @@ from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline import evaluation_runs
 from topreward_ros.offline.distill import distill, sizes, steps, training_run
 from topreward_ros.offline.distill.stories import Shape
+from topreward_ros.offline.labelled_episodes import LabelledEpisode
 from topreward_ros.offline.video import open_video
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
@@ -274,6 +275,13 @@ def test_what_is_odd_is_told_and_the_rest_is_learnt(
     assert "| ROC-AUC |" not in (tmp_path / "student" / "README.md").read_text()
 
 
+def test_whose_judgement_is_said_once(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ((), ("--teacher", "embedded", "--curves", str(runs / "curves.json"))):
+        with pytest.raises(SystemExit):
+            main(["distill", str(runs), *more])
+        assert "say whose judgement is to be learnt" in capsys.readouterr().err
+
+
 def test_folders_and_numbers_that_cannot_be(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -293,3 +301,18 @@ def test_folders_and_numbers_that_cannot_be(
         assert run(runs, output, *more) == 1
         assert said in capsys.readouterr().err
     assert sorted(it.name for it in tmp_path.iterdir()) == ["runs", "there"]
+
+
+def test_one_film_in_five_is_held_out_wherever_it_lies() -> None:
+    def episode(task: str, succeeded: bool | None, k: int) -> LabelledEpisode:
+        return LabelledEpisode(f"{k}", task, succeeded, None, f"hash {k}", lambda: None, 1.0)  # type: ignore[arg-type]
+
+    episodes = [episode("a", k < 10, k) for k in range(20)] + [episode("b", None, 20)]
+    apart = distill.held_out(episodes)
+    assert [sum(k in apart for k in part) for part in (range(10), range(10, 20))] == [
+        2,
+        2,
+    ] and 20 not in apart
+    turned = distill.held_out(episodes[::-1])
+    assert {episodes[::-1][k].name for k in turned} == {episodes[k].name for k in apart}
+    assert len(distill.held_out([episode(f"task {k}", None, k) for k in range(30)])) == 6, "an episode a task"

@@ -47,11 +47,10 @@ def add_parser(commands: Any) -> None:
     add_data_options(parser)
     parser.add_argument(
         "--teacher",
-        default=monitor_defaults()["model"],
         dest="model",
         metavar="M",
         help="who judges the episodes: 'embedded', a hub id, the folder of a checkpoint, or the URL of a "
-        "server (default: %(default)s)",
+        "server",
     )
     parser.add_argument(
         "--curves",
@@ -125,6 +124,10 @@ def _run(options: argparse.Namespace) -> int:
     from topreward_ros.views.distillation import Bars, card
 
     began = time.monotonic()
+    if (options.model is None) is not bool(options.curves):
+        options.usage_error(
+            "say whose judgement is to be learnt: --teacher M or, of curves that are there, --curves"
+        )
     _check_numbers(options)
     _check_folders(options)
     order = _order(options)
@@ -207,7 +210,7 @@ def _order(options: argparse.Namespace) -> Order:
     }
     monitor, scorer = settings_of(parameters)
     scoring = EvaluationSettings(
-        options.model, monitor_for_evaluation(monitor), scorer, (), "", options.rate or 0.0
+        options.model or "", monitor_for_evaluation(monitor), scorer, (), "", options.rate or 0.0
     )
     return Order(
         scoring,

@@ -60,7 +60,9 @@ from topreward_ros.offline.job_processes import OnNote
 from topreward_ros.offline.label_checks import by_task, class_problems, generic_task_problem
 from topreward_ros.offline.labelled_episodes import LabelledEpisode
 from topreward_ros.offline.workers import HERE, Workers
+from topreward_ros.scoring.base import RANDOM_WEIGHTS, ScorerInfo
 from topreward_ros.scoring.checkpoint.folder import find_folder
+from topreward_ros.scoring.checkpoint.vocabulary import task_warnings
 from topreward_ros.scoring.registry import load_scorer
 
 FEWEST_FILMS, FEWEST_FRAMES = 8, 120  #: in all
@@ -192,10 +194,12 @@ def held_out(episodes: Sequence[LabelledEpisode]) -> set[int]:
     groups: dict[tuple[str, bool | None], list[int]] = {}
     for place, episode in enumerate(episodes):
         groups.setdefault((episode.task, episode.succeeded), []).append(place)
+    alone = [place for group in groups.values() if len(group) == 1 for place in group]
+    several = [group for group in groups.values() if len(group) > 1]
     places: set[int] = set()
-    for group in groups.values():
+    for group in several or [alone]:
         ranked = sorted(group, key=lambda place: sha256(episodes[place].identity.encode()).hexdigest())
-        places |= set(ranked[: ceil(len(group) / _HELD_OUT)] if len(group) > 1 else ())
+        places |= set(ranked[: ceil(len(group) / _HELD_OUT)])
     return places
 
 
@@ -316,9 +320,25 @@ def _curves(
     if order.curves:
         return read_curves(order.curves, episodes)
     note: OnNote = watcher.say
+
+    def on_model(info: ScorerInfo) -> None:
+        if info.random_weights:
+            watcher.say(
+                f"the teacher has {RANDOM_WEIGHTS}: its numbers mean nothing, and the student's will not"
+            )
+        for task in by_task(episodes):
+            for warning in task_warnings(task, info, "--teacher "):
+                watcher.say(warning)
+
     with watcher.scoring(f"the teacher {order.scoring.model}") as on_start:
         scored = score_episodes(
-            episodes, order.scoring, place / "teacher", on_start, workers=order.workers, on_note=note
+            episodes,
+            order.scoring,
+            place / "teacher",
+            on_start,
+            on_model,
+            workers=order.workers,
+            on_note=note,
         )
     by_key = {(it.identity, it.task): it for it in scored.episodes}
     found = {
