@@ -139,7 +139,8 @@ def test_sizes_are_timed_and_a_budget_that_nothing_keeps_is_refused(
     real = sizes.tick_milliseconds
 
     def tick(scorer: Any, *picture: Any) -> float:
-        assert real(scorer, *picture) > 0  # a model of that size does score
+        if not names:  # one of them is enough
+            assert real(scorer, *picture) > 0
         names.append(next((it for it, size in PIXELS.items() if size == scorer.info.max_pixels), "?"))
         return took.get(names[-1], 5.0)
 

@@ -323,9 +323,7 @@ def _curves(
 
     def on_model(info: ScorerInfo) -> None:
         if info.random_weights:
-            watcher.say(
-                f"the teacher has {RANDOM_WEIGHTS}: its numbers mean nothing, and the student's will not"
-            )
+            watcher.say(f"the teacher has {RANDOM_WEIGHTS}: its numbers mean nothing, nor will its student's")
         for task in by_task(episodes):
             for warning in task_warnings(task, info, "--teacher "):
                 watcher.say(warning)
