@@ -21,10 +21,10 @@ from topreward_ros.offline.distill.training_run import (
     weight_groups,
 )
 
-STEPS = 1200  #: at most, where time allows
+STEPS = 6000  #: at most, where time allows
 FEWEST_STEPS = 20
 CHECK_EVERY = 40  #: steps, after which films that are held out are looked at
-PATIENCE = 8  #: checks without a better one, after which it is enough
+PATIENCE = 8  #: checks without a better one, after which it is enough; of long trainings a quarter
 _WARM_UP = 30
 #: Highest rate: of weights that are trained already, and of drawn ones.
 _RATE, _RATE_FROM_NOTHING = 5e-4, 8e-4
@@ -121,6 +121,7 @@ def learn(
         notes["checks"] = [(0, held_out_loss(student, held))]
         notes["best"] = _weights(student)
     checks: list[tuple[int, float]] = notes["checks"]
+    patience = max(PATIENCE, recipe.steps // (4 * CHECK_EVERY))
 
     def drawn(first: int) -> Iterator[Batch]:
         return _loaded(steps, range(first, recipe.steps), recipe, workers)
@@ -153,20 +154,20 @@ def learn(
         if loss < min(value for _, value in checks):
             notes["best"] = _weights(student)
         checks.append((done, loss))
-        return _why(checks, clock() - began, minutes) != ""
+        return _why(checks, clock() - began, minutes, patience) != ""
 
     rows = run.learn("steps", student, optimizer, recipe.steps, drawn, take, on_step, is_enough)
     student.load_state_dict(notes["best"])
     best_step, best = min(checks, key=lambda check: check[1])
-    why = _why(checks, clock() - began, minutes) or "all steps were taken"
+    why = _why(checks, clock() - began, minutes, patience) or "all steps were taken"
     return Learned(len(rows), best_step, best, checks[0][1], why, notes.get("by_clock", False))
 
 
-def _why(checks: Sequence[tuple[int, float]], seconds: float, minutes: float) -> str:
+def _why(checks: Sequence[tuple[int, float]], seconds: float, minutes: float, patience: int) -> str:
     """Why it is enough; empty: it is not."""
     best = min(range(len(checks)), key=lambda number: checks[number][1])
-    if len(checks) - 1 - best >= PATIENCE:
-        return f"{PATIENCE * CHECK_EVERY} steps made it no better on the films that are held out"
+    if len(checks) - 1 - best >= patience:
+        return f"{patience * CHECK_EVERY} steps made it no better on the films that are held out"
     if seconds > 60 * minutes:
         return f"{minutes:g} minutes had passed"
     return ""
