@@ -104,7 +104,7 @@ def test_the_rate_falls_with_the_time_where_steps_take_longer_than_planned(
     pupil, drawn, held = school
     monkeypatch.setattr(learner, "_WARM_UP", 1)
     rates = {}
-    for name, clock in (("quick", repeat(0.0)), ("slow", count(0.0, 4.0))):
+    for name, clock in (("quick", repeat(0.0)), ("slow", count(0.0, 5.0))):
         run = Run(tmp_path / name, {})
         learned = learn(
             pupil, drawn, held, RECIPE, run, 1.0, 0, lambda *_: None, lambda clock=clock: next(clock)
