@@ -2,7 +2,8 @@
 
     core ← scoring ← offline ← serving, views ← nodes ← cli    core: numpy alone · up to views: no ROS
 
-Within scoring: base ← question ← checkpoint ← qwen3_vl, any_vlm, remote, openai_api ← registry, pool.
+Within scoring: base ← question ← checkpoint ← qwen3_vl, any_vlm, reward_heads, remote, openai_api
+← registry, pool.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ PACKAGE = ROOT / "topreward_ros"
 ROOMS = ("core", "scoring", "offline", "serving", "views", "nodes", "cli")
 HALL = ("defaults",)
 #: Wings of scoring from the ground up, above what lies in scoring itself. The engines do not know each other.
-WINGS = ("question", "checkpoint", "qwen3_vl", "any_vlm", "remote", "openai_api")
-ENGINES = {"qwen3_vl", "any_vlm", "remote", "openai_api"}
+WINGS = ("question", "checkpoint", "qwen3_vl", "any_vlm", "reward_heads", "remote", "openai_api")
+ENGINES = {"qwen3_vl", "any_vlm", "reward_heads", "remote", "openai_api"}
 #: What lies in scoring itself and knows more than the ground; no wing uses it.
 CHOOSERS = {"registry", "pool", "served_models"}
 
