@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from test.offline.test_labelled_episodes import write_labels, write_video
+from test.plugins import install_plugin
 from topreward_ros.cli.main import main
 from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, shared_file
 from topreward_ros.scoring.checkpoint.folder import EMBEDDED_FOLDER
@@ -72,9 +73,25 @@ def test_several_models_stand_side_by_side(
     text = (out / "comparison.md").read_text()
     assert "| measure | embedded | copy |" in text and "| ROC-AUC | 1.000 | 1.000 |" in text
     assert "better" not in text.split("## Side by side")[1].split("\n\n", 2)[2], "they are the same"
+    assert f"- copy: {copy}" in text.replace("\\", "")
     three = [str(evaluated / "out"), str(out / "embedded"), str(out / "copy")]
     assert main(["evaluate", "--compare", *three, "--output", str(tmp_path / "three")]) == 0
     assert "Side by side" in (tmp_path / "three" / "comparison.md").read_text()
+
+
+def test_a_model_that_fails_does_not_end_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    good = install_plugin(tmp_path, name="good")
+    bad = install_plugin(tmp_path, "return PrefixScore(-1.0 / (3 - len(request.prefix)), -0.5)", name="bad")
+    video = str(shared_file(DEMO_CLIPS[0].video))
+    data = ["evaluate", "--success", video, "--task", DEMO_TASK, "--controls", "none"]
+    models = ["--model", f"{good}:1", "--model", bad, "--model", f"{good}:2"]
+    assert main([*data, *models, "--output", str(tmp_path / "out")]) == 1
+    assert f"model {bad} is left out: no episode could be scored" in capsys.readouterr().err
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "plugin:good:1" in text and "plugin:good:2" in text and "bad" not in text
 
 
 @pytest.mark.parametrize(

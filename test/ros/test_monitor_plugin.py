@@ -35,7 +35,7 @@ def test_its_progress_and_success_are_on_the_usual_topics(robot: Any, tmp_path: 
         [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
     monitor = robot.start_monitor(task="open the drawer", model=name)
-    assert (robot.infos[-1].model_id, robot.infos[-1].model_revision) == (name, "mine 1.5, weights-1")
+    assert (robot.infos[-1].model_id, robot.infos[-1].model_revision) == (name, "mine of mine 1.5, weights-1")
     for k, (since_ns, rgb) in enumerate(video_frames()[::13]):
         message = Image(height=rgb.shape[0], width=rgb.shape[1], step=3 * rgb.shape[1], encoding="rgb8")
         stamp = header(START_NS + since_ns).stamp

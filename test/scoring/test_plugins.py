@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -53,9 +54,13 @@ def test_what_it_says_comes_through(install: Install) -> None:
     score = scorer.score(request())
     assert (score.log_prob, score.log_prob_false, score.log_prob_static) == (-1.0, -0.5, -4.0)
     assert score.num_frames == 3 and type(score.log_prob) is float
-    assert scorer.info.model_id == "plugin:mine:weights.npz" and scorer.info.revision == "mine 1.5, weights-1"
+    digest = hashlib.sha256(b"weights.npz").hexdigest()[:8]
+    assert (
+        scorer.info.model_id == "plugin:mine:weights.npz"
+        and scorer.info.revision == f"mine of mine 1.5, argument {digest}, weights-1"
+    )
     assert scorer._plugin.argument == "weights.npz"
-    assert about_model(name, SETTINGS).revision == "mine 1.5, weights-1"
+    assert about_model(name, SETTINGS).revision == "mine of mine 1.5, weights-1"
     assert "plugin:mine" in [model.name for model in list_models()]
 
 
@@ -75,6 +80,15 @@ LATER = "if len(request.prefix) == 2: return PrefixScore(-1.0, -0.5)\n"
     [
         ("raise ZeroDivisionError('by\\x1b[31m nought')", "ZeroDivisionError: by"),
         ("raise SystemExit(3)", "SystemExit: 3"),
+        ("import asyncio; raise asyncio.CancelledError('lost')", "CancelledError: lost"),
+        ("raise GeneratorExit('odd')", "GeneratorExit: odd"),
+        ("return PrefixScore(-(10**400), -1.0)", "for log_prob, which is a number"),
+        ("return PrefixScore(-1.0, inf)", "the scorer gave inf for a log-probability"),
+        ("return PrefixScore(-1.0, -1.0, log_prob_static=5.0)", "gave 5.0 for a log-probability"),
+        ("return PrefixScore(-1.0, -1.0, log_prob_std=-1.0)", "gave -1.0 for a standard deviation"),
+        ("return PrefixScore('-1.5', -1.0)", "gave '-1.5' for log_prob"),
+        ("return PrefixScore(-1.0, -1.0, num_frames=0.5)", "gave num_frames 0.5"),
+        ("return PrefixScore(-1.0, -1.0, num_frames=np.zeros(2))", "for num_frames, which is a number"),
         ("raise ScorerError('too dark')", "failed: too dark"),
         ("return -1.0", "gave a float where a PrefixScore is asked for"),
         ("return PrefixScore(nan, nan)", "the scorer gave nan for a log-probability"),
@@ -106,6 +120,13 @@ def test_what_no_score_hangs_on_may_fail(install: Install) -> None:
     scorer.close()
 
 
+def test_what_it_prints_is_not_in_the_results(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    name = install("print('hello'); return PrefixScore(-1.0, -0.5)", head="print('imported')\n")
+    load_scorer(name, SETTINGS).score(request())
+    said = capsys.readouterr()
+    assert said.out == "" and "imported" in said.err and "hello" in said.err
+
+
 def test_one_episode_that_fails_harms_no_other(install: Install) -> None:
     scorer = load_scorer(install("return PrefixScore(-1.0 / (len(request.prefix) - 1), -1.0)"), SETTINGS)
     first, second = scorer.score_all([request(1), request(3)])
@@ -135,6 +156,12 @@ def test_another_number_of_scores_than_was_asked_for(install: Install, given: st
         ({"init": "raise ScorerError('no such file')"}, "cannot be loaded: no such file"),
         ({"init": "raise RuntimeError('no GPU')"}, "cannot be loaded .RuntimeError: no GPU"),
         ({"revision": " "}, "has no revision: let it say which weights it has"),
+        ({"methods": "instructions = 'lift'"}, "its instructions must be a tuple of at most"),
+        ({"methods": "instructions = None"}, "its instructions must be a tuple of at most"),
+        ({"methods": "max_pixels = None"}, r"plug-in 'mine' of mine 1\.5 says wrongly what it is"),
+        ({"methods": "max_pixels = 10**30"}, "its max_pixels 1e.30"),
+        ({"methods": "device = 'cuda:7; rm'"}, "its device is 'cuda:7; rm'"),
+        ({"methods": "info = property(lambda self: None)"}, "takes no `info`"),
         ({"body": "return PrefixScore(nan, nan)"}, "was loaded in float32 on cpu and cannot score"),
     ],
 )
@@ -172,7 +199,9 @@ def test_the_example_works_as_it_is_shipped(tmp_path: Path) -> None:
         weights, bias = newest_frame.fit(thumbnails, np.array([1.0, 1.0, 0.0, 0.0]), steps=3000)
         np.savez(tmp_path / "weights.npz", weights=weights, bias=bias)
         name = f"plugin:newest_frame:{tmp_path / 'weights.npz'}"
-        assert check_model(name).info.revision.startswith("newest-frame-scorer 0.1.0, ")
+        assert check_model(name).info.revision.startswith(
+            "newest_frame of newest-frame-scorer 0.1.0, argument "
+        )
         settings = replace(MonitorSettings.from_parameters(monitor_defaults()), end_episode_on_success=False)
         scorer = load_scorer(name, SETTINGS)
         ends = {

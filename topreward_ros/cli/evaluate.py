@@ -15,6 +15,7 @@ from topreward_ros.cli.labelled import add_data_options, read_data
 from topreward_ros.cli.output import CommandError, add_models_option, say, warn_of_task
 from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
 from topreward_ros.cli.workers import add_worker_options, workers_of
+from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_task
 from topreward_ros.core.output_files import folder_for
 from topreward_ros.core.printable import printable
@@ -93,6 +94,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.compare:
         return _compare(options)
     workers = workers_of(options)
+    from topreward_ros.scoring.registry import about_model
+
     controls = _controls(options.controls)
     output = options.output or Path(_FOLDER)
     models = list(dict.fromkeys(options.models)) or [monitor_defaults()["model"]]
@@ -104,7 +107,10 @@ def _run(options: argparse.Namespace) -> int:
         say(sentence)
     if (more := len(labelled.problems) - _SHOWN) > 0:
         say(f"and {more} more episodes that cannot be used; {output / _JSON} lists all")
-    notes = {model: _notes(labelled, its) for model, its in settings.items()}  # finds out what is no model
+    if len(models) > 1:
+        for model, its in settings.items():  # one that is misspelt is found before any is scored
+            about_model(model, its.scorer)
+    notes = {model: _notes(labelled, its) for model, its in settings.items()}
     for sentence in dict.fromkeys(note for its in notes.values() for note in its):
         say(sentence)
     status, made = 0, {}
@@ -112,12 +118,19 @@ def _run(options: argparse.Namespace) -> int:
         for model, folder in folders.items():
             if len(models) > 1:
                 print(f"model {printable(model, 200)}")
-            evaluated = _evaluated(labelled, settings[model], folder, workers)
+            try:
+                evaluated = _evaluated(labelled, settings[model], folder, workers)
+            except UserError as error:
+                if len(models) == 1:
+                    raise
+                say(f"model {printable(model, 200)} is left out: {error}")
+                status = 1
+                continue
             evaluation, failed = _write(options, labelled, evaluated, settings[model], notes[model], folder)
             made[folder.name] = evaluation
             status = max(status, failed)
-    if len(models) > 1:
-        _write_side_by_side(made, output)
+        if len(made) > 1:
+            _write_side_by_side(made, output)
     return status
 
 
@@ -141,13 +154,17 @@ def _write_side_by_side(evaluations: dict[str, Evaluation], output: Path | None)
 
     from topreward_ros.core.output_files import write_file
     from topreward_ros.views.evaluation_models import models_table
-    from topreward_ros.views.evaluation_tables import markdown_of
+    from topreward_ros.views.evaluation_tables import escaped, markdown_of
     from topreward_ros.views.evaluation_text import text_table
 
     table = models_table(evaluations)
+    models = [f"{name}: {it.model['model_id']} ({it.model['revision']})" for name, it in evaluations.items()]
+    for line in (lines := [printable(line, 400) for line in models]):
+        print(line)
     Console(highlight=False).print(text_table(table))
     if output:
-        write_file(output / _COMPARISON, f"# Comparison\n\n{markdown_of(table)}")
+        head = "\n".join(f"- {escaped(line)}" for line in lines)
+        write_file(output / _COMPARISON, f"# Comparison\n\n{head}\n\n{markdown_of(table)}")
         print(printable(str(output / _COMPARISON)))
 
 

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite, isnan
+from math import inf, isfinite, isnan
 from os import sysconf
 from typing import Any
 
@@ -78,7 +78,11 @@ def in_a_line(error: BaseException) -> str:
 
     The text is on one line, and cut where it is long: the cause may stand in the second line.
     """
-    return f"{type(error).__name__}: {printable(' '.join(str(error).split()), _LONGEST_ERROR)}"
+    try:
+        text = str(error)
+    except Exception:  # of an error whose own text fails
+        return type(error).__name__
+    return f"{type(error).__name__}: {printable(' '.join(text.split()), _LONGEST_ERROR)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,11 +259,17 @@ def problem_with(score: PrefixScore) -> str:
         value = getattr(score, name)
         if not (isnan(value) or -_ROUNDING <= value <= 1.0 + _ROUNDING):
             return f"the scorer gave {value} for {name}, which is in [0, 1]"
-    if isnan(score.log_prob) and (score.note or not isnan(score.success_log_prob)):
-        return ""
-    if isfinite(score.log_prob) and score.log_prob <= _ROUNDING:
-        return ""
-    return f"the scorer gave {score.log_prob} for a log-probability, which is finite and at most 0"
+    may_be_untold = bool(score.note) or not isnan(score.success_log_prob)
+    for value, may_be_nan in (
+        (score.log_prob, may_be_untold),
+        (score.log_prob_false, True),
+        (score.log_prob_static, True),
+    ):
+        if not (may_be_nan and isnan(value)) and not (isfinite(value) and value <= _ROUNDING):
+            return f"the scorer gave {value} for a log-probability, which is finite and at most 0"
+    if not (isnan(score.log_prob_std) or 0.0 <= score.log_prob_std < inf):
+        return f"the scorer gave {score.log_prob_std} for a standard deviation"
+    return ""
 
 
 def check_frames(prefix: Sequence[Frame]) -> None:

@@ -7,10 +7,14 @@ it raises becomes a sentence with its name, and what it returns is looked at bef
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
+import sys
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, redirect_stdout, suppress
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from math import isnan
@@ -39,6 +43,8 @@ _log = logging.getLogger(__name__)
 
 _PREFIX = "plugin:"
 _LONGEST = 200  # characters of what is quoted
+_MOST_INSTRUCTIONS, _LONGEST_INSTRUCTION = 10_000, 2000  # texts, characters
+_MOST_PIXELS = 2**31 - 1
 _NUMBERS = (
     *("log_prob", "log_prob_false", "log_prob_static", "log_prob_std", "log_prob_bound"),
     *("answer_share", "stated_progress", "success_probability"),
@@ -81,7 +87,9 @@ class ScorerPlugin(SequentialScorer):
     def _outcome(self, request: ScoreRequest) -> PrefixScore | ScorerError:
         try:
             return super()._outcome(request)
-        except (Exception, SystemExit) as error:  # of this episode; the others of the call have theirs
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # of this episode; the others of the call have theirs
             return ScorerError(in_a_line(error))
 
 
@@ -117,7 +125,10 @@ def load_plugin(model: str, settings: ScorerSettings) -> PrefixScorer:
         )
     plugin = _guarded(f"{shown} cannot be loaded", lambda: made(argument, settings))
     try:
-        return _Checked(plugin, shown, _info(plugin, shown, model, entry, settings))
+        info = _guarded(
+            f"{shown} says wrongly what it is", lambda: _info(plugin, name, argument, entry, settings)
+        )
+        return _Checked(plugin, shown, replace(info, model_id=model))
     except BaseException:
         with suppress(ScorerError):
             _guarded(shown, plugin.close)
@@ -138,7 +149,7 @@ class _Checked(PrefixScorer):
 
     def __init__(self, plugin: ScorerPlugin, shown: str, info: ScorerInfo) -> None:
         self._plugin, self._shown, self.info = plugin, shown, info
-        plugin.info = info
+        _guarded(f"{shown} takes no `info`", lambda: setattr(plugin, "info", info))
         self._said: set[str] = set()
 
     def score_all(
@@ -173,12 +184,12 @@ class _Checked(PrefixScorer):
         if not isinstance(score, PrefixScore):
             raise ScorerError(f"{self._shown} gave a {type(score).__name__} where a PrefixScore is asked for")
         numbers = {name: self._number(name, getattr(score, name)) for name in _NUMBERS}
-        frames = self._number("num_frames", score.num_frames or len(request.prefix))
-        if not 0 < frames <= len(request.prefix):
+        frames = self._number("num_frames", score.num_frames) or float(len(request.prefix))
+        if not 0 < frames <= len(request.prefix) or frames % 1:
             raise ScorerError(
                 f"{self._shown} gave num_frames {frames:g} for a prefix of {len(request.prefix)} frames"
             )
-        note = printable(str(score.note), _LONGEST)
+        note = printable(score.note, _LONGEST) if isinstance(score.note, str) else ""
         score = PrefixScore(**numbers, num_frames=int(frames), note=note)  # type: ignore[arg-type]
         if isnan(score.log_prob) and not isnan(score.success_log_prob) and not note:
             score = replace(score, note="the model states progress itself, and has no log p")
@@ -189,12 +200,18 @@ class _Checked(PrefixScorer):
     def _number(self, name: str, value: object) -> float:
         """A number of any kind that Python takes for one, such as NumPy's, as a float."""
         try:
-            number = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ScorerError(
-                f"{self._shown} gave {printable(repr(value), _LONGEST)} for {name}, which is a number"
-            ) from error
-        return number
+            if not isinstance(value, str | bytes):
+                return float(value)  # type: ignore[arg-type]
+        except Exception as error:  # of what makes its own conversion
+            raise self._no_number(name, value) from error
+        raise self._no_number(name, value)
+
+    def _no_number(self, name: str, value: object) -> ScorerError:
+        try:
+            shown = printable(repr(value), _LONGEST)
+        except Exception:
+            shown = f"a {type(value).__name__}"
+        return ScorerError(f"{self._shown} gave {shown} for {name}, which is a number")
 
     def forget(self) -> None:
         """See `PrefixScorer.forget`."""
@@ -234,14 +251,22 @@ class _Checked(PrefixScorer):
 
 
 def _guarded(said: str, work: Callable[[], Result]) -> Result:
-    """What ``work`` gives; whatever it raises, but Ctrl-C, is a `ScorerError` that begins with ``said``."""
+    """What ``work`` gives; whatever it raises, but Ctrl-C, is a `ScorerError` that begins with ``said``.
+
+    What it prints goes to standard error, where that is this program's main thread: results may go to
+    standard output.
+    """
+    aside = threading.current_thread() is threading.main_thread()
     try:
-        return work()
+        with redirect_stdout(sys.stderr) if aside else nullcontext():
+            return work()
+    except KeyboardInterrupt:
+        raise
     except (LinkError, BusyError):  # which say how long to wait
         raise
     except ScorerError as error:
         raise ScorerError(f"{said}: {printable(str(error), 2 * _LONGEST)}") from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # also what no `Exception` is, such as asyncio's CancelledError
         raise ScorerError(f"{said} ({in_a_line(error)}): see to that package") from error
 
 
@@ -271,21 +296,40 @@ def _package(entry: EntryPoint) -> str:
 
 
 def _info(
-    plugin: ScorerPlugin, shown: str, model: str, entry: EntryPoint, settings: ScorerSettings
+    plugin: ScorerPlugin, name: str, argument: str, entry: EntryPoint, settings: ScorerSettings
 ) -> ScorerInfo:
-    revision = getattr(plugin, "revision", "")
+    """What a plug-in says of itself, looked at. Raises `ScorerError`, and whatever its attributes raise."""
+    revision, instructions = getattr(plugin, "revision", ""), plugin.instructions
     if not isinstance(revision, str) or not revision.strip():
         raise ScorerError(
-            f"{shown} has no revision: let it say which weights it has, such as a hash, so that scores of "
-            "others are not taken for its own"
+            "it has no revision: let it say which weights it has, such as a hash, so that scores of others "
+            "are not taken for its own"
         )
+    if not (
+        isinstance(instructions, tuple | list)
+        and len(instructions) <= _MOST_INSTRUCTIONS
+        and all(isinstance(it, str) and len(it) <= _LONGEST_INSTRUCTION for it in instructions)
+    ):
+        raise ScorerError(
+            f"its instructions must be a tuple of at most {_MOST_INSTRUCTIONS} texts of at most "
+            f"{_LONGEST_INSTRUCTION} characters"
+        )
+    device, dtype, pixels = str(plugin.device), str(plugin.dtype), int(plugin.max_pixels)
+    if not re.fullmatch(r"[a-z]{1,20}(:[0-9]{1,3})?", device) or not 0 <= pixels <= _MOST_PIXELS:
+        raise ScorerError(
+            f"its device is {printable(device, _LONGEST)!r} and its max_pixels {pixels:.3g}: a device is "
+            "written as cpu or cuda:0, and pixels are a number from 0 to 2^31 - 1"
+        )
+    which = f"{name} of {_package(entry)}"
+    if argument:  # another argument is another model, whatever it says of its weights
+        which += f", argument {hashlib.sha256(argument.encode('utf-8', 'replace')).hexdigest()[:8]}"
     return ScorerInfo(
-        model_id=model,
-        revision=printable(f"{_package(entry)}, {revision.strip()}", _LONGEST),
+        model_id="",
+        revision=printable(f"{which}, {revision.strip()}", _LONGEST),
         random_weights=bool(plugin.random_weights),
-        device=printable(str(plugin.device), _LONGEST),
-        dtype=printable(str(plugin.dtype), _LONGEST),
+        device=device,
+        dtype=printable(dtype, 40),
         prompt_hash="",
-        max_pixels=max(0, int(plugin.max_pixels)) or settings.max_pixels,
-        instructions=tuple(map(str, plugin.instructions)),
+        max_pixels=pixels or settings.max_pixels,
+        instructions=tuple(printable(it) for it in instructions),
     )

@@ -28,6 +28,7 @@ from topreward_ros.scoring.base import (
     PrefixScorer,
     ScorerError,
     ScorerInfo,
+    in_a_line,
     problem_with,
     without_traceback,
 )
@@ -148,7 +149,7 @@ class ScoringThread:
             return first or ready[:1]
         try:
             at_once = self.scorer.episodes_at_once()
-        except Exception:
+        except BaseException:
             _LOG.exception("unexpected error in the scorer")
             at_once = 1
         return first[: max(1, at_once)]
@@ -180,9 +181,9 @@ class ScoringThread:
             return made
         except ScorerError as error:
             said = without_traceback(error)
-        except Exception as error:  # a scorer must never take the robot's node down
+        except BaseException as error:  # must not end the thread; Ctrl-C comes to the main thread alone
             _LOG.exception("unexpected error in the scorer")
-            said = ScorerError(f"{type(error).__name__}: {error}")
+            said = ScorerError(in_a_line(error))
         if len(requests) == 1:
             return [said]
         starts = [
@@ -223,7 +224,7 @@ class ScoringThread:
             pass
         except ScorerError as error:  # if it matters, it recurs when a request is scored
             _LOG.debug("working ahead failed: %s", error)
-        except Exception:  # as in `_outcomes`
+        except BaseException:  # as in `_outcomes`
             _LOG.exception("unexpected error in the scorer")
         return False
 
