@@ -33,6 +33,8 @@ class NewestFrame(ScorerPlugin):
     """Progress and success are the probability that the newest frame shows a task that is done."""
 
     def __init__(self, argument: str, settings: ScorerSettings) -> None:
+        if not argument:
+            raise ScorerError("name the file of its weights: plugin:newest_frame:FILE")
         try:
             with np.load(argument) as file:  # without pickles
                 self._weights, self._bias = file["weights"].ravel(), float(file["bias"])
@@ -66,9 +68,9 @@ if __name__ == "__main__":
 
     parser = argparse.ArgumentParser(description="Fit a success classifier on pictures.")
     parser.add_argument("command", choices=["fit"])
-    parser.add_argument("weights")
-    parser.add_argument("--success", nargs="+", required=True)
-    parser.add_argument("--failure", nargs="+", required=True)
+    parser.add_argument("weights", help="the file to write, such as weights.npz")
+    parser.add_argument("--success", nargs="+", required=True, help="pictures of a task that is done")
+    parser.add_argument("--failure", nargs="+", required=True, help="pictures of one that is not")
     options = parser.parse_args()
     files = [*options.success, *options.failure]
     images = np.stack([thumbnail(np.asarray(Image.open(name).convert("RGB"))) for name in files])
@@ -77,3 +79,5 @@ if __name__ == "__main__":
     content = BytesIO()
     np.savez(content, weights=fitted, bias=offset)
     write_file(options.weights, content.getvalue())
+    right = np.mean((images @ fitted + offset > 0.0) == is_success)
+    print(f"{options.weights}: fitted on {len(files)} pictures, {right:.0%} of which it calls right")

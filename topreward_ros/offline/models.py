@@ -40,6 +40,7 @@ _LEAST_RISE = 0.5  # [nat]; the embedded model's is above 3
 #: Released models of the right kind, from small to large.
 KNOWN_MODELS = (
     *(f"Qwen/Qwen3-VL-{size}-Instruct" for size in ("2B", "4B", "8B", "32B")),
+    *(f"teetone/RoboReward-{size}" for size in ("4B", "8B")),
     "lerobot/Robometer-4B",
 )
 

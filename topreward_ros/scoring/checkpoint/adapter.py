@@ -54,11 +54,11 @@ def merge(model: Any, adapter: Adapter) -> list[str]:
 
     Raises `ScorerError` where it does not fit, and for one that is damaged.
     """
-    peft = import_peft()
     layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     _check_fit(model, layers, adapter)
     values = load_file(adapter.folder / WEIGHTS)
     _check_values(adapter, values)
+    peft = import_peft()  # one that fits no model is not worth its installation
     config = peft.LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,

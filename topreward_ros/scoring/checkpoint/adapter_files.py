@@ -123,7 +123,7 @@ def _refuse_more_than_lora(path: Path, said: Mapping[str, Any]) -> None:
     if said.get("peft_type") != "LORA":
         raise ScorerError(
             f"{path}: peft_type is {printable(repr(said.get('peft_type')), 40)}, and only LORA is merged "
-            f"here: {_MERGE}"
+            "here: take a LoRA adapter, or the folder of a model in which this one is merged already"
         )
     for name, plain in (("bias", ("none", None)), ("init_lora_weights", _PLAIN_STARTS)):
         if (value := said.get(name)) not in plain:

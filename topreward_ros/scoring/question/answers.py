@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import exp, isfinite, nan
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
@@ -65,9 +66,13 @@ class AnswerReader:
                 share,
                 self._model,
             )
-        return PrefixScore(
+        score = PrefixScore(
             fmean(true), fmean(false), log_prob_std=spread, by_prompt=tuple(true), answer_share=share
         )
+        if not self._own or share >= _SMALL_SHARE:
+            return score
+        said = f"{100.0 * share:.2g} % of the probability falls on the answers"
+        return replace(score, note=f"{said}: the model may not know this question")
 
 
 class AnswerTokens(NamedTuple):
