@@ -20,9 +20,11 @@ from topreward_ros.core.frames import Frame
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline import evaluation_runs
+from topreward_ros.offline.annotation_report import AnnotationSettings
 from topreward_ros.offline.distill import distill, sizes, steps, training_run
 from topreward_ros.offline.distill.stories import Shape
-from topreward_ros.offline.labelled_episodes import LabelledEpisode
+from topreward_ros.offline.distill.teacher import read_curves
+from topreward_ros.offline.labelled_episodes import LabelledEpisode, Reading, labelled_data
 from topreward_ros.offline.video import open_video
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
@@ -317,3 +319,32 @@ def test_one_film_in_five_is_held_out_wherever_it_lies() -> None:
     turned = distill.held_out(episodes[::-1])
     assert {episodes[::-1][k].name for k in turned} == {episodes[k].name for k in apart}
     assert len(distill.held_out([episode(f"task {k}", None, k) for k in range(30)])) == 6, "an episode a task"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda it: it | {"ended_early": True}, "it stops where the monitor ended the episode"),
+        (lambda it: it | {"duration": 0.5}, "its times reach from"),
+        (lambda it: it | {"scores": [score | {"log_prob": -1e300} for score in it["scores"]]}, "lower than"),
+        (lambda it: it | {"scores": [score | {"log_prob_static": 5.0} for score in it["scores"]]}, "above 0"),
+    ],
+)
+def test_curves_that_are_not_of_the_film_are_told(
+    runs: Path, change: Callable[[dict[str, Any]], dict[str, Any]], said: str
+) -> None:
+    whole = json.loads((runs / "curves.json").read_text())["curves"]
+    write_curves(runs, [change(whole[0]), *whole[1:], {"video": "a\0b"}])
+    episodes = labelled_data(
+        runs, Reading(AnnotationSettings(monitor_defaults() | {"image_topics": ["/image"]}))
+    ).episodes
+    found, _, problems = read_curves([runs / "curves.json"], episodes)
+    assert len(found) == len(episodes) - 1 and said in problems[0]
+    write_curves(runs, [*whole, whole[0]])
+    assert "another curve of it came before" in read_curves([runs / "curves.json"], episodes)[2][0]
+
+
+def test_a_damaged_checkpoint_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(training_run.RunError, match="is no checkpoint of a training"):
+        training_run.Run(tmp_path, {})

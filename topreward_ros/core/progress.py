@@ -33,9 +33,7 @@ class PrefixScore:
     by_prompt: tuple[float, ...] = ()  #: log p(" True") of each prompt, in the order of the file
     static_by_prompt: tuple[float, ...] = ()  #: r_static of each; empty when off
     log_prob_bound: float = nan  #: what r is at most, where it is not told and NaN; NaN: nothing is known
-    note: str = (
-        ""  #: why r, or r_static, is NaN, or says little, for a human; empty: all is well
-    )
+    note: str = ""  #: why r, or r_static, is NaN, or says little, for a human; empty: all is well
     answer_share: float = nan  #: of all probability, that of the answers together, [0, 1]; NaN: not known
     stated_progress: float = nan  #: progress in [0, 1] that the model states itself; NaN: it does not
     success_probability: float = nan  #: [0, 1], of a model that states it; NaN: it does not

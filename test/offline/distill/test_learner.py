@@ -92,7 +92,7 @@ def test_time_ends_it_and_a_loss_that_is_no_number_is_told(
     learned = learn(
         pupil, drawn, held, RECIPE, Run(tmp_path / "a", {}), 1.0, 0, lambda *_: None, lambda: next(ticks)
     )
-    assert learned.steps == 4 and learned.why == "1 minutes had passed"
+    assert learned.steps == 3 and learned.why == "1 minutes had passed"
     monkeypatch.setattr(learner, "held_out_loss", losses_of(1.0, float("nan")))
     with pytest.raises(LearnError, match="no number after 1 steps"):
         learn(pupil, drawn, held, RECIPE, Run(tmp_path / "b", {}), 60.0, 0, lambda *_: None)

@@ -200,7 +200,9 @@ def held_out(episodes: Sequence[LabelledEpisode]) -> set[int]:
     for group in several or [alone]:
         ranked = sorted(group, key=lambda place: sha256(episodes[place].identity.encode()).hexdigest())
         places |= set(ranked[: ceil(len(group) / _HELD_OUT)])
-    return places
+    held = {episodes[place].identity for place in places}  # the same film may have another task as well
+    same = {place for place, episode in enumerate(episodes) if episode.identity in held}
+    return same if len(same) < len(episodes) else places
 
 
 def distill(

@@ -143,7 +143,8 @@ def learn(
         return {"rate": now, "patches": batch.ends.shape[1], "loss": loss.item(), **terms}
 
     def is_enough(done: int) -> bool:
-        if done % CHECK_EVERY and done != recipe.steps:
+        over = clock() - began > 60 * minutes
+        if done % CHECK_EVERY and done != recipe.steps and not over:
             return False
         loss = held_out_loss(student, held)
         if not loss < float("inf"):
@@ -154,12 +155,13 @@ def learn(
         if loss < min(value for _, value in checks):
             notes["best"] = _weights(student)
         checks.append((done, loss))
-        return _why(checks, clock() - began, minutes, patience) != ""
+        notes["why"] = _why(checks, clock() - began, minutes, patience)
+        return bool(notes["why"])
 
     rows = run.learn("steps", student, optimizer, recipe.steps, drawn, take, on_step, is_enough)
     student.load_state_dict(notes["best"])
     best_step, best = min(checks, key=lambda check: check[1])
-    why = _why(checks, clock() - began, minutes, patience) or "all steps were taken"
+    why = notes.get("why") or "all steps were taken"  # also of a run before, which this one goes on from
     return Learned(len(rows), best_step, best, checks[0][1], why, notes.get("by_clock", False))
 
 

@@ -63,10 +63,11 @@ _SMALL_WORDS = frozenset(_LITTLE.split(" "))
 
 
 def instructions_for(own: Sequence[str]) -> Instructions:
-    """``own`` with strange ones that share no word that means something with any of them."""
+    """``own`` with strange ones that share no word that means something with any of them; else others."""
     words = {word for text in own for word in normalized_instruction(text).split()} - _SMALL_WORDS
     strange = [text for text in _OTHERS if not words & (set(text.split()) - _SMALL_WORDS)]
-    return Instructions(tuple(own), tuple(strange))
+    known = set(map(normalized_instruction, own))
+    return Instructions(tuple(own), tuple(strange or (text for text in _OTHERS if text not in known)))
 
 
 @dataclass(frozen=True)

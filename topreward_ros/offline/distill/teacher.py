@@ -20,6 +20,7 @@ from topreward_ros.offline.score_video import JSON_FORMAT, JSON_FORMAT_OF_SEVERA
 
 _LARGEST_FILE = 512 << 20  # bytes
 _MOST_SCORES = 1_000_000  # of a curve
+_LEAST_LOG_PROB = -1000.0  # [nat] of a score of a model
 _MEND = "write it with `topreward score --json`"
 
 
@@ -45,12 +46,17 @@ def read_curves(
             video = curve.get("video")
             if not isinstance(video, str):
                 continue
-            here = (_real(Path(video)), _real(file.parent / video))
+            try:
+                here = (_real(Path(video)), _real(file.parent / video))
+            except ValueError:  # no name that a file can have
+                continue
             number = next((places[it] for it in here if it in places), names.get(video))
             if number is None:
                 continue
             episode = episodes[number]
             try:
+                if number in found:
+                    raise ValueError("another curve of it came before, and which of them counts is not known")
                 run = _run(curve, episode)
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 problems.append(
@@ -111,6 +117,11 @@ def _run(curve: Mapping[str, Any], episode: LabelledEpisode) -> Run:
     instruction = str(curve.get("instruction", episode.task))
     if normalized_instruction(instruction) != normalized_instruction(episode.task):
         raise ValueError(f"it is of the instruction '{instruction}', the episode of '{episode.task}'")
+    if curve.get("ended_early"):
+        raise ValueError(
+            "it stops where the monitor ended the episode, before the video does: score with --set "
+            "end_episode_on_success=false --set episode_timeout=0 --set failure_threshold=0"
+        )
     scores = curve["scores"]
     if not isinstance(scores, list) or not 0 < len(scores) <= _MOST_SCORES:
         raise ValueError("scores must be a list of at least one score")
@@ -119,20 +130,20 @@ def _run(curve: Mapping[str, Any], episode: LabelledEpisode) -> Run:
         raise ValueError("its times must be numbers that increase")
     made = []
     for score in scores:
-        log_prob = _number(score.get("log_prob"))
-        if log_prob > 1e-6:
-            raise ValueError(f"log_prob {log_prob:g} is above 0")
+        log_prob, static = _log_prob(score, "log_prob"), _log_prob(score, "log_prob_static")
         made.append(
             PrefixScore(
                 log_prob,
                 _number(score.get("log_prob_false")),
-                log_prob_static=_number(score.get("log_prob_static")),
+                log_prob_static=static,
                 stated_progress=_share(score, "stated_progress"),
                 num_frames=int(score.get("num_frames") or 0),
             )
         )
     events = [(_number(it["time"]), str(it["type"])) for it in curve.get("events") or ()]
     duration = _number(curve.get("duration"))
+    if times[0] < 0 or (isfinite(duration) and times[-1] > duration + 1.0):
+        raise ValueError(f"its times reach from {times[0]:g} to {times[-1]:g} s of a film of {duration:g} s")
     return Run(
         episode.task,
         times,
@@ -151,6 +162,13 @@ def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{value!r} is no number")
     return float(value) if isfinite(value) else nan
+
+
+def _log_prob(score: Mapping[str, Any], name: str) -> float:
+    value = _number(score.get(name))
+    if value > 1e-6 or value < _LEAST_LOG_PROB:
+        raise ValueError(f"{name} {value:g} is above 0, or lower than a model says")
+    return value
 
 
 def _share(score: Mapping[str, Any], name: str) -> float:

@@ -19,6 +19,7 @@ from torch import nn
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.output_files import write_file
 from topreward_ros.core.printable import printable
+from topreward_ros.scoring.base import in_a_line
 
 BETAS = (0.9, 0.98)  #: of AdamW
 WARM_UP, DECAY = 60, 0.05
@@ -65,7 +66,7 @@ class Run:
         self._state: dict[str, Any] = {"phases": {}}
         path = folder / self._CHECKPOINT
         if path.is_file():
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = _read(path)
             if state["made_from"] != made_from:
                 raise RunError(
                     f"{printable(str(folder))} holds a training that was made from something else: take "
@@ -150,6 +151,21 @@ class Run:
         stored = BytesIO()
         torch.save({**self._state, "made_from": self._made_from, "trainee": module.state_dict()}, stored)
         write_file(self.folder / self._CHECKPOINT, stored.getvalue())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A checkpoint. Raises `RunError`."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if {"made_from", "phases", "trainee"} <= state.keys() and isinstance(state["phases"], dict):
+            return dict(state)
+        what = "parts of it are missing"
+    except Exception as error:  # PyTorch meets damaged files with errors of many kinds
+        what = in_a_line(error)
+    raise RunError(
+        f"{printable(str(path))} is no checkpoint of a training ({what}): remove it, and the training begins "
+        "anew"
+    )
 
 
 def _file_error(path: Path, error: OSError) -> RunError:

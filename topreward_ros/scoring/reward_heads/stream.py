@@ -92,8 +92,15 @@ class RewardStream:
         self.max_pixels = max_pixels  #: of one frame as the model sees it
         self._preprocessing = checkpoint.preprocessing
         vision = checkpoint.config.get("vision_config", {})
-        self._patch_side = int(vision.get("patch_size") or 16)
-        self._merge_side = int(vision.get("spatial_merge_size") or 2)
+        self._patch_side, self._merge_side = (
+            vision.get("patch_size") or 16,
+            vision.get("spatial_merge_size") or 2,
+        )
+        if not all(type(side) is int and 0 < side <= 64 for side in (self._patch_side, self._merge_side)):
+            raise ScorerError(
+                f"{checkpoint.folder}: patch_size and spatial_merge_size of vision_config in config.json "
+                "must be whole numbers from 1 to 64: copy the checkpoint again"
+            )
         self._plain = plain_tokenizer(tokenizer)
         self._turn_start, self._vision_start, self._vision_end, self._pad, self._progress = (
             structural_token(tokenizer, token)
