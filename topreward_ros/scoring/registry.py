@@ -236,11 +236,13 @@ def _soft_prompt(checkpoint: Checkpoint, settings: ScorerSettings) -> SoftPrompt
     hidden = model_config(checkpoint).get_text_config().hidden_size
     shown = f"model '{checkpoint.name}'"
     check_fits(soft, settings.prompts, model=shown, revision=checkpoint.revision, hidden=hidden)
-    for name in ("layout", "chat_template"):
+    for name in ("layout", "chat_template", "contrastive"):
         if getattr(soft, name) != getattr(settings, name):
             raise ScorerError(
-                f"prompts '{settings.prompts}' was trained with {name} {getattr(soft, name)}, and "
-                f"{getattr(settings, name)} is asked for: set the same"
+                f"prompts '{printable(settings.prompts, 200)}' was trained with {name} "
+                f"{printable(str(getattr(soft, name)), 60)}, and {getattr(settings, name)} is asked for: set "
+                f"the same, or train one with `topreward prompts search --soft --set "
+                f"{name}={str(getattr(settings, name)).lower()}`"
             )
     if soft.about.get("verdict", "better") != "better":
         _log.warning(

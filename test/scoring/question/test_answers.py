@@ -17,7 +17,13 @@ from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import ScorerError, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
 from topreward_ros.scoring.checkpoint.random_weights import train_tokenizer
-from topreward_ros.scoring.question.answer_set import MAX_ANSWERS, TRUE_FALSE, AnswerSet, expected
+from topreward_ros.scoring.question.answer_set import (
+    MAX_ANSWERS,
+    TRUE_FALSE,
+    AnswerSet,
+    expected,
+    read_answer_set,
+)
 from topreward_ros.scoring.question.answers import AnswerReader, answer_tokens
 from topreward_ros.scoring.question.prompts import Framing, PromptTokens, prompt_hash
 from topreward_ros.scoring.question.templates import (
@@ -68,11 +74,25 @@ def test_a_file_of_the_users_own_comes_before_a_preset(tmp_path, monkeypatch):
     assert read_question("yes_no").answers is None
 
 
-def test_an_answers_line_may_be_anywhere_and_a_question_may_begin_with_the_word(tmp_path):
+def test_values_are_written_with_all_their_digits(tmp_path):
+    texts = (" a", " b", " c")
+    values = [
+        (0.0, 1.0, 1 / 3),
+        (0.0, 1.0, 0.3333333333333),
+        (-1e9, 1e9, 1e-300),
+        (-0.0, 0.1 + 0.2, 12345678.9),
+    ]
+    sets = [AnswerSet(texts, some) for some in values]
+    assert len({str(it) for it in sets}) == 4
+    assert [read_answer_set(str(it)) for it in sets] == sets
+    assert str(RATING) == '" 1"=1 " 2"=2 " 3"=3 " 4"=4 " 5"=5'
+    near = AnswerSet((" a", " b"), (1.0, float(np.nextafter(1.0, 2.0))))
+    assert read_answer_set(str(near)) == near  # told apart by the last digit alone
+
+
+def test_an_answers_line_may_be_anywhere(tmp_path):
     mine = written(tmp_path / "mine.txt", GOOD, '  answers : " a"=-2,  " b" = 3.5', "# the end")
     assert read_question(mine).answers == AnswerSet((" a", " b"), (-2.0, 3.5))
-    plain = written(tmp_path / "plain.txt", r"answers: {instruction}\n? The answer is:")
-    assert read_question(plain).templates == (r"answers: {instruction}\n? The answer is:",)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +109,11 @@ def test_an_answers_line_may_be_anywhere_and_a_question_may_begin_with_the_word(
         ('" 1"=1 " 2"=inf', "the answer \" 2\" has the value 'inf'"),
         ('" 1"=1 " 2"=1e400', "the answer \" 2\" has the value '1e400'"),
         ('" 1"=1 " 2"=9e300', "the answer \" 2\" has the value '9e300'"),
+        ('" 1"=1_000 " 2"=1', "the answer \" 1\" has the value '1_000': give it a number"),
+        ('" 1"=\u0661 " 2"=2', "the answer \" 1\" has the value '\u0661'"),
+        ('" 1"=0x1p3 " 2"=2', "has the value '0x1p3'"),
+        ('" 1"=1. " 2"=.5 " 3"=--1', "the answer \" 3\" has the value '--1'"),
+        ('" 1"=1e " 2"=2', "has the value '1e'"),
         ('" 1"=1 " 2"=good', "the answer \" 2\" has the value 'good'"),
         ('" Yes"=1 "No"=0', 'of the answers " Yes" and "No" one begins with a space and one does not'),
         ('"  Yes"=1 " No"=0', "has spaces beside the word"),
@@ -120,6 +145,16 @@ def test_answers_that_cannot_be(tmp_path, answers, said):
         (['answers: " 1"=1 " 2"=2', f'reply: "{"a" * 201}"', GOOD], "the reply has more than 200 characters"),
         (['answers: " 1"=1 " 2"=2', "Rate {instruction}."], "line 2: it ends in '.': let 1 or 2 be the next"),
         (['answers: " 1"=1 " 2"=2', GOOD, "Rate {instruction}. Say:"], "line 3: it ends in 'Say:'"),
+        (
+            ['answers: " 1"=1 " 2"=2', GOOD, "Rate {instruction}? The answer is:\\n"],
+            "line 3: of it and line 2 one ends",
+        ),
+        (['answers: " {instruction}"=1 " 2"=2'], "line 1: a line that begins with 'answers:' is no template"),
+        ([GOOD, "answers: {instruction} The answer is:"], "line 2: a line that begins with 'answers:'"),
+        (
+            ['answers: " 1"=1 " 2"=2', 'reply : "{instruction}"', GOOD],
+            "line 2: a line that begins with 'reply:'",
+        ),
         (['answers: " 1"=1 " 2"=2', "Rate."], "line 2: it has 0 times {instruction}"),
     ],
 )

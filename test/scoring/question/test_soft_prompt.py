@@ -27,14 +27,17 @@ from topreward_ros.scoring.question.soft_prompt import (
 from topreward_ros.scoring.question.templates import PAPER, read_templates
 
 ARRAYS = {"before": np.full((3, 8), 0.5, np.float32), "after": np.full((2, 8), -0.25, np.float32)}
-MARKS = {"format": FORMAT, "revision": "r", "layout": "v4.57", "chat_template": "false", "template": PAPER}
+MARKS = {
+    "format": FORMAT, "revision": "r", "layout": "v4.57", "chat_template": "false", "contrastive": "false",
+    "template": PAPER,
+}  # fmt: skip
 
 
 @pytest.fixture
 def soft() -> SoftPrompt:
     rng = np.random.default_rng(0)
     before, after = (rng.normal(size=(n, 8)).astype(np.float32) for n in (3, 2))
-    return SoftPrompt(before, after, "r", "v5.10", True, PAPER, {"model": "m", "verdict": "better"})
+    return SoftPrompt(before, after, "r", "v5.10", True, True, PAPER, {"model": "m", "verdict": "better"})
 
 
 def test_what_is_written_is_read(soft: SoftPrompt, tmp_path: Path, settings: ScorerSettings) -> None:
@@ -90,6 +93,13 @@ def bad(value: float) -> dict[str, np.ndarray]:
         (lambda good: save(ARRAYS), "is no soft prompt of this version"),
         (lambda good: save(ARRAYS, {**MARKS, "format": "topreward_soft_prompt/2"}), "of this version"),
         (lambda good: save(ARRAYS, {k: v for k, v in MARKS.items() if k != "layout"}), "of this version"),
+        (lambda good: save(ARRAYS, {**MARKS, "contrastive": "1"}), "of this version"),
+        (
+            lambda good: save(ARRAYS, {**MARKS, "template": PAPER + "a" * 17_000}),
+            "template has more than 16,384",
+        ),
+        (lambda good: save(ARRAYS, {**MARKS, "layout": "v" * 17_000}), "layout has more than 16,384"),
+        (lambda good: save(ARRAYS, {**MARKS, "\x1b" * 99: "v" * 17_000}), "has more than 16,384"),
         (lambda good: save({"before": ARRAYS["before"]}, MARKS), "it holds before, and must hold"),
         (lambda good: save({}, MARKS), "it holds nothing"),
         (lambda good: save({**ARRAYS, "more": ARRAYS["after"]}, MARKS), "it holds after, before, more"),
@@ -115,6 +125,7 @@ def test_a_file_that_is_none_is_named(
     with pytest.raises(ScorerError) as error:
         read_soft_prompt(str(path))
     assert said in str(error.value) and "mine.safetensors" in str(error.value)
+    assert str(error.value).isprintable() and len(str(error.value)) < 1000
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -125,7 +136,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_header_that_is_no_object_is_damage(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
-    for header in (b"[]", b"1", b'{"__metadata__": 1}', json.dumps({"__metadata__": {"format": 1}}).encode()):
+    none = b'{"__metadata__": null}'
+    for header in (
+        b"[]",
+        b"1",
+        none,
+        b'{"__metadata__": 1}',
+        json.dumps({"__metadata__": {"format": 1}}).encode(),
+    ):
         path.write_bytes(struct.pack("<Q", len(header)) + header)
         with pytest.raises(ScorerError, match=r"mine\.safetensors"):
             read_soft_prompt(str(path))

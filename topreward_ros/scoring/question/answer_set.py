@@ -21,6 +21,7 @@ _LONGEST = 40  # characters of an answer: it is one token
 _MOST_VALUE = 1e9
 
 _ENTRY = re.compile(r'"([^"]*)"\s*=\s*(\S+)\s*,?\s*')
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _FORM = 'write each in quotes with its value, as in answers: " 1"=1 " 2"=2 " 3"=3'
 
 
@@ -42,7 +43,8 @@ class AnswerSet:
         return tuple((value - worst) / (best - worst) for value in self.values)
 
     def __str__(self) -> str:
-        return " ".join(f'"{text}"={value:.12g}' for text, value in zip(self.texts, self.values, strict=True))
+        values = (repr(value).removesuffix(".0") for value in self.values)  # all digits: it is read back
+        return " ".join(f'"{text}"={value}' for text, value in zip(self.texts, values, strict=True))
 
 
 TRUE_FALSE = AnswerSet((" True", " False"), (1.0, 0.0))
@@ -100,10 +102,8 @@ def _checked_text(text: str, before: Sequence[str]) -> str:
 
 
 def _checked_value(text: str, answer: str) -> float:
-    try:
-        value = float(text.rstrip(","))
-    except (ValueError, OverflowError):
-        value = nan
+    number = text.rstrip(",")
+    value = float(number) if _NUMBER.fullmatch(number) else nan
     if not isfinite(value) or abs(value) > _MOST_VALUE:
         raise ScorerError(
             f'the answer "{printable(answer, 60)}" has the value {printable(text, 30)!r}: give it a number '

@@ -33,7 +33,8 @@ MAX_VECTORS = 512  #: before the instruction, and behind it
 _MOST_BYTES = 64 << 20
 _MOST_HIDDEN = 16384
 _LARGEST = 1e4  # of a number; embeddings are of about 0.02 to 1
-_MARKS = ("format", "revision", "layout", "chat_template", "template")  # of the metadata, that must be there
+_MARKS = ("format", "revision", "layout", "chat_template", "contrastive", "template")  # of the metadata
+_LONGEST_MARK = 16_384  # characters; a template of twice MAX_VECTORS tokens is shorter
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class SoftPrompt:
     revision: str  #: of the model, see `ScorerInfo`
     layout: str  #: see `prompts.Framing`
     chat_template: bool
+    contrastive: bool  #: trained for True against False alone
     template: str  #: that it began as
     about: Mapping[str, str] = field(default_factory=dict)  #: for people: the model's name, what was found
 
@@ -86,6 +88,7 @@ def soft_prompt_file(soft: SoftPrompt) -> bytes:
         "revision": soft.revision,
         "layout": soft.layout,
         "chat_template": json.dumps(soft.chat_template),
+        "contrastive": json.dumps(soft.contrastive),
         "template": soft.template,
     }
     arrays = {name: np.ascontiguousarray(getattr(soft, name), np.float32) for name in ("before", "after")}
@@ -118,14 +121,25 @@ def _parsed(content: bytes, shown: str) -> SoftPrompt:
     try:
         arrays = load(content)
         (length,) = struct.unpack_from("<Q", content)
-        marks = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+        marks = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
     except (SafetensorError, ValueError, KeyError, TypeError, struct.error) as error:
         said = printable(str(error), 100)
         raise ScorerError(f"{shown} is damaged, or cut short ({said}): copy it again") from error
-    if marks.get("format") != FORMAT or not all(isinstance(marks.get(name), str) for name in _MARKS):
+    if (
+        not isinstance(marks, dict)
+        or marks.get("format") != FORMAT
+        or not all(isinstance(text, str) for text in marks.values())
+        or not set(_MARKS) <= set(marks)
+        or not {marks["chat_template"], marks["contrastive"]} <= {"true", "false"}
+    ):
         raise ScorerError(
             f"{shown} is no soft prompt of this version ({FORMAT}): name one that `topreward prompts search "
             "--soft` wrote"
+        )
+    if long := [name for name, text in marks.items() if len(text) > _LONGEST_MARK]:
+        raise ScorerError(
+            f"{shown} is no soft prompt that works: its {printable(long[0], 60)} has more than "
+            f"{_LONGEST_MARK:,} characters; train it again"
         )
     if problem := _problem_with_arrays(arrays) or problem_with(marks["template"], {}):
         raise ScorerError(f"{shown} is no soft prompt that works: {printable(problem, 200)}; train it again")
@@ -135,6 +149,7 @@ def _parsed(content: bytes, shown: str) -> SoftPrompt:
         marks["revision"],
         marks["layout"],
         marks["chat_template"] == "true",
+        marks["contrastive"] == "true",
         marks["template"],
         {name: text for name, text in marks.items() if name not in _MARKS},
     )

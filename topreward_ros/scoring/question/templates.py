@@ -69,7 +69,7 @@ def file_of(templates: Iterable[str], question: Question) -> str:
 def kind_of(template: str, question: Question) -> str:
     """What ``template`` has in common with those that it can be averaged with: how it ends, without a
     reply."""
-    return "" if question.reply else ending(template)
+    return "" if question.reply else ending(template) + _end_space(template)
 
 
 def read_question(name: str) -> Question:
@@ -100,7 +100,7 @@ def read_question(name: str) -> Question:
         except InstructionError as error:
             raise ScorerError(str(error)) from error
         directive = _DIRECTIVE.match(cleaned)
-        if directive and INSTRUCTION_PLACEHOLDER not in cleaned:
+        if directive and INSTRUCTION_PLACEHOLDER not in cleaned:  # with it `problem_with` refuses the line
             if directive[1] in directives:
                 first = directives[directive[1]][0]
                 raise ScorerError(
@@ -211,6 +211,12 @@ def problem_with(
     template: str, before: Mapping[str, int], reply: str = "", answers: AnswerSet | None = None
 ) -> str:
     """Why ``template`` cannot follow those ``before`` it (each with its line); empty where it can."""
+    if directive := _DIRECTIVE.match(template):
+        return (
+            f"a line that begins with '{directive[1]}:' is no template, and must not have "
+            f"{INSTRUCTION_PLACEHOLDER}: begin the template with another word, or take "
+            f"{INSTRUCTION_PLACEHOLDER} out"
+        )
     count = template.count(INSTRUCTION_PLACEHOLDER)
     if count != 1:
         return f"it has {count} times {INSTRUCTION_PLACEHOLDER} and must have it once: {template!r}"
@@ -223,12 +229,22 @@ def problem_with(
                 f"it ends in {ending(template)!r} and line {line} in {ending(first)!r}: the same answer "
                 "must follow all of them, so end them alike"
             )
+        if _end_space(template) != _end_space(first):
+            return (
+                f"of it and line {line} one ends in a line break, and the other in another or none: the same "
+                "answer must follow all of them, so end them alike"
+            )
     if not reply and not ending(template):
         words = " or ".join(text.strip() for text in (answers or TRUE_FALSE).texts)
         return f"it ends in {template[-1]!r}: let {words} be the next word, as after 'The answer is:'"
     if len(before) >= MAX_TEMPLATES:
         return f"it is one more than {MAX_TEMPLATES}: take some out"
     return ""
+
+
+def _end_space(template: str) -> str:
+    """The line breaks and spaces that end ``template``."""
+    return template[len(template.rstrip()) :]
 
 
 def ending(template: str) -> str:

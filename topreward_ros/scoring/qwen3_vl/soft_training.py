@@ -319,4 +319,7 @@ def _begun_as(
             arrays.append(model.get_input_embeddings()(ids).float().cpu().numpy())
     about = {"model": info.model_id}
     before, after = arrays
-    return SoftPrompt(before, after, info.revision, settings.layout, settings.chat_template, template, about)
+    return SoftPrompt(
+        before, after, info.revision, settings.layout, settings.chat_template, settings.contrastive,
+        template, about,
+    )  # fmt: skip
