@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from topreward_ros.core.output_files import kept_folder
 from topreward_ros.defaults import monitor_defaults
 
 if TYPE_CHECKING:
+    from topreward_ros.core.prompt_choice import Attempt
     from topreward_ros.offline.labelled_episodes import LabelledEpisode
     from topreward_ros.offline.prompt_scores import Sweep
     from topreward_ros.offline.prompt_sweep import Templates
@@ -133,6 +134,14 @@ def warn_of_tasks(episodes: Sequence[LabelledEpisode], info: ScorerInfo) -> None
     """Say which tasks the model does not know."""
     for task in dict.fromkeys(episode.task for episode in episodes):
         warn_of_task(task, info)
+
+
+def say_too_few(parts: Mapping[str, Sequence[Attempt]], of_tasks: bool, measure: Measure) -> None:
+    """Say before the work where such ``parts`` of the data, held out, cannot tell a gain from noise."""
+    from topreward_ros.core.prompt_choice import too_few
+
+    if lacking := too_few(parts, of_tasks, measure):
+        say(f"these data will not tell a gain from noise, and the default will stay: {lacking}")
 
 
 def say_some(problems: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from topreward_ros.cli.prompt_options import (
     add_choice_options,
     parameters_of,
     say_some,
+    say_too_few,
     sweeping,
     usable_episodes,
     warn_of_tasks,
@@ -61,7 +62,8 @@ def add_action(actions: Any) -> None:
         type=int,
         default=0,
         metavar="TASKS",
-        help="tasks that have no part in the search and judge what it finds (default: half of them)",
+        help="tasks that have no part in the search and judge what it finds (default: half of them, and three "
+        "at least of four or more)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of all draws (default: %(default)s)"
@@ -90,7 +92,7 @@ def add_action(actions: Any) -> None:
 
 def _search(options: argparse.Namespace) -> int:
     from topreward_ros.core.metrics import PREFIXES
-    from topreward_ros.core.prompt_choice import search_split
+    from topreward_ros.core.prompt_choice import judging_parts, search_split
     from topreward_ros.offline.prompt_scores import batches
     from topreward_ros.offline.prompt_search import PER_ROUND, Recombiner, Search, judged, search
     from topreward_ros.offline.prompt_sweep import prompts_file, read_all_templates, sweep_json
@@ -107,6 +109,7 @@ def _search(options: argparse.Namespace) -> int:
     ) as writers:  # what is wrong with it or the data is said before the model is loaded
         episodes, problems = usable_episodes(options)
         training, laid_aside = search_split(episodes, measure, options.laid_aside, options.seed)
+        say_too_few(*judging_parts(laid_aside, measure), measure)
         rounds = ceil(max(0, options.candidates - len(start.texts)) / PER_ROUND)
         expected = PREFIXES * (
             len(training) * (len(batches(start.texts, start.question)) + rounds) + len(laid_aside)
@@ -164,7 +167,7 @@ def _check(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace, parameters: dict[str, Any]) -> int:
     """`_search` for a soft prompt."""
     from topreward_ros.core.metrics import PREFIXES
-    from topreward_ros.core.prompt_choice import search_split
+    from topreward_ros.core.prompt_choice import judging_parts, search_split
     from topreward_ros.offline import soft_prompt_search as soft_prompts
     from topreward_ros.offline.prompt_sweep import read_all_templates, sweep_json
     from topreward_ros.scoring.registry import load_qwen3_vl
@@ -181,6 +184,7 @@ def _train(options: argparse.Namespace, parameters: dict[str, Any]) -> int:
     measure = Measure(options.measure)
     episodes, problems = usable_episodes(options)
     training, laid_aside = search_split(episodes, measure, options.laid_aside, options.seed)
+    say_too_few(*judging_parts(laid_aside, measure), measure)
     expected = soft_prompts.PREFIXES * len(training) + 2 * PREFIXES * len(episodes)
     end = None if options.minutes is None else time.monotonic() + options.minutes * 60
     with sweeping(options, parameters, start, expected) as (sweep, bar):

@@ -12,6 +12,7 @@ from topreward_ros.cli.prompt_options import (
     add_choice_options,
     parameters_of,
     say_some,
+    say_too_few,
     sweeping,
     usable_episodes,
     warn_of_tasks,
@@ -64,7 +65,7 @@ def _sweep(options: argparse.Namespace) -> int:
     if reached < min(options.ensembles, len(templates.texts)):
         say(f"ensembles of {reached + 1} or more of {len(templates.texts)} templates are too many: left out")
     episodes, problems = usable_episodes(options)
-    held_out_parts(episodes, measure)  # before the model is loaded, which takes longer
+    say_too_few(*held_out_parts(episodes, measure), measure)  # before the model is loaded, which takes longer
     scores, info, failures = _score(options, parameters, templates, episodes)
     used = [episode for episode, it in zip(episodes, scores, strict=True) if it is not None]
     known = [it for it in scores if it is not None]

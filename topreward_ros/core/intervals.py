@@ -94,6 +94,35 @@ def interval_of_draws(values: Sequence[float], level: float = LEVEL, clusters: i
     return Interval(float(low), float(high))
 
 
+def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """Student's t interval of the mean of ``values`` (N,); `UNKNOWN` of fewer than two, and where all are equal.
+
+    No draw bounds it, as draws of few do: it may end far beyond the least and greatest value.
+
+    >>> mean_interval([0.0, 0.2]).low < -1
+    True
+    """
+    numbers = np.asarray(values, np.float64)
+    if len(numbers) < 2 or np.isnan(numbers).any() or (numbers == numbers[0]).all():
+        return UNKNOWN
+    mean, count = float(numbers.mean()), len(numbers)
+    far = student_bound(level, count - 1) * float(numbers.std(ddof=1)) / sqrt(count)
+    return Interval(mean - far, mean + far)
+
+
+def spread_interval(value: float, draws: Sequence[float], count: int, level: float = LEVEL) -> Interval:
+    """The interval of ``value`` by the spread of its bootstrap ``draws`` (K,), each of ``count`` elements.
+
+    Of a mean it is `mean_interval`, and as there no draw bounds it. `UNKNOWN` of fewer than two elements, where
+    a draw is NaN, and where all are equal.
+    """
+    numbers = np.asarray(draws, np.float64)
+    if count < 2 or np.isnan(numbers).any() or (numbers == numbers[0]).all():
+        return UNKNOWN
+    far = student_bound(level, count - 1) * float(numbers.std()) * sqrt(count / (count - 1))
+    return Interval(value - far, value + far)
+
+
 def student_bound(level: float, freedom: int) -> float:
     """The t within which Student's distribution with so many degrees of ``freedom`` lies at this ``level``.
 

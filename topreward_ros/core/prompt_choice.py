@@ -12,7 +12,7 @@ Scores of every template come from elsewhere, and what a candidate is worth on s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import combinations
@@ -22,13 +22,22 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from topreward_ros.core.errors import UserError
-from topreward_ros.core.intervals import DRAWS, Interval, drawn, interval_of_draws
+from topreward_ros.core.intervals import (
+    DRAWS,
+    FEWEST,
+    UNKNOWN,
+    Interval,
+    drawn,
+    mean_interval,
+    spread_interval,
+)
 from topreward_ros.core.measures import Measure
 from topreward_ros.core.metrics import static_sweep
 from topreward_ros.core.prompt_worth import Members, PromptScores, Table, order_of
 
 _FEWEST_HALF = 2  # of each outcome, in each half of a single task
 PARTS = 5  #: of the episodes of one task, of which each is held out once
+FEWEST_TASKS = 3  #: that can judge: of two, noise alone has both signs alike every second time
 _MOST_CANDIDATES = 3000
 _SAME = 9  # decimals from which on two values are one: what is left is rounding
 
@@ -37,7 +46,8 @@ class Verdict(Enum):
     """What the comparison on held-out data says of choosing by these data."""
 
     BETTER = "better"  #: the whole interval of the gain lies above 0
-    NO_DIFFERENCE = "no_difference"  #: 0 lies in it, or nothing can be said
+    NO_DIFFERENCE = "no_difference"  #: 0 lies in it, or there is no difference at all
+    TOO_FEW = "too_few"  #: held-out data are too few to tell a gain from noise, whatever they say
     #: It lies below 0: what is best on some tasks is not best on others. Where two candidates are almost the
     #: same it may be the way of judging: without a task that speaks for one, the other is chosen, and loses.
     WORSE = "worse"
@@ -86,11 +96,14 @@ class Choice:
     held_out: tuple[float, ...]  #: what each of these is worth on its part
     held_out_default: tuple[float, ...]  #: what the default is
     gain: float  #: mean of the differences
-    interval: Interval  #: of the gain, by bootstrap over the parts and the episodes in them, for few parts
+    interval: Interval  #: of the gain, by the parts; where one part judges, by its episodes
+    lacking: str  #: why these data are too few for a verdict; empty where they are not
 
     @property
     def verdict(self) -> Verdict:
         """Whether to choose by these data is better than the default, beyond noise."""
+        if self.lacking:
+            return Verdict.TOO_FEW
         if self.interval.low > 0:
             return Verdict.BETTER
         return Verdict.WORSE if self.interval.high < 0 else Verdict.NO_DIFFERENCE
@@ -147,7 +160,7 @@ def choose(
     the scores of the default and of the best need be known. Where one was chosen already it is ``tested``.
     """
     if laid_aside:
-        parts, of_tasks = held_out_parts(laid_aside, measure)
+        parts, of_tasks = judging_parts(laid_aside, measure)
         values = _values(_usable(episodes, measure), found, measure)
     else:
         parts, of_tasks = held_out_parts(episodes, measure)
@@ -161,7 +174,14 @@ def choose(
         chosen = [_highest(np.delete(values, place, axis=1).mean(axis=1)) for place in range(len(tables))]
     held_out = [table.value(found[row]) for table, row in zip(tables, chosen, strict=True)]
     usual = [table.value(found[0]) for table in tables]
-    gains = _drawn_gains([found[row] for row in chosen], found[0], tables, draws, seed)
+    gains = np.array(held_out) - usual
+    lacking = too_few(parts, of_tasks, measure)
+    if lacking:
+        interval = UNKNOWN
+    elif len(tables) == 1:
+        interval = _interval_in(tables[0], found[best], found[0], draws, seed)
+    else:
+        interval = mean_interval(gains.round(_SAME).tolist())
     order = np.argsort(-totals.round(_SAME), kind="stable")
     rate = _Rating(episodes, dict(zip(found, totals.tolist(), strict=True)))
     singles = [members for members in found if len(members) == 1]
@@ -177,8 +197,9 @@ def choose(
         chosen=tuple(found[row] for row in chosen),
         held_out=tuple(held_out),
         held_out_default=tuple(usual),
-        gain=float(np.mean(np.array(held_out) - usual)),
-        interval=interval_of_draws(gains, clusters=len(tables)),
+        gain=float(gains.mean()),
+        interval=interval,
+        lacking=lacking,
     )
 
 
@@ -221,12 +242,53 @@ def held_out_parts(
     return {f"part {k + 1} of {count}": list(_part(only, k, count)) for k in range(count)}, False
 
 
+def judging_parts(
+    laid_aside: Sequence[AnyAttempt], measure: Measure
+) -> tuple[dict[str, list[AnyAttempt]], bool]:
+    """As `held_out_parts`, of episodes that judge what others chose: those of one task stay together.
+
+    Raises `ChoiceError`.
+    """
+    usable = _usable(laid_aside, measure)
+    if len(usable) > 1:
+        return usable, True
+    (only,) = usable.values()
+    return {"all that is laid aside": only}, False
+
+
+def too_few(parts: Mapping[str, Sequence[Attempt]], of_tasks: bool, measure: Measure) -> str:
+    """Why episodes in such ``parts`` cannot tell a gain from noise, and what can; empty where they can."""
+    fewest = min(_fewest(part, measure) for part in parts.values())
+    if of_tasks:
+        if len(parts) < FEWEST_TASKS:
+            return f"{len(parts)} tasks judge, and it takes {FEWEST_TASKS} at least: label more tasks"
+        fewest = sum(_fewest(part, measure) for part in parts.values())
+        if fewest < FEWEST:
+            return (
+                f"the {len(parts)} tasks judge by {fewest} {_kinds(measure, str(fewest))} in all, and it takes "
+                f"{FEWEST} of each at least: label more episodes"
+            )
+        return ""
+    if len(parts) == 1 and fewest < FEWEST:
+        return (
+            f"one task judges, by {fewest} {_kinds(measure, str(fewest))}, and it takes {FEWEST} of each at "
+            "least: label more episodes of it, or more tasks"
+        )
+    if 1 < len(parts) < PARTS:
+        return (
+            f"the only task has {len(parts)} {_kinds(measure, str(len(parts)))}, and it takes {PARTS} at "
+            "least: label more episodes of it, or more tasks"
+        )
+    return ""
+
+
 def search_split(
     episodes: Sequence[AnyAttempt], measure: Measure, count: int = 0, seed: int = 0
 ) -> tuple[list[AnyAttempt], list[AnyAttempt]]:
     """The episodes by which to search, and those that are laid aside for the one test behind it.
 
-    ``count`` tasks are laid aside, drawn by ``seed``; 0: half of them. Of a single task half of the episodes
+    ``count`` tasks are laid aside, drawn by ``seed``; 0: half of them, and of four or more `FEWEST_TASKS` at
+    least. Of a single task half of the episodes
     are, of either outcome. Raises `ChoiceError` where that leaves one of the two with too little.
     """
     usable = _usable(episodes, measure)
@@ -245,7 +307,9 @@ def search_split(
         halves = (list(_part(only, 0, 2)), list(_part(only, 1, 2)))
     else:
         order = np.random.default_rng(seed).permutation(len(usable))
-        aside = {list(usable)[place] for place in order[: count or len(usable) // 2]}
+        half = len(usable) // 2
+        usual = max(half, FEWEST_TASKS) if len(usable) > FEWEST_TASKS else half
+        aside = {list(usable)[place] for place in order[: count or usual]}
         halves = (
             [it for task, some in usable.items() if task not in aside for it in some],
             [it for task, some in usable.items() if task in aside for it in some],
@@ -293,27 +357,17 @@ def _part(episodes: Sequence[AnyAttempt], part: int, count: int) -> Iterator[Any
 # ---- noise, and what is said of each -----------------------------------------------------------------
 
 
-def _drawn_gains(
-    chosen: Sequence[Members], default: Members, tables: Sequence[Table], draws: int, seed: int
-) -> list[float]:
-    """Bootstrap draws of the mean gain: parts are drawn with replacement, and in each its episodes by
-    outcome.
+def _interval_in(table: Table, chosen: Members, default: Members, draws: int, seed: int) -> Interval:
+    """Of the gain in one part, by draws of its episodes by outcome; both candidates have the same ones."""
+    pairs = [np.stack(two, axis=1) for two in zip(table.samples(chosen), table.samples(default), strict=True)]
 
-    Both candidates have the same episodes in a draw. The choice is not made anew.
-    """
-    rng = np.random.default_rng(seed)
-    pairs = [
-        [np.stack(two, axis=1) for two in zip(table.samples(members), table.samples(default), strict=True)]
-        for table, members in zip(tables, chosen, strict=True)
-    ]  # by part and outcome: (N, 2)
-
-    def gain(part: int) -> float:
-        some = [drawn(pair, rng) for pair in pairs[part]]
-        mine, usual = (tables[part].statistic([pair[:, column] for pair in some]) for column in (0, 1))
+    def gain(*some: np.ndarray) -> float:  # of each outcome (N, 2, ...)
+        mine, usual = (table.statistic([pair[:, column] for pair in some]) for column in (0, 1))
         return mine - usual
 
-    places = range(len(tables))
-    return [float(np.mean([gain(part) for part in rng.choice(places, len(places))])) for _ in range(draws)]
+    rng = np.random.default_rng(seed)
+    gains = [gain(*(drawn(pair, rng) for pair in pairs)) for _ in range(draws)]
+    return spread_interval(gain(*pairs), gains, min(map(len, pairs)))
 
 
 class _Rating:

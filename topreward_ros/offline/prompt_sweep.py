@@ -121,8 +121,13 @@ def verdict_text(choice: Choice, templates: Templates) -> str:
     if choice.interval.is_known:
         change += f", 95 % of {choice.interval.low:+.3f} to {choice.interval.high:+.3f})"
     else:
-        change += ", without an interval)" if choice.gain else ", in every draw)"
+        change += ", in every part)" if choice.verdict is Verdict.NO_DIFFERENCE else ")"
     best = templates.name_of(choice.best.members)
+    if choice.verdict is Verdict.TOO_FEW:
+        return (
+            f"Too few {kind} had no part in the choice to tell a gain from noise: {choice.lacking}. "
+            f"{change}. Keep the default."
+        )
     verdict, advice = {
         Verdict.BETTER: ("beats the default beyond noise", f"Use {best}."),
         Verdict.NO_DIFFERENCE: ("does not beat the default beyond noise", "Keep the default."),
@@ -175,7 +180,8 @@ def sweep_json(
 ) -> str:
     """The result as JSON text.
 
-    ``format``: ``topreward_prompts/1``; ``verdict``, ``gain`` and its ``interval``; ``measure``;
+    ``format``: ``topreward_prompts/1``; ``verdict``; ``too_few``: why the data allow none, or None; ``gain``
+    and its ``interval``; ``measure``;
     ``templates`` with ``number`` from 1, text and rating; ``leading``: the best candidates by the numbers of
     their templates; ``held_out``: per part what was chosen on the others, its value and the default's;
     ``recommended``; ``model``, ``parameters``, ``version`` and hash of the ``code``, ``episodes`` with the
@@ -191,6 +197,7 @@ def sweep_json(
         "format": JSON_FORMAT,
         "verdict": choice.verdict.value,
         "measure": choice.measure.value,
+        "too_few": choice.lacking or None,
         "gain": choice.gain,
         "interval": [choice.interval.low, choice.interval.high],
         "candidates": choice.candidates,
