@@ -50,7 +50,8 @@ def test_from_labelled_videos_to_a_file_of_templates(
     shown = capsys.readouterr()
     assert "there is no file or folder" in shown.err and "gone.mp4" in shown.err
     assert "11 " in shown.out and "Was it done: {instruction}?" in shown.out
-    assert "task held out: close the window" in shown.out and "2 tasks are few" in shown.out
+    assert "task held out: close the window" in shown.out
+    assert "will not tell a gain from noise" in shown.err and "2 tasks judge, and it takes 3" in shown.out
 
     content = json.loads(results.read_text())
     assert content["format"] == "topreward_prompts/1" and content["model"]["model_id"] == "embedded"
@@ -128,7 +129,7 @@ def test_a_search_from_labelled_videos_to_a_file_of_templates(
     assert "round 1: 10 new wordings, 10 in all" in shown.err
     assert "round 2: 2 new wordings, 12 in all" in shown.err
     assert shown.err.count("was trained on the paper's question alone") <= 1
-    assert "part held out: part 1 of 2" in shown.out and "searched on 4 episodes" in shown.out
+    assert "part held out: all that is laid aside" in shown.out and "searched on 4 episodes" in shown.out
     content = json.loads(results.read_text())
     assert len(content["templates"]) == 12 and len(content["search"]["rounds"]) == 2
     (trained,) = content["search"]["trained"]
@@ -138,6 +139,23 @@ def test_a_search_from_labelled_videos_to_a_file_of_templates(
     assert list(read_templates(str(file))) == recommended
     assert main([*call, "--json", "-"]) == 0  # goes on with what was kept
     assert json.loads(capsys.readouterr().out) == content
+
+    # a JSON that cannot be written keeps no other result from the disk
+    sync, templates = os.fsync, file.read_text()
+
+    def full(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(tmp_path / "full")):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    (tmp_path / "full").mkdir()
+    monkeypatch.setattr("topreward_ros.core.output_files.os.fsync", full)
+    other, lost = tmp_path / "other.txt", tmp_path / "full" / "lost"
+    assert main([*call, "--json", str(lost), "--output", str(other)]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert other.read_text() == templates and not lost.exists()
+    assert main([*call, "--json", str(results), "--output", str(lost)]) == 1
+    assert not lost.exists() and json.loads(results.read_text())["format"] == content["format"]
 
 
 def test_wrong_searches_are_told_before_the_model_is_loaded(
@@ -178,7 +196,10 @@ def test_a_soft_prompt_from_labelled_videos_to_a_score(
     assert main([*call, "--output", str(file)]) == 0
     shown = capsys.readouterr()
     assert "trained on 4 episodes, judged on 4; validation loss" in shown.out
-    assert "the soft prompt" in shown.out and "part held out: part 2 of 2: the soft prompt" in shown.out
+    assert (
+        "the soft prompt" in shown.out
+        and "part held out: all that is laid aside: the soft prompt" in shown.out
+    )
     content = json.loads(results.read_text())
     assert [it["number"] for it in content["search"]["epochs"]] == [0, 1, 2]
     assert content["templates"][1]["text"] == f"soft prompt {read_soft_prompt(str(file)).digest}"

@@ -105,7 +105,7 @@ def test_wordings_that_differ_by_noise_are_no_gain() -> None:
 def test_three_tasks_say_less_than_their_range() -> None:
     """All gain, but by so different amounts that the next one may lose."""
     rng = np.random.default_rng(0)
-    gaps = [(0.0, 1.0), (0.0, 9.0), (0.0, 1.5)]
+    gaps = [(-1.0, 0.5), (-3.0, 9.0), (-1.0, 0.5)]
     episodes = [one for name, some in zip("abc", gaps, strict=True) for one in task(name, rng, *some)]
     made = choose(episodes, [(0,), (1,)], Measure.AUC, laid_aside=episodes)
     gains = np.array(made.held_out) - made.held_out_default
@@ -115,8 +115,10 @@ def test_three_tasks_say_less_than_their_range() -> None:
 
 
 @pytest.mark.parametrize("measure", list(Measure))
-@pytest.mark.parametrize(("tasks", "count", "is_enough"), [(1, 4, False), (1, 5, True), (2, 9, False), (3, 1, False),
-                         (3, 2, True), (5, 1, True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tasks", "count", "is_enough"),
+    [(1, 4, False), (1, 5, True), (2, 9, False), (3, 1, False), (3, 2, True), (5, 1, True)],
+)
 def test_too_few_say_nothing_however_clear_they_look(
     tasks: int, count: int, is_enough: bool, measure: Measure
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -185,7 +186,7 @@ def test_curves_that_tell_nothing_leave_the_default(
 
 
 def writer_of(text: str | Callable[[], str], problems: list[str]) -> WrittenBy:
-    def write(ranked: Ranked, count: int) -> str:
+    def write(ranked: Ranked, count: int, seconds: float) -> str:
         return text if isinstance(text, str) else text()
 
     return WrittenBy(write, "the writer", problems.append)
@@ -228,7 +229,7 @@ def test_a_writer_that_gives_nothing_is_asked_twice_and_no_more(
     problems: list[str] = []
     writer = writer_of(text, problems)
     for _ in range(3):
-        assert writer.propose([(PAPER, 0.5)], {PAPER: 0}, 8) == []
+        assert writer.propose([(PAPER, 0.5)], {PAPER: 0}, 8, 9.0) == []
     assert len(problems) == 2 and all(said in it for it in problems)
     assert problems[1].endswith("not asked again") and not problems[0].endswith("not asked again")
 
@@ -277,6 +278,39 @@ def test_a_writer_that_does_not_write_is_an_error(answer: Callable[..., None], s
         writer = Writer(served.url, timeout_s=30)
         with pytest.raises(ScorerError, match=said):
             writer.write([(PAPER, 0.5)], 5)
+        writer.close()
+
+
+def test_a_writer_has_the_rest_of_the_time_and_no_more(
+    episodes: Callable[[str], list[LabelledEpisode]], asked: list[tuple[str, str]]
+) -> None:
+    """The round before took 10 s, so a writer may have 100 - 10 - 10; with more the search ends."""
+    given: list[float] = []
+    times = iter([0.0, 0.0, 10.0, 91.0])
+
+    def write(ranked: Ranked, count: int, seconds: float) -> str:
+        given.append(seconds)
+        return WRITTEN.format(1)
+
+    setting = how(
+        asked,
+        proposers=[WrittenBy(write, "the writer", [].append), Recombiner(0)],
+        seconds=100.0,
+        clock=lambda: next(times),
+    )
+    found = search(episodes("ab"), read_all_templates("", []), setting)
+    assert given == [80.0] and len(found.rounds) == 1 and len(found.templates.texts) == 10
+    assert WrittenBy(write, "the writer", [].append).propose([(PAPER, 0.5)], {}, 8, 0.5) == []  # not asked
+
+
+def test_a_writer_that_does_not_answer_in_its_time_is_an_error() -> None:
+    go = threading.Event()
+    served = Served(lambda *_: {}, failure=lambda handler: go.wait(60))
+    with serving(served):
+        writer = Writer(served.url, timeout_s=50)
+        with pytest.raises(ScorerError, match=r"has not answered within 0\.3 s"):
+            writer.write([(PAPER, 0.5)], 5, 0.3)
+        go.set()
         writer.close()
 
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.cli.labelled import add_data_options, read_data
-from topreward_ros.cli.output import CommandError, add_model_option, check_outputs, say, warn_of_task
+from topreward_ros.cli.output import (
+    CommandError,
+    add_model_option,
+    check_outputs,
+    say,
+    warn_of_task,
+    write_json,
+)
 from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
 from topreward_ros.core.measures import Measure
-from topreward_ros.core.output_files import kept_folder
+from topreward_ros.core.output_files import OutputFileError, kept_folder, write_file
 from topreward_ros.defaults import monitor_defaults
 
 if TYPE_CHECKING:
@@ -142,6 +149,29 @@ def say_too_few(parts: Mapping[str, Sequence[Attempt]], of_tasks: bool, measure:
 
     if lacking := too_few(parts, of_tasks, measure):
         say(f"these data will not tell a gain from noise, and the default will stay: {lacking}")
+
+
+def write_results(
+    options: argparse.Namespace, make_json: Callable[[], str], make_output: Callable[[], str | bytes]
+) -> None:
+    """Write what ``--output`` and ``--json`` name; where one cannot be written, the other is all the same.
+
+    Raises `OutputFileError`.
+    """
+    problem: OutputFileError | None = None
+    if options.output:
+        try:
+            write_file(options.output, make_output())
+        except OutputFileError as error:
+            problem = error
+    try:
+        write_json(options.json, make_json)
+    except OutputFileError as error:
+        if problem:
+            say(str(problem))
+        raise error from problem
+    if problem:
+        raise problem
 
 
 def say_some(problems: Sequence[str]) -> None:

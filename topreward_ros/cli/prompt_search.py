@@ -10,7 +10,7 @@ from dataclasses import asdict
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from topreward_ros.cli.output import CommandError, results_console, say, write_json
+from topreward_ros.cli.output import CommandError, results_console, say
 from topreward_ros.cli.prompt_options import (
     add_choice_options,
     parameters_of,
@@ -19,10 +19,10 @@ from topreward_ros.cli.prompt_options import (
     sweeping,
     usable_episodes,
     warn_of_tasks,
+    write_results,
 )
 from topreward_ros.cli.settings import settings_of
 from topreward_ros.core.measures import Measure
-from topreward_ros.core.output_files import write_file
 
 if TYPE_CHECKING:
     from topreward_ros.offline.prompt_search import Found, Proposer, Round
@@ -62,8 +62,8 @@ def add_action(actions: Any) -> None:
         type=int,
         default=0,
         metavar="TASKS",
-        help="tasks that have no part in the search and judge what it finds (default: half of them, and three "
-        "at least of four or more)",
+        help="tasks that have no part in the search and judge what it finds (default: half of them, and "
+        "three at least of four or more)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of all draws (default: %(default)s)"
@@ -121,7 +121,7 @@ def _search(options: argparse.Namespace) -> int:
                 options.candidates,
                 [*writers, Recombiner(options.seed, start.question)],
                 options.ensembles,
-                float("inf") if options.minutes is None else options.minutes * 60,
+                _seconds(options),
                 _say_round,
             )
             found = search(training, start, how)
@@ -131,8 +131,8 @@ def _search(options: argparse.Namespace) -> int:
     say_some(failures)
     results_console(options).print(search_view(choice, found, len(judges)))
     used = [*found.used, *judges]
-    write_json(
-        options.json,
+    write_results(
+        options,
         lambda: sweep_json(
             choice,
             found.templates,
@@ -142,10 +142,14 @@ def _search(options: argparse.Namespace) -> int:
             [*problems, *failures],
             _about_search(options, found),
         ),
+        lambda: prompts_file(choice, found.templates, used, found.info, "search"),
     )
-    if options.output:
-        write_file(options.output, prompts_file(choice, found.templates, used, found.info, "search"))
     return 0
+
+
+def _seconds(options: argparse.Namespace) -> float:
+    """How long a search may take."""
+    return float("inf") if options.minutes is None else options.minutes * 60
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -209,8 +213,8 @@ def _train(options: argparse.Namespace, parameters: dict[str, Any]) -> int:
     warn_of_tasks(episodes, result.info)
     say_some(result.failures)
     results_console(options).print(soft_view(result))
-    write_json(
-        options.json,
+    write_results(
+        options,
         lambda: sweep_json(
             result.choice,
             result.templates,
@@ -224,9 +228,8 @@ def _train(options: argparse.Namespace, parameters: dict[str, Any]) -> int:
                 "epochs": [it._asdict() for it in result.epochs],
             },
         ),
+        result.file,
     )
-    if options.output:
-        write_file(options.output, result.file())
     return 0
 
 
@@ -235,13 +238,13 @@ def _writer(options: argparse.Namespace, question: Question) -> Iterator[list[Pr
     """The proposers that ``--writer`` names: one or none."""
     from topreward_ros.offline.prompt_search import WrittenBy
     from topreward_ros.scoring.base import ScorerError
-    from topreward_ros.scoring.openai_api.writer import Writer
+    from topreward_ros.scoring.openai_api.writer import TIMEOUT_S, Writer
 
     if options.writer is None:
         yield []
         return
     try:
-        writer = Writer(options.writer)
+        writer = Writer(options.writer, min(TIMEOUT_S, _seconds(options)))
     except ScorerError as error:
         raise CommandError(f"--writer: {error}") from error
     try:

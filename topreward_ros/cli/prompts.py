@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.cli import prompt_search
-from topreward_ros.cli.output import results_console, say, write_json
+from topreward_ros.cli.output import results_console, say
 from topreward_ros.cli.prompt_options import (
     add_choice_options,
     parameters_of,
@@ -16,10 +16,10 @@ from topreward_ros.cli.prompt_options import (
     sweeping,
     usable_episodes,
     warn_of_tasks,
+    write_results,
 )
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.measures import Measure
-from topreward_ros.core.output_files import write_file
 
 if TYPE_CHECKING:
     from topreward_ros.core.prompt_worth import PromptScores
@@ -73,9 +73,11 @@ def _sweep(options: argparse.Namespace) -> int:
     choice = choose(known, found, measure)
     results_console(options).print(sweep_view(choice, templates, info, len(used)))
     problems = [*problems, *failures]
-    write_json(options.json, lambda: sweep_json(choice, templates, used, info, parameters, problems))
-    if options.output:
-        write_file(options.output, prompts_file(choice, templates, used, info))
+    write_results(
+        options,
+        lambda: sweep_json(choice, templates, used, info, parameters, problems),
+        lambda: prompts_file(choice, templates, used, info),
+    )
     return 0
 
 

@@ -95,7 +95,8 @@ def interval_of_draws(values: Sequence[float], level: float = LEVEL, clusters: i
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """Student's t interval of the mean of ``values`` (N,); `UNKNOWN` of fewer than two, and where all are equal.
+    """Student's t interval of the mean of ``values`` (N,); `UNKNOWN` of fewer than two, and where all are
+    equal.
 
     No draw bounds it, as draws of few do: it may end far beyond the least and greatest value.
 
@@ -113,8 +114,8 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
 def spread_interval(value: float, draws: Sequence[float], count: int, level: float = LEVEL) -> Interval:
     """The interval of ``value`` by the spread of its bootstrap ``draws`` (K,), each of ``count`` elements.
 
-    Of a mean it is `mean_interval`, and as there no draw bounds it. `UNKNOWN` of fewer than two elements, where
-    a draw is NaN, and where all are equal.
+    Of a mean it is `mean_interval`, and as there no draw bounds it. `UNKNOWN` of fewer than two elements,
+    where a draw is NaN, and where all are equal.
     """
     numbers = np.asarray(draws, np.float64)
     if count < 2 or np.isnan(numbers).any() or (numbers == numbers[0]).all():

@@ -265,8 +265,8 @@ def too_few(parts: Mapping[str, Sequence[Attempt]], of_tasks: bool, measure: Mea
         fewest = sum(_fewest(part, measure) for part in parts.values())
         if fewest < FEWEST:
             return (
-                f"the {len(parts)} tasks judge by {fewest} {_kinds(measure, str(fewest))} in all, and it takes "
-                f"{FEWEST} of each at least: label more episodes"
+                f"the {len(parts)} tasks judge by {fewest} {_kinds(measure, str(fewest))} in all, and it "
+                f"takes {FEWEST} of each at least: label more episodes"
             )
         return ""
     if len(parts) == 1 and fewest < FEWEST:

@@ -29,6 +29,7 @@ from topreward_ros.scoring.question.wordings import recombined, wordings_in
 
 PER_ROUND = 16  #: new wordings of a round; they share its passes
 _ENSEMBLED = 12  # of the best wordings, of which all ensembles are tried
+_SHORTEST_S = 1.0  # in which no writer answers
 _FAILURES = 2  # of a writer in a row, after which it is not asked again
 
 Ranked = Sequence[tuple[str, float]]  #: wordings that end alike and what they are worth, the best first
@@ -41,8 +42,9 @@ class SearchError(UserError):
 class Proposer(Protocol):
     """Somebody who proposes new wordings."""
 
-    def propose(self, ranked: Ranked, known: Mapping[str, object], count: int) -> list[str]:
-        """Up to ``count`` wordings that are not ``known``, after what is known of others."""
+    def propose(self, ranked: Ranked, known: Mapping[str, object], count: int, seconds: float) -> list[str]:
+        """Up to ``count`` wordings that are not ``known``, after what is known of others, within about
+        ``seconds``."""
 
 
 class Recombiner:
@@ -53,8 +55,8 @@ class Recombiner:
         self._rng = np.random.default_rng(seed)
         self._question = question
 
-    def propose(self, ranked: Ranked, known: Mapping[str, object], count: int) -> list[str]:
-        """See `Proposer`."""
+    def propose(self, ranked: Ranked, known: Mapping[str, object], count: int, seconds: float) -> list[str]:
+        """See `Proposer`; it takes milliseconds."""
         return recombined([text for text, _ in ranked], known, count, self._rng, self._question)
 
 
@@ -63,22 +65,23 @@ class WrittenBy:
 
     def __init__(
         self,
-        write: Callable[[Ranked, int], str],
+        write: Callable[[Ranked, int, float], str],
         shown: str,
         on_problem: Callable[[str], None],
         question: Question = PAPERS,
     ) -> None:
-        """``write`` gives the model's text, or raises `ScorerError`; ``shown``: what the writer is called;
+        """``write`` gives the model's text, for so many wordings and within so many seconds, or raises
+        `ScorerError`; ``shown``: what the writer is called;
         ``question``: whose answers are asked for."""
         self._write, self._shown, self._on_problem, self._question = write, shown, on_problem, question
         self._failures = 0  # in a row
 
-    def propose(self, ranked: Ranked, known: Mapping[str, object], count: int) -> list[str]:
+    def propose(self, ranked: Ranked, known: Mapping[str, object], count: int, seconds: float) -> list[str]:
         """See `Proposer`."""
-        if self._failures >= _FAILURES:
+        if self._failures >= _FAILURES or seconds < _SHORTEST_S:
             return []
         try:
-            text = self._write(ranked, count)
+            text = self._write(ranked, count, seconds)
         except ScorerError as error:
             made, problem = [], str(error)
         else:
@@ -150,7 +153,10 @@ def search(episodes: Sequence[LabelledEpisode], start: Templates, how: Search) -
         if now + (now - took) > begun + how.seconds:
             break
         count = min(PER_ROUND, how.candidates - len(known.texts))
-        new = tuple(_proposed(how.proposers, ranked, known.texts, count))
+        rest = begun + how.seconds - now - (now - took)
+        new = tuple(_proposed(how.proposers, ranked, known.texts, count, rest))
+        if how.clock() > now + rest:  # the writer took what the round needs
+            break
     templates = replace(start, texts=tuple(known.texts))
     found = _candidates(templates, [text for text, _ in ranked], how.ensembles)
     best = found[int(np.argmax(worth(scores, found, how.measure)))]
@@ -221,7 +227,7 @@ def _ranked(texts: Mapping[str, int], values: Sequence[float], last: str) -> lis
 
 
 def _proposed(
-    proposers: Sequence[Proposer], ranked: Ranked, known: Mapping[str, object], count: int
+    proposers: Sequence[Proposer], ranked: Ranked, known: Mapping[str, object], count: int, seconds: float
 ) -> list[str]:
     """Up to ``count`` new wordings; each proposer but the last has an equal share of them."""
     made: dict[str, None] = {}
@@ -229,7 +235,7 @@ def _proposed(
         is_last = place == len(proposers) - 1
         share = count - len(made) if is_last else count // len(proposers)
         if share > 0:
-            made |= dict.fromkeys(proposer.propose(ranked, {**known, **made}, share))
+            made |= dict.fromkeys(proposer.propose(ranked, {**known, **made}, share, seconds))
     return list(made)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import urllib3
@@ -77,20 +77,25 @@ class Client:
         """The JSON at ``path``, see `post`."""
         return self._ask("GET", path, None)
 
-    def post(self, path: str, content: Mapping[str, Any], *, beside: bool = False) -> Any:
+    def post(
+        self, path: str, content: Mapping[str, Any], *, beside: bool = False, most_s: float = inf
+    ) -> Any:
         """The JSON that the server answers to ``content``.
 
-        ``path`` is below that of the API, or ``beside`` it. Raises `ScorerError`, or one of the kinds of it
-        that are above, or `LinkError`.
+        ``path`` is below that of the API, or ``beside`` it; ``most_s`` bounds this request further.
+        Raises `ScorerError`, or one of the kinds of it that are above, or `LinkError`.
         """
         body = json.dumps(content, ensure_ascii=True, allow_nan=False).encode()
-        return self._ask("POST", path, body, beside=beside)
+        return self._ask("POST", path, body, beside=beside, most_s=most_s)
 
     def close(self) -> None:
         """Close the connections."""
         self._pool.close()
 
-    def _ask(self, method: str, path: str, body: bytes | None, *, beside: bool = False) -> Any:
+    def _ask(
+        self, method: str, path: str, body: bytes | None, *, beside: bool = False, most_s: float = inf
+    ) -> Any:
+        timeout_s = min(self._timeout_s, most_s)
         base = self.endpoint.path
         path = (base.rpartition("/")[0] if beside else base) + path
         shown = f"{self.endpoint.origin}{path}"
@@ -107,7 +112,7 @@ class Client:
             headers["Content-Type"] = "application/json"
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        with _deadline(self._timeout_s) as late:
+        with _deadline(timeout_s) as late:
             try:
                 response = self._pool.urlopen(
                     method,
@@ -118,13 +123,15 @@ class Client:
                     retries=False,
                     preload_content=False,
                     decode_content=False,
-                    timeout=urllib3.Timeout(connect=min(_CONNECT_S, self._timeout_s), read=self._timeout_s),
+                    timeout=urllib3.Timeout(connect=min(_CONNECT_S, timeout_s), read=timeout_s),
                 )
                 content = self._read(response, shown)
             except (HTTPError, OSError, ValueError, AttributeError) as error:
-                raise self._broken(error, shown, late.is_set()) from None  # the error may quote the key
+                raise self._broken(
+                    error, shown, timeout_s, late.is_set()
+                ) from None  # the error may quote the key
             if late.is_set():  # what had come by then may look like a whole answer
-                raise self._too_late(shown)
+                raise _too_late(shown, timeout_s)
         self._check_status(response, content, shown)
         return self._parsed(content, shown)
 
@@ -147,18 +154,15 @@ class Client:
         response.release_conn()
         return bytes(content)
 
-    def _broken(self, error: Exception, shown: str, was_late: bool) -> ScorerError:
+    def _broken(self, error: Exception, shown: str, timeout_s: float, was_late: bool) -> ScorerError:
         said = self._quoted(f"{type(error).__name__}: {error}")
         if was_late or isinstance(error, urllib3.exceptions.ReadTimeoutError):
-            return self._too_late(shown)
+            return _too_late(shown, timeout_s)
         if isinstance(error, urllib3.exceptions.SSLError):
             return ScorerError(f"{shown} cannot be trusted ({said}): check its certificate and the URL")
         if isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError):
             return LinkError(f"{shown} cannot be reached ({said}): start the server, or check the URL")
         return LinkError(f"{shown} broke off ({said}): look at the server")
-
-    def _too_late(self, shown: str) -> LinkError:
-        return LinkError(f"{shown} has not answered within {self._timeout_s:g} s")
 
     def _check_status(self, response: urllib3.BaseHTTPResponse, content: bytes, shown: str) -> None:
         status = response.status
@@ -349,3 +353,7 @@ class _WatchedConnection(_Watched, HTTPConnection):
 
 class _WatchedTlsConnection(_Watched, HTTPSConnection):
     """See `_Watched`."""
+
+
+def _too_late(shown: str, timeout_s: float) -> LinkError:
+    return LinkError(f"{shown} has not answered within {round(timeout_s, 1):g} s")

@@ -6,6 +6,7 @@ trusted: `wordings.wordings_in` takes from it what is a template.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from topreward_ros.scoring.openai_api.style import COMPLETIONS
 from topreward_ros.scoring.question.templates import ending
 
 TIMEOUT_S = 300.0  #: for one answer, which a slow machine may think about
+_LEAST_S = 0.1  # that a second try has
 _TOKENS = 2000  # of an answer at most
 _SHOWN = 8  # wordings that it is told
 
@@ -37,16 +39,18 @@ class Writer:
         self._name = name
         self.shown = f"writer '{printable(name, 200)}' at {endpoint.url}"
 
-    def write(self, ranked: Sequence[tuple[str, float]], count: int) -> str:
+    def write(self, ranked: Sequence[tuple[str, float]], count: int, seconds: float = TIMEOUT_S) -> str:
         """What the model says, asked for ``count`` wordings in the manner of ``ranked``, the best first.
 
-        ``ranked`` holds wordings and what each is worth. Raises `ScorerError`.
+        ``ranked`` holds wordings and what each is worth. Raises `ScorerError`, also after ``seconds``.
         """
         asked = {"model": self._name, "messages": [{"role": "user", "content": _request(ranked, count)}]}
+        end = time.monotonic() + seconds
         try:
-            answer = self._client.post(COMPLETIONS, {**asked, "max_tokens": _TOKENS})
+            answer = self._client.post(COMPLETIONS, {**asked, "max_tokens": _TOKENS}, most_s=seconds)
         except RefusedError:  # newer models of OpenAI want the other name
-            answer = self._client.post(COMPLETIONS, {**asked, "max_completion_tokens": _TOKENS})
+            left = max(_LEAST_S, end - time.monotonic())
+            answer = self._client.post(COMPLETIONS, {**asked, "max_completion_tokens": _TOKENS}, most_s=left)
         text = _text_of(answer)
         if text is None:
             raise ScorerError(f"{self.shown} answers without a text: name a model that chats")
