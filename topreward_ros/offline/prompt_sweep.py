@@ -112,7 +112,7 @@ def usable(episodes: Sequence[LabelledEpisode]) -> tuple[list[LabelledEpisode], 
 
 def verdict_text(choice: Choice, templates: Templates) -> str:
     """What was found: whether to choose by these data is better than the default, by how much, what to do."""
-    kind = "tasks" if choice.of_tasks else "episodes of the only task"
+    kind = "tasks" if choice.of_tasks else "episodes of one task"
     usual, mine = np.mean(choice.held_out_default), np.mean(choice.held_out)
     measure = {Measure.BOTH: "the mean of AUC and of VOC less |static VOC|"}.get(
         choice.measure, choice.measure.name
