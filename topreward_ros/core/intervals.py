@@ -94,11 +94,13 @@ def interval_of_draws(values: Sequence[float], level: float = LEVEL, clusters: i
     return Interval(float(low), float(high))
 
 
-def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+def mean_interval(values: Sequence[float], level: float = LEVEL, overlap: float = 0.0) -> Interval:
     """Student's t interval of the mean of ``values`` (N,); `UNKNOWN` of fewer than two, and where all are
     equal.
 
-    No draw bounds it, as draws of few do: it may end far beyond the least and greatest value.
+    ``overlap``: of values of cross-validation the size of the part held out over that of the others, by which
+    the interval is widened, as what is chosen on the others is much the same (Nadeau and Bengio 2003). No
+    draw bounds it, as draws of few do: it may end far beyond the least and greatest value.
 
     >>> mean_interval([0.0, 0.2]).low < -1
     True
@@ -107,7 +109,7 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     if len(numbers) < 2 or np.isnan(numbers).any() or (numbers == numbers[0]).all():
         return UNKNOWN
     mean, count = float(numbers.mean()), len(numbers)
-    far = student_bound(level, count - 1) * float(numbers.std(ddof=1)) / sqrt(count)
+    far = student_bound(level, count - 1) * float(numbers.std(ddof=1)) * sqrt(1 / count + overlap)
     return Interval(mean - far, mean + far)
 
 

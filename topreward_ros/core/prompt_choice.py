@@ -181,7 +181,8 @@ def choose(
     elif len(tables) == 1:
         interval = _interval_in(tables[0], found[best], found[0], draws, seed)
     else:
-        interval = mean_interval(gains.round(_SAME).tolist())
+        overlap = 0.0 if of_tasks else 1 / (len(tables) - 1)
+        interval = mean_interval(gains.round(_SAME).tolist(), overlap=overlap)
     order = np.argsort(-totals.round(_SAME), kind="stable")
     rate = _Rating(episodes, dict(zip(found, totals.tolist(), strict=True)))
     singles = [members for members in found if len(members) == 1]
