@@ -164,6 +164,8 @@ def test_it_is_loaded_by_its_file_and_refused_with_another_model(
     scorer.close()
     with pytest.raises(ScorerError, match=r"trained with layout v4\.57, and v5\.10 is asked for"):
         load_scorer(str(checkpoint), replace(mine, layout="v5.10"))
+    with pytest.raises(ScorerError, match=r"contrastive False, and True .*--set contrastive=true"):
+        load_scorer(str(checkpoint), replace(mine, contrastive=True))
     other = make_random_checkpoint(tmp_path / "other", seed=5)
     with pytest.raises(ScorerError, match=r"is a soft prompt of it .* means nothing to model"):
         load_scorer(str(other), mine)
