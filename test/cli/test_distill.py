@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ from topreward_ros.offline.labelled_episodes import LabelledEpisode, Reading, la
 from topreward_ros.offline.video import open_video
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.views.distillation import card as card_of
+from topreward_ros.views.distillation import verdict_text
+from topreward_ros.views.evaluation_tables import escaped
 
 TASK, OTHER = "make it bright", "make the lamp dim"
 QUICK = ("--size", "embedded, smallest frames", "--steps", "2")
@@ -87,12 +91,15 @@ def weights(folder: Path) -> bytes:
 
 
 def test_a_folder_that_the_monitor_loads_and_the_same_again(
-    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "student"
+    out, made, real = tmp_path / "student", [], distill.distill
+    monkeypatch.setattr(distill, "distill", lambda *given: made.append(real(*given)) or made[-1])
     assert run(runs, out) == 0
     shown = capsys.readouterr()
     assert "ROC-AUC" in shown.out and "topreward evaluate" in shown.out
+    assert "size 'embedded, smallest frames' is taken: it goes on from the embedded" in shown.err
+    assert "his student is no good judge yet: " in shown.err and "too few to tell" in shown.err
     scorer = load_scorer(str(out), ScorerSettings.from_parameters(monitor_defaults() | {"device": "cpu"}))
     frames = [Frame(stamp, read()) for stamp, read in open_video(runs / "0.mp4")]
     score = scorer.score(ScoreRequest.of_frames(TASK, frames[::2]))
@@ -105,6 +112,12 @@ def test_a_folder_that_the_monitor_loads_and_the_same_again(
     columns = next(line for line in card.splitlines() if line.startswith("| ROC-AUC |")).split("|")
     assert columns[3].strip().startswith("1.000"), "the teacher tells each success from each failure"
     scorer.close()
+    assert verdict_text(made[0]) in shown.err.replace("\n", " ")
+    assert escaped(verdict_text(made[0])) in card and "said SUCCESS in none of" in card
+    assert "it ended because all steps were taken" in card and "gives the same weights" in card
+    late = replace(made[0], learned=replace(made[0].learned, by_clock=True))
+    text = card_of(late, "topreward distill", 1.0)
+    assert "gives other weights" in text and "the same weights" not in text and "would have" not in text
 
     assert run(runs, tmp_path / "again") == 0
     assert weights(tmp_path / "again") == weights(out), "the same data, seed and steps"
@@ -121,6 +134,8 @@ def test_a_teacher_that_is_asked_and_a_run_that_goes_on(
         return Brightness() if model == "embedded" else load_scorer(model, settings)
 
     monkeypatch.setattr(evaluation_runs, "load_scorer", load)
+    assert main(["distill", str(runs), "--teacher", "embedded", "--output", str(tmp_path)]) == 1
+    assert "is there already" in capsys.readouterr().err and not asked_for, "before anything is scored"
     asked = ["distill", str(runs), "--teacher", "embedded", "--scores", str(kept), *QUICK]
     assert main([*asked, "--output", str(tmp_path / "student")]) == 0
     assert len(list((kept / "teacher").glob("*.json"))) == 12
@@ -143,7 +158,8 @@ def test_sizes_are_timed_and_a_budget_that_nothing_keeps_is_refused(
     def tick(scorer: Any, *picture: Any) -> float:
         if not names:  # one of them is enough
             assert real(scorer, *picture) > 0
-        names.append(next((it for it, size in PIXELS.items() if size == scorer.info.max_pixels), "?"))
+        name = next(it for it, size in PIXELS.items() if size == scorer.info.max_pixels)
+        names.append("a small one" if name in names else name)
         return took.get(names[-1], 5.0)
 
     PIXELS = {it.name: it.frame_pixels for it in sizes.CANDIDATES[1:4]}
@@ -152,7 +168,13 @@ def test_sizes_are_timed_and_a_budget_that_nothing_keeps_is_refused(
     assert main(["distill", str(runs), *curves, "--output", str(tmp_path / "s"), "--budget-ms", "15"]) == 0
     assert names == list(took)
     assert "Size: 'embedded, smallest frames'" in (tmp_path / "s" / "README.md").read_text()
-    capsys.readouterr()
+    assert "a tick took: 'embedded' 30.0 ms, " in (tmp_path / "s" / "README.md").read_text()
+    names.clear()
+    assert main(["distill", str(runs), *curves, "--output", str(tmp_path / "d"), "--budget-ms", "6"]) == 0
+    lost = "it starts FROM DRAWN WEIGHTS and knows nothing yet"
+    assert lost in (said := capsys.readouterr().err) and "give --budget-ms 12" in said
+    assert lost in (tmp_path / "d" / "README.md").read_text()
+    names.clear()
     assert main(["distill", str(runs), *curves, "--output", str(tmp_path / "n"), "--budget-ms", "1"]) == 1
     said = capsys.readouterr().err
     assert "--budget-ms 1: the quickest student" in said and "allow more" in said

@@ -37,9 +37,9 @@ def add_parser(commands: Any) -> None:
         "distill",
         help="make a small model of your own tasks from a large one's judgement (needs no ROS 2)",
         description="Have a teacher score your episodes, and train a student of some three million "
-        "parameters to judge them alike on one thread of a CPU. Labels have the last word where there are "
-        "some. One episode in five is held out; the student stands beside its teacher on these in the card, "
-        "README.md of the folder that is made, which --model and model:= take.",
+        "parameters, or of another --size, to judge them alike on one thread of a CPU. Labels have the last "
+        "word where there are some. One episode in five is held out; the student stands beside its teacher "
+        "on these in the card, README.md of the folder that is made, which --model and model:= take.",
         epilog="Examples: topreward distill runs --teacher Qwen/Qwen3-VL-8B-Instruct --output student; "
         "topreward distill runs --curves curves.json --minutes 20 (curves that `topreward score --json` "
         "wrote). Then: topreward evaluate more_runs --model student",
@@ -73,8 +73,8 @@ def add_parser(commands: Any) -> None:
         type=float,
         default=25.0,
         metavar="MS",
-        help="what a tick of the student may take on one thread of this machine; sizes are timed before the "
-        "training, and the largest that keeps it is taken (default: %(default)g)",
+        help="what a tick of the student may take of one CPU thread here, whatever else the machine does: "
+        "sizes are timed before the training, and the largest that keeps it is taken (default: %(default)g)",
     )
     parser.add_argument(
         "--size", default="", metavar="NAME", help="take this size, as the card names it, and time none"
@@ -229,19 +229,20 @@ def _order(options: argparse.Namespace) -> Order:
 def _show(options: argparse.Namespace, made: Distilled) -> None:
     from rich.console import Console
 
-    from topreward_ros.views.distillation import comparison
+    from topreward_ros.views.distillation import comparison, verdict_text
     from topreward_ros.views.evaluation_text import text_table
 
     table = comparison(made.measures, made.instructions.own, len(made.held_out), short=True)
     Console(highlight=False).print(text_table(table))
+    say(verdict_text(made))
     print(
         printable(
-            f"a tick takes {made.tick_ms:.1f} ms; {options.output / 'README.md'} tells the rest; try it on "
-            f"films of your own: topreward evaluate DATASET --model {options.output}"
+            f"a tick takes {made.tick_ms:.1f} ms of one CPU thread; {options.output / 'README.md'} tells the "
+            f"rest; try it on films of your own: topreward evaluate DATASET --model {options.output}"
         )
     )
     if made.tick_ms > options.budget_ms:
         say(
-            f"a tick takes {made.tick_ms:.1f} ms now, above --budget-ms {options.budget_ms:g}: the machine "
-            "may have more to do than when sizes were timed"
+            f"a tick takes {made.tick_ms:.1f} ms of one CPU thread, above --budget-ms {options.budget_ms:g}: "
+            "take a smaller --size if that is too much"
         )

@@ -21,6 +21,7 @@ from topreward_ros.offline.distill.distill import Distilled
 from topreward_ros.offline.distill.learner import CHECK_EVERY
 from topreward_ros.offline.distill.sizes import FRAMES, Timed
 from topreward_ros.offline.distill.training_run import OnStep, Row
+from topreward_ros.offline.distill.verdict import verdict
 from topreward_ros.views.evaluation_tables import (
     NOTHING,
     Table,
@@ -71,7 +72,9 @@ class Bars:
         """See `Watcher`."""
 
         def on_timed(timed: Timed) -> None:
-            self._say(f"size '{timed.candidate.name}': {timed.milliseconds:.1f} ms for a tick")
+            self._say(
+                f"size '{timed.candidate.name}': {timed.milliseconds:.1f} ms of one CPU thread for a tick"
+            )
 
         with self._console.status("timing sizes of students"):
             yield on_timed
@@ -130,6 +133,29 @@ def _by_key(measures: Sequence[Measure]) -> Mapping[tuple[str, str, str], Measur
     return {(it.scope, str(it.mode), it.name): it for it in measures}
 
 
+def verdict_text(distilled: Distilled) -> str:
+    """Whether the student is any good as a judge yet, what could make it one, and how sure that is."""
+    choice = distilled.choice
+    found = verdict(distilled.measures["student"], distilled.measures["teacher"], distilled.held_out)
+    sentences = []
+    if found.faults:
+        mends = ["give it more films or time (--minutes)"]
+        if choice.mend:
+            mends.append(f"{choice.mend}, for the embedded model's weights to start from")
+        mends.append("look whether its teacher is right about these films")
+        sentences.append(
+            f"this student is no good judge yet: {'; '.join(found.faults)}; {', or '.join(mends)}"
+        )
+    elif not found.too_few:
+        sentences.append(
+            "no rule speaks against this student on the films that were held out (ROC-AUC beside its "
+            "teacher's and of each task, a picture that stands still, SUCCESS on successes)"
+        )
+    if found.too_few:
+        sentences.append(found.too_few)
+    return ". ".join(it[0].upper() + it[1:] for it in sentences) + "."
+
+
 def card(distilled: Distilled, command: str, seconds: float) -> str:
     """README.md of the student's folder. ``command``: as it was typed; ``seconds`` that it took."""
     it, about = distilled, distilled.machine
@@ -138,11 +164,17 @@ def card(distilled: Distilled, command: str, seconds: float) -> str:
     again = (
         "gives the same weights on the same machine, if there is time for all of them"
         if not learned.by_clock
-        else "gives what this would have become with time for all steps: here the rate fell with the clock"
+        else "gives other weights: steps took longer here than planned, so that the learning rate fell with "
+        "the clock; with more `--minutes` it falls with the steps"
     )
-    start = "drawn weights" if recipe.from_nothing else "the weights of the embedded model"
-    if it.candidate.name.startswith("small"):
-        start = "drawn weights"
+    candidate = it.choice.candidate
+    timings = ", ".join(f"'{one.candidate.name}' {one.milliseconds:.1f} ms" for one in it.choice.timings)
+    of_timings = (
+        f"for a budget of {it.order.budget_ms:g} ms of one CPU thread (a tick took: {timings})"
+        if timings
+        else "as `--size` named it"
+    )
+    from_nothing = " --start-from nothing" * it.order.from_nothing
     notes = "".join(f"\n- {escaped(printable(note, 500))}" for note in it.notes[:20])
     left_out = f"\n\nLeft out:\n{notes}" if notes else ""
     return f"""---
@@ -154,14 +186,16 @@ tags: [robotics, reward-model, topreward, qwen3_vl]
 
 A small model that `topreward distill` made: {it.written.parameters / 1e6:.2f} million parameters that answer
 the one question "does this video complete the task?" as the teacher does, for the tasks below, as the films
-that it learnt from show them. A tick with {FRAMES} frames takes {it.tick_ms:.1f} ms on one thread of
-{about["processor"]}.
+that it learnt from show them. A tick with {FRAMES} frames takes {it.tick_ms:.1f} ms of one thread of
+{about["processor"]} where nothing else keeps it busy.
 
 **What it must not be used for:** anything that those films do not show. In front of another scene, another
 camera or place of the camera, another robot, or asked for another task or in other words, its numbers mean
 nothing, however sure they look. It repeats the errors of its teacher and of the labels. It is never a safety
 function. Judge it on films of your own that had no part in this (`topreward evaluate`), and calibrate the
 threshold of each task (`topreward calibrate`) before anything depends on it.
+
+**Verdict, by rule:** {escaped(verdict_text(it))}
 
 ## What it understands
 
@@ -179,9 +213,10 @@ weights to keep, so the student's numbers are a little kind.
     {printable(command, 2000)}
 
 - Data: {it.films} films with {it.frames} frames at 4 Hz to learn from, {len(it.held_out)} held out.
-- Size: '{it.candidate.name}', with {it.candidate.frame_pixels} pixels of a frame at most, for a budget of
-  {it.order.budget_ms:g} ms.
-- Training: {learned.steps} steps of {recipe.steps} from {start}; the weights after step {learned.best_step}
+- Size: '{candidate.name}', with {candidate.frame_pixels} pixels of a frame at most,
+  {of_timings}.
+- Start: {it.choice.start}.
+- Training: {learned.steps} steps of {recipe.steps}; the weights after step {learned.best_step}
   were the best on the films that were held out (distance {learned.loss:.3f} nat, {learned.first_loss:.3f}
   before the first step, looked at every {CHECK_EVERY} steps); it ended because {learned.why}. Seed
   {recipe.seed}, {recipe.threads} thread{"s" * (recipe.threads != 1)}, {recipe.precision}, on {recipe.device}.
@@ -190,7 +225,7 @@ weights to keep, so the student's numbers are a little kind.
   and one question in four is for another task.
 - It took {_duration(seconds)} in all, on {about["processor"]}, {about["cores"]} cores, load
   {about["load_average"]}, torch {it.versions["torch"]}, {about["date"]}. On a CPU the same data with
-  `--seed {recipe.seed} --size '{it.candidate.name}' --steps {recipe.steps}`
+  `--seed {recipe.seed} --size '{candidate.name}' --steps {recipe.steps}{from_nothing}`
   {again}.{left_out}
 
 | what | SHA-256 |

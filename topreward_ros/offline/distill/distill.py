@@ -43,7 +43,16 @@ from topreward_ros.offline.distill.network import (
     make_tokenizer,
 )
 from topreward_ros.offline.distill.pupil import Pupil
-from topreward_ros.offline.distill.sizes import CANDIDATES, Candidate, Timed, chosen, tick_milliseconds, timed
+from topreward_ros.offline.distill.sizes import (
+    CANDIDATES,
+    Candidate,
+    Choice,
+    Timed,
+    chosen,
+    tick_milliseconds,
+    timed,
+    warm_start,
+)
 from topreward_ros.offline.distill.steps import (
     Instructions,
     Lesson,
@@ -120,7 +129,7 @@ class Distilled:
     order: Order
     teacher: str
     instructions: Instructions
-    candidate: Candidate
+    choice: Choice  #: of its size
     tick_ms: float  #: of the student, as it is
     written: Written
     recipe: Recipe
@@ -236,7 +245,9 @@ def _distill(
     runs = [curves[number] for number in sorted(curves)]
     instructions = instructions_for(list(by_task(episodes)))
     tokenizer, start = _start(order, instructions)
-    candidate = _candidate(order, tokenizer, episodes[0], instructions, watcher, start)
+    choice = _choice(order, tokenizer, episodes[0], instructions, watcher, start)
+    candidate = choice.candidate
+    watcher.say(f"size '{candidate.name}' is taken: {choice.start}")
     with watcher.reading(len(episodes)) as on_film:
         films, unread = read_films(episodes, candidate.frame_pixels, on_film)
     lessons, used, untold = _lessons(films, runs, instructions)
@@ -248,7 +259,7 @@ def _distill(
     _check_enough(used, learnt, judged)
     student = _student(tokenizer, candidate, start, order, lessons, len(instructions.own))
     stream = Stream(tokenizer)
-    recipe = _recipe(order, start is None)
+    recipe = _recipe(order, not choice.from_embedded)
     torch.set_num_threads(recipe.threads)
     workers = _loaders()
     batches = held_out_batches(judged, instructions, stream)
@@ -291,7 +302,7 @@ def _distill(
         order,
         teacher,
         instructions,
-        candidate,
+        choice,
         tick,
         written,
         recipe,
@@ -357,17 +368,18 @@ def _start(order: Order, instructions: Instructions) -> tuple[Tokenizer, Path | 
     return Tokenizer.from_file(str(folder / "tokenizer.json")), folder
 
 
-def _candidate(
+def _choice(
     order: Order,
     tokenizer: Tokenizer,
     episode: LabelledEpisode,
     instructions: Instructions,
     watcher: Watcher,
     start: Path | None,
-) -> Candidate:
-    """The one that is named, or the largest that keeps the budget. Raises `DistillError`, `BudgetError`."""
+) -> Choice:
+    """The size that is named, or the largest that keeps the budget. Raises `BudgetError`."""
     if order.size:
-        return next(it for it in CANDIDATES if it.name == order.size)
+        named = next(it for it in CANDIDATES if it.name == order.size)
+        return Choice(named, (), warm_start(named, (), order.from_nothing))
     able = [it for it in CANDIDATES if start is None or it.size <= EMBEDDED]
     picture = episode.open().info
     with watcher.timing() as on_timed:
@@ -375,7 +387,9 @@ def _candidate(
             able, tokenizer, order.scoring.scorer, (picture.height, picture.width), instructions.own[0]
         )
         with closing(found):
-            return chosen(found, order.budget_ms, on_timed).candidate
+            timings = chosen(found, order.budget_ms, on_timed)
+    taken = timings[-1].candidate
+    return Choice(taken, tuple(timings), warm_start(taken, timings, order.from_nothing))
 
 
 def _lessons(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from math import ceil
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -53,24 +54,52 @@ class Timed:
     """A candidate, and what a tick of it takes here."""
 
     candidate: Candidate
-    milliseconds: float  #: the median of a tick on one thread of the CPU, with `FRAMES` frames
+    milliseconds: float  #: of a tick, as `tick_milliseconds` has it
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The candidate that is taken, what was timed for it, and what it starts from."""
+
+    candidate: Candidate
+    timings: tuple[Timed, ...]  #: in their order; none: it was named
+    mend: str = ""  #: what gives a student the embedded model's weights; empty: this one has them
+
+    @property
+    def from_embedded(self) -> bool:
+        """Whether the training goes on from the embedded model's weights."""
+        return not self.mend
+
+    @property
+    def start(self) -> str:
+        """What it starts from, and what that costs: a sentence."""
+        if self.from_embedded:
+            return "it goes on from the embedded model's weights"
+        return (
+            "it starts FROM DRAWN WEIGHTS and knows nothing yet: it needs far more films and steps than one "
+            f"that goes on from the embedded model's, which took 10,000 steps; {self.mend} to have these"
+        )
 
 
 def tick_milliseconds(scorer: PrefixScorer, height: int, width: int, instruction: str) -> float:
-    """Median time [ms] of a tick with about `FRAMES` frames (height, width) [px] in the prefix."""
+    """Time [ms] of one CPU thread that a tick takes with about `FRAMES` frames (height, width) [px].
+
+    ``scorer``: works in the thread that calls it, and in no other. It is the time for which the CPU worked on
+    the tick, and the least of some rounds: how much else the machine has to do must not decide on a size.
+    """
     rng = np.random.default_rng(0)
-    times = []
-    for _ in range(_ROUNDS):
+    times = np.full((_ROUNDS, 2 * _TIMED), np.nan)  # rounds, ticks
+    for times_of_round in times:
         video = [
             Frame(number * NS_PER_S // 2, rng.integers(0, 255, (height, width, 3), np.uint8))
             for number in range(FRAMES + _TIMED)
         ]
         for end in range(1, len(video) + 1):
-            start = time.perf_counter()
+            start = time.thread_time()
             scorer.score(ScoreRequest.of_frames(instruction, video[:end]))
-            if abs(end - FRAMES) <= _TIMED:
-                times.append(time.perf_counter() - start)
-    return float(np.median(times) * 1e3)
+            if end > FRAMES - _TIMED:
+                times_of_round[end - FRAMES + _TIMED - 1] = time.thread_time() - start
+    return float(np.median(times.min(axis=0)) * 1e3)
 
 
 def timed(
@@ -102,18 +131,36 @@ def timed(
                 yield Timed(candidate, tick_milliseconds(scorer, *picture, instruction))
 
 
-def chosen(found: Iterator[Timed], budget_ms: float, on_timed: Callable[[Timed], None]) -> Timed:
-    """The first candidate that keeps the budget. Raises `BudgetError` where none does."""
-    quickest = None
+def chosen(found: Iterator[Timed], budget_ms: float, on_timed: Callable[[Timed], None]) -> list[Timed]:
+    """What was timed up to the first candidate that keeps the budget, which is the last one.
+
+    Raises `BudgetError` where none keeps it.
+    """
+    timings = []
     for one in found:
         on_timed(one)
+        timings.append(one)
         if one.milliseconds <= budget_ms:
-            return one
-        if quickest is None or one.milliseconds < quickest.milliseconds:
-            quickest = one
-    assert quickest is not None, "there are candidates"
+            return timings
+    quickest = min(timings, key=lambda it: it.milliseconds)
     raise BudgetError(
         f"--budget-ms {budget_ms:g}: the quickest student, '{quickest.candidate.name}', takes "
-        f"{quickest.milliseconds:.1f} ms for a tick with {FRAMES} frames on this machine: allow more, or "
-        "free it from other work while it is timed"
+        f"{quickest.milliseconds:.1f} ms for a tick with {FRAMES} frames on one thread of this CPU: "
+        "allow more"
     )
+
+
+def warm_start(candidate: Candidate, timings: Sequence[Timed], from_nothing: bool) -> str:
+    """What to do for a student that goes on from the embedded model's weights; empty: this one does.
+
+    ``from_nothing``: the user asked for drawn weights.
+    """
+    if from_nothing:
+        return "leave out --start-from nothing"
+    if candidate.size == EMBEDDED:
+        return ""
+    able = [it.milliseconds for it in timings if it.candidate.size == EMBEDDED]
+    if able:
+        return f"give --budget-ms {ceil(min(able))}"
+    quickest = [it.name for it in CANDIDATES if it.size == EMBEDDED][-1]
+    return f"give --size '{quickest}'"
