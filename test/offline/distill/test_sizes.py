@@ -43,5 +43,6 @@ def test_what_gives_the_embedded_weights_back() -> None:
     smallest, embedded = BY_NAME["smallest"], BY_NAME["embedded"]
     assert warm_start(smallest, timings, False) == "give --budget-ms 28"
     assert warm_start(smallest, (), False) == "give --size 'embedded, smallest frames'"
+    assert warm_start(BY_NAME["large"], (), False) == "give --size 'embedded'"
     assert warm_start(embedded, timings, True) == "leave out --start-from nothing"
     assert warm_start(embedded, timings, False) == "" and Choice(embedded, ()).from_embedded

@@ -161,7 +161,9 @@ def learn(
     rows = run.learn("steps", student, optimizer, recipe.steps, drawn, take, on_step, is_enough)
     student.load_state_dict(notes["best"])
     best_step, best = min(checks, key=lambda check: check[1])
-    why = notes.get("why") or "all steps were taken"  # also of a run before, which this one goes on from
+    why = notes.get("why", "")  # also of a run before, which this one goes on from
+    if len(rows) == recipe.steps:
+        why = "all steps were taken"
     return Learned(len(rows), best_step, best, checks[0][1], why, notes.get("by_clock", False))
 
 

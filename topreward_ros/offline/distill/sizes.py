@@ -162,5 +162,6 @@ def warm_start(candidate: Candidate, timings: Sequence[Timed], from_nothing: boo
     able = [it.milliseconds for it in timings if it.candidate.size == EMBEDDED]
     if able:
         return f"give --budget-ms {ceil(min(able))}"
-    quickest = [it.name for it in CANDIDATES if it.size == EMBEDDED][-1]
-    return f"give --size '{quickest}'"
+    of_its_size = [it for it in CANDIDATES if it.size == EMBEDDED]
+    nearest = min(of_its_size, key=lambda it: abs(it.frame_pixels - candidate.frame_pixels))
+    return f"give --size '{nearest.name}'"
