@@ -264,3 +264,13 @@ def test_the_stage_stands_before_its_name_only_where_there_are_several() -> None
     assert "stage 2 of 3" in sample_line(second)
     one = sample(3, stage=1, stages=1)
     assert "1/1" not in "".join(drawn(watched(one))) and "stage" not in sample_line(one)
+
+
+def test_the_success_that_a_model_states_stands_where_it_has_no_log_p() -> None:
+    """A message that nobody filled has 0 there, and still says its log p."""
+    stated = sample(4, log_prob=nan, success_probability=0.9)
+    assert "probability of success 0.900" in sample_line(stated)
+    assert any("success" in line and "p = 0.900" in line for line in drawn(watched(stated), 2.1))
+    for unfilled in (sample(4, success_probability=0.0), sample(4)):
+        assert "log p -3.200 nat" in sample_line(unfilled)
+        assert not any("p = 0.0" in line for line in drawn(watched(unfilled), 2.1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import nan
+from math import isnan, nan
 
 from topreward_ros.core.outputs import State
 
@@ -38,6 +38,11 @@ class Sample:
     stage: int = 0  #: of the task, from 1; 0 without a task
     stages: int = 0
     success_probability: float = nan
+
+    @property
+    def states_success(self) -> bool:
+        """Whether the model states success itself, and has no log p; a message that nobody filled has 0."""
+        return isnan(self.log_prob) and not isnan(self.success_probability)
 
     @property
     def state_name(self) -> str:

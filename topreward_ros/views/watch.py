@@ -164,7 +164,7 @@ def sample_line(sample: Sample) -> str:
     note = f"  ({printable(sample.message)})" if sample.message else ""
     note = f"  stage {sample.stage} of {sample.stages}{note}" if sample.stages > 1 else note
     said = f"log p {number(sample.log_prob)} nat, first frame held {number(sample.log_prob_static)} nat"
-    if not isnan(sample.success_probability):
+    if sample.states_success:
         said = f"probability of success {number(sample.success_probability)}"
     return (
         f"{sample.elapsed_s:8.2f} s  {sample.state_name:<9}  progress {number(sample.progress)}  {said}  "
@@ -382,7 +382,7 @@ def _numbers(log: WatchLog, sample: Sample, now_s: float, rows: int) -> Renderab
         ),
         (
             "first frame", number(sample.log_prob_static, 3, "nat"),
-            *(("", "") if isnan(stated) else ("success", f"p = {number(stated)}")),
+            *(("success", f"p = {number(stated)}") if sample.states_success else ("", "")),
             "message", f"{log.silence_s(now_s, now_s):.1f} s ago",
         ),
     )  # fmt: skip
