@@ -113,16 +113,16 @@ def _run(options: argparse.Namespace) -> int:
     notes = {model: _notes(labelled, its) for model, its in settings.items()}
     for sentence in dict.fromkeys(note for its in notes.values() for note in its):
         say(sentence)
-    status, made = 0, {}
     with folder_for(output):
+        if len(models) == 1:
+            evaluated = _evaluated(labelled, settings[models[0]], output, workers)
+            return _write(options, labelled, evaluated, settings[models[0]], notes[models[0]], output)[1]
+        status, made = 0, {}
         for model, folder in folders.items():
-            if len(models) > 1:
-                print(f"model {printable(model, 200)}")
+            print(f"model {printable(model, 200)}")
             try:
                 evaluated = _evaluated(labelled, settings[model], folder, workers)
             except UserError as error:
-                if len(models) == 1:
-                    raise
                 say(f"model {printable(model, 200)} is left out: {error}")
                 status = 1
                 continue

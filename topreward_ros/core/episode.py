@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import exp, isfinite, nan
+from math import exp, isfinite, isnan, nan
 
 from topreward_ros.core.calibration.task import TaskCalibration
 from topreward_ros.core.detectors.of_progress import failed
@@ -524,8 +524,9 @@ class TaskMonitor:
         kind = EventType.SUCCESS if stages.is_last else EventType.SUBTASK_SUCCESS
         message = _success_message(episode.success, stages)
         if score.states_progress:  # who has no log p thinks in probabilities
-            stated = f"{exp(score.success_log_prob):.3f}, at or above {exp(threshold):.3f}"
-            message = f"probability of success {stated}; its logarithm: {message}"
+            what = "progress" if isnan(score.success_probability) else "probability of success"
+            stated = f"{what} {exp(score.success_log_prob):.3f}, at or above {exp(threshold):.3f}"
+            message = f"{stated}; its logarithm: {message}"
         outputs: list[Output] = [self._event(kind, message, threshold, newest, score.success_log_prob)]
         self._stages = stages.following()
         if ends:

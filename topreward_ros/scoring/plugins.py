@@ -157,10 +157,8 @@ class _Checked(PrefixScorer):
     ) -> list[PrefixScore | ScorerError]:
         """See `PrefixScorer.score_all`."""
         for request in requests:
-            for frame in request.prefix:
-                frame.image.flags.writeable = (
-                    False  # a plug-in that normalises in place spoils what others see
-                )
+            for frame in request.prefix:  # one that normalises in place would spoil what others see
+                frame.image.flags.writeable = False
         given = self._do(lambda: self._plugin.score_all(requests, kept))
         if not isinstance(given, Sequence) or len(given) != len(requests):
             count = f"{len(given)} scores" if isinstance(given, Sequence) else f"a {type(given).__name__}"
