@@ -40,6 +40,9 @@ from .prepared import PreparedProcess
 
 SECOND = 10**9
 LONGEST_WAIT = 60.0  # [s] for another process, which may have to start on a busy machine
+#: Of a monitor, where a test says nothing else. This process is the camera: it shows one picture of one colour,
+#: and may be held up, for longer than the two seconds that are the defaults.
+_PATIENCE = {"stale_timeout": 60.0, "frozen_timeout": 0.0, "covered_timeout": 0.0}
 _HELD_UP_S = 0.1  # without a turn of a thread that asks for one every 20 ms
 
 
@@ -101,14 +104,17 @@ class Robot:
 
     # ---- processes ------------------------------------------------------------------------------
 
-    def start(self, module: str, **parameters: Any) -> Process:
-        """Start a node of the package with ``parameters``; what it says goes to `said`."""
+    def start(self, node: str | Path, **parameters: Any) -> Process:
+        """Start a node of the package, or a script that is one; what it says goes to `said`."""
+        if node == "monitor" or isinstance(node, Path):
+            parameters = _PATIENCE | parameters
         while self.clients:
             self.node.destroy_client(self.clients.popitem()[1])
         number = len(self.processes)
         file = self.folder / f"parameters-{number}.yaml"
         file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
-        return self.run("-m", f"topreward_ros.nodes.{module}", "--ros-args", "--params-file", str(file))
+        code = (str(node),) if isinstance(node, Path) else ("-m", f"topreward_ros.nodes.{node}")
+        return self.run(*code, "--ros-args", "--params-file", str(file))
 
     def run(self, *arguments: str) -> Process:
         """Start Python with ``arguments``; what it says goes to `said`."""

@@ -116,7 +116,8 @@ def test_a_monitor_that_was_killed_leaves_nothing_that_confuses_the_next(robot: 
         message.episode_id for message in [*robot.progress, *robot.events, *robot.rewards, *robot.states]
     }
     assert len(names) == 1 and not names & old, "the new one's episode, of a name that is new"
-    assert [event.sequence for event in robot.events] == [1], robot.events
+    told = [(event.sequence, event.type, event.message) for event in robot.events]
+    assert [(number, kind) for number, kind, _ in told] == [(1, TaskEvent.EPISODE_STARTED)], told
     assert [reward.step for reward in robot.rewards] == list(range(len(robot.rewards)))
     late: list[TaskProgress] = []
     robot.node.create_subscription(TaskProgress, "task_state", late.append, qos.latched())

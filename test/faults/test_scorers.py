@@ -25,12 +25,7 @@ def test_what_a_scorer_may_do(robot: Any) -> None:
     fault = robot.folder / "fault.txt"
     robot.environment["FAULT_FILE"] = str(fault)
     fault.write_text("-4.0")
-    parameters = {"task": TASK, "sample_rate": 20.0, "heartbeat_rate": 5.0, "success_dwell": 0.0}
-    process = robot.run(
-        str(MONITOR),
-        "--ros-args",
-        *(word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")),
-    )
+    process = robot.start(MONITOR, task=TASK, sample_rate=20.0, heartbeat_rate=5.0, success_dwell=0.0)
     robot.until(lambda: bool(robot.infos) or process.poll() is not None, "the monitor is active")
     robot.introduce("monitor")
     levels: list[bytes] = []
