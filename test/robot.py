@@ -40,8 +40,8 @@ from .prepared import PreparedProcess
 
 SECOND = 10**9
 LONGEST_WAIT = 60.0  # [s] for another process, which may have to start on a busy machine
-#: Of a monitor, where a test says nothing else. This process is the camera: it shows one picture of one colour,
-#: and may be held up, for longer than the two seconds that are the defaults.
+#: Of a monitor, where a test says nothing else. This process is the camera: it shows one picture of one
+#: colour, and may be held up, for longer than the two seconds that are the defaults.
 _PATIENCE = {"stale_timeout": 60.0, "frozen_timeout": 0.0, "covered_timeout": 0.0}
 _HELD_UP_S = 0.1  # without a turn of a thread that asks for one every 20 ms
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -453,6 +454,18 @@ def test_a_curve_says_whether_its_calibration_decided(
     console = Console(width=200, record=True, file=StringIO())
     console.print(curve_summary(curve))
     assert said in console.export_text()
+
+
+def test_an_expected_answer_is_shown_on_the_scale_of_the_answers(video: Path) -> None:
+    curve = score_video(video, "make it bright", Brightness(), SETTINGS)
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(curve_summary(curve))
+    five = replace(curve, model=replace(curve.model, answers='" 1"=1 " 2"=2 " 3"=3 " 4"=4 " 5"=5'))
+    console.print(curve_summary(five))
+    usual, *_, expected = re.split(r"(?=video  )", console.export_text())[-2:]
+    assert "log p" in usual and "True" in usual and " of 1 to 5" not in usual
+    assert re.search(r"answer +[1-5](\.\d+)? of 1 to 5 is expected", expected) and "log p" not in expected
+    assert json.loads(five.to_json())["model"]["answers"] == five.model.answers
 
 
 # ---- pauses, and pictures that change ----

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from topreward_ros.core.outputs import State
-from topreward_ros.views.messages import Happening, Sample
+from topreward_ros.views.messages import Description, Happening, Sample
 from topreward_ros.views.watch import WatchLog, event_line, sample_line, view
 
 START = 1_700_000_000 * 10**9
@@ -214,6 +214,18 @@ def test_what_comes_from_outside_cannot_command_the_terminal() -> None:
     for line in (sample_line(sample(0, message=evil)), event_line(log, log.events[0])):
         assert line.isprintable()
     assert len(drawn(watched(sample(0, instruction="word " * 2000)))) < 25
+
+
+def test_an_expected_answer_is_shown_on_the_scale_of_the_answers() -> None:
+    answers = '" 1"=1 " 2"=2 " 3"=3 " 4"=4 " 5"=5'
+    one = sample(0, log_prob=math.log(0.6))
+    log = watched(one)
+    assert "answer" not in "".join(drawn(log)) and "log p(True)" in "".join(drawn(log))
+    log.add_description(Description("m", "cpu", "float32", False, ("image",), answers))
+    shown = "".join(drawn(log))
+    assert "3.4 of 1 to 5" in shown and "ln(expected)" in shown and "log p" not in shown
+    assert "answer 3.4 of 1 to 5, ln -0.511 nat" in sample_line(one, log.answers)
+    assert log.successor("", "").answers == answers
 
 
 def test_before_anything_came() -> None:

@@ -149,6 +149,7 @@ def description(message: MonitorInfo) -> Description:
         dtype=message.dtype,
         random_weights=message.random_weights,
         camera_names=tuple(message.camera_names),
+        answers=message.answers,
     )
 
 

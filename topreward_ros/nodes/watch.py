@@ -221,7 +221,7 @@ class Watcher:
     def _on_progress(self, message: TaskProgress) -> None:
         sample = conversions.sample(message)
         if self.log.add_progress(sample, time.monotonic()):
-            self._screen.line(sample_line(sample))
+            self._screen.line(sample_line(sample, self.log.answers))
 
     def _on_event(self, message: TaskEvent) -> None:
         event = conversions.happening(message)

@@ -101,6 +101,7 @@ class BagEpisode:
     cameras: tuple[str, ...] = ()  #: topics that are shown with it
     model: str = ""  #: where its numbers come from; empty: not known
     random_weights: bool = False
+    answers: str = ""  #: of that model, as in `ScorerInfo`
 
 
 @dataclass(slots=True)
@@ -159,6 +160,7 @@ class _Monitor:
     received_ns: int
     model: str
     random_weights: bool
+    answers: str
     cameras: tuple[str, ...]
 
 
@@ -293,9 +295,10 @@ class _Reading:
         topic = slashed(message.topic)
         namespace = topic.removesuffix("/monitor/info") if topic.endswith("/monitor/info") else _above(topic)
         model = f"{said.model_id} ({said.model_revision}), {said.device}, {said.dtype}"
+        answers = str(getattr(said, "answers", ""))  # older bags have none
         cameras = tuple(slashed(str(name)) for name in said.camera_names)
         self._monitors.setdefault(namespace, []).append(
-            _Monitor(message.time_ns, model, bool(said.random_weights), cameras)
+            _Monitor(message.time_ns, model, bool(said.random_weights), answers, cameras)
         )
 
     def _monitor_of(self, episode: BagEpisode) -> _Monitor | None:
@@ -355,6 +358,7 @@ class _Reading:
                     episode.start_ns, episode.end_ns = min(stamps), max(stamps)
             if monitor := self._monitor_of(episode):
                 episode.model, episode.random_weights = monitor.model, monitor.random_weights
+                episode.answers = monitor.answers
             began.append(episode)
         return sorted(began, key=lambda episode: (episode.start_ns, episode.namespace))
 

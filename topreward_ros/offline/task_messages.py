@@ -128,6 +128,7 @@ def info_fields(
         max_frames=settings.max_frames,
         front_padding=info.front_padding,
         fixed_length=info.fixed_length,
+        answers=info.answers,
         progress_mode=settings.progress_mode.value,
         success_threshold=settings.success.threshold,
         success_hysteresis=settings.success.hysteresis,

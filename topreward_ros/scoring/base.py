@@ -101,6 +101,7 @@ class ScorerInfo:
     instructions: tuple[str, ...] = ()  #: all that the model understands, see vocabulary.py; empty: any
     front_padding: int = 0  #: as in `ScorerSettings`
     fixed_length: int = 0  #: as in `ScorerSettings`
+    answers: str = ""  #: that the score is the expected value of, see `answer_set`; empty: log p(" True")
 
 
 @dataclass(frozen=True, slots=True)

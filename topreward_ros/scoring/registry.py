@@ -35,6 +35,7 @@ from topreward_ros.scoring.checkpoint.load import (
     use_threads,
 )
 from topreward_ros.scoring.plugins import is_plugin, load_plugin
+from topreward_ros.scoring.question.answer_set import expected_of
 from topreward_ros.scoring.question.prompts import LAYOUTS
 from topreward_ros.scoring.served_models import is_served, load_served, served_info
 from topreward_ros.scoring.start_times import StartTimes
@@ -223,7 +224,12 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: S
     _log.info("attention of the language model on %s in %s: %s", device, dtype, kernels_of(device, dtype))
     check_memory(loaded, settings, pixels)
     info = _info(
-        checkpoint, loaded, settings, prompt_hash=prompt_hash(templates, framing, soft), max_pixels=pixels
+        checkpoint,
+        loaded,
+        settings,
+        prompt_hash=prompt_hash(templates, framing, soft),
+        max_pixels=pixels,
+        answers=expected_of(question.answers, settings.contrastive),
     )
     return LoadedModel(loaded, tokens, checkpoint.preprocessing, info)
 
@@ -273,6 +279,7 @@ def _any_scorer(checkpoint: Checkpoint, settings: ScorerSettings, times: StartTi
         settings,
         prompt_hash=family.prompt_hash(question, framing),
         max_pixels=family.max_pixels,
+        answers=expected_of(question.answers, settings.contrastive),
     )
     _log.warning(
         "%s is a model of type %r, for which every score is a full forward pass over the whole prefix: "
@@ -356,7 +363,13 @@ def read_family(checkpoint: Checkpoint, settings: ScorerSettings) -> Family:
 
 
 def _info(
-    checkpoint: Checkpoint, loaded: Any, settings: ScorerSettings, *, prompt_hash: str, max_pixels: int
+    checkpoint: Checkpoint,
+    loaded: Any,
+    settings: ScorerSettings,
+    *,
+    prompt_hash: str,
+    max_pixels: int,
+    answers: str = "",
 ) -> ScorerInfo:
     from topreward_ros.scoring.checkpoint.quantization import precision_text
 
@@ -371,4 +384,5 @@ def _info(
         instructions=checkpoint.notes.wordings,
         front_padding=settings.front_padding,
         fixed_length=settings.fixed_length,
+        answers=answers,
     )

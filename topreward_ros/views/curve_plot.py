@@ -22,6 +22,7 @@ from topreward_ros.offline.video import FrameError, Video, open_video
 from topreward_ros.scoring.checkpoint.vocabulary import UNKNOWN_INSTRUCTION, is_known
 from topreward_ros.views import colours
 from topreward_ros.views.picture import write_picture
+from topreward_ros.views.score_names import score_names
 from topreward_ros.views.terminal import RANDOM_WARNING
 
 _WIDTH_PX, _HEIGHT_PX, _DPI = 1200, 780, 100
@@ -134,10 +135,12 @@ def _draw_progress(axes: Axes, curve: Curve) -> None:
 
 def _draw_log_prob(axes: Axes, curve: Curve) -> None:
     times = [point.time_s for point in curve.points]
+    names = score_names(curve.model.answers)
     series = (
-        ("log p(True)", colours.LOG_PROB, "o-", [point.score.log_prob for point in curve.points]),
-        ("log p(False)", colours.LOG_PROB_FALSE, "-", [point.score.log_prob_false for point in curve.points]),
-        ("log p(True), first frame held", colours.LOG_PROB_STATIC, "--",
+        (names.log_prob, colours.LOG_PROB, "o-", [point.score.log_prob for point in curve.points]),
+        (names.log_prob_false, colours.LOG_PROB_FALSE, "-",
+         [point.score.log_prob_false for point in curve.points]),
+        (f"{names.log_prob}, first frame held", colours.LOG_PROB_STATIC, "--",
          [point.score.log_prob_static for point in curve.points]),
         ("ln of the stated probability of success", colours.LOG_PROB, "o-",
          [nan if isnan(it.score.success_probability) else it.score.success_log_prob for it in curve.points]),

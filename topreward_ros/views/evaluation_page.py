@@ -36,6 +36,7 @@ from topreward_ros.views.evaluation_tables import (
     value_text,
 )
 from topreward_ros.views.html_page import document, shown
+from topreward_ros.views.score_names import score_names
 from topreward_ros.views.svg_charts import Axis, Dot, Line, chart, legend
 from topreward_ros.views.terminal import RANDOM_WARNING
 
@@ -131,9 +132,10 @@ def _axis(evaluation: Evaluation, runs: Sequence[Run]) -> Axis:
     """The axis of the values: [0, 1] of a progress, what there is of a log-probability."""
     if evaluation.mode is not Mode.LOG_PROB:
         return Axis(0.0, 1.0, "progress")
+    name = score_names(str(evaluation.model.get("answers", ""))).log_prob
     values = [value for run in runs for value in _values(run, evaluation) if isfinite(value)]
     low = min(values, default=-1.0)
-    return Axis(low if low < 0 else -1.0, 0.0, "log p(True) [nat]")
+    return Axis(low if low < 0 else -1.0, 0.0, f"{name} [nat]")
 
 
 def _values(run: Run, evaluation: Evaluation) -> list[float]:

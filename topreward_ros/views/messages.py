@@ -17,6 +17,7 @@ class Description:
     dtype: str
     random_weights: bool
     camera_names: tuple[str, ...]
+    answers: str = ""  #: as in `ScorerInfo`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

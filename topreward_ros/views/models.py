@@ -14,6 +14,7 @@ from topreward_ros.core.printable import printable
 from topreward_ros.defaults import DEMO_TASK
 from topreward_ros.offline.models import CheckResult, ListedModel, ModelFacts, Presence
 from topreward_ros.scoring.openai_api.load import SERVED
+from topreward_ros.views.score_names import score_names
 from topreward_ros.views.terminal import RANDOM_WARNING, number, shown
 
 _PRESENCE_STYLES = {Presence.HERE: "green", Presence.INCOMPLETE: "yellow", Presence.NOT_HERE: "dim"}
@@ -129,7 +130,7 @@ def check_view(result: CheckResult) -> RenderableType:
         table.add_row("progress", f"stated by the model: {said}")
     else:
         said = f"{number(start.log_prob)} at the start, {number(end.log_prob)} nat at the end"
-        table.add_row("log p(True)" if answers is None else "ln of expected", said)
+        table.add_row(score_names(info.answers).log_prob, said)
         if answers is not None:
             share = f"{number(100.0 * end.answer_share, 1)} % of the probability at the end"
             table.add_row("answers' share", share)

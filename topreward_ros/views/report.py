@@ -20,6 +20,7 @@ from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.bag_episodes import BagContent, BagEpisode, BagEvent, Score, ShownFrame
 from topreward_ros.views import colours
 from topreward_ros.views.html_page import document, shown
+from topreward_ros.views.score_names import ScoreNames, score_names
 from topreward_ros.views.terminal import RANDOM_WARNING, number
 
 _WIDTH, _LEFT, _RIGHT = 640, 56, 8  # of a chart, in its own units, and the margins of its panel
@@ -221,23 +222,26 @@ _PROGRESS = (
     _Series("progress", colours.PROGRESS, lambda score: score.progress),
     _Series("probability of success", colours.LOG_PROB, lambda score: score.success_probability, "5 4"),
 )
-_LOG_PROBS = (
-    _Series("log p(True) [nat]", colours.LOG_PROB, lambda score: score.log_prob),
-    _Series("log p(False)", colours.LOG_PROB_FALSE, lambda score: score.log_prob_false),
-    _Series(
-        "log p(True), first frame held", colours.LOG_PROB_STATIC, lambda score: score.log_prob_static, "5 4"
-    ),
-)
 _REWARDS = (_Series("reward", "#6a1b9a", lambda score: score.reward),)
+
+
+def _log_probs(names: ScoreNames) -> tuple[_Series, ...]:
+    held = f"{names.log_prob}, first frame held"
+    return (
+        _Series(f"{names.log_prob} [nat]", colours.LOG_PROB, lambda score: score.log_prob),
+        _Series(names.log_prob_false, colours.LOG_PROB_FALSE, lambda score: score.log_prob_false),
+        _Series(held, colours.LOG_PROB_STATIC, lambda score: score.log_prob_static, "5 4"),
+    )
 
 
 def _charts(episode: BagEpisode) -> str:
     if not episode.scores:
         return '<p class="dim">No scores of this episode in the bag.</p>'
+    log_probs = _log_probs(score_names(episode.answers))
     return "".join(
         _chart(episode, series, height, limits, events=not place)
         for place, (series, height, limits) in enumerate(
-            ((_PROGRESS, 190, (0.0, 1.0)), (_LOG_PROBS, 140, None), (_REWARDS, 100, None))
+            ((_PROGRESS, 190, (0.0, 1.0)), (log_probs, 140, None), (_REWARDS, 100, None))
         )
     )
 

@@ -28,6 +28,7 @@ from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.score_video import Curve, CurvePoint
 from topreward_ros.offline.video import Damage
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
+from topreward_ros.views.score_names import score_names
 
 RANDOM_WARNING = f"{RANDOM_WEIGHTS}: the numbers mean nothing"
 
@@ -226,11 +227,13 @@ def curve_summary(curve: Curve) -> RenderableType:
         if not isnan(last.score.success_probability):
             table.add_row("success", f"probability {number(last.score.success_probability)}")
         if not isnan(last.score.log_prob) or not last.score.states_progress:
-            table.add_row(
-                "log p",
-                f"True {number(last.score.log_prob)}, False {number(last.score.log_prob_false)}, "
-                f"first frame held {number(last.score.log_prob_static)} nat",
-            )
+            names = score_names(curve.model.answers)
+            if answer := names.on_own_scale(last.score.log_prob):
+                table.add_row("answer", f"{answer} is expected")
+            sides = (names.good, last.score.log_prob), (names.bad, last.score.log_prob_false)
+            said = ", ".join(f"{name} {number(value)}" for name, value in sides)
+            held = f"first frame held {number(last.score.log_prob_static)} nat"
+            table.add_row(names.short, f"{said}, {held}")
         if last.score.answer_share < _SMALL_SHARE:
             share = f"{number(100.0 * last.score.answer_share, 1)} % of the probability falls on the answers"
             table.add_row("answers", Text(f"{share}: the model may not know this question", style="yellow"))

@@ -25,6 +25,7 @@ from topreward_ros.core.printable import printable
 from topreward_ros.core.stages import numbered
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.views.messages import Description, Happening, Sample
+from topreward_ros.views.score_names import ScoreNames, score_names
 from topreward_ros.views.terminal import RANDOM_WARNING, number, shown
 
 _EVENTS_SHOWN = 6
@@ -67,6 +68,7 @@ class WatchLog:
     previous_episode_id: str = ""
     model: str = ""  #: from the monitor's info; empty before it came
     random_weights: bool = False
+    answers: str = ""  #: of the model, as in `ScorerInfo`
     warnings: tuple[str, ...] = ()  #: what is wrong with what arrives
     advice: tuple[str, ...] = ()  #: what to check, while nothing arrives
     newest: Sample | None = None
@@ -92,6 +94,7 @@ class WatchLog:
             previous_episode_id=previous,
             model=self.model,
             random_weights=self.random_weights,
+            answers=self.answers,
             warnings=self.warnings,
         )
 
@@ -138,7 +141,13 @@ class WatchLog:
     def add_description(self, description: Description) -> None:
         """Take what the monitor says of its model."""
         self.random_weights = description.random_weights
+        self.answers = description.answers
         self.model = ", ".join([description.model_id, description.device, description.dtype])
+
+    @property
+    def names(self) -> ScoreNames:
+        """What the scores are called."""
+        return score_names(self.answers)
 
     def event_time_s(self, event: Happening) -> float:
         """When it happened, in seconds since the present episode began."""
@@ -159,11 +168,16 @@ class WatchLog:
         return now_s - (since_s if self.last_arrival_s is None else self.last_arrival_s)
 
 
-def sample_line(sample: Sample) -> str:
-    """A score as one line, for where there is no terminal."""
+def sample_line(sample: Sample, answers: str = "") -> str:
+    """A score as one line, for where there is no terminal; ``answers`` of the model, as in `ScorerInfo`."""
     note = f"  ({printable(sample.message)})" if sample.message else ""
     note = f"  stage {sample.stage} of {sample.stages}{note}" if sample.stages > 1 else note
-    said = f"log p {number(sample.log_prob)} nat, first frame held {number(sample.log_prob_static)} nat"
+    names = score_names(answers)
+    said = (
+        f"{names.short} {number(sample.log_prob)} nat, first frame held {number(sample.log_prob_static)} nat"
+    )
+    if answer := names.on_own_scale(sample.log_prob):
+        said = f"answer {answer}, {said}"
     if sample.states_success:
         said = f"probability of success {number(sample.success_probability)}"
     return (
@@ -369,14 +383,16 @@ def _numbers(log: WatchLog, sample: Sample, now_s: float, rows: int) -> Renderab
         table.add_column(style=style, no_wrap=True)
     latency = log.scores[-1].latency_s if log.scores else float("nan")
     stated = sample.success_probability
+    answer = log.names.on_own_scale(sample.log_prob)
     cells = (
         (
-            "log p(True)", number(sample.log_prob, 3, "nat"),
+            log.names.log_prob, number(sample.log_prob, 3, "nat"),
             "elapsed", number(sample.elapsed_s, 1, "s") if log.scores else "-",
             "latency", f"{number(latency, 2, 's')}, median {number(log.median_latency_s(), 2)}",
         ),
         (
-            "log p(False)", number(sample.log_prob_false, 3, "nat"),
+            *(("answer", answer) if answer
+              else (log.names.log_prob_false, number(sample.log_prob_false, 3, "nat"))),
             "frames", str(sample.num_frames),
             "scores", f"{log.score_count}, {number(log.score_rate(), 1)} per s",
         ),

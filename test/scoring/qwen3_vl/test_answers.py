@@ -185,6 +185,8 @@ def test_true_against_false_of_a_file_is_the_contrastive_score(tmp_path, embedde
     mine.write_text(f'answers: " True"=10 " False"=-10\n{paper}\n')
     by_file, by_parameter = embedded(prompts=str(mine)), embedded(contrastive=True)
     assert by_file.info.prompt_hash != by_parameter.info.prompt_hash
+    assert by_file.info.answers == '" True"=10 " False"=-10', "those who read the numbers know their scale"
+    assert by_parameter.info.answers == '" True"=1 " False"=0' and embedded().info.answers == ""
     for count in (1, 4, 8):
         one, other = (it.score(asked(DEMO_TASK, demo[:count])) for it in (by_file, by_parameter))
         assert one == other and one.answer_share > 0.99

@@ -17,6 +17,7 @@ from topreward_ros.scoring.openai_api.images import ImagesStyle
 from topreward_ros.scoring.openai_api.scorer import AT_ONCE, ServedScorer, encoded
 from topreward_ros.scoring.openai_api.style import SentVideo, Style
 from topreward_ros.scoring.openai_api.video import TRIAL_SIDE, UNIT, VideoStyle, reads_qwen_videos
+from topreward_ros.scoring.question.answer_set import expected_of
 from topreward_ros.scoring.question.prompts import Framing
 from topreward_ros.scoring.question.templates import Question, asked_question, preset_advice
 
@@ -83,6 +84,7 @@ def _made(model: str, settings: ScorerSettings, timeout_s: float) -> ServedScore
         max_pixels=pixels,
         front_padding=settings.front_padding,
         fixed_length=settings.fixed_length,
+        answers=expected_of(question.answers, settings.contrastive),
     )
     return ServedScorer(style, question, settings, info)
 

@@ -50,6 +50,11 @@ class AnswerSet:
 TRUE_FALSE = AnswerSet((" True", " False"), (1.0, 0.0))
 
 
+def expected_of(answers: AnswerSet | None, contrastive: bool) -> str:
+    """What a score is the expected value of, as `ScorerInfo.answers` has it; empty: it is log p(" True")."""
+    return str(answers or TRUE_FALSE) if answers or contrastive else ""
+
+
 def read_answer_set(text: str) -> AnswerSet:
     """The set that is written as ``" 1"=1 " 2"=2``. Raises `ScorerError` without the place.
 

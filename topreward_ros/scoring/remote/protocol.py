@@ -258,6 +258,7 @@ class ServerInfo:
             instructions=tuple(instructions),
             front_padding=model.whole("front_padding"),
             fixed_length=model.whole("fixed_length"),
+            answers=model.text("answers", 4000),
         )
         names = (*AGREED, "static_baseline")
         plain = {name: settings.plain(name) for name in names}
