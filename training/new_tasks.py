@@ -1,14 +1,14 @@
 """Three tasks that the embedded model does not know: films, labels and a teacher's curves for a distillation.
 
-    python -m training.new_tasks films        # needs Metaworld; films/learn and films/judge, 120 films each
+    python -m training.new_tasks films        # needs Metaworld; films/learn (360 films), films/judge (120)
     topreward distill films/learn --curves films/learn/teacher.json --output student
     python -m training.new_tasks films --judge student       # the student beside its teacher, on films/judge
 
-Forty attempts at each task are there to learn from, forty others, with other seeds, to judge by; each is seen
-by one camera, in turn. The teacher is made: its curve of a film is the progress that the simulator knows,
-with noise that drifts within about a second, as log p that a model might have given; nobody's weights are in
-it. Its curves are written as `topreward score --json` writes those of a model. Run again, it goes on where it
-was.
+Forty attempts at each task are there to learn from, and three cameras film each of them. Forty others, with
+other seeds, are there to judge by, and one camera films each, in turn. The teacher is made: its curve of a
+film is the progress that the simulator knows, with noise that drifts within about a second, as log p that a
+model might have given; nobody's weights are in it. Its curves are written as `topreward score --json` writes
+those of a model. Run again, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -51,10 +51,19 @@ TASKS = {
     "dial-turn": "turn the dial",
     "door-lock": "lock the door",
 }
-PARTS = {"learn": TRAIN, "judge": EVALUATIONS[0]}
 NOISE, DRIFT_S = 0.12, 1.0  # of progress: its standard deviation, and the time in which it is forgotten [s]
 _CURVES = "teacher.json"
 _MONITOR_RATE = 2.0  # [Hz] of the teacher's scores
+
+
+@dataclass(frozen=True)
+class AllViews(Attempt):
+    """An attempt that all cameras film."""
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """See `Attempt.views`."""
+        return VIEWS
 
 
 @dataclass(frozen=True)
@@ -68,9 +77,16 @@ class OneView(Attempt):
         return (VIEWS[(self.number + self.number // len(MIX)) % len(VIEWS)],)
 
 
-def teacher_scores(clip: Clip, seed: int) -> list[dict[str, Any]]:
+#: The folders, with the seeds of their attempts, and by which cameras they are filmed.
+PARTS: dict[str, tuple[str, type[Attempt]]] = {
+    "learn": (TRAIN, AllViews),
+    "judge": (EVALUATIONS[1], OneView),  # those of the first were looked at when the recipe was chosen
+}
+
+
+def teacher_scores(clip: Clip, seed: int, view: int) -> list[dict[str, Any]]:
     """What the made teacher says of a clip, prefix by prefix, as the scores of `Curve.to_json_value`."""
-    rng = np.random.default_rng([seed, 11])
+    rng = np.random.default_rng([seed, view, 11])
     step = round(RATE / _MONITOR_RATE)
     places = np.arange(0, len(clip.frames), step)
     kept = np.exp(-1 / (DRIFT_S * _MONITOR_RATE))
@@ -86,42 +102,42 @@ def teacher_scores(clip: Clip, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def write_part(folder: Path, split: str, attempts: int) -> None:
+def write_part(folder: Path, split: str, kind: type[Attempt], attempts: int) -> None:
     """Film the attempts of a part that ``folder`` lacks, and write labels and curves of all."""
     from training.simulation import Simulator
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = StringIO()
     table = csv.writer(rows, lineterminator="\n")
-    table.writerow(("file", "task", "success", "done_s"))
+    table.writerow(("file", "task", "success", "done_s", "attempt"))
     curves = []
     for task, instruction in TASKS.items():
         simulator = None
         for number in track(range(attempts), f"{folder.name}: {task}"):
-            attempt = OneView(split, task, number)
-            (view,) = attempt.views
-            stored = folder / "clips" / task / f"{number:04d}-{view}.npz"
-            if not stored.is_file():
+            attempt = kind(split, task, number)
+            stored = [folder / "clips" / task / f"{number:04d}-{view}.npz" for view in attempt.views]
+            if not all(path.is_file() for path in stored):
                 simulator = simulator or Simulator(task, 224, 224)
-                (made,) = film(simulator, attempt)
-                made.save(stored)
-            clip = Clip.load(stored)
-            name = f"{task}_{number:04d}-{view}.mkv"
-            if not (folder / name).is_file():
-                write_film(clip, folder / name)
-            done_s = int(np.argmax(clip.success)) / RATE if clip.succeeded else ""
-            table.writerow((name, instruction, int(clip.succeeded), done_s))
-            curves.append(
-                {
-                    "format": JSON_FORMAT,
-                    "video": name,
-                    "duration": (len(clip.frames) - 1) / RATE,
-                    "instruction": instruction,
-                    "model": {"model_id": f"the simulator's progress, noise {NOISE:g}"},
-                    "scores": teacher_scores(clip, attempt.seed),
-                    "events": [],
-                }
-            )
+                for path, made in zip(stored, film(simulator, attempt), strict=True):
+                    made.save(path)
+            for path, view in zip(stored, attempt.views, strict=True):
+                clip = Clip.load(path)
+                name = f"{task}_{number:04d}-{view}.mkv"
+                if not (folder / name).is_file():
+                    write_film(clip, folder / name)
+                done_s = int(np.argmax(clip.success)) / RATE if clip.succeeded else ""
+                table.writerow((name, instruction, int(clip.succeeded), done_s, f"{task} {number}"))
+                curves.append(
+                    {
+                        "format": JSON_FORMAT,
+                        "video": name,
+                        "duration": (len(clip.frames) - 1) / RATE,
+                        "instruction": instruction,
+                        "model": {"model_id": f"the simulator's progress, noise {NOISE:g}"},
+                        "scores": teacher_scores(clip, attempt.seed, VIEWS.index(view)),
+                        "events": [],
+                    }
+                )
         if simulator:
             simulator.close()
     write_file(folder / LABELS, rows.getvalue())
@@ -152,7 +168,7 @@ def main() -> None:
     """Make both parts from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("output", type=Path, help="folder of the films")
-    parser.add_argument("--attempts", type=int, default=40, help="of each task in each part (%(default)s)")
+    parser.add_argument("--attempts", type=int, default=40, help="at each task in each part (%(default)s)")
     parser.add_argument(
         "--judge", nargs="+", metavar="MODEL", help="score the films that are there with these models instead"
     )
@@ -160,8 +176,8 @@ def main() -> None:
     if arguments.judge:
         print(markdown_of(judged(arguments.output / "judge", arguments.judge)))
         return
-    for name, split in PARTS.items():
-        write_part(arguments.output / name, split, arguments.attempts)
+    for name, (split, kind) in PARTS.items():
+        write_part(arguments.output / name, split, kind, arguments.attempts)
 
 
 if __name__ == "__main__":

@@ -343,6 +343,20 @@ def test_one_film_in_five_is_held_out_wherever_it_lies() -> None:
     assert len(distill.held_out([episode(f"task {k}", None, k) for k in range(30)])) == 6, "an episode a task"
 
 
+def test_films_of_one_attempt_are_held_out_together() -> None:
+    def films(attempt: str, k: int) -> list[LabelledEpisode]:
+        one = LabelledEpisode(f"{k}", "a", k < 10, None, f"hash {k}", lambda: None, 1.0)  # type: ignore[arg-type]
+        return [replace(one, identity=f"{one.identity} {side}", attempt=attempt) for side in "lr"]
+
+    episodes = [film for k in range(20) for film in films(f"run {k}", k)]
+    apart = distill.held_out(episodes)
+    assert len(apart) == 8 and {k // 2 for k in apart} == {k // 2 for k in apart if k % 2}
+    renamed = [replace(it, attempt=f"{it.attempt} in another folder") for it in episodes]
+    assert distill.held_out(renamed) == apart, "names say what belongs together, and nothing else"
+    alone = [replace(it, attempt="") for it in episodes]
+    assert {k // 2 for k in distill.held_out(alone)} != {k // 2 for k in distill.held_out(alone) if k % 2}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

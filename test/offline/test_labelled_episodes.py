@@ -107,6 +107,24 @@ def test_a_folder_with_labels_gives_an_episode_per_line(tmp_path: Path) -> None:
     assert with_stamps == [0, 500_000_000, 1_000_000_000, 1_500_000_000]
 
 
+def test_films_of_one_attempt_have_something_in_common(tmp_path: Path) -> None:
+    made = []
+    for name in ("one", "two"):
+        folder = write_labels(
+            tmp_path / name,
+            *("l.mp4,open,1,run 1", "r.mp4,open,1,run 1", "other.mp4,open,1,run 2", "lone.mp4,open,1,"),
+            head="file,task,success,attempt",
+        )
+        for k, file in enumerate(("l", "r", "other", "lone")):
+            write_video(folder / f"{file}.mp4", 20 + 10 * k)
+        made.append([it.attempt for it in labelled_data(folder, reading()).episodes])
+    left, right, other, lone = made[0]
+    assert left == right != other and lone == ""
+    assert not set(made[0][:3]) & set(made[1]), "another folder's run 1 is another one"
+    write_labels(folder, "l.mp4,open,1," + "x" * 201, "r.mp4,open,1,r", head="file,task,success,attempt")
+    assert "line 2: attempt is 'xxx" in labelled_data(folder, reading()).problems[0]
+
+
 def test_the_identity_is_that_of_the_frames_wherever_they_lie(tmp_path: Path) -> None:
     one = write_labels(tmp_path / "one", "a.mp4,open,1", "b.mp4,open,0")
     write_video(one / "a.mp4")

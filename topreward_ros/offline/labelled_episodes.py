@@ -60,6 +60,7 @@ class LabelledEpisode:
     where: str = ""  #: where the label stands
     layout: str = "primary"  #: of the cameras, as the parameter camera_layout
     cameras: tuple[str, ...] = ()  #: topics that are seen, the primary one first; none: it is no bag
+    attempt: str = ""  #: as in `Label`
 
     @property
     def recording(self) -> Recording:
@@ -214,7 +215,7 @@ def _resolved(
             for episode in _episodes(label, reading, datasets):
                 reading.on_episode(episode.name)
                 try:
-                    made.append(_checked(episode))
+                    made.append(_checked(replace(episode, attempt=label.attempt)))
                 except UserError as error:
                     wrong.append(f"{episode.where}: {error}")
         except (UserError, OSError) as error:

@@ -1,7 +1,8 @@
 """labels.csv: what people say of recorded episodes, a line each: did it succeed, when, at what task.
 
-Columns: ``file``, ``success``, and if you like ``task``, ``done_s``, ``episode``. What stands in the files is
-not looked at here (`labelled_episodes`). A line that cannot be used is a problem of its own; the others stay.
+Columns: ``file``, ``success``, and if you like ``task``, ``done_s``, ``episode``, ``attempt``. What stands in
+the files is not looked at here (`labelled_episodes`). A line that cannot be used is a problem of its own; the
+others stay.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from topreward_ros.core.printable import printable
 from topreward_ros.core.text_files import read_text
 
 LABELS = "labels.csv"  #: in a folder of recordings, or in that of a LeRobot dataset
-COLUMNS = ("file", "task", "success", "done_s", "episode")
+COLUMNS = ("file", "task", "success", "done_s", "episode", "attempt")
 _YES = frozenset(("1", "1.0", "true", "yes", "y", "success", "succeeded"))
 _NO = frozenset(("0", "0.0", "false", "no", "n", "failure", "failed", "fail"))
 _DELIMITERS = (",", ";", "\t")
 _DIGITS = 9  # of an episode's number, at most
+_LONGEST_NAME = 200  # characters of an attempt's
 
 
 class LabelError(UserError):
@@ -41,6 +43,9 @@ class Label:
     task: str = ""  #: a stage per line; empty: as the recording says
     done_s: float | None = None  #: when it was done [s] since the episode's first frame; None: not known
     episode: int | None = None  #: which one in the file, from 0; None: the only one, or all of a dataset
+    #: what all films of one attempt have in common, those of several cameras: its name, and the folder of the
+    #: labels; empty: nothing
+    attempt: str = ""
 
 
 def read_labels(path: Path, *, of_dataset: bool = False) -> tuple[list[Label], list[str]]:
@@ -122,6 +127,7 @@ def _label(fields: Mapping[str, str], where: str, folder: Path, of_dataset: bool
         clean_task(fields.get("task", ""), where),
         done_s,
         _number(fields.get("episode", ""), where),
+        _attempt(fields.get("attempt", ""), where, folder),
     )
 
 
@@ -148,6 +154,15 @@ def _time(text: str, where: str) -> float | None:
             "nothing"
         )
     return value
+
+
+def _attempt(text: str, where: str, folder: Path) -> str:
+    if len(text) > _LONGEST_NAME or not text.isprintable():
+        raise LabelError(
+            f"{where}: attempt is '{printable(text, 60)}': write a name of up to {_LONGEST_NAME} characters, "
+            "the same for all films of one attempt, or nothing"
+        )
+    return f"{text} in {folder.resolve()}" if text else ""
 
 
 def _number(text: str, where: str) -> int | None:

@@ -22,7 +22,9 @@ from topreward_ros.offline.distill.training_run import Run
 from topreward_ros.scoring.checkpoint.folder import EMBEDDED_FOLDER
 
 SIZE = (64, 96)
-RECIPE = Recipe(steps=6, seed=0, threads=1, precision="float32", device="cpu", from_nothing=True)
+RECIPE = Recipe(
+    steps=6, seed=0, threads=1, precision="float32", device="cpu", from_nothing=True, averaged=0.5
+)
 
 
 @pytest.fixture
@@ -137,6 +139,26 @@ def test_what_is_cut_off_goes_on_to_the_same_weights(
     pupil.load_state_dict(start)
     learn(pupil, drawn, held, RECIPE, Run(tmp_path / "cut", {}), 60.0, 0, lambda *_: None)
     assert all(torch.equal(value, whole[name]) for name, value in pupil.state_dict().items())
+
+
+def test_the_weights_that_are_kept_are_averages(
+    school: tuple[Pupil, Steps, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pupil, drawn, held = school
+    name = "model.lm_head.weight"
+    taken: list[torch.Tensor] = []
+
+    def note(*_: Any) -> None:
+        taken.append(pupil.state_dict()[name].clone())
+
+    monkeypatch.setattr(learner, "held_out_loss", losses_of(*range(9, 0, -1)))  # each better than before
+    learn(pupil, drawn, held, RECIPE, Run(tmp_path, {}), 60.0, 0, note)
+    average = taken[0]
+    for step, weight in enumerate(taken[1:]):
+        kept = min(RECIPE.averaged, (step + 1) / (step + 10))
+        average = kept * average + (1 - kept) * weight
+    torch.testing.assert_close(pupil.state_dict()[name], average)
+    assert not torch.equal(average, taken[-1])
 
 
 def test_it_learns_what_it_is_told(school: tuple[Pupil, Steps, list[Any]]) -> None:

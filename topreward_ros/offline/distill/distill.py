@@ -28,6 +28,7 @@ from topreward_ros.core.output_files import kept_folder, temporary_folder
 from topreward_ros.core.printable import printable
 from topreward_ros.offline.distill.films import Film, read_films
 from topreward_ros.offline.distill.learner import (
+    AVERAGED,
     STEPS,
     Learned,
     Recipe,
@@ -198,20 +199,28 @@ def _alike(tasks: Sequence[str]) -> list[str]:
 
 
 def held_out(episodes: Sequence[LabelledEpisode]) -> set[int]:
-    """Places of the episodes that are held out: one in five of each task and outcome, by their frames'
-    hashes, wherever they lie and in whatever order they come."""
-    groups: dict[tuple[str, bool | None], list[int]] = {}
-    for place, episode in enumerate(episodes):
-        groups.setdefault((episode.task, episode.succeeded), []).append(place)
-    alone = [place for group in groups.values() if len(group) == 1 for place in group]
+    """Places of the episodes that are held out: one in five attempts of each task and outcome, by their
+    frames' hashes, wherever they lie and in whatever order they come. Films of one attempt stay together."""
+    attempts: dict[tuple[str, str], set[str]] = {}  # by task and name: identities of its films
+    for episode in episodes:
+        attempts.setdefault(_attempt_of(episode), set()).add(episode.identity)
+    groups: dict[tuple[str, bool | None], set[tuple[str, str]]] = {}
+    for episode in episodes:
+        groups.setdefault((episode.task, episode.succeeded), set()).add(_attempt_of(episode))
     several = [group for group in groups.values() if len(group) > 1]
-    places: set[int] = set()
-    for group in several or [alone]:
-        ranked = sorted(group, key=lambda place: sha256(episodes[place].identity.encode()).hexdigest())
-        places |= set(ranked[: ceil(len(group) / _HELD_OUT)])
+    alone = set().union(*(group for group in groups.values() if len(group) == 1))
+    chosen: set[tuple[str, str]] = set()
+    for group in several or [alone]:  # an attempt is ranked by the least of its hashes, as names may change
+        ranked = sorted(group, key=lambda it: sha256(min(attempts[it]).encode()).hexdigest())
+        chosen |= set(ranked[: ceil(len(group) / _HELD_OUT)])
+    places = {place for place, episode in enumerate(episodes) if _attempt_of(episode) in chosen}
     held = {episodes[place].identity for place in places}  # the same film may have another task as well
     same = {place for place, episode in enumerate(episodes) if episode.identity in held}
     return same if len(same) < len(episodes) else places
+
+
+def _attempt_of(episode: LabelledEpisode) -> tuple[str, str]:
+    return episode.task, episode.attempt or episode.identity
 
 
 def distill(
@@ -454,7 +463,8 @@ def _precision(device: str) -> str:
 def _recipe(order: Order, from_nothing: bool) -> Recipe:
     threads = max(1, (os.cpu_count() or 1) - 1)  # the last one prepares batches
     steps = order.steps or STEPS
-    return Recipe(steps, order.seed, threads, _precision(order.device), order.device, from_nothing)
+    precision = _precision(order.device)
+    return Recipe(steps, order.seed, threads, precision, order.device, from_nothing, AVERAGED)
 
 
 def _loaders() -> int:

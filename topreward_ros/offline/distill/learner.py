@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ from topreward_ros.offline.distill.training_run import (
 STEPS = 6000  #: at most, where time allows
 FEWEST_STEPS = 20
 CHECK_EVERY = 40  #: steps, after which films that are held out are looked at
-PATIENCE = 8  #: checks without a better one, after which it is enough; of long trainings a quarter
+PATIENCE = 8  #: checks without a better one, after which it is enough; of long trainings a half
+#: Share of the averaged weights that a step leaves, once there were some. They are what is looked at and
+#: kept: at a high rate the weights themselves go to and fro between one batch and the next.
+AVERAGED = 0.99
 _WARM_UP = 30
 #: Highest rate: of weights that are trained already, and of drawn ones.
 _RATE, _RATE_FROM_NOTHING = 5e-4, 8e-4
@@ -46,6 +50,7 @@ class Recipe:
     precision: str  #: float32 or bfloat16
     device: str  #: cpu or cuda
     from_nothing: bool
+    averaged: float  #: share of the averaged weights that a step leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ def learn(
     on_step: OnStep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Learned:
-    """Train ``student``; at the end it has the weights that were best on ``held_out``.
+    """Train ``student``; at the end it has the averaged weights that were best on ``held_out``.
 
     ``minutes``: after which it is enough in any case; where steps take longer than planned, the rate falls
     with the time that is left. ``workers``: processes that prepare batches, which change nothing else.
@@ -117,11 +122,15 @@ def learn(
     optimizer = torch.optim.AdamW(weight_groups(student), lr=rate, betas=BETAS)
     began, notes = clock(), run.notes
     held = [batch.to(device) for batch in held_out]
+    average = copy.deepcopy(student)
     if "checks" not in notes:
-        notes["checks"] = [(0, held_out_loss(student, held))]
-        notes["best"] = _weights(student)
+        notes["checks"] = [(0, held_out_loss(average, held))]
+        notes["best"] = _weights(average)
+    else:
+        average.load_state_dict(notes["average"])
+    notes["average"] = average.state_dict()  # as they are when it is saved
     checks: list[tuple[int, float]] = notes["checks"]
-    patience = max(PATIENCE, recipe.steps // (4 * CHECK_EVERY))
+    patience = max(PATIENCE, recipe.steps // (2 * CHECK_EVERY))
 
     def drawn(first: int) -> Iterator[Batch]:
         return _loaded(steps, range(first, recipe.steps), recipe, workers)
@@ -139,6 +148,7 @@ def learn(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
+        _follow(average, student, min(recipe.averaged, (step + 1) / (step + 10)))
         terms = {name: value.item() for name, value in losses.items()}
         return {"rate": now, "patches": batch.ends.shape[1], "loss": loss.item(), **terms}
 
@@ -146,14 +156,14 @@ def learn(
         over = clock() - began > 60 * minutes
         if done % CHECK_EVERY and done != recipe.steps and not over:
             return False
-        loss = held_out_loss(student, held)
+        loss = held_out_loss(average, held)
         if not loss < float("inf"):
             raise LearnError(
                 f"the loss of the films that are held out is no number after {done} steps: train again with "
                 "another --seed; if it stays so, report it"
             )
         if loss < min(value for _, value in checks):
-            notes["best"] = _weights(student)
+            notes["best"] = _weights(average)
         checks.append((done, loss))
         notes["why"] = _why(checks, clock() - began, minutes, patience)
         return bool(notes["why"])
@@ -175,6 +185,13 @@ def _why(checks: Sequence[tuple[int, float]], seconds: float, minutes: float, pa
     if seconds > 60 * minutes:
         return f"{minutes:g} minutes had passed"
     return ""
+
+
+def _follow(average: Pupil, student: Pupil, kept: float) -> None:
+    """Move averaged weights towards those of ``student``: ``kept`` is the share of them that stays."""
+    with torch.no_grad():
+        for mean, now in zip(average.parameters(), student.parameters(), strict=True):
+            mean.lerp_(now, 1 - kept)
 
 
 def _weights(student: Pupil) -> dict[str, torch.Tensor]:
