@@ -7,6 +7,8 @@ import errno
 import json
 import os
 import re
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 
 from test.offline.test_labelled_episodes import write_labels, write_video
 from test.scorers import Brightness
-from topreward_ros.cli.main import main
+from topreward_ros.cli.main import command, main
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
@@ -213,6 +215,26 @@ def test_what_ends_a_training_leaves_nothing(
     spoil(monkeypatch)
     assert run(runs, tmp_path / "student") == status
     assert said in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_sigterm_leaves_nothing_either(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(distill, "learn", stop)
+    arguments = ["distill", str(runs), "--curves", str(runs / "curves.json"), "--output"]
+    monkeypatch.setattr(sys, "argv", ["topreward", *arguments, str(tmp_path / "student"), *QUICK])
+    before = sorted(tmp_path.rglob("*"))
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert command() == 143
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    assert capsys.readouterr().err.endswith("topreward: terminated\n")
     assert sorted(tmp_path.rglob("*")) == before
 
 

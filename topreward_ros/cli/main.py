@@ -5,7 +5,7 @@ results. A command imports what it needs when it runs, so that `--help` is quick
 `evaluate` and `models` work where there is no ROS 2.
 
 Exit status: 0 done; 1 an error, which is named on stderr in one line, or (without a line) the reader of our
-output left early; 2 wrong usage; 130 interrupted.
+output left early; 2 wrong usage; 130 interrupted; 143 ended by SIGTERM, after the same clean-up.
 """
 
 from __future__ import annotations
@@ -42,9 +42,18 @@ from topreward_ros.cli.output import say
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import make_libraries_printable, printable
 
-_INTERRUPTED = 130
+_INTERRUPTED, _TERMINATED = 130, 143
 _NO_MORE_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 _ROS_ARGUMENTS = "--ros-args"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, as from `timeout`, systemd or a batch system: the work is given up as by Ctrl-C."""
+
+
+def _terminated(*_: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process, whatever it is doing
+    raise Terminated
 
 
 def command() -> int:
@@ -55,11 +64,14 @@ def command() -> int:
     try:
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a shell
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _terminated)
         return main()
     except KeyboardInterrupt:  # a second one, while `main` answers the first
         return _INTERRUPTED
     finally:  # the work is done or given up: Ctrl-C ends the process, and not just one step of its clean-up
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,9 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `topreward ... | head`: the reader has all it wanted
         _drop_output()
         return 1
-    except KeyboardInterrupt:
-        say("interrupted")
-        return _INTERRUPTED
+    except KeyboardInterrupt as how:
+        ended = isinstance(how, Terminated)
+        say("terminated" if ended else "interrupted")
+        return _TERMINATED if ended else _INTERRUPTED
     except UserError as error:
         say(str(error))
         for line in error.lines:
