@@ -220,6 +220,8 @@ weights to keep, so the student's numbers are a little kind.
   were the best on the films that were held out (distance {learned.loss:.3f} nat, {learned.first_loss:.3f}
   before the first step, looked at every {CHECK_EVERY} steps); it ended because {learned.why}. Seed
   {recipe.seed}, {recipe.threads} thread{"s" * (recipe.threads != 1)}, {recipe.precision}, on {recipe.device}.
+- No licence is stated here: what binds the data, the teacher's answers and the weights that it went on from
+  binds this model.
 - Half of the films are told otherwise than they were: backwards, still, undone, finished before anybody
   looked, cut to another one; with bad starts, blackouts, frozen pictures, drifting light, a trembling camera;
   and one question in four is for another task.

@@ -62,7 +62,7 @@ from topreward_ros.offline.distill.steps import (
     instructions_for,
 )
 from topreward_ros.offline.distill.targets import TargetError, baselines, check_targets, footage
-from topreward_ros.offline.distill.teacher import read_curves
+from topreward_ros.offline.distill.teacher import read_curves, teacher_name
 from topreward_ros.offline.distill.training_run import OnStep, Run
 from topreward_ros.offline.engine_bench import machine
 from topreward_ros.offline.evaluation_runs import EvaluationSettings, score_episodes
@@ -366,7 +366,7 @@ def _curves(
         for number, it in enumerate(episodes)
         if (it.identity, it.task) in by_key
     }
-    return found, printable(str(scored.model.get("model_id", order.scoring.model)), 200), [*scored.problems]
+    return found, teacher_name(scored.model) or printable(order.scoring.model, 200), [*scored.problems]
 
 
 def _start(order: Order, instructions: Instructions) -> tuple[Tokenizer, Path | None]:

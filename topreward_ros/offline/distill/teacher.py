@@ -74,7 +74,7 @@ def read_curves(
             )
             model = curve.get("model")
             if isinstance(model, Mapping):
-                models.append(printable(str(model.get("model_id", "")), 200))
+                models.append(teacher_name(model))
     if not found:
         raise CurvesError(
             problems[0]
@@ -86,6 +86,16 @@ def read_curves(
     shown = {problem.split(":")[0] for problem in problems}
     problems += [f"{name}: no curve of it is there: it is left out" for name in without if name not in shown]
     return found, ", ".join(dict.fromkeys(filter(None, models))) or "curves of files", problems
+
+
+def teacher_name(model: Mapping[str, Any]) -> str:
+    """What a card calls the teacher, from the fields of its `ScorerInfo`: its name, and which weights it had.
+
+    >>> teacher_name({"model_id": "Qwen/Qwen3-VL-8B-Instruct", "revision": "0c351dd"}), teacher_name({})
+    ('Qwen/Qwen3-VL-8B-Instruct, revision 0c351dd', '')
+    """
+    name, revision = (printable(str(model.get(key) or ""), 200) for key in ("model_id", "revision"))
+    return f"{name}, revision {revision}" if name and revision else name
 
 
 def _real(path: Path) -> str:
