@@ -120,12 +120,12 @@ class Robot:
         """Start Python with ``arguments``; what it says goes to `said`."""
         path = self.folder / f"log-{len(self.processes)}.txt"
         process: Process
-        if arguments[0] == "-m" and self.environment == self._environment:
-            path.touch()
-            process = PreparedProcess(arguments[1], arguments[2:], self.environment, path)
-        else:  # a library may read a variable while it is imported
-            command = [sys.executable, *arguments]
-            with path.open("wb") as log:
+        with path.open("wb") as log:
+            if arguments[0] == "-m" and self.environment == self._environment:
+                to = log.fileno()
+                process = PreparedProcess(arguments[1], arguments[2:], self.environment, stdout=to, stderr=to)
+            else:  # a library may read a variable while it is imported
+                command = [sys.executable, *arguments]
                 process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         self.processes.append(process)
         return process

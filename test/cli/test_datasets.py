@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,27 +14,28 @@ import pyarrow.parquet as pq
 import pytest
 
 from test.lerobot_datasets import make_dataset
+from test.prepared import PreparedProcess, completed
 from topreward_ros.cli.main import main
 
-COMMAND = [sys.executable, "-m", "topreward_ros.cli"]
+MODULE = "topreward_ros.cli"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 TASKS = ("open the drawer",) * 3
 FILM = "videos/observation.images.front/chunk-000/file-000.mp4"
 
 
 def topreward(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
+    return completed(MODULE, arguments, ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset that is annotated, by a second process where the first one was killed."""
     root = make_dataset(tmp_path_factory.mktemp("lerobot") / "d", tasks=TASKS)
-    arguments = [*COMMAND, "annotate", str(root), "--camera", "wrist"]
+    arguments = ["annotate", str(root), "--camera", "wrist"]
     files = sorted(root.rglob("*"))
     kept = root / ".topreward_progress.parquet.topreward-work"
-    process = subprocess.Popen(arguments, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    with open(os.devnull, "w") as nowhere:
+        process = PreparedProcess(MODULE, arguments, ENVIRONMENT, stderr=nowhere.fileno())
     while not (kept / "0.json").exists() and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
@@ -44,7 +44,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert [path for path in sorted(root.rglob("*")) if kept not in (path, *path.parents)] == files
     else:  # it was quicker
         (root / "topreward_progress.parquet").unlink()
-    made = topreward("annotate", root, "--camera", "wrist")
+    made = topreward(*arguments)
     assert made.returncode == 0, made.stderr
     assert made.stdout.startswith(f"{root}/topreward_progress.parquet: 3 of 3 episodes scored")
     assert not killed or "by an earlier run), SUCCESS in 0" in made.stdout

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 
+from test.prepared import completed
 from test.videos import write_block
 from topreward_ros.cli.main import main
 from topreward_ros.core.frames import Frame
@@ -29,12 +30,18 @@ from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoi
 from topreward_ros.scoring.registry import load_scorer
 
 DEMO = Path(__file__).parents[2] / "media/demo_success.mp4"
-COMMAND = [sys.executable, "-m", "topreward_ros.cli"]
+MODULE = "topreward_ros.cli"
+COMMAND = [sys.executable, "-m", MODULE]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
 
-def topreward(*arguments: object, command: Sequence[str] = COMMAND) -> subprocess.CompletedProcess[str]:
-    """Run ``command`` with ``arguments`` to its end."""
+def topreward(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `topreward` with ``arguments`` to its end, where its libraries are imported already."""
+    return completed(MODULE, arguments, ENVIRONMENT)
+
+
+def started(*arguments: object, command: Sequence[str] = COMMAND) -> subprocess.CompletedProcess[str]:
+    """Start ``command`` with ``arguments`` as a shell does, and wait for its end."""
     command = [*command, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
 
@@ -47,21 +54,21 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.installed
 def test_help_and_version_are_quick_and_need_nothing_heavy() -> None:
-    result = topreward("--help")
+    result = started("--help")
     assert result.returncode == 0
     assert all(name in result.stdout for name in ("score", "watch", "demo", "models"))
     for command in ("score", "watch", "demo", "models"):
-        assert topreward(command, "--help").returncode == 0
-    assert re.fullmatch(r"topreward \d+\.\d+\.\d+\n", topreward("--version").stdout)
+        assert started(command, "--help").returncode == 0
+    assert re.fullmatch(r"topreward \d+\.\d+\.\d+\n", started("--version").stdout)
     heavy = "{'torch', 'transformers', 'rclpy', 'matplotlib', 'cv2', 'rich', 'numpy'} & set(sys.modules)"
     code = f"import sys; from topreward_ros.cli import main; main._parser(); print({heavy})"
-    assert topreward(command=[sys.executable, "-c", code]).stdout == "set()\n"
+    assert started(command=[sys.executable, "-c", code]).stdout == "set()\n"
 
 
 @pytest.mark.installed
 def test_score_says_what_came_of_it(video: Path, tmp_path: Path) -> None:
     curve, picture = tmp_path / "curve.json", tmp_path / "curve.png"
-    result = topreward("score", video, "--task", "push [the] block", "--json", curve, "--plot", picture)
+    result = started("score", video, "--task", "push [the] block", "--json", curve, "--plot", picture)
     assert result.returncode == 0, result.stderr
     assert "random weights" not in result.stdout
     assert "push [the] block" in result.stdout and "EPISODE_STARTED" in result.stdout
@@ -151,7 +158,7 @@ def test_what_is_a_guess_about_a_folder_is_said_once(tmp_path: Path) -> None:
 
 
 def test_json_on_standard_output_is_nothing_else(video: Path) -> None:
-    result = topreward("score", video, "--task", "x", "--json", "-", "--set", "sample_rate=4")
+    result = started("score", video, "--task", "x", "--json", "-", "--set", "sample_rate=4")
     assert result.returncode == 0, result.stderr
     content = json.loads(result.stdout)
     assert len(content["scores"]) == 13
@@ -197,7 +204,7 @@ def test_ctrl_c_while_the_process_ends_leaves_no_trace() -> None:
         "from topreward_ros.cli.main import command\n"
         "sys.exit(command())"
     )
-    result = topreward("--version", command=[sys.executable, "-c", code])
+    result = started("--version", command=[sys.executable, "-c", code])
     assert result.returncode == -signal.SIGINT and result.stderr == ""
     assert result.stdout.startswith("topreward "), "it was written before"
 
@@ -253,11 +260,11 @@ def test_score_needs_no_ros(video: Path) -> None:
         "sys.exit(main(sys.argv[1:]))"
     )
     without_ros = [sys.executable, "-c", code]
-    result = topreward("score", video, "--task", "x", "--set", "sample_rate=1", command=without_ros)
+    result = started("score", video, "--task", "x", "--set", "sample_rate=1", command=without_ros)
     assert result.returncode == 0, result.stderr
-    assert topreward("models", "info", "embedded", command=without_ros).returncode == 0
+    assert started("models", "info", "embedded", command=without_ros).returncode == 0
     for command in ("watch", "demo"):
-        result = topreward(command, command=without_ros)
+        result = started(command, command=without_ros)
         assert result.returncode == 1
         assert "needs ROS 2" in result.stderr and "make setup" in result.stderr
         assert len(result.stderr.splitlines()) == 1
@@ -366,10 +373,10 @@ def test_an_output_never_replaces_the_file_that_standard_output_goes_to(video: P
     """As in `topreward score ... --json all.txt >> all.txt`."""
     path = tmp_path / "all.txt"
     path.write_text("before\n")
-    command = [*COMMAND, "score", str(video), "--task", "open the drawer", "--json"]
+    command = ["score", video, "--task", "open the drawer", "--json"]
     with path.open("a") as output:
-        run = partial(subprocess.run, stdout=output, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-        result = run([*command, str(path)])
+        run = partial(completed, MODULE, environment=ENVIRONMENT, stdout=output.fileno())
+        result = run([*command, path])
         assert result.returncode == 1 and "the file that standard output goes to" in result.stderr
         assert path.read_text() == "before\n"
         assert run([*command, "/dev/stdout"]).returncode == 0
@@ -481,5 +488,5 @@ def test_help_needs_no_numpy() -> None:
         "try: main(['score', '--help'])\n"
         "except SystemExit: sys.exit('numpy' in sys.modules)"
     )
-    result = topreward(command=[sys.executable, "-c", code])
+    result = started(command=[sys.executable, "-c", code])
     assert result.returncode == 0 and "{authors,monitor}" in result.stdout, result.stderr

@@ -21,10 +21,12 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("torch", reason="scoring needs PyTorch")
 
+from test.prepared import completed
 from test.robometer import BASE, make_robometer
 from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
 
-COMMAND = [sys.executable, "-m", "topreward_ros.cli"]
+MODULE = "topreward_ros.cli"
+COMMAND = [sys.executable, "-m", MODULE]
 NAME = "some-org/some-model"
 COMMIT = "fedcba9876543210fedcba9876543210fedcba98"
 WEIGHTS = "model.safetensors"
@@ -230,13 +232,14 @@ def environment(home: Path, endpoint: str = NOWHERE, **more: str) -> dict[str, s
 def topreward(
     *arguments: object, home: Path, endpoint: str = NOWHERE, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment(home, endpoint, **more),
-    )
+    """Run `topreward` to its end, where most of its libraries are imported already."""
+    return completed(MODULE, arguments, environment(home, endpoint, **more))
+
+
+def started(*arguments: object, home: Path, endpoint: str = NOWHERE) -> subprocess.CompletedProcess[str]:
+    """Start `topreward` as a shell does, and wait for its end."""
+    command, where = [*COMMAND, *map(str, arguments)], environment(home, endpoint)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=where)
 
 
 def download(hub: Hub, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -267,11 +270,11 @@ def in_the_hub_cache(folder: Path, home: Path) -> Path:
 
 
 def test_help_names_every_action(tmp_path: Path) -> None:
-    result = topreward("models", "--help", home=tmp_path)
+    result = started("models", "--help", home=tmp_path)
     assert result.returncode == 0
     assert all(action in result.stdout for action in ("list", "info", "download", "check"))
     for arguments in (["models"], ["models", "info"], ["models", "fly"]):
-        assert topreward(*arguments, home=tmp_path).returncode == 2
+        assert started(*arguments, home=tmp_path).returncode == 2
 
 
 def listed(home: Path, **more: str) -> dict[str, str]:
@@ -354,7 +357,7 @@ def test_info_of_what_is_not_there_or_damaged_is_one_line(folder: Path, tmp_path
 
 def test_check_scores_the_shipped_video(folder: Path, tmp_path: Path) -> None:
     in_the_hub_cache(folder, tmp_path)
-    result = topreward("models", "check", NAME, home=tmp_path)
+    result = started("models", "check", NAME, home=tmp_path)
     assert result.returncode == 0 and result.stderr == "", result.stderr
     said = " ".join(result.stdout.split())
     assert f"model {NAME} ({COMMIT}) random weights: the numbers mean nothing runs on" in said
@@ -409,7 +412,7 @@ def test_only_the_shards_that_the_index_names_are_downloaded(hub: Hub, tmp_path:
 
 
 def test_a_download_makes_a_model_that_works_without_network(hub: Hub, tmp_path: Path) -> None:
-    result = download(hub, tmp_path)
+    result = started("models", "download", NAME, home=tmp_path, endpoint=hub.endpoint)
     assert result.returncode == 0, result.stderr
     snapshot = cached(tmp_path) / "snapshots" / COMMIT
     assert f"{NAME} is in {snapshot}; use it with model:={NAME}" in result.stdout
@@ -422,7 +425,7 @@ def test_a_download_makes_a_model_that_works_without_network(hub: Hub, tmp_path:
     assert [name for name, _ in hub.sent if name.endswith(".safetensors")] == [WEIGHTS]
 
     requests = hub.requests
-    assert topreward("models", "check", NAME, home=tmp_path, endpoint=hub.endpoint).returncode == 0
+    assert started("models", "check", NAME, home=tmp_path, endpoint=hub.endpoint).returncode == 0
     assert hub.requests == requests, "at run time the hub is not asked"
     sent = len(hub.sent)
     again = download(hub, tmp_path)
