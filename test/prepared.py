@@ -1,11 +1,11 @@
 """Processes that begin where a program has imported its libraries, which takes most of its start.
 
-A monitor, or a command that scores, needs five seconds of a core until PyTorch and the rest are there, and the
-tests start some hundred of them. So a server process imports them once, and forks for each process that a test
-asks for: it runs the module as `python -m` does, with an environment and standard streams of its own, in the
-folder in which its caller is, and ends as Python ends. What a start is like, how imports behave, what an
-interpreter makes of its environment (PYTHONIOENCODING and the like) and of limits that it was born with is seen
-by the tests that start commands by `subprocess`.
+A monitor, or a command that scores, needs five seconds of a core until PyTorch and the rest are there, and
+the tests start some hundreds of them. So a server process imports them once, and forks for each process that
+a test asks for: it runs the module as `python -m` does, with an environment and standard streams of its own,
+in the folder in which its caller is, and its end is as Python's, up to where the interpreter is taken down.
+What a start is like, how imports behave, what an interpreter makes of its environment (PYTHONIOENCODING and
+the like) and of limits that it was born with is seen by the tests that start commands by `subprocess`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class PreparedProcess:
         stdout: int = 1,
         stderr: int = 2,
     ):
-        """Run ``module`` with ``arguments``; the streams are descriptors, and those of this process by default."""
+        """Run ``module`` with ``arguments``; the streams are descriptors, by default our own."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_IMPORTS)
         before = {name: os.environ.get(name) for name in _ENVIRONMENT}
@@ -127,13 +127,13 @@ def completed(
 ) -> subprocess.CompletedProcess[str]:
     """Run ``module`` to its end, as `subprocess.run` does with ``capture_output`` and ``text``.
 
-    With ``stdout``, a descriptor, only what goes to stderr is captured. Raises `subprocess.TimeoutExpired`, when
-    the process has been killed.
+    With ``stdout``, a descriptor, only what goes to stderr is captured. Raises `subprocess.TimeoutExpired`
+    after ``timeout`` seconds; the process is killed before.
     """
     command = [module, *map(str, arguments)]
     out, their_out = os.pipe()
     err, their_err = os.pipe()
-    with ThreadPoolExecutor(2) as readers, open(out) as out_file, open(err) as err_file:
+    with open(out) as out_file, open(err) as err_file, ThreadPoolExecutor(2) as readers:
         try:
             process = PreparedProcess(
                 module,
@@ -173,17 +173,15 @@ def _run(module: str, arguments: list[str], environment: dict[str, str], streams
     signal.signal(signal.SIGINT, signal.default_int_handler)
     multiprocessing.current_process().daemon = False  # it may have children
     sys.argv = [module, *arguments]
-    sys.modules.pop(
-        _main_module(module), None
-    )  # it is run, not imported: runpy warns of what is there already
+    sys.modules.pop(_main_module(module), None)  # it is run, not imported, and runpy warns of what is there
     os._exit(_status(module))
 
 
 def _open_streams(unbuffered: bool) -> None:
     """As Python does when it starts: what a stream is, whether it can be sought in, is asked but once."""
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)
-    out = open(1, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False)
-    err = open(2, "w", encoding=sys.stderr.encoding, errors=sys.stderr.errors, closefd=False)
+    sys.stdin = sys.__stdin__ = os.fdopen(0, closefd=False)
+    out = os.fdopen(1, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False)
+    err = os.fdopen(2, "w", encoding=sys.stderr.encoding, errors=sys.stderr.errors, closefd=False)
     out.reconfigure(write_through=unbuffered, line_buffering=out.isatty())
     err.reconfigure(write_through=unbuffered, line_buffering=True)
     sys.stdout = sys.__stdout__ = out
@@ -197,7 +195,7 @@ def _main_module(module: str) -> str:
 
 
 def _status(module: str) -> int:
-    """Run ``module`` and end as Python does, but for the process itself; returns the status of its end."""
+    """Run ``module``, and then what Python does at its end; returns the status of the process."""
     status = 0
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -217,6 +215,7 @@ def _status(module: str) -> int:
     except OSError:
         sys.excepthook(*sys.exc_info())
         status = 120
+    sys.stderr.flush()
     return status
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from sensor_msgs.msg import CompressedImage, JointState
 from std_msgs.msg import String
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 
+from test.prepared import completed
 from test.robot import Robot
 from topreward_ros.core.output_files import left_folders
 from topreward_ros.nodes import qos
 
+MODULE = "topreward_ros.cli"
 LATCHED = qos.latched()
 BEST_EFFORT = QoSProfile(
     depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT, durability=QoSDurabilityPolicy.VOLATILE
@@ -44,11 +46,8 @@ class PlayedMonitor:
         self.jpeg = JPEG
         self.bags = robot.folder / "bags"
         command = ["record", "--output", str(self.bags), *options]
-        self.recorder = robot.run(
-            "-c",
-            f"import sys\n{before}\nfrom topreward_ros.cli.main import command\nsys.exit(command())",
-            *command,
-        )
+        code = f"import sys\n{before}\nfrom topreward_ros.cli.main import command\nsys.exit(command())"
+        self.recorder = robot.run(*(("-c", code) if before else ("-m", MODULE)), *command)
         made = robot.node.create_publisher
         self.info = made(MonitorInfo, "monitor/info", LATCHED)
         self.state = made(TaskProgress, "task_state", LATCHED)
@@ -263,8 +262,9 @@ def test_what_a_killed_recorder_left_is_named_and_recovered(robot: Robot) -> Non
     played.show(2.5)
     assert robot.stop(played.recorder, signal.SIGKILL) < 3.0
     (left,) = left_folders(played.bags)
-    again = [sys.executable, "-m", "topreward_ros.cli", "record", "--recover", "--output", str(played.bags)]
-    run = subprocess.run(again, capture_output=True, text=True, check=True)
+    again = partial(completed, MODULE, ["record", "--recover", "--output", played.bags], os.environ)
+    run = again()
+    assert run.returncode == 0, run.stderr
     (bag,) = played.saved()
     assert str(bag) in run.stdout and bag.name.endswith("_öffne_the_drawer_cut") and not left.exists()
     stamps = [message.header.stamp.sec for topic, message in messages(bag) if "image" in topic]
@@ -273,7 +273,8 @@ def test_what_a_killed_recorder_left_is_named_and_recovered(robot: Robot) -> Non
     assert told["complete"].startswith("false: the recorder did not finish it") and told["outcome"] == "cut"
     assert (told["episode_id"], told["task"]) == ("killed", TASK)
     assert sorted(path.suffix for path in bag.iterdir()) == [".mcap", ".yaml"]
-    assert "nothing is left" in subprocess.run(again, capture_output=True, text=True, check=True).stdout
+    run = again()
+    assert run.returncode == 0 and "nothing is left" in run.stdout
 
 
 def test_a_full_disk_ends_the_recorder_with_what_fits_and_a_monitor_that_goes_away_is_named(
@@ -311,6 +312,5 @@ def test_a_full_disk_ends_the_recorder_with_what_fits_and_a_monitor_that_goes_aw
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(arguments: tuple[str, ...], said: str) -> None:
-    command = [sys.executable, "-m", "topreward_ros.cli", "record", *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    run = completed(MODULE, ["record", *arguments], os.environ)
     assert run.returncode == 1 and said in run.stderr and run.stderr.count("\n") == 1, run.stderr
