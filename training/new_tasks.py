@@ -80,7 +80,8 @@ class OneView(Attempt):
 #: The folders, with the seeds of their attempts, and by which cameras they are filmed.
 PARTS: dict[str, tuple[str, type[Attempt]]] = {
     "learn": (TRAIN, AllViews),
-    "judge": (EVALUATIONS[1], OneView),  # those of the first were looked at when the recipe was chosen
+    # Those of the other two were looked at when the recipe was chosen.
+    "judge": (EVALUATIONS[2], OneView),
 }
 
 
