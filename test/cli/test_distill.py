@@ -222,7 +222,10 @@ def test_sigterm_leaves_nothing_either(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stop(*_: object, **__: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:  # `timeout` sends it to the process, and then to its group
+            os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(distill, "learn", stop)
     arguments = ["distill", str(runs), "--curves", str(runs / "curves.json"), "--output"]
@@ -236,6 +239,32 @@ def test_sigterm_leaves_nothing_either(
             signal.signal(number, handler)
     assert capsys.readouterr().err.endswith("topreward: terminated\n")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("attempts", "status", "said"),
+    [
+        (("r", "r"), 1, "all 12 films are held out together, as they are of one attempt"),
+        (("s", "f"), 130, "of 'make the lamp dim' are held out, as they are of one attempt"),
+        (("", ""), 130, "interrupted"),
+    ],
+)
+def test_attempts_that_leave_nothing_to_learn_from_are_told(
+    runs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    attempts: tuple[str, str],
+    status: int,
+    said: str,
+) -> None:
+    head, *lines = (runs / "labels.csv").read_text().splitlines()
+    named = [f"{line},{attempts[k % 2]}" for k, line in enumerate(lines)]
+    write_labels(runs, *named, head=f"{head},attempt")
+    interrupted(monkeypatch)
+    assert run(runs, tmp_path / "student") == status
+    told = capsys.readouterr().err
+    assert said in told and ("as they are of one attempt" in told) == (attempts[0] != "")
 
 
 def constant(folder: Path) -> None:
@@ -375,6 +404,10 @@ def test_films_of_one_attempt_are_held_out_together() -> None:
     assert len(apart) == 8 and {k // 2 for k in apart} == {k // 2 for k in apart if k % 2}
     renamed = [replace(it, attempt=f"{it.attempt} in another folder") for it in episodes]
     assert distill.held_out(renamed) == apart, "names say what belongs together, and nothing else"
+    two_tasks = [replace(it, task=f"task {k % 2}") for k, it in enumerate(episodes)]
+    assert {k // 2 for k in distill.held_out(two_tasks)} == {
+        k // 2 for k in distill.held_out(two_tasks) if k % 2
+    }
     alone = [replace(it, attempt="") for it in episodes]
     assert {k // 2 for k in distill.held_out(alone)} != {k // 2 for k in distill.held_out(alone) if k % 2}
 

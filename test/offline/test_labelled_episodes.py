@@ -123,6 +123,24 @@ def test_films_of_one_attempt_have_something_in_common(tmp_path: Path) -> None:
     assert not set(made[0][:3]) & set(made[1]), "another folder's run 1 is another one"
     write_labels(folder, "l.mp4,open,1," + "x" * 201, "r.mp4,open,1,r", head="file,task,success,attempt")
     assert "line 2: attempt is 'xxx" in labelled_data(folder, reading()).problems[0]
+    write_labels(folder, "l.mp4,open,1,r", "r.mp4,open,1,r", head="file,task,success,attempts")
+    (said,) = labelled_data(folder, reading()).problems
+    assert said.endswith("the column attempts is not used: if it is meant, call it attempt")
+
+
+def test_a_copy_tells_of_which_attempt_a_film_is_and_another_name_contradicts_it(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    head = "file,task,success,attempt"
+    for other, wanted in (("", ["run 1", "run 1"]), ("run 2", ["run 1"])):
+        write_labels(
+            folder, f"a.mp4,open,1,{other}", "b.mp4,open,1,run 1", "copy.mp4,open,1,run 1", head=head
+        )
+        write_video(folder / "a.mp4")
+        write_video(folder / "b.mp4", 40)
+        shutil.copy(folder / "a.mp4", folder / "copy.mp4")
+        made = labelled_data(folder, reading())
+        assert [it.attempt.partition(" in ")[0] for it in made.episodes] == wanted
+        assert ("of attempt run 2" in " ".join(made.problems)) == bool(other)
 
 
 def test_the_identity_is_that_of_the_frames_wherever_they_lie(tmp_path: Path) -> None:

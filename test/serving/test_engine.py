@@ -284,8 +284,8 @@ def test_other_versions_engines_paths_and_methods(serve: Serve) -> None:
     assert post(served, body, authorization="Basic open")[0] == Status.NO_TOKEN
     bearer = {"authorization": "Bearer open"}
     assert post(served, body, **bearer)[0] == 200
-    status, content = post(served, body, **bearer, x_topreward_protocol="2")
-    assert status == Status.GARBAGE and "version 2 of the protocol" in content["error"]
+    status, content = post(served, body, **bearer, x_topreward_protocol="1")
+    assert status == Status.GARBAGE and "version 1 of the protocol" in content["error"]
     assert post(served, body, **bearer, x_topreward_engine="0" * 32)[0] == Status.OTHER_ENGINE
     for path in ("/", "/info", "/score/", "/../etc/passwd"):
         assert post(served, body, path, **bearer)[0] == 404

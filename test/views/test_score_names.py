@@ -28,7 +28,18 @@ def test_an_expected_answer_is_told_on_the_scale_of_the_answers() -> None:
     assert score_names('" no"=1 " yes"=-1').on_own_scale(log(0.75)) == "0.5 of -1 to 1"
 
 
-@pytest.mark.parametrize("said", ["5", '" 1"=1', '" 1"=nan " 2"=2', "\x1b[2J", '" a"=1 ' * 10_000])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "5",
+        '" 1"=1',
+        '" 1"=1 " 2"=' + "1" * 3900 + "x",
+        '" 1"=1 " 2"=' + "1" * 10_000_000 + "x",
+        '" 1"=nan " 2"=2',
+        "\x1b[2J",
+        '" a"=1 ' * 10_000,
+    ],
+)
 def test_what_a_message_says_of_answers_may_be_anything(said: str) -> None:
     names = score_names(said)
     assert names.log_prob == "ln(expected)" and names.on_own_scale(-1.0) == ""

@@ -15,6 +15,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -43,6 +44,7 @@ from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import make_libraries_printable, printable
 
 _INTERRUPTED, _TERMINATED = 130, 143
+_COPY_S = 1.0  # after a SIGTERM in which another one is the same: to the process, and to its group
 _NO_MORE_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 _ROS_ARGUMENTS = "--ros-args"
 
@@ -52,7 +54,15 @@ class Terminated(KeyboardInterrupt):
 
 
 def _terminated(*_: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process, whatever it is doing
+    """Give the work up. Another SIGTERM ends the process, but for a copy of this one, as of `timeout`."""
+    began_s = time.monotonic()
+
+    def end(*_: object) -> None:
+        if time.monotonic() - began_s > _COPY_S:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
     raise Terminated
 
 

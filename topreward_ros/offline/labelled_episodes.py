@@ -276,9 +276,10 @@ def _of_dataset(label: Label, reading: Reading, dataset: Dataset) -> Iterable[La
         if label.episode not in numbers:
             raise LabelError(f"{printable(str(label.file))} does not hold episode {label.episode}")
         numbers = [label.episode]
-    elif len(numbers) > 1 and label.done_s is not None:
+    elif len(numbers) > 1 and (label.done_s is not None or label.attempt):
+        what = "a time done_s" if label.done_s is not None else "an attempt"
         raise LabelError(
-            f"{printable(str(label.file))} holds {len(numbers)} episodes, and a time done_s is of one of "
+            f"{printable(str(label.file))} holds {len(numbers)} episodes, and {what} is of one of "
             "them: say which in the column episode"
         )
     return (_of_dataset_episode(label, reading, dataset, number, camera) for number in numbers)
@@ -456,7 +457,10 @@ def _without_contradictions(
             continue
         known = next((it for it in group if it.done_s is not None), None)
         known = known or next((it for it in group if it.succeeded is not None), first)
-        made.append(replace(first, succeeded=known.succeeded, done_s=known.done_s, where=known.where))
+        attempt = next((it.attempt for it in group if it.attempt), "")
+        made.append(
+            replace(first, succeeded=known.succeeded, done_s=known.done_s, where=known.where, attempt=attempt)
+        )
         if others:
             names = _names(list(dict.fromkeys(it.name for it in others)))
             notes.append(f"{first.name} is there {len(group)} times, as {names}, and counts once")
@@ -465,8 +469,8 @@ def _without_contradictions(
 
 def _contradicting(group: Sequence[LabelledEpisode]) -> tuple[LabelledEpisode, LabelledEpisode] | None:
     """Two that say different things of the same episode; None: all agree."""
-    for name in ("succeeded", "done_s"):
-        told = [it for it in group if getattr(it, name) is not None]
+    for name in ("succeeded", "done_s", "attempt"):
+        told = [it for it in group if getattr(it, name) not in (None, "")]
         for other in told[1:]:
             if getattr(other, name) != getattr(told[0], name):
                 return told[0], other
@@ -476,4 +480,5 @@ def _contradicting(group: Sequence[LabelledEpisode]) -> tuple[LabelledEpisode, L
 def _said(episode: LabelledEpisode) -> str:
     verdict = {True: "a success", False: "a failure", None: "of unknown success"}[episode.succeeded]
     done = "" if episode.done_s is None else f", done at {episode.done_s:g} s"
-    return f"{episode.where}: {episode.name} is {verdict}{done}"
+    attempt = f", of attempt {printable(episode.attempt, 300)}" if episode.attempt else ""
+    return f"{episode.where}: {episode.name} is {verdict}{done}{attempt}"

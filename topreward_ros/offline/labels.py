@@ -11,9 +11,11 @@ import csv
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from io import StringIO
 from math import isfinite
 from pathlib import Path
+from unicodedata import normalize
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import InstructionError, clean_task
@@ -55,7 +57,7 @@ def read_labels(path: Path, *, of_dataset: bool = False) -> tuple[list[Label], l
     without a file is about. Fields are separated by commas, semicolons or tabs, as the first line has it.
     Raises `LabelError` and `TextFileError` for the file as a whole.
     """
-    shown = printable(str(path))
+    shown, folder = printable(str(path)), path.parent.resolve()
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise LabelError(f"{shown} is a pipe or a device, and no file: save the labels as a CSV file")
     text = read_text(path)
@@ -67,7 +69,7 @@ def read_labels(path: Path, *, of_dataset: bool = False) -> tuple[list[Label], l
         names = [name.strip().casefold() for name in next(rows, [])]
         _check_names(names, shown, of_dataset)
         labels: list[Label] = []
-        problems: list[str] = []
+        problems = _misspelt(names, shown)
         begun = rows.line_num
         for row in rows:
             where, begun = f"{shown}, line {rows.line_num}", rows.line_num
@@ -81,7 +83,7 @@ def read_labels(path: Path, *, of_dataset: bool = False) -> tuple[list[Label], l
                 continue
             fields = dict(zip(names, (field.strip() for field in row), strict=False))
             try:
-                labels.append(_label(fields, where, path.parent, of_dataset))
+                labels.append(_label(fields, where, path.parent, of_dataset, folder))
             except (LabelError, InstructionError) as error:
                 problems.append(str(error))
     except csv.Error as error:
@@ -107,8 +109,22 @@ def _check_names(names: Sequence[str], shown: str, of_dataset: bool) -> None:
         raise LabelError(f"{shown} has the column {printable(twice[0])} twice: leave one of them")
 
 
-def _label(fields: Mapping[str, str], where: str, folder: Path, of_dataset: bool) -> Label:
-    """The label in a line. Raises `LabelError` and `InstructionError`."""
+def _misspelt(names: Sequence[str], shown: str) -> list[str]:
+    """A sentence for each column that is not known and looks like one that is, and is missing."""
+    missing = [name for name in COLUMNS if name not in names]
+    found = []
+    for name in names:
+        close = [] if name in COLUMNS else get_close_matches(name, missing, 1, 0.75)
+        if close:
+            found.append(
+                f"{shown}: the column {printable(name, 60)} is not used: if it is meant, call it {close[0]}"
+            )
+    return found
+
+
+def _label(fields: Mapping[str, str], where: str, folder: Path, of_dataset: bool, resolved: Path) -> Label:
+    """The label in a line; ``resolved``: the folder as it is known whoever names it. Raises `LabelError` and
+    `InstructionError`."""
     file = fields.get("file", "")
     if not file and not of_dataset:
         raise LabelError(f"{where}: it names no file")
@@ -127,7 +143,7 @@ def _label(fields: Mapping[str, str], where: str, folder: Path, of_dataset: bool
         clean_task(fields.get("task", ""), where),
         done_s,
         _number(fields.get("episode", ""), where),
-        _attempt(fields.get("attempt", ""), where, folder),
+        _attempt(fields.get("attempt", ""), where, resolved),
     )
 
 
@@ -162,7 +178,7 @@ def _attempt(text: str, where: str, folder: Path) -> str:
             f"{where}: attempt is '{printable(text, 60)}': write a name of up to {_LONGEST_NAME} characters, "
             "the same for all films of one attempt, or nothing"
         )
-    return f"{text} in {folder.resolve()}" if text else ""
+    return f"{normalize('NFC', text)} in {folder}" if text else ""
 
 
 def _number(text: str, where: str) -> int | None:

@@ -132,7 +132,7 @@ def _axis(evaluation: Evaluation, runs: Sequence[Run]) -> Axis:
     """The axis of the values: [0, 1] of a progress, what there is of a log-probability."""
     if evaluation.mode is not Mode.LOG_PROB:
         return Axis(0.0, 1.0, "progress")
-    name = score_names(str(evaluation.model.get("answers", ""))).log_prob
+    name = score_names(str(evaluation.model.get("answers") or "")).log_prob
     values = [value for run in runs for value in _values(run, evaluation) if isfinite(value)]
     low = min(values, default=-1.0)
     return Axis(low if low < 0 else -1.0, 0.0, f"{name} [nat]")

@@ -303,7 +303,7 @@ def about(evaluation: Evaluation) -> dict[str, str]:
         "episodes": f"{len(evaluation.episodes)}: {', '.join(parts)}; {seconds / 60:.1f} min",
         "model": printable(
             f"{model['model_id']} ({model['revision']}), {model['device']}, {model['dtype']}, prompt "
-            f"{model['prompt_hash']}",
+            f"{model['prompt_hash']}" + (f", answers {answers}" if (answers := model.get("answers")) else ""),
             400,
         ),
         "code": f"topreward_ros {code['version']} (hash {code['hash']})",

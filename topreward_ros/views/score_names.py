@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import exp, isfinite
 
 from topreward_ros.scoring.base import ScorerError
@@ -42,7 +41,6 @@ class ScoreNames:
         return f"{value:.3g} of {self.worst:g} to {self.best:g}"
 
 
-@lru_cache(64)
 def score_names(answers: str) -> ScoreNames:
     """The names for ``answers`` of a `ScorerInfo`; those of a file or a message may say anything."""
     if not answers or answers == str(TRUE_FALSE):

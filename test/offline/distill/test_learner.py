@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from itertools import count, repeat
 from pathlib import Path
@@ -115,6 +116,27 @@ def test_the_rate_falls_with_the_time_where_steps_take_longer_than_planned(
         rates[name] = [row["rate"] for row in run._state["phases"]["steps"]["rows"]]
     assert rates["slow"][:2] == rates["quick"][:2]
     assert rates["slow"][-1] < rates["quick"][-1]
+
+
+def test_threads_that_prepare_batches_change_nothing(
+    school: tuple[Pupil, Steps, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pupil, drawn, held = school
+    start = {name: value.clone() for name, value in pupil.state_dict().items()}
+    found = []
+    for workers in (0, 2):
+        pupil.load_state_dict(start)
+        learn(pupil, drawn, held, RECIPE, Run(tmp_path / str(workers), {}), 60.0, workers, lambda *_: None)
+        found.append({name: value.clone() for name, value in pupil.state_dict().items()})
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+    def broken(self: Steps, step: int) -> Any:
+        raise MemoryError("no room for a batch")
+
+    monkeypatch.setattr(Steps, "__getitem__", broken)
+    with pytest.raises(MemoryError, match="no room for a batch"):
+        learn(pupil, drawn, held, RECIPE, Run(tmp_path / "broken", {}), 60.0, 2, lambda *_: None)
+    assert not [it for it in threading.enumerate() if it.name.startswith("batches")]
 
 
 def test_what_is_cut_off_goes_on_to_the_same_weights(

@@ -387,7 +387,7 @@ def info(**changes: object) -> bytes:
         (response(b"<html>"), "no JSON"),
         (response(b"[" * 100_000), "no JSON"),
         (response(b"{}"), "no topreward server"),
-        (response(info(protocol=2)), "version 2 of the protocol"),
+        (response(info(protocol=1)), "version 1 of the protocol"),
         (response(info(model={})), "must be"),
         (response(info(settings={})), "is missing"),
         (response(info(version="v" * 100)), "version must be a text"),

@@ -9,7 +9,7 @@ stands under the output's name before all of it is written.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -79,7 +79,6 @@ FEWEST_FILMS, FEWEST_FRAMES = 8, 120  #: in all
 MOST_INSTRUCTIONS = 1000
 _HELD_OUT = 5  # one film of so many is held out
 _SHOWN = 3  # names in a sentence
-_ROOM_FOR_WORKERS = 512 << 20  # bytes of shared memory
 NOTHING = "nothing"  #: to start from
 _START = "embedded"
 
@@ -201,15 +200,15 @@ def _alike(tasks: Sequence[str]) -> list[str]:
 def held_out(episodes: Sequence[LabelledEpisode]) -> set[int]:
     """Places of the episodes that are held out: one in five attempts of each task and outcome, by their
     frames' hashes, wherever they lie and in whatever order they come. Films of one attempt stay together."""
-    attempts: dict[tuple[str, str], set[str]] = {}  # by task and name: identities of its films
+    attempts: dict[str, set[str]] = {}  # by name: identities of its films
     for episode in episodes:
         attempts.setdefault(_attempt_of(episode), set()).add(episode.identity)
-    groups: dict[tuple[str, bool | None], set[tuple[str, str]]] = {}
+    groups: dict[tuple[str, bool | None], set[str]] = {}
     for episode in episodes:
         groups.setdefault((episode.task, episode.succeeded), set()).add(_attempt_of(episode))
     several = [group for group in groups.values() if len(group) > 1]
     alone = set().union(*(group for group in groups.values() if len(group) == 1))
-    chosen: set[tuple[str, str]] = set()
+    chosen: set[str] = set()
     for group in several or [alone]:  # an attempt is ranked by the least of its hashes, as names may change
         ranked = sorted(group, key=lambda it: sha256(min(attempts[it]).encode()).hexdigest())
         chosen |= set(ranked[: ceil(len(group) / _HELD_OUT)])
@@ -219,8 +218,22 @@ def held_out(episodes: Sequence[LabelledEpisode]) -> set[int]:
     return same if len(same) < len(episodes) else places
 
 
-def _attempt_of(episode: LabelledEpisode) -> tuple[str, str]:
-    return episode.task, episode.attempt or episode.identity
+def _one_sided(episodes: Sequence[LabelledEpisode], apart: Collection[int]) -> list[str]:
+    """A sentence for each outcome of a task all of whose films are held out, as they are of one attempt."""
+    said = []
+    for outcome, name in ((True, "successes"), (False, "failures")):
+        for task, group in by_task([it for it in episodes if it.succeeded is outcome]).items():
+            left = [it for place, it in enumerate(episodes) if it in group and place not in apart]
+            if len(group) > 1 and not left:
+                said.append(
+                    f"all {len(group)} {name} of '{printable(task, 100)}' are held out, as they are of one "
+                    "attempt by their labels: the student learns from none"
+                )
+    return said
+
+
+def _attempt_of(episode: LabelledEpisode) -> str:
+    return episode.attempt or episode.identity
 
 
 def distill(
@@ -266,11 +279,13 @@ def _distill(
     learnt = [it for number, it in enumerate(lessons) if number not in apart]
     judged = [it for number, it in enumerate(lessons) if number in apart]
     _check_enough(used, learnt, judged)
+    for text in _one_sided([it.episode for it in used], apart):
+        watcher.say(text)
     student = _student(tokenizer, candidate, start, order, lessons, len(instructions.own))
     stream = Stream(tokenizer)
     recipe = _recipe(order, not choice.from_embedded)
     torch.set_num_threads(recipe.threads)
-    workers = _loaders()
+    workers = _loaders(order.device)
     batches = held_out_batches(judged, instructions, stream)
     steps = Steps(learnt, instructions, stream, order.steps or STEPS, order.seed)
     data = _data_hash(used, [_run_of(it, runs) for it in used])
@@ -430,7 +445,12 @@ def _run_of(film: Film, runs: Sequence[EvaluatedEpisode]) -> EvaluatedEpisode:
 def _check_enough(films: Sequence[Film], learnt: Sequence[Lesson], judged: Sequence[Lesson]) -> None:
     """Raise `DistillError` where too little is left to learn from, or to judge by."""
     frames = sum(len(it.frames) for it in films)
-    if len(films) < FEWEST_FILMS or frames < FEWEST_FRAMES or not learnt or not judged:
+    if not learnt or not judged:
+        raise DistillError(
+            f"all {len(films)} films are held out together, as they are of one attempt by their labels: give "
+            "each attempt a name of its own in the column attempt"
+        )
+    if len(films) < FEWEST_FILMS or frames < FEWEST_FRAMES:
         raise DistillError(
             f"{len(films)} films with {frames} frames in all, at 4 Hz, can be learnt from, and at least "
             f"{FEWEST_FILMS} films with {FEWEST_FRAMES} frames are needed: record more"
@@ -467,13 +487,10 @@ def _recipe(order: Order, from_nothing: bool) -> Recipe:
     return Recipe(steps, order.seed, threads, precision, order.device, from_nothing, AVERAGED)
 
 
-def _loaders() -> int:
-    """How many processes prepare batches: one where there are cores and shared memory for it."""
-    try:
-        shared = os.statvfs("/dev/shm")
-    except OSError:
-        return 0
-    return int((os.cpu_count() or 1) > 1 and shared.f_bavail * shared.f_frsize >= _ROOM_FOR_WORKERS)
+def _loaders(device: str) -> int:
+    """How many threads prepare batches: one beside those that learn on a CPU, more for a GPU that waits."""
+    others = (os.cpu_count() or 1) - 1
+    return min(others, 8 if device.startswith("cuda") else 1)
 
 
 def _data_hash(films: Sequence[Film], runs: Sequence[EvaluatedEpisode]) -> str:

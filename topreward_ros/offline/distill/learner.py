@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
-from torch.utils.data import DataLoader, Subset
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.offline.distill.pupil import Batch, Pupil, total_loss
@@ -32,6 +34,7 @@ AVERAGED = 0.99
 _WARM_UP = 30
 #: Highest rate: of weights that are trained already, and of drawn ones.
 _RATE, _RATE_FROM_NOTHING = 5e-4, 8e-4
+_AHEAD = 4  # batches that are prepared ahead, of each thread
 _TRIED = 12  # steps by which the pace is told
 _RESERVE = 0.8  # share of the time that steps may be planned for
 
@@ -88,12 +91,25 @@ def steps_for(
 
 
 def _loaded(steps: Steps, numbers: range, recipe: Recipe, workers: int) -> Iterator[Batch]:
-    """The batches of steps, prepared by so many processes, or by this one."""
-    chosen: Subset[Batch] = Subset(steps, numbers)
+    """The batches of steps in order, prepared by so many threads ahead, or by this one.
+
+    Threads and no processes: most of the work is done by libraries that let others run meanwhile, and what
+    ends or stops this process ends them.
+    """
     device = torch.device(recipe.device)
-    ahead = 4 if workers else None
-    for batch in DataLoader(chosen, batch_size=None, num_workers=workers, prefetch_factor=ahead):
-        yield batch.to(device)
+    if not workers:
+        yield from (steps[number].to(device) for number in numbers)
+        return
+    left, ahead = iter(numbers), deque[Future[Batch]]()
+    pool = ThreadPoolExecutor(workers, "batches")
+    try:
+        ahead += (pool.submit(steps.__getitem__, number) for number in islice(left, _AHEAD * workers))
+        while ahead:
+            batch = ahead.popleft().result()
+            ahead += (pool.submit(steps.__getitem__, number) for number in islice(left, 1))
+            yield batch.to(device)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def learn(
@@ -110,7 +126,7 @@ def learn(
     """Train ``student``; at the end it has the averaged weights that were best on ``held_out``.
 
     ``minutes``: after which it is enough in any case; where steps take longer than planned, the rate falls
-    with the time that is left. ``workers``: processes that prepare batches, which change nothing else.
+    with the time that is left. ``workers``: threads that prepare batches, which change nothing else.
     Raises `LearnError` where nothing can be learnt, `OutputFileError`.
     """
     torch.manual_seed(recipe.seed)

@@ -17,7 +17,8 @@ from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError
 
 MAX_ANSWERS = 32  #: of a set
-_LONGEST = 40  # characters of an answer: it is one token
+MAX_TEXT = 4000  #: characters of a set as it is written
+_LONGEST = 40  # characters of an answer, which is one token, and of its value
 _MOST_VALUE = 1e9
 
 _ENTRY = re.compile(r'"([^"]*)"\s*=\s*(\S+)\s*,?\s*')
@@ -61,6 +62,8 @@ def read_answer_set(text: str) -> AnswerSet:
     >>> read_answer_set('" No"=0 " Yes"=1').texts
     (' No', ' Yes')
     """
+    if len(text) > MAX_TEXT:
+        raise ScorerError(f"it has {len(text)} characters, of up to {MAX_TEXT}: leave answers out")
     texts: list[str] = []
     values: list[float] = []
     rest = text.strip()
@@ -108,7 +111,7 @@ def _checked_text(text: str, before: Sequence[str]) -> str:
 
 def _checked_value(text: str, answer: str) -> float:
     number = text.rstrip(",")
-    value = float(number) if _NUMBER.fullmatch(number) else nan
+    value = float(number) if len(number) <= _LONGEST and _NUMBER.fullmatch(number) else nan
     if not isfinite(value) or abs(value) > _MOST_VALUE:
         raise ScorerError(
             f'the answer "{printable(answer, 60)}" has the value {printable(text, 30)!r}: give it a number '

@@ -23,10 +23,11 @@ from topreward_ros.core.frames import Window
 from topreward_ros.core.instruction import LONGEST
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.scoring.base import PrefixScorer, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.question.answer_set import MAX_TEXT
 from topreward_ros.scoring.question.soft_prompt import asked_of
 from topreward_ros.scoring.question.templates import MAX_TEMPLATES
 
-VERSION = 1
+VERSION = 2
 SERVICE = "topreward"
 
 INFO = "/info"
@@ -258,7 +259,7 @@ class ServerInfo:
             instructions=tuple(instructions),
             front_padding=model.whole("front_padding"),
             fixed_length=model.whole("fixed_length"),
-            answers=model.text("answers", 4000),
+            answers=model.text("answers", MAX_TEXT),
         )
         names = (*AGREED, "static_baseline")
         plain = {name: settings.plain(name) for name in names}
