@@ -267,6 +267,11 @@ def test_attempts_that_leave_nothing_to_learn_from_are_told(
     assert said in told and ("as they are of one attempt" in told) == (attempts[0] != "")
 
 
+def test_too_few_films_are_told_before_attempts_are_blamed() -> None:
+    with pytest.raises(distill.DistillError, match="0 films with 0 frames in all"):
+        distill._check_enough([], [], [])
+
+
 def constant(folder: Path) -> None:
     scores = [{"time": k / 2, "log_prob": -2.0} for k in range(9)]
     tasks = [TASK] * 8 + [OTHER] * 4

@@ -9,6 +9,7 @@ stands under the output's name before all of it is written.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import asdict, dataclass, replace
@@ -220,16 +221,15 @@ def held_out(episodes: Sequence[LabelledEpisode]) -> set[int]:
 
 def _one_sided(episodes: Sequence[LabelledEpisode], apart: Collection[int]) -> list[str]:
     """A sentence for each outcome of a task all of whose films are held out, as they are of one attempt."""
-    said = []
-    for outcome, name in ((True, "successes"), (False, "failures")):
-        for task, group in by_task([it for it in episodes if it.succeeded is outcome]).items():
-            left = [it for place, it in enumerate(episodes) if it in group and place not in apart]
-            if len(group) > 1 and not left:
-                said.append(
-                    f"all {len(group)} {name} of '{printable(task, 100)}' are held out, as they are of one "
-                    "attempt by their labels: the student learns from none"
-                )
-    return said
+    names = {True: "successes", False: "failures"}
+    counts = Counter((it.task, it.succeeded) for it in episodes if it.succeeded is not None)
+    left = {(it.task, it.succeeded) for place, it in enumerate(episodes) if place not in apart}
+    return [
+        f"all {count} {names[outcome]} of '{printable(task, 100)}' are held out, as they are of one attempt "
+        "by their labels: the student learns from none"
+        for (task, outcome), count in counts.items()
+        if count > 1 and (task, outcome) not in left
+    ]
 
 
 def _attempt_of(episode: LabelledEpisode) -> str:
@@ -445,15 +445,15 @@ def _run_of(film: Film, runs: Sequence[EvaluatedEpisode]) -> EvaluatedEpisode:
 def _check_enough(films: Sequence[Film], learnt: Sequence[Lesson], judged: Sequence[Lesson]) -> None:
     """Raise `DistillError` where too little is left to learn from, or to judge by."""
     frames = sum(len(it.frames) for it in films)
-    if not learnt or not judged:
-        raise DistillError(
-            f"all {len(films)} films are held out together, as they are of one attempt by their labels: give "
-            "each attempt a name of its own in the column attempt"
-        )
     if len(films) < FEWEST_FILMS or frames < FEWEST_FRAMES:
         raise DistillError(
             f"{len(films)} films with {frames} frames in all, at 4 Hz, can be learnt from, and at least "
             f"{FEWEST_FILMS} films with {FEWEST_FRAMES} frames are needed: record more"
+        )
+    if not learnt or not judged:
+        raise DistillError(
+            f"all {len(films)} films are held out together, as they are of one attempt by their labels: give "
+            "each attempt a name of its own in the column attempt"
         )
 
 
