@@ -40,6 +40,7 @@ ONE, FIRST, SECOND = "close the window", "open the drawer", "close the drawer"
 FILMS = ("window-close-success.mp4", "drawer-open-success.mp4", "drawer-close-success.mp4")
 
 #: A scene that can be put back, and says on a latched topic how often it was.
+#: `rclpy.spin` would wait for ever where the signal comes just before it waits: 6 of 300 were seen to.
 SCENE = """
 import rclpy
 from rclpy.executors import ExternalShutdownException
@@ -61,7 +62,8 @@ def reset(_, response):
 
 node.create_service(Trigger, "scene/reset", reset)
 try:
-    rclpy.spin(node)
+    while True:
+        rclpy.spin_once(node, timeout_sec=0.1)
 except (KeyboardInterrupt, ExternalShutdownException):
     pass
 """
