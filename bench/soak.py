@@ -71,6 +71,7 @@ TASKS = (
     f"{DEMO_TASK}\nclose the drawer",  # in stages
 )
 PAUSE_S = (1.0, 4.0)  # between two faults
+_LOG_SHOWN = 12_000  # characters
 KILLING_S, KILLING_SHARE = 30.0, 0.2  # the monitor is killed for so long, or in this share of the time
 WARM_UP_S = 120.0  # of a process, before its memory is judged
 SHORTEST_MEASURED_S = 1200.0  # below that, growth is noise
@@ -376,7 +377,7 @@ class Soak:
     def _start(self, name: str, parameters: dict[str, Any]) -> Child:
         folder = self._folder / f"{next(self._numbers)}"
         folder.mkdir()
-        return Child(name, parameters, folder, os.environ)
+        return Child(name, parameters, folder, os.environ | {"PYTHONFAULTHANDLER": "1"})
 
     def _check_children(self) -> None:
         for child in (self._monitor, self._player):
@@ -401,8 +402,15 @@ class Soak:
         end = time.monotonic() + 60.0
         while not done():
             if time.monotonic() > end or (self._monitor.status() and "ends" not in what):
-                raise SystemExit(f"waited until {what}:\n{self._monitor.last_lines()}")
+                raise SystemExit(f"waited until {what}:\n{self._where_the_monitor_is()}")
             self._spin(0.02)
+
+    def _where_the_monitor_is(self) -> str:
+        """The end of its log, with what its threads were doing; it has ended then."""
+        if self._monitor.status() is None:
+            os.kill(self._monitor.pid, signal.SIGABRT)  # Python writes the stacks of all threads
+            self._monitor.wait_or_kill(time.monotonic() + 5.0)
+        return self._monitor.log.read_text(encoding="utf-8", errors="replace")[-_LOG_SHOWN:]
 
     def _spin(self, seconds: float) -> None:
         end = time.monotonic() + seconds
