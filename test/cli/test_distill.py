@@ -100,6 +100,8 @@ def test_a_folder_that_the_monitor_loads_and_the_same_again(
     assert run(runs, out) == 0
     shown = capsys.readouterr()
     assert "ROC-AUC" in shown.out and "topreward evaluate" in shown.out
+    assert "learning: 1 of 2 steps, loss " in shown.err, "where no bar is drawn"
+    assert "without --scores FOLDER, a run that is interrupted leaves nothing" in shown.err
     assert "size 'embedded, smallest frames' is taken: it goes on from the embedded" in shown.err
     assert "his student is no good judge yet: " in shown.err and "too few to tell" in shown.err
     scorer = load_scorer(str(out), ScorerSettings.from_parameters(monitor_defaults() | {"device": "cpu"}))
@@ -146,7 +148,7 @@ def test_a_teacher_that_is_asked_and_a_run_that_goes_on(
     assert weights(tmp_path / "again") == weights(tmp_path / "student")
     capsys.readouterr()
     assert main([*asked, "--seed", "3", "--output", str(tmp_path / "third")]) == 1
-    assert "made from something else" in capsys.readouterr().err
+    assert "made from something else (other: seed)" in capsys.readouterr().err
     assert not (tmp_path / "third").exists()
 
 
@@ -291,6 +293,12 @@ def of_others(folder: Path) -> None:
     write_curves(folder, [curve("elsewhere.mp4", True)])
 
 
+def a_glance_each(folder: Path) -> None:
+    for k in range(12):
+        write_video(folder / f"{k}.mp4", start=15 + k, frames=3)
+    write_curves(folder, [curve(f"{k}.mp4", k % 2 == 0, TASK if k < 8 else OTHER, 2) for k in range(12)])
+
+
 def no_json(folder: Path) -> None:
     (folder / "curves.json").write_text("{")
 
@@ -320,6 +328,8 @@ def generic(folder: Path) -> None:
         (constant, "the teacher says about the same of every frame"),
         (no_numbers, "of 9 scores of the teacher 9 are no numbers"),
         (of_others, "holds no curve of any of the 12 episodes"),
+        (of_others, "runs/elsewhere.mp4): write it"),
+        (a_glance_each, "no film can be learnt from; the first: "),
         (no_json, "is no JSON of curves"),
         (too_few, "2 episodes can be used, and a student needs at least 8"),
         (ten_frames, "frames in all, at 4 Hz, can be learnt from"),
@@ -357,10 +367,11 @@ def test_what_is_odd_is_told_and_the_rest_is_learnt(
 
 
 def test_whose_judgement_is_said_once(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for more in ((), ("--teacher", "embedded", "--curves", str(runs / "curves.json"))):
+    both = ("--teacher", "embedded", "--curves", str(runs / "curves.json"))
+    for more, said in (((), "say whose judgement is to be learnt"), (both, "give one of them")):
         with pytest.raises(SystemExit):
             main(["distill", str(runs), *more])
-        assert "say whose judgement is to be learnt" in capsys.readouterr().err
+        assert said in capsys.readouterr().err
 
 
 def test_folders_and_numbers_that_cannot_be(
@@ -371,11 +382,12 @@ def test_folders_and_numbers_that_cannot_be(
     for output, more, said in [
         (there, (), "is there already"),
         (runs / "student", (), "would lie in"),
-        (tmp_path / "no" / "where", (), "in a folder that exists"),
+        (tmp_path / "no" / "where", (), f"{tmp_path / 'no'} is no folder that exists"),
         (tmp_path / "s", ("--budget-ms", "nan"), "--budget-ms nan"),
         (tmp_path / "s", ("--minutes", "0"), "--minutes 0"),
         (tmp_path / "s", ("--steps", "-1"), "--steps -1"),
-        (tmp_path / "s", ("--size", "huge"), "--size huge: must be one of large, embedded"),
+        (tmp_path / "s", ("--steps", "0"), "--steps 0"),
+        (tmp_path / "s", ("--size", "huge"), "--size 'huge': must be one of 'large', 'embedded', "),
         (tmp_path / "s", ("--device", "toaster"), "--device toaster cannot be used here"),
         (tmp_path / "s", ("--scores", str(tmp_path / "s" / "kept")), "would lie in --output"),
     ]:

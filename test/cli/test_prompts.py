@@ -126,7 +126,7 @@ def test_a_search_from_labelled_videos_to_a_file_of_templates(
     call = ["prompts", "search", str(twice), "--candidates", "12", "--scores", str(kept), "--ensembles", "2"]
     assert main([*call, "--json", str(results), "--output", str(file)]) == 0
     shown = capsys.readouterr()
-    assert "round 1: 10 new wordings, 10 in all" in shown.err
+    assert "round 1: the wordings to start with, 10 in all" in shown.err
     assert "round 2: 2 new wordings, 12 in all" in shown.err
     assert shown.err.count("was trained on the paper's question alone") <= 1
     assert "part held out: all that is laid aside" in shown.out and "searched on 4 episodes" in shown.out

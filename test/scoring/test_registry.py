@@ -90,7 +90,7 @@ def test_other_wordings_than_a_model_was_trained_on_are_warned_of(settings, chec
     load_scorer("embedded", replace(settings, prompts="ten_prompts.txt"))
     (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
     assert warning.startswith(
-        "embedded was trained on the paper's question alone, and prompts 'ten_prompts.txt'"
+        "embedded was trained on the paper's question and answers alone, and prompts 'ten_prompts.txt'"
     )
     caplog.clear()
     load_scorer("embedded", settings)

@@ -38,7 +38,8 @@ def add_parser(commands: Any) -> None:
         help="make a small model of your own tasks from a large one's judgement (needs no ROS 2)",
         description="Have a teacher score your episodes, and train a student of some three million "
         "parameters, or of another --size, to judge them alike on one thread of a CPU. Labels have the last "
-        "word where there are some. One episode in five is held out; the student stands beside its teacher "
+        "word where there are some. One episode in five, rounded up, of each task and outcome is held out; "
+        "the student stands beside its teacher "
         "on these in the card, README.md of the folder that is made, which --model and model:= take.",
         epilog="Examples: topreward distill runs --teacher Qwen/Qwen3-VL-8B-Instruct --output student; "
         "topreward distill runs --curves curves.json --minutes 20 (curves that `topreward score --json` "
@@ -89,7 +90,6 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--steps",
         type=int,
-        default=0,
         metavar="N",
         help="of the training, for the same weights again (default: as many as there is time for)",
     )
@@ -119,17 +119,16 @@ def add_parser(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    began = time.monotonic()
+    _check_teacher(options)
+    _check_numbers(options)
+    _check_folders(options)
+
+    # PyTorch takes its time, and mistakes are told at once.
     from topreward_ros.core.output_files import write_file, written_folder
     from topreward_ros.offline.distill.distill import distill, usable
     from topreward_ros.views.distillation import Bars, card
 
-    began = time.monotonic()
-    if (options.model is None) is not bool(options.curves):
-        options.usage_error(
-            "say whose judgement is to be learnt: --teacher M or, of curves that are there, --curves"
-        )
-    _check_numbers(options)
-    _check_folders(options)
     order = _order(options)
     labelled = read_data(options)
     for sentence in labelled.problems[:_SHOWN]:
@@ -139,6 +138,8 @@ def _run(options: argparse.Namespace) -> int:
     episodes, notes = usable(labelled.episodes)
     for sentence in (*labelled.notes, *notes):
         say(sentence)
+    if options.scores is None:
+        say("without --scores FOLDER, a run that is interrupted leaves nothing to go on from")
     with written_folder(options.output) as folder:
         made = distill(episodes, order, folder, options.scores, Bars(_stderr(), say))
         command = shlex.join(["topreward", *sys.argv[1:]])
@@ -153,12 +154,21 @@ def _stderr() -> Any:
     return Console(stderr=True)
 
 
+def _check_teacher(options: argparse.Namespace) -> None:
+    if options.model is not None and options.curves:
+        options.usage_error("--teacher asks a model, --curves asks none: give one of them")
+    if options.model is None and not options.curves:
+        options.usage_error(
+            "say whose judgement is to be learnt: --teacher M or, of curves that are there, --curves"
+        )
+
+
 def _check_numbers(options: argparse.Namespace) -> None:
     if not (isfinite(options.budget_ms) and options.budget_ms > 0):
         raise CommandError(f"--budget-ms {options.budget_ms:g}: must be a number of milliseconds above 0")
     if not (isfinite(options.minutes) and 0 < options.minutes <= _MOST_MINUTES):
         raise CommandError(f"--minutes {options.minutes:g}: must be above 0 and at most {_MOST_MINUTES}")
-    if not 0 <= options.steps <= 1_000_000:
+    if options.steps is not None and not 1 <= options.steps <= 1_000_000:
         raise CommandError(f"--steps {options.steps}: must be from 1 to 1000000, or be left out")
     if not 0 <= options.seed < 2**32:
         raise CommandError(f"--seed {options.seed}: must be a whole number from 0 to {2**32 - 1}")
@@ -171,7 +181,10 @@ def _check_folders(options: argparse.Namespace) -> None:
     if os.path.lexists(output):
         raise CommandError(f"--output {printable(str(output))} is there already: name a folder that is not")
     if not output.parent.is_dir():
-        raise CommandError(f"--output {printable(str(output))}: name a folder, in a folder that exists")
+        raise CommandError(
+            f"--output {printable(str(output))}: {printable(str(output.parent))} is no folder that exists; "
+            "make it, or name another place"
+        )
     read = [*([options.dataset] if options.dataset else []), *options.success, *options.failure]
     for source in (Path(os.path.realpath(os.path.expanduser(it))) for it in read):
         if source.is_dir() and any(is_same_file(above, source) for above in output.parents):
@@ -195,7 +208,8 @@ def _order(options: argparse.Namespace) -> Order:
 
     names = [it.name for it in CANDIDATES]
     if options.size and options.size not in names:
-        raise CommandError(f"--size {printable(options.size, 100)}: must be one of {', '.join(names)}")
+        quoted = ", ".join(f"'{name}'" for name in names)
+        raise CommandError(f"--size '{printable(options.size, 100)}': must be one of {quoted}")
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(1, device=device)
@@ -217,7 +231,7 @@ def _order(options: argparse.Namespace) -> Order:
         tuple(options.curves),
         options.budget_ms,
         options.minutes,
-        options.steps,
+        options.steps or 0,
         options.seed,
         options.start_from == NOTHING,
         options.size,

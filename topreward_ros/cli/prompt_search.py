@@ -103,6 +103,11 @@ def _search(options: argparse.Namespace) -> int:
     if options.soft:
         return _train(options, parameters)
     start = read_all_templates(parameters["prompts"], options.prompts)
+    if options.candidates <= len(start.texts):
+        say(
+            f"--candidates {options.candidates}: no new wording is tried, as {len(start.texts)} are there to "
+            f"start with: give more than {len(start.texts)} to search"
+        )
     measure = Measure(options.measure)
     with _writer(
         options, start.question
@@ -254,8 +259,11 @@ def _writer(options: argparse.Namespace, question: Question) -> Iterator[list[Pr
 
 
 def _say_round(done: Round) -> None:
+    new = f"{done.new} new wording{'s' * (done.new != 1)}"
+    if done.number == 1:
+        new = "the wordings to start with"
     say(
-        f"round {done.number}: {done.new} new wordings, {done.known} in all; on the training tasks the best "
+        f"round {done.number}: {new}, {done.known} in all; on the training tasks the best "
         f"is worth {done.value:.3f}, the default {done.default:.3f}"
     )
 

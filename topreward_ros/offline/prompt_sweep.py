@@ -126,7 +126,7 @@ def verdict_text(choice: Choice, templates: Templates) -> str:
     if choice.verdict is Verdict.TOO_FEW:
         return (
             f"Too few {kind} had no part in the choice to tell a gain from noise: {choice.lacking}. "
-            f"{change}. Keep the default."
+            f"{change[0].upper()}{change[1:]}. Keep the default."
         )
     verdict, advice = {
         Verdict.BETTER: ("beats the default beyond noise", f"Use {best}."),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from math import isnan
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -176,6 +177,7 @@ def load_qwen3_vl(model: str, settings: ScorerSettings) -> LoadedModel:
 
 def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: StartTimes) -> LoadedModel:
     from topreward_ros.scoring.checkpoint.vocabulary import TrainedPromptTokens
+    from topreward_ros.scoring.question.answer_set import TRUE_FALSE
     from topreward_ros.scoring.question.prompts import Framing, prompt_hash
     from topreward_ros.scoring.question.soft_prompt import is_soft_prompt
     from topreward_ros.scoring.question.templates import PAPERS
@@ -192,10 +194,11 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: S
     device, dtype = resolve_device_and_dtype(settings, checkpoint)
     soft = _soft_prompt(checkpoint, settings) if is_soft_prompt(settings.prompts) else None
     question = PAPERS if soft else _question(checkpoint, settings)
-    if checkpoint.notes.wordings and question != PAPERS:
+    same_answers = replace(question, answers=None) if question.answers == TRUE_FALSE else question
+    if checkpoint.notes.wordings and same_answers != PAPERS:
         _log.warning(
-            "%s was trained on the paper's question alone, and prompts %r asks in other words: its numbers "
-            "mean less then; leave prompts empty with this model",
+            "%s was trained on the paper's question and answers alone, and prompts %r asks otherwise: its "
+            "numbers mean less then; leave prompts empty with this model",
             checkpoint.name,
             settings.prompts,
         )

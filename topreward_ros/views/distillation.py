@@ -18,6 +18,7 @@ from rich.progress import (
 from topreward_ros.core.evaluation import ALL, DECISIONS, KINDS, Measure, Mode
 from topreward_ros.core.printable import printable
 from topreward_ros.offline.distill.distill import Distilled
+from topreward_ros.offline.distill.films import RATE
 from topreward_ros.offline.distill.learner import CHECK_EVERY
 from topreward_ros.offline.distill.sizes import FRAMES, Timed
 from topreward_ros.offline.distill.training_run import OnStep, Row
@@ -40,6 +41,7 @@ _ROWS = (
 )  # fmt: skip
 _BY_TASK = 30  # instructions of which each has a row of its own
 _QUOTED = 100  # characters of an instruction
+_TOLD = 10  # times that a training is told of, where no bar is drawn
 
 
 class Bars:
@@ -91,6 +93,8 @@ class Bars:
                 bar.update(task, completed=done, total=steps, said=said)
                 if done == 0:
                     self._say(f"learning: {steps} steps, {minutes:g} minutes at most")
+                elif not self._console.is_terminal and done * _TOLD // steps > (done - 1) * _TOLD // steps:
+                    self._say(f"learning: {done} of {steps} steps, {said}")
 
             yield on_step
 
@@ -205,14 +209,15 @@ These instructions, in these words; capital letters and a full stop do not matte
 
 {markdown_of(comparison(it.measures, it.instructions.own, len(it.held_out)))}
 It learnt to state log p(" True") = -3.9 nat x (1 - progress); its teacher may have had another scale, and
-with it other thresholds. One film in five of each task and outcome was held out. These films also told which
-weights to keep, so the student's numbers are a little kind.
+with it other thresholds. One film in five, rounded up, of each task and outcome was held out. These films
+also told which weights to keep, so the student's numbers are a little kind.
 
 ## How it was made
 
     {printable(command, 2000)}
 
-- Data: {it.films} films with {it.frames} frames at 4 Hz to learn from, {len(it.held_out)} held out.
+- Data: {it.films} films with {it.frames} frames to learn from, read at {RATE:g} Hz so that it meets frames
+  between those that a monitor samples; {len(it.held_out)} held out.
 - Size: '{candidate.name}', with {candidate.frame_pixels} pixels of a frame at most,
   {of_timings}.
 - Start: {it.choice.start}.

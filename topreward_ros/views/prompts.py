@@ -68,7 +68,7 @@ class SweepBar(Progress):
 def sweep_view(choice: Choice, templates: Templates, info: ScorerInfo, episodes: int) -> RenderableType:
     """What `topreward prompts sweep` prints."""
     places = range(len(templates.texts))
-    return _view(choice, templates, info, places, f"{episodes} episodes, {choice.candidates} candidates")
+    return _view(choice, templates, info, places, f"{episodes} episodes, {_compared(choice)}")
 
 
 def search_view(choice: Choice, found: Found, laid_aside: int) -> RenderableType:
@@ -79,12 +79,17 @@ def search_view(choice: Choice, found: Found, laid_aside: int) -> RenderableType
     shown_places += [place for place in choice.default.members if place not in shown_places]
     about = (
         f"searched on {len(found.used)} episodes, judged on {laid_aside} of other tasks; "
-        f"{len(templates.texts)} wordings in {len(found.rounds)} rounds, {choice.candidates} candidates"
+        f"{len(templates.texts)} wordings in {len(found.rounds)} round{'s' * (len(found.rounds) != 1)}, "
+        f"{_compared(choice)}"
     )
     if not choice.of_tasks:
         about = about.replace(" of other tasks", " others")
     data = "the training tasks" if choice.of_tasks else "the training half"
     return _view(choice, templates, found.info, shown_places, about, data)
+
+
+def _compared(choice: Choice) -> str:
+    return f"{choice.candidates} wordings and ensembles compared"
 
 
 def soft_view(result: SoftResult) -> RenderableType:
@@ -108,7 +113,7 @@ def _view(
     data: str = "all data",
 ) -> RenderableType:
     """``places``: of the templates that are shown; ``data``: by which was chosen."""
-    parts: list[RenderableType] = [_table(choice, templates, places)]
+    parts: list[RenderableType] = [_table(choice, templates, places, data)]
     ensembles = [rated for rated in choice.leading if len(rated.members) > 1][:_SHOWN_ENSEMBLES]
     if ensembles:
         parts += [Text(), _ensembles(ensembles, templates, data)]
@@ -129,11 +134,11 @@ def _view(
     return Group(*parts)
 
 
-def _table(choice: Choice, templates: Templates, places: Sequence[int]) -> Table:
+def _table(choice: Choice, templates: Templates, places: Sequence[int], data: str) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0))
     for name in ("", "AUC", "VOC", "static VOC", "range"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("template", overflow="fold")
+    table.add_column(f"template, on {data}", overflow="fold")
     for place in places:
         rated = choice.singles[place]
         style = "bold" if rated.members in (choice.default.members, choice.best.members) else ""
@@ -159,7 +164,7 @@ def _notes(choice: Choice) -> list[str]:
     """What to know of the verdict."""
     notes = []
     if not choice.of_tasks:
-        notes.append("There is one task alone: nothing is known of the wording for other tasks.")
+        notes.append("One task alone judged: nothing is known of the wording for other tasks.")
     elif len(choice.parts) < _FEW_PARTS:
         notes.append(f"{len(choice.parts)} tasks are few: other tasks may have another best wording.")
     if np.mean(choice.held_out_default) > 0.999:

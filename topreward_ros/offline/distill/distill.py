@@ -199,8 +199,11 @@ def _alike(tasks: Sequence[str]) -> list[str]:
 
 
 def held_out(episodes: Sequence[LabelledEpisode]) -> set[int]:
-    """Places of the episodes that are held out: one in five attempts of each task and outcome, by their
-    frames' hashes, wherever they lie and in whatever order they come. Films of one attempt stay together."""
+    """Places of the episodes that are held out: one in five attempts, rounded up, of each task and outcome.
+
+    Their frames' hashes choose, wherever they lie and in whatever order they come. Films of one attempt stay
+    together.
+    """
     attempts: dict[str, set[str]] = {}  # by name: identities of its films
     for episode in episodes:
         attempts.setdefault(_attempt_of(episode), set()).add(episode.identity)
@@ -272,6 +275,8 @@ def _distill(
     watcher.say(f"size '{candidate.name}' is taken: {choice.start}")
     with watcher.reading(len(episodes)) as on_film:
         films, unread = read_films(episodes, candidate.frame_pixels, on_film)
+    if not films:
+        raise DistillError(f"no film can be learnt from; the first: {unread[0]}")
     lessons, used, untold = _lessons(films, runs, instructions)
     for text in (*unread, *untold)[:_SHOWN]:
         watcher.say(text)
@@ -432,7 +437,7 @@ def _lessons(
         lessons.append(Lesson(made, instructions.own.index(film.episode.task), film.size))
         used.append(film)
     if not lessons:
-        raise TargetError(problems[0] if problems else "no film can be learnt from")
+        raise TargetError(problems[0])
     check_targets({film.episode.name: it.footage for film, it in zip(used, lessons, strict=True)})
     return lessons, used, problems
 

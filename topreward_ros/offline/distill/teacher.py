@@ -34,10 +34,12 @@ def read_curves(
     """The curves of ``episodes`` that ``files`` hold, by the place of the episode; what the teacher calls
     itself; and why others have none. Raises `CurvesError` where none has.
 
-    A curve belongs to the video that it names, as seen from here or from the folder of its file.
+    A curve belongs to the video that it names, as seen from here or from the folder of its file. The end of a
+    path says nothing: many data sets have an episode_0000.mp4.
     """
     places = {_real(Path(it.name)): number for number, it in enumerate(episodes)}
     names = {it.name: number for number, it in enumerate(episodes)}
+    strange = ""  # a video that is none of the episodes
     found: dict[int, EvaluatedEpisode] = {}
     models: list[str] = []
     problems = []
@@ -52,6 +54,7 @@ def read_curves(
                 continue
             number = next((places[it] for it in here if it in places), names.get(video))
             if number is None:
+                strange = strange or here[1]
                 continue
             episode = episodes[number]
             try:
@@ -80,7 +83,9 @@ def read_curves(
             problems[0]
             if problems
             else f"{', '.join(printable(str(it), 200) for it in files[:3])} holds no curve of any of the "
-            f"{len(episodes)} episodes (the first is {episodes[0].name}): {_MEND}, of the same files"
+            f"{len(episodes)} episodes (the first is {episodes[0].name}"
+            f"{f', and a curve is of {printable(strange, 300)}' if strange else ''}): {_MEND}, of the same "
+            "files; names without a folder count from here and from the folder of the file of curves"
         )
     without = [it.name for number, it in enumerate(episodes) if number not in found]
     shown = {problem.split(":")[0] for problem in problems}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -67,10 +67,10 @@ class Run:
         path = folder / self._CHECKPOINT
         if path.is_file():
             state = _read(path)
-            if state["made_from"] != made_from:
+            if differing := _differing(state["made_from"], made_from):
                 raise RunError(
-                    f"{printable(str(folder))} holds a training that was made from something else: take "
-                    f"another folder, or remove {printable(str(path))}"
+                    f"{printable(str(folder))} holds a training that was made from something else (other: "
+                    f"{differing}): take another folder, or remove {printable(str(path))}"
                 )
             self._state = state
 
@@ -151,6 +151,14 @@ class Run:
         stored = BytesIO()
         torch.save({**self._state, "made_from": self._made_from, "trainee": module.state_dict()}, stored)
         write_file(self.folder / self._CHECKPOINT, stored.getvalue())
+
+
+def _differing(kept: Any, made_from: Mapping[str, object]) -> str:
+    """Names of what two trainings were not both made from; empty: they are one."""
+    if not isinstance(kept, dict):
+        return "all"
+    names = sorted({str(it) for it in kept} | set(made_from))
+    return printable(", ".join(it for it in names if kept.get(it) != made_from.get(it)), 300)
 
 
 def _read(path: Path) -> dict[str, Any]:
