@@ -145,6 +145,7 @@ def test_a_teacher_that_is_asked_and_a_run_that_goes_on(
     assert len(list((kept / "teacher").glob("*.json"))) == 12
     assert main([*asked, "--output", str(tmp_path / "again")]) == 0
     assert asked_for.count("embedded") == 1, "its scores are kept"
+    assert "had ended, as all steps were taken: its student is written again" in capsys.readouterr().err
     assert weights(tmp_path / "again") == weights(tmp_path / "student")
     capsys.readouterr()
     assert main([*asked, "--seed", "3", "--output", str(tmp_path / "third")]) == 1

@@ -307,6 +307,11 @@ def _distill(
         number = order.steps or steps_for(student, steps, recipe, order.minutes, workers)
         run.notes["steps"] = number
     recipe = replace(recipe, steps=run.notes["steps"])
+    if ended := run.notes.get("why"):
+        watcher.say(
+            f"the training in --scores had ended, as {ended}: its student is written again; to train longer, "
+            "take another folder for --scores"
+        )
     with watcher.learning(order.minutes) as on_step:
         learned = learn(student, steps, batches, recipe, run, order.minutes, workers, on_step)
     written = write_model(

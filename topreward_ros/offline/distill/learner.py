@@ -31,6 +31,7 @@ PATIENCE = 8  #: checks without a better one, after which it is enough; of long 
 #: Share of the averaged weights that a step leaves, once there were some. They are what is looked at and
 #: kept: at a high rate the weights themselves go to and fro between one batch and the next.
 AVERAGED = 0.99
+ALL_STEPS = "all steps were taken"
 _WARM_UP = 30
 #: Highest rate: of weights that are trained already, and of drawn ones.
 _RATE, _RATE_FROM_NOTHING = 5e-4, 8e-4
@@ -182,15 +183,15 @@ def learn(
             notes["best"] = _weights(average)
         checks.append((done, loss))
         notes["why"] = _why(checks, clock() - began, minutes, patience)
+        if done == recipe.steps:
+            notes["why"] = ALL_STEPS
         return bool(notes["why"])
 
     rows = run.learn("steps", student, optimizer, recipe.steps, drawn, take, on_step, is_enough)
     student.load_state_dict(notes["best"])
     best_step, best = min(checks, key=lambda check: check[1])
-    why = notes.get("why", "")  # also of a run before, which this one goes on from
-    if len(rows) == recipe.steps:
-        why = "all steps were taken"
-    return Learned(len(rows), best_step, best, checks[0][1], why, notes.get("by_clock", False))
+    # Why it ended may be of a run before, which this one goes on from.
+    return Learned(len(rows), best_step, best, checks[0][1], notes["why"], notes.get("by_clock", False))
 
 
 def _why(checks: Sequence[tuple[int, float]], seconds: float, minutes: float, patience: int) -> str:
