@@ -39,7 +39,7 @@ from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.offline.engine_bench import SIZES, TASK, machine
 from topreward_ros.scoring.base import ScorerSettings
-from topreward_ros.scoring.checkpoint.load import KERNELS_KEPT
+from topreward_ros.scoring.checkpoint.kept_memory import KERNELS_KEPT
 from topreward_ros.scoring.qwen3_vl.language import CPU_TOKEN_STEP
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.views.bench import machine_line

@@ -38,7 +38,8 @@ from topreward_ros.core.frames import EpisodeBuffer
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.offline.engine_bench import RATE, SIZES, TASK, machine, make_video
 from topreward_ros.scoring.base import ScorerSettings
-from topreward_ros.scoring.checkpoint.load import bound_kernels, use_threads
+from topreward_ros.scoring.checkpoint.kept_memory import bound_kept_memory
+from topreward_ros.scoring.checkpoint.load import use_threads
 from topreward_ros.scoring.question.templates import read_templates
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import LoadedModel, load_qwen3_vl
@@ -70,7 +71,7 @@ def loaded_model(options: argparse.Namespace) -> Iterator[LoadedModel]:
     """The model that the options name, with the tokens of all prompts."""
     settings = settings_of(options, options.sizes[0])
     if options.model in SHAPES:
-        bound_kernels()
+        bound_kept_memory()
         use_threads(options.threads)
         yield load_shape(options.model, settings, torch.device("cpu"), getattr(torch, options.dtype))
     else:

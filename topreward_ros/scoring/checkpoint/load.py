@@ -23,6 +23,7 @@ from topreward_ros.core.frames import FEWEST_FRAMES
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line, quiet_logging
 from topreward_ros.scoring.checkpoint.checkpoint import QUANTIZABLE, Checkpoint
+from topreward_ros.scoring.checkpoint.kept_memory import bound_kept_memory
 from topreward_ros.scoring.checkpoint.placing import dtype_to_read, dtypes_of, place, state_dtype
 from topreward_ros.scoring.checkpoint.quantized import refuse_quantized_tensors
 from topreward_ros.scoring.checkpoint.reward_format import BACKBONE_NAMES, HEAD_WEIGHT
@@ -158,21 +159,6 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads or max(1, cores - 1))
 
 
-#: oneDNN compiles kernels for every shape that it multiplies and keeps those of 1024, each a third of a MiB
-#: and more. A tick needs some ten; but passes have many lengths (bench/memory.py).
-KERNELS_KEPT = 64
-_KERNELS_VARIABLES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY")
-
-
-def bound_kernels() -> None:
-    """Let oneDNN keep `KERNELS_KEPT` kernels in this process, unless the user said how many.
-
-    It looks when it compiles the first one; PyTorch has no call for that, so the environment says it.
-    """
-    if not any(name in os.environ for name in _KERNELS_VARIABLES):
-        os.environ[_KERNELS_VARIABLES[0]] = str(KERNELS_KEPT)
-
-
 def load_weights(
     checkpoint: Checkpoint,
     *,
@@ -188,7 +174,7 @@ def load_weights(
     `ScorerError`. ``times``: is told of libraries and weights.
     """
     times = times or StartTimes()
-    bound_kernels()
+    bound_kept_memory()
     with quiet_logging():
         from transformers import AutoModelForImageTextToText
 
