@@ -127,6 +127,68 @@ def test_what_it_prints_is_not_in_the_results(install: Install, capsys: pytest.C
     assert said.out == "" and "imported" in said.err and "hello" in said.err
 
 
+# What a plug-in may write into what it is given, in any of the ways that Python has.
+_SPOILS = """
+for frame in request.prefix:
+    for name, value in (("stamp_ns", 0), ("image", None), ("frame_id", "x"), ("widths", (1,))):
+        object.__setattr__(frame, name, value)
+for name, value in (("instruction", "x"), ("prefix", ()), ("episode_id", "x"), ("extra", True)):
+    object.__setattr__(request, name, value)
+request.buffer.append(request.buffer.prefix()[0])
+request.buffer._pairs.clear()
+object.__setattr__(self.info, "model_id", "x")
+return PrefixScore(-1.0, -0.5)
+"""
+_SPOILS_LISTS = """
+def score_all(self, requests, kept=()):
+    scores = super().score_all(requests, kept)
+    requests.clear()
+    kept.clear()
+    return scores
+
+def ahead(self, request):
+    self.score_one(request)
+    yield
+"""
+
+
+def test_what_it_writes_into_what_it_is_given_reaches_nobody(install: Install) -> None:
+    settings = replace(SETTINGS)
+    init = "object.__setattr__(settings, 'max_frames', 0)"
+    scorer = load_scorer(install(_SPOILS, methods=_SPOILS_LISTS, init=init), settings)
+    asked, other = request(), request()
+    known = (asked.prefix, asked.buffer.prefix(), asked.instruction, asked.episode_id, asked.extra)
+    frames = [(it.stamp_ns, it.image, it.frame_id, it.widths) for it in asked.prefix]
+    requests, kept = [asked], [other.prefix[0]]
+    assert len(scorer.score_all(requests, kept)) == 1
+    assert [*scorer.ahead(asked)] == [None]
+    assert (requests, kept) == ([asked], [other.prefix[0]]) and kept[0].stamp_ns == 0
+    assert known == (asked.prefix, asked.buffer.prefix(), asked.instruction, asked.episode_id, asked.extra)
+    assert frames == [(it.stamp_ns, it.image, it.frame_id, it.widths) for it in asked.prefix]
+    assert scorer.info.model_id == "plugin:mine" and settings == SETTINGS
+
+
+def test_a_frame_that_comes_again_is_the_same_object_to_it(install: Install) -> None:
+    """Scorers know frames, and the episodes that they begin, by identity; pixels are not copied."""
+    methods = """
+    seen = []
+    def score_all(self, requests, kept=()):
+        self.seen.append([[*it.prefix] for it in requests] + [[*kept]])
+        return super().score_all(requests, kept)
+    """
+    scorer = load_scorer(install(methods=methods), SETTINGS)
+    one, other = request(4), request(3)
+    shorter = ScoreRequest.of_frames("lift", one.prefix[:3])
+    scorer.score_all([shorter, other])
+    scorer.score_all([one], [other.prefix[0]])
+    scorer.score_all([other, one])
+    (first, second), (longer, (start,)), (again, once_more) = [
+        [frames for frames in call if frames] for call in scorer._plugin.seen[1:]
+    ]
+    assert longer[:3] == first and start is second[0] and again == second and once_more == longer
+    assert all(np.shares_memory(ours.image, its.image) for ours, its in zip(one.prefix, longer, strict=True))
+
+
 def test_one_episode_that_fails_harms_no_other(install: Install) -> None:
     scorer = load_scorer(install("return PrefixScore(-1.0 / (len(request.prefix) - 1), -1.0)"), SETTINGS)
     first, second = scorer.score_all([request(1), request(3)])

@@ -7,7 +7,7 @@ camera give the same prefixes. No clock is read here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from statistics import median
@@ -271,6 +271,17 @@ class EpisodeBuffer:
         """An independent buffer with the same frames; the frames themselves are shared."""
         other = EpisodeBuffer(self.max_frames, self.window)
         other.stride, other._pairs, other._count = self.stride, dict(self._pairs), self._count
+        return other
+
+    def with_frames(self, of: Callable[[Frame], Frame]) -> EpisodeBuffer:
+        """An independent buffer that has ``of(frame)`` in the place of each frame.
+
+        >>> buffer = EpisodeBuffer.holding(Frame(k, _NO_PIXELS) for k in range(3))
+        >>> [frame.stamp_ns for frame in buffer.with_frames(lambda it: Frame(9, it.image)).prefix()]
+        [9, 9, 9]
+        """
+        other = self.copy()
+        other._pairs = {index: tuple(map(of, pair)) for index, pair in self._pairs.items()}
         return other
 
     def forecast(self, rate: float, ticks: int) -> Iterator[tuple[int, tuple[Frame, ...]]]:

@@ -37,6 +37,7 @@ from topreward_ros.scoring.base import (
     process_memory_bytes,
     without_traceback,
 )
+from topreward_ros.scoring.request_copies import RequestCopies
 
 GROUP = "topreward_ros.scorers"
 _log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ def load_plugin(model: str, settings: ScorerSettings) -> PrefixScorer:
             f"{shown}: {printable(entry.value, _LONGEST)} is no subclass of "
             "topreward_ros.scoring.plugins.ScorerPlugin: let the entry point name one"
         )
-    plugin = _guarded(f"{shown} cannot be loaded", lambda: made(argument, settings))
+    plugin = _guarded(f"{shown} cannot be loaded", lambda: made(argument, replace(settings)))
     try:
         info = _guarded(
             f"{shown} says wrongly what it is", lambda: _info(plugin, name, argument, entry, settings)
@@ -149,17 +150,16 @@ class _Checked(PrefixScorer):
 
     def __init__(self, plugin: ScorerPlugin, shown: str, info: ScorerInfo) -> None:
         self._plugin, self._shown, self.info = plugin, shown, info
-        _guarded(f"{shown} takes no `info`", lambda: setattr(plugin, "info", info))
+        _guarded(f"{shown} takes no `info`", lambda: setattr(plugin, "info", replace(info)))
         self._said: set[str] = set()
+        self._copies = RequestCopies()
 
     def score_all(
         self, requests: Sequence[ScoreRequest], kept: Sequence[Frame] = ()
     ) -> list[PrefixScore | ScorerError]:
         """See `PrefixScorer.score_all`."""
-        for request in requests:
-            for frame in request.prefix:  # one that normalises in place would spoil what others see
-                frame.image.flags.writeable = False
-        given = self._do(lambda: self._plugin.score_all(requests, kept))
+        copies = self._copies.of_call(requests, kept)
+        given = self._do(lambda: self._plugin.score_all(*copies))
         if not isinstance(given, Sequence) or len(given) != len(requests):
             count = f"{len(given)} scores" if isinstance(given, Sequence) else f"a {type(given).__name__}"
             raise ScorerError(
@@ -213,6 +213,7 @@ class _Checked(PrefixScorer):
 
     def forget(self) -> None:
         """See `PrefixScorer.forget`."""
+        self._copies = RequestCopies()
         self._quietly(self._plugin.forget, None)
 
     def episodes_at_once(self) -> int:
@@ -221,7 +222,8 @@ class _Checked(PrefixScorer):
 
     def ahead(self, request: ScoreRequest) -> Iterator[None]:
         """See `PrefixScorer.ahead`."""
-        steps = iter(self._do(lambda: self._plugin.ahead(request)))
+        copy = self._copies.of(request)
+        steps = self._do(lambda: iter(self._plugin.ahead(copy)))
         end = object()
         while self._do(lambda: next(steps, end)) is not end:
             yield
