@@ -224,12 +224,48 @@ def test_another_number_of_scores_than_was_asked_for(install: Install, given: st
         ({"methods": "max_pixels = 10**30"}, "its max_pixels 1e.30"),
         ({"methods": "device = 'cuda:7; rm'"}, "its device is 'cuda:7; rm'"),
         ({"methods": "info = property(lambda self: None)"}, "takes no `info`"),
-        ({"body": "return PrefixScore(nan, nan)"}, "was loaded in float32 on cpu and cannot score"),
+        ({"body": "return PrefixScore(nan, nan)"}, "fails in a trial with two small frames: plug-in 'mine'"),
+        ({"body": "return -1.0"}, "a trial with two small .* gave a float where a PrefixScore is asked for"),
+        ({"body": "return PrefixScore(nan, nan, note='dark')"}, "nor progress in a trial .dark.: see to tha"),
+        ({"body": "return PrefixScore(-2000.0, -1.0)"}, "goes below -1000: see to that package"),
     ],
 )
 def test_what_cannot_be_loaded_is_said(install: Install, how: dict[str, str], problem: str) -> None:
-    with pytest.raises(ScorerError, match=problem):
+    with pytest.raises(ScorerError, match=problem) as raised:
         load_scorer(install(**how), SETTINGS)
+    for untrue in ("dtype float32", "checkpoint", "weights are damaged"):  # advice for other models
+        assert untrue not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"head": "int('x')  # here\n"},
+        {"init": "int('x')  # here"},
+        {"body": "int('x')  # here"},
+        {"body": "import json; json.loads('{')  # here"},
+        {"methods": "def score_all(self, requests, kept=()):\n    int('x')  # here"},
+        {"methods": "def keep(self, starts):\n    int('x')  # here"},
+        {"methods": "device = property(lambda self: int('x'))  # here"},
+    ],
+)
+def test_an_error_tells_where_in_its_code_it_was(
+    install: Install, tmp_path: Path, how: dict[str, str]
+) -> None:
+    name = install(**how)
+    source = tmp_path / "plugin_of_a_test_mine.py"
+    (line,) = [k for k, text in enumerate(source.read_text().splitlines(), 1) if "# here" in text]
+    with pytest.raises(ScorerError) as raised:
+        load_scorer(name, SETTINGS)
+    place = str(source) if len(str(source)) <= 200 else str(source)[-197:]
+    assert f"{place}, line {line}" in str(raised.value)
+
+
+def test_an_error_with_a_long_text_still_tells_where_it_was(install: Install) -> None:
+    kind = "type('\\x1b[2J' + 'k' * 5000, (Exception,), {})"
+    with pytest.raises(ScorerError, match=r"plugin_of_a_test_mine\.py, line") as raised:
+        load_scorer(install(f"raise {kind}('long ' * 5000)"), SETTINGS)
+    assert str(raised.value).isprintable() and len(str(raised.value)) < 2000
 
 
 def test_a_name_that_nobody_has_or_two_packages_have(install: Install) -> None:

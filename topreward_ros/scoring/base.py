@@ -78,11 +78,12 @@ def in_a_line(error: BaseException) -> str:
 
     The text is on one line, and cut where it is long: the cause may stand in the second line.
     """
+    kind = printable(type(error).__name__, _LONGEST_ERROR)
     try:
         text = str(error)
     except Exception:  # of an error whose own text fails
-        return type(error).__name__
-    return f"{type(error).__name__}: {printable(' '.join(text.split()), _LONGEST_ERROR)}"
+        return kind
+    return f"{kind}: {printable(' '.join(text.split()), _LONGEST_ERROR)}"
 
 
 @dataclass(frozen=True, slots=True)

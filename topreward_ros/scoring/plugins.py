@@ -16,8 +16,10 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, redirect_stdout, suppress
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from math import isnan
+from traceback import walk_tb
 from typing import TypeVar
 
 from topreward_ros.core.frames import Frame
@@ -91,7 +93,7 @@ class ScorerPlugin(SequentialScorer):
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # of this episode; the others of the call have theirs
-            return ScorerError(in_a_line(error))
+            return ScorerError(_told(error, type(self).__module__))
 
 
 def is_plugin(model: str) -> bool:
@@ -118,21 +120,22 @@ def load_plugin(model: str, settings: ScorerSettings) -> PrefixScorer:
     name, _, argument = model.removeprefix(_PREFIX).partition(":")
     entry = _entry(name)
     shown = f"plug-in '{printable(name, _LONGEST)}' of {_package(entry)}"
-    made = _guarded(f"{shown} cannot be imported", entry.load)
+    guarded = partial(_guarded, module=entry.module)
+    made = guarded(f"{shown} cannot be imported", entry.load)
     if not (isinstance(made, type) and issubclass(made, ScorerPlugin)):
         raise ScorerError(
             f"{shown}: {printable(entry.value, _LONGEST)} is no subclass of "
             "topreward_ros.scoring.plugins.ScorerPlugin: let the entry point name one"
         )
-    plugin = _guarded(f"{shown} cannot be loaded", lambda: made(argument, replace(settings)))
+    plugin = guarded(f"{shown} cannot be loaded", lambda: made(argument, replace(settings)))
     try:
-        info = _guarded(
+        info = guarded(
             f"{shown} says wrongly what it is", lambda: _info(plugin, name, argument, entry, settings)
         )
-        return _Checked(plugin, shown, replace(info, model_id=model))
+        return _Checked(plugin, shown, replace(info, model_id=model), entry.module)
     except BaseException:
         with suppress(ScorerError):
-            _guarded(shown, plugin.close)
+            guarded(shown, plugin.close)
         raise
 
 
@@ -148,9 +151,9 @@ def refuse_plugin(model: str, work: str) -> None:
 class _Checked(PrefixScorer):
     """A plug-in whose errors are sentences, and whose scores are looked at."""
 
-    def __init__(self, plugin: ScorerPlugin, shown: str, info: ScorerInfo) -> None:
-        self._plugin, self._shown, self.info = plugin, shown, info
-        _guarded(f"{shown} takes no `info`", lambda: setattr(plugin, "info", replace(info)))
+    def __init__(self, plugin: ScorerPlugin, shown: str, info: ScorerInfo, module: str) -> None:
+        self._plugin, self._shown, self.info, self._module = plugin, shown, info, module
+        _guarded(f"{shown} takes no `info`", lambda: setattr(plugin, "info", replace(info)), module)
         self._said: set[str] = set()
         self._copies = RequestCopies()
 
@@ -161,7 +164,7 @@ class _Checked(PrefixScorer):
         copies = self._copies.of_call(requests, kept)
         given = self._do(lambda: self._plugin.score_all(*copies))
         if not isinstance(given, Sequence) or len(given) != len(requests):
-            count = f"{len(given)} scores" if isinstance(given, Sequence) else f"a {type(given).__name__}"
+            count = f"{len(given)} scores" if isinstance(given, Sequence) else f"a {_kind(given)}"
             raise ScorerError(
                 f"{self._shown} gave {count} for {len(requests)} prefixes, not a list of as many"
             )
@@ -171,7 +174,7 @@ class _Checked(PrefixScorer):
         if isinstance(outcome, LinkError | BusyError):
             return outcome
         if isinstance(outcome, ScorerError):
-            return ScorerError(f"{self._shown} failed: {printable(str(outcome), 2 * _LONGEST)}")
+            return ScorerError(f"{self._shown} failed: {_text(outcome)}")
         try:
             return self._looked_at(outcome, request)
         except ScorerError as error:
@@ -180,7 +183,10 @@ class _Checked(PrefixScorer):
     def _looked_at(self, score: object, request: ScoreRequest) -> PrefixScore:
         """A score of plain numbers that can be believed. Raises `ScorerError`."""
         if not isinstance(score, PrefixScore):
-            raise ScorerError(f"{self._shown} gave a {type(score).__name__} where a PrefixScore is asked for")
+            raise ScorerError(
+                f"{self._shown} gave a {_kind(score)} where a PrefixScore is asked for: let score_one return "
+                "one, of topreward_ros.core.progress"
+            )
         numbers = {name: self._number(name, getattr(score, name)) for name in _NUMBERS}
         frames = self._number("num_frames", score.num_frames) or float(len(request.prefix))
         if not 0 < frames <= len(request.prefix) or frames % 1:
@@ -208,7 +214,7 @@ class _Checked(PrefixScorer):
         try:
             shown = printable(repr(value), _LONGEST)
         except Exception:
-            shown = f"a {type(value).__name__}"
+            shown = f"a {_kind(value)}"
         return ScorerError(f"{self._shown} gave {shown} for {name}, which is a number")
 
     def forget(self) -> None:
@@ -247,12 +253,13 @@ class _Checked(PrefixScorer):
             return otherwise
 
     def _do(self, work: Callable[[], Result]) -> Result:
-        return _guarded(f"{self._shown} failed", work)
+        return _guarded(f"{self._shown} failed", work, self._module)
 
 
-def _guarded(said: str, work: Callable[[], Result]) -> Result:
+def _guarded(said: str, work: Callable[[], Result], module: str) -> Result:
     """What ``work`` gives; whatever it raises, but Ctrl-C, is a `ScorerError` that begins with ``said``.
 
+    It tells where in the package of ``module`` that came from.
     What it prints goes to standard error, where that is this program's main thread: results may go to
     standard output.
     """
@@ -265,9 +272,28 @@ def _guarded(said: str, work: Callable[[], Result]) -> Result:
     except (LinkError, BusyError):  # which say how long to wait
         raise
     except ScorerError as error:
-        raise ScorerError(f"{said}: {printable(str(error), 2 * _LONGEST)}") from error
+        raise ScorerError(f"{said}: {_text(error)}") from error
     except BaseException as error:  # also what no `Exception` is, such as asyncio's CancelledError
-        raise ScorerError(f"{said} ({in_a_line(error)}): see to that package") from error
+        raise ScorerError(f"{said} ({_told(error, module)}): see to that package") from error
+
+
+def _told(error: BaseException, module: str) -> str:
+    """An error, and where in the package of ``module`` it was raised, or what raised it was called."""
+    package, place = module.partition(".")[0], ""
+    for frame, line in walk_tb(error.__traceback__):
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == package:
+            file = printable(frame.f_code.co_filename)
+            place = f", {file if len(file) <= _LONGEST else '...' + file[3 - _LONGEST :]}, line {line}"
+    return in_a_line(error) + place
+
+
+def _text(error: ScorerError) -> str:
+    """What an error of a plug-in says: a sentence of its own, or what `_told` made."""
+    return printable(str(error), 4 * _LONGEST)
+
+
+def _kind(thing: object) -> str:
+    return printable(type(thing).__name__, _LONGEST)
 
 
 def _entry(name: str) -> EntryPoint:

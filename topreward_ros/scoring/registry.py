@@ -10,7 +10,7 @@ importing this module costs nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import isnan
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -84,7 +84,7 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
         return load_served(model, settings)
     if is_plugin(model):
         scorer = load_plugin(model, settings)
-        _try_out(scorer, f"model '{printable(model, 200)}'", "see to that package")
+        _try_out(scorer, f"model '{printable(model, 200)}'", "see to that package", _plugin_fails)
         return scorer
     return scorer_of(open_checkpoint(model, settings.adapter), settings)
 
@@ -113,17 +113,34 @@ def scorer_of(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScorer:
         make = _incremental_scorer if checkpoint.is_incremental else _any_scorer
     times = StartTimes()
     scorer = make(checkpoint, settings, times)
-    _try_out(scorer, str(checkpoint.folder), "copy the checkpoint again")
+    damaged = "its weights are damaged; copy the checkpoint again"
+    _try_out(scorer, str(checkpoint.folder), damaged, _checkpoint_fails)
     times.done("first score")
     scorer.start_times = times
     return scorer
 
 
-def _try_out(scorer: PrefixScorer, shown: str, mend: str) -> None:
+def _checkpoint_fails(info: ScorerInfo, error: ScorerError) -> str:
+    usual = "another checkpoint"
+    if "int8" in info.dtype:
+        usual = f"quantization none, or {usual}"
+    elif info.dtype != "float32":
+        usual = f"dtype float32, or {usual}"
+    return f"was loaded in {info.dtype} on {info.device} and cannot score ({error}): use {usual}"
+
+
+def _plugin_fails(_: ScorerInfo, error: ScorerError) -> str:
+    return f"was loaded, and fails in a trial with two small frames: {error}"
+
+
+def _try_out(
+    scorer: PrefixScorer, shown: str, mend: str, fails: Callable[[ScorerInfo, ScorerError], str]
+) -> None:
     """Score two small frames, so that a model that cannot score is refused here and not with every image.
 
-    ``shown``: what an error calls the model; ``mend``: what to do where its weights are damaged. Raises
-    `ScorerError`, after the scorer was closed.
+    ``shown``: what an error calls the model; ``mend``: what is to blame, or to do, where its numbers cannot
+    be; ``fails``: what is said after the name where it raises. Raises `ScorerError`, after the scorer was
+    closed.
     """
     frame = np.tile(np.arange(_TRIAL_SIDE, dtype=np.uint8)[:, None, None], (1, _TRIAL_SIDE, 3))
     frames = [Frame(0, frame), Frame(NS_PER_S, frame[::-1].copy())]
@@ -131,22 +148,18 @@ def _try_out(scorer: PrefixScorer, shown: str, mend: str) -> None:
         score = scorer.score(ScoreRequest.of_frames("lift", frames))
     except ScorerError as error:
         scorer.close()
-        raise ScorerError(
-            f"{shown} was loaded in {scorer.info.dtype} on {scorer.info.device} and cannot score "
-            f"({error}): use dtype float32, or another checkpoint"
-        ) from error
+        raise ScorerError(f"{shown} {fails(scorer.info, error)}") from error
     if isnan(score.success_log_prob):
         scorer.close()
         raise ScorerError(
-            f"{shown} gives neither a log-probability nor progress in a trial ({score.note}): its weights "
-            f"are damaged; {mend}"
+            f"{shown} gives neither a log-probability nor progress in a trial ({score.note}): {mend}"
         )
     least = min(score.log_prob, score.log_prob_false)
     if least < _LEAST_LOG_PROB:
         scorer.close()
         raise ScorerError(
             f"{shown}: the log-probability of an answer is {least:.3g} nat in a trial, and no model that was "
-            f"trained goes below {_LEAST_LOG_PROB:g}: its weights are damaged; {mend}"
+            f"trained goes below {_LEAST_LOG_PROB:g}: {mend}"
         )
     scorer.forget()
 
