@@ -231,6 +231,8 @@ def test_sigterm_leaves_nothing_either(
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(distill, "learn", stop)
+    # Of the process, which goes on here: other tests may have brought foreign code into it.
+    monkeypatch.setattr("topreward_ros.cli.main.limit_the_end", lambda _: None)
     arguments = ["distill", str(runs), "--curves", str(runs / "curves.json"), "--output"]
     monkeypatch.setattr(sys, "argv", ["topreward", *arguments, str(tmp_path / "student"), *QUICK])
     before = sorted(tmp_path.rglob("*"))

@@ -41,6 +41,7 @@ from topreward_ros.cli import (
 )
 from topreward_ros.cli.output import say
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.foreign_code import limit_the_end
 from topreward_ros.core.printable import make_libraries_printable, printable
 
 _INTERRUPTED, _TERMINATED = 130, 143
@@ -71,17 +72,20 @@ def command() -> int:
 
     Until now Ctrl-C has ended the process at once (scripts/topreward); from now on there is work to give up.
     """
+    status = _INTERRUPTED
     try:
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a shell
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, _terminated)
-        return main()
+        status = main()
+        return status
     except KeyboardInterrupt:  # a second one, while `main` answers the first
-        return _INTERRUPTED
+        return status
     finally:  # the work is done or given up: Ctrl-C ends the process, and not just one step of its clean-up
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        limit_the_end(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

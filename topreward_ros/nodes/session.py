@@ -332,7 +332,10 @@ class Session:
 
     def _stop_worker(self) -> None:
         if not self._worker.stop():
-            self._node.get_logger().error("the scorer does not answer; its thread is left behind")
+            model = printable(self._worker.info.model_id, 200)
+            self._node.get_logger().error(
+                f"the scorer of model '{model}' does not answer; its thread is left behind"
+            )
 
     def _tell_model(self, info: ScorerInfo) -> None:
         topics = ", ".join(str(camera.place) for camera in self._rig.cameras)

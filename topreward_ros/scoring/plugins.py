@@ -22,6 +22,7 @@ from math import isnan
 from traceback import walk_tb
 from typing import TypeVar
 
+from topreward_ros.core.foreign_code import note_foreign_code
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import PrefixScore
@@ -45,6 +46,7 @@ GROUP = "topreward_ros.scorers"
 _log = logging.getLogger(__name__)
 
 _PREFIX = "plugin:"
+_CLOSE_S = 3.0  # [s] that close() may take
 _LONGEST = 200  # characters of what is quoted
 _MOST_INSTRUCTIONS, _LONGEST_INSTRUCTION = 10_000, 2000  # texts, characters
 _MOST_PIXELS = 2**31 - 1
@@ -66,7 +68,7 @@ class ScorerPlugin(SequentialScorer):
     [0, 1], where there is no log-probability. Raise `ScorerError` for a prefix that cannot be scored.
 
     It runs in one thread, which is not that of the node. `ahead`, `keep` and `score_all` may be overridden,
-    as `PrefixScorer` says. ``close`` frees what it holds.
+    as `PrefixScorer` says. ``close`` frees what it holds, in a thread of its own.
     """
 
     revision: str  #: which weights these are, such as a hash: kept scores count as long as it stays the same
@@ -121,6 +123,7 @@ def load_plugin(model: str, settings: ScorerSettings) -> PrefixScorer:
     entry = _entry(name)
     shown = f"plug-in '{printable(name, _LONGEST)}' of {_package(entry)}"
     guarded = partial(_guarded, module=entry.module)
+    note_foreign_code(shown)
     made = guarded(f"{shown} cannot be imported", entry.load)
     if not (isinstance(made, type) and issubclass(made, ScorerPlugin)):
         raise ScorerError(
@@ -135,7 +138,7 @@ def load_plugin(model: str, settings: ScorerSettings) -> PrefixScorer:
         return _Checked(plugin, shown, replace(info, model_id=model), entry.module)
     except BaseException:
         with suppress(ScorerError):
-            guarded(shown, plugin.close)
+            guarded(shown, lambda: _close(plugin))
         raise
 
 
@@ -240,7 +243,7 @@ class _Checked(PrefixScorer):
 
     def close(self) -> None:
         """See `PrefixScorer.close`."""
-        self._quietly(self._plugin.close, None)
+        self._quietly(lambda: _close(self._plugin), None)
 
     def _quietly(self, work: Callable[[], Result], otherwise: Result) -> Result:
         """`_do` of what no score hangs on: a fault is logged once, and ``otherwise`` stands in its place."""
@@ -275,6 +278,25 @@ def _guarded(said: str, work: Callable[[], Result], module: str) -> Result:
         raise ScorerError(f"{said}: {_text(error)}") from error
     except BaseException as error:  # also what no `Exception` is, such as asyncio's CancelledError
         raise ScorerError(f"{said} ({_told(error, module)}): see to that package") from error
+
+
+def _close(plugin: ScorerPlugin) -> None:
+    """Have a plug-in close, in a thread that is left behind where that does not return."""
+    raised: list[BaseException] = []
+
+    def close() -> None:
+        try:
+            plugin.close()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=close, name="closing a plug-in", daemon=True)
+    thread.start()
+    thread.join(_CLOSE_S)
+    if thread.is_alive():
+        raise ScorerError(f"its close() has not returned for {_CLOSE_S:g} s and is left behind")
+    for error in raised:
+        raise error
 
 
 def _told(error: BaseException, module: str) -> str:

@@ -1,0 +1,44 @@
+"""Commands with a scorer that another package brings, and what that may do to a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from test.plugins import install_plugin
+from test.videos import write_block
+
+
+def command(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """`topreward` with the plug-ins of ``folder``, to its end."""
+    path = os.pathsep.join([str(folder), *filter(None, sys.path)])
+    return subprocess.run(
+        [sys.executable, "-m", "topreward_ros.cli", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"init": "import threading, time; threading.Thread(target=time.sleep, args=(1000,)).start()"},
+        {"methods": "def close(self):\n    import time; time.sleep(1000)"},
+        {"init": "import atexit, time; atexit.register(time.sleep, 1000)"},
+    ],
+    ids=["a thread that is no daemon", "a close() without end", "a function of atexit without end"],
+)
+def test_the_command_leaves_once_its_work_is_done(tmp_path: Path, how: dict[str, str]) -> None:
+    film = write_block(tmp_path / "block.mp4", 32, 32)
+    done = command(
+        tmp_path, "score", film, "--model", install_plugin(tmp_path, **how), "--task", "push", "--json", "-"
+    )
+    assert done.returncode == 0 and json.loads(done.stdout)["scores"]
+    assert "plug-in 'mine' of mine 1.5" in done.stderr and "left behind" in done.stderr
