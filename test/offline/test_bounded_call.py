@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +28,20 @@ def test_ctrl_c_is_blocked_in_the_process_from_its_first_moment():
     mask = call_bounded(signal.pthread_sigmask, signal.SIG_BLOCK, (), time_limit_s=LONG, what="asking")
     assert signal.SIGINT in mask and signal.SIGTERM not in mask
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_ctrl_c_is_blocked_in_the_first_process_of_all():
+    """With it, Python starts the tracker of resources, and unblocks signals that were blocked before."""
+    code = (
+        "import signal; from topreward_ros.offline.bounded_call import call_bounded\n"
+        "if __name__ == '__main__':\n"
+        "    mask = call_bounded(\n"
+        "        signal.pthread_sigmask, signal.SIG_BLOCK, (), time_limit_s=100.0, what='asking'\n"
+        "    )\n"
+        "    print(signal.SIGINT in mask, signal.SIGTERM in mask)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LONG)
+    assert (done.stdout, done.stderr) == ("True False\n", "")
 
 
 def test_an_error_for_the_user_comes_back_as_it_is(tmp_path: Path):

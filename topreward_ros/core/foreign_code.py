@@ -23,7 +23,7 @@ def note_foreign_code(name: str) -> None:
 
 
 def limit_the_end(status: int) -> None:
-    """The work is done: where foreign code keeps the process, that ends with ``status`` in `END_S` seconds."""
+    """The work is done: a process that foreign code keeps ends with ``status`` in `END_S` seconds."""
     if _present:
         limit = Timer(END_S, _leave, (status,))
         limit.daemon = True

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from threading import Thread
@@ -66,6 +67,7 @@ def _call(sender: Connection, function: Callable[..., object], arguments: tuple[
 
 def start_deaf_to_ctrl_c(process: BaseProcess) -> None:
     """Start ``process`` so that Ctrl-C reaches the caller alone, who ends it; even while it starts."""
+    resource_tracker.ensure_running()  # the first process would start it, and that lifts any block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which it inherits
     try:
         process.start()
