@@ -5,7 +5,8 @@ results. A command imports what it needs when it runs, so that `--help` is quick
 `evaluate` and `models` work where there is no ROS 2.
 
 Exit status: 0 done; 1 an error, which is named on stderr in one line, or (without a line) the reader of our
-output left early; 2 wrong usage; 130 interrupted; 143 ended by SIGTERM, after the same clean-up.
+output left early; 2 wrong usage; 130 interrupted; 143 ended by SIGTERM, after the same clean-up. `watch`,
+`record` and `serve` work until they are ended: that is 0.
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -39,32 +38,14 @@ from topreward_ros.cli import (
     show,
     watch,
 )
+from topreward_ros.cli.interrupts import Interrupted, answered, interruptible
 from topreward_ros.cli.output import say
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.foreign_code import limit_the_end
 from topreward_ros.core.printable import make_libraries_printable, printable
 
-_INTERRUPTED, _TERMINATED = 130, 143
-_COPY_S = 1.0  # after a SIGTERM in which another one is the same: to the process, and to its group
 _NO_MORE_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 _ROS_ARGUMENTS = "--ros-args"
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came, as from `timeout`, systemd or a batch system: the work is given up as by Ctrl-C."""
-
-
-def _terminated(*_: object) -> NoReturn:
-    """Give the work up. Another SIGTERM ends the process, but for a copy of this one, as of `timeout`."""
-    began_s = time.monotonic()
-
-    def end(*_: object) -> None:
-        if time.monotonic() - began_s > _COPY_S:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, end)
-    raise Terminated
 
 
 def command() -> int:
@@ -72,20 +53,15 @@ def command() -> int:
 
     Until now Ctrl-C has ended the process at once (scripts/topreward); from now on there is work to give up.
     """
-    status = _INTERRUPTED
+    status = 1
     try:
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a shell
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, _terminated)
-        status = main()
-        return status
-    except KeyboardInterrupt:  # a second one, while `main` answers the first
-        return status
-    finally:  # the work is done or given up: Ctrl-C ends the process, and not just one step of its clean-up
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with interruptible():
+            status = main()
+    except KeyboardInterrupt as how:  # a second one, while `main` answers the first
+        status = _status_of(how)
+    finally:
         limit_the_end(status)
+    return status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,9 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 1
     except KeyboardInterrupt as how:
-        ended = isinstance(how, Terminated)
-        say("terminated" if ended else "interrupted")
-        return _TERMINATED if ended else _INTERRUPTED
+        answered()
+        say(how.said if isinstance(how, Interrupted) else Interrupted.said)
+        return _status_of(how)
     except UserError as error:
         say(str(error))
         for line in error.lines:
@@ -117,6 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError):
             say(f"the output cannot be written ({error.strerror})")
         return 1
+
+
+def _status_of(how: KeyboardInterrupt) -> int:
+    return how.status if isinstance(how, Interrupted) else Interrupted.status
 
 
 def _drop_output() -> None:

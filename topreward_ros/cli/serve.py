@@ -127,7 +127,6 @@ def _run(options: argparse.Namespace) -> int:
     from topreward_ros.serving.deployment import served
 
     say(f"starting model '{printable(options.model, 200)}' ...")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # while it starts
     with served(serving) as (replicas, metrics_port, look):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, end)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from topreward_ros.cli.interrupts import answered
 from topreward_ros.cli.output import check_outputs, ros_module, seconds
 
 
@@ -35,6 +36,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         watch = ros_module("watch")
     except KeyboardInterrupt:  # Ctrl-C is the way to end it, also while it still starts
+        answered()
         return 0
     ros_arguments = [sys.argv[0], *options.ros_arguments]
     return int(watch.run(options.topic, options.once, options.duration, options.svg, ros_arguments))

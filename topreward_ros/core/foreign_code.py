@@ -22,6 +22,11 @@ def note_foreign_code(name: str) -> None:
         _present.append(name)
 
 
+def has_foreign_code() -> bool:
+    """Whether some is in this process."""
+    return bool(_present)
+
+
 def limit_the_end(status: int) -> None:
     """The work is done: a process that foreign code keeps ends with ``status`` in `END_S` seconds."""
     if _present:
