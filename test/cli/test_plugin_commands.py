@@ -42,3 +42,24 @@ def test_the_command_leaves_once_its_work_is_done(tmp_path: Path, how: dict[str,
     )
     assert done.returncode == 0 and json.loads(done.stdout)["scores"]
     assert "plug-in 'mine' of mine 1.5" in done.stderr and "left behind" in done.stderr
+
+
+def test_what_it_writes_by_any_way_is_not_among_the_results(tmp_path: Path) -> None:
+    """By Python, by the descriptor, by C, which writes late, and by a process; also where others score."""
+    body = """
+    import ctypes, os, subprocess
+    print("by Python")
+    os.write(1, b"by its descriptor\\n")
+    ctypes.CDLL(None).printf(b"by C\\n")
+    subprocess.run(["echo", "by a process"], check=True)
+    return PrefixScore(-1.0, -0.5)
+    """
+    film = write_block(tmp_path / "block.mp4", 32, 32)
+    ask = ("--model", install_plugin(tmp_path, body), "--task", "push", "--json", "-")
+    for films in ([film], [film, film, "--workers", "2"]):
+        done = command(tmp_path, "score", *films, *ask)
+        assert done.returncode == 0, done.stderr
+        content = json.loads(done.stdout)
+        assert len(content.get("curves", [content])) == films.count(film)
+        for way in ("Python", "its descriptor", "C", "a process"):
+            assert f"by {way}\n" in done.stderr

@@ -17,6 +17,7 @@ from threading import Thread
 from typing import TypeVar
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.standard_output import leave_standard_output
 
 T = TypeVar("T")
 
@@ -58,6 +59,7 @@ def call_bounded(function: Callable[..., T], *arguments: object, time_limit_s: f
 
 def _call(sender: Connection, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
     Thread(target=_end_with_the_caller, daemon=True).start()
+    leave_standard_output()
     try:
         outcome: object = function(*arguments)
     except UserError as error:

@@ -24,6 +24,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import make_libraries_printable, printable
+from topreward_ros.core.standard_output import leave_standard_output
 from topreward_ros.offline.bounded_call import start_deaf_to_ctrl_c, wait_for_the_callers_end
 
 Prepared = TypeVar("Prepared")
@@ -244,6 +245,7 @@ def _serve(channel: Connection, prepare: Callable[[], Any], do: Callable[[Any, A
     """What a process does until nobody asks any more."""
     signal.signal(signal.SIGTERM, _leave)
     Thread(target=_leave_with_the_caller, daemon=True).start()
+    leave_standard_output()
     make_libraries_printable()
     status = 1
     try:

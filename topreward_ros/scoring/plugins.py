@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import sys
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext, redirect_stdout, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -27,6 +26,7 @@ from topreward_ros.core.frames import Frame
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.core.score_request import ScoreRequest
+from topreward_ros.core.standard_output import standard_output_aside
 from topreward_ros.scoring.base import (
     BusyError,
     LinkError,
@@ -263,12 +263,12 @@ def _guarded(said: str, work: Callable[[], Result], module: str) -> Result:
     """What ``work`` gives; whatever it raises, but Ctrl-C, is a `ScorerError` that begins with ``said``.
 
     It tells where in the package of ``module`` that came from.
-    What it prints goes to standard error, where that is this program's main thread: results may go to
-    standard output.
+    What it prints meanwhile goes to standard error, where that is this program's main thread: results may go
+    to standard output.
     """
     aside = threading.current_thread() is threading.main_thread()
     try:
-        with redirect_stdout(sys.stderr) if aside else nullcontext():
+        with standard_output_aside() if aside else nullcontext():
             return work()
     except KeyboardInterrupt:
         raise
