@@ -38,6 +38,7 @@ from std_msgs.msg import Bool, Empty, String
 from std_srvs.srv import Trigger
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.json_text import parsed_json
 from topreward_ros.core.output_files import OutputFileError, write_file
 from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.core.retry import RetryPolicy
@@ -123,9 +124,9 @@ class Supervisor(PrintableLog):
         if path.exists():
             text = read_text(path)
             try:
-                self._saved = json.loads(text)
+                self._saved = parsed_json(text)
                 RetryPolicy(self._policy.settings, self._new_name).restore(self._saved, self._now())
-            except (StateError, ValueError, RecursionError) as error:
+            except (StateError, ValueError) as error:
                 raise StateError(
                     f"state_file {printable(str(path))} cannot be used: {printable(str(error), 200)}; remove "
                     "it to start afresh, or name another"

@@ -38,6 +38,7 @@ from topreward_ros.core.events import EventType
 from topreward_ros.core.frame_values import held, imputed
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.instruction import clean_task
+from topreward_ros.core.json_text import JsonError, parsed_json
 from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import TEMPORARY, copy_into, kept_folder, write_file, written_folder
 from topreward_ros.core.printable import printable
@@ -372,7 +373,7 @@ def _kept(folder: Path, key: str, dataset: Dataset) -> dict[int, EpisodeScores]:
 
 def _read_kept(path: Path) -> EpisodeScores | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parsed_json(path.read_bytes())
         for name in ("log_probs", "progress", "rewards"):
             content[name] = tuple(nan if value is None else float(value) for value in content[name])
         content["rows"] = tuple(content["rows"])
@@ -463,8 +464,8 @@ def origin_of(path: Path) -> dict[str, Any]:
     columns_in(path)
     metadata = arrow().parquet.read_schema(path).metadata or {}
     try:
-        content = json.loads(metadata.get(OURS.encode(), b"{}"))
-    except ValueError:
+        content = parsed_json(metadata.get(OURS.encode(), b"{}"))
+    except JsonError:
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -608,7 +609,7 @@ def _hugging_face(metadata: Mapping[bytes, bytes], columns: Mapping[str, np.ndar
     """The schema's metadata, in which the library `datasets` lists the columns, with ours among them."""
     made = dict(metadata)
     try:
-        content = json.loads(made[b"huggingface"])
+        content = parsed_json(made[b"huggingface"])
         for name in columns:
             content["info"]["features"][name] = {"dtype": COLUMNS[name]["dtype"], "_type": "Value"}
         made[b"huggingface"] = json.dumps(content).encode()

@@ -16,6 +16,7 @@ from typing import Any
 from topreward_ros.core.calibration.mapping import calibrations_digest
 from topreward_ros.core.calibration.task import NO_CALIBRATIONS, Calibrations
 from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.json_text import parsed_json
 from topreward_ros.core.output_files import OutputFileError
 from topreward_ros.core.outputs import Event, ProgressReport
 from topreward_ros.core.printable import printable
@@ -86,7 +87,7 @@ def done_before(job: BagJob, settings: AnnotationSettings) -> bool:
     if not job.target.exists() and not job.target.is_symlink():
         return False
     try:
-        report = json.loads((job.target / REPORT).read_text(encoding="utf-8"))
+        report = parsed_json((job.target / REPORT).read_bytes())
         source, made = report["source"], report["settings"]
     except (OSError, ValueError, KeyError, TypeError):
         raise OutputFileError(

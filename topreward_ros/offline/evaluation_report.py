@@ -24,6 +24,7 @@ from topreward_ros.core.evaluation import (
     evaluate,
     modes_beside,
 )
+from topreward_ros.core.json_text import parsed_json
 from topreward_ros.core.metrics import value_order_correlation
 from topreward_ros.core.printable import printable
 from topreward_ros.core.text_files import read_text
@@ -188,7 +189,7 @@ def read_evaluation(path: Path) -> Evaluation:
     """
     shown = printable(str(path))
     try:
-        content = json.loads(read_text(path))
+        content = parsed_json(read_text(path))
         if content["format"] != JSON_FORMAT:
             raise ValueError(f"its format is {printable(repr(content['format']), 60)}, and not {JSON_FORMAT}")
         episodes = tuple(_episode_of(it) for it in content["episodes"])

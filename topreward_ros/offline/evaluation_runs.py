@@ -24,6 +24,7 @@ from topreward_ros.core.calibration.task import NO_CALIBRATIONS
 from topreward_ros.core.calibration.told import DetectorLog
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.evaluation import Control, EvaluatedEpisode, Run
+from topreward_ros.core.json_text import parsed_json
 from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import kept_folder, write_file
 from topreward_ros.core.progress import PrefixScore
@@ -443,7 +444,7 @@ def _to_json(run: Run, model: Mapping[str, Any]) -> str:
 def _read(path: Path) -> tuple[Run, dict[str, Any]] | None:
     """What was kept in a file; None where there is nothing that can be used."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parsed_json(path.read_bytes())
         if content["format"] != _FORMAT:
             return None
         return run_from_json_value(content), dict(content["model"])

@@ -9,7 +9,6 @@ formats are refused by name.
 
 from __future__ import annotations
 
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.json_text import JsonError, parsed_json
 from topreward_ros.core.printable import printable
 from topreward_ros.core.text_files import TextFileError, read_text
 from topreward_ros.offline.parquet_files import (
@@ -219,8 +219,8 @@ def _read_info(root: Path) -> dict[str, Any]:
     if not (root / INFO).is_file():
         raise DatasetError(f"{shown(root)} is no LeRobot dataset: there is no {INFO} in it")
     try:
-        info = json.loads(read_text(root / INFO))
-    except (ValueError, RecursionError, TextFileError) as error:
+        info = parsed_json(read_text(root / INFO))
+    except (JsonError, TextFileError) as error:
         raise DatasetError(
             f"{shown(root / INFO)} cannot be read ({printable(str(error), 200)}): restore it"
         ) from error
@@ -466,10 +466,10 @@ def _lines(path: Path, numbers: Iterable[str], texts: Iterable[str] = ()) -> lis
         if not line.strip():
             continue
         try:
-            content = json.loads(line)
+            content = parsed_json(line)
             good = all(type(content[name]) is int for name in numbers)
             good = good and all(isinstance(content[name], str) for name in texts)
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (JsonError, KeyError, TypeError):
             good = False
         if not good:
             raise DatasetError(f"{shown(path)}, line {count} is damaged; restore the file")

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.json_text import parsed_json
 from topreward_ros.core.metrics import PREFIXES
 from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import temporary_folder, write_file
@@ -216,7 +217,7 @@ def _key(episode: LabelledEpisode, sweep: Sweep, info: ScorerInfo) -> str:
 def _read_kept(path: Path) -> dict[str, _Curves]:
     """The scores by template in a file that was kept; those that cannot be read are not there."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parsed_json(path.read_bytes())
         kept = {
             text: _Curves(*(np.array(curves[name], np.float64) for name in _Curves._fields))
             for text, curves in content.items()

@@ -3,43 +3,27 @@
 from __future__ import annotations
 
 import codecs
-import json
 from pathlib import Path
 from typing import Any
 
+from topreward_ros.core.json_text import JsonError, parsed_json
 from topreward_ros.core.text_files import TextFileError, read_text
 from topreward_ros.scoring.base import ScorerError, in_a_line
 
 _MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _RESTORE = "restore it from the checkpoint"
-_DEEPEST = 50  # levels; what reads it after us calls itself for each
 
 
 def read_json(path: Path, mend: str = _RESTORE) -> dict[str, Any]:
     """The object in the file ``path``. Raises `ScorerError`, which ends in ``mend`` where it holds none."""
     text = read_checkpoint_text(path)
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = parsed_json(text)
+    except JsonError as error:
         raise ScorerError(f"{path} cannot be read ({in_a_line(error)}): {mend}") from error
     if not isinstance(content, dict):
         raise ScorerError(f"{path} cannot be read (it must hold one object): {mend}")
-    if _is_deeper(content, _DEEPEST):
-        raise ScorerError(f"{path} cannot be read (it is nested deeper than {_DEEPEST} levels): {mend}")
     return content
-
-
-def _is_deeper(content: Any, levels: int) -> bool:
-    """Whether there are objects or lists below so many ``levels`` of them.
-
-    >>> _is_deeper({"a": [1, {}]}, 3), _is_deeper({"a": [1, {}]}, 2)
-    (False, True)
-    """
-    level = [content]
-    for _ in range(levels):
-        inner = (part.values() if isinstance(part, dict) else part for part in level)
-        level = [value for part in inner for value in part if isinstance(value, dict | list)]
-    return bool(level)
 
 
 def read_checkpoint_text(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -13,6 +12,7 @@ from typing import Any
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.evaluation import Control, EvaluatedEpisode, Run
 from topreward_ros.core.instruction import normalized_instruction
+from topreward_ros.core.json_text import JsonError, parsed_json
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.offline.labelled_episodes import LabelledEpisode
@@ -113,10 +113,10 @@ def _curves_in(file: Path) -> list[dict[str, Any]]:
     try:
         if file.stat().st_size > _LARGEST_FILE:
             raise CurvesError(f"{shown} has more than {_LARGEST_FILE >> 20} MiB: split it")
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parsed_json(file.read_bytes())
     except OSError as error:
         raise CurvesError(f"{shown} cannot be read ({error.strerror}): check the path of --curves") from error
-    except (ValueError, RecursionError) as error:
+    except JsonError as error:
         raise CurvesError(f"{shown} is no JSON of curves ({printable(str(error), 200)}): {_MEND}") from error
     kind = content.get("format") if isinstance(content, dict) else None
     curves = (

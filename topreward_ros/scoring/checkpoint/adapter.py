@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from topreward_ros.core.json_text import parsed_json
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, in_a_line, quiet_logging
 from topreward_ros.scoring.checkpoint.adapter_files import WEIGHTS, Adapter
@@ -150,7 +151,7 @@ def _chosen(adapter: Adapter, choice: Sequence[str], names: list[str]) -> set[st
             f"{adapter.folder}: the expression {printable(choice, 100)!r} for its layers {why}: merge the "
             "adapter elsewhere, with peft's merge_and_unload()"
         ) from error
-    return set(json.loads(answer.stdout))
+    return set(parsed_json(answer.stdout))
 
 
 def _check_values(adapter: Adapter, values: dict[str, torch.Tensor]) -> None:

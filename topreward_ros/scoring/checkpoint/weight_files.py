@@ -9,7 +9,6 @@ are loaded.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from zipfile import is_zipfile
 
+from topreward_ros.core.json_text import parsed_json
 from topreward_ros.core.text_files import is_git_lfs_pointer, lfs_mend
 from topreward_ros.scoring.base import ScorerError, in_a_line
 from topreward_ros.scoring.json_files import read_json, refuse_byte_order_mark
@@ -101,8 +101,8 @@ def read_head(path: Path) -> list[StoredTensor]:
             if size < 8 or length > min(size - 8, _LONGEST_HEAD):
                 raise ValueError("it has no head of a safetensors file, or is cut short within it")
             file.seek(8)
-            tensors = list(_tensors(json.loads(file.read(length)), 8 + length))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            tensors = list(_tensors(parsed_json(file.read(length)), 8 + length))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         said = str(error) if type(error) is ValueError else in_a_line(error)
         raise ScorerError(f"{path} cannot be read ({said}): copy it again") from error
     whole = max((tensor.end for tensor in tensors), default=8 + length)

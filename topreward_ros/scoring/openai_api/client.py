@@ -25,6 +25,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
+from topreward_ros.core.json_text import JsonError, parsed_json
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import BusyError, LinkError, ScorerError
 from topreward_ros.scoring.openai_api.address import Endpoint, key_hint
@@ -199,8 +200,8 @@ class Client:
 
     def _parsed(self, content: bytes, shown: str) -> Any:
         try:
-            parsed = json.loads(content)
-        except (ValueError, RecursionError):
+            parsed = parsed_json(content)
+        except JsonError:
             raise ScorerError(
                 f"{shown} answers with something that is no JSON "
                 f"('{self._quoted(content[:_QUOTED].decode(errors='replace'))}'): check the URL"
@@ -237,8 +238,8 @@ def _pieces(key: str) -> re.Pattern[str] | None:
 def _message_of(content: bytes) -> str:
     """The text of an error in ``content``, in whichever of the usual places it is."""
     try:
-        parsed = json.loads(content[: 1 << 16])
-    except (ValueError, RecursionError):
+        parsed = parsed_json(content[: 1 << 16])
+    except JsonError:
         return re.sub(r"<[^>]*>", " ", content[:2000].decode(errors="replace"))
     for _ in range(3):
         if isinstance(parsed, list) and parsed:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from topreward_ros.core.json_text import parsed_json
 from topreward_ros.core.printable import printable
 from topreward_ros.core.text_files import is_git_lfs_pointer, lfs_mend
 from topreward_ros.scoring.base import ScorerError, ScorerSettings
@@ -121,8 +122,8 @@ def _parsed(content: bytes, shown: str) -> SoftPrompt:
     try:
         arrays = load(content)
         (length,) = struct.unpack_from("<Q", content)
-        marks = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
-    except (SafetensorError, ValueError, KeyError, TypeError, struct.error) as error:
+        marks = parsed_json(content[8 : 8 + length]).get("__metadata__") or {}
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         said = printable(str(error), 100)
         raise ScorerError(f"{shown} is damaged, or cut short ({said}): copy it again") from error
     if (

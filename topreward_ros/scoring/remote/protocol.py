@@ -21,6 +21,7 @@ from typing import Any
 
 from topreward_ros.core.frames import Window
 from topreward_ros.core.instruction import LONGEST
+from topreward_ros.core.json_text import JsonError, parsed_json
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.scoring.base import PrefixScorer, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.question.answer_set import MAX_TEXT
@@ -328,8 +329,8 @@ def error_from_json(data: bytes) -> str:
 
 def _json(data: bytes) -> Any:
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
+        return parsed_json(data)
+    except JsonError as error:
         raise ProtocolError("it is no JSON") from error
 
 
