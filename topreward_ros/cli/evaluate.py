@@ -197,7 +197,7 @@ def _check_output(output: Path, folders: Sequence[Path], options: argparse.Names
     for file in (folder / _JSON for folder in folders if (folder / _JSON).exists()):
         try:
             read_evaluation(file)
-        except Exception as error:
+        except UserError as error:
             raise CommandError(
                 f"{file} is there, and is no evaluation: name another folder by --output"
             ) from error
@@ -323,7 +323,7 @@ def _compare(options: argparse.Namespace) -> int:
     from topreward_ros.core.evaluation_difference import common, differences
     from topreward_ros.core.output_files import write_file
     from topreward_ros.offline.evaluation_report import read_evaluation
-    from topreward_ros.views.evaluation_tables import about, differences_table, markdown_of
+    from topreward_ros.views.evaluation_tables import about, differences_table, escaped, markdown_of
     from topreward_ros.views.evaluation_text import text_table
 
     if options.dataset or options.success or options.failure or options.models:
@@ -354,7 +354,7 @@ def _compare(options: argparse.Namespace) -> int:
         print(line)
     Console(highlight=False).print(text_table(table))
     if options.output:
-        head = "\n".join(f"- {line}" for line in lines)
+        head = "\n".join(f"- {escaped(line)}" for line in lines)
         with folder_for(options.output):
             write_file(options.output / _COMPARISON, f"# Comparison\n\n{head}\n\n{markdown_of(table)}")
     return 0

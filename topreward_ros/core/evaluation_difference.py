@@ -83,12 +83,14 @@ def _interval(
     draws: int,
 ) -> Interval:
     wanted = [pair for pair in pairs if scope in (ALL, pair[0].task)]
-    if name in ("voc_success", "voc_failure"):
-        group = [pair for pair in wanted if pair[0].succeeded is (name == "voc_success")]
-        return _of_means(group, lambda it, threshold: _voc(it, Mode(mode), threshold), thresholds, draws)
     if (mode, name) in _DECIDED:
         group = [pair for pair in wanted if pair[0].succeeded is _DECIDED[mode, name]]
         return _of_means(group, lambda it, _: float(it.plain.success_s is not None), thresholds, draws)
+    if mode not in set(Mode):  # of a file of another version
+        return UNKNOWN
+    if name in ("voc_success", "voc_failure"):
+        group = [pair for pair in wanted if pair[0].succeeded is (name == "voc_success")]
+        return _of_means(group, lambda it, threshold: _voc(it, Mode(mode), threshold), thresholds, draws)
     if name != "auc":
         return UNKNOWN
     high, low = (

@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +33,11 @@ from topreward_ros.offline.evaluation_runs import (
     EvaluationSettings,
     Method,
     monitor_hash,
-    run_from_json_value,
-    run_to_json_value,
 )
+from topreward_ros.offline.json_fields import Field, FieldError
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.labelled_episodes import Labelled
+from topreward_ros.offline.run_json import ImpossibleRunError, run_from_json, run_to_json_value
 
 JSON_FORMAT = "topreward_evaluation/1"  #: raise the number when a field changes its meaning or goes
 SEED = 0  #: of the bootstraps
@@ -185,46 +184,83 @@ def _episode_value(episode: EvaluatedEpisode, threshold: float) -> dict[str, Any
 def read_evaluation(path: Path) -> Evaluation:
     """The evaluation in a file that `to_json` made, with the curves of the plain films alone.
 
-    Raises `UserError` for any other file.
+    Raises `UserError` for any other file, and for one with a field that nothing here could have written.
     """
     shown = printable(str(path))
+    text = read_text(path)
     try:
-        content = parsed_json(read_text(path))
-        if content["format"] != JSON_FORMAT:
-            raise ValueError(f"its format is {printable(repr(content['format']), 60)}, and not {JSON_FORMAT}")
-        episodes = tuple(_episode_of(it) for it in content["episodes"])
-        measures = tuple(
-            Measure(**{name: _number(value) for name, value in it.items()}) for it in content["measures"]
-        )
+        content = Field(parsed_json(text))
+        if content["format"].value != JSON_FORMAT:
+            raise content["format"].error(JSON_FORMAT)
+        if content["threshold"].number() > 0:
+            raise content["threshold"].error("0 or less")
         return Evaluation(
-            data=dict(content["data"]),
-            code=dict(content["code"]),
-            model=dict(content["model"]),
-            settings=dict(content["settings"]),
-            threshold=float(content["threshold"]),
-            episodes=episodes,
-            measures=measures,
-            problems=tuple(map(str, content["problems"])),
-            notes=tuple(map(str, content["notes"])),
+            data=_with_texts(content["data"], "path", "hash"),
+            code=_with_texts(content["code"], "version", "hash"),
+            model=_model(content["model"]),
+            settings=_settings(content["settings"]),
+            threshold=content["threshold"].number(),
+            episodes=tuple(map(_episode_of, content["episodes"].items())),
+            measures=tuple(map(_measure, content["measures"].items())),
+            problems=tuple(it.text() for it in content["problems"].items()),
+            notes=tuple(it.text() for it in content["notes"].items()),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        why = printable(f"{type(error).__name__}: {error}", 200)
+    except ValueError as error:
+        why = printable(str(error), 300)
         raise UserError(
             f"{shown} is no evaluation of `topreward evaluate` ({why}): name its evaluation.json"
         ) from error
 
 
-def _number(value: Any) -> Any:
-    return nan if value is None else value
+def _with_texts(field: Field, *names: str) -> dict[str, Any]:
+    """The object, whose fields ``names`` are texts."""
+    for name in names:
+        field[name].text()
+    return dict(field.members())
 
 
-def _episode_of(content: Mapping[str, Any]) -> EvaluatedEpisode:
-    done = content["done"]
+def _model(field: Field) -> dict[str, Any]:
+    if field.get("answers").value is not None:
+        field["answers"].text()
+    return _with_texts(field, "model_id", "revision", "device", "dtype", "prompt_hash")
+
+
+def _settings(field: Field) -> dict[str, Any]:
+    field["monitor"].members()
+    for control in field["controls"].items():
+        control.text()
+    calibration = field.get("calibration")
+    if calibration.value is not None:
+        _with_texts(calibration, "file", "sha256")
+        success = calibration["success"]
+        for task in success.members():
+            for threshold in success[task].items():
+                threshold.number()
+    return _with_texts(field, "method")
+
+
+def _measure(field: Field) -> Measure:
+    scope, mode, name = (field[key].text() for key in ("scope", "mode", "name"))
+    value, low, high = (field[key].number_or_nan() for key in ("value", "low", "high"))
+    return Measure(scope, mode, name, value, low, high, field["count"].whole())
+
+
+def _episode_of(field: Field) -> EvaluatedEpisode:
+    success, done = field["success"], field["done"]
+    plain = field["plain"]
+    try:
+        run = run_from_json(plain)
+    except ImpossibleRunError as error:
+        raise FieldError(f"{plain.path}: {error}") from error
+    if not run.scores:
+        raise FieldError(f"{plain.path} has no score")
+    if done.value is not None and done.number() < 0:
+        raise done.error("0 or more")
     return EvaluatedEpisode(
-        str(content["name"]),
-        str(content["identity"]),
-        str(content["task"]),
-        None if content["success"] is None else bool(content["success"]),
-        None if done is None else float(done),
-        {Control.PLAIN: run_from_json_value(content["plain"])},
+        field["name"].text(),
+        field["identity"].text(),
+        field["task"].text(),
+        None if success.value is None else success.flag(),
+        None if done.value is None else done.number(),
+        {Control.PLAIN: run},
     )

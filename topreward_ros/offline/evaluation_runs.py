@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
-from math import isfinite, isnan, nan
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,12 +27,13 @@ from topreward_ros.core.evaluation import Control, EvaluatedEpisode, Run
 from topreward_ros.core.json_text import parsed_json
 from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import kept_folder, write_file
-from topreward_ros.core.progress import PrefixScore
 from topreward_ros.offline.code_version import code_hash
 from topreward_ros.offline.controls import OtherTasks, control_seconds, open_control
 from topreward_ros.offline.job_processes import OnNote, OnShare, Work
+from topreward_ros.offline.json_fields import Field
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.labelled_episodes import LabelledEpisode
+from topreward_ros.offline.run_json import run_from_json, run_to_json_value
 from topreward_ros.offline.score_video import Curve, CurvePoint, Recording, score_recordings
 from topreward_ros.offline.video import Video
 from topreward_ros.offline.workers import HERE, Workers
@@ -40,8 +41,6 @@ from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
 from topreward_ros.scoring.registry import about_model, load_scorer
 
 _FORMAT = "topreward_evaluated_film/1"  # raise the number when what is kept of a film changes its meaning
-_SCORES = ("log_prob", "log_prob_false", "log_prob_static", "log_prob_std")
-_STATED = ("answer_share", "stated_progress", "success_probability")  # kept where a score has one
 
 
 class Method(StrEnum):
@@ -391,52 +390,6 @@ def _evaluated(
 # ---- what is kept -----------------------------------------------------------------------------------------
 
 
-def run_to_json_value(run: Run) -> dict[str, Any]:
-    """A run as JSON can hold it; NaN is None. `run_from_json_value` reads it."""
-    scores = {name: [getattr(score, name) for score in run.scores] for name in (*_SCORES, *_STATED)}
-    for name in _STATED:
-        if all(map(isnan, scores[name])):
-            del scores[name]
-    return {
-        "instruction": run.instruction,
-        "times": list(run.times_s),
-        **scores,
-        "num_frames": [score.num_frames for score in run.scores],
-        "stages": list(run.stages),
-        "progress": list(run.progress),
-        "thresholds": list(run.thresholds),
-        "duration": run.duration_s,
-        "events": [[time_s, kind] for time_s, kind in run.events],
-        **({"told": [[float(value) for value in row] for row in run.told]} if run.told else {}),
-    }
-
-
-def run_from_json_value(content: Mapping[str, Any]) -> Run:
-    """The run that `run_to_json_value` made this of. Raises `KeyError`, `TypeError`, `ValueError`."""
-    names = [*_SCORES, *(name for name in _STATED if name in content)]
-    columns = [[nan if value is None else float(value) for value in content[name]] for name in names]
-    counts = [int(value) for value in content["num_frames"]]
-    scores = tuple(
-        PrefixScore(num_frames=count, **dict(zip(names, values, strict=True)))
-        for *values, count in zip(*columns, counts, strict=True)
-    )
-    times = tuple(map(float, content["times"]))
-    stages = tuple(map(int, content["stages"]))
-    progress = tuple(nan if value is None else float(value) for value in content["progress"])
-    thresholds = tuple(map(float, content.get("thresholds", ())))  # files of earlier versions have none
-    if thresholds and len(thresholds) != len(times):
-        raise ValueError("its columns are of different lengths")
-    if not len(times) == len(stages) == len(progress) == len(scores):
-        raise ValueError("its columns are of different lengths")
-    events = tuple((float(time_s), str(kind)) for time_s, kind in content["events"])
-    duration_s = float(content["duration"])
-    instruction = str(content["instruction"])
-    told = tuple(
-        tuple(nan if value is None else float(value) for value in row) for row in content.get("told", ())
-    )
-    return Run(instruction, times, scores, stages, progress, duration_s, events, thresholds, told)
-
-
 def _to_json(run: Run, model: Mapping[str, Any]) -> str:
     return json.dumps(json_value({"format": _FORMAT, "model": dict(model), **run_to_json_value(run)}))
 
@@ -444,11 +397,11 @@ def _to_json(run: Run, model: Mapping[str, Any]) -> str:
 def _read(path: Path) -> tuple[Run, dict[str, Any]] | None:
     """What was kept in a file; None where there is nothing that can be used."""
     try:
-        content = parsed_json(path.read_bytes())
-        if content["format"] != _FORMAT:
+        field = Field(parsed_json(path.read_bytes()))
+        if field["format"].value != _FORMAT:
             return None
-        return run_from_json_value(content), dict(content["model"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return run_from_json(field), dict(field["model"].members())
+    except (OSError, ValueError):
         return None
 
 

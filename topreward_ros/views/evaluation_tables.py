@@ -33,7 +33,7 @@ _BY_CURVE = (
     "confusion_own", "confusion_other",
 )  # fmt: skip
 _BY_DECISION = tuple(name for name in KINDS if name not in _BY_CURVE)
-_LONGEST_TASK = 80
+_LONGEST_TASK, _LONGEST_NAME = 80, 60  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ def differences_table(found: Iterable[Difference], episodes: int) -> Table:
     """A row for each measure of two evaluations; ``episodes``: that are in both."""
     rows = []
     for it in found:
-        kind = KINDS.get(it.name, Kind(it.name))
+        kind = KINDS.get(it.name, Kind(printable(it.name, _LONGEST_NAME)))
         change = it.second - it.first
         noise = NOTHING
         if it.interval.is_known:
@@ -216,7 +216,7 @@ def differences_table(found: Iterable[Difference], episodes: int) -> Table:
         where = task_text(it.scope) if it.scope else "all"
         cells = (
             where,
-            it.mode,
+            printable(it.mode, _LONGEST_NAME),
             _text(it.first, kind),
             _text(it.second, kind),
             _signed(change),
@@ -306,7 +306,7 @@ def about(evaluation: Evaluation) -> dict[str, str]:
             f"{model['prompt_hash']}" + (f", answers {answers}" if (answers := model.get("answers")) else ""),
             400,
         ),
-        "code": f"topreward_ros {code['version']} (hash {code['hash']})",
+        "code": printable(f"topreward_ros {code['version']} (hash {code['hash']})", 400),
         "settings": printable(monitor, 400),
         "frames": printable(frames, 400),
         "calibration": _shown_calibration(calibration) if calibration else "none",
