@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from test.core.calibrations import BASE, RATE, curve, drawn
-from topreward_ros.core.calibration.choice import choose, settled_s, truth_of
+from topreward_ros.core.calibration.choice import choose, expected, settled_s, truth_of
 from topreward_ros.core.calibration.curves import LabelledCurve, log_odds, log_prob_of
 from topreward_ros.core.calibration.estimates import leave_one_out
 from topreward_ros.core.calibration.fit import CalibrationError, fit_task
@@ -128,6 +128,12 @@ def test_the_order_of_the_episodes_changes_nothing() -> None:
             [replace(it, success=not it.success) for it in drawn(10, 10)],
             "does not tell its successes from its failures",
         ),
+        (drawn(2, 2, seed=12, apart=0.2), "no better than chance: record on until there are 10 of each"),
+        (drawn(10, 10, seed=12, apart=1.0), "0 of 10 successes and in 1 of 10 failures, which is no better"),
+        (
+            [replace(it, done_s=it.done_s + 4.0) if it.success else it for it in drawn(2, 2)],
+            "too early.* or done_s too late",
+        ),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused(curves: list[LabelledCurve], said: str) -> None:
@@ -136,15 +142,16 @@ def test_what_cannot_be_calibrated_is_refused(curves: list[LabelledCurve], said:
 
 
 def test_what_the_model_cannot_tell_apart_is_said() -> None:
-    fit = fit_task("t", drawn(10, 10, seed=12, apart=1.0), BASE, RATE, 0.02)
+    fit = fit_task("t", drawn(10, 10, seed=14, apart=1.0), BASE, RATE, 0.02)
     assert fit.choice.recall < 0.5
     assert any("are expected to be missed" in text for text in fit.advice)
 
 
 def test_a_threshold_so_low_that_nothing_can_arm_it_is_not_taken_for_quiet() -> None:
-    fit = fit_task("t", drawn(3, 3, seed=13, apart=0.2), BASE, RATE, 0.02)
-    assert (np.diff(fit.expected.false_alarms, axis=1) <= 1e-9).all()
-    assert log_odds(fit.calibration.success.threshold) > -3.5
+    curves = drawn(3, 3, seed=13, apart=0.2)
+    table, truth = fires(curves, candidates(BASE, RATE), REPLAY), truth_of(curves)
+    assert (np.diff(expected(table, truth).false_alarms, axis=1) <= 1e-9).all()
+    assert log_odds(choose(table, truth, 0.02).settings.threshold) > -3.5
 
 
 def looked_at(curve: LabelledCurve) -> LabelledCurve:

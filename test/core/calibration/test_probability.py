@@ -12,6 +12,7 @@ from topreward_ros.core.calibration.probability import (
     isotonic,
     kind_for,
     logistic_fit,
+    surest,
 )
 
 
@@ -40,12 +41,45 @@ def test_the_logistic_curve_is_the_one_of_least_cross_entropy() -> None:
     assert logistic_fit(values, targets) == pytest.approx(tuple(best), abs=1e-5)
 
 
-def test_separated_classes_make_no_certainty() -> None:
-    ends = [-5.0] * 10 + [6.0] * 10
-    platt = fit_probability(ends, [False] * 10 + [True] * 10, Kind.PLATT)
-    assert platt is not None
-    assert platt.of(log_prob_of(-5.0)) == pytest.approx(1 / 12, abs=1e-3)
-    assert platt.of(log_prob_of(6.0)) == pytest.approx(11 / 12, abs=1e-3)
+@pytest.mark.parametrize("each", [2, 3, 9, 10, 49, 50, 80])
+@pytest.mark.parametrize("apart", [0.01, 11.0])
+def test_separated_classes_make_no_certainty(each: int, apart: float) -> None:
+    """Whatever the score: one that is far beyond all that were seen, too."""
+    ends = [*np.linspace(-5.0, -4.9, each), *np.linspace(-4.9 + apart, -4.8 + apart, each)]
+    fitted = fit_probability(ends, [False] * each + [True] * each, kind_for(each, each))
+    assert fitted is not None
+    low, high = surest(each, each)
+    values = [fitted.of(log_prob_of(odds)) for odds in (-14.0, *ends, 14.0)]
+    assert low <= min(values) < 0.5 < max(values) <= high
+    assert (low, high) == pytest.approx((0.5 / (each + 1), 1 - 0.5 / (each + 1)))
+
+
+def test_more_episodes_come_nearer_to_certainty() -> None:
+    highest = []
+    for each in (2, 3, 5, 9, 10, 20, 49, 50, 100):
+        fitted = fit_probability(
+            [-5.0] * each + [6.0] * each, [False] * each + [True] * each, kind_for(each, each)
+        )
+        assert fitted is not None
+        highest.append(fitted.of(log_prob_of(6.0)))
+        assert fitted.of(log_prob_of(-5.0)) == pytest.approx(1 - highest[-1], abs=1e-3)
+    assert highest == sorted(highest) and highest[0] < 0.85 and highest[-1] > 0.99
+
+
+def test_few_scores_that_lie_close_say_little() -> None:
+    """Two of each, a tenth of a nat apart: a coin has that one time of six."""
+    fitted = fit_probability([-3.18, -3.19, -3.08, -3.07], [False, False, True, True], Kind.ANCHORS)
+    assert fitted is not None
+    values = [fitted.of(log_prob_of(odds)) for odds in (-3.18, -3.08)]
+    assert 0.4 < values[0] < 0.5 < values[1] < 0.6
+
+
+def test_one_odd_score_at_the_end_of_many_says_little() -> None:
+    rng = np.random.default_rng(6)
+    odds, success = rng.normal(0.0, 1.0, 200), rng.random(200) < 0.5
+    success[[odds.argmin(), odds.argmax()]] = False, True
+    fitted = fit_probability(odds.tolist(), success.tolist(), Kind.ISOTONIC)
+    assert fitted is None or (0.05 < fitted.probability[0] and fitted.probability[-1] < 0.95)
 
 
 @pytest.mark.parametrize("kind", Kind)

@@ -178,3 +178,10 @@ def test_stamps_that_were_wrong_do_not_bring_a_calibration_back() -> None:
     reports = [it for it in said if isinstance(it, ProgressReport) and it.num_frames]
     assert reports and not any(it.calibrated for it in reports)
     assert all("does not hold here" in it.message for it in reports)
+
+
+def test_a_file_that_makes_few_episodes_certain_is_not_believed() -> None:
+    steep = ProbabilityMap(Kind.ANCHORS, (-3.18, -3.08), (0.0, 1.0))
+    sketch = calibration(TASK, -1.0, probability=steep, successes=2, failures=3)
+    (read,) = from_mapping(to_mapping(Calibrations(setup(), (sketch,))), "c.yaml").tasks
+    assert [read.probability.of(it) for it in (-9.0, 0.0)] == pytest.approx([1 / 8, 5 / 6])

@@ -18,12 +18,11 @@ from statistics import median
 
 import numpy as np
 
-from topreward_ros.core.calibration.curves import LabelledCurve, log_odds, log_prob_of
+from topreward_ros.core.calibration.curves import LabelledCurve, log_odds, log_prob_of, score_error
 from topreward_ros.core.calibration.replay import GRID, Fires
 from topreward_ros.core.events import SuccessSettings
 
 EARLY_S = 1.0  #: before the time at which a task is said to be done; people press a key about so well
-_NARROWEST = 0.4  # error of a score in log-odds, at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ def expected(fires: Fires, truth: Truth, left_out: int | None = None) -> Expecte
     among the others."""
     kept = np.arange(len(truth.success)) != (-1 if left_out is None else left_out)
     failures, successes = kept & ~truth.success, kept & truth.success
-    kernel = _kernel(_error(truth.peak[failures], truth.peak[successes]))
+    kernel = _kernel(score_error(truth.peak[failures], truth.peak[successes]))
     since = fires.at_s[:, :, successes] - truth.done_s[successes]
     fired = np.isfinite(since)
     early = _and_below(np.where(fired, since < -EARLY_S, False))
@@ -132,15 +131,6 @@ def _and_below(wrong: np.ndarray) -> np.ndarray:
     """(C, K, N): what is wrong at a threshold is wrong at all lower ones. An episode that keeps quiet there
     does so because its start was not low enough to arm the detector, which another start may be."""
     return np.asarray(np.maximum.accumulate(wrong[:, ::-1], axis=1)[:, ::-1])
-
-
-def _error(*classes: np.ndarray) -> float:
-    """How far a score may be off, in log-odds: Silverman's bandwidth for the spread within the classes."""
-    spread = np.concatenate([peaks - np.median(peaks) for peaks in classes])
-    low, high = np.quantile(spread, [0.25, 0.75])
-    width = min(float(spread.std()), float(high - low) / 1.34) or float(spread.std())
-    fewest = min(len(peaks) for peaks in classes)
-    return float(max(0.9 * width * float(fewest) ** -0.2, _NARROWEST))
 
 
 def _kernel(error: float) -> np.ndarray:

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, expm1, inf, isfinite, log, log1p, nan
 
+import numpy as np
+
 from topreward_ros.core.calibration.told import Row, Told
 from topreward_ros.core.frames import NS_PER_S
 
 # Beyond it a log-probability is certainty or its opposite to within what float32 tells apart.
 _MOST_LOG_ODDS = 14.0
+_NARROWEST = 0.4  # error of a score in log-odds, at least
 
 
 def log_odds(log_prob: float) -> float:
@@ -93,3 +96,12 @@ class LabelledCurve:
 def of_class(curves: Sequence[LabelledCurve], *, success: bool) -> list[LabelledCurve]:
     """Those with a label."""
     return [curve for curve in curves if curve.success is success]
+
+
+def score_error(*classes: np.ndarray) -> float:
+    """How far a score may be off, in log-odds: Silverman's bandwidth for the spread within the classes."""
+    spread = np.concatenate([scores - np.median(scores) for scores in classes])
+    low, high = np.quantile(spread, [0.25, 0.75])
+    width = min(float(spread.std()), float(high - low) / 1.34) or float(spread.std())
+    fewest = min(len(scores) for scores in classes)
+    return float(max(0.9 * width * float(fewest) ** -0.2, _NARROWEST))

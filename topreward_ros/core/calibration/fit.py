@@ -89,6 +89,8 @@ def fit_task(
     choice = choose(table, truth, false_alarms)
     left_out = leave_one_out(curves, table, truth, false_alarms, kind, on_step)
     estimates = estimates_of(curves, truth, left_out)
+    if estimates.recall.value <= estimates.false_alarms.value:
+        raise IndistinguishableError(_no_better_than_chance(task, estimates, len(successes), len(failures)))
     calibration = TaskCalibration(
         task=task,
         success=choice.settings,
@@ -119,6 +121,24 @@ def _bands(successes: Sequence[LabelledCurve], probability: ProbabilityMap) -> d
 
 def _named(task: str) -> str:
     return f"'{printable(task, 100)}'"
+
+
+def _no_better_than_chance(task: str, estimates: Estimates, successes: int, failures: int) -> str:
+    """What to say of a task whose left-out failures get a SUCCESS as often as its successes."""
+    early = round(estimates.early.value * successes)
+    lack = (
+        f"record on until there are {PLATT_FROM} of each ({successes} and {failures} now)"
+        if min(successes, failures) < PLATT_FROM
+        else "look at the curves with `topreward evaluate`"
+    )
+    return (
+        f"{_named(task)}: the model does not tell its successes from its failures well enough. With each "
+        f"episode left out in turn, SUCCESS came in {round(estimates.recall.value * successes)} of "
+        f"{successes} successes{f' ({early} more too early)' if early else ''} and in "
+        f"{round(estimates.false_alarms.value * failures)} of {failures} failures, which is no better than "
+        f"chance: {lack}, see whether labels are swapped{' or done_s too late' if early else ''}, or try "
+        "another camera, wording (--set prompts=...) or model"
+    )
 
 
 def _check(task: str, successes: Sequence[LabelledCurve], failures: Sequence[LabelledCurve]) -> None:

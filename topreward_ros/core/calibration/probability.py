@@ -3,8 +3,11 @@
 Three ways, by how much is known: two anchors and a straight line, for a handful of episodes; a logistic curve
 on the log-odds of the score (Platt, "Probabilistic outputs for support vector machines", 1999), from
 `PLATT_FROM` episodes of each kind; a monotone step curve (isotonic regression by pooling adjacent violators),
-from `ISOTONIC_FROM`. All are monotone: a higher score is never a lower probability. Both fits take Platt's
-targets, (n+ + 1)/(n+ + 2) and 1/(n- + 2), instead of 1 and 0, so that a few episodes never make certainty.
+from `ISOTONIC_FROM`. All are monotone: a higher score is never a lower probability.
+
+A few episodes never make certainty, however far apart the scores of both kinds are. `surest` is what so many
+may say at most, and no map goes beyond it; both fits have it as targets instead of 0 and 1, as Platt has
+others. The line of two anchors is no steeper than the scores of so few are sure.
 
 Which probability it is: that of the labelled episodes' mix. Where successes are rarer on the robot than among
 what was labelled, the true one is lower.
@@ -20,10 +23,11 @@ from math import exp, isnan, nan
 
 import numpy as np
 
-from topreward_ros.core.calibration.curves import log_odds
+from topreward_ros.core.calibration.curves import log_odds, score_error
 
 PLATT_FROM = 10  #: episodes of each kind
 ISOTONIC_FROM = 50  #: episodes of each kind
+_FEWEST_OF_END = 10  # episodes
 _STEPS = 100  # of Newton's method; it takes about ten
 _ENOUGH = 1e-10
 
@@ -38,7 +42,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ProbabilityMap:
-    """A piecewise linear curve, or a logistic one, over the log-odds of the score.
+    """A piecewise linear curve, or a logistic one, over the log-odds of the score, within ``bounds``.
 
     Of anchors and isotonic: ``probability`` at ``log_odds``, straight in between, level outside. Of Platt:
     ``log_odds`` is where the probability is 1/2, ``slope`` how steep it is there.
@@ -53,12 +57,17 @@ class ProbabilityMap:
     log_odds: tuple[float, ...]  #: increasing
     probability: tuple[float, ...] = ()  #: not decreasing, as many; empty with Platt
     slope: float = nan  #: > 0 with Platt
+    bounds: tuple[float, float] = (0.0, 1.0)  #: what the episodes that it is fitted to may say: see `surest`
 
     def of(self, log_prob: float) -> float:
         """The probability [0, 1] that a score [nat] means; NaN for NaN."""
         odds = log_odds(log_prob)
         if isnan(odds):
             return nan
+        low, high = self.bounds
+        return min(max(self._of_odds(odds), low), high)
+
+    def _of_odds(self, odds: float) -> float:
         if self.kind is Kind.PLATT:
             return _logistic(self.slope * (odds - self.log_odds[0]))
         at = bisect_right(self.log_odds, odds)
@@ -69,6 +78,17 @@ class ProbabilityMap:
         low, high = self.log_odds[at - 1], self.log_odds[at]
         share = (odds - low) / (high - low)
         return self.probability[at - 1] + share * (self.probability[at] - self.probability[at - 1])
+
+
+def surest(successes: int, failures: int) -> tuple[float, float]:
+    """The lowest and the highest probability that so many episodes of each kind may say.
+
+    Of n episodes of a kind none was of the other: its share is taken for (0 + 1/2)/(n + 1) (Jeffreys 1946).
+
+    >>> surest(9, 2)
+    (0.16666666666666666, 0.95)
+    """
+    return 0.5 / (failures + 1), (successes + 0.5) / (successes + 1)
 
 
 def kind_for(successes: int, failures: int) -> Kind:
@@ -85,17 +105,37 @@ def fit_probability(ends: Sequence[float], success: Sequence[bool], kind: Kind) 
     None where the score says nothing of success: the better it is, the less likely success would be.
     """
     odds, labels = np.asarray(ends, dtype=float), np.asarray(success, dtype=bool)
+    bounds = surest(int(labels.sum()), int((~labels).sum()))
     if kind is Kind.ANCHORS:
-        low, high = float(np.median(odds[~labels])), float(np.median(odds[labels]))
-        return ProbabilityMap(kind, (low, high), (0.0, 1.0)) if low < high else None
-    positives = int(labels.sum())
-    negatives = len(labels) - positives
-    targets = np.where(labels, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+        return _anchors(odds[~labels], odds[labels], bounds)
+    targets = np.where(labels, bounds[1], bounds[0])
     if kind is Kind.ISOTONIC:
-        places, values = isotonic(odds, targets)
-        return None if values[0] == values[-1] else ProbabilityMap(kind, tuple(places), tuple(values))
+        # The first and the last step are of several episodes: one odd score at an end says little.
+        fewest = min(_FEWEST_OF_END, (len(odds) + 1) // 2)
+        low, high = np.sort(odds)[[fewest - 1, -fewest]]
+        places, values = isotonic(np.clip(odds, low, high), targets)
+        if values[0] == values[-1]:
+            return None
+        return ProbabilityMap(kind, tuple(places), tuple(values), bounds=bounds)
     slope, offset = logistic_fit(odds, targets)
-    return ProbabilityMap(kind, (-offset / slope,), slope=slope) if slope > 0 else None
+    return ProbabilityMap(kind, (-offset / slope,), slope=slope, bounds=bounds) if slope > 0 else None
+
+
+def _anchors(
+    failures: np.ndarray, successes: np.ndarray, bounds: tuple[float, float]
+) -> ProbabilityMap | None:
+    """The line from 0 at the median of ``failures`` to 1 at that of ``successes``, both log-odds (n,), as far
+    as the bounds allow.
+
+    Medians that are nearer to each other than twice the error of a score are moved apart to that: where
+    scores lie so close, which of them is higher is little more than chance.
+    """
+    low, high = float(np.median(failures)), float(np.median(successes))
+    if not low < high:
+        return None
+    middle, half = (low + high) / 2, max((high - low) / 2, score_error(failures, successes))
+    places = tuple(middle + (2 * bound - 1) * half for bound in bounds)
+    return ProbabilityMap(Kind.ANCHORS, places, bounds, bounds=bounds)
 
 
 def logistic_fit(values: np.ndarray, targets: np.ndarray) -> tuple[float, float]:

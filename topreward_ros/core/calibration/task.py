@@ -13,7 +13,7 @@ from math import nan
 from typing import Any
 
 from topreward_ros.core.calibration.estimates import Estimates
-from topreward_ros.core.calibration.probability import Kind, ProbabilityMap
+from topreward_ros.core.calibration.probability import Kind, ProbabilityMap, surest
 from topreward_ros.core.detectors.failure import ConformalBand
 from topreward_ros.core.events import SuccessSettings
 from topreward_ros.core.instruction import normalized_instruction
@@ -75,6 +75,11 @@ class TaskCalibration:
     #: Of successful runs, by the progress mode that its progress is of; none: too few successes.
     bands: Mapping[str, ConformalBand] = field(default_factory=dict)
     estimates: Estimates | None = None  #: None: a file that has none
+
+    def __post_init__(self) -> None:
+        # Whatever a file says, its few episodes make nothing certain.
+        bounds = surest(self.successes, self.failures)
+        object.__setattr__(self, "probability", replace(self.probability, bounds=bounds))
 
     @property
     def weak(self) -> bool:
