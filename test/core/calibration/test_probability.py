@@ -79,7 +79,7 @@ def test_one_odd_score_at_the_end_of_many_says_little() -> None:
     odds, success = rng.normal(0.0, 1.0, 200), rng.random(200) < 0.5
     success[[odds.argmin(), odds.argmax()]] = False, True
     fitted = fit_probability(odds.tolist(), success.tolist(), Kind.ISOTONIC)
-    assert fitted is None or (0.05 < fitted.probability[0] and fitted.probability[-1] < 0.95)
+    assert fitted is None or (fitted.probability[0] > 0.05 and fitted.probability[-1] < 0.95)
 
 
 @pytest.mark.parametrize("kind", Kind)
