@@ -438,7 +438,10 @@ def test_films_of_one_attempt_are_held_out_together() -> None:
         (lambda it: it | {"ended_early": True}, "it stops where the monitor ended the episode"),
         (lambda it: it | {"duration": 0.5}, "its times reach from"),
         (lambda it: it | {"scores": [score | {"log_prob": -1e300} for score in it["scores"]]}, "lower than"),
-        (lambda it: it | {"scores": [score | {"log_prob_static": 5.0} for score in it["scores"]]}, "above 0"),
+        (
+            lambda it: it | {"scores": [score | {"log_prob_static": 5.0} for score in it["scores"]]},
+            "at most 0",
+        ),
     ],
 )
 def test_curves_that_are_not_of_the_film_are_told(

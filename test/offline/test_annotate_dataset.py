@@ -68,7 +68,10 @@ def brightness_scores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def annotated(
-    dataset: Dataset, settings: work.AnnotationSettings = SETTINGS, output: Path | None = None
+    dataset: Dataset,
+    settings: work.AnnotationSettings = SETTINGS,
+    output: Path | None = None,
+    on_note: Callable[[str], None] = pytest.fail,
 ) -> tuple[work.Annotation, dict[str, np.ndarray]]:
     """Annotate, write the file of progress, and read it again."""
     path = output or dataset.root / work.PROGRESS_FILE
@@ -78,7 +81,7 @@ def annotated(
         lambda scores, key: path.write_bytes(work.progress_file(dataset, settings, scores, key)),
         work.work_folder(path),
         lambda: None,
-        pytest.fail,
+        on_note,
     )
     table = pq.read_table(path)
     return made, {name: table[name].to_numpy() for name in table.column_names}
@@ -225,9 +228,14 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         )
     assert not output.exists() and len(list(folder.glob("*.json"))) == 2
     (folder / "2.json").write_text("{")  # as if the disk had been full
+    changed = json.loads((folder / "0.json").read_text())
+    changed["progress"][0] = 7.0
+    (folder / "0.json").write_text(json.dumps(changed))
     Brightness.asked.clear()
-    made, columns = annotated(dataset)
-    assert made.resumed == 2 and set(Brightness.asked) == {TASKS[2]}
+    notes: list[str] = []
+    made, columns = annotated(dataset, on_note=notes.append)
+    assert made.resumed == 1 and set(Brightness.asked) == {TASKS[0], TASKS[2]}
+    assert notes == [f"what {folder} keeps of 2 episodes was damaged: they are scored again"]
     _, afresh = annotated(dataset, output=tmp_path / "afresh.parquet")
     assert all(np.array_equal(columns[name], afresh[name]) for name in columns)
 

@@ -26,6 +26,7 @@ from topreward_ros.offline.evaluation_runs import (
     monitor_for_evaluation,
     score_episodes,
 )
+from topreward_ros.offline.kept_json import kept_text
 from topreward_ros.offline.labelled_episodes import Labelled, labelled_data
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.views.evaluation_page import page
@@ -128,6 +129,49 @@ def test_what_was_scored_is_not_scored_again_unless_something_differs(
     monkeypatch.setattr(evaluation_runs, "code_hash", lambda: "other")
     assert scored(data, folder, settings(()))[0].resumed == 0
     assert len(list(folder.iterdir())) == 3 < count
+
+
+def test_what_cannot_be_or_was_changed_is_scored_again_and_told(
+    data: Labelled, scorers: list[Brightness], tmp_path: Path
+) -> None:
+    folder, chosen = tmp_path / "films", settings(())
+    first, _ = scored(data, folder, chosen)
+    file = sorted(folder.glob("*.json"))[0]
+    key = file.stem.partition("_")[2]
+    whole = json.loads(file.read_text())
+    values = {name: value for name, value in whole.items() if name != "sha256"}
+    columns = ("times", "log_prob", "log_prob_false", "log_prob_static", "log_prob_std", "num_frames")
+    shorter = {name: whole[name][:-1] for name in (*columns, "stages", "progress", "thresholds")}
+    impossible: list[dict[str, object]] = [
+        {"log_prob": [5.0, *whole["log_prob"][1:]]},
+        {"log_prob_static": [0.5, *whole["log_prob_static"][1:]]},
+        {"progress": [7.0, *whole["progress"][1:]]},
+        {"times": whole["times"][::-1]},
+        {"times": [None, *whole["times"][1:]]},
+        {"stages": [2, *whole["stages"][1:]]},
+        {"num_frames": whole["num_frames"][:-1]},
+        {"duration": None},
+        {"thresholds": [None, *whole["thresholds"][1:]]},
+    ]
+    changed: list[dict[str, object]] = [
+        {"progress": [0.5, *whole["progress"][1:]]},
+        shorter,
+        {"events": []},
+        {"sha256": "0"},
+        {"duration": 10**400},
+    ]
+    texts = [kept_text(key, values | more) for more in impossible]
+    texts += [json.dumps(whole | more) for more in changed]
+    texts += [kept_text("of another film", values), "[" * 100_000, "", "[]", "{}"]
+    for text in texts:
+        file.write_text(text)
+        notes: list[str] = []
+        made = score_episodes(data.episodes, chosen, folder, lambda _: lambda _: None, on_note=notes.append)
+        assert made.resumed == 2 and [it.runs for it in made.episodes] == [it.runs for it in first.episodes]
+        assert notes == [f"what {folder} keeps of 1 film was damaged: it is scored again"], text[:300]
+        assert json.loads(file.read_text()) == whole, "what was scored again is kept"
+    file.unlink()  # is no damage
+    score_episodes(data.episodes, chosen, folder, lambda _: lambda _: None, on_note=pytest.fail)
 
 
 def calibrated(source: str, threshold: float) -> EvaluationSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from topreward_ros.core.prompt_choice import candidates, choose
 from topreward_ros.core.prompt_worth import PromptScores
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
+from topreward_ros.offline.kept_json import kept_text
 from topreward_ros.offline.labelled_episodes import LabelledEpisode
 from topreward_ros.offline.prompt_scores import Sweep, batches, score_episodes
 from topreward_ros.offline.prompt_sweep import Templates, prompts_file, read_all_templates, usable
@@ -155,6 +157,40 @@ def test_what_was_scored_before_is_taken_again_where_it_fits(tmp_path: Path, vid
         torn.write_bytes(content)
         score_episodes(episodes, sweep)
         assert len(torn.read_bytes()) > 100, content
+
+
+def test_kept_scores_that_cannot_be_or_were_changed_are_scored_again_and_told(
+    tmp_path: Path, video: Path
+) -> None:
+    templates = read_all_templates("", [])
+    kept, notes = tmp_path / "kept", list[str]()
+    kept.mkdir()
+    sweep = replace(sweep_of(templates, [], [], kept), on_note=notes.append)
+    ((first,), _) = score_episodes([labelled(video)], sweep)
+    assert isinstance(first, PromptScores) and notes == []
+    (file,) = kept.iterdir()
+    whole = json.loads(file.read_text())
+    text = templates.texts[0]
+    curves = whole[text]
+    values = {name: value for name, value in whole.items() if name != "sha256"}
+    impossible = [
+        curves | {"log_probs": [5.0, *curves["log_probs"][1:]]},
+        curves | {"static": [5.0, *curves["static"][1:]]},
+        {name: column[:-1] for name, column in curves.items()},
+        curves | {"log_probs": "high"},
+    ]
+    texts = [kept_text(file.stem, values | {text: made}) for made in impossible]
+    shorter = {name: {key: it[:-1] for key, it in made.items()} for name, made in values.items()}
+    other = curves | {"log_probs": [-0.1, *curves["log_probs"][1:]]}
+    huge = curves | {"log_probs": [10**400, *curves["log_probs"][1:]]}
+    texts += [json.dumps(whole | more) for more in (shorter, {text: other}, {text: huge})]
+    texts += ["[" * 100_000, '{"a": ' * 100_000]
+    for number, content in enumerate(texts):
+        file.write_text(content)
+        ((again,), _) = score_episodes([labelled(video)], sweep)
+        assert isinstance(again, PromptScores) and np.array_equal(again.log_probs, first.log_probs)
+        assert len(notes) == number + 1 and "keeps of 1 episode was damaged" in notes[-1], content[:200]
+        assert json.loads(file.read_text()) == whole
 
 
 def test_without_a_static_baseline_there_is_none(video: Path, tmp_path: Path) -> None:

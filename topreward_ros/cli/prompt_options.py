@@ -133,7 +133,9 @@ def sweeping(
             warn = quiet_logging()  # what is to be said of the model was said, and holds for all wordings
             return scorer
 
-        sweep = Sweep(templates.texts, templates.question, scorer_settings, monitor, load, bar.more, kept)
+        sweep = Sweep(
+            templates.texts, templates.question, scorer_settings, monitor, load, bar.more, kept, say
+        )
         yield sweep, bar
 
 

@@ -47,6 +47,7 @@ from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.calibration_file import PRIMARY, check_setup, setup_of
 from topreward_ros.offline.job_processes import OnNote, OnShare, Work
 from topreward_ros.offline.json_values import json_value
+from topreward_ros.offline.kept_json import kept_text, read_kept, scored_again
 from topreward_ros.offline.lerobot import INFO, Dataset, DatasetError, check_videos, open_dataset
 from topreward_ros.offline.lerobot_video import open_episode, stamps_of
 from topreward_ros.offline.parquet_files import arrow, columns_in, parquet_bytes, read_table
@@ -195,7 +196,7 @@ def annotate(
     check_videos(dataset, settings.camera, range(len(dataset.episodes)))
     key = annotation_key(dataset, settings)
     with kept_folder(work) as folder:
-        done = _kept(folder, key, dataset)
+        done = _kept(folder, key, dataset, on_note)
         resumed = len(done)
 
         def keep(number: int, scores: EpisodeScores) -> None:
@@ -203,7 +204,7 @@ def annotate(
                 write_file(folder / _KEY, key)
             done[number] = scores
             if _is_worth_keeping(scores):
-                write_file(folder / f"{number}.json", _to_json(scores))
+                write_file(folder / f"{number}.json", _to_text(_key_of(key, number), scores))
             on_episode()
 
         for _ in range(resumed):
@@ -348,38 +349,51 @@ def _is_worth_keeping(scores: EpisodeScores) -> bool:
     return not scores.error
 
 
-def _to_json(scores: EpisodeScores) -> str:
-    return json.dumps(json_value(asdict(scores)))
+def _key_of(key: str, number: int) -> str:
+    return f"{key} {number}"
 
 
-def _kept(folder: Path, key: str, dataset: Dataset) -> dict[int, EpisodeScores]:
+def _to_text(key: str, scores: EpisodeScores) -> str:
+    return kept_text(key, asdict(scores))
+
+
+def _kept(folder: Path, key: str, dataset: Dataset, on_note: OnNote) -> dict[int, EpisodeScores]:
     """The scores that an earlier run with the same ``key`` left; whatever else lies there is removed."""
     made = {}
     try:
         same = (folder / _KEY).read_text(encoding="utf-8") == key
     except (OSError, ValueError):
         same = False
+    damaged = 0
     for path in list(folder.iterdir()):
         scores = None
         if same and path.suffix == ".json" and path.stem.isdecimal():
-            scores = _read_kept(path)
+            try:
+                scores = _read_kept(path, _key_of(key, int(path.stem)))
+            except ValueError:
+                damaged += 1
         if scores is not None and _is_worth_keeping(scores) and int(path.stem) < len(dataset.episodes):
             made[int(path.stem)] = scores
         elif not (same and path.name == _KEY):
             with suppress(OSError):
                 path.unlink()
+    if damaged:
+        on_note(scored_again(damaged, "episode", folder))
     return made
 
 
-def _read_kept(path: Path) -> EpisodeScores | None:
-    try:
-        content = parsed_json(path.read_bytes())
-        for name in ("log_probs", "progress", "rewards"):
-            content[name] = tuple(nan if value is None else float(value) for value in content[name])
-        content["rows"] = tuple(content["rows"])
-        return EpisodeScores(**content)
-    except (OSError, ValueError, KeyError, TypeError):
+def _read_kept(path: Path, key: str) -> EpisodeScores | None:
+    """The scores that were kept. Raises `ValueError`."""
+    content = read_kept(path, key)
+    if content is None:
         return None
+    log_probs, progress, rewards = (
+        tuple(it.number_or_nan() for it in content[name].items())
+        for name in ("log_probs", "progress", "rewards")
+    )
+    rows = tuple(it.whole() for it in content["rows"].items())
+    end, success_row = content["end"].whole(), content["success_row"].whole(-1)
+    return EpisodeScores(rows, log_probs, progress, rewards, end, success_row, content["error"].text())
 
 
 def progress_columns(dataset: Dataset, scores: Sequence[EpisodeScores]) -> dict[str, np.ndarray]:

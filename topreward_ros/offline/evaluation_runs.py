@@ -24,14 +24,13 @@ from topreward_ros.core.calibration.task import NO_CALIBRATIONS
 from topreward_ros.core.calibration.told import DetectorLog
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.evaluation import Control, EvaluatedEpisode, Run
-from topreward_ros.core.json_text import parsed_json
 from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import kept_folder, write_file
 from topreward_ros.offline.code_version import code_hash
 from topreward_ros.offline.controls import OtherTasks, control_seconds, open_control
 from topreward_ros.offline.job_processes import OnNote, OnShare, Work
-from topreward_ros.offline.json_fields import Field
 from topreward_ros.offline.json_values import json_value
+from topreward_ros.offline.kept_json import kept_text, read_kept, scored_again
 from topreward_ros.offline.labelled_episodes import LabelledEpisode
 from topreward_ros.offline.run_json import run_from_json, run_to_json_value
 from topreward_ros.offline.score_video import Curve, CurvePoint, Recording, score_recordings
@@ -126,15 +125,17 @@ def score_episodes(
 
     ``on_start`` is called with the number of steps that are expected, before the first, and gives the
     ``on_step`` of `FilmScorer.scored`. ``make``: what makes the curves; None: `MonitorScorer`.
-    ``workers``: who scores; others than this process are given film by film, and ``on_note`` is told of what
-    died.
+    ``workers``: who scores; others than this process are given film by film. ``on_note`` is told of what
+    died, and of what an earlier run kept and cannot be used.
 
     Raises `UserError` where the model cannot be loaded, or no episode can be scored; and as `Workers.do`.
     """
     about = about_model(settings.model, settings.scorer)
     films = _films(episodes, settings, about.instructions, about.revision)
     with kept_folder(folder) as place:
-        kept = {film.key: one for film in films if (one := _read(place / _name(film.key)))}
+        kept, damaged = _kept(films, place)
+        if damaged:
+            on_note(scored_again(damaged, "film", folder))
         missing = [film for film in films if film.key not in kept]
         errors: dict[str, str] = {}
         resumed = len(kept)
@@ -149,7 +150,7 @@ def score_episodes(
                     errors[film.key] = str(made)
                     continue
                 kept[film.key] = made.run, _model(made.info)
-                write_file(place / _name(film.key), _to_json(*kept[film.key]))
+                write_file(place / _name(film.key), _to_text(film.key, *kept[film.key]))
         _remove_old(place)
     return _evaluated(episodes, films, kept, errors, resumed)
 
@@ -162,6 +163,7 @@ class _Scored:
     info: ScorerInfo
 
 
+_Kept = tuple[Run, dict[str, Any]]  # and the model
 _Films = Generator[tuple[Film, _Scored | UserError], None, None]
 _OnStart = Callable[[int], Callable[[float], None]]
 
@@ -359,7 +361,7 @@ def _model(info: ScorerInfo) -> dict[str, Any]:
 def _evaluated(
     episodes: Sequence[LabelledEpisode],
     films: Sequence[Film],
-    kept: Mapping[str, tuple[Run, dict[str, Any]]],
+    kept: Mapping[str, _Kept],
     errors: Mapping[str, str],
     resumed: int,
 ) -> Evaluated:
@@ -390,19 +392,21 @@ def _evaluated(
 # ---- what is kept -----------------------------------------------------------------------------------------
 
 
-def _to_json(run: Run, model: Mapping[str, Any]) -> str:
-    return json.dumps(json_value({"format": _FORMAT, "model": dict(model), **run_to_json_value(run)}))
+def _to_text(key: str, run: Run, model: Mapping[str, Any]) -> str:
+    return kept_text(key, {"format": _FORMAT, "model": dict(model), **run_to_json_value(run)})
 
 
-def _read(path: Path) -> tuple[Run, dict[str, Any]] | None:
-    """What was kept in a file; None where there is nothing that can be used."""
-    try:
-        field = Field(parsed_json(path.read_bytes()))
-        if field["format"].value != _FORMAT:
-            return None
-        return run_from_json(field), dict(field["model"].members())
-    except (OSError, ValueError):
-        return None
+def _kept(films: Sequence[Film], folder: Path) -> tuple[dict[str, _Kept], int]:
+    """What ``folder`` has of ``films``, by key; and of how many it has what cannot be used."""
+    found, damaged = {}, 0
+    for key in dict.fromkeys(film.key for film in films):
+        try:
+            content = read_kept(folder / _name(key), key)
+            if content is not None:
+                found[key] = run_from_json(content), dict(content["model"].members())
+        except ValueError:
+            damaged += 1
+    return found, damaged
 
 
 def monitor_for_evaluation(settings: MonitorSettings) -> MonitorSettings:

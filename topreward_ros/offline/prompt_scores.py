@@ -18,18 +18,20 @@ from typing import NamedTuple
 import numpy as np
 
 from topreward_ros.core.errors import UserError
-from topreward_ros.core.json_text import parsed_json
 from topreward_ros.core.metrics import PREFIXES
 from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import temporary_folder, write_file
 from topreward_ros.core.printable import printable
+from topreward_ros.core.progress import PrefixScore
 from topreward_ros.core.prompt_worth import PromptScores
 from topreward_ros.offline.code_version import code_hash
+from topreward_ros.offline.json_fields import Field
 from topreward_ros.offline.json_values import json_value
+from topreward_ros.offline.kept_json import KeptError, kept_text, read_kept, scored_again
 from topreward_ros.offline.labelled_episodes import LabelledEpisode
 from topreward_ros.offline.prefix_schedule import PrefixSchedule
 from topreward_ros.offline.score_video import Curve, Outcome, score_recordings
-from topreward_ros.scoring.base import PrefixScorer, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.base import PrefixScorer, ScorerInfo, ScorerSettings, problem_with
 from topreward_ros.scoring.question.templates import MAX_TEMPLATES, Question, file_of, kind_of
 
 
@@ -48,6 +50,7 @@ class Sweep:
     load: Callable[[ScorerSettings], PrefixScorer]
     on_scores: Callable[[int], None]  #: is told of so many more that are done, or known from before
     kept: Path | None = None  #: folder in which scores are kept, for the next run
+    on_note: Callable[[str], None] = lambda _: None  #: is told of kept scores that cannot be used
     file: str = ""  #: that ``prompts`` takes as it is and that asks the one text, such as a soft prompt's
 
 
@@ -88,12 +91,19 @@ class _Book:
         self.error: UserError | None = None
         self._curves: dict[str, _Curves] = {}
         self._file: Path | None = None
+        self._key = ""
 
-    def keep_in(self, file: Path) -> None:
-        """Take what ``file`` holds, and add to it from now on."""
-        if file != self._file:
-            self._file = file
-            self._curves |= _read_kept(file)
+    def keep_in(self, folder: Path, key: str) -> bool:
+        """Take what ``folder`` keeps for ``key``, and add to it from now on; whether it can be used."""
+        file = folder / f"{key}.json"
+        if file == self._file:
+            return True
+        self._file, self._key = file, key
+        try:
+            self._curves |= _read_kept(file, key)
+        except ValueError:
+            return False
+        return True
 
     def lacks(self, texts: Sequence[str]) -> list[str]:
         """Those of ``texts`` that have no scores."""
@@ -140,7 +150,7 @@ class _Book:
                 text: {"log_probs": curves.log_probs.tolist(), "static": curves.static.tolist()}
                 for text, curves in self._curves.items()
             }
-            write_file(self._file, json.dumps(json_value(content)))
+            write_file(self._file, kept_text(self._key, content))
 
 
 def _score_batch(books: Sequence[_Book], sweep: Sweep, texts: Sequence[str]) -> ScorerInfo:
@@ -148,8 +158,9 @@ def _score_batch(books: Sequence[_Book], sweep: Sweep, texts: Sequence[str]) -> 
     with _scorer(sweep, texts) as scorer:
         info = scorer.info
         if sweep.kept is not None:
-            for book in books:
-                book.keep_in(sweep.kept / f"{_key(book.episode, sweep, info)}.json")
+            usable = [book.keep_in(sweep.kept, _key(book.episode, sweep, info)) for book in books]
+            if damaged := usable.count(False):
+                sweep.on_note(scored_again(damaged, "episode", sweep.kept))
         lacking = dict.fromkeys(text for book in books for text in book.lacks(texts))
         for book in books:
             if not book.lacks(texts):
@@ -214,17 +225,25 @@ def _key(episode: LabelledEpisode, sweep: Sweep, info: ScorerInfo) -> str:
     return sha256(json.dumps(json_value(parts), sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _read_kept(path: Path) -> dict[str, _Curves]:
-    """The scores by template in a file that was kept; those that cannot be read are not there."""
-    try:
-        content = parsed_json(path.read_bytes())
-        kept = {
-            text: _Curves(*(np.array(curves[name], np.float64) for name in _Curves._fields))
-            for text, curves in content.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+def _read_kept(path: Path, key: str) -> dict[str, _Curves]:
+    """The scores by template that were kept; those that were not told are not there. Raises `ValueError`."""
+    content = read_kept(path, key)
+    if content is None:
         return {}
+    kept = {
+        text: _Curves(*(_numbers(content[text][name]) for name in _Curves._fields))
+        for text in content.members()
+    }
     lengths = {array.shape for curves in kept.values() for array in curves}
-    if len(lengths) != 1 or len(next(iter(lengths))) != 1 or 0 in next(iter(lengths)):
-        return {}
-    return {text: curves for text, curves in kept.items() if np.isfinite(curves.log_probs).all()}
+    if len(lengths) != 1 or (0,) in lengths:
+        raise KeptError("its curves are of different lengths, or of none")
+    told = {text: curves for text, curves in kept.items() if np.isfinite(curves.log_probs).all()}
+    for curves in told.values():
+        for log_prob, static in zip(*curves, strict=True):
+            if problem := problem_with(PrefixScore(log_prob, np.nan, static)):
+                raise KeptError(problem)
+    return told
+
+
+def _numbers(field: Field) -> np.ndarray:
+    return np.array([it.number_or_nan() for it in field.items()], np.float64)

@@ -326,7 +326,7 @@ def _distill(
     tested = [it.episode for number, it in enumerate(used) if number in apart]
     settings = replace(order.scoring, model=str(folder.absolute()), controls=())
     with watcher.scoring("the student on films that were held out") as on_start:
-        scored = score_episodes(tested, settings, place / "student", on_start)
+        scored = score_episodes(tested, settings, place / "student", on_start, on_note=watcher.say)
     theirs = [_run_of(it, runs) for number, it in enumerate(used) if number in apart]
     threshold = order.scoring.monitor.success.threshold
     picture = tested[0].open().info

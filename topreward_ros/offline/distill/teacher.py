@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from topreward_ros.core.json_text import JsonError, parsed_json
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.offline.labelled_episodes import LabelledEpisode
+from topreward_ros.offline.run_json import check_run
 from topreward_ros.offline.score_video import JSON_FORMAT, JSON_FORMAT_OF_SEVERAL
 
 _LARGEST_FILE = 512 << 20  # bytes
@@ -141,33 +141,32 @@ def _run(curve: Mapping[str, Any], episode: LabelledEpisode) -> Run:
     if not isinstance(scores, list) or not 0 < len(scores) <= _MOST_SCORES:
         raise ValueError("scores must be a list of at least one score")
     times = tuple(_number(score["time"]) for score in scores)
-    if not all(map(isfinite, times)) or any(b <= a for a, b in pairwise(times)):
-        raise ValueError("its times must be numbers that increase")
-    made = []
-    for score in scores:
-        log_prob, static = _log_prob(score, "log_prob"), _log_prob(score, "log_prob_static")
-        made.append(
-            PrefixScore(
-                log_prob,
-                _number(score.get("log_prob_false")),
-                log_prob_static=static,
-                stated_progress=_share(score, "stated_progress"),
-                num_frames=int(score.get("num_frames") or 0),
-            )
+    made = [
+        PrefixScore(
+            _number(score.get("log_prob")),
+            _number(score.get("log_prob_false")),
+            log_prob_static=_number(score.get("log_prob_static")),
+            stated_progress=_number(score.get("stated_progress")),
+            num_frames=int(score.get("num_frames") or 0),
         )
-    events = [(_number(it["time"]), str(it["type"])) for it in curve.get("events") or ()]
+        for score in scores
+    ]
+    log_probs = (it for score in made for it in (score.log_prob, score.log_prob_static))
+    lowest = next((it for it in log_probs if it < _LEAST_LOG_PROB), None)
+    if lowest is not None:
+        raise ValueError(f"a log-probability of {lowest:g} is lower than a model says")
     duration = _number(curve.get("duration"))
-    if times[0] < 0 or (isfinite(duration) and times[-1] > duration + 1.0):
-        raise ValueError(f"its times reach from {times[0]:g} to {times[-1]:g} s of a film of {duration:g} s")
-    return Run(
+    run = Run(
         episode.task,
         times,
         tuple(made),
         (1,) * len(made),
         tuple(_number(score.get("progress")) for score in scores),
         duration if isfinite(duration) else times[-1],
-        tuple(events),
+        tuple((_number(it["time"]), str(it["type"])) for it in curve.get("events") or ()),
     )
+    check_run(run)
+    return run
 
 
 def _number(value: Any) -> float:
@@ -177,17 +176,3 @@ def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{value!r} is no number")
     return float(value) if isfinite(value) else nan
-
-
-def _log_prob(score: Mapping[str, Any], name: str) -> float:
-    value = _number(score.get(name))
-    if value > 1e-6 or value < _LEAST_LOG_PROB:
-        raise ValueError(f"{name} {value:g} is above 0, or lower than a model says")
-    return value
-
-
-def _share(score: Mapping[str, Any], name: str) -> float:
-    value = _number(score.get(name))
-    if not (value != value or 0 <= value <= 1):
-        raise ValueError(f"{name} {value:g} is not in [0, 1]")
-    return value
