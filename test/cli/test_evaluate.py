@@ -51,12 +51,23 @@ def test_two_evaluations_are_compared(
     evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(evaluated / "out" / "evaluation.json")
-    assert (
-        main(["evaluate", "--compare", path, str(evaluated / "out"), "--output", str(tmp_path / "both")]) == 0
-    )
+    other = shutil.copy(path, tmp_path / "other.json")
+    assert main(["evaluate", "--compare", path, str(other), "--output", str(tmp_path / "both")]) == 0
     text = (tmp_path / "both" / "comparison.md").read_text()
     assert "Episodes in both, with the same frames, task and label: 3." in text
     assert "ROC-AUC" in capsys.readouterr().out
+
+
+def test_an_evaluation_that_is_named_twice_is_refused(
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = evaluated / "out" / "evaluation.json"
+    other = shutil.copy(file, tmp_path / "other.json")
+    (tmp_path / "link").symlink_to(evaluated / "out")
+    for same in (file, file.parent, evaluated / "out" / ".." / "out", tmp_path / "link"):
+        for named in ([file, same], [file, other, same]):
+            assert main(["evaluate", "--compare", *map(str, named)]) == 1
+            assert "are one evaluation; name each once" in capsys.readouterr().err
 
 
 def test_several_models_stand_side_by_side(

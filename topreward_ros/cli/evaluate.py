@@ -317,6 +317,16 @@ def _show(evaluation: Evaluation) -> None:
     Console(highlight=False).print(evaluation_tables(evaluation))
 
 
+def _refuse_twice(files: Sequence[Path]) -> None:
+    """Raise `CommandError` where a file is named twice, by whatever paths: it would meet only itself."""
+    known: dict[str, Path] = {}
+    for file in files:
+        other = known.setdefault(os.path.realpath(file), file)
+        if other is not file:
+            shown = [printable(str(it), 200) for it in (other, file)]
+            raise CommandError(f"--compare: {shown[0]} and {shown[1]} are one evaluation; name each once")
+
+
 def _compare(options: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -330,11 +340,11 @@ def _compare(options: argparse.Namespace) -> int:
         raise CommandError("--compare scores nothing: leave the data and the models out")
     if len(options.compare) < 2:
         raise CommandError("--compare: name two evaluations, or more")
-    read = [read_evaluation(path / _JSON if path.is_dir() else path) for path in options.compare]
+    files = [path / _JSON if path.is_dir() else path for path in options.compare]
+    _refuse_twice(files)
+    read = [read_evaluation(file) for file in files]
     if len(read) > 2:
-        names = [str(path.parent if path.name == _JSON else path) for path in options.compare]
-        if len(set(names)) < len(names):
-            raise CommandError("--compare: an evaluation is named twice; name each once")
+        names = [str(file.parent if file.name == _JSON else file) for file in files]
         output = options.output
         with folder_for(output) if output else nullcontext():
             _write_side_by_side(dict(zip(names, read, strict=True)), output)
