@@ -147,6 +147,12 @@ def test_a_teacher_that_is_asked_and_a_run_that_goes_on(
     assert asked_for.count("embedded") == 1, "its scores are kept"
     assert "had ended, as all steps were taken: its student is written again" in capsys.readouterr().err
     assert weights(tmp_path / "again") == weights(tmp_path / "student")
+    first, again = (
+        " ".join((tmp_path / it / "README.md").read_text().split()) for it in ("student", "again")
+    )
+    assert re.search(r"- It took \d+ (seconds|minutes) in all, on", first)
+    assert "in all, on" not in again and "whose time is not counted; it ran, on" in again
+    assert re.search(r"It went on from the scores of 1\d films and 2 of the 2 steps that earlier runs", again)
     capsys.readouterr()
     assert main([*asked, "--seed", "3", "--output", str(tmp_path / "third")]) == 1
     assert "made from something else (other: seed)" in capsys.readouterr().err

@@ -161,7 +161,7 @@ def verdict_text(distilled: Distilled) -> str:
 
 
 def card(distilled: Distilled, command: str, seconds: float) -> str:
-    """README.md of the student's folder. ``command``: as it was typed; ``seconds`` that it took."""
+    """README.md of the student's folder. ``command``: as it was typed; ``seconds`` that the run took."""
     it, about = distilled, distilled.machine
     tasks = "\n".join(f"- {escaped(printable(task, 2000))}" for task in it.instructions.own)
     learned, recipe = it.learned, it.recipe
@@ -230,7 +230,7 @@ also told which weights to keep, so the student's numbers are a little kind.
 - Half of the films are told otherwise than they were: backwards, still, undone, finished before anybody
   looked, cut to another one; with bad starts, blackouts, frozen pictures, drifting light, a trembling camera;
   and one question in four is for another task.
-- It took {_duration(seconds)} in all, on {about["processor"]}, {about["cores"]} cores, load
+- {_took(it, seconds)}, on {about["processor"]}, {about["cores"]} cores, load
   {about["load_average"]}, torch {it.versions["torch"]}, {about["date"]}. On a CPU the same data with
   `--seed {recipe.seed} --size '{candidate.name}' --steps {recipe.steps}{from_nothing}`
   {again}.{left_out}
@@ -240,6 +240,20 @@ also told which weights to keep, so the student's numbers are a little kind.
 | model.safetensors | `{it.written.sha256}` |
 | films, labels and the teacher's curves | `{it.data_sha256}` |
 """
+
+
+def _took(distilled: Distilled, seconds: float) -> str:
+    """How long it took; where a run went on from what others had kept, their time is not known."""
+    learned, films = distilled.learned, distilled.kept_films
+    kept = [f"the scores of {films} film{'s' * (films != 1)}"] * bool(films)
+    if learned.kept_steps:
+        kept.append(f"{learned.kept_steps} of the {learned.steps} steps")
+    if not kept:
+        return f"It took {_duration(seconds)} in all"
+    return (
+        f"The last run took {_duration(seconds)}. It went on from {' and '.join(kept)} that earlier runs had "
+        "kept, whose time is not counted; it ran"
+    )
 
 
 def _duration(seconds: float) -> str:

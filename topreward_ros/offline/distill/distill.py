@@ -135,6 +135,7 @@ class Distilled:
     written: Written
     recipe: Recipe
     learned: Learned
+    kept_films: int  #: whose scores an earlier run had kept: of the teacher, and of the student
     films: int  #: that were learnt from
     frames: int  #: of these
     held_out: tuple[EvaluatedEpisode, ...]  #: as the student scored them
@@ -261,7 +262,7 @@ def distill(
 def _distill(
     episodes: Sequence[LabelledEpisode], order: Order, folder: Path, place: Path, watcher: Watcher
 ) -> Distilled:
-    curves, teacher, problems = _curves(episodes, order, place, watcher)
+    curves, teacher, problems, resumed = _curves(episodes, order, place, watcher)
     for text in problems[:_SHOWN]:
         watcher.say(text)
     if len(problems) > _SHOWN:
@@ -341,6 +342,7 @@ def _distill(
         written,
         recipe,
         learned,
+        resumed + scored.resumed,
         len(learnt),
         sum(len(it.footage.frames) for it in learnt),
         scored.episodes,
@@ -362,10 +364,11 @@ def _names(names: Sequence[str]) -> str:
 
 def _curves(
     episodes: Sequence[LabelledEpisode], order: Order, place: Path, watcher: Watcher
-) -> tuple[dict[int, EvaluatedEpisode], str, list[str]]:
-    """The teacher's curves, by the place of the episode; its name; and why other episodes have none."""
+) -> tuple[dict[int, EvaluatedEpisode], str, list[str], int]:
+    """The teacher's curves, by the place of the episode; its name; why other episodes have none; and how many
+    an earlier run had kept."""
     if order.curves:
-        return read_curves(order.curves, episodes)
+        return *read_curves(order.curves, episodes), 0
     note: OnNote = watcher.say
 
     def on_model(info: ScorerInfo) -> None:
@@ -391,7 +394,8 @@ def _curves(
         for number, it in enumerate(episodes)
         if (it.identity, it.task) in by_key
     }
-    return found, teacher_name(scored.model) or printable(order.scoring.model, 200), [*scored.problems]
+    name = teacher_name(scored.model) or printable(order.scoring.model, 200)
+    return found, name, [*scored.problems], scored.resumed
 
 
 def _start(order: Order, instructions: Instructions) -> tuple[Tokenizer, Path | None]:

@@ -62,6 +62,7 @@ class Learned:
     """What became of a training."""
 
     steps: int  #: that were taken
+    kept_steps: int  #: of these, by earlier runs
     best_step: int  #: after which the weights are those that are kept
     loss: float  #: of the films that are held out, then
     first_loss: float  #: before the first step
@@ -187,11 +188,13 @@ def learn(
             notes["why"] = ALL_STEPS
         return bool(notes["why"])
 
+    kept_steps = run.taken("steps")
     rows = run.learn("steps", student, optimizer, recipe.steps, drawn, take, on_step, is_enough)
     student.load_state_dict(notes["best"])
     best_step, best = min(checks, key=lambda check: check[1])
     # Why it ended may be of a run before, which this one goes on from.
-    return Learned(len(rows), best_step, best, checks[0][1], notes["why"], notes.get("by_clock", False))
+    why, by_clock = notes["why"], notes.get("by_clock", False)
+    return Learned(len(rows), kept_steps, best_step, best, checks[0][1], why, by_clock)
 
 
 def _why(checks: Sequence[tuple[int, float]], seconds: float, minutes: float, patience: int) -> str:

@@ -80,6 +80,10 @@ class Run:
         notes: dict[str, Any] = self._state.setdefault("notes", {})
         return notes
 
+    def taken(self, name: str) -> int:
+        """How many steps of a phase the checkpoint holds."""
+        return len(self._state["phases"].get(name, {"rows": ()})["rows"])
+
     def resume(self, module: nn.Module) -> None:
         """Give ``module`` the weights of the checkpoint, if there is one."""
         if "trainee" in self._state:
