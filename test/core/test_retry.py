@@ -737,6 +737,7 @@ def test_what_a_person_stopped_stays_stopped() -> None:
         lambda saved: saved | {"retries": "many"},
         lambda saved: saved | {"history": [[1]]},
         lambda saved: {key: value for key, value in saved.items() if key != "episodes"},
+        lambda saved: {**saved, "episodes": float("inf")},
     ],
 )
 def test_a_file_that_is_damaged_is_refused(damage: Any) -> None:

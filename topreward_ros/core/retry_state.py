@@ -74,5 +74,5 @@ class SavedState:
                 sent=bool(saved["sent"]),
                 history=tuple(Decision(int(it[0]), *map(str, it[1:])) for it in saved["history"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
             raise StateError(f"it is no state of a supervisor ({printable(repr(error), 100)})") from error

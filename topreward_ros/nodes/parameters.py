@@ -16,8 +16,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import FEWEST_FRAMES, Window
 from topreward_ros.core.instruction import InstructionError, clean_task
@@ -25,6 +23,7 @@ from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import ProgressMode
 from topreward_ros.core.rewards import RewardType
 from topreward_ros.core.rules import LONGEST_TIME_S, MOST_RETRIES, REASONS, Condition
+from topreward_ros.offline.yaml_text import parsed_yaml
 
 if TYPE_CHECKING:
     from rcl_interfaces.msg import ParameterDescriptor
@@ -576,8 +575,8 @@ def for_others(arguments: Sequence[str], node: str, company: Collection[str] = (
         if option != "--params-file":
             continue
         try:
-            sections = _sections(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, yaml.YAMLError):
+            sections = _sections(parsed_yaml(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError, RecursionError):  # the last of sections that hold each other
             continue
         if not sections:
             said.append(

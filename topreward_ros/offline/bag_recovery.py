@@ -20,7 +20,6 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rosbags.rosbag2.errors import ReaderError
 from rosbags.rosbag2.metadata import dump_qos_v9, parse_qos
 from rosbags.rosbag2.storage_mcap import decompress
@@ -38,6 +37,7 @@ from topreward_ros.offline.bag_writer import (
     write_part_metadata,
 )
 from topreward_ros.offline.message_definitions import Definition, DefinitionError
+from topreward_ros.offline.yaml_text import parsed_yaml
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # of a message that rosbag2 has compressed; none of CDR begins so
 _MOST_NAMES = 1000  # that are tried where a name is taken
@@ -122,8 +122,8 @@ def finish_left(folder: FolderInProgress, target: Path, custom_data: dict[str, s
 
 def _noted(folder: Path) -> dict[str, str]:
     """The custom data that the writer has noted by then; empty where it has not."""
-    with suppress(OSError, ValueError, yaml.YAMLError):
-        said = yaml.safe_load((folder / NOTES).read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError):
+        said = parsed_yaml((folder / NOTES).read_text(encoding="utf-8"))
         return {str(key): str(value) for key, value in said.items()} if isinstance(said, dict) else {}
     return {}
 
