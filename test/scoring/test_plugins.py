@@ -19,7 +19,7 @@ from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, monitor_defaults, shared_file
-from topreward_ros.offline.models import check_model, list_models
+from topreward_ros.offline.models import Presence, check_model, list_models
 from topreward_ros.offline.score_video import score_video
 from topreward_ros.scoring.base import LinkError, ScorerError, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
@@ -274,6 +274,36 @@ def test_a_name_that_nobody_has_or_two_packages_have(install: Install) -> None:
     (name,) = {install(package="mine"), install(package="yours", target="plugin_of_a_test_mine:Other")}
     with pytest.raises(ScorerError, match=r"is in mine 1\.5 and yours 1\.5: uninstall all but one"):
         load_scorer(name, SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["embedded", "my scorer", "-x"])
+def test_a_name_that_is_taken_or_cannot_be_written_is_objected_to(install: Install, name: str) -> None:
+    install(name=name)
+    with pytest.raises(ScorerError, match="has a name that is taken, or cannot be written: let the entry"):
+        load_scorer(f"plugin:{name}", SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("mine", "there is a plug-in: write plugin:mine. Use"),
+        ("mine:weights.npz", "there is a plug-in: write plugin:mine:weights.npz. Use"),
+        ("Plugin:mine", r"did you mean plugin:mine\? Use"),
+        ("embeded", r"did you mean embedded\? Use"),
+        ("roboreward", "it is a question: set prompts to roboreward, and name the model"),
+        ("xyzzy", "no such folder. Use 'embedded', .* or a plug-in .installed: .*plugin:mine"),
+    ],
+)
+def test_a_name_without_a_folder_is_told_what_it_may_be(install: Install, model: str, said: str) -> None:
+    install()
+    with pytest.raises(ScorerError, match=said):
+        load_scorer(model, SETTINGS)
+
+
+def test_a_plugin_that_cannot_be_imported_is_listed_as_broken(install: Install) -> None:
+    install(head="import no_such_library\n")
+    (listed,) = [model for model in list_models() if model.name == "plugin:mine"]
+    assert listed.presence is Presence.BROKEN and "ModuleNotFoundError" in listed.summary
 
 
 def test_where_a_checkpoint_is_needed_a_plugin_is_refused(install: Install) -> None:

@@ -36,7 +36,7 @@ def _run(options: argparse.Namespace) -> int:
 
     from topreward_ros.core.output_files import temporary_folder
     from topreward_ros.offline import engine_bench
-    from topreward_ros.scoring.checkpoint.folder import EMBEDDED
+    from topreward_ros.scoring.base import EMBEDDED
     from topreward_ros.scoring.checkpoint.random_weights import make_fifty_million
     from topreward_ros.views.bench import bench_table, plot_bench
 

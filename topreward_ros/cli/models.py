@@ -37,7 +37,9 @@ def add_parser(commands: Any) -> None:
         ),
     ):
         action = actions.add_parser(name, help=about, description=about)
-        action.add_argument("model", metavar="NAME", help="'embedded', a hub id, a folder, or a URL to check")
+        action.add_argument(
+            "model", metavar="NAME", help="'embedded', a hub id, a folder; to check, also a URL or a plug-in"
+        )
         action.set_defaults(run=run)
         if run is not _download:
             action.add_argument(

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.output_files import write_file
-from topreward_ros.scoring.base import in_a_line
+from topreward_ros.scoring.base import EMBEDDED, in_a_line
 from topreward_ros.scoring.checkpoint.checkpoint import read_config
-from topreward_ros.scoring.checkpoint.folder import EMBEDDED, is_hub_id, missing_files, text_folder
+from topreward_ros.scoring.checkpoint.folder import is_hub_id, missing_files, text_folder
 from topreward_ros.scoring.checkpoint.reward_format import base_model_of
 from topreward_ros.scoring.checkpoint.weight_files import WHOLE, shards_of
 from topreward_ros.scoring.plugins import is_plugin

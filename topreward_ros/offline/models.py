@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
 from topreward_ros.offline.score_video import Curve, score_video
-from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.base import EMBEDDED, PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import Checkpoint, open_checkpoint, read_config
-from topreward_ros.scoring.checkpoint.folder import EMBEDDED, EMBEDDED_FOLDER, missing_files
+from topreward_ros.scoring.checkpoint.folder import EMBEDDED_FOLDER, missing_files
 from topreward_ros.scoring.checkpoint.notes import ModelNotes
 from topreward_ros.scoring.checkpoint.vocabulary import is_known
 from topreward_ros.scoring.checkpoint.weight_files import read_head
-from topreward_ros.scoring.plugins import is_plugin, plugin_names, refuse_plugin
+from topreward_ros.scoring.plugins import is_plugin, plugin_names, plugin_problem, refuse_plugin
 from topreward_ros.scoring.question.prompts import Framing, PromptTokens, prompt_hash
 from topreward_ros.scoring.question.templates import PAPERS, Question, preset_advice, read_question
 from topreward_ros.scoring.registry import load_scorer, read_family, scorer_of
@@ -51,6 +51,7 @@ class Presence(Enum):
     HERE = "here"
     INCOMPLETE = "incomplete"
     NOT_HERE = "not here"
+    BROKEN = "broken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,13 @@ def list_models() -> list[ListedModel]:
     cached = _cached_models()
     here = {model.name for model in cached}
     absent = [ListedModel(name, Presence.NOT_HERE) for name in KNOWN_MODELS if name not in here]
-    plugins = [ListedModel(name, Presence.HERE, summary="a plug-in") for name in plugin_names()]
-    return [_embedded(), *plugins, *cached, *absent]
+    return [_embedded(), *map(_plugin, plugin_names()), *cached, *absent]
+
+
+def _plugin(name: str) -> ListedModel:
+    if problem := plugin_problem(name):
+        return ListedModel(name, Presence.BROKEN, summary=problem)
+    return ListedModel(name, Presence.HERE, summary="a plug-in")
 
 
 def _embedded() -> ListedModel:

@@ -25,6 +25,7 @@ from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.start_times import StartTimes
 
 __all__ = [
+    "EMBEDDED",
     "RANDOM_WEIGHTS",
     "BusyError",
     "LinkError",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 
+EMBEDDED = "embedded"  #: names the model that ships with this package
 RANDOM_WEIGHTS = "random weights"  #: Shown beside every number from such weights.
 
 

@@ -28,6 +28,7 @@ from topreward_ros.core.progress import PrefixScore
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.core.standard_output import standard_output_aside
 from topreward_ros.scoring.base import (
+    EMBEDDED,
     BusyError,
     LinkError,
     PrefixScorer,
@@ -46,6 +47,7 @@ GROUP = "topreward_ros.scorers"
 _log = logging.getLogger(__name__)
 
 _PREFIX = "plugin:"
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _CLOSE_S = 3.0  # [s] that close() may take
 _LONGEST = 200  # characters of what is quoted
 _MOST_INSTRUCTIONS, _LONGEST_INSTRUCTION = 10_000, 2000  # texts, characters
@@ -112,6 +114,21 @@ def plugin_names() -> list[str]:
     return sorted({_PREFIX + entry.name for entry in entry_points(group=GROUP)})
 
 
+def plugin_problem(plugin: str) -> str:
+    """Why one of `plugin_names` cannot be used, as far as its import tells; empty where it can."""
+    try:
+        _found(plugin.removeprefix(_PREFIX))
+    except ScorerError as error:
+        return str(error)
+    return ""
+
+
+def meant_plugin(model: str) -> str:
+    """The installed plug-in that ``model`` names but for ``plugin:`` before it; else empty."""
+    named = _PREFIX + model
+    return named if _PREFIX + model.partition(":")[0] in plugin_names() else ""
+
+
 def load_plugin(model: str, settings: ScorerSettings) -> PrefixScorer:
     """The scorer that ``model`` names. Raises `ScorerError`."""
     if settings.adapter:
@@ -120,16 +137,8 @@ def load_plugin(model: str, settings: ScorerSettings) -> PrefixScorer:
             f"'{printable(model, _LONGEST)}' is a plug-in: leave adapter empty"
         )
     name, _, argument = model.removeprefix(_PREFIX).partition(":")
-    entry = _entry(name)
-    shown = f"plug-in '{printable(name, _LONGEST)}' of {_package(entry)}"
+    made, entry, shown = _found(name)
     guarded = partial(_guarded, module=entry.module)
-    note_foreign_code(shown)
-    made = guarded(f"{shown} cannot be imported", entry.load)
-    if not (isinstance(made, type) and issubclass(made, ScorerPlugin)):
-        raise ScorerError(
-            f"{shown}: {printable(entry.value, _LONGEST)} is no subclass of "
-            "topreward_ros.scoring.plugins.ScorerPlugin: let the entry point name one"
-        )
     plugin = guarded(f"{shown} cannot be loaded", lambda: made(argument, replace(settings)))
     try:
         info = guarded(
@@ -316,6 +325,25 @@ def _text(error: ScorerError) -> str:
 
 def _kind(thing: object) -> str:
     return printable(type(thing).__name__, _LONGEST)
+
+
+def _found(name: str) -> tuple[type[ScorerPlugin], EntryPoint, str]:
+    """The class of a plug-in, its entry point, and what an error calls it. Raises `ScorerError`."""
+    entry = _entry(name)
+    shown = f"plug-in '{printable(name, _LONGEST)}' of {_package(entry)}"
+    if name == EMBEDDED or not _NAME.fullmatch(name):
+        raise ScorerError(
+            f"{shown} has a name that is taken, or cannot be written: let the entry point have one of "
+            f"letters, digits, '_', '-' and '.', and not '{EMBEDDED}', which ships with topreward_ros"
+        )
+    note_foreign_code(shown)
+    made = _guarded(f"{shown} cannot be imported", entry.load, entry.module)
+    if not (isinstance(made, type) and issubclass(made, ScorerPlugin)):
+        raise ScorerError(
+            f"{shown}: {printable(entry.value, _LONGEST)} is no subclass of "
+            "topreward_ros.scoring.plugins.ScorerPlugin: let the entry point name one"
+        )
+    return made, entry, shown
 
 
 def _entry(name: str) -> EntryPoint:

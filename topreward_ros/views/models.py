@@ -17,7 +17,12 @@ from topreward_ros.scoring.openai_api.load import SERVED
 from topreward_ros.views.score_names import score_names
 from topreward_ros.views.terminal import RANDOM_WARNING, number, shown
 
-_PRESENCE_STYLES = {Presence.HERE: "green", Presence.INCOMPLETE: "yellow", Presence.NOT_HERE: "dim"}
+_PRESENCE_STYLES = {
+    Presence.HERE: "green",
+    Presence.INCOMPLETE: "yellow",
+    Presence.NOT_HERE: "dim",
+    Presence.BROKEN: "red",
+}
 
 
 def size_text(size: int) -> str:

@@ -6,8 +6,7 @@ import numpy as np
 
 from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame
 from topreward_ros.core.score_request import ScoreRequest
-from topreward_ros.scoring.base import ScorerSettings
-from topreward_ros.scoring.checkpoint.folder import EMBEDDED
+from topreward_ros.scoring.base import EMBEDDED, ScorerSettings
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import load_scorer
 

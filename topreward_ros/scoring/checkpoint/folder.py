@@ -8,16 +8,17 @@ Hugging Face hub, of which the copy on this machine is used. Nothing is download
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
 from topreward_ros.core.printable import printable
-from topreward_ros.scoring.base import ScorerError, in_a_line
+from topreward_ros.scoring.base import EMBEDDED, ScorerError, in_a_line
 from topreward_ros.scoring.checkpoint.other_folders import format_mend, refuse_adapter, what_to_do_about
 from topreward_ros.scoring.checkpoint.reward_format import base_model_of
 from topreward_ros.scoring.checkpoint.weight_files import WHOLE, loaded_files
-from topreward_ros.scoring.plugins import refuse_plugin
+from topreward_ros.scoring.plugins import meant_plugin, plugin_names, refuse_plugin
+from topreward_ros.scoring.question.templates import PRESETS
 
-EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[2] / "models" / "embedded"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -54,10 +55,25 @@ def _look_up(model: str) -> Path:
     if is_hub_id(model):
         return _hub_folder(model)
     raise ScorerError(
-        f"model {model!r}: no such folder. Use 'embedded', the folder of a checkpoint, "
-        "a Hugging Face hub id such as Qwen/Qwen3-VL-2B-Instruct, or the URL of a served model such as "
-        "http://host:8100"
+        f"model {model!r}: no such folder{_meant(model)} Use '{EMBEDDED}', the folder of a checkpoint, "
+        "a Hugging Face hub id such as Qwen/Qwen3-VL-2B-Instruct, the URL of a served model such as "
+        f"http://host:8100, or a plug-in ({_plugins()})"
     )
+
+
+def _meant(model: str) -> str:
+    """What a name that leads to no folder may stand for; to the end of the sentence."""
+    if model in PRESETS:
+        return f"; it is a question: set prompts to {model}, and name the model that is asked it."
+    if plugin := meant_plugin(model):
+        return f", and there is a plug-in: write {printable(plugin, 200)}."
+    close = get_close_matches(model.lower(), [EMBEDDED, *plugin_names()], n=1)
+    return f"; did you mean {printable(close[0], 200)}?" if close else "."
+
+
+def _plugins() -> str:
+    names = plugin_names()
+    return f"installed: {printable(', '.join(names), 500)}" if names else "none is installed"
 
 
 def is_hub_id(model: str) -> bool:
