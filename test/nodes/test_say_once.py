@@ -62,3 +62,24 @@ def test_other_advice_is_news_but_not_at_once(monkeypatch) -> None:
     say_once.note_advice("camera", "nobody".format)
     assert news(71, "on /other") == []
     assert news(73.1, "on /other") == ["after 73.1 s: on /other"]
+
+
+def test_what_changes_is_warned_of_where_it_changes_and_every_ten_seconds_at_most(monkeypatch) -> None:
+    log, now = Log(), [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    say_once = SayOnce(log)
+    for _ in range(100):
+        say_once.warn_of_change("progress", "dark")
+        now[0] += 1.0
+    assert log.warnings == ["dark"]
+    for number in range(20):
+        say_once.warn_of_change("progress", f"dark by {number}")
+        now[0] += 1.0
+    assert log.warnings == ["dark", "dark by 0", "dark by 10"]
+    for text in ("", "dark by 10"):
+        say_once.warn_of_change("progress", text)
+        now[0] += 1.0
+    assert log.warnings[3:] == ["dark by 10"]  # it was over in between
+    say_once.forget("progress")
+    say_once.warn_of_change("progress", "dark by 10")
+    assert len(log.warnings) == 5

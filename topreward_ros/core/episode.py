@@ -442,7 +442,7 @@ class TaskMonitor:
 
     def _unknown(self, why: str) -> list[Output]:
         """Report that progress is not known, and ``why``."""
-        self._report = replace(self._report, progress=nan, stage_progress=nan, message=why)
+        self._report = replace(self._report, progress=nan, stage_progress=nan, message=why, standing="")
         return [self._report]
 
     def add_score(self, request: ScoreRequest, score: PrefixScore) -> list[Output]:
@@ -465,7 +465,9 @@ class TaskMonitor:
         if looks_finished_at_start(score, success.threshold):
             notes.append(_finished_at_start_message(score, success))
         calibration = episode.calibration
-        notes += [episode.uncalibrated, calibration.weakness if calibration else ""]
+        standing = "; ".join(
+            filter(None, [episode.uncalibrated, calibration.weakness if calibration else ""])
+        )
         probability = calibration.probability if calibration else None
         progress = (
             nan
@@ -483,7 +485,8 @@ class TaskMonitor:
             stage_progress=progress,
             score=score,
             elapsed_ns=episode.age_ns(newest.stamp_ns),
-            message="; ".join(filter(None, notes)),
+            message="; ".join(filter(None, [*notes, standing])),
+            standing=standing,
             calibrated=self.calibrated,
         )
         reward = episode.rewards.step(score.success_log_prob, progress)

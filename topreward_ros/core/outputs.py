@@ -41,6 +41,9 @@ class ProgressReport:
     score: PrefixScore = NO_SCORE
     elapsed_ns: int = 0  #: since the first frame of the episode
     message: str = ""  #: for a human: why progress is NaN, else empty
+    standing: str = (
+        ""  #: what ``message`` ends with and says of every score of this stage: of its calibration
+    )
     calibrated: bool = False  #: the threshold is that of a calibration of this stage, which is not weak
 
     @property
@@ -50,9 +53,11 @@ class ProgressReport:
 
     @property
     def warning(self) -> str:
-        """The message, unless it only says what is so with every score of a model that states progress."""
-        is_usual = self.score.states_progress and self.message == self.score.note
-        return "" if is_usual else self.message
+        """The message without what stands, unless it only says what is so with every score of a model that
+        states progress."""
+        news = self.message.removesuffix(self.standing).removesuffix("; ") if self.standing else self.message
+        is_usual = self.score.states_progress and news == self.score.note
+        return "" if is_usual else news
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
+from math import inf
 from typing import Any
 
+_CHANGES_EVERY_S = 10.0  # what is said of each score, with its numbers, would fill a log
 _NEWS_AFTER_S = 3.0  # what was just found out may change again: others are discovered one after the other
 
 
@@ -15,6 +17,7 @@ class SayOnce:
     def __init__(self, logger: Any) -> None:
         self._logger = logger
         self._said: set[Hashable] = set()
+        self._changing: dict[Hashable, tuple[str, float]] = {}  # as it was logged last, and when [s]
         self._advice: dict[Hashable, tuple[str, float]] = {}  # as it was given last, and when [s]
 
     def warn(self, subject: Hashable, text: Callable[[], str]) -> None:
@@ -26,6 +29,18 @@ class SayOnce:
         if subject not in self._said and (warning := text()):
             self._said.add(subject)
             self._logger.warning(warning)
+
+    def warn_of_change(self, subject: Hashable, text: str) -> None:
+        """Log ``text``, unless it was logged of ``subject`` last, and every 10 s at most; empty: it is over."""
+        now = time.monotonic()
+        told, when = self._changing.get(subject, ("", -inf))
+        if text == told:
+            return
+        if not text:
+            self._changing[subject] = "", when
+        elif now - when >= _CHANGES_EVERY_S:
+            self._changing[subject] = text, now
+            self._logger.warning(text)
 
     def note_advice(self, subject: Hashable, advice: Callable[[], str]) -> None:
         """What is to be done about ``subject`` was told by somebody else; `warn_of_news` goes on from it.
@@ -51,4 +66,5 @@ class SayOnce:
     def forget(self, subject: Hashable) -> None:
         """Log the next warning of ``subject`` again: the problem was over in between."""
         self._said.discard(subject)
+        self._changing.pop(subject, None)
         self._advice.pop(subject, None)

@@ -103,7 +103,9 @@ def test_a_weak_one_decides_and_does_not_count_as_calibrated() -> None:
     monitor.set_task(TASK)
     said = watched(monitor, LOW_THEN_HIGH)
     assert success_at(said) == (2.0, False, -1.0)
-    assert any("weak (made from 3 successes" in it.message for it in said if isinstance(it, ProgressReport))
+    reports = [it for it in said if isinstance(it, ProgressReport) and it.num_frames]
+    assert all(it.standing == weak.weakness and it.message.endswith(it.standing) for it in reports)
+    assert not any(it.warning for it in reports)  # what stands is no news of a score
 
 
 @pytest.mark.parametrize(("picture", "holds"), [((48, 64), True), ((64, 48), False), (None, True)])
