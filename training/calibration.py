@@ -31,12 +31,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from topreward_ros.core.calibration.choice import EARLY_S
 from topreward_ros.core.calibration.curves import LabelledCurve, Look, log_prob_of, of_class
 from topreward_ros.core.calibration.fit import CalibrationError, Fit, fit_task
 from topreward_ros.core.calibration.replay import GRID, Replay, replayer
 from topreward_ros.core.calibration.told import Told
-from topreward_ros.core.metrics import expected_calibration_error
+from topreward_ros.core.metrics import EARLY_S, expected_calibration_error
 from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.output_files import write_file
 from topreward_ros.core.progress import PrefixScore, ProgressMode, live_progress

@@ -86,6 +86,21 @@ def test_finals_decide_and_events_are_counted() -> None:
     assert all(it.name in KINDS for it in made)
 
 
+def test_a_success_that_is_early_is_wrong_as_in_a_calibration() -> None:
+    made = evaluated(
+        [
+            episode("far too early", True, run_of(RISE, success_s=0.5), done_s=4.0),
+            episode("a key pressed late", True, run_of(RISE, success_s=3.0), done_s=4.0),
+            episode("nobody said when", True, run_of(RISE, success_s=0.5)),
+            episode("f", False, run_of(NONE)),
+        ]
+    )
+    assert value(made, DECISIONS, "recall").value == value(made, DECISIONS, "precision").value == 2 / 3
+    assert value(made, DECISIONS, "early").value == 0.5 and value(made, DECISIONS, "early").count == 2
+    assert value(made, DECISIONS, "false_alarms").value == 0.0  # which is of failures
+    assert value(made, DECISIONS, "delay_median").value == -2.25
+
+
 def test_a_start_that_looks_finished_has_made_no_progress() -> None:
     finished = Run("open", (0.0, 1.0), (PrefixScore(-0.1, nan, -0.1),) * 2, (1, 1), (nan, nan), 1.0)
     made = evaluated([episode("a", True, finished), episode("b", False, run_of(HALF))])

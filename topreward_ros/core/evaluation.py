@@ -140,6 +140,17 @@ class EvaluatedEpisode:
         """As it was recorded."""
         return self.runs[Control.PLAIN]
 
+    @property
+    def is_early(self) -> bool:
+        """Whether SUCCESS came before it was done, which is a false alarm; not where nobody said when."""
+        at_s = self.plain.success_s
+        return at_s is not None and self.done_s is not None and metrics.is_early(at_s, self.done_s)
+
+    @property
+    def is_detected(self) -> bool:
+        """Whether SUCCESS came, and not too early."""
+        return self.plain.success_s is not None and not self.is_early
+
 
 @dataclass(frozen=True, slots=True)
 class Measure:
@@ -195,14 +206,20 @@ KINDS: Mapping[str, Kind] = {
     "ranking_margin": Kind("margin", "value", wanted="high", about="successes minus failures, mean of tasks"),
     "confusion_own": Kind("own task", "value", wanted="high", about="final value, mean of the diagonal"),
     "confusion_other": Kind("other tasks", "value", wanted="low", about="final value, mean of all else"),
-    "recall": Kind("recall of SUCCESS", wanted="high", about="share of the successes in which it came"),
+    "recall": Kind(
+        "recall of SUCCESS", wanted="high", about="share of the successes in which it came, not early"
+    ),
     "precision": Kind("precision of SUCCESS", wanted="high", about="share of the events that were right"),
     "false_alarms": Kind("false alarms", wanted="low", about="share of the failures in which SUCCESS came"),
     "recall_at_end": Kind("recall at the end", wanted="high", about="final log p at or above the threshold"),
     "precision_at_end": Kind("precision at the end", wanted="high", about="by the same rule"),
     "delay_median": Kind("delay, median", "s", wanted="low", about="SUCCESS after the labelled done_s"),
     "delay_p95": Kind("delay, p95", "s", wanted="low"),
-    "early": Kind("early", wanted="low", about="share of those events that came before it was done"),
+    "early": Kind(
+        "early",
+        wanted="low",
+        about=f"share of those events that came over {metrics.EARLY_S:g} s before it was done: wrong, too",
+    ),
     "idle_alarms": Kind("false alarms per idle hour", "1/h", wanted="low", about="nothing moves"),
     "covered_alarms": Kind("false alarms per covered hour", "1/h", wanted="low", about="the lens is covered"),
     "wrong_alarms": Kind(
@@ -395,9 +412,11 @@ class _Taker:
     def take_decisions(self) -> None:
         """What the monitor decided."""
         called = metrics.count_decisions(
-            *([it.plain.success_s is not None for it in group] for group in (self._successes, self._failures))
+            [it.is_detected for it in self._successes],
+            [it.plain.success_s is not None for it in self._failures],
         )
-        self._add_decisions(called, "recall", "precision", "false_alarms")
+        early = sum(it.is_early for it in self._successes)
+        self._add_decisions(called, "recall", "precision", "false_alarms", early)
         at_end = metrics.count_decisions(
             *(
                 [it.plain.ends_above(self._threshold) for it in group]
@@ -426,10 +445,14 @@ class _Taker:
                 DECISIONS, "wrong_alarms", made.false_alarm_rate, len(wrong), made.false_alarm_interval()
             )
 
-    def _add_decisions(self, made: metrics.Decisions, recall: str, precision: str, false_alarms: str) -> None:
+    def _add_decisions(
+        self, made: metrics.Decisions, recall: str, precision: str, false_alarms: str, early: int = 0
+    ) -> None:
+        """``early``: successes that were called too early, which is wrong, too."""
         self._add(DECISIONS, recall, made.recall, made.hits + made.misses, made.recall_interval())
+        calls = replace(made, false_alarms=made.false_alarms + early)
         self._add(
-            DECISIONS, precision, made.precision, made.hits + made.false_alarms, made.precision_interval()
+            DECISIONS, precision, calls.precision, calls.hits + calls.false_alarms, calls.precision_interval()
         )
         if false_alarms:
             count = made.false_alarms + made.rejections

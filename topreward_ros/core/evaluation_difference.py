@@ -85,7 +85,12 @@ def _interval(
     wanted = [pair for pair in pairs if scope in (ALL, pair[0].task)]
     if (mode, name) in _DECIDED:
         group = [pair for pair in wanted if pair[0].succeeded is _DECIDED[mode, name]]
-        return _of_means(group, lambda it, _: float(it.plain.success_s is not None), thresholds, draws)
+        return _of_means(
+            group,
+            lambda it, _: float(it.is_detected if it.succeeded else it.plain.success_s is not None),
+            thresholds,
+            draws,
+        )
     if mode not in set(Mode):  # of a file of another version
         return UNKNOWN
     if name in ("voc_success", "voc_failure"):

@@ -242,6 +242,15 @@ def decisions_at(threshold: float, successes: Values, failures: Values) -> Decis
     return count_decisions(high.tolist(), low.tolist())
 
 
+EARLY_S = 1.0  #: before the time at which a task is said to be done; people press a key about so well
+
+
+def is_early(success_s: float, done_s: float) -> bool:
+    """Whether a SUCCESS came so long before the task was done, both [s], that it is a false alarm; not where
+    one of both is NaN."""
+    return success_s < done_s - EARLY_S
+
+
 @dataclass(frozen=True, slots=True)
 class Delays:
     """How long after the true success the event came, over the episodes in which it came at all."""
@@ -250,7 +259,7 @@ class Delays:
     p95: float  #: [s], interpolated linearly; NaN where it never came
     detected: int  #: episodes in which it came
     missed: int  #: episodes in which it never came: beside the delays, not in them
-    early: int  #: of the detected, those in which it came before the true success: their delays are negative
+    early: int  #: of the detected, those in which it came too early (`is_early`): their delays are negative
 
 
 def detection_delays(events: Sequence[float | None], truths: Sequence[float]) -> Delays:
@@ -259,7 +268,7 @@ def detection_delays(events: Sequence[float | None], truths: Sequence[float]) ->
     An event that never came is None or NaN. Every success has a time: one that is NaN is a ValueError.
 
     >>> detection_delays([1.5, None, 3.5, 2.5], [1.0, 1.0, 3.0, 3.0])
-    Delays(median=0.5, p95=0.5, detected=3, missed=1, early=1)
+    Delays(median=0.5, p95=0.5, detected=3, missed=1, early=0)
     """
     came = np.array([nan if event is None else event for event in events], np.float64)
     true = _numbers(truths, "true success")
@@ -268,7 +277,7 @@ def detection_delays(events: Sequence[float | None], truths: Sequence[float]) ->
     if np.isinf(came).any() or np.isinf(true).any():
         raise ValueError("a time of an event or a success is infinite: say None for an event that never came")
     delays = (came - true)[~np.isnan(came)]
-    missed, early = len(came) - len(delays), int((delays < 0).sum())
+    missed, early = len(came) - len(delays), int(sum(map(is_early, came, true)))
     if not len(delays):
         return Delays(nan, nan, 0, missed, 0)
     median, p95 = np.quantile(delays, [0.5, 0.95])

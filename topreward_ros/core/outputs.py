@@ -41,9 +41,7 @@ class ProgressReport:
     score: PrefixScore = NO_SCORE
     elapsed_ns: int = 0  #: since the first frame of the episode
     message: str = ""  #: for a human: why progress is NaN, else empty
-    standing: str = (
-        ""  #: what ``message`` ends with and says of every score of this stage: of its calibration
-    )
+    standing: str = ""  #: the end of ``message``, so with every score of this stage: of its calibration
     calibrated: bool = False  #: the threshold is that of a calibration of this stage, which is not weak
 
     @property

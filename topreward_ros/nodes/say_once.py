@@ -31,7 +31,10 @@ class SayOnce:
             self._logger.warning(warning)
 
     def warn_of_change(self, subject: Hashable, text: str) -> None:
-        """Log ``text``, unless it was logged of ``subject`` last, and every 10 s at most; empty: it is over."""
+        """Log ``text``, unless it was logged of ``subject`` last, and every 10 s at most.
+
+        An empty text: it is over.
+        """
         now = time.monotonic()
         told, when = self._changing.get(subject, ("", -inf))
         if text == told:

@@ -21,8 +21,7 @@ import numpy as np
 from topreward_ros.core.calibration.curves import LabelledCurve, log_odds, log_prob_of, score_error
 from topreward_ros.core.calibration.replay import GRID, Fires
 from topreward_ros.core.events import SuccessSettings
-
-EARLY_S = 1.0  #: before the time at which a task is said to be done; people press a key about so well
+from topreward_ros.core.metrics import EARLY_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ from math import isfinite, nan
 
 import numpy as np
 
-from topreward_ros.core.calibration.choice import EARLY_S, Truth, choose
+from topreward_ros.core.calibration.choice import Truth, choose
 from topreward_ros.core.calibration.curves import LabelledCurve
 from topreward_ros.core.calibration.probability import Kind, fit_probability
 from topreward_ros.core.calibration.replay import Fires
 from topreward_ros.core.intervals import UNKNOWN, Interval, bootstrap_interval, share_interval
-from topreward_ros.core.metrics import expected_calibration_error, roc_auc, roc_auc_interval
+from topreward_ros.core.metrics import expected_calibration_error, is_early, roc_auc, roc_auc_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class LeftOut:
             return "missed" if curve.success else "kept quiet"
         if not curve.success:
             return "false alarm"
-        return "early" if self.fired_s < done_s - EARLY_S else "detected"
+        return "early" if is_early(self.fired_s, done_s) else "detected"
 
 
 def leave_one_out(

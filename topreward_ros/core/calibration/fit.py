@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from topreward_ros.core.calibration.band import band_of, nominal_duration
-from topreward_ros.core.calibration.choice import EARLY_S, Choice, Expected, Truth, choose, expected, truth_of
+from topreward_ros.core.calibration.choice import Choice, Expected, Truth, choose, expected, truth_of
 from topreward_ros.core.calibration.curves import LabelledCurve, Look, of_class
 from topreward_ros.core.calibration.estimates import Estimates, LeftOut, estimates_of, leave_one_out
 from topreward_ros.core.calibration.probability import (
@@ -27,6 +27,7 @@ from topreward_ros.core.calibration.task import TaskCalibration
 from topreward_ros.core.detectors.failure import ConformalBand, fewest_successes
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import SuccessSettings
+from topreward_ros.core.metrics import EARLY_S
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import ProgressMode
 
