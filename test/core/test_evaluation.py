@@ -229,7 +229,37 @@ def test_a_difference_is_more_than_noise_where_most_episodes_agree() -> None:
     ]
     assert [it.is_more_than_noise for it in recalls] == [True, False, False]
     assert (recalls[0].first, recalls[0].second) == (0.0, pytest.approx(11 / 12))
-    assert not recalls[2].interval.is_known
+    assert 0 < recalls[2].interval.high == -recalls[2].interval.low < 0.3  # what so few leave open
+
+
+@pytest.mark.parametrize("each", [6, 20])
+def test_the_largest_difference_there_can_be_is_more_than_noise(each: int) -> None:
+    """All against none, of which every draw of a bootstrap is the same; and no difference at all is none."""
+    names = [f"{kind}{k}" for kind in "sf" for k in range(each)]
+    quiet, wrong = (
+        [
+            episode(it, it[0] == "s", run_of(RISE if rises(it) else NONE, success_s=4.0 if fires else None))
+            for it in names
+        ]
+        for rises, fires in ((lambda it: it[0] == "s", False), (lambda it: it[0] == "f", True))
+    )
+    made = {(it.mode, it.name): it for it in both(quiet, wrong) if it.scope == ALL}
+    for key in ((DECISIONS, "recall"), (DECISIONS, "false_alarms"), (Mode.LOG_PROB.value, "auc")):
+        assert made[key].is_more_than_noise, key
+    same = {(it.mode, it.name): it for it in both(wrong, wrong) if it.scope == ALL}
+    for key in ((DECISIONS, "recall"), (DECISIONS, "false_alarms"), (Mode.LOG_PROB.value, "auc")):
+        assert same[key].interval.is_known and not same[key].is_more_than_noise, key
+
+
+def test_two_against_two_are_no_news() -> None:
+    quiet, loud = (
+        [episode(f"f{k}", False, run_of(NONE, success_s=at_s)) for k in range(2)]
+        + [episode(f"s{k}", True, run_of(RISE, success_s=4.0)) for k in range(2)]
+        for at_s in (None, 4.0)
+    )
+    (alarms,) = [it for it in both(quiet, loud) if it.scope == ALL and it.name == "false_alarms"]
+    assert alarms.second - alarms.first == 1.0
+    assert alarms.interval.is_known and not alarms.is_more_than_noise
 
 
 def test_only_the_same_episodes_are_compared() -> None:

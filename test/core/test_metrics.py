@@ -114,6 +114,14 @@ def test_an_auc_of_one_is_not_certain() -> None:
     assert not metrics.roc_auc_interval([], [1.0, 2.0]).is_known
 
 
+def test_an_auc_of_few_has_an_interval_whatever_it_is() -> None:
+    for successes in ([2.0, 4.0], [0.0, 2.0], [0.0, 0.5], [1.0, 1.0], [3.0, 0.0]):
+        auc, interval = (made(successes, [1.0, 3.0]) for made in (metrics.roc_auc, metrics.roc_auc_interval))
+        assert 0 <= interval.low <= auc <= interval.high <= 1 and interval.high - interval.low > 0.5
+    level = metrics.roc_auc_interval([1.0] * 9, [1.0] * 9)
+    assert level.low == pytest.approx(1 - level.high) and 0.1 < level.low < 0.4
+
+
 def test_precision_and_recall_are_those_of_scikit_learn() -> None:
     rng = drawn(2)
     successes, failures = rng.integers(3, 10, 25), rng.integers(0, 7, 35)

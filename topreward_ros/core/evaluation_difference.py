@@ -1,7 +1,8 @@
 """Two evaluations side by side: by how much each measure differs, and whether that is more than noise.
 
 Where both scored the same episodes, the difference has an interval by a bootstrap that draws episodes, each
-with its results in both: what is common to both, such as a hard episode, cancels out.
+with its results in both: what is common to both, such as a hard episode, cancels out. Where they are few, or
+all differ alike, as 0 of 6 from 6 of 6, draws say nothing, and the intervals of both measures stand in.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ import numpy as np
 
 from topreward_ros.core import metrics
 from topreward_ros.core.evaluation import ALL, DECISIONS, EvaluatedEpisode, Measure, Mode
-from topreward_ros.core.intervals import DRAWS, UNKNOWN, Interval, bootstrap_interval
+from topreward_ros.core.intervals import (
+    DRAWS,
+    UNKNOWN,
+    Interval,
+    bootstrap_interval,
+    difference_interval,
+    share_interval,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +93,7 @@ def _interval(
     wanted = [pair for pair in pairs if scope in (ALL, pair[0].task)]
     if (mode, name) in _DECIDED:
         group = [pair for pair in wanted if pair[0].succeeded is _DECIDED[mode, name]]
-        return _of_means(
-            group,
-            lambda it, _: float(it.is_detected if it.succeeded else it.plain.success_s is not None),
-            thresholds,
-            draws,
-        )
+        return _of_shares(group, _CALLED[name], thresholds, draws)
     if mode not in set(Mode):  # of a file of another version
         return UNKNOWN
     if name in ("voc_success", "voc_failure"):
@@ -104,15 +107,32 @@ def _interval(
     )
     if min(len(high), len(low)) < 2:
         return UNKNOWN
-    return bootstrap_interval(
+    drawn = bootstrap_interval(
         lambda a, b: metrics.roc_auc(a[:, 1], b[:, 1]) - metrics.roc_auc(a[:, 0], b[:, 0]),
         high,
         low,
         draws=draws,
     )
+    if drawn.is_known:
+        return drawn
+    pairs_of = [(high[:, k], low[:, k]) for k in range(2)]
+    (first, its), (second, of_second) = (
+        (metrics.roc_auc(*them), metrics.roc_auc_interval(*them, draws)) for them in pairs_of
+    )
+    return difference_interval(first, its, second, of_second)
 
 
-_DECIDED: Mapping[tuple[str, str], bool] = {(DECISIONS, "recall"): True, (DECISIONS, "false_alarms"): False}
+#: Of which episodes a share is, successes or not.
+_DECIDED: Mapping[tuple[str, str], bool] = {
+    (DECISIONS, "recall"): True,
+    (DECISIONS, "recall_at_end"): True,
+    (DECISIONS, "false_alarms"): False,
+}
+_CALLED: Mapping[str, Callable[[EvaluatedEpisode, float], bool]] = {
+    "recall": lambda it, _: it.is_detected,
+    "recall_at_end": lambda it, threshold: it.plain.ends_above(threshold),
+    "false_alarms": lambda it, _: it.plain.success_s is not None,
+}
 
 
 def _finals(pair: _Pair, mode: Mode, thresholds: tuple[float, float]) -> list[float]:
@@ -121,6 +141,23 @@ def _finals(pair: _Pair, mode: Mode, thresholds: tuple[float, float]) -> list[fl
 
 def _voc(episode: EvaluatedEpisode, mode: Mode, threshold: float) -> float:
     return metrics.value_order_correlation(episode.plain.values(mode, threshold))
+
+
+def _of_shares(
+    pairs: Sequence[_Pair],
+    called: Callable[[EvaluatedEpisode, float], bool],
+    thresholds: tuple[float, float],
+    draws: int,
+) -> Interval:
+    """Interval of the difference of a share: of episodes with their results in both, or, where they are few
+    or the difference is the same in all of them, by the exact interval of each share."""
+    drawn = _of_means(pairs, lambda it, threshold: float(called(it, threshold)), thresholds, draws)
+    if drawn.is_known or not pairs:
+        return drawn
+    count = len(pairs)
+    hits = [sum(called(pair[k], thresholds[k]) for pair in pairs) for k in range(2)]
+    first, second = (share_interval(number, count) for number in hits)
+    return difference_interval(hits[0] / count, first, hits[1] / count, second)
 
 
 def _of_means(

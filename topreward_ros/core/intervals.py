@@ -173,6 +173,25 @@ def share_interval(hits: int, count: int, level: float = LEVEL) -> Interval:
     return Interval(low, high)
 
 
+def difference_interval(first: float, its: Interval, second: float, of_second: Interval) -> Interval:
+    """The interval of ``second`` minus ``first`` by those of both (square and add: Newcombe 1998, Zou and
+    Donner 2008); `UNKNOWN` where one of them is.
+
+    It needs no spread of the differences, which a few that are all alike have not. What the same episodes
+    have in common does not cancel out, so that it is rather too wide than too narrow.
+
+    >>> none, all_ = share_interval(0, 6), share_interval(6, 6)
+    >>> difference_interval(0.0, none, 1.0, all_).low > 0, difference_interval(1.0, all_, 1.0, all_).low < 0
+    (True, True)
+    """
+    if not (its.is_known and of_second.is_known):
+        return UNKNOWN
+    change = second - first
+    below = sqrt((second - of_second.low) ** 2 + (its.high - first) ** 2)
+    above = sqrt((of_second.high - second) ** 2 + (first - its.low) ** 2)
+    return Interval(change - below, change + above)
+
+
 def rate_interval(events: int, exposure: float, level: float = LEVEL) -> Interval:
     """Exact interval of the rate of ``events`` that were seen in ``exposure``, per unit of it (Garwood 1936).
 

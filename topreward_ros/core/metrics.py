@@ -145,38 +145,39 @@ def roc_auc(successes: Values, failures: Values) -> float:
 def roc_auc_interval(
     successes: Values, failures: Values, draws: int = DRAWS, seed: int = 0, level: float = LEVEL
 ) -> Interval:
-    """Bootstrap interval of the AUC, successes and failures drawn on their own; unknown with fewer than
-    `intervals.FEWEST` of one.
+    """Bootstrap interval of the AUC, successes and failures drawn on their own.
 
-    Where all successes score above all failures, every draw gives 1 and the bootstrap says nothing. The bound
-    then is the least AUC that is not refuted, with the variance that Newcombe gives (2006, method 5), of two
-    of each or more; likewise for 0.
+    Of fewer, and where all draws are alike because all successes score above all failures, or below, its
+    bounds are the least and the greatest AUC that are not refuted, with the variance that Newcombe gives
+    (2006, method 5). It is unknown with fewer than two of one.
 
     >>> roc_auc_interval([2, 3, 4], [1, 1, 1]).high, round(roc_auc_interval([2, 3, 4], [1, 1, 1]).low, 3)
     (1.0, 0.501)
     """
     high, low = _numbers(successes, "success"), _numbers(failures, "failure")
+    drawn = bootstrap_interval(roc_auc, high, low, draws=draws, seed=seed, level=level)
+    if drawn.is_known or min(len(high), len(low)) < 2:
+        return drawn
     auc = roc_auc(high, low)
-    if auc in (0.0, 1.0) and min(len(high), len(low)) > 1:
-        bound = _least_auc(len(high), len(low), level)
-        return Interval(bound, 1.0) if auc else Interval(0.0, 1 - bound)
-    return bootstrap_interval(roc_auc, high, low, draws=draws, seed=seed, level=level)
+    return Interval(
+        _least_auc(auc, len(high), len(low), level), 1 - _least_auc(1 - auc, len(high), len(low), level)
+    )
 
 
-def _least_auc(successes: int, failures: int, level: float) -> float:
-    """The least true AUC under which an observed one of 1 is no surprise."""
+def _least_auc(observed: float, successes: int, failures: int, level: float) -> float:
+    """The least true AUC under which the ``observed`` one is no surprise."""
     z = NormalDist().inv_cdf((1 + level) / 2)
     middle = (successes + failures) / 2 - 1
 
     def is_refuted(auc: float) -> bool:
         spread = 1 + middle * (1 - auc) / (2 - auc) + middle * auc / (1 + auc)
-        return (1 - auc) ** 2 > z * z * auc * (1 - auc) / (successes * failures) * spread
+        return (observed - auc) ** 2 > z * z * auc * (1 - auc) / (successes * failures) * spread
 
-    low, high = 0.0, 1.0
+    low, high = 0.0, observed
     for _ in range(60):
         half = (low + high) / 2
         low, high = (half, high) if is_refuted(half) else (low, half)
-    return (low + high) / 2
+    return (low + high) / 2 if observed else 0.0
 
 
 @dataclass(frozen=True, slots=True)
