@@ -118,7 +118,8 @@ def comparison(
     sides = [_by_key(it) for it in measures.values()]
     text = value_text if short else with_interval
     rows = []
-    wanted = [(ALL, mode, name, KINDS[name].label) for mode, name in _ROWS]
+    pooled = ", all tasks pooled" if len(tasks) > 1 else ""
+    wanted = [(ALL, mode, name, KINDS[name].label + pooled * (name == "auc")) for mode, name in _ROWS]
     if 1 < len(tasks) <= _BY_TASK:
         wanted += [(task, _LOG_PROB, "auc", f"ROC-AUC, {printable(task, _QUOTED)}") for task in tasks]
     for scope, mode, name, label in wanted:

@@ -15,7 +15,6 @@ import numpy as np
 from topreward_ros.core.evaluation import (
     ALL,
     DECISIONS,
-    KINDS,
     Control,
     Mode,
     Run,
@@ -31,6 +30,7 @@ from topreward_ros.views.evaluation_tables import (
     confusion_table,
     episodes_table,
     interval_text,
+    label_in,
     tables,
     task_text,
     value_text,
@@ -112,14 +112,15 @@ def _top(evaluation: Evaluation) -> str:
 
 def _tiles(evaluation: Evaluation) -> str:
     made = []
-    for mode, name in _TILES:
-        measure = evaluation.measure(ALL, mode or evaluation.mode.value, name)
+    for wanted, name in _TILES:
+        mode = wanted or evaluation.mode.value
+        measure = evaluation.measure(ALL, mode, name)
         if measure is None or isnan(measure.value):
             continue
         interval = interval_text(measure)
         said = f"of {measure.count}" if interval == NOTHING else f"{interval}, of {measure.count}"
         made.append(
-            f'<div class="tile">{shown(KINDS[name].label)}<b>{shown(value_text(measure))}</b>'
+            f'<div class="tile">{shown(label_in(mode, name))}<b>{shown(value_text(measure))}</b>'
             f'<span class="dim">{shown(said)}</span></div>'
         )
     return f'<div class="tiles">{"".join(made)}</div>\n'

@@ -155,9 +155,18 @@ def _tasks(evaluation: Evaluation, wanted: Sequence[tuple[str, str]]) -> Table:
     return Table(
         "By task",
         f"Curves in the mode {evaluation.mode.value}; episodes: successes/failures.",
-        ("task", "episodes", *(KINDS[columns[k][1]].label for k in used)),
+        ("task", "episodes", *(label_in(*columns[k]) for k in used)),
         tuple(rows),
     )
+
+
+def label_in(mode: str, name: str) -> str:
+    """What a measure is called where measures of several modes stand side by side.
+
+    >>> label_in("static_baseline", "auc"), label_in("decisions", "recall")
+    ('ROC-AUC (static_baseline)', 'recall of SUCCESS')
+    """
+    return KINDS[name].label if mode == DECISIONS else f"{KINDS[name].label} ({mode})"
 
 
 def _mean(values: Sequence[float], _: Kind) -> float:
