@@ -156,7 +156,7 @@ class Invariants:
         stamp_ns = _stamp_ns(message)
         if stamp_ns:
             self._hold(
-                stamp_ns >= episode.reward_stamp_ns or episode.reward_stamp_ns in self.false_stamps,
+                stamp_ns >= episode.reward_stamp_ns or self._is_false(episode.reward_stamp_ns),
                 f"{where}: its stamp goes back by {(episode.reward_stamp_ns - stamp_ns) / NS_PER_S:.3f} s",
             )
             episode.reward_stamp_ns = stamp_ns
