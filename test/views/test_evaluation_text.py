@@ -11,8 +11,7 @@ from topreward_ros.views.evaluation_text import text_table
 
 
 def test_titles_break_before_the_name_of_a_task_does() -> None:
-    auc = "ROC-AUC (static_baseline)"
-    columns = ("task", "episodes", auc, "recall of SUCCESS", "false alarms", "delay, median")
+    columns = ("task", "episodes", "ROC-AUC", "recall of SUCCESS", "false alarms", "delay, median")
     row = ("start the coffee machine", "1/1", "1.000", "1.000", "0.000", "-0.25 s")
     printed = StringIO()
     console = Console(width=80, file=printed)

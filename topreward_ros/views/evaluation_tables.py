@@ -50,7 +50,7 @@ def tables(evaluation: Evaluation, *, short: bool = False) -> list[Table]:
     """All tables of an evaluation but that of its episodes; ``short``: as far as a terminal is wide."""
     made = [_decisions(evaluation), _curves(evaluation, value_text if short else with_interval)]
     if len({it.task for it in evaluation.episodes}) > 1:
-        made.insert(1, _tasks(evaluation, _OF_TASKS[:_FEW] if short else _OF_TASKS))
+        made.insert(1, _tasks(evaluation, short=short))
     if not short:
         made.append(_events(evaluation))
     return [table for table in made if table.rows]
@@ -133,7 +133,9 @@ _OF_TASKS = (
 _FEW = 4  # of them, that a terminal has room for
 
 
-def _tasks(evaluation: Evaluation, wanted: Sequence[tuple[str, str]]) -> Table:
+def _tasks(evaluation: Evaluation, *, short: bool) -> Table:
+    """``short``: with few columns, which are narrow, so that the title names the mode of the curves."""
+    wanted = _OF_TASKS[:_FEW] if short else _OF_TASKS
     tasks = list(dict.fromkeys(it.task for it in evaluation.episodes))
     columns = [(mode or evaluation.mode.value, name) for mode, name in wanted]
     found = {task: [evaluation.measure(task, *column) for column in columns] for task in tasks}
@@ -153,9 +155,9 @@ def _tasks(evaluation: Evaluation, wanted: Sequence[tuple[str, str]]) -> Table:
         ]
         rows.append((title, "", *cells))
     return Table(
-        "By task",
+        f"By task, curves in the mode {evaluation.mode.value}" if short else "By task",
         f"Curves in the mode {evaluation.mode.value}; episodes: successes/failures.",
-        ("task", "episodes", *(label_in(*columns[k]) for k in used)),
+        ("task", "episodes", *(KINDS[columns[k][1]].label if short else label_in(*columns[k]) for k in used)),
         tuple(rows),
     )
 
