@@ -6,7 +6,6 @@ import json
 import os
 import re
 import resource
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -197,7 +196,7 @@ def test_a_character_that_the_locale_lacks_does_not_undo_the_work(video: Path) -
 
 
 def test_ctrl_c_while_the_process_ends_leaves_no_trace() -> None:
-    """The interrupt comes when all is written, in what libraries have registered for the end."""
+    """The interrupt comes when all is written, in what libraries have registered for the end: too late."""
     code = (
         "import atexit, sys, os, signal\n"
         "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
@@ -205,7 +204,7 @@ def test_ctrl_c_while_the_process_ends_leaves_no_trace() -> None:
         "sys.exit(command())"
     )
     result = started("--version", command=[sys.executable, "-c", code])
-    assert result.returncode == -signal.SIGINT and result.stderr == ""
+    assert result.returncode == 0 and result.stderr == ""
     assert result.stdout.startswith("topreward "), "it was written before"
 
 

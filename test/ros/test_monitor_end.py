@@ -93,7 +93,7 @@ def test_a_signal_while_the_scorer_hangs_ends_the_episode(robot, shared_memory) 
     assert twice(robot, process, signal.SIGTERM) < 3.0
     assert process.returncode == 0, robot.said(process)
     assert_the_episode_has_ended(robot, "SIGTERM")
-    assert "the scorer does not answer" in robot.said(process)
+    assert "the scorer of model 'embedded' does not answer; its thread" in robot.said(process)
     assert not any(segment.exists() for segment in segments), "64 MB of memory lost"
 
 

@@ -352,4 +352,4 @@ def test_a_state_that_is_no_number_is_an_error_and_not_a_score(scorer, make_vide
         scorer.score(asked(TASK, make_video(2, 64, 64)))
     monkeypatch.setattr(type(scorer), "close", lambda _: None)
     with pytest.raises(ScorerError, match="cannot score"):
-        registry._try_out(scorer, "it", "mend")
+        registry._try_out(scorer, "it", "mend", registry._checkpoint_fails)
