@@ -91,9 +91,10 @@ def _interval(
     draws: int,
 ) -> Interval:
     wanted = [pair for pair in pairs if scope in (ALL, pair[0].task)]
-    if (mode, name) in _DECIDED:
-        group = [pair for pair in wanted if pair[0].succeeded is _DECIDED[mode, name]]
-        return _of_shares(group, _CALLED[name], thresholds, draws)
+    if mode == DECISIONS and name in _SHARES:
+        outcome, called = _SHARES[name]
+        group = [pair for pair in wanted if pair[0].succeeded is outcome]
+        return _of_shares(group, called, thresholds, draws)
     if mode not in set(Mode):  # of a file of another version
         return UNKNOWN
     if name in ("voc_success", "voc_failure"):
@@ -122,16 +123,11 @@ def _interval(
     return difference_interval(first, its, second, of_second)
 
 
-#: Of which episodes a share is, successes or not.
-_DECIDED: Mapping[tuple[str, str], bool] = {
-    (DECISIONS, "recall"): True,
-    (DECISIONS, "recall_at_end"): True,
-    (DECISIONS, "false_alarms"): False,
-}
-_CALLED: Mapping[str, Callable[[EvaluatedEpisode, float], bool]] = {
-    "recall": lambda it, _: it.is_detected,
-    "recall_at_end": lambda it, threshold: it.plain.ends_above(threshold),
-    "false_alarms": lambda it, _: it.plain.success_s is not None,
+#: Of which episodes a decision's share is, successes or not, and of which of them it holds.
+_SHARES: Mapping[str, tuple[bool, Callable[[EvaluatedEpisode, float], bool]]] = {
+    "recall": (True, lambda it, _: it.is_detected),
+    "recall_at_end": (True, lambda it, threshold: it.plain.ends_above(threshold)),
+    "false_alarms": (False, lambda it, _: it.plain.success_s is not None),
 }
 
 
