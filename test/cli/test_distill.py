@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -30,6 +31,8 @@ from topreward_ros.offline.distill.teacher import read_curves
 from topreward_ros.offline.labelled_episodes import LabelledEpisode, Reading, labelled_data
 from topreward_ros.offline.video import open_video
 from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.scoring.checkpoint.folder import EMBEDDED_FOLDER
+from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.views.distillation import card as card_of
 from topreward_ros.views.distillation import verdict_text
@@ -102,7 +105,10 @@ def test_a_folder_that_the_monitor_loads_and_the_same_again(
     assert "ROC-AUC" in shown.out and "topreward evaluate" in shown.out
     assert "learning: 1 of 2 steps, loss " in shown.err, "where no bar is drawn"
     assert "without --scores FOLDER, a run that is interrupted leaves nothing" in shown.err
-    assert "size 'embedded, smallest frames' is taken: it goes on from the embedded" in shown.err
+    assert (
+        "size 'embedded, smallest frames' is taken: it goes on from the weights of the embedded model"
+        in shown.err
+    )
     assert "his student is no good judge yet: " in shown.err and "too few to tell" in shown.err
     scorer = load_scorer(str(out), ScorerSettings.from_parameters(monitor_defaults() | {"device": "cpu"}))
     frames = [Frame(stamp, read()) for stamp, read in open_video(runs / "0.mp4")]
@@ -164,7 +170,12 @@ def test_a_teacher_that_is_asked_and_a_run_that_goes_on(
 def test_sizes_are_timed_and_a_budget_that_nothing_keeps_is_refused(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    took = {"embedded": 30.0, "embedded, smaller frames": 21.0, "embedded, smallest frames": 12.0}
+    took = {
+        "embedded, larger frames": 44.0,
+        "embedded": 30.0,
+        "embedded, smaller frames": 21.0,
+        "embedded, smallest frames": 12.0,
+    }
     names: list[str] = []
     real = sizes.tick_milliseconds
 
@@ -175,13 +186,16 @@ def test_sizes_are_timed_and_a_budget_that_nothing_keeps_is_refused(
         names.append("a small one" if name in names else name)
         return took.get(names[-1], 5.0)
 
-    PIXELS = {it.name: it.frame_pixels for it in sizes.CANDIDATES[1:4]}
+    PIXELS = {it.name: it.frame_pixels for it in sizes.CANDIDATES[1:5]}
     monkeypatch.setattr(sizes, "tick_milliseconds", tick)
     curves = ["--curves", str(runs / "curves.json"), "--steps", "1"]
     assert main(["distill", str(runs), *curves, "--output", str(tmp_path / "s"), "--budget-ms", "15"]) == 0
     assert names == list(took)
     assert "Size: 'embedded, smallest frames'" in (tmp_path / "s" / "README.md").read_text()
-    assert "a tick took: 'embedded' 30.0 ms, " in (tmp_path / "s" / "README.md").read_text()
+    assert (
+        "a tick took: 'embedded, larger frames' 44.0 ms, 'embedded' 30.0 ms, "
+        in (tmp_path / "s" / "README.md").read_text()
+    )
     names.clear()
     assert main(["distill", str(runs), *curves, "--output", str(tmp_path / "d"), "--budget-ms", "6"]) == 0
     lost = "it starts FROM DRAWN WEIGHTS and knows nothing yet"
@@ -398,13 +412,63 @@ def test_folders_and_numbers_that_cannot_be(
         (tmp_path / "s", ("--minutes", "0"), "--minutes 0"),
         (tmp_path / "s", ("--steps", "-1"), "--steps -1"),
         (tmp_path / "s", ("--steps", "0"), "--steps 0"),
-        (tmp_path / "s", ("--size", "huge"), "--size 'huge': must be one of 'large', 'embedded', "),
+        (
+            tmp_path / "s",
+            ("--size", "huge"),
+            "--size 'huge': must be one of 'large', 'embedded, larger frames', ",
+        ),
         (tmp_path / "s", ("--device", "toaster"), "--device toaster cannot be used here"),
         (tmp_path / "s", ("--scores", str(tmp_path / "s" / "kept")), "would lie in --output"),
     ]:
         assert run(runs, output, *more) == 1
         assert said in capsys.readouterr().err
     assert sorted(it.name for it in tmp_path.iterdir()) == ["runs", "there"]
+
+
+def test_an_earlier_student_is_taught_again(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, again, made, real = tmp_path / "first", tmp_path / "again", [], distill.distill
+    monkeypatch.setattr(distill, "distill", lambda *given: made.append(real(*given)) or made[-1])
+    assert run(runs, first) == 0
+    capsys.readouterr()
+    kept = tmp_path / "kept"
+    assert run(runs, again, "--start-from", str(first), "--seed", "1", "--scores", str(kept)) == 0
+    shown = capsys.readouterr().err.replace("\n", " ")
+    assert f"it goes on from the weights of the student in {first}" in shown
+    assert f"the student in {first} may have learnt from films that are held out now" in shown
+    before, after = made[0].learned.first_loss, made[0].learned.loss
+    assert before - after > 0.005
+    assert made[1].learned.first_loss == pytest.approx(after, abs=0.001), "stored as float16"
+    assert made[1].recipe.rate < made[0].recipe.rate
+    card = (again / "README.md").read_text()
+    assert "**The student in " in card and "--start-from " in card.split("On a CPU the same data with")[1]
+
+    assert (
+        run(runs, tmp_path / "other", "--start-from", str(again), "--seed", "1", "--scores", str(kept)) == 1
+    )
+    assert "made from something else (other: start)" in capsys.readouterr().err
+
+
+def test_what_no_student_can_start_from(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is told before a teacher is asked."""
+    monkeypatch.setattr(distill, "_curves", lambda *_: pytest.fail("too late"))
+    small, damaged, large = tmp_path / "small", tmp_path / "damaged", tmp_path / "large"
+    make_random_checkpoint(large)
+    for folder in (small, damaged):
+        shutil.copytree(EMBEDDED_FOLDER, folder)
+    (damaged / "model.safetensors").write_bytes((damaged / "model.safetensors").read_bytes()[:-100])
+    for start, more, said in [
+        (tmp_path / "no", (), f"model '{tmp_path / 'no'}': no such folder"),
+        (large, (), f"{large} holds no student (its shape is none that `topreward distill` makes)"),
+        (damaged, (), "model.safetensors"),
+        (small, ("--size", "smallest"), "--size 'smallest' is no size of the student in "),
+    ]:
+        assert run(runs, tmp_path / "s", "--start-from", str(start), *more) == 1
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "s").exists()
 
 
 def test_one_film_in_five_is_held_out_wherever_it_lies() -> None:

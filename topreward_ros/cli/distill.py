@@ -96,10 +96,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn (%(default)s)")
     parser.add_argument(
         "--start-from",
-        choices=("embedded", "nothing"),
         default="embedded",
-        help="whose weights the training starts with: those of the embedded model, where its size fits, or "
-        "drawn ones (default: %(default)s)",
+        metavar="W",
+        help="whose weights the training starts with: 'embedded', the embedded model's, where the size is "
+        "its own; 'nothing', drawn ones; or FOLDER, those of an earlier student, which is taught more films, "
+        "or longer, or with larger frames (default: %(default)s)",
     )
     parser.add_argument(
         "--device",
@@ -202,8 +203,9 @@ def _order(options: argparse.Namespace) -> Order:
     """What is asked for. Raises `CommandError`."""
     import torch
 
-    from topreward_ros.offline.distill.distill import NOTHING, Order
+    from topreward_ros.offline.distill.distill import Order
     from topreward_ros.offline.distill.sizes import CANDIDATES
+    from topreward_ros.offline.distill.start import open_start
     from topreward_ros.offline.evaluation_runs import EvaluationSettings, monitor_for_evaluation
 
     names = [it.name for it in CANDIDATES]
@@ -218,6 +220,8 @@ def _order(options: argparse.Namespace) -> Order:
             f"--device {printable(device, 50)} cannot be used here "
             f"({printable(str(error).splitlines()[0], 200)}): take cpu, or leave it out"
         ) from error
+    start = open_start(options.start_from)
+    start.check_size(options.size)
     parameters = with_overrides(monitor_defaults(), options.overrides, "distill", _NOT_FOR_DISTILL) | {
         "episode_timeout": 0.0,
         "failure_threshold": 0.0,  # nothing may end a film but its end
@@ -231,9 +235,9 @@ def _order(options: argparse.Namespace) -> Order:
         tuple(options.curves),
         options.budget_ms,
         options.minutes,
+        start,
         options.steps or 0,
         options.seed,
-        options.start_from == NOTHING,
         options.size,
         device,
         workers_of(options),

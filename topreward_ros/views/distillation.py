@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -23,6 +24,7 @@ from topreward_ros.offline.distill.learner import CHECK_EVERY
 from topreward_ros.offline.distill.sizes import FRAMES, Timed
 from topreward_ros.offline.distill.training_run import OnStep, Row
 from topreward_ros.offline.distill.verdict import verdict
+from topreward_ros.scoring.base import EMBEDDED
 from topreward_ros.views.evaluation_tables import (
     NOTHING,
     Table,
@@ -158,7 +160,11 @@ def verdict_text(distilled: Distilled) -> str:
         )
     if found.too_few:
         sentences.append(found.too_few)
-    return ". ".join(it[0].upper() + it[1:] for it in sentences) + "."
+    return " ".join(map(_sentence, sentences))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def card(distilled: Distilled, command: str, seconds: float) -> str:
@@ -179,7 +185,9 @@ def card(distilled: Distilled, command: str, seconds: float) -> str:
         if timings
         else "as `--size` named it"
     )
-    from_nothing = " --start-from nothing" * it.order.from_nothing
+    start = it.order.start.given
+    started = f" --start-from {shlex.quote(printable(start, 1000))}" if start != EMBEDDED else ""
+    doubt = f" **{escaped(_sentence(it.order.start.doubt))}**" if it.order.start.doubt else ""
     notes = "".join(f"\n- {escaped(printable(note, 500))}" for note in it.notes[:20])
     left_out = f"\n\nLeft out:\n{notes}" if notes else ""
     return f"""---
@@ -211,7 +219,7 @@ These instructions, in these words; capital letters and a full stop do not matte
 {markdown_of(comparison(it.measures, it.instructions.own, len(it.held_out)))}
 It learnt to state log p(" True") = -3.9 nat x (1 - progress); its teacher may have had another scale, and
 with it other thresholds. One film in five, rounded up, of each task and outcome was held out. These films
-also told which weights to keep, so the student's numbers are a little kind.
+also told which weights to keep, so the student's numbers are a little kind.{doubt}
 
 ## How it was made
 
@@ -233,7 +241,7 @@ also told which weights to keep, so the student's numbers are a little kind.
   and one question in four is for another task.
 - {_took(it, seconds)}, on {about["processor"]}, {about["cores"]} cores, load
   {about["load_average"]}, torch {it.versions["torch"]}, {about["date"]}. On a CPU the same data with
-  `--seed {recipe.seed} --size '{candidate.name}' --steps {recipe.steps}{from_nothing}`
+  `--seed {recipe.seed} --size '{candidate.name}' --steps {recipe.steps}{started}`
   {again}.{left_out}
 
 | what | SHA-256 |

@@ -23,9 +23,7 @@ from topreward_ros.offline.distill.training_run import Run
 from topreward_ros.scoring.checkpoint.folder import EMBEDDED_FOLDER
 
 SIZE = (64, 96)
-RECIPE = Recipe(
-    steps=6, seed=0, threads=1, precision="float32", device="cpu", from_nothing=True, averaged=0.5
-)
+RECIPE = Recipe(steps=6, seed=0, threads=1, precision="float32", device="cpu", rate=8e-4, averaged=0.5)
 
 
 @pytest.fixture

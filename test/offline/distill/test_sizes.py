@@ -41,8 +41,8 @@ def test_what_gives_the_embedded_weights_back() -> None:
     timings = chosen((Timed(BY_NAME[name], took) for name, took in TOOK.items()), 25.0, lambda _: None)
     assert [it.candidate.name for it in timings] == ["embedded", "embedded, smallest frames", "smallest"]
     smallest, embedded = BY_NAME["smallest"], BY_NAME["embedded"]
-    assert warm_start(smallest, timings, False) == "give --budget-ms 28"
-    assert warm_start(smallest, (), False) == "give --size 'embedded, smallest frames'"
-    assert warm_start(BY_NAME["large"], (), False) == "give --size 'embedded'"
-    assert warm_start(embedded, timings, True) == "leave out --start-from nothing"
-    assert warm_start(embedded, timings, False) == "" and Choice(embedded, ()).from_embedded
+    assert warm_start(smallest, timings, embedded.size) == "give --budget-ms 28"
+    assert warm_start(smallest, (), embedded.size) == "give --size 'embedded, smallest frames'"
+    assert warm_start(BY_NAME["large"], (), embedded.size) == "give --size 'embedded, larger frames'"
+    assert warm_start(embedded, timings, None) == "leave out --start-from nothing"
+    assert warm_start(embedded, timings, embedded.size) == "" and Choice(embedded, ()).goes_on

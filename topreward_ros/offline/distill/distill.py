@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from topreward_ros.core.errors import UserError
@@ -38,7 +37,6 @@ from topreward_ros.offline.distill.learner import (
 )
 from topreward_ros.offline.distill.model_folder import Written, write_model
 from topreward_ros.offline.distill.network import (
-    EMBEDDED,
     Stream,
     draw_weights,
     make_config,
@@ -55,6 +53,7 @@ from topreward_ros.offline.distill.sizes import (
     timed,
     warm_start,
 )
+from topreward_ros.offline.distill.start import DRAWN_RATE, Start
 from topreward_ros.offline.distill.steps import (
     Instructions,
     Lesson,
@@ -72,7 +71,6 @@ from topreward_ros.offline.label_checks import by_task, class_problems, generic_
 from topreward_ros.offline.labelled_episodes import LabelledEpisode
 from topreward_ros.offline.workers import HERE, Workers
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, ScorerInfo
-from topreward_ros.scoring.checkpoint.folder import find_folder
 from topreward_ros.scoring.checkpoint.vocabulary import task_warnings
 from topreward_ros.scoring.registry import load_scorer
 
@@ -80,8 +78,6 @@ FEWEST_FILMS, FEWEST_FRAMES = 8, 120  #: in all
 MOST_INSTRUCTIONS = 1000
 _HELD_OUT = 5  # one film of so many is held out
 _SHOWN = 3  # names in a sentence
-NOTHING = "nothing"  #: to start from
-_START = "embedded"
 
 
 class DistillError(UserError):
@@ -96,9 +92,9 @@ class Order:
     curves: tuple[Path, ...]  #: files of the teacher's curves; none: its model is asked
     budget_ms: float  #: of a tick of the student
     minutes: float  #: for the training
+    start: Start  #: what it goes on from
     steps: int = 0  #: of the training, at most; 0: as many as there is time for
     seed: int = 0
-    from_nothing: bool = False  #: drawn weights, where the embedded model's would fit
     size: str = ""  #: name of a candidate; empty: the largest within the budget
     device: str = "cpu"  #: of the training
     workers: Workers = HERE  #: who asks the teacher
@@ -270,10 +266,13 @@ def _distill(
     episodes = [it for number, it in enumerate(episodes) if number in curves]
     runs = [curves[number] for number in sorted(curves)]
     instructions = instructions_for(list(by_task(episodes)))
-    tokenizer, start = _start(order, instructions)
-    choice = _choice(order, tokenizer, episodes[0], instructions, watcher, start)
+    start = order.start
+    tokenizer = start.tokenizer or make_tokenizer([*instructions.own, *instructions.strange])
+    choice = _choice(order, tokenizer, episodes[0], instructions, watcher)
     candidate = choice.candidate
     watcher.say(f"size '{candidate.name}' is taken: {choice.start}")
+    if start.doubt:
+        watcher.say(start.doubt)
     with watcher.reading(len(episodes)) as on_film:
         films, unread = read_films(episodes, candidate.frame_pixels, on_film)
     if not films:
@@ -287,9 +286,9 @@ def _distill(
     _check_enough(used, learnt, judged)
     for text in _one_sided([it.episode for it in used], apart):
         watcher.say(text)
-    student = _student(tokenizer, candidate, start, order, lessons, len(instructions.own))
+    student = _student(tokenizer, candidate, order, lessons, len(instructions.own))
     stream = Stream(tokenizer)
-    recipe = _recipe(order, not choice.from_embedded)
+    recipe = _recipe(order, start.rate if choice.goes_on else DRAWN_RATE)
     torch.set_num_threads(recipe.threads)
     workers = _loaders(order.device)
     batches = held_out_batches(judged, instructions, stream)
@@ -301,6 +300,8 @@ def _distill(
         "torch": str(torch.__version__),
         **asdict(recipe),
     }
+    if start.is_student:
+        made_from["start"] = start.sha256
     if order.steps == 0:
         made_from.pop("steps")  # by the clock: what is kept of an interrupted run says how many
     run = Run(place / "training", made_from)
@@ -398,36 +399,27 @@ def _curves(
     return found, name, [*scored.problems], scored.resumed
 
 
-def _start(order: Order, instructions: Instructions) -> tuple[Tokenizer, Path | None]:
-    """The tokenizer, and the folder whose weights a student of the embedded size starts from."""
-    if order.from_nothing:
-        return make_tokenizer([*instructions.own, *instructions.strange]), None
-    folder = find_folder(_START)
-    return Tokenizer.from_file(str(folder / "tokenizer.json")), folder
-
-
 def _choice(
     order: Order,
     tokenizer: Tokenizer,
     episode: LabelledEpisode,
     instructions: Instructions,
     watcher: Watcher,
-    start: Path | None,
 ) -> Choice:
     """The size that is named, or the largest that keeps the budget. Raises `BudgetError`."""
+    start = order.start
     if order.size:
         named = next(it for it in CANDIDATES if it.name == order.size)
-        return Choice(named, (), warm_start(named, (), order.from_nothing))
-    able = [it for it in CANDIDATES if start is None or it.size <= EMBEDDED]
+        return Choice(named, (), warm_start(named, (), start.size), start.name)
     picture = episode.open().info
     with watcher.timing() as on_timed:
         found = timed(
-            able, tokenizer, order.scoring.scorer, (picture.height, picture.width), instructions.own[0]
+            start.able, tokenizer, order.scoring.scorer, (picture.height, picture.width), instructions.own[0]
         )
         with closing(found):
             timings = chosen(found, order.budget_ms, on_timed)
     taken = timings[-1].candidate
-    return Choice(taken, tuple(timings), warm_start(taken, timings, order.from_nothing))
+    return Choice(taken, tuple(timings), warm_start(taken, timings, start.size), start.name)
 
 
 def _lessons(
@@ -472,21 +464,14 @@ def _check_enough(films: Sequence[Film], learnt: Sequence[Lesson], judged: Seque
 
 
 def _student(
-    tokenizer: Tokenizer,
-    candidate: Candidate,
-    start: Path | None,
-    order: Order,
-    lessons: Sequence[Lesson],
-    tasks: int,
+    tokenizer: Tokenizer, candidate: Candidate, order: Order, lessons: Sequence[Lesson], tasks: int
 ) -> Pupil:
     """A student with the weights that it starts from."""
     config = make_config(tokenizer, candidate.size)
     sizes = [it.size for it in lessons]
     student = Pupil(tokenizer, config, tasks, sizes, _precision(order.device) == "bfloat16")
     draw_weights(student, order.seed)
-    if start is not None and candidate.size == EMBEDDED:
-        weights = load_file(start / "model.safetensors")
-        student.model.load_state_dict({name: weight.float() for name, weight in weights.items()})
+    order.start.give(student, candidate.size)
     return student
 
 
@@ -494,11 +479,11 @@ def _precision(device: str) -> str:
     return "bfloat16" if device.startswith("cuda") else "float32"
 
 
-def _recipe(order: Order, from_nothing: bool) -> Recipe:
-    threads = max(1, (os.cpu_count() or 1) - 1)  # the last one prepares batches
+def _recipe(order: Order, rate: float) -> Recipe:
+    threads = os.cpu_count() or 1  # what prepares batches needs little of one
     steps = order.steps or STEPS
     precision = _precision(order.device)
-    return Recipe(steps, order.seed, threads, precision, order.device, from_nothing, AVERAGED)
+    return Recipe(steps, order.seed, threads, precision, order.device, rate, AVERAGED)
 
 
 def _loaders(device: str) -> int:

@@ -33,8 +33,6 @@ PATIENCE = 8  #: checks without a better one, after which it is enough; of long 
 AVERAGED = 0.99
 ALL_STEPS = "all steps were taken"
 _WARM_UP = 30
-#: Highest rate: of weights that are trained already, and of drawn ones.
-_RATE, _RATE_FROM_NOTHING = 5e-4, 8e-4
 _AHEAD = 4  # batches that are prepared ahead, of each thread
 _TRIED = 12  # steps by which the pace is told
 _RESERVE = 0.8  # share of the time that steps may be planned for
@@ -53,7 +51,7 @@ class Recipe:
     threads: int
     precision: str  #: float32 or bfloat16
     device: str  #: cpu or cuda
-    from_nothing: bool
+    rate: float  #: highest learning rate
     averaged: float  #: share of the averaged weights that a step leaves
 
 
@@ -136,8 +134,7 @@ def learn(
     device = torch.device(recipe.device)
     run.resume(student)
     student.to(device)
-    rate = _RATE_FROM_NOTHING if recipe.from_nothing else _RATE
-    optimizer = torch.optim.AdamW(weight_groups(student), lr=rate, betas=BETAS)
+    optimizer = torch.optim.AdamW(weight_groups(student), lr=recipe.rate, betas=BETAS)
     began, notes = clock(), run.notes
     held = [batch.to(device) for batch in held_out]
     average = copy.deepcopy(student)
@@ -156,7 +153,7 @@ def learn(
     def take(step: int, batch: Batch) -> Row:
         spent = min(1.0, (clock() - began) / (60 * minutes)) * recipe.steps
         notes["by_clock"] = notes.get("by_clock", False) or (spent > step and step > _WARM_UP)
-        now = rate * learning_rate(
+        now = recipe.rate * learning_rate(
             step if step <= _WARM_UP else max(step, round(spent)), recipe.steps, _WARM_UP
         )
         for group in optimizer.param_groups:

@@ -41,6 +41,7 @@ class Candidate:
 #: From the largest to the smallest. Those of the embedded model's size can start from its weights.
 CANDIDATES = (
     Candidate("large", Size(384, 4, 256, 6), 48 * 1024),
+    Candidate("embedded, larger frames", EMBEDDED, 50 * 1024),
     Candidate("embedded", EMBEDDED, 34 * 1024),
     Candidate("embedded, smaller frames", EMBEDDED, 20 * 1024),
     Candidate("embedded, smallest frames", EMBEDDED, 12 * 1024),
@@ -63,18 +64,19 @@ class Choice:
 
     candidate: Candidate
     timings: tuple[Timed, ...]  #: in their order; none: it was named
-    mend: str = ""  #: what gives a student the embedded model's weights; empty: this one has them
+    mend: str = ""  #: what gives a student weights that are trained already; empty: this one has them
+    source: str = "the embedded model"  #: whose weights these are
 
     @property
-    def from_embedded(self) -> bool:
-        """Whether the training goes on from the embedded model's weights."""
+    def goes_on(self) -> bool:
+        """Whether the training goes on from weights that are trained already."""
         return not self.mend
 
     @property
     def start(self) -> str:
         """What it starts from, and what that costs: a sentence."""
-        if self.from_embedded:
-            return "it goes on from the embedded model's weights"
+        if self.goes_on:
+            return f"it goes on from the weights of {self.source}"
         return (
             "it starts FROM DRAWN WEIGHTS and knows nothing yet: it needs far more films and steps than one "
             f"that goes on from the embedded model's, which took 10,000 steps; {self.mend} to have these"
@@ -150,18 +152,18 @@ def chosen(found: Iterator[Timed], budget_ms: float, on_timed: Callable[[Timed],
     )
 
 
-def warm_start(candidate: Candidate, timings: Sequence[Timed], from_nothing: bool) -> str:
-    """What to do for a student that goes on from the embedded model's weights; empty: this one does.
+def warm_start(candidate: Candidate, timings: Sequence[Timed], size: Size | None) -> str:
+    """What to do for a student that goes on from weights that are trained already; empty: this one does.
 
-    ``from_nothing``: the user asked for drawn weights.
+    ``size``: of these weights; None: the user asked for drawn ones.
     """
-    if from_nothing:
+    if size is None:
         return "leave out --start-from nothing"
-    if candidate.size == EMBEDDED:
+    if candidate.size == size:
         return ""
-    able = [it.milliseconds for it in timings if it.candidate.size == EMBEDDED]
+    able = [it.milliseconds for it in timings if it.candidate.size == size]
     if able:
         return f"give --budget-ms {ceil(min(able))}"
-    of_its_size = [it for it in CANDIDATES if it.size == EMBEDDED]
+    of_its_size = [it for it in CANDIDATES if it.size == size]
     nearest = min(of_its_size, key=lambda it: abs(it.frame_pixels - candidate.frame_pixels))
     return f"give --size '{nearest.name}'"

@@ -1,0 +1,126 @@
+"""What the training of a student starts from: the embedded model, an earlier student, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from topreward_ros.core.errors import UserError
+from topreward_ros.core.printable import printable
+from topreward_ros.offline.distill.network import Size, Student, make_config
+from topreward_ros.offline.distill.sizes import CANDIDATES, Candidate
+from topreward_ros.scoring.base import EMBEDDED
+from topreward_ros.scoring.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from topreward_ros.scoring.checkpoint.load import load_weights
+from topreward_ros.scoring.checkpoint.quantization import NONE
+
+NOTHING = "nothing"  #: to start from
+
+#: Highest learning rate: of drawn weights, of the embedded model's, of those of an earlier student.
+DRAWN_RATE, _EMBEDDED_RATE, _STUDENT_RATE = 8e-4, 5e-4, 3e-4
+
+_SHAPES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "depth", "num_heads", "out_hidden_size", "num_position_embeddings",
+    "deepstack_visual_indexes", "patch_size", "spatial_merge_size", "temporal_patch_size",
+)  # fmt: skip
+
+
+class StartError(UserError):
+    """A student cannot go on from that model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a student starts from."""
+
+    given: str  #: as the user named it
+    rate: float = DRAWN_RATE  #: highest learning rate
+    tokenizer: Tokenizer | None = None  #: None: it is made for the instructions
+    weights: Mapping[str, torch.Tensor] | None = None  #: of `Student.model`, float32; None: they are drawn
+    size: Size | None = None  #: of the weights
+    name: str = ""  #: of whose they are, for sentences
+    sha256: str = ""  #: of the file of an earlier student's weights
+
+    @property
+    def is_student(self) -> bool:
+        """Whether an earlier student is taught again."""
+        return bool(self.sha256)
+
+    @property
+    def doubt(self) -> str:
+        """What it makes doubtful of the films that are held out: a sentence; empty: nothing."""
+        if not self.is_student:
+            return ""
+        return (
+            f"{self.name} may have learnt from films that are held out now: judge the new one on films that "
+            "neither has seen"
+        )
+
+    @property
+    def able(self) -> list[Candidate]:
+        """What a budget may choose from: of an earlier student's size; else of the embedded model's or below
+        it; all where nothing is trained already."""
+        if self.size is None:
+            return list(CANDIDATES)
+        return [
+            it for it in CANDIDATES if it.size == self.size or (not self.is_student and it.size < self.size)
+        ]
+
+    def check_size(self, name: str) -> None:
+        """Raise `StartError` where the candidate ``name``, if any, does not fit an earlier student."""
+        names = [it.name for it in self.able]
+        if name and self.is_student and name not in names:
+            raise StartError(
+                f"--size '{name}' is no size of {self.name}: take {', '.join(map(repr, names))}, or leave it "
+                "out"
+            )
+
+    def give(self, student: Student, size: Size) -> None:
+        """Give ``student``, which is of ``size``, the weights, where these are of its size."""
+        if self.weights is not None and size == self.size:
+            student.model.load_state_dict(dict(self.weights))
+
+
+def open_start(name: str) -> Start:
+    """``name``: 'embedded', 'nothing', or the folder of an earlier student.
+
+    Raises `StartError`, `ScorerError`.
+    """
+    if name == NOTHING:
+        return Start(name)
+    checkpoint = open_checkpoint(name)
+    size = _size_of(checkpoint)
+    model = load_weights(checkpoint, device=torch.device("cpu"), dtype=torch.float32, quantization=NONE)
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    if name == EMBEDDED:
+        return Start(name, _EMBEDDED_RATE, checkpoint.tokenizer, weights, size, "the embedded model")
+    whose = f"the student in {printable(str(checkpoint.folder), 300)}"
+    digest = checkpoint.weights_hash
+    return Start(name, _STUDENT_RATE, checkpoint.tokenizer, weights, size, whose, digest)
+
+
+def _size_of(checkpoint: Checkpoint) -> Size:
+    """Which of the students' sizes a checkpoint has. Raises `StartError`."""
+    for size in {it.size for it in CANDIDATES}:
+        try:
+            made = make_config(checkpoint.tokenizer, size).to_dict()
+        except AssertionError:  # it lacks a token of the prompt
+            break
+        if all(_says(checkpoint.config, made, part) for part in ("text_config", "vision_config")):
+            return size
+    raise StartError(
+        f"--start-from {printable(checkpoint.name, 300)}: {printable(str(checkpoint.folder), 300)} holds no "
+        "student (its shape is none that `topreward distill` makes): name the folder of one, 'embedded' or "
+        f"'{NOTHING}'"
+    )
+
+
+def _says(config: Mapping[str, Any], made: Mapping[str, Any], part: str) -> bool:
+    """Whether a config.json gives the shapes that a made one gives in a part of it."""
+    said = config.get(part)
+    return isinstance(said, Mapping) and all(said.get(key) == made[part].get(key) for key in _SHAPES)
