@@ -126,7 +126,7 @@ def test_progress_rewards_and_prefixes_are_the_same_with_looks_and_without(at_s:
         run.images(at_s + 20.0)
     assert len(looking.extra_s) > 10 and looking.success is None
     for kind in (ProgressReport, Reward):
-        said = [[repr(replace(it, message="")) if kind is ProgressReport else repr(it) for it in run.of(kind)]
+        said = [[repr(replace(it, news="") if kind is ProgressReport else it) for it in run.of(kind)]
                 for run in (looking, plain)]  # fmt: skip
         assert said[0] == said[1]
     prefixes = [

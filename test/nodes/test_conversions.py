@@ -41,7 +41,8 @@ REPORT = ProgressReport(
         success_probability=0.5,
     ),
     elapsed_ns=2 * NS_PER_S + 1,
-    message="because",
+    news="because",
+    standing="and still",
 )
 
 
@@ -61,14 +62,17 @@ def test_a_report_becomes_a_message_and_a_sample() -> None:
         num_frames=5,
         elapsed_s=2.000000001,
         latency_s=0.25,
-        message="because",
+        message="because; and still",
         stage=1,
         stages=2,
         success_probability=0.5,
     )
     assert message.answer_share == 0.75
     assert (message.task, message.stage_progress) == (REPORT.task, 0.5)
-    assert conversions.progress_message(REPORT, RANDOM_INFO, 0).message == f"{RANDOM_WEIGHTS}; because"
+    assert (
+        conversions.progress_message(REPORT, RANDOM_INFO, 0).message
+        == f"{RANDOM_WEIGHTS}; because; and still"
+    )
 
 
 def test_a_report_without_a_score_has_no_latency() -> None:

@@ -188,7 +188,7 @@ def test_what_we_publish_for_people(text: str) -> None:
     )  # fmt: skip
 
     for message in (
-        conversions.progress_message(ProgressReport(state=State.STALE, message=text), info, 0),
+        conversions.progress_message(ProgressReport(state=State.STALE, news=text), info, 0),
         conversions.event_message(event, info),
     ):
         check_lines(sent(message).message, 1)

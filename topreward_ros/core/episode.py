@@ -427,9 +427,9 @@ class TaskMonitor:
             episode.found_early = [*episode.found_early, *found] if episode.pictures.why else found
             return []
         outputs = self._tell_of_pictures(found, frame)
-        if was_blind and not episode.pictures.why and self._report.message == was_blind:
+        if was_blind and not episode.pictures.why and self._report.news == was_blind:
             seen = "the pictures show something again: progress is known with the next score"
-            self._report = replace(self._report, message=seen)
+            self._report = replace(self._report, news=seen, standing="")
             outputs.append(self._report)
         return outputs
 
@@ -437,12 +437,12 @@ class TaskMonitor:
         """Say what was found in pictures, and that progress is not known while no score is believed."""
         outputs: list[Output] = []
         if why := self._current.pictures.why:
-            outputs += self._unknown(why) if found or self._report.message != why else []
+            outputs += self._unknown(why) if found or self._report.news != why else []
         return [*outputs, *(self._event(it.kind, it.message, it.threshold, frame) for it in found)]
 
     def _unknown(self, why: str) -> list[Output]:
         """Report that progress is not known, and ``why``."""
-        self._report = replace(self._report, progress=nan, stage_progress=nan, message=why, standing="")
+        self._report = replace(self._report, progress=nan, stage_progress=nan, news=why, standing="")
         return [self._report]
 
     def add_score(self, request: ScoreRequest, score: PrefixScore) -> list[Output]:
@@ -485,7 +485,7 @@ class TaskMonitor:
             stage_progress=progress,
             score=score,
             elapsed_ns=episode.age_ns(newest.stamp_ns),
-            message="; ".join(filter(None, [*notes, standing])),
+            news="; ".join(filter(None, notes)),
             standing=standing,
             calibrated=self.calibrated,
         )
@@ -587,7 +587,7 @@ class TaskMonitor:
         age_s = episode.age_ns(newest.stamp_ns) / NS_PER_S
         episode.failures += 1
         count = episode.failures
-        self._report = replace(self._report, message=f"no score: {message}")
+        self._report = replace(self._report, news=f"no score: {message}", standing="")
         if count > ERRORS_IN_A_ROW and count.bit_count() > 1:
             return [self._report]
         where = f"{age_s:.1f} s into the episode, {len(request.prefix)} frames"
@@ -605,8 +605,8 @@ class TaskMonitor:
         episode = self._episode
         if episode is None or not episode.started:
             return []
-        if hang or (before and self._report.message == before):
-            self._report = replace(self._report, message=hang)
+        if hang or (before and self._report.news == before):
+            self._report = replace(self._report, news=hang, standing="")
         told, episode.told_of_hang = episode.told_of_hang, bool(hang)
         if not hang or told or episode.ended:
             return []

@@ -40,8 +40,8 @@ class ProgressReport:
     stage_progress: float = nan  #: [0, 1] of the present stage alone, or NaN
     score: PrefixScore = NO_SCORE
     elapsed_ns: int = 0  #: since the first frame of the episode
-    message: str = ""  #: for a human: why progress is NaN, else empty
-    standing: str = ""  #: the end of ``message``, so with every score of this stage: of its calibration
+    news: str = ""  #: for a human: why progress is NaN, and what else is true of this score
+    standing: str = ""  #: what is so with every score of this stage: of its calibration
     calibrated: bool = False  #: the threshold is that of a calibration of this stage, which is not weak
 
     @property
@@ -50,12 +50,15 @@ class ProgressReport:
         return self.score.num_frames
 
     @property
+    def message(self) -> str:
+        """All that is said to a human."""
+        return "; ".join(filter(None, [self.news, self.standing]))
+
+    @property
     def warning(self) -> str:
-        """The message without what stands, unless it only says what is so with every score of a model that
-        states progress."""
-        news = self.message.removesuffix(self.standing).removesuffix("; ") if self.standing else self.message
-        is_usual = self.score.states_progress and news == self.score.note
-        return "" if is_usual else news
+        """The news, unless they only say what is so with every score of a model that states progress."""
+        is_usual = self.score.states_progress and self.news == self.score.note
+        return "" if is_usual else self.news
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
