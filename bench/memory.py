@@ -2,7 +2,8 @@
 
 The times of frames are written into the prompt, so uneven stamps make passes of many lengths, and oneDNN
 compiles kernels for every length. Episodes of 3 to 60 frames are scored frame by frame on the CPU, with the
-work ahead that a live monitor does. After each, the memory of the process is read, what its heap has given
+work ahead that a live monitor does; with --change the task is set anew at times, and the next pass is as long
+as the episode so far. After each, the memory of the process is read, what its heap has given
 out and what it keeps free, Python's objects, and open files. Each kind of stamps runs in a process of its
 own, all at the same time; so does each number of kernels that oneDNN may keep.
 
@@ -46,6 +47,7 @@ from topreward_ros.views.bench import machine_line
 
 _RATE = 2.0  # [Hz], the monitor's default
 _FEWEST, _MOST = 3, 60  # frames of an episode
+TASKS = (TASK, "close the drawer", "press the button on the wall", "open the door", "turn on the faucet")
 _STEPS_AHEAD = 20  # between two frames; a live monitor does what it has time for
 _MIB = 2.0**20
 _LAYERS = ((384, 128), (128, 128), (128, 384))  # of weights: outputs, inputs
@@ -79,8 +81,11 @@ def sample() -> dict[str, float]:
     return taken | {"objects": len(gc.get_objects()), "files": len(os.listdir("/proc/self/fd"))}
 
 
-def measure(episodes: int, uneven: bool, threads: int, seed: int) -> dict[str, list[float]]:
-    """Samples after each episode, and the time of the processor that its ticks took [s]: median and mean."""
+def measure(episodes: int, uneven: bool, threads: int, seed: int, change: float) -> dict[str, list[float]]:
+    """Samples after each episode, and the time of the processor that its ticks took [s]: median and mean.
+
+    ``change``: at which share of the frames the task is set anew.
+    """
     height, width = SIZES["embedded"]
     settings = ScorerSettings(
         device="cpu",
@@ -97,10 +102,11 @@ def measure(episodes: int, uneven: bool, threads: int, seed: int) -> dict[str, l
     kept: dict[str, list[float]] = {}
     for _ in range(episodes):
         buffer = EpisodeBuffer(settings.max_frames)
-        stamp_ns, taken = 10**18 + int(rng.integers(10**9)), []
+        stamp_ns, taken, task = 10**18 + int(rng.integers(10**9)), [], TASK
         for k in range(int(rng.integers(_FEWEST, _MOST + 1))):
             buffer.append(Frame(stamp_ns, images[k]))
-            request = ScoreRequest(TASK, buffer)
+            task = TASKS[int(rng.integers(len(TASKS)))] if rng.random() < change else task
+            request = ScoreRequest(task, buffer)
             begun = time.process_time()
             scorer.score(request)
             taken.append(time.process_time() - begun)
@@ -185,6 +191,13 @@ def main() -> None:
         default=[KERNELS_KEPT],
         help="that oneDNN keeps; its own default is 1024 (%(default)s)",
     )
+    command.add_argument(
+        "--change",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of the frames before which the task is set anew (%(default)s)",
+    )
     command.add_argument("--shapes", type=int, default=0, metavar="N", help="multiply so many shapes instead")
     command.add_argument("--kind", choices=("even", "uneven", "shapes"), help=argparse.SUPPRESS)  # in a child
     add_threads(command)
@@ -194,7 +207,8 @@ def main() -> None:
         if options.kind == "shapes":
             result = multiply(options.shapes, _ROUNDS)
         else:
-            result = measure(options.episodes, options.kind == "uneven", options.threads, options.seed)
+            uneven = options.kind == "uneven"
+            result = measure(options.episodes, uneven, options.threads, options.seed, options.change)
         print(json.dumps(result))
         return
     kinds = ("shapes",) if options.shapes else ("uneven",) if options.uneven else ("even", "uneven")
@@ -202,7 +216,14 @@ def main() -> None:
     for kind in kinds:
         for kernels in options.kernels:
             arguments = ["--kind", kind, "--episodes", options.episodes, "--seed", options.seed]
-            arguments += ["--threads", options.threads, "--shapes", options.shapes]
+            arguments += [
+                "--threads",
+                options.threads,
+                "--shapes",
+                options.shapes,
+                "--change",
+                options.change,
+            ]
             child = [sys.executable, __file__, *map(str, arguments)]
             environment = {**os.environ, "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(kernels)}
             children[kind, kernels] = subprocess.Popen(child, env=environment, stdout=subprocess.PIPE)

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
+from topreward_ros.core.frames import NS_PER_S, Frame
+from topreward_ros.core.score_request import ScoreRequest
+from topreward_ros.defaults import monitor_defaults
+from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.qwen3_vl import linear
 from topreward_ros.scoring.qwen3_vl.linear import Packer
+from topreward_ros.scoring.registry import load_scorer
 
 ACTIVATIONS = ["", "silu", "gelu", "gelu_pytorch_tanh", "relu"]
 needs_onednn = pytest.mark.skipif(not linear._has_operations(), reason="PyTorch without oneDNN")
 
 
-def made(layer: nn.Linear, name: str) -> linear.Layer:
-    return Packer(layer).linear(layer, ACT2FN[name] if name else None, name)
+def made(layer: nn.Linear, name: str, any_length: bool = False) -> linear.Layer:
+    return Packer(layer, any_length=any_length).linear(layer, ACT2FN[name] if name else None, name)
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("name", ACTIVATIONS)
-@pytest.mark.parametrize("tokens", [0, 1, 7, 300])
+@pytest.mark.parametrize("tokens", [0, 1, 7, 300, 1208])
 def test_it_is_the_layer_and_its_activation(rounding, bias, name, tokens):
     torch.manual_seed(0)
     layer = nn.Linear(96, 80, bias).requires_grad_(False)
-    packed = made(layer, name)
+    packed = made(layer, name, any_length=tokens > 256)
     weights = [weight.double() for weight in (layer.weight, layer.bias) if weight is not None]
     for hidden in (torch.randn(1, tokens, 96), torch.randn(tokens, 2, 96).transpose(0, 1)):
         expected = torch.nn.functional.linear(hidden.double(), *weights)
@@ -33,6 +39,32 @@ def test_it_is_the_layer_and_its_activation(rounding, bias, name, tokens):
             expected = ACT2FN[name](expected)  # none of them is steeper than 1.13
         with torch.inference_mode():
             assert ((packed(hidden) - expected).abs() <= rounding(1.13 * size)).all()
+
+
+def test_passes_of_any_length_are_multiplied_in_few_sizes():
+    """oneDNN compiles kernels for each of them, and keeps them."""
+    met: set[int] = set()
+
+    def product(rows):
+        met.add(rows.shape[:-1].numel())
+        return rows * 2
+
+    for tokens in range(8, 20_000, 8):
+        hidden = torch.arange(tokens, dtype=torch.float32)[None, :, None]
+        assert torch.equal(linear.in_blocks(hidden, product), hidden * 2)
+    assert met == {*range(8, 257, 8), 512}
+
+
+@needs_onednn
+def test_the_language_model_multiplies_so(monkeypatch):
+    met: list[int] = []
+    real = linear.in_blocks
+    monkeypatch.setattr(linear, "in_blocks", lambda rows, f: (met.append(rows.shape[-2]), real(rows, f))[1])
+    scorer = load_scorer("embedded", ScorerSettings.from_parameters(monitor_defaults() | {"device": "cpu"}))
+    frames = [Frame(k * NS_PER_S, np.full((64, 96, 3), k, np.uint8)) for k in range(24)]
+    scorer.score(ScoreRequest.of_frames("open the drawer", frames))
+    assert max(met) > 256
+    scorer.close()
 
 
 @needs_onednn

@@ -9,9 +9,10 @@ from __future__ import annotations
 import ctypes
 import os
 
-#: oneDNN compiles kernels for every shape that it multiplies and keeps those of 1024, each a third of a MiB
-#: and more. A tick needs some ten.
-KERNELS_KEPT = 64
+#: oneDNN compiles kernels for every shape that it multiplies, a quarter of a MiB each, and keeps 1024. The
+#: embedded model has fewer than 180 shapes (qwen3_vl/linear.py keeps them few), so that none is dropped and
+#: compiled again: what is freed and taken again leaves holes. With more shapes the oldest are dropped.
+KERNELS_KEPT = 192
 _KERNELS_VARIABLES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY")
 
 #: glibc takes pieces from here on from the system, each by itself, and gives them back. By default that limit

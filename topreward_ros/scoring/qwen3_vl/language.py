@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 #: A captured pass is padded to a multiple of so many tokens: a time of one more digit reuses the graph.
 TOKEN_STEP = 16
 #: On a CPU every pass is padded: oneDNN compiles kernels for each number of tokens that it meets, which takes
-#: time and memory. Uneven times, which are written into the prompt, make many numbers (bench/memory.py).
+#: time and memory. Uneven times, which are written into the prompt, make many numbers (bench/memory.py). Long
+#: passes, as of a task that is set anew in an episode, are multiplied in blocks for the same reason.
 CPU_TOKEN_STEP = 8
 _CONTEXT_STEP = 2048  # tokens; a graph that attends by a mask reads a multiple of so many cached ones
 
@@ -103,7 +104,7 @@ class LanguageModel:
         """``graphs``: of the model's device, where passes may run as CUDA graphs."""
         language: Any = model.model.language_model
         vision: Any = model.config.vision_config
-        packer = Packer(language)
+        packer = Packer(language, any_length=True)
         self.head = model.lm_head
         self.device, self.dtype = model.device, model.dtype
         self.embed = language.embed_tokens

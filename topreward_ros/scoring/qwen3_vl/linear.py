@@ -19,13 +19,18 @@ from topreward_ros.scoring.device import free_memory
 Layer = Callable[[torch.Tensor], torch.Tensor]
 
 _ALL = slice(None)
+#: Rows that are multiplied together where there are more than `_WHOLE`, from the largest block down; what is
+#: left is fewer than the last. oneDNN compiles kernels for every number of rows, and keeps them.
+_WHOLE, _BLOCKS = 256, (512, 128)
 _SHARE = 4  # packed copies of the weights may take a quarter of the free memory
 
 
 class Packer:
     """Packs the present weights of one model's linear layers, or leaves all unpacked."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, any_length: bool = False) -> None:
+        """``any_length``: passes have any number of tokens, so that large ones go `in_blocks`."""
+        self._any_length = any_length
         parameters = list(model.parameters())
         size = sum(parameter.numel() * parameter.itemsize for parameter in parameters)
         as_stored = all(type(each) is nn.Parameter and each.dtype is torch.float32 for each in parameters)
@@ -40,9 +45,12 @@ class Packer:
         packed, bias = kernels._reorder_linear_weight(layer.weight.detach()), layer.bias
         kind, variant = _FUSED.get(name, ("none", ""))
 
-        def run(hidden: torch.Tensor) -> torch.Tensor:
+        def multiplied(hidden: torch.Tensor) -> torch.Tensor:
             made: torch.Tensor = kernels._linear_pointwise(hidden, packed, bias, kind, [], variant)
             return made
+
+        def run(hidden: torch.Tensor) -> torch.Tensor:
+            return in_blocks(hidden, multiplied) if self._any_length else multiplied(hidden)
 
         if activation is None or name in _FUSED:
             return run
@@ -55,6 +63,21 @@ class Packer:
         if plain and len({layer.bias is None for layer in layers}) == 1:
             return joined_products(layers)
         return Products([self.linear(layer) for layer in layers])
+
+
+def in_blocks(hidden: torch.Tensor, product: Layer) -> torch.Tensor:
+    """``product``, which takes each row by itself, of (..., rows, inputs), in blocks of few sizes."""
+    count = hidden.shape[:-1].numel()
+    if count <= _WHOLE:
+        return product(hidden)
+    sizes, left = [], count
+    for block in _BLOCKS:
+        sizes += [block] * (left // block)
+        left %= block
+    sizes += [left] if left else []
+    parts = torch.split(hidden.reshape(count, -1), sizes)
+    made = torch.cat([product(part) for part in parts])
+    return made.reshape(*hidden.shape[:-1], -1)
 
 
 class Products:
