@@ -461,7 +461,9 @@ def test_what_no_student_can_start_from(
         shutil.copytree(EMBEDDED_FOLDER, folder)
     (damaged / "model.safetensors").write_bytes((damaged / "model.safetensors").read_bytes()[:-100])
     for start, more, said in [
-        (tmp_path / "no", (), f"model '{tmp_path / 'no'}': no such folder"),
+        (tmp_path / "no", (), f"--start-from '{tmp_path / 'no'}': no such folder; name that of an earlier"),
+        ("", (), "--start-from '': no such folder"),
+        ("x" * 300, (), "no such folder; name that of an earlier student, 'embedded' or 'nothing'"),
         (large, (), f"{large} holds no student (its shape is none that `topreward distill` makes)"),
         (damaged, (), "model.safetensors"),
         (small, ("--size", "smallest"), "--size 'smallest' is no size of the student in "),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -93,6 +94,11 @@ def open_start(name: str) -> Start:
     """
     if name == NOTHING:
         return Start(name)
+    if name != EMBEDDED and not _is_folder(name):
+        raise StartError(
+            f"--start-from '{printable(name, 300)}': no such folder; name that of an earlier student, "
+            f"'{EMBEDDED}' or '{NOTHING}'"
+        )
     checkpoint = open_checkpoint(name)
     size = _size_of(checkpoint)
     model = load_weights(checkpoint, device=torch.device("cpu"), dtype=torch.float32, quantization=NONE)
@@ -102,6 +108,13 @@ def open_start(name: str) -> Start:
     whose = f"the student in {printable(str(checkpoint.folder), 300)}"
     digest = checkpoint.weights_hash
     return Start(name, _STUDENT_RATE, checkpoint.tokenizer, weights, size, whose, digest)
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return bool(name) and Path(name).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):  # too long, no such user, a null character
+        return False
 
 
 def _size_of(checkpoint: Checkpoint) -> Size:
