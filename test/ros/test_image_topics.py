@@ -16,7 +16,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 
-from topreward_ros.nodes import qos
+from topreward_ros.nodes import cameras, qos
 from topreward_ros.nodes.cameras import CameraRig
 from topreward_ros.nodes.image_topics import places
 
@@ -216,6 +216,41 @@ def test_each_camera_that_loses_images_is_named(bare, capfd: pytest.CaptureFixtu
         node.destroy_node()
     said = capfd.readouterr().err
     assert [said.count(f"50% of the images on {source.topic} are lost") for source in sources] == [1, 1]
+
+
+def test_a_camera_that_is_gone_leaves_nothing_in_the_middleware(
+    bare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its unfinished images stay there as long as the subscription does."""
+    node, seen = Node("rig", context=bare.context), []
+    rig = CameraRig(node, ["front"], "raw", "first", seen.append)
+    bare.executor.add_node(node)
+
+    def after(silence_s: float) -> object:
+        monkeypatch.setattr(cameras, "_DRAINED_S", silence_s)
+        assert not rig.follow_publishers()
+        return rig.primary.subscription
+
+    try:
+        for turn in range(3):
+            first = rig.primary.subscription
+            source = Source(bare, "/front", "raw")
+            bare.until(lambda source=source: source.publisher.get_subscription_count() > 0, "they meet")
+            bare.until(lambda: node.count_publishers("/front") == 1, "it is known")
+            assert after(0.0) is first, "while somebody publishes"
+            source.send(turn)
+            bare.until(lambda turn=turn: len(seen) > turn, "its image comes, whoever sent the last")
+            raw = rig.primary.raw
+            bare.node.destroy_publisher(source.publisher)
+            bare.until(lambda: node.count_publishers("/front") == 0, "it is gone")
+            assert after(1e6) is first, "an image may be on its way"
+            second = after(0.0)
+            assert second is not first and rig.primary.raw == raw
+            assert after(0.0) is second, "once"
+    finally:
+        bare.executor.remove_node(node)
+        rig.destroy()
+        node.destroy_node()
 
 
 def test_an_image_is_one_whatever_its_topic_is_called(bare) -> None:

@@ -44,6 +44,7 @@ _TOPICS = "image_topics"  # the parameter
 _OTHERS_DEBUG_IMAGE = "/monitor/debug_image"  # of monitors in other namespaces
 _REPEATED_AFTER_S = 10.0  # the warning of an image that cannot be used
 _NUMBERS = re.compile(r"\d+")
+_DRAINED_S = 10.0  # after so long without an image none is on its way
 
 
 class Camera:
@@ -96,6 +97,8 @@ class Camera:
         found = first_published(self.places, self._types_on)
         if found is None or found == self.place:
             self._elsewhere_since = None
+            if found is None and self._heard and self.silent_seconds() > _DRAINED_S:
+                self._free_what_is_left()
             return False
         now = time.monotonic()
         if self._elsewhere_since is None:
@@ -139,6 +142,15 @@ class Camera:
     def destroy(self) -> None:
         """End the subscription."""
         self._node.destroy_subscription(self.subscription)
+
+    def _free_what_is_left(self) -> None:
+        """Subscribe anew while nobody publishes.
+
+        Fast DDS keeps an image of which a part had come when its publisher went, as long as there is the
+        subscription (bench/publishers.py).
+        """
+        self.destroy()
+        self._open_subscription()
 
     def decode(self) -> images.DecodedImage:
         """Decode the newest message. Raises `images.ImageError`, and counts it in `bad`."""
@@ -209,9 +221,13 @@ class Camera:
         self.raw = b""  # of another topic, and perhaps another type
         self.senders.restart()
         self.losses.forget()
+        self._open_subscription()
+
+    def _open_subscription(self) -> None:
+        self._heard = False  # whether it brought a message
         self.subscription = self._node.create_subscription(
             self.message_type,
-            place.name,
+            self.place.name,
             self._on_message,
             qos.images(),
             qos_overriding_options=qos.overrides(),
@@ -301,6 +317,7 @@ class Camera:
         return f" (it is at its default; in a file of parameters it stands under {name} or /**)"
 
     def _on_message(self, raw: bytes, info: dict[str, Any]) -> None:
+        self._heard = True
         lost_before, changes_before = self.senders.lost, self.senders.changes
         arrival_ns = time.monotonic_ns()
         try:
