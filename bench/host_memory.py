@@ -25,6 +25,7 @@ from typing import Any
 
 from options import add_files, parser
 from output import write_json
+from process_memory import memory_mib, status_of
 from start import shape
 from topreward_ros.core.output_files import temporary_folder, write_file
 from topreward_ros.offline.engine_bench import machine
@@ -32,7 +33,6 @@ from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoi
 from topreward_ros.views.bench import machine_line
 
 WEIGHTS = "model.safetensors"
-_MIB = 1024  # KiB, as the kernel counts
 #: Files, the type that is asked for, and whether the model goes to another device.
 LOADS = [
     ("bfloat16", "bfloat16", False),
@@ -47,9 +47,8 @@ LOADS = [
 
 def held() -> tuple[float, float]:
     """Memory of this process [MiB]: of its own, and pages of files."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    own, files = (int(status[name].split()[0]) / _MIB for name in ("RssAnon", "RssFile"))
-    return own, files
+    status = status_of("self")
+    return memory_mib(status, "RssAnon"), memory_mib(status, "RssFile")
 
 
 @contextmanager

@@ -26,7 +26,6 @@ import subprocess
 import sys
 import time
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,7 @@ from rich.table import Table
 
 from options import add_files, add_threads, parser
 from output import write_json
+from process_memory import memory_mib, status_of
 from topreward_ros.core.frames import NS_PER_S, EpisodeBuffer, Frame
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.offline.engine_bench import SIZES, TASK, machine
@@ -47,7 +47,7 @@ from topreward_ros.views.bench import machine_line
 
 _RATE = 2.0  # [Hz], the monitor's default
 _FEWEST, _MOST = 3, 60  # frames of an episode
-TASKS = (TASK, "close the drawer", "press the button on the wall", "open the door", "turn on the faucet")
+_TASKS = (TASK, "close the drawer", "press the button on the wall", "open the door", "turn on the faucet")
 _STEPS_AHEAD = 20  # between two frames; a live monitor does what it has time for
 _MIB = 2.0**20
 _LAYERS = ((384, 128), (128, 128), (128, 384))  # of weights: outputs, inputs
@@ -68,8 +68,7 @@ class _Heap(ctypes.Structure):
 
 def sample() -> dict[str, float]:
     """What the process holds now: memory in MiB, and counts."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    taken = {"rss_mib": int(status["VmRSS"].split()[0]) / 1024}
+    taken = {"rss_mib": memory_mib(status_of("self"), "VmRSS")}
     heap_of = getattr(ctypes.CDLL(None), "mallinfo2", None)
     if heap_of is not None:  # glibc 2.33 and newer
         heap_of.restype = _Heap
@@ -105,7 +104,7 @@ def measure(episodes: int, uneven: bool, threads: int, seed: int, change: float)
         stamp_ns, taken, task = 10**18 + int(rng.integers(10**9)), [], TASK
         for k in range(int(rng.integers(_FEWEST, _MOST + 1))):
             buffer.append(Frame(stamp_ns, images[k]))
-            task = TASKS[int(rng.integers(len(TASKS)))] if rng.random() < change else task
+            task = _TASKS[int(rng.integers(len(_TASKS)))] if rng.random() < change else task
             request = ScoreRequest(task, buffer)
             begun = time.process_time()
             scorer.score(request)
@@ -216,14 +215,8 @@ def main() -> None:
     for kind in kinds:
         for kernels in options.kernels:
             arguments = ["--kind", kind, "--episodes", options.episodes, "--seed", options.seed]
-            arguments += [
-                "--threads",
-                options.threads,
-                "--shapes",
-                options.shapes,
-                "--change",
-                options.change,
-            ]
+            arguments += ["--threads", options.threads, "--change", options.change]
+            arguments += ["--shapes", options.shapes]
             child = [sys.executable, __file__, *map(str, arguments)]
             environment = {**os.environ, "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(kernels)}
             children[kind, kernels] = subprocess.Popen(child, env=environment, stdout=subprocess.PIPE)

@@ -47,6 +47,7 @@ from invariants import Invariants
 from options import add_files, parser
 from output import BLUE, GREY, RED, YELLOW, legend_above, new_axes, write_json
 from playing import machine_around
+from process_memory import memory_mib, status_of
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.output_files import temporary_folder
@@ -92,14 +93,13 @@ class Sample:
 
 
 def sample_of(pid: int, seconds: float, life: int) -> Sample:
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    kib = {name: int(status[name].split()[0]) for name in ("VmRSS", "RssAnon")}
+    status = status_of(pid)
     shared = os.statvfs("/dev/shm")
     return Sample(
         seconds=round(seconds, 1),
         life=life,
-        rss_mib=kib["VmRSS"] / 1024,
-        private_mib=kib["RssAnon"] / 1024,
+        rss_mib=memory_mib(status, "VmRSS"),
+        private_mib=memory_mib(status, "RssAnon"),
         threads=int(status["Threads"]),
         files=len(os.listdir(f"/proc/{pid}/fd")),
         shared_mib=(shared.f_blocks - shared.f_bfree) * shared.f_frsize / MIB,

@@ -429,7 +429,7 @@ class TaskMonitor:
         outputs = self._tell_of_pictures(found, frame)
         if was_blind and not episode.pictures.why and self._report.news == was_blind:
             seen = "the pictures show something again: progress is known with the next score"
-            self._report = replace(self._report, news=seen, standing="")
+            self._say_in_report(seen)
             outputs.append(self._report)
         return outputs
 
@@ -440,9 +440,14 @@ class TaskMonitor:
             outputs += self._unknown(why) if found or self._report.news != why else []
         return [*outputs, *(self._event(it.kind, it.message, it.threshold, frame) for it in found)]
 
+    def _say_in_report(self, news: str) -> None:
+        """Let the report say ``news`` alone."""
+        self._report = replace(self._report, news=news, standing="")
+
     def _unknown(self, why: str) -> list[Output]:
         """Report that progress is not known, and ``why``."""
-        self._report = replace(self._report, progress=nan, stage_progress=nan, news=why, standing="")
+        self._report = replace(self._report, progress=nan, stage_progress=nan)
+        self._say_in_report(why)
         return [self._report]
 
     def add_score(self, request: ScoreRequest, score: PrefixScore) -> list[Output]:
@@ -587,7 +592,7 @@ class TaskMonitor:
         age_s = episode.age_ns(newest.stamp_ns) / NS_PER_S
         episode.failures += 1
         count = episode.failures
-        self._report = replace(self._report, news=f"no score: {message}", standing="")
+        self._say_in_report(f"no score: {message}")
         if count > ERRORS_IN_A_ROW and count.bit_count() > 1:
             return [self._report]
         where = f"{age_s:.1f} s into the episode, {len(request.prefix)} frames"
@@ -606,7 +611,7 @@ class TaskMonitor:
         if episode is None or not episode.started:
             return []
         if hang or (before and self._report.news == before):
-            self._report = replace(self._report, news=hang, standing="")
+            self._say_in_report(hang)
         told, episode.told_of_hang = episode.told_of_hang, bool(hang)
         if not hang or told or episode.ended:
             return []

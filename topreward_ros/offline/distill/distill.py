@@ -53,7 +53,7 @@ from topreward_ros.offline.distill.sizes import (
     timed,
     warm_start,
 )
-from topreward_ros.offline.distill.start import DRAWN_RATE, Start
+from topreward_ros.offline.distill.start import Start
 from topreward_ros.offline.distill.steps import (
     Instructions,
     Lesson,
@@ -288,7 +288,7 @@ def _distill(
         watcher.say(text)
     student = _student(tokenizer, candidate, order, lessons, len(instructions.own))
     stream = Stream(tokenizer)
-    recipe = _recipe(order, start.rate if choice.goes_on else DRAWN_RATE)
+    recipe = _recipe(order, start.rate_for(candidate.size))
     torch.set_num_threads(recipe.threads)
     workers = _loaders(order.device)
     batches = held_out_batches(judged, instructions, stream)

@@ -22,7 +22,7 @@ from topreward_ros.scoring.checkpoint.quantization import NONE
 NOTHING = "nothing"  #: to start from
 
 #: Highest learning rate: of drawn weights, of the embedded model's, of those of an earlier student.
-DRAWN_RATE, _EMBEDDED_RATE, _STUDENT_RATE = 8e-4, 5e-4, 3e-4
+_DRAWN_RATE, _EMBEDDED_RATE, _STUDENT_RATE = 8e-4, 5e-4, 3e-4
 
 _SHAPES = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -40,7 +40,6 @@ class Start:
     """What a student starts from."""
 
     given: str  #: as the user named it
-    rate: float = DRAWN_RATE  #: highest learning rate
     tokenizer: Tokenizer | None = None  #: None: it is made for the instructions
     weights: Mapping[str, torch.Tensor] | None = None  #: of `Student.model`, float32; None: they are drawn
     size: Size | None = None  #: of the weights
@@ -81,6 +80,12 @@ class Start:
                 "out"
             )
 
+    def rate_for(self, size: Size) -> float:
+        """Highest learning rate of a student of ``size``."""
+        if size != self.size:
+            return _DRAWN_RATE
+        return _STUDENT_RATE if self.is_student else _EMBEDDED_RATE
+
     def give(self, student: Student, size: Size) -> None:
         """Give ``student``, which is of ``size``, the weights, where these are of its size."""
         if self.weights is not None and size == self.size:
@@ -104,10 +109,10 @@ def open_start(name: str) -> Start:
     model = load_weights(checkpoint, device=torch.device("cpu"), dtype=torch.float32, quantization=NONE)
     weights = {key: value.clone() for key, value in model.state_dict().items()}
     if name == EMBEDDED:
-        return Start(name, _EMBEDDED_RATE, checkpoint.tokenizer, weights, size, "the embedded model")
+        return Start(name, checkpoint.tokenizer, weights, size, "the embedded model")
     whose = f"the student in {printable(str(checkpoint.folder), 300)}"
     digest = checkpoint.weights_hash
-    return Start(name, _STUDENT_RATE, checkpoint.tokenizer, weights, size, whose, digest)
+    return Start(name, checkpoint.tokenizer, weights, size, whose, digest)
 
 
 def _is_folder(name: str) -> bool:
