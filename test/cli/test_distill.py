@@ -459,13 +459,29 @@ def test_what_no_student_can_start_from(
     make_random_checkpoint(large)
     for folder in (small, damaged):
         shutil.copytree(EMBEDDED_FOLDER, folder)
+    for name, change in [
+        ("act", ('"silu"', '"relu"')),
+        ("eps", ("1e-06", "0.5")),
+        ("theta", ("100000.0", "5.0")),
+    ]:
+        other = shutil.copytree(EMBEDDED_FOLDER, tmp_path / name)
+        text = (other / "config.json").read_text()
+        assert change[0] in text
+        (other / "config.json").write_text(text.replace(*change))
     (damaged / "model.safetensors").write_bytes((damaged / "model.safetensors").read_bytes()[:-100])
     for start, more, said in [
-        (tmp_path / "no", (), f"--start-from '{tmp_path / 'no'}': no such folder; name that of an earlier"),
-        ("", (), "--start-from '': no such folder"),
-        ("x" * 300, (), "no such folder; name that of an earlier student, 'embedded' or 'nothing'"),
-        (large, (), f"{large} holds no student (its shape is none that `topreward distill` makes)"),
+        (
+            tmp_path / "no",
+            (),
+            f"--start-from '{tmp_path / 'no'}' is no folder: name the folder of an earlier",
+        ),
+        ("", (), "--start-from '' is no folder"),
+        ("x" * 300, (), "name the folder of an earlier student, 'embedded' or 'nothing'"),
+        (runs, (), "holds no model (no config.json): name the folder"),
+        (runs / "labels.csv", (), "is a file: name the folder of an earlier student"),
+        (large, (), f"{large} holds no student (its config.json is none that `topreward distill` makes)"),
         (damaged, (), "model.safetensors"),
+        *((tmp_path / name, (), "holds no student") for name in ("act", "eps", "theta")),
         (small, ("--size", "smallest"), "--size 'smallest' is no size of the student in "),
     ]:
         assert run(runs, tmp_path / "s", "--start-from", str(start), *more) == 1

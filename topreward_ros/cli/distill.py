@@ -100,7 +100,7 @@ def add_parser(commands: Any) -> None:
         metavar="W",
         help="whose weights the training starts with: 'embedded', the embedded model's, where the size is "
         "its own; 'nothing', drawn ones; or FOLDER, those of an earlier student, which is taught more films, "
-        "or longer, or with larger frames (default: %(default)s)",
+        "or longer, or with larger frames, and keeps its shape (default: %(default)s)",
     )
     parser.add_argument(
         "--device",

@@ -97,7 +97,8 @@ class Camera:
         found = first_published(self.places, self._types_on)
         if found is None or found == self.place:
             self._elsewhere_since = None
-            if found is None and self._heard and self.silent_seconds() > _DRAINED_S:
+            self._met |= found is not None
+            if found is None and self._met and self.silent_seconds() > _DRAINED_S:
                 self._free_what_is_left()
             return False
         now = time.monotonic()
@@ -224,7 +225,7 @@ class Camera:
         self._open_subscription()
 
     def _open_subscription(self) -> None:
-        self._heard = False  # whether it brought a message
+        self._met = False  # whether there was a publisher of its place
         self.subscription = self._node.create_subscription(
             self.message_type,
             self.place.name,
@@ -317,7 +318,7 @@ class Camera:
         return f" (it is at its default; in a file of parameters it stands under {name} or /**)"
 
     def _on_message(self, raw: bytes, info: dict[str, Any]) -> None:
-        self._heard = True
+        self._met = True
         lost_before, changes_before = self.senders.lost, self.senders.changes
         arrival_ns = time.monotonic_ns()
         try:

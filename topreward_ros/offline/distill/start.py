@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
+from transformers import Qwen3VLConfig
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import printable
@@ -24,11 +25,9 @@ NOTHING = "nothing"  #: to start from
 #: Highest learning rate: of drawn weights, of the embedded model's, of those of an earlier student.
 _DRAWN_RATE, _EMBEDDED_RATE, _STUDENT_RATE = 8e-4, 5e-4, 3e-4
 
-_SHAPES = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "head_dim", "depth", "num_heads", "out_hidden_size", "num_position_embeddings",
-    "deepstack_visual_indexes", "patch_size", "spatial_merge_size", "temporal_patch_size",
-)  # fmt: skip
+_PARTS = ("text_config", "vision_config")
+_TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+_NO_ARITHMETIC = {"dtype", "transformers_version", "architectures", "use_cache", "initializer_range"}
 
 
 class StartError(UserError):
@@ -99,9 +98,9 @@ def open_start(name: str) -> Start:
     """
     if name == NOTHING:
         return Start(name)
-    if name != EMBEDDED and not _is_folder(name):
+    if name != EMBEDDED and (fault := _fault_of(name)):
         raise StartError(
-            f"--start-from '{printable(name, 300)}': no such folder; name that of an earlier student, "
+            f"--start-from '{printable(name, 300)}' {fault}: name the folder of an earlier student, "
             f"'{EMBEDDED}' or '{NOTHING}'"
         )
     checkpoint = open_checkpoint(name)
@@ -115,30 +114,44 @@ def open_start(name: str) -> Start:
     return Start(name, checkpoint.tokenizer, weights, size, whose, digest)
 
 
-def _is_folder(name: str) -> bool:
+def _fault_of(name: str) -> str:
+    """Why nothing at a path can be an earlier student; empty where something may be."""
     try:
-        return bool(name) and Path(name).expanduser().is_dir()
-    except (OSError, RuntimeError, ValueError):  # too long, no such user, a null character
-        return False
+        path = Path(name).expanduser()
+        if name and path.is_file():
+            return "is a file"
+        if not (name and path.is_dir()):
+            return "is no folder"
+        return "" if (path / "config.json").exists() else "holds no model (no config.json)"
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a null character
+        return f"cannot be read ({type(error).__name__})"
 
 
 def _size_of(checkpoint: Checkpoint) -> Size:
-    """Which of the students' sizes a checkpoint has. Raises `StartError`."""
+    """Which of the students' sizes a checkpoint has. Raises `StartError`.
+
+    All that its network computes with must be as a student's is made: only the weights are taken over.
+    """
     for size in {it.size for it in CANDIDATES}:
         try:
-            made = make_config(checkpoint.tokenizer, size).to_dict()
-        except AssertionError:  # it lacks a token of the prompt
+            made = make_config(checkpoint.tokenizer, size)
+            told = Qwen3VLConfig(**checkpoint.config)
+        except Exception:  # it lacks a token of the prompt, or a value is one that no model has
             break
-        if all(_says(checkpoint.config, made, part) for part in ("text_config", "vision_config")):
+        if _arithmetic(told) == _arithmetic(made):
             return size
     raise StartError(
         f"--start-from {printable(checkpoint.name, 300)}: {printable(str(checkpoint.folder), 300)} holds no "
-        "student (its shape is none that `topreward distill` makes): name the folder of one, 'embedded' or "
-        f"'{NOTHING}'"
+        "student (its config.json is none that `topreward distill` makes): name the folder of one, "
+        f"'{EMBEDDED}' or '{NOTHING}'"
     )
 
 
-def _says(config: Mapping[str, Any], made: Mapping[str, Any], part: str) -> bool:
-    """Whether a config.json gives the shapes that a made one gives in a part of it."""
-    said = config.get(part)
-    return isinstance(said, Mapping) and all(said.get(key) == made[part].get(key) for key in _SHAPES)
+def _arithmetic(config: Qwen3VLConfig) -> dict[str, Any]:
+    """What a config.json says that a network computes with."""
+    values = config.to_dict()
+    parts = {
+        part: {key: value for key, value in values[part].items() if key not in _NO_ARITHMETIC}
+        for part in _PARTS
+    }
+    return {**parts, **{key: values[key] for key in (*_TOKENS, "tie_word_embeddings")}}
