@@ -12,14 +12,22 @@ import numpy as np
 
 
 def change_looks(
-    frames: np.ndarray, height: int, width: int, rng: np.random.Generator, seen_height: float | None = None
+    frames: np.ndarray,
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    seen_height: float | None = None,
+    tilt: float = 0.0,
 ) -> np.ndarray:
     """Augment frames to (N, height, width, 3) uint8, as another camera might have shown them.
 
     All frames of a call are changed in the same way: shift and zoom, colour and light, blur, noise, JPEG.
     ``seen_height`` [px] of the frames, in their middle, is what comes to ``height``; None: all of it.
+    ``tilt``: by up to so many degrees a camera is turned about its axis, in half of the calls; it then is
+    stretched a little, too.
     """
-    pictures = _moved(frames, height, width, rng, frames.shape[1] if seen_height is None else seen_height)
+    seen = frames.shape[1] if seen_height is None else seen_height
+    pictures = _moved(frames, height, width, rng, seen, tilt)
     looks = _Looks.drawn(rng)
     made = np.empty(pictures.shape, np.uint8)
     known: dict[bytes, np.ndarray] = {}  # a repeated frame stays equal, unless there is noise
@@ -32,7 +40,7 @@ def change_looks(
 
 
 def _moved(
-    frames: np.ndarray, height: int, width: int, rng: np.random.Generator, seen_height: float
+    frames: np.ndarray, height: int, width: int, rng: np.random.Generator, seen_height: float, tilt: float
 ) -> np.ndarray:
     """The middle of frames (N, H, W, 3), W wide and ``seen_height`` high; often moved and zoomed a little."""
     side = frames.shape[2]
@@ -50,6 +58,10 @@ def _moved(
             [0, down, height / 2 - 0.5 - down * (frames.shape[1] / 2 - 0.5 + y)],
         ]
     )
+    if tilt and rng.random() < 0.5:
+        transform = _turned(height, width, rng.uniform(-tilt, tilt), rng.uniform(0.94, 1.06)) @ np.vstack(
+            [transform, [0, 0, 1]]
+        )
     how = cv2.INTER_LINEAR if rng.random() < 0.5 else cv2.INTER_CUBIC
     return np.stack(
         [
@@ -57,6 +69,13 @@ def _moved(
             for frame in frames
         ]
     )
+
+
+def _turned(height: int, width: int, degrees: float, stretch: float) -> np.ndarray:
+    """(2, 3) turns a picture about its middle, and makes it wider by ``stretch``."""
+    x, y = width / 2 - 0.5, height / 2 - 0.5
+    wider = np.array([[stretch, 0, x - stretch * x], [0, 1, 0], [0, 0, 1]])
+    return np.asarray(cv2.getRotationMatrix2D((x, y), degrees, 1.0) @ wider)
 
 
 @dataclass(frozen=True)

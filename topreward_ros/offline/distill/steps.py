@@ -20,6 +20,8 @@ from topreward_ros.scoring.patches import resize
 PATCHES = 64  # per step, shared by its videos
 _MOST_VIDEOS = 10  # per step
 _GAPS = 0.1  # share of the attempts in which the camera is away for seconds
+_WITHDRAWALS = 0.2  # share of the others that the arm gives up
+_TILT = 4.0  # [degrees] by which cameras are turned, at most
 _STRANGE = 0.3  # share of the wrong instructions that are of no film
 _QUESTIONS = 4  # about a held-out film
 
@@ -127,7 +129,15 @@ class Steps(Dataset[Batch]):
             those = same if same_task and same else done
             return those[int(rng.integers(len(those)))].footage
 
-        told = stories.tell(lesson.footage, shape, rng, another if same else None, _GAPS)
+        told = stories.tell(
+            lesson.footage,
+            shape,
+            rng,
+            another if same else None,
+            gaps=_GAPS,
+            withdrawals=_WITHDRAWALS,
+            tilt=_TILT,
+        )
         wording, other = self._instructions.wording, self._instructions.other
         questions = stories.ask(lesson.task, told.ends.target, shape, rng, wording, other)
         ends = told.ends

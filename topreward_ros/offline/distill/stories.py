@@ -148,21 +148,26 @@ def tell(
     another: Another | None = None,
     gaps: float = 0.0,
     seen_height: float | None = None,
+    withdrawals: float = 0.0,
+    tilt: float = 0.0,
 ) -> Told:
     """Draw a story with frames of ``footage``, and augment it.
 
     ``another`` draws footage to which a video is cut; without it there are no cuts. ``gaps``: in how many
-    attempts, as a share, the camera is away for seconds in which the robot works on. ``seen_height``: as
-    `change_looks` takes it.
+    attempts, as a share, the camera is away for seconds in which the robot works on. ``withdrawals``: in how
+    many others the arm goes back before it is done. ``seen_height`` and ``tilt``: as `change_looks` takes
+    them.
     """
     count = 2 * shape.patches - shape.odd
     story = _drawn_story(footage, count, another is not None, rng)
     long_enough = count >= 3 and len(footage.frames) >= 3 * footage.rate
     if story == "attempt" and gaps and long_enough and rng.random() < gaps:
         shown, seconds = _with_gap(footage, count, rng)
+    elif story == "attempt" and withdrawals and count >= 4 and rng.random() < withdrawals:
+        shown, seconds = _withdrawn(footage, count, rng)
     else:
         shown, seconds = _told(footage, story, count, rng, another)
-    pictures = change_looks(shown.frames, shape.height, shape.width, rng, seen_height)
+    pictures = change_looks(shown.frames, shape.height, shape.width, rng, seen_height, tilt)
     pictures = _wavering(pictures, rng)
     still = story == "static" or (story == "finished" and rng.random() < 0.5)
     pictures, shown = _interrupted(pictures, shown, still, rng)
@@ -260,12 +265,37 @@ def _with_gap(footage: Footage, count: int, rng: np.random.Generator) -> tuple[S
     return Shown.of(footage, places, footage.target(places)), seconds
 
 
+def _withdrawn(footage: Footage, count: int, rng: np.random.Generator) -> tuple[Shown, np.ndarray]:
+    """An attempt that is given up: before it is done the arm goes back, and rests. And its frames' times."""
+    until = int(np.argmax(footage.done)) if footage.done.any() else len(footage.frames)
+    top = int(rng.integers(_begun(footage, max(1, until)), max(1, until)))
+    turned = int(rng.integers(0, top + 1)) if rng.random() < 0.5 else 0
+    rest = int(rng.integers(0, round(5 * footage.rate)))
+    path = np.concatenate(
+        [
+            np.arange(top + 1),
+            np.full(int(rng.integers(0, 5)), top),
+            np.arange(top, turned - 1, -1),
+            np.full(rest, turned),
+        ]
+    )
+    ways = _spread(0, len(path) - 1, len(path), count, rng)
+    places = path[ways]
+    seconds = np.arange(count) * _spacing(ways, footage.rate, rng) * rng.uniform(0.97, 1.03, count)
+    return Shown.of(footage, places, footage.target(places)), seconds
+
+
+def _begun(footage: Footage, total: int) -> int:
+    """The place from which on, of the first ``total``, the arm has moved; the last of them: in none."""
+    is_begun = footage.progress[:total] > 0.08
+    return int(np.argmax(is_begun)) if is_begun.any() else total - 1
+
+
 def _in_order(footage: Footage, count: int, rng: np.random.Generator) -> np.ndarray:
     """Places of ``count`` frames in the footage. A video may begin late, but only while the arm has hardly
     moved; and it may end early."""
-    total, is_begun = len(footage.frames), footage.progress > 0.08
-    begun = int(np.argmax(is_begun)) if is_begun.any() else total - 1
-    first = int(rng.integers(0, min(begun, total // 3) + 1))
+    total = len(footage.frames)
+    first = int(rng.integers(0, min(_begun(footage, total), total // 3) + 1))
     last = total - 1 if rng.random() < 0.6 else int(rng.integers(first, total))
     return _spread(first, last, total, count, rng)
 
