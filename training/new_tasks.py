@@ -3,6 +3,7 @@
     python -m training.new_tasks films        # needs Metaworld; films/learn (360 films), films/judge (120)
     topreward distill films/learn --curves films/learn/teacher.json --output student
     python -m training.new_tasks films --judge student       # the student beside its teacher, on films/judge
+    python -m training.new_tasks films --first 40            # films/judge-40: others, not looked at yet
 
 Forty attempts at each task are there to learn from, and three cameras film each of them. Forty others, with
 other seeds, are there to judge by, and one camera films each, in turn. The teacher is made: its curve of a
@@ -103,8 +104,8 @@ def teacher_scores(clip: Clip, seed: int, view: int) -> list[dict[str, Any]]:
     ]
 
 
-def write_part(folder: Path, split: str, kind: type[Attempt], attempts: int) -> None:
-    """Film the attempts of a part that ``folder`` lacks, and write labels and curves of all."""
+def write_part(folder: Path, split: str, kind: type[Attempt], attempts: range) -> None:
+    """Film those attempts of a part that ``folder`` lacks, and write labels and curves of all."""
     from training.simulation import Simulator
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +115,7 @@ def write_part(folder: Path, split: str, kind: type[Attempt], attempts: int) -> 
     curves = []
     for task, instruction in TASKS.items():
         simulator = None
-        for number in track(range(attempts), f"{folder.name}: {task}"):
+        for number in track(attempts, f"{folder.name}: {task}"):
             attempt = kind(split, task, number)
             stored = [folder / "clips" / task / f"{number:04d}-{view}.npz" for view in attempt.views]
             if not all(path.is_file() for path in stored):
@@ -171,14 +172,26 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="folder of the films")
     parser.add_argument("--attempts", type=int, default=40, help="at each task in each part (%(default)s)")
     parser.add_argument(
+        "--first",
+        type=int,
+        default=0,
+        metavar="N",
+        help="number of the first attempt that students are judged by, in a folder of its own (%(default)s)",
+    )
+    parser.add_argument(
         "--judge", nargs="+", metavar="MODEL", help="score the films that are there with these models instead"
     )
     arguments = parser.parse_args()
+    first, count = arguments.first, arguments.attempts
+    judge = arguments.output / (f"judge-{first}" if first else "judge")
     if arguments.judge:
-        print(markdown_of(judged(arguments.output / "judge", arguments.judge)))
+        print(markdown_of(judged(judge, arguments.judge)))
         return
     for name, (split, kind) in PARTS.items():
-        write_part(arguments.output / name, split, kind, arguments.attempts)
+        if name == "judge":
+            write_part(judge, split, kind, range(first, first + count))
+        else:
+            write_part(arguments.output / name, split, kind, range(count))
 
 
 if __name__ == "__main__":
