@@ -236,9 +236,9 @@ also told which weights to keep, so the student's numbers are a little kind.{dou
   {recipe.seed}, {recipe.threads} thread{"s" * (recipe.threads != 1)}, {recipe.precision}, on {recipe.device}.
 - No licence is stated here: what binds the data, the teacher's answers and the weights that it went on from
   binds this model.
-- Half of the films are told otherwise than they were: backwards, still, undone, finished before anybody
-  looked, cut to another one; with bad starts, blackouts, frozen pictures, drifting light, a trembling camera;
-  and one question in four is for another task.
+- Half of the films and more are told otherwise than they were: backwards, still, given up, undone, finished
+  before anybody looked, cut to another one; with bad starts, blackouts, frozen pictures, drifting light, a
+  camera that trembles or is turned a little; and one question in four is for another task.
 - {_took(it, seconds)}, on {about["processor"]}, {about["cores"]} cores, load
   {about["load_average"]}, torch {it.versions["torch"]}, {about["date"]}. On a CPU the same data with
   `--seed {recipe.seed} --size '{candidate.name}' --steps {recipe.steps}{started}`

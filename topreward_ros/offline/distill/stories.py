@@ -1,9 +1,9 @@
 """What one training step is told: frames of attempts, mostly in order, sometimes not, and targets for them.
 
-A story mostly shows an attempt as it was; sometimes it is held still, played backwards, undone after it was
-done, begun when it was finished already, or cut to another attempt. Progress is what the video shows
-happening: a finished state that nobody brought about is none, and a picture that shows nothing leaves the
-progress as it was.
+A story mostly shows an attempt as it was; sometimes it is held still, played backwards, given up, undone
+after it was done, begun when it was finished already, or cut to another attempt. Progress is what the video
+shows happening: a finished state that nobody brought about is none, and a picture that shows nothing leaves
+the progress as it was.
 
 Nothing here knows of tokens, of the network, or of where the frames come from. Everything is drawn from a
 generator that the caller seeds.
