@@ -415,7 +415,7 @@ def test_folders_and_numbers_that_cannot_be(
         (
             tmp_path / "s",
             ("--size", "huge"),
-            "--size 'huge': must be one of 'large', 'embedded, larger frames', ",
+            "--size 'huge' is none: take 'large', 'embedded, larger frames', ",
         ),
         (tmp_path / "s", ("--device", "toaster"), "--device toaster cannot be used here"),
         (tmp_path / "s", ("--scores", str(tmp_path / "s" / "kept")), "would lie in --output"),

@@ -269,6 +269,20 @@ def test_score_needs_no_ros(video: Path) -> None:
         assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("sample_rat=1", "did you mean sample_rate?"),
+        ("sample_rate=900", "must lie between 0.01 and 60"),
+        ("image_topics=x", "demo takes no parameter 'image_topics'"),
+    ],
+)
+def test_the_demo_refuses_parameters_before_it_starts_anything(override: str, said: str) -> None:
+    result = topreward("demo", "--set", override)
+    assert result.returncode == 1 and said in result.stderr
+    assert len(result.stderr.splitlines()) == 1 and result.stdout == ""
+
+
 def test_score_warns_once_of_an_instruction_that_the_model_does_not_know(video: Path, tmp_path: Path) -> None:
     model = make_random_checkpoint(tmp_path / "small")
     (model / "topreward.json").write_text(json.dumps({"instructions": {"push the block": []}}))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from test.videos import write_block
@@ -318,10 +319,12 @@ def test_demo_plays_scores_and_ends_by_itself(run, environment, video: Path, tmp
     assert list(tmp_path.glob("topreward-demo-*")) == []
 
 
-def test_a_task_alone_is_asked_of_the_shipped_video(run, environment) -> None:
+def test_a_task_alone_is_asked_of_the_shipped_video_as_parameters_say(run, environment) -> None:
     """And nothing is expected of it."""
-    command = run(environment, "demo", "--task", "close the drawer")
-    command.until(lambda: bool(scores_in(command.said)), timeout=90.0)
+    command = run(environment, "demo", "--task", "close the drawer", "--set", "sample_rate=1")
+    command.until(lambda: len(scores_in(command.said)) >= 3, timeout=90.0)
+    times = [t for t, _ in scores_in(command.said)]
+    assert np.diff(times[:3]) == pytest.approx([1.0, 1.0], abs=0.15)
     assert "watching for: close the drawer" in command.said and "1 of 3" not in command.said
     command.stop()
 

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from topreward_ros.cli.output import CommandError, add_model_option, check_outputs, ros_module
+from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
 from topreward_ros.core.instruction import clean_task
-from topreward_ros.defaults import DEMO_CLIPS, shared_file
+from topreward_ros.defaults import DEMO_CLIPS, monitor_defaults, shared_file
+
+# What a demonstration names itself, or what would leave it without a start.
+_NOT_FOR_DEMO = frozenset(("task", "model", "image_topics", "autostart"))
 
 
 def add_parser(commands: Any) -> None:
@@ -28,6 +32,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--svg", type=Path, metavar="FILE", help="save the last view of the (first) video as a picture"
     )
+    add_set_option(parser)
     parser.set_defaults(run=_run)
 
 
@@ -40,5 +45,8 @@ def _run(options: argparse.Namespace) -> int:
         raise CommandError("--video without --task: say what the robot in it is to do")
     shipped = [shared_file(clip.video) for clip in DEMO_CLIPS]
     check_outputs(options, [options.video] if options.video else shipped, options.model)
+    parameters = with_overrides(monitor_defaults(), options.overrides, "demo", _NOT_FOR_DEMO)
+    if options.overrides:
+        settings_of(parameters)  # what is wrong is told here, before two processes are started
     demo = ros_module("demo")
-    return int(demo.run(options.video, options.task, options.model, options.svg))
+    return int(demo.run(options.video, options.task, parameters | {"model": options.model}, options.svg))

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -116,14 +117,20 @@ class Child:
         return self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
 
 
-def run(video: str | None, task: str | None, model: str, svg: Path | None) -> int:
+def run(video: str | None, task: str | None, monitor: Mapping[str, Any], svg: Path | None) -> int:
     """Run the demonstration to its end and return the exit status. Raises `UserError`.
 
     Without ``video`` and ``task`` it plays `DEMO_CLIPS`; with a task alone, the one where the robot succeeds.
-    ``svg``: where to save the last view of the first video.
+    ``monitor``: all its parameters; `task` does not count. ``svg``: where to save the last view of the first
+    video.
     """
     shipped = not video and not task
-    videos = [_Video(shared_file(clip.video), clip) for clip in DEMO_CLIPS] if shipped else [_Video.of(video)]
+    rate, model = monitor["sample_rate"], monitor["model"]
+    videos = (
+        [_Video(shared_file(clip.video), rate, clip) for clip in DEMO_CLIPS]
+        if shipped
+        else [_Video.of(video, rate)]
+    )
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     shared = bool(os.environ.get("ROS_DOMAIN_ID"))  # empty is as not set, also for ROS 2
     if not shared:
@@ -138,7 +145,9 @@ def run(video: str | None, task: str | None, model: str, svg: Path | None) -> in
         # What the children said is kept where one failed, until the next demonstration.
         with temporary_folder(_FOLDER, keep_on_error=True) as folder:
             try:
-                parameters = {"task": task or DEMO_TASK, "model": model}
+                usual = monitor_defaults()
+                changed = {name: value for name, value in monitor.items() if value != usual[name]}
+                parameters = changed | {"task": task or DEMO_TASK, "model": model}
                 children.append(Child("monitor", parameters, folder, os.environ))
                 for number, played in enumerate(videos, start=1):
                     place = f"{number} of {len(videos)}: " if shipped else ""
@@ -165,15 +174,16 @@ def run(video: str | None, task: str | None, model: str, svg: Path | None) -> in
 class _Video:
     """A video to be played. Raises `VideoError` for one that cannot be read."""
 
-    def __init__(self, path: Path, clip: DemoClip | None = None) -> None:
+    def __init__(self, path: Path, rate: float, clip: DemoClip | None = None) -> None:
+        """``rate`` [Hz]: of the monitor's samples."""
         self.path, self.clip = path, clip
         self.caption = clip.caption if clip else ""
-        self.due_s = due_times(path, monitor_defaults()["sample_rate"])
+        self.due_s = due_times(path, rate)
 
     @classmethod
-    def of(cls, video: str | None) -> _Video:
+    def of(cls, video: str | None, rate: float) -> _Video:
         """The user's, or the shipped one in which the robot does its task."""
-        return cls(Path(video).expanduser().absolute() if video else shared_file(DEMO_VIDEO))
+        return cls(Path(video).expanduser().absolute() if video else shared_file(DEMO_VIDEO), rate)
 
 
 def _play(

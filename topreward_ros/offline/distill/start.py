@@ -71,12 +71,13 @@ class Start:
         ]
 
     def check_size(self, name: str) -> None:
-        """Raise `StartError` where the candidate ``name``, if any, does not fit an earlier student."""
-        names = [it.name for it in self.able]
-        if name and self.is_student and name not in names:
+        """Raise `StartError` where ``name``, if any, is no size, or not an earlier student's."""
+        names = [it.name for it in (self.able if self.is_student else CANDIDATES)]
+        if name and name not in names:
+            whose = f"no size of {self.name}" if self.is_student else "none"
             raise StartError(
-                f"--size '{name}' is no size of {self.name}: take {', '.join(map(repr, names))}, or leave it "
-                "out"
+                f"--size '{printable(name, 100)}' is {whose}: take {', '.join(map(repr, names))}, or leave "
+                "it out"
             )
 
     def rate_for(self, size: Size) -> float:
