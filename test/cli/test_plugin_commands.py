@@ -63,3 +63,16 @@ def test_what_it_writes_by_any_way_is_not_among_the_results(tmp_path: Path) -> N
         assert len(content.get("curves", [content])) == films.count(film)
         for way in ("Python", "its descriptor", "C", "a process"):
             assert f"by {way}\n" in done.stderr
+
+
+def test_an_evaluation_builds_it_once_to_ask_what_it_is_and_once_to_score(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    write_block(films / "a.mp4", 32, 32)
+    write_block(films / "b.mp4", 64, 32)
+    (films / "labels.csv").write_text("file,task,success\na.mp4,push,1\nb.mp4,push,0\n")
+    built = tmp_path / "built"
+    model = install_plugin(tmp_path, init=f"open({str(built)!r}, 'a').write('once\\n')")
+    done = command(tmp_path, "evaluate", films, "--model", model, "--output", tmp_path / "evaluation")
+    assert done.returncode == 0, done.stderr
+    assert built.read_text().count("once") == 2

@@ -94,7 +94,6 @@ def _run(options: argparse.Namespace) -> int:
     if options.compare:
         return _compare(options)
     workers = workers_of(options)
-    from topreward_ros.scoring.registry import about_model
 
     controls = _controls(options.controls)
     output = options.output or Path(_FOLDER)
@@ -108,8 +107,8 @@ def _run(options: argparse.Namespace) -> int:
     if (more := len(labelled.problems) - _SHOWN) > 0:
         say(f"and {more} more episodes that cannot be used; {output / _JSON} lists all")
     if len(models) > 1:
-        for model, its in settings.items():  # one that is misspelt is found before any is scored
-            about_model(model, its.scorer)
+        for its in settings.values():
+            _ = its.about  # a model that is misspelt is found before any is scored
     notes = {model: _notes(labelled, its) for model, its in settings.items()}
     for sentence in dict.fromkeys(note for its in notes.values() for note in its):
         say(sentence)
@@ -224,7 +223,6 @@ def _settings(options: argparse.Namespace, controls: Sequence[Control], model: s
 
 def _notes(labelled: Labelled, settings: EvaluationSettings) -> list[str]:
     from topreward_ros.offline.label_checks import class_problems, generic_task_problem
-    from topreward_ros.scoring.registry import about_model
 
     notes = list(filter(None, [generic_task_problem(labelled.episodes)]))
     if any(it.succeeded is not None for it in labelled.episodes):
@@ -236,7 +234,7 @@ def _notes(labelled: Labelled, settings: EvaluationSettings) -> list[str]:
         Control.WRONG_INSTRUCTION in settings.controls
         and len(tasks) == 1
         and not settings.other_task
-        and not about_model(settings.model, settings.scorer).instructions
+        and not settings.about.instructions
     ):
         notes.append("all episodes have one task, so that none is scored with a wrong one: give --wrong-task")
     return notes

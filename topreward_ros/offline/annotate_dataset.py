@@ -22,7 +22,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from hashlib import sha256
 from io import BytesIO
 from math import isfinite, nan
@@ -55,7 +55,7 @@ from topreward_ros.offline.score_video import Curve, Outcome, Recording, score_r
 from topreward_ros.offline.workers import HERE, Workers
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.checkpoint.vocabulary import task_warnings
-from topreward_ros.scoring.registry import about_model, load_scorer
+from topreward_ros.scoring.registry import ModelAbout, about_model, load_scorer
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class EpisodeScores:
     error: str = ""  #: why there are no scores, or what of the pictures could not be read
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AnnotationSettings:
     """How a dataset is to be scored."""
 
@@ -97,6 +97,14 @@ class AnnotationSettings:
     camera: str  #: feature that holds the pictures
     task: str = ""  #: the task of all episodes, a stage per line; empty: each has that of the dataset
     workers: Workers = HERE
+
+    @cached_property
+    def about(self) -> ModelAbout:
+        """What is known of the model before it is loaded, asked once: a plug-in is built for it.
+
+        Raises `ScorerError`.
+        """
+        return about_model(self.model, self.scorer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +152,7 @@ def warnings_on(dataset: Dataset, settings: AnnotationSettings, tasks: Sequence[
             f"{printable(repr(on_one_line(tasks[0])), 200)}; where they differ in what the robot was told to "
             "do, progress is measured against the wrong task"
         )
-    about = about_model(settings.model, settings.scorer)
+    about = settings.about
     if about.random_weights:
         made.append(f"model {printable(settings.model)} has {RANDOM_WEIGHTS}: the numbers mean nothing")
     info = ScorerInfo(settings.model, "", about.random_weights, "", "", "", 0, about.instructions)
@@ -165,7 +173,7 @@ def annotation_key(dataset: Dataset, settings: AnnotationSettings) -> str:
         "dataset": dataset.fingerprint,
         "camera": settings.camera,
         "tasks": tasks_of(dataset, settings.task),
-        "model": [settings.model, about_model(settings.model, settings.scorer).revision],
+        "model": [settings.model, settings.about.revision],
         "monitor": monitor,
         "scorer": scorer,
         "prompts": sha256(Path(prompts).read_bytes()).hexdigest()
@@ -442,7 +450,7 @@ def progress_file(
         "dataset": dataset.fingerprint,
         "camera": settings.camera,
         "model": settings.model,
-        "revision": about_model(settings.model, settings.scorer).revision,
+        "revision": settings.about.revision,
         "monitor": asdict(settings.monitor),
         "columns": columns and columns.value,
         "unscored": sum(not one.rows for one in scores),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from functools import partial
+from functools import cached_property, partial
 from hashlib import sha256
 from math import isfinite
 from pathlib import Path
@@ -37,7 +37,7 @@ from topreward_ros.offline.score_video import Curve, CurvePoint, Recording, scor
 from topreward_ros.offline.video import Video
 from topreward_ros.offline.workers import HERE, Workers
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
-from topreward_ros.scoring.registry import about_model, load_scorer
+from topreward_ros.scoring.registry import ModelAbout, about_model, load_scorer
 
 _FORMAT = "topreward_evaluated_film/1"  # raise the number when what is kept of a film changes its meaning
 
@@ -49,7 +49,7 @@ class Method(StrEnum):
     GVL = "gvl"  #: by a model that writes percentages, see `evaluation_gvl`
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EvaluationSettings:
     """How episodes are scored for an evaluation."""
 
@@ -63,6 +63,14 @@ class EvaluationSettings:
     #: Whether runs hold what a detector is told (core/calibration/told.py), so that others can be asked when
     #: they would have fired. SUCCESS then never comes.
     with_told: bool = False
+
+    @cached_property
+    def about(self) -> ModelAbout:
+        """What is known of the model before it is loaded, asked once: a plug-in is built for it.
+
+        Raises `ScorerError`.
+        """
+        return about_model(self.model, self.scorer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +138,7 @@ def score_episodes(
 
     Raises `UserError` where the model cannot be loaded, or no episode can be scored; and as `Workers.do`.
     """
-    about = about_model(settings.model, settings.scorer)
-    films = _films(episodes, settings, about.instructions, about.revision)
+    films = _films(episodes, settings, settings.about.instructions, settings.about.revision)
     with kept_folder(folder) as place:
         kept, damaged = _kept(films, place)
         if damaged:
