@@ -55,7 +55,10 @@ def add_action(actions: Any) -> None:
         help="wordings that are scored at most, those to start with included (default: %(default)s)",
     )
     parser.add_argument(
-        "--minutes", type=float, metavar="M", help="begin no round that would end later than that"
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="begin no round that would end later than that; with --soft: train no longer than that",
     )
     parser.add_argument(
         "--laid-aside",
