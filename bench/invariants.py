@@ -155,8 +155,10 @@ class Invariants:
         )
         stamp_ns = _stamp_ns(message)
         if stamp_ns:
+            # One that was sent as a wrong one is believed where those before it bear it out.
+            said_false = self._is_false(episode.reward_stamp_ns) or self._is_false(stamp_ns)
             self._hold(
-                stamp_ns >= episode.reward_stamp_ns or self._is_false(episode.reward_stamp_ns),
+                stamp_ns >= episode.reward_stamp_ns or said_false,
                 f"{where}: its stamp goes back by {(episode.reward_stamp_ns - stamp_ns) / NS_PER_S:.3f} s",
             )
             episode.reward_stamp_ns = stamp_ns
@@ -183,8 +185,9 @@ class Invariants:
         elapsed_ns = message.elapsed.sec * NS_PER_S + message.elapsed.nanosec
         self._hold(elapsed_ns >= 0, f"{where}: elapsed {elapsed_ns} ns")
         started_ns = self._episode(message.episode_id).started_ns
-        if started_ns is not None and not self._is_false(started_ns):
-            age_ns = _stamp_ns(message) - started_ns
+        stamp_ns = _stamp_ns(message)
+        if started_ns is not None and not self._is_false(started_ns) and not self._is_false(stamp_ns):
+            age_ns = stamp_ns - started_ns
             self._hold(elapsed_ns <= age_ns, f"{where}: elapsed {elapsed_ns} ns of {age_ns} ns")
 
     def _is_false(self, stamp_ns: int) -> bool:

@@ -107,3 +107,29 @@ def test_states_that_are_not_true(judge: Any) -> None:
         judge.shown(tenth / 10, usable=True)
         judge.look(tenth / 10)
     assert "and the state is STALE" in judge.broken[-1] and len(judge.broken) == 2
+
+
+def test_a_stamp_that_was_sent_as_a_wrong_one_may_lie_anywhere_and_no_other(judge: Any) -> None:
+    """Two that agree are believed against a first one, whichever was right."""
+    judge.false_stamps.add(40 * 10**9)
+
+    def told_at(second: int, step: int) -> list[str]:
+        judge.broken.clear()
+        message = TaskProgress(state=TaskProgress.RUNNING, progress=0.5, num_frames=1, episode_id="a")
+        message.header.stamp.sec, message.elapsed.sec = second, 0
+        judge.progress(message, 1.0)
+        rewarded = TaskReward(step=step, episode_id="a")
+        rewarded.header.stamp.sec = second
+        judge.reward(rewarded)
+        return list(judge.broken)
+
+    event = TaskEvent(type=STARTED, sequence=1, episode_id="a", message="so")
+    event.header.stamp.sec = 100
+    judge.event(event)
+    assert told_at(100, 0) == []
+    assert told_at(40, 1) == [], "it was sent as a wrong one"
+    assert told_at(101, 2) == []
+    early = told_at(60, 3)
+    assert any("of -40000000000 ns" in said for said in early) and any(
+        "goes back by 41" in it for it in early
+    )
