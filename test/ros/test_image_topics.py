@@ -253,6 +253,32 @@ def test_a_camera_that_is_gone_leaves_nothing_in_the_middleware(
         node.destroy_node()
 
 
+def test_after_many_publishers_what_they_left_is_freed_though_others_send(bare) -> None:
+    """As a driver that is killed and started again, again and again."""
+    node, seen = Node("rig", context=bare.context), []
+    rig = CameraRig(node, ["front"], "raw", "first", seen.append)
+    bare.executor.add_node(node)
+    try:
+        used = [rig.primary.subscription]
+        for turn in range(17):
+            source = Source(bare, "/front", "raw")
+            bare.until(lambda: node.count_publishers("/front") == 1, "it is known")
+            bare.until(lambda source=source: source.publisher.get_subscription_count() > 0, "they meet")
+            assert not rig.follow_publishers()
+            if rig.primary.subscription is not used[-1]:
+                used.append(rig.primary.subscription)
+                bare.until(lambda source=source: source.publisher.get_subscription_count() > 0, "they meet")
+            source.send(turn)
+            bare.until(lambda turn=turn: len(seen) > turn, "its image comes")
+            bare.node.destroy_publisher(source.publisher)
+            bare.until(lambda: node.count_publishers("/front") == 0, "it is gone")
+        assert len(used) == 1 + 16 // 8
+    finally:
+        bare.executor.remove_node(node)
+        rig.destroy()
+        node.destroy_node()
+
+
 def test_an_image_is_one_whatever_its_topic_is_called(bare) -> None:
     source = Source(bare, "/camera/image_raw/ffmpeg", "compressed")
     Source(bare, "/other", "raw")  # which would be advised

@@ -45,6 +45,9 @@ _OTHERS_DEBUG_IMAGE = "/monitor/debug_image"  # of monitors in other namespaces
 _REPEATED_AFTER_S = 10.0  # the warning of an image that cannot be used
 _NUMBERS = re.compile(r"\d+")
 _DRAINED_S = 10.0  # after so long without an image none is on its way
+# A publisher that went leaves up to half an image in the middleware. So much may be left there of all; an
+# image counts as one of 640x480 at least.
+_LEFT_BYTES, _USUAL_BYTES = 8_000_000, 1_000_000
 
 
 class Camera:
@@ -75,6 +78,7 @@ class Camera:
         self._given = topic
         self.places = places(node, topic, transport)  #: where its images may be, best first
         self._elsewhere_since: float | None = None  # images are only at another place than where we look
+        self._publishers: set[bytes] = set()  # of its place, by their global ids
         self.subscription: Any = None
         self._subscribe(first_published(self.places, self._types_on) or self.places[0])
 
@@ -98,7 +102,9 @@ class Camera:
         if found is None or found == self.place:
             self._elsewhere_since = None
             self._met |= found is not None
-            if found is None and self._met and self.silent_seconds() > _DRAINED_S:
+            self._count_gone()
+            drained = found is None and self._met and self.silent_seconds() > _DRAINED_S
+            if drained or self._gone * max(len(self.raw), _USUAL_BYTES) >= _LEFT_BYTES:
                 self._free_what_is_left()
             return False
         now = time.monotonic()
@@ -144,11 +150,17 @@ class Camera:
         """End the subscription."""
         self._node.destroy_subscription(self.subscription)
 
+    def _count_gone(self) -> None:
+        """Count the publishers of this place that have gone."""
+        publishers = {bytes(it.endpoint_gid) for it in self._node.get_publishers_info_by_topic(self.topic)}
+        self._gone += len(self._publishers - publishers)
+        self._publishers = publishers
+
     def _free_what_is_left(self) -> None:
-        """Subscribe anew while nobody publishes.
+        """Subscribe anew, while nobody publishes or after many publishers.
 
         Fast DDS keeps an image of which a part had come when its publisher went, as long as there is the
-        subscription (bench/publishers.py).
+        subscription (bench/publishers.py). An image that is sent just now is lost by this.
         """
         self.destroy()
         self._open_subscription()
@@ -226,6 +238,7 @@ class Camera:
 
     def _open_subscription(self) -> None:
         self._met = False  # whether there was a publisher of its place
+        self._gone = 0  # of these publishers
         self.subscription = self._node.create_subscription(
             self.message_type,
             self.place.name,
