@@ -5,6 +5,7 @@ leave in order (``leave``) or are killed (``kill``); beside them another node ha
 (``stay``). What grows in the first two and not in the third is the middleware's.
 
     .venv/bin/python bench/publishers.py           # 100 publishers, three minutes
+    .venv/bin/python bench/publishers.py --monitor      # the monitor in place of the plain node
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ KINDS = ("leave", "kill", "stay")
 WIDTH, HEIGHT, RATE = 640, 480, 30.0
 SENDS_S = 0.5
 _MARKS = 10  # rows of the table
+_MONITORS_LOAD_S = 30.0
 
 
 def subscribe() -> None:
@@ -60,22 +62,28 @@ def publish(how: str) -> None:
     rclpy.shutdown()
 
 
-def measure(publishers: int) -> dict[str, list[float]]:
-    """Private memory of each subscriber before the first publisher and after every one."""
+def measure(publishers: int, *, monitor: bool) -> dict[str, list[float]]:
+    """Private memory of each subscriber before the first publisher and after every one.
+
+    ``monitor``: they are monitors without a task, which are given time to load their model.
+    """
     environment = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     domains = dict(zip(KINDS, random.sample(range(1, 101), len(KINDS)), strict=True))
     children: list[subprocess.Popen[bytes]] = []
 
     def start(role: str, kind: str) -> subprocess.Popen[bytes]:
         domain = {**environment, "ROS_DOMAIN_ID": str(domains[kind])}
-        child = subprocess.Popen([sys.executable, __file__, "--role", role, "--kind", kind], env=domain)
+        command = [__file__, "--role", role, "--kind", kind]
+        if monitor and role == "subscribe":
+            command = ["-m", "topreward_ros.nodes.monitor", "--ros-args", "-p", "image_topics:=[/image]"]
+        child = subprocess.Popen([sys.executable, *command], env=domain)
         children.append(child)
         return child
 
     found: dict[str, list[float]] = {}
     try:
         nodes = {kind: start("subscribe", kind) for kind in KINDS}
-        time.sleep(3.0)
+        time.sleep(_MONITORS_LOAD_S if monitor else 3.0)
         start("publish", "stay")
         for _ in range(publishers + 1):
             for kind, node in nodes.items():
@@ -89,7 +97,7 @@ def measure(publishers: int) -> dict[str, list[float]]:
     return found
 
 
-def show(found: dict[str, list[float]]) -> None:
+def show(found: dict[str, list[float]], what: str) -> None:
     """Print memory after so many publishers, and the machine."""
     from rich.console import Console  # a child loads none of this
     from rich.table import Table
@@ -98,7 +106,7 @@ def show(found: dict[str, list[float]]) -> None:
     from topreward_ros.views.bench import machine_line
 
     count = len(found["stay"]) - 1
-    shown = Table(title="private memory of a plain subscriber [MiB]")
+    shown = Table(title=f"private memory of {what} [MiB]")
     for column in ("publishers", *KINDS):
         shown.add_column(column, justify="right")
     for mark in sorted({round(k * count / _MARKS) for k in range(_MARKS + 1)}):
@@ -112,14 +120,15 @@ def main() -> None:
     command.add_argument("--publishers", type=int, default=100, help="one after the other (%(default)s)")
     command.add_argument("--role", choices=("subscribe", "publish"), help=argparse.SUPPRESS)  # in a child
     command.add_argument("--kind", choices=KINDS, help=argparse.SUPPRESS)
+    command.add_argument("--monitor", action="store_true", help="subscribers are this package's monitor")
     add_files(command, plot=False)
     options = command.parse_args()
     if options.role == "subscribe":
         return subscribe()
     if options.role == "publish":
         return publish(options.kind)
-    found: dict[str, Any] = measure(options.publishers)
-    show(found)
+    found: dict[str, Any] = measure(options.publishers, monitor=options.monitor)
+    show(found, "a monitor" if options.monitor else "a plain subscriber")
     from output import write_json
 
     return write_json(options.json, {"private_mib": found})
