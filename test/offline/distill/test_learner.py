@@ -74,14 +74,14 @@ def test_the_best_weights_are_kept_and_it_ends_where_nothing_gets_better(
 ) -> None:
     pupil, drawn, held = school
     monkeypatch.setattr(learner, "PATIENCE", 3)
-    monkeypatch.setattr(learner, "held_out_loss", losses_of(5.0, 4.0, 2.0, 3.0, 2.5, 2.5, 9.9))
+    monkeypatch.setattr(learner, "held_out_loss", losses_of(5.0, 2.0, 3.0, 2.5, 2.5, 9.9))
     seen: list[dict[str, torch.Tensor]] = []
     weights = learner._weights
     monkeypatch.setattr(learner, "_weights", lambda it: (seen.append(weights(it)), weights(it))[1])
     learned = learn(pupil, drawn, held, RECIPE, Run(tmp_path, {}), 60.0, 0, lambda *_: None)
-    assert (learned.steps, learned.best_step, learned.loss, learned.first_loss) == (5, 2, 2.0, 5.0)
-    assert learned.why.startswith("3 steps made it no better")
-    assert len(seen) == 3
+    assert (learned.steps, learned.best_step, learned.loss, learned.first_loss) == (5, 1, 2.0, 5.0)
+    assert learned.why.startswith("4 steps made it no better"), "of six"
+    assert len(seen) == 2
     assert all(torch.equal(value, seen[-1][name]) for name, value in pupil.state_dict().items())
 
 

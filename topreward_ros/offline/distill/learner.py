@@ -27,7 +27,9 @@ from topreward_ros.offline.distill.training_run import (
 STEPS = 6000  #: at most, where time allows
 FEWEST_STEPS = 20
 CHECK_EVERY = 40  #: steps, after which films that are held out are looked at
-PATIENCE = 8  #: checks without a better one, after which it is enough; of long trainings a half
+#: Checks without a better one, after which it is enough; of long trainings three quarters: while the rate is
+#: high, what is looked at goes to and fro.
+PATIENCE = 8
 #: Share of the averaged weights that a step leaves, once there were some. They are what is looked at and
 #: kept: at a high rate the weights themselves go to and fro between one batch and the next.
 AVERAGED = 0.99
@@ -145,7 +147,7 @@ def learn(
         average.load_state_dict(notes["average"])
     notes["average"] = average.state_dict()  # as they are when it is saved
     checks: list[tuple[int, float]] = notes["checks"]
-    patience = max(PATIENCE, recipe.steps // (2 * CHECK_EVERY))
+    patience = max(PATIENCE, 3 * recipe.steps // (4 * CHECK_EVERY))
 
     def drawn(first: int) -> Iterator[Batch]:
         return _loaded(steps, range(first, recipe.steps), recipe, workers)

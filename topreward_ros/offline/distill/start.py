@@ -23,7 +23,8 @@ from topreward_ros.scoring.checkpoint.quantization import NONE
 NOTHING = "nothing"  #: to start from
 
 #: Highest learning rate: of drawn weights, of the embedded model's, of those of an earlier student.
-_DRAWN_RATE, _EMBEDDED_RATE, _STUDENT_RATE = 8e-4, 5e-4, 3e-4
+#: With three times the last one a student forgets first, for hundreds of steps (bench/RESULTS.md).
+_DRAWN_RATE, _EMBEDDED_RATE, _STUDENT_RATE = 8e-4, 5e-4, 1e-4
 
 _PARTS = ("text_config", "vision_config")
 _TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
