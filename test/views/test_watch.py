@@ -245,6 +245,16 @@ def test_lines_for_where_there_is_no_terminal() -> None:
     assert event_line(log, event).split() == ["3.00", "s", "TIMEOUT:", "too", "long"]
 
 
+@pytest.mark.parametrize("earlier", [[], [sample(0), sample(1)]], ids=["alone", "after another episode"])
+def test_an_event_before_the_first_frame_has_no_time(earlier: list[Sample]) -> None:
+    log = watched(*earlier)
+    log.add_event(event := Happening("e2", 0, "STALE_IMAGES", "no image"))
+    assert event_line(log, event).split()[:2] == ["-", "STALE_IMAGES:"]
+    log.add_event(late := Happening("e2", START, "STALE_IMAGES", "no image"))
+    assert event_line(log, late).split()[0] == "-", "nobody knows when it began"
+    assert "STALE_IMAGES" in "".join(drawn(log)) and " s  STALE" not in "".join(drawn(log))
+
+
 def test_the_next_log_takes_nothing_of_the_last_episode() -> None:
     """Heartbeats repeat its end until the new one begins."""
     log = watched(sample(0), sample(1))

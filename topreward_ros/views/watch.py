@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from io import StringIO
-from math import isnan
+from math import isnan, nan
 from statistics import median
 
 from rich import box
@@ -78,7 +78,8 @@ class WatchLog:
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
     events: deque[Happening] = field(default_factory=lambda: deque(maxlen=100))
     last_arrival_s: float | None = None
-    _start_ns: int = 0  # stamp of the first frame of the present episode
+    _start_ns: int = 0  # stamp of the first frame of an episode
+    _start_of: str | None = None  # that episode's id; None: no first frame was heard of
     _stride: int = 1  # of the scores that are kept
     _number: int = -1  # of the newest score in its episode, from 0
     _score_times_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_SCORES))
@@ -112,6 +113,7 @@ class WatchLog:
         is_score = sample.num_frames > 0 and (not self.scores or sample.stamp_ns != self.scores[-1].stamp_ns)
         if is_score:
             self._start_ns = sample.stamp_ns - round(sample.elapsed_s * NS_PER_S)
+            self._start_of = sample.episode_id
             self._keep(sample)
             self.score_count += 1
             if not isnan(sample.latency_s):  # while the clock of the stamps does not run
@@ -134,7 +136,7 @@ class WatchLog:
         if self.previous_episode_id and event.episode_id == self.previous_episode_id:
             return False
         if event.type == "EPISODE_STARTED":
-            self._start_ns = event.stamp_ns
+            self._start_ns, self._start_of = event.stamp_ns, event.episode_id
         self.events.append(event)
         return True
 
@@ -150,7 +152,9 @@ class WatchLog:
         return score_names(self.answers)
 
     def event_time_s(self, event: Happening) -> float:
-        """When it happened, in seconds since the present episode began."""
+        """When it happened, in seconds since its episode began; NaN where it had no frame by then."""
+        if event.episode_id != self._start_of or event.stamp_ns <= 0:
+            return nan
         return (event.stamp_ns - self._start_ns) / NS_PER_S
 
     def score_rate(self) -> float:
@@ -188,7 +192,9 @@ def sample_line(sample: Sample, answers: str = "") -> str:
 
 def event_line(log: WatchLog, event: Happening) -> str:
     """An event as one line."""
-    return f"{log.event_time_s(event):8.2f} s  {printable(event.type)}: {printable(event.message)}"
+    time_s = log.event_time_s(event)
+    when = f"{'-':>8}  " if isnan(time_s) else f"{time_s:8.2f} s"
+    return f"{when}  {printable(event.type)}: {printable(event.message)}"
 
 
 def description_line(description: Description) -> str:
@@ -434,7 +440,7 @@ def _events(log: WatchLog, plan: _RowPlan) -> RenderableType:
     for event in list(log.events)[-plan.events :]:
         at_hand = log.newest is None or event.episode_id == log.newest.episode_id
         table.add_row(
-            f"{log.event_time_s(event):.1f} s" if at_hand else "before",
+            number(log.event_time_s(event), 1, "s") if at_hand else "before",
             shown(event.type, style=_EVENT_STYLES.get(event.type, "bold yellow")),
             _cut(shown(event.message, _LONGEST_TEXT), plan.brief),
         )
