@@ -20,17 +20,21 @@ import pytest
 from test.offline.test_labelled_episodes import write_labels, write_video
 from test.scorers import Brightness
 from topreward_ros.cli.main import command, main
+from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import Frame
+from topreward_ros.core.progress import PrefixScore
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.defaults import monitor_defaults
-from topreward_ros.offline import evaluation_runs
+from topreward_ros.offline import evaluation_runs, side_by_side
 from topreward_ros.offline.annotation_report import AnnotationSettings
 from topreward_ros.offline.distill import distill, sizes, steps, training_run
+from topreward_ros.offline.distill.start import Start
 from topreward_ros.offline.distill.stories import Shape
 from topreward_ros.offline.distill.teacher import read_curves
+from topreward_ros.offline.job_processes import plain_error
 from topreward_ros.offline.labelled_episodes import LabelledEpisode, Reading, labelled_data
 from topreward_ros.offline.video import open_video
-from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.scoring.base import LinkError, ScorerSettings
 from topreward_ros.scoring.checkpoint.folder import EMBEDDED_FOLDER
 from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
 from topreward_ros.scoring.registry import load_scorer
@@ -126,6 +130,12 @@ def test_a_folder_that_the_monitor_loads_and_the_same_again(
     scorer.close()
     assert verdict_text(made[0]) in shown.err.replace("\n", " ")
     assert escaped(verdict_text(made[0])) in card and "said SUCCESS in none of" in card
+    untaught = replace(made[0], learned=replace(made[0].learned, best_step=0))
+    assert verdict_text(untaught).startswith("Nothing was learnt: no step made it better")
+    assert "has the weights of the embedded model still" in verdict_text(untaught)
+    assert "Nothing was learnt" not in verdict_text(
+        replace(untaught, learned=replace(untaught.learned, best_step=1))
+    )
     assert "it ended because all steps were taken" in card and "gives the same weights" in card
     late = replace(made[0], learned=replace(made[0].learned, by_clock=True))
     text = card_of(late, "topreward distill", 1.0)
@@ -487,6 +497,40 @@ def test_what_no_student_can_start_from(
         assert run(runs, tmp_path / "s", "--start-from", str(start), *more) == 1
         assert said in capsys.readouterr().err
         assert not (tmp_path / "s").exists()
+
+
+def test_a_task_that_an_earlier_student_knows_and_the_new_one_will_not_is_told() -> None:
+    start = Start("s", name="the student in s", sha256="1", instructions=("Lock the door", "turn it", "x"))
+    said = start.given_up(["Turn it.", "X"])
+    assert said.startswith("the student in s understands 'Lock the door', of which there are no episodes")
+    assert "'turn it' and 1 more, of which" in start.given_up(["lock the door"])
+    assert start.given_up(["lock the door", "turn it", "x", "more"]) == ""
+
+
+def test_a_teacher_that_is_gone_ends_it_and_no_student_is_made_of_what_it_had_said(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[bytes] = set()
+
+    class Gone(Brightness):
+        """Answers for two films, and cannot be reached then."""
+
+        def score_one(self, request: ScoreRequest) -> PrefixScore:
+            asked.add(request.prefix[0].image.tobytes())
+            if len(asked) > 2:
+                raise LinkError("nobody answers")
+            return super().score_one(request)
+
+    monkeypatch.setattr(evaluation_runs, "load_scorer", lambda *_: Gone())
+    monkeypatch.setattr(side_by_side, "sleep", lambda _: None)
+    kept, output = tmp_path / "kept", tmp_path / "student"
+    order = ["distill", str(runs), "--teacher", "embedded", "--output", str(output), *QUICK]
+    assert main([*order, "--scores", str(kept)]) == 1
+    said = capsys.readouterr().err
+    assert "10 of 12 episodes have no score of the teacher, which cannot be reached (" in said
+    assert "nobody answers" in said and "run it again" in said and "learning" not in said
+    assert not output.exists() and len(list((kept / "teacher").glob("*.json"))) == 2
+    assert plain_error(LinkError("gone")).temporary and not plain_error(UserError("bad")).temporary
 
 
 def test_one_film_in_five_is_held_out_wherever_it_lies() -> None:

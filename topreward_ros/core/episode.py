@@ -66,6 +66,7 @@ from topreward_ros.core.stages import Stages
 from topreward_ros.core.stamps import Judgement, MissingStamps, StampJudge
 
 _AT_WORK = (State.RUNNING, State.STALLED)
+_NO_FRAME = "no frame of this episode yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -657,7 +658,7 @@ class TaskMonitor:
             outputs.append(self._event(EventType.STALE_IMAGES, episode.stale, timeout_s))
             # A success that was fired stays the state of its episode.
             if not episode.success.fired:
-                outputs += self._enter(State.STALE)
+                outputs += self._enter(State.STALE, episode.stale)
         # While images come their stamps tell how old the episode is, however fast a bag is played.
         newest_ns = self._stamps.newest_ns
         if episode.stale and episode.first_frame is not None and newest_ns is not None:
@@ -696,7 +697,9 @@ class TaskMonitor:
         episode.stale = ""
         if self._report.state is not State.STALE:
             return []
-        return self._enter(self._state_at_work() if episode.first_frame else State.WAITING_FOR_IMAGES)
+        if episode.first_frame:
+            return self._enter(self._state_at_work())
+        return self._enter(State.WAITING_FOR_IMAGES, _NO_FRAME)
 
     def _asked(self, request: ScoreRequest) -> RunningEpisode | None:
         """The episode that a request is of, while it lasts."""
@@ -762,6 +765,7 @@ class TaskMonitor:
             stages=stages.count,
         )
         if not self._enabled:
+            self._report = replace(self._report, waits="the monitor is disabled")
             return self._report
         episode_id = episode_id or self._new_episode_id()
         if stages.count > 1:
@@ -776,6 +780,7 @@ class TaskMonitor:
         self._report = replace(
             self._report,
             state=State.WAITING_FOR_IMAGES,
+            waits=_NO_FRAME,
             episode_id=episode_id,
             calibrated=self.calibrated,
         )
@@ -806,9 +811,12 @@ class TaskMonitor:
         self._current.ended = True
         return [self._event(EventType.EPISODE_ENDED, why, frame=frame)]
 
-    def _enter(self, state: State) -> list[Output]:
-        """Change the state and report it; everything else in the report stays as it was."""
-        self._report = replace(self._report, state=state)
+    def _enter(self, state: State, waits: str = "") -> list[Output]:
+        """Change the state, in which nothing is scored for the reason ``waits``, if any, and report it.
+
+        Everything else in the report stays as it was.
+        """
+        self._report = replace(self._report, state=state, waits=waits)
         return [self._report]
 
     def _reward(

@@ -16,4 +16,5 @@ class UserError(Exception):
     cpu, cuda, or cuda:N".
     """
 
+    temporary: bool = False  #: somebody could not be reached, or had no time: the same may do later
     lines: Sequence[str] = ()  #: more, to be shown below the text: what another program said, other problems

@@ -40,6 +40,7 @@ class ProgressReport:
     stage_progress: float = nan  #: [0, 1] of the present stage alone, or NaN
     score: PrefixScore = NO_SCORE
     elapsed_ns: int = 0  #: since the first frame of the episode
+    waits: str = ""  #: for a human: why nothing is scored in this state; empty: something is, or has ended
     news: str = ""  #: for a human: why progress is NaN, and what else is true of this score
     standing: str = ""  #: what is so with every score of this stage: of its calibration
     calibrated: bool = False  #: the threshold is that of a calibration of this stage, which is not weak
@@ -52,7 +53,7 @@ class ProgressReport:
     @property
     def message(self) -> str:
         """All that is said to a human."""
-        return "; ".join(filter(None, [self.news, self.standing]))
+        return "; ".join(filter(None, [self.waits, self.news, self.standing]))
 
     @property
     def warning(self) -> str:

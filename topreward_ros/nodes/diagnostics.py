@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 from topreward_ros.core.episode import IgnoredImages, TaskMonitor
-from topreward_ros.core.outputs import ProgressReport
+from topreward_ros.core.outputs import ProgressReport, State
 from topreward_ros.core.printable import printable
 from topreward_ros.core.stamp_clock import Fault
 from topreward_ros.nodes.cameras import CameraRig
@@ -116,10 +116,11 @@ class Diagnostics:
 
     def _scorer(self, report: ProgressReport) -> DiagnosticStatus:
         scorer, counts = self._worker.scorer, self._worker.counts
-        level, message = DiagnosticStatus.OK, report.state.name
+        level, message = DiagnosticStatus.OK, ": ".join(filter(None, [report.state.name, report.waits]))
+        news = "; ".join(filter(None, [report.news, report.standing]))
         if error := self._worker.hang() or self._newest.error:
             level, message = DiagnosticStatus.ERROR, error
-        elif report.message:
+        elif news or report.state is State.STALE:
             level, message = DiagnosticStatus.WARN, report.message
         elif scorer.info.random_weights:
             level, message = DiagnosticStatus.WARN, "the numbers mean nothing"

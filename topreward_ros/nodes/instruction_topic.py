@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from std_msgs.msg import String
 
@@ -25,10 +26,14 @@ class InstructionTopic:
         self._node = node
         self._take = take
         self._refused = ""  # why the last text could not be taken, as the log said it
-        # Two, because a transient-local subscription does not match a volatile publisher.
+        # Two, because a transient-local subscription does not match a volatile publisher. That it does not is
+        # meant, and rclpy is not to warn of it.
         self._subscriptions = [
-            node.create_subscription(String, NAME, self._on_message, profile)
-            for profile in (qos.instruction_volatile(), qos.instruction_latched())
+            node.create_subscription(String, NAME, self._on_message, profile, event_callbacks=heard)
+            for profile, heard in (
+                (qos.instruction_volatile(), None),
+                (qos.instruction_latched(), SubscriptionEventCallbacks(use_default_callbacks=False)),
+            )
         ]
 
     def destroy(self) -> None:

@@ -81,6 +81,7 @@ class Evaluated:
     model: Mapping[str, Any]  #: fields of `ScorerInfo` but the instructions
     problems: tuple[str, ...]  #: films that could not be scored
     resumed: int  #: films that an earlier run had scored
+    unreached: int = 0  #: films that were not scored, as who scores them could not be reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ def score_episodes(
             on_note(scored_again(damaged, "film", folder))
         missing = [film for film in films if film.key not in kept]
         errors: dict[str, str] = {}
-        resumed = len(kept)
+        resumed, unreached = len(kept), 0
         make = make or MonitorScorer
         if workers.are_needed(len(missing)):
             scored = _scored_by(workers, make, settings, missing, on_start, on_model, on_note)
@@ -155,11 +156,12 @@ def score_episodes(
             for film, made in scored:
                 if isinstance(made, UserError):
                     errors[film.key] = str(made)
+                    unreached += made.temporary
                     continue
                 kept[film.key] = made.run, _model(made.info)
                 write_file(place / _name(film.key), _to_text(film.key, *kept[film.key]))
         _remove_old(place)
-    return _evaluated(episodes, films, kept, errors, resumed)
+    return replace(_evaluated(episodes, films, kept, errors, resumed), unreached=unreached)
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ def unexpected_error(error: Exception) -> JobError:
 def plain_error(error: UserError) -> JobError:
     """An error with the text of ``error``, and its lines, which every process can read."""
     plain = JobError(str(error))
-    plain.lines = list(error.lines)
+    plain.lines, plain.temporary = list(error.lines), error.temporary
     return plain
 
 

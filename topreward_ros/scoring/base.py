@@ -61,10 +61,13 @@ class LinkError(ScorerError):
     """
 
     longest_pause_s = 0.5
+    temporary = True
 
 
 class BusyError(ScorerError):
     """The server of a model has too much to do, or allows no more for now."""
+
+    temporary = True
 
     def __init__(self, text: str, pause_s: float) -> None:
         super().__init__(text)

@@ -145,6 +145,12 @@ def verdict_text(distilled: Distilled) -> str:
     choice = distilled.choice
     found = verdict(distilled.measures["student"], distilled.measures["teacher"], distilled.held_out)
     sentences = []
+    if distilled.learned.best_step == 0:
+        began_as = f"the weights of {choice.source}" if choice.goes_on else "drawn weights"
+        sentences.append(
+            "nothing was learnt: no step made it better on the films that were held out, and it has "
+            f"{began_as} still; give it more films or time (--minutes), or another --seed"
+        )
     if found.faults:
         mends = ["give it more films or time (--minutes)"]
         if choice.mend:

@@ -271,8 +271,8 @@ def _distill(
     choice = _choice(order, tokenizer, episodes[0], instructions, watcher)
     candidate = choice.candidate
     watcher.say(f"size '{candidate.name}' is taken: {choice.start}")
-    if start.doubt:
-        watcher.say(start.doubt)
+    for text in filter(None, [start.doubt, start.given_up(instructions.own)]):
+        watcher.say(text)
     with watcher.reading(len(episodes)) as on_film:
         films, unread = read_films(episodes, candidate.frame_pixels, on_film)
     if not films:
@@ -354,7 +354,7 @@ def _distill(
         data,
         machine(),
         {"torch": str(torch.__version__)},
-        tuple([*unread, *untold, *scored.problems]),
+        tuple([*problems, *unread, *untold, *scored.problems]),
     )
 
 
@@ -388,6 +388,12 @@ def _curves(
             on_model,
             workers=order.workers,
             on_note=note,
+        )
+    if scored.unreached:
+        raise DistillError(
+            f"{scored.unreached} of {len(episodes)} episodes have no score of the teacher, which cannot be "
+            f"reached ({scored.problems[0]}): run it again once it can; what was scored is kept in --scores "
+            "FOLDER, where one is given"
         )
     by_key = {(it.identity, it.task): it for it in scored.episodes}
     found = {

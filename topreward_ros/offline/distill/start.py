@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from transformers import Qwen3VLConfig
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.instruction import normalized_instruction
 from topreward_ros.core.printable import printable
 from topreward_ros.offline.distill.network import Size, Student, make_config
 from topreward_ros.offline.distill.sizes import CANDIDATES, Candidate
@@ -45,6 +46,7 @@ class Start:
     size: Size | None = None  #: of the weights
     name: str = ""  #: of whose they are, for sentences
     sha256: str = ""  #: of the file of an earlier student's weights
+    instructions: tuple[str, ...] = ()  #: that an earlier student understands
 
     @property
     def is_student(self) -> bool:
@@ -59,6 +61,18 @@ class Start:
         return (
             f"{self.name} may have learnt from films that are held out now: judge the new one on films that "
             "neither has seen"
+        )
+
+    def given_up(self, own: Sequence[str]) -> str:
+        """Which tasks of an earlier student are not among ``own``: a sentence; empty: none."""
+        taught = set(map(normalized_instruction, own))
+        left = [it for it in self.instructions if normalized_instruction(it) not in taught]
+        if not left:
+            return ""
+        return (
+            f"{self.name} understands '{printable(left[0], 100)}'"
+            f"{f' and {len(left) - 1} more' if len(left) > 1 else ''}, of which there are no episodes here: "
+            "the new one will not"
         )
 
     @property
@@ -113,7 +127,7 @@ def open_start(name: str) -> Start:
         return Start(name, checkpoint.tokenizer, weights, size, "the embedded model")
     whose = f"the student in {printable(str(checkpoint.folder), 300)}"
     digest = checkpoint.weights_hash
-    return Start(name, checkpoint.tokenizer, weights, size, whose, digest)
+    return Start(name, checkpoint.tokenizer, weights, size, whose, digest, checkpoint.notes.wordings)
 
 
 def _fault_of(name: str) -> str:
