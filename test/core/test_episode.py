@@ -337,6 +337,24 @@ def test_images_a_little_out_of_order_are_ignored() -> None:
     assert rig.event_types == [EventType.EPISODE_STARTED]
 
 
+def test_the_report_says_why_nothing_is_scored_as_long_as_that_is_so() -> None:
+    rig = watching()
+    report = rig.monitor.report
+    assert report.state is State.WAITING_FOR_IMAGES and report.message == "no frame of this episode yet"
+    rig.images([-8.0])
+    assert rig.monitor.report.message == ""
+    rig.take(rig.monitor.check_clock(105 * NS_PER_S, lambda: "the cable is out"))
+    assert rig.monitor.report.state is State.STALE
+    assert rig.monitor.report.message.startswith("no image that can be used for 5.0 s")
+    assert "the cable is out" in rig.monitor.report.message and rig.monitor.report.warning == ""
+    rig.image(101.5, -7.0)
+    assert rig.monitor.report.state is State.RUNNING and rig.monitor.report.message == ""
+    rig.take(rig.monitor.set_enabled(False))
+    assert rig.monitor.report.message == "the monitor is disabled"
+    rig.take(rig.monitor.set_enabled(True))
+    assert rig.monitor.report.message == "no frame of this episode yet"
+
+
 def test_stale_images_are_said_once_and_end_with_the_next_image() -> None:
     rig = watching()
     rig.images([-8.0])

@@ -442,7 +442,7 @@ class EpisodeMachine(RuleBasedStateMachine):
         newest = self.pending[0].prefix[-1]
         for output in self.publish(self.monitor.scorer_failed(self.pending.pop(0), "out of memory")):
             if isinstance(output, ProgressReport):
-                assert output.message == "no score: out of memory"
+                assert output.news == "no score: out of memory" and output.message.endswith(output.news)
                 continue
             assert isinstance(output, Event) and output.type is EventType.SCORER_ERROR
             assert output.stamp == newest.stamp and "(-" not in output.message

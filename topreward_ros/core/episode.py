@@ -483,9 +483,11 @@ class TaskMonitor:
         baseline = live_progress(score, ProgressMode.STATIC_BASELINE, success.threshold)
         found = [] if episode.success.fired else self._look_at_progress(newest, progress, baseline, score)
         failure = failed(found)
+        state = self._state_of_score(succeeded and stages.is_last, failure is not None)
         self._report = replace(
             self._report,
-            state=self._state_of_score(succeeded and stages.is_last, failure is not None),
+            state=state,
+            waits=episode.stale if state is State.STALE else "",
             stamp=newest.stamp,
             progress=stages.whole(progress),
             stage_progress=progress,
