@@ -279,6 +279,41 @@ def test_after_many_publishers_what_they_left_is_freed_though_others_send(bare) 
         node.destroy_node()
 
 
+def test_a_silent_camera_is_told_where_the_images_of_its_node_are(
+    bare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, other = (Node(name, context=bare.context) for name in ("rig", "another"))
+    rig = CameraRig(node, ["front"], "raw", "first", lambda stamp_ns: None)
+    for each in (node, other):
+        bare.executor.add_node(each)
+    advice = rig.primary.missing_images_advice
+    try:
+        source = Source(bare, "/front", "raw")
+        bare.until(lambda: source.publisher.get_subscription_count() > 0, "they meet")
+        rig.follow_publishers()
+        assert "somebody has just begun to publish on /front" in advice()
+        monkeypatch.setattr(cameras, "_FIRST_IMAGE_S", 0.0)
+        source.send(0)
+        bare.until(lambda: rig.primary.received == 1, "its image comes")
+        other.create_publisher(Image, "/wrist", 1)
+        bare.until(lambda: node.count_publishers("/wrist") == 1, "it is known")
+        assert "look whether" in advice() and "images are on" not in advice(), "another camera's"
+        moved = Source(bare, "/elsewhere", "raw")
+        bare.until(lambda: node.count_publishers(moved.topic) == 1, "it is known")
+        assert "images are on /elsewhere (sensor_msgs/msg/Image) now: if that is what you mean" in advice()
+        bare.node.destroy_publisher(moved.publisher)
+        packed = Source(bare, "/front/compressed", "compressed")
+        bare.until(lambda: node.count_publishers(packed.topic) == 1, "it is known")
+        bare.until(lambda: node.count_publishers(moved.topic) == 0, "it is gone")
+        assert "CompressedImage) now, which is read once /front counts as gone" in advice()
+    finally:
+        for each in (node, other):
+            bare.executor.remove_node(each)
+        rig.destroy()
+        node.destroy_node()
+        other.destroy_node()
+
+
 def test_an_image_is_one_whatever_its_topic_is_called(bare) -> None:
     source = Source(bare, "/camera/image_raw/ffmpeg", "compressed")
     Source(bare, "/other", "raw")  # which would be advised

@@ -6,6 +6,7 @@ schedule asks for it. The first camera is the primary: its stamps are the stamps
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -48,6 +49,7 @@ _DRAINED_S = 10.0  # after so long without an image none is on its way
 # A publisher that went leaves up to half an image in the middleware. So much may be left there of all; an
 # image counts as one of 640x480 at least.
 _LEFT_BYTES, _USUAL_BYTES = 8_000_000, 1_000_000
+_FIRST_IMAGE_S = 1.0  # that it may take from a publisher's discovery until its first image
 
 
 class Camera:
@@ -79,6 +81,7 @@ class Camera:
         self.places = places(node, topic, transport)  #: where its images may be, best first
         self._elsewhere_since: float | None = None  # images are only at another place than where we look
         self._publishers: set[bytes] = set()  # of its place, by their global ids
+        self._joined = -math.inf  # [s] when the newest of them was discovered
         self.subscription: Any = None
         self._subscribe(first_published(self.places, self._types_on) or self.places[0])
 
@@ -102,7 +105,7 @@ class Camera:
         if found is None or found == self.place:
             self._elsewhere_since = None
             self._met |= found is not None
-            self._count_gone()
+            self._note_publishers()
             drained = found is None and self._met and self.silent_seconds() > _DRAINED_S
             if drained or self._gone * max(len(self.raw), _USUAL_BYTES) >= _LEFT_BYTES:
                 self._free_what_is_left()
@@ -150,9 +153,16 @@ class Camera:
         """End the subscription."""
         self._node.destroy_subscription(self.subscription)
 
-    def _count_gone(self) -> None:
-        """Count the publishers of this place that have gone."""
+    @property
+    def has_just_come(self) -> bool:
+        """Whether a publisher was discovered just now: its first image may be on its way."""
+        return time.monotonic() - self._joined < _FIRST_IMAGE_S
+
+    def _note_publishers(self) -> None:
+        """Note which publishers of this place have come, and count those that have gone."""
         publishers = {bytes(it.endpoint_gid) for it in self._node.get_publishers_info_by_topic(self.topic)}
+        if publishers - self._publishers:
+            self._joined = time.monotonic()
         self._gone += len(self._publishers - publishers)
         self._publishers = publishers
 
@@ -270,7 +280,10 @@ class Camera:
                     f"the QoS of {who} on {self.topic} is incompatible with ours: {reason.strip()} "
                     f"Set qos_overrides.{self.topic}.subscription.reliability to best_effort"
                 )
-        names = ", ".join(sorted(set(map(node_of, publishers))))
+        if self.has_just_come:
+            return f"somebody has just begun to publish on {self.topic}: the first image may be on its way"
+        nodes = set(map(node_of, publishers))
+        names = ", ".join(sorted(nodes))
         other_ns = self.senders.newest_other_ns()
         if other_ns is not None and time.monotonic_ns() - other_ns < _OTHERS_NEWS_S * NS_PER_S:
             return (
@@ -279,16 +292,37 @@ class Camera:
             )
         if self.received and not self.senders.lost:
             if self.silent_seconds() < KILLED_STAYS_S:
-                return (
+                advice = (
                     f"they came until then: look whether {names} still runs, and at the camera, its cable "
                     "and its driver"
                 )
-            return (
-                f"they came until then, and {names} still runs: look at the camera, its cable and its driver"
-            )
+            else:
+                advice = (
+                    f"they came until then, and {names} still runs: look at the camera, its cable and its "
+                    "driver"
+                )
+            return advice + self._moved_to(nodes)
         return (
             f"{names} publishes on {self.topic} with a matching QoS, but no image arrives: is it sending "
             f"(`ros2 topic hz {self.topic}`)? {_LARGE_IMAGES_ADVICE}"
+        )
+
+    def _moved_to(self, nodes: set[str]) -> str:
+        """Where else images of this camera are, by its name or by one of ``nodes``: a clause, or empty."""
+        camera = self.topic.rpartition("/")[0]
+        found = {
+            name: kind
+            for name, kind in self._readable_topics().items()
+            if (camera and camera in (name, name.rpartition("/")[0]))
+            or nodes & set(map(node_of, self._node.get_publishers_info_by_topic(name)))
+        }
+        if not found:
+            return ""
+        shown = ", ".join(f"{name} ({found[name]})" for name in sorted(found))
+        if found.keys() & {place.name for place in self.places}:
+            return f"; images are on {shown} now, which is read once {self.topic} counts as gone"
+        return (
+            f"; images are on {shown} now: if that is what you mean, name it by image_topic:= or image_topics"
         )
 
     def _readable_topics(self) -> dict[str, str]:
@@ -433,7 +467,7 @@ class CameraRig:
         its own.
         """
         for camera in self.cameras:
-            if camera.silent_seconds() > stale_timeout:
+            if camera.silent_seconds() > stale_timeout and not camera.has_just_come:
                 silence, advice = ("silence", camera), camera.missing_images_advice()
                 if not (watched and camera is self.primary):
                     self._say_once.warn(silence, camera.silence_warning)
