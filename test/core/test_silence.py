@@ -145,7 +145,7 @@ def test_an_episode_that_stamps_begin_waits_from_then_on() -> None:
     [
         ({"images": False}, "no image comes"),
         ({"unreadable": "encoding '8UC7' is not one of ours"}, "encoding '8UC7' is not one of ours"),
-        ({"speed": 0.0}, "out of order"),
+        ({"speed": 0.0}, "is that of the one before, as where a clock stands still"),
     ],
 )
 def test_silence_counts_from_the_last_image_that_could_be_used(

@@ -300,7 +300,9 @@ class TaskMonitor:
                 f"image stamps went back by {-self._stamps.moved_ns / NS_PER_S:.3f} s", arrival_ns
             )
         elif not judgement.usable:
-            self._silence.disbelieved(f"the stamp of the newest image is {judgement.value}")
+            stands = stamp_ns == self._stamps.newest_ns
+            why = "that of the one before, as where a clock stands still" if stands else judgement.value
+            self._silence.disbelieved(f"the stamp of the newest image is {why}")
             return False, []
         return self._take(stamp_ns, arrival_ns, outputs)
 
