@@ -210,9 +210,10 @@ that it learnt from show them. A tick with {FRAMES} frames takes {it.tick_ms:.1f
 
 **What it must not be used for:** anything that those films do not show. In front of another scene, another
 camera or place of the camera, another robot, or asked for another task or in other words, its numbers mean
-nothing, however sure they look. It repeats the errors of its teacher and of the labels. It is never a safety
-function. Judge it on films of your own that had no part in this (`topreward evaluate`), and calibrate the
-threshold of each task (`topreward calibrate`) before anything depends on it.
+nothing, however sure they look, nor do they in an episode of more than {it.longest_s:.0f} s, as the longest
+film. It repeats the errors of its teacher and of the labels. It is never a safety function. Judge it on films
+of your own that had no part in this (`topreward evaluate`), and calibrate the threshold of each task
+(`topreward calibrate`) before anything depends on it.
 
 **Verdict, by rule:** {escaped(verdict_text(it))}
 

@@ -134,6 +134,7 @@ class Distilled:
     kept_films: int  #: whose scores an earlier run had kept: of the teacher, and of the student
     films: int  #: that were learnt from
     frames: int  #: of these
+    longest_s: float  #: duration of the longest of these [s]
     held_out: tuple[EvaluatedEpisode, ...]  #: as the student scored them
     measures: Mapping[str, tuple[Measure, ...]]  #: of the films that are held out: of "student", "teacher"
     data_sha256: str  #: of frames, labels and the teacher's curves
@@ -346,6 +347,7 @@ def _distill(
         resumed + scored.resumed,
         len(learnt),
         sum(len(it.footage.frames) for it in learnt),
+        max(float(it.times_s[-1]) for number, it in enumerate(used) if number not in apart),
         scored.episodes,
         {
             "student": tuple(evaluate(scored.episodes, threshold, (Mode.LOG_PROB,), order.seed)),
