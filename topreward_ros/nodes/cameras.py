@@ -10,7 +10,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rclpy.node import Node
@@ -309,16 +309,14 @@ class Camera:
 
     def _moved_to(self, nodes: set[str]) -> str:
         """Where else images of this camera are, by its name or by one of ``nodes``: a clause, or empty."""
-        camera = self.topic.rpartition("/")[0]
         found = {
             name: kind
             for name, kind in self._readable_topics().items()
-            if (camera and camera in (name, name.rpartition("/")[0]))
-            or nodes & set(map(node_of, self._node.get_publishers_info_by_topic(name)))
+            if self._is_ours(name) or nodes & set(map(node_of, self._node.get_publishers_info_by_topic(name)))
         }
         if not found:
             return ""
-        shown = ", ".join(f"{name} ({found[name]})" for name in sorted(found))
+        shown = _shown(found)
         if found.keys() & {place.name for place in self.places}:
             return f"; images are on {shown} now, which is read once {self.topic} counts as gone"
         return (
@@ -345,13 +343,16 @@ class Camera:
         others = self._readable_topics()
         if not others:
             return "nor do other topics carry images: is the camera running, with the same ROS_DOMAIN_ID?"
-        camera = self.topic.rpartition("/")[0]
-        ours = {name for name in others if camera in (name, name.rpartition("/")[0])} if camera else set()
-        shown = ", ".join(f"{name} ({others[name]})" for name in sorted(ours or others))
+        ours = {name: kind for name, kind in others.items() if self._is_ours(name)}
         return (
-            f"images are on {shown}: name the one that you mean, by image_topic:= of the launch file or the "
-            f"parameter image_topics{self._default_hint()}"
+            f"images are on {_shown(ours or others)}: name the one that you mean, by image_topic:= of the "
+            f"launch file or the parameter image_topics{self._default_hint()}"
         )
+
+    def _is_ours(self, topic: str) -> bool:
+        """Whether a topic is of the same camera, by its name."""
+        camera = self.topic.rpartition("/")[0]
+        return bool(camera) and camera in (topic, topic.rpartition("/")[0])
 
     def _default_hint(self) -> str:
         """Why a value that was set may not have arrived: ROS 2 drops those under another name silently."""
@@ -389,6 +390,11 @@ class Camera:
         self.received += 1
         self.last_arrival = time.monotonic()
         self._on_image(self)
+
+
+def _shown(topics: Mapping[str, str]) -> str:
+    """Topics with their types."""
+    return ", ".join(f"{name} ({topics[name]})" for name in sorted(topics))
 
 
 class CameraRig:

@@ -117,10 +117,9 @@ class Diagnostics:
     def _scorer(self, report: ProgressReport) -> DiagnosticStatus:
         scorer, counts = self._worker.scorer, self._worker.counts
         level, message = DiagnosticStatus.OK, ": ".join(filter(None, [report.state.name, report.waits]))
-        news = "; ".join(filter(None, [report.news, report.standing]))
         if error := self._worker.hang() or self._newest.error:
             level, message = DiagnosticStatus.ERROR, error
-        elif news or report.state is State.STALE:
+        elif report.news or report.standing or report.state is State.STALE:
             level, message = DiagnosticStatus.WARN, report.message
         elif scorer.info.random_weights:
             level, message = DiagnosticStatus.WARN, "the numbers mean nothing"

@@ -22,7 +22,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from hashlib import sha256
 from io import BytesIO
 from math import isfinite, nan
@@ -55,7 +55,7 @@ from topreward_ros.offline.score_video import Curve, Outcome, Recording, score_r
 from topreward_ros.offline.workers import HERE, Workers
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.checkpoint.vocabulary import task_warnings
-from topreward_ros.scoring.registry import ModelAbout, about_model, load_scorer
+from topreward_ros.scoring.registry import ModelSettings, load_scorer
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class EpisodeScores:
 
 
 @dataclass(frozen=True)
-class AnnotationSettings:
+class AnnotationSettings(ModelSettings):
     """How a dataset is to be scored."""
 
     model: str  #: as `load_scorer` takes it
@@ -97,14 +97,6 @@ class AnnotationSettings:
     camera: str  #: feature that holds the pictures
     task: str = ""  #: the task of all episodes, a stage per line; empty: each has that of the dataset
     workers: Workers = HERE
-
-    @cached_property
-    def about(self) -> ModelAbout:
-        """What is known of the model before it is loaded, asked once: a plug-in is built for it.
-
-        Raises `ScorerError`.
-        """
-        return about_model(self.model, self.scorer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from functools import cached_property, partial
+from functools import partial
 from hashlib import sha256
 from math import isfinite
 from pathlib import Path
@@ -37,7 +37,7 @@ from topreward_ros.offline.score_video import Curve, CurvePoint, Recording, scor
 from topreward_ros.offline.video import Video
 from topreward_ros.offline.workers import HERE, Workers
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
-from topreward_ros.scoring.registry import ModelAbout, about_model, load_scorer
+from topreward_ros.scoring.registry import ModelSettings, load_scorer
 
 _FORMAT = "topreward_evaluated_film/1"  # raise the number when what is kept of a film changes its meaning
 
@@ -50,7 +50,7 @@ class Method(StrEnum):
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
+class EvaluationSettings(ModelSettings):
     """How episodes are scored for an evaluation."""
 
     model: str  #: as `load_scorer` takes it
@@ -63,14 +63,6 @@ class EvaluationSettings:
     #: Whether runs hold what a detector is told (core/calibration/told.py), so that others can be asked when
     #: they would have fired. SUCCESS then never comes.
     with_told: bool = False
-
-    @cached_property
-    def about(self) -> ModelAbout:
-        """What is known of the model before it is loaded, asked once: a plug-in is built for it.
-
-        Raises `ScorerError`.
-        """
-        return about_model(self.model, self.scorer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +153,7 @@ def score_episodes(
                 kept[film.key] = made.run, _model(made.info)
                 write_file(place / _name(film.key), _to_text(film.key, *kept[film.key]))
         _remove_old(place)
-    return replace(_evaluated(episodes, films, kept, errors, resumed), unreached=unreached)
+    return _evaluated(episodes, films, kept, errors, resumed, unreached)
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,6 +365,7 @@ def _evaluated(
     kept: Mapping[str, _Kept],
     errors: Mapping[str, str],
     resumed: int,
+    unreached: int,
 ) -> Evaluated:
     made, problems = [], []
     for episode in episodes:
@@ -395,7 +388,7 @@ def _evaluated(
     if not made:
         raise UserError(f"no episode could be scored; the first: {problems[0]}")
     model = next(kept[film.key][1] for film in films if film.key in kept)
-    return Evaluated(tuple(made), model, tuple(dict.fromkeys(problems)), resumed)
+    return Evaluated(tuple(made), model, tuple(dict.fromkeys(problems)), resumed, unreached)
 
 
 # ---- what is kept -----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from math import isnan
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -103,6 +104,21 @@ def about_model(model: str, settings: ScorerSettings) -> ModelAbout:
         return ModelAbout(scorer.info.revision, scorer.info.random_weights, scorer.info.instructions)
     checkpoint = open_checkpoint(model, settings.adapter)
     return ModelAbout(checkpoint.revision, checkpoint.has_random_weights, checkpoint.notes.wordings)
+
+
+class ModelSettings:
+    """Settings that name a model, and how it scores."""
+
+    model: str  #: as `load_scorer` takes it
+    scorer: ScorerSettings
+
+    @cached_property
+    def about(self) -> ModelAbout:
+        """What is known of the model before it is loaded, asked once: a plug-in is built for it.
+
+        Raises `ScorerError`.
+        """
+        return about_model(self.model, self.scorer)
 
 
 def scorer_of(checkpoint: Checkpoint, settings: ScorerSettings) -> PrefixScorer:
