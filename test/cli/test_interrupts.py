@@ -30,6 +30,7 @@ def work(_):
         for _ in range(600):
             time.sleep(0.1)
     finally:
+        time.sleep(0.3)  # an interrupt that was raised again, and another one behind it, would end this
         print("cleaned up")
 
 program._run = work

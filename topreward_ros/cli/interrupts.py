@@ -39,7 +39,7 @@ class Interrupted(KeyboardInterrupt):
     def __del__(self) -> None:
         # No `Thread`: its locks may be held where an object is just taken apart.
         if _work.goes_on:
-            start_new_thread(_raise_again, (type(self),))
+            start_new_thread(_raise_again, (type(self), _work.raised))
 
 
 class Terminated(Interrupted):
@@ -52,6 +52,7 @@ class _Work:
     """What signals have to do with; written by the main thread, but for ``lost``."""
 
     goes_on = False  #: and an interrupt that is gone was lost
+    raised = 0  #: interrupts so far
     lost: type[Interrupted] | None = None
     terminated_s: float | None = None  #: when SIGTERM came
 
@@ -105,6 +106,7 @@ def _is_ignored(number: signal.Signals) -> bool:
 
 
 def _interrupt(*_: object) -> NoReturn:
+    _work.raised += 1
     raise (_work.take_lost() or Interrupted)()
 
 
@@ -116,6 +118,7 @@ def _terminate(*_: object) -> None:
             os._exit(Terminated.status)
         return
     _work.terminated_s = _work.terminated_s or now
+    _work.raised += 1
     raise Terminated
 
 
@@ -133,9 +136,13 @@ def _ignore(numbers: list[signal.Signals]) -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-def _raise_again(kind: type[Interrupted]) -> None:
+def _raise_again(kind: type[Interrupted], raised: int) -> None:
+    """Raise one of ``kind`` again, unless another was raised after the ``raised`` ones before it was lost.
+
+    That one stands for both: two would come one behind the other, the second into the answer to the first.
+    """
     time.sleep(_AGAIN_S)
-    if _work.goes_on:
+    if _work.goes_on and _work.raised == raised:
         _work.lost = kind
         with suppress(OSError):  # it has just ended
             signal.pthread_kill(main_thread().ident or 0, kind.number)
