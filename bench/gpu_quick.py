@@ -27,19 +27,34 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from gpu_models import Setup, with_prompts
-from gpu_ticks import COMPILED, GRAPHS, KERNELS, WARM_UP, make_ways, tick_line, tick_rows, wait_for
+from gpu_ticks import (
+    COMPILED,
+    GRAPHS,
+    KERNELS,
+    WARM_UP,
+    make_ways,
+    tick_line,
+    tick_rows,
+    together_line,
+    together_rows,
+    wait_for,
+)
 from output import write_json
 from topreward_ros.scoring.device import release_cached_memory
 from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN
 from topreward_ros.scoring.registry import LoadedModel
 
 PROFILED = 3  # ticks
+EPISODES = 8  # at once
 SHOWN = 12  # kernels of a profile, those that take longest
 ROOT = Path(__file__).resolve().parents[1]
 #: What is tried on a GPU where there is one, by file in test/scoring/qwen3_vl/.
 TESTS = {
     "test_attention": ["test_every_device_and_type_of_number"],
-    "test_cuda_graphs": ["test_cuda_graphs_give_the_numbers_of_kernel_by_kernel"],
+    "test_cuda_graphs": [
+        "test_cuda_graphs_give_the_numbers_of_kernel_by_kernel",
+        "test_cuda_graphs_of_several_episodes_give_the_numbers_of_kernel_by_kernel",
+    ],
 }
 #: Kinds of kernels, by what their names have; the first that fits counts.
 KINDS = {
@@ -119,7 +134,7 @@ class Quick:
         self._setup, self._shapes, self._prompts = setup, shapes, prompts
         self._machine = setup.machine()
         self._run = Run(seconds, path, {"machine": self._machine, "setup": str(setup)})
-        self._run.found.update(ticks=[], profiles=[])
+        self._run.found.update(ticks=[], together=[], profiles=[])
         self._video = setup.video()
         self._loaded: LoadedModel | None = None
         self._tests: Tests | None = None
@@ -141,6 +156,7 @@ class Quick:
                     for count in self._prompts:
                         part(f"ticks of {key}, prompts {count}, {way}", partial(self._ticks, count, way))
                     if key == first:
+                        part(f"{EPISODES} episodes of {key}, {way}", partial(self._together, way))
                         part(f"profile of {key}, {way}", partial(self._profile, way))
         finally:
             if self._tests is not None:
@@ -171,6 +187,12 @@ class Quick:
         for row in tick_rows(loaded, self._setup, self._video, (way, KERNELS), prompts):
             self._run.found["ticks"].append(row)
             self._run.say(tick_line(row))
+
+    def _together(self, way: str) -> None:
+        loaded = with_prompts(self._model, self._prompts[0])
+        for row in together_rows(loaded, self._setup, self._video, (way, KERNELS), EPISODES):
+            self._run.found["together"].append(row)
+            self._run.say(together_line(row))
 
     def _profile(self, wanted: str) -> None:
         """The kernels of a tick, by kind and by name."""

@@ -17,6 +17,7 @@ from gpu_models import Setup
 from topreward_ros.core.frames import Frame
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.offline.engine_bench import TASK, capture_ahead
+from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import LoadedModel, graph_runner_for
@@ -28,6 +29,7 @@ WAYS: dict[str, dict[str, Any]] = {
     KERNELS: {"cuda_graphs": False, "compile": "false"},
 }
 WARM_UP = 3  # ticks that are not counted: kernels are chosen, graphs captured
+TOGETHER, TOGETHER_WARM_UP = 9, 4  # ticks of several episodes, and the first of these, that are not counted
 
 
 def wait_for(device: torch.device) -> None:
@@ -66,6 +68,17 @@ class Way:
         self.times.append(1e3 * (time.perf_counter() - begun))
         capture_ahead(self.scorer)
 
+    def together(self, prefixes: list[list[Frame]], device: torch.device) -> None:
+        wait_for(device)
+        begun = time.perf_counter()
+        outcomes = self.scorer.score_all([ScoreRequest.of_frames(TASK, frames) for frames in prefixes])
+        self.times.append(1e3 * (time.perf_counter() - begun))
+        for outcome in outcomes:
+            if isinstance(outcome, ScorerError):
+                raise outcome
+            self.scores.append(outcome.log_prob)
+        capture_ahead(self.scorer)
+
 
 def measure_ticks(ways: dict[str, Way], video: list[Frame], number: int, device: torch.device) -> None:
     """Measure ``number`` ticks of each way after the same context; the newest patch is new in each tick."""
@@ -95,19 +108,69 @@ def tick_rows(
             way.scorer.close()
     rows = []
     for name, way in ways.items():
-        graphs = way.graphs
         pairs = zip(way.scores, ways[KERNELS].scores, strict=True)
         rows.append(
             {
                 "shape": loaded.info.model_id,
                 "prompts": prompts,
-                "way": name if graphs is None or graphs.works else f"{name}: refused, see the warning",
+                "way": way_name(name, way),
                 "p50_p95_p99_ms": np.quantile(way.times[WARM_UP:], [0.5, 0.95, 0.99]).tolist(),
                 "waits": way.waits,
                 "differs_nat": max(abs(one - other) for one, other in pairs),
             }
         )
     return rows
+
+
+def together_rows(
+    loaded: LoadedModel, setup: Setup, video: list[Frame], wanted: Sequence[str], episodes: int
+) -> list[dict[str, Any]]:
+    """Scores per second of ``episodes`` that are scored together, each after the frames of a full context.
+
+    A row for each of the ways ``wanted``; scores are compared with those kernel by kernel, which must be
+    among the ways.
+    """
+    ways = make_ways(loaded, setup, wanted)
+    try:
+        # Frames of its own for each: a scorer knows an episode by its first frame.
+        videos = [[Frame(each.stamp_ns, each.image) for each in video] for _ in range(episodes)]
+        for way in ways.values():
+            way.together([each[: setup.frames] for each in videos], setup.device)
+        for k in range(min(TOGETHER, setup.ticks)):
+            new = slice(setup.frames + 2 * k, setup.frames + 2 * k + 2)
+            for way in ways.values():
+                way.together([[*each[: setup.frames - 2], *each[new]] for each in videos], setup.device)
+    finally:
+        for way in ways.values():
+            way.scorer.close()
+    rows = []
+    for name, way in ways.items():
+        pairs = zip(way.scores, ways[KERNELS].scores, strict=True)
+        took_ms = float(np.median(way.times[1:][-(TOGETHER - TOGETHER_WARM_UP) :]))
+        rows.append(
+            {
+                "shape": loaded.info.model_id,
+                "episodes": episodes,
+                "way": way_name(name, way),
+                "ms": took_ms,
+                "scores_per_s": 1e3 * episodes / took_ms,
+                "differs_nat": max(abs(one - other) for one, other in pairs),
+            }
+        )
+    return rows
+
+
+def way_name(name: str, way: Way) -> str:
+    """``name``, and whether its graphs were refused."""
+    return name if way.graphs is None or way.graphs.works else f"{name}: refused, see the warning"
+
+
+def together_line(row: dict[str, Any]) -> str:
+    """A row of `together_rows` as a line of text."""
+    return (
+        f"{row['episodes']} episodes of {row['shape']} at once, {row['way']}: {row['ms']:.1f} ms, "
+        f"{row['scores_per_s']:.1f} scores/s; differs {row['differs_nat']:.1e} nat"
+    )
 
 
 def make_ways(loaded: LoadedModel, setup: Setup, wanted: Sequence[str]) -> dict[str, Way]:

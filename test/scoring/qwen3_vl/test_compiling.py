@@ -57,10 +57,10 @@ def test_every_function_is_one_graph_for_any_number_of_tokens(models):
             cache.reserve(200)
             language.run([compiling._trial_pass(cache, 70, answers=1)])
             work = pass_work(language, cache, tokens, answers)
-            work.load(compiling._trial_pass(cache, tokens, answers))
+            work.load([compiling._trial_pass(cache, tokens, answers)])
             found = work.run()[0].clone()
             graphs.functions, before = PLAIN, graphs.functions
-            work.load(compiling._trial_pass(cache, tokens, answers))
+            work.load([compiling._trial_pass(cache, tokens, answers)])
             torch.testing.assert_close(found, work.run()[0])
             graphs.functions = before
     assert len(made) == of_the_trial, "compiled in the middle of an episode"

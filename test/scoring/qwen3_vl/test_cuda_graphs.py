@@ -104,15 +104,141 @@ def test_nothing_is_captured_in_a_tick_until_it_was_wanted_often(new_scorer, vid
     assert len(graphs.captured) == 2
 
 
-def test_several_episodes_at_once_run_eagerly(to_rounding, new_scorer, make_video):
+# ---- several episodes at once ----
+
+
+@pytest.fixture(scope="module")
+def videos(make_video):
+    return [make_video(24, *size, seed=seed) for seed, size in enumerate([(32, 32), (32, 64), (32, 32)])]
+
+
+def assert_equal_scores(to_rounding, scorer, eager, requests) -> None:
+    outcomes = zip(*(each.score_all(requests) for each in (scorer, eager)), strict=True)
+    for number, (score, expected) in enumerate(outcomes):
+        assert score.log_prob == to_rounding(expected.log_prob), number
+        assert score.log_prob_static == to_rounding(expected.log_prob_static, nan_ok=True), number
+
+
+@pytest.mark.parametrize("prompts", ["", "ten_prompts.txt"])
+def test_several_episodes_at_once_share_a_graph(to_rounding, new_scorer, videos, prompts):
     graphs = TapeRunner()
-    scorer, eager = new_scorer(graphs=graphs), new_scorer()
-    videos = [make_video(8, 32, 32, seed=seed) for seed in (1, 2)]
-    for count in range(1, 9):
+    scorer = new_scorer(graphs=graphs, static_baseline=False, prompts=prompts)
+    eager = new_scorer(static_baseline=False, prompts=prompts)
+    for count in range(1, 25):
         requests = [asked(TASK, video[:count]) for video in videos]
-        for score, expected in zip(scorer.score_all(requests), eager.score_all(requests), strict=True):
-            assert score.log_prob == to_rounding(expected.log_prob)
-    assert "_PassWork" not in graphs.captured
+        if count % 2:
+            requests.reverse()  # whoever waited longest comes first
+        assert_equal_scores(to_rounding, scorer, eager, requests)
+        work_ahead(scorer)
+    assert graphs.works
+    passes = graphs.captured.count("_PassWork")
+    assert 1 <= passes <= 3, "tokens of one or two steps more, and not one for each order"
+    assert graphs.replayed > 12
+
+
+@settings(max_examples=settings().max_examples // 4)
+@given(
+    st.lists(
+        st.tuples(st.permutations(range(3)), st.integers(1, 3), st.integers(1, 24), st.booleans()),
+        min_size=2,
+        max_size=10,
+    ),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_any_episodes_that_come_together_score_as_run_eagerly(
+    to_rounding, new_scorer, videos, steps, patience, baseline
+):
+    graphs = TapeRunner()
+    scorer, eager = (new_scorer(graphs=each, static_baseline=baseline) for each in (graphs, None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda_graphs, "_PATIENCE", patience)
+        for order, many, count, ahead in steps:
+            requests = [asked(TASK, videos[number][:count]) for number in order[:many]]
+            assert_equal_scores(to_rounding, scorer, eager, requests)
+            if ahead:
+                work_ahead(scorer)
+    assert graphs.works
+
+
+def test_episodes_that_come_together_once_are_not_worth_a_graph(new_scorer, videos):
+    graphs = TapeRunner()
+    scorer = new_scorer(graphs=graphs, static_baseline=False)
+    kept = [video[0] for video in videos]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        for count in (2, 6):  # a new episode runs eagerly, whatever comes with it
+            requests = [asked(TASK, videos[number][:count]) for number in (first, second)]
+            scorer.score_all(requests, kept)
+            work_ahead(scorer)
+    assert graphs.captured.count("_PassWork") == 0
+    for count in (8, 10, 12):
+        scorer.score_all([asked(TASK, videos[number][:count]) for number in (1, 2)], kept)
+        work_ahead(scorer)
+    assert graphs.captured.count("_PassWork") == 1
+
+
+def test_other_episodes_of_the_same_shape_have_another_graph(to_rounding, new_scorer, make_video):
+    graphs = TapeRunner()
+    scorer, eager = (new_scorer(graphs=each, static_baseline=False) for each in (graphs, None))
+    alike = [make_video(12, 32, 32, seed=seed) for seed in range(3)]
+    kept = [video[0] for video in alike]
+    for count in (1, 4, 6, 8):
+        scorer.score_all([asked(TASK, video[:count]) for video in alike[:2]], kept)
+        scorer.score(asked(TASK, alike[2][:count])) if count == 1 else None
+        work_ahead(scorer)
+    assert "_PassWork" in graphs.captured
+    pair = [asked(TASK, video[:10]) for video in (alike[0], alike[2])]
+    scorer.score_all([asked(TASK, alike[2][:8])], kept)
+    outcomes = scorer.score_all(pair, kept)
+    for score, expected in zip(outcomes, eager.score_all(pair), strict=True):
+        assert score.log_prob == to_rounding(expected.log_prob)
+
+
+def joint_graphs(scorer) -> dict:
+    return scorer._engine.language._joint_graphs._graphs
+
+
+def together(scorer, videos, counts) -> None:
+    for count in counts:
+        scorer.score_all([asked(TASK, video[:count]) for video in videos])
+        work_ahead(scorer)
+
+
+def test_an_episode_that_goes_takes_the_graphs_that_it_is_part_of(new_scorer, videos):
+    """They write where its keys and values were, and hold these in memory."""
+    scorer = new_scorer(graphs=TapeRunner(), static_baseline=False)
+    together(scorer, videos, range(1, 7))
+    (graph,) = joint_graphs(scorer).values()
+    held = [weakref.ref(layer) for layers in graph.work._layers for layer in layers]
+    del graph
+    gc.disable()
+    try:
+        scorer.score_all([asked(TASK, video[:7]) for video in videos[:2]])
+        assert not joint_graphs(scorer)
+        assert sum(ref() is None for ref in held) == len(held) // 3
+    finally:
+        gc.enable()
+
+
+def test_a_kv_cache_that_moves_drops_the_graphs_that_it_is_part_of(to_rounding, new_scorer, videos):
+    graphs = TapeRunner()
+    scorer, eager = (new_scorer(graphs=each, static_baseline=False) for each in (graphs, None))
+    together(scorer, videos, range(1, 7))
+    assert joint_graphs(scorer)
+    moved = scorer._episodes[videos[1][0]]._video._kv
+    moved.reserve(moved.capacity + 1)
+    assert not joint_graphs(scorer)
+    assert_equal_scores(to_rounding, scorer, eager, [asked(TASK, video[:8]) for video in videos])
+    assert graphs.works
+
+
+def test_the_graph_that_was_used_last_stays():
+    cache = GraphCache()
+    cache.add("used", object())
+    for number in range(cuda_graphs._MAX_GRAPHS):
+        assert cache.get("used")
+        cache.add(number, object())
+    assert cache.get("used") and cache.get(0) is None
 
 
 def test_what_is_over_is_not_captured_later(to_rounding, new_scorer, video, make_video):
@@ -203,8 +329,9 @@ def test_a_graph_with_other_numbers_is_not_used_and_what_it_wrote_is_put_right(
             if isinstance(work, language._PassWork):
 
                 def repeat():
-                    for layer in work._layers:
-                        layer[:, :, :, work._slots] = 7.0
+                    for layers, slots in zip(work._layers, work._slots, strict=True):
+                        for layer in layers:
+                            layer[:, :, :, slots] = 7.0
                     outcome[0].fill_(1.0)
 
             return repeat, outcome
@@ -354,9 +481,8 @@ def test_what_is_captured_on_a_gpu_fits_its_operations(checkpoint, monkeypatch, 
         passes.append(one)
         hidden = model.run([one])
         assert hidden.is_meta and hidden.shape == (2, 128) and hidden.dtype == dtype
-    shape = language._PassShape(32, 2, cache.capacity)
-    work = language._PassWork(model, cache, shape)
-    work.load(passes[1])
+    work = language.pass_work(model, cache, 32, 2)
+    work.load(passes[1:])
     (outcome,) = work.run()
     assert outcome.is_meta and outcome.shape == hidden.shape and outcome.dtype == dtype
 
@@ -397,3 +523,26 @@ def test_cuda_graphs_give_the_numbers_of_kernel_by_kernel(
         assert score.log_prob == pytest.approx(expected.log_prob, abs=near)
         work_ahead(scorer)
     assert (others == 7.0).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-4), ("bfloat16", 0.3), ("float16", 0.05)])
+@pytest.mark.parametrize("compile_layers", ["false", "true"])
+def test_cuda_graphs_of_several_episodes_give_the_numbers_of_kernel_by_kernel(
+    checkpoint, videos, settings, dtype, near, caplog, compile_layers
+):
+    from dataclasses import replace
+
+    gpu = replace(settings, device="cuda", dtype=dtype, max_frames=42, compile=compile_layers)
+    scorer, eager = (
+        load_scorer(str(checkpoint), replace(gpu, cuda_graphs=graphs)) for graphs in (True, False)
+    )
+    with caplog.at_level(logging.INFO):
+        for count in range(1, 25):
+            requests = [asked(TASK, video[:count]) for video in videos]
+            outcomes = zip(scorer.score_all(requests), eager.score_all(requests), strict=True)
+            for score, expected in outcomes:
+                assert score.log_prob == pytest.approx(expected.log_prob, abs=near)
+            work_ahead(scorer)
+    assert scorer._graphs.works
+    assert sum("captured a pass of 3 videos" in record.getMessage() for record in caplog.records) >= 1

@@ -168,7 +168,7 @@ def _trials(vision: VisionModel, language: LanguageModel) -> Iterator[Callable[[
     cache.graphs.clear()
     for tokens, answers in _TRIAL_PASSES:
         work = pass_work(language, cache, tokens, answers)
-        work.load(_trial_pass(cache, tokens, answers))
+        work.load([_trial_pass(cache, tokens, answers)])
         yield work.run
 
 

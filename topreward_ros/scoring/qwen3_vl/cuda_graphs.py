@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
-from weakref import WeakSet
+from weakref import ReferenceType, WeakSet, ref
 
 import torch
 
@@ -25,7 +25,8 @@ from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN, LayerFunctions
 _log = logging.getLogger(__name__)
 
 _MAX_GRAPHS = 16  # in a `GraphCache`
-_PATIENCE = 4  # misses of a shape until it is captured within a tick; between two ticks one is enough
+_MAX_MISSES = 256  # shapes whose misses are counted
+_PATIENCE = 4  # misses of a shape until it is captured within a tick
 #: How far a replay may be from the eager result, relative to the result's norm. Kernels for other shapes
 #: round differently; a capture that went wrong is wrong altogether.
 _NEAR, _NEAR_IN_HALF_PRECISION = 1e-3, 0.1
@@ -61,30 +62,66 @@ class CapturedGraph(NamedTuple):
 
 
 class GraphCache:
-    """The captured graphs of one kind of work, by shape."""
+    """The captured graphs of one kind of work, by shape.
 
-    def __init__(self) -> None:
+    Work may belong to several caches: of a pass of several videos, one holds the graph, and the others take
+    it with them when they are cleared or go themselves, as it writes where their tensors are.
+    """
+
+    def __init__(self, worth: int = 1) -> None:
+        """``worth``: misses of a shape until it is captured between two ticks."""
         self._graphs: BoundedDict[Hashable, CapturedGraph] = BoundedDict(_MAX_GRAPHS)
-        self._misses: dict[Hashable, int] = {}
+        self._misses: BoundedDict[Hashable, int] = BoundedDict(_MAX_MISSES)
+        self._held_by: list[tuple[ReferenceType[GraphCache], Hashable]] = []  # graphs of ours, elsewhere
+        self.worth = worth
 
     def get(self, shape: Hashable) -> CapturedGraph | None:
-        """The graph for ``shape``; None where there is none."""
-        return self._graphs.get(shape)
+        """The graph for ``shape``, which is the newest from now on; None where there is none."""
+        graph = self._graphs.pop(shape, None)
+        if graph is not None:
+            self._graphs[shape] = graph
+        return graph
 
-    def add(self, shape: Hashable, graph: CapturedGraph) -> None:
-        """Keep ``graph``; the oldest goes when there are too many."""
+    def add(self, shape: Hashable, graph: CapturedGraph, others: Sequence[GraphCache] = ()) -> None:
+        """Keep ``graph``, which belongs to ``others``, too; the oldest goes when there are too many."""
         self._graphs[shape] = graph
         self._misses.clear()  # there may be many shapes that come once each
+        for other in others:
+            other._held_by = [(held, key) for held, key in other._held_by if _holds(held(), key)]
+            other._held_by.append((ref(self), shape))
 
-    def count_miss(self, shape: Hashable) -> bool:
-        """Note that ``shape`` was wanted and is not captured; True once it was wanted often enough."""
+    def count_miss(self, shape: Hashable) -> int:
+        """Note that ``shape`` was wanted and is not captured; how often it was."""
         self._misses[shape] = self._misses.get(shape, 0) + 1
-        return self._misses[shape] >= _PATIENCE
+        return self._misses[shape]
 
     def clear(self) -> None:
-        """Free all graphs."""
+        """Free all graphs, and those elsewhere that belong here, too."""
         self._graphs.clear()
         self._misses.clear()
+        for held, shape in self._held_by:
+            if (cache := held()) is not None:
+                cache._graphs.pop(shape, None)
+        self._held_by.clear()
+
+    def __del__(self) -> None:
+        self.clear()
+
+
+def _holds(cache: GraphCache | None, shape: Hashable) -> bool:
+    return cache is not None and shape in cache._graphs
+
+
+class _Wanted(NamedTuple):
+    """A graph that is to be captured: what `GraphRunner.run` was given, and what it gave."""
+
+    cache: GraphCache
+    shape: Hashable
+    inputs: Any
+    make_work: Callable[[], GraphWork]
+    run_eagerly: Callable[[], Sequence[torch.Tensor]]
+    expected: Sequence[torch.Tensor]
+    others: Sequence[GraphCache]
 
 
 class GraphRunner:
@@ -113,10 +150,12 @@ class GraphRunner:
         inputs: Any,
         make_work: Callable[[], GraphWork],
         run_eagerly: Callable[[], Sequence[torch.Tensor]],
+        others: Sequence[GraphCache] = (),
     ) -> Sequence[torch.Tensor]:
         """The outputs for ``inputs``: replayed from the graph for ``shape`` in ``cache``, else run eagerly.
 
-        ``run_eagerly`` may be called more than once. ``make_work`` makes what is captured.
+        ``run_eagerly`` may be called more than once. ``make_work`` makes what is captured, which belongs to
+        the caches ``others``, too.
         """
         self.discard_pending(owner)
         if not self.works:
@@ -125,11 +164,12 @@ class GraphRunner:
         if graph is not None:
             return graph(inputs)
         outputs = run_eagerly()
-        capture = partial(self._capture_checked, cache, shape, inputs, make_work, run_eagerly, outputs)
-        if cache.count_miss(shape):
-            capture()
-        else:
-            self._pending[owner] = capture
+        wanted = _Wanted(cache, shape, inputs, make_work, run_eagerly, outputs, others)
+        misses = cache.count_miss(shape)
+        if misses >= _PATIENCE:
+            self._capture_checked(wanted)
+        elif misses >= cache.worth:
+            self._pending[owner] = partial(self._capture_checked, wanted)
         return outputs
 
     @property
@@ -156,18 +196,10 @@ class GraphRunner:
         for cache in self._caches:
             cache.clear()
 
-    def _capture_checked(
-        self,
-        cache: GraphCache,
-        shape: Hashable,
-        inputs: Any,
-        make_work: Callable[[], GraphWork],
-        run_eagerly: Callable[[], Sequence[torch.Tensor]],
-        expected: Sequence[torch.Tensor],
-    ) -> None:
+    def _capture_checked(self, wanted: _Wanted) -> None:
         """Capture, compare and keep a graph; where that fails, give graphs up for good."""
-        begun = time.perf_counter()
-        problem = self._try_capture(cache, shape, inputs, make_work, expected)
+        begun, shape = time.perf_counter(), wanted.shape
+        problem = self._try_capture(wanted)
         if problem and self.functions != PLAIN:
             # Graphs of other shapes that were right stay.
             _log.warning(
@@ -176,38 +208,31 @@ class GraphRunner:
                 *(shape, problem),
             )
             self.functions = PLAIN
-            problem = self._try_capture(cache, shape, inputs, make_work, expected)
+            problem = self._try_capture(wanted)
         if not problem:
             _log.info("captured %s in %.2f s", shape, time.perf_counter() - begun)
             return
         self.works = False
         self.discard_graphs()
-        run_eagerly()  # rewrites the KV entries that the failed capture overwrote
+        wanted.run_eagerly()  # rewrites the KV entries that the failed capture overwrote
         _log.warning(
             "CUDA graphs are not used from now on, which makes scoring slower: %s cannot be captured as one "
             "(%s); set cuda_graphs: false to start without the attempt",
             *(shape, problem),
         )
 
-    def _try_capture(
-        self,
-        cache: GraphCache,
-        shape: Hashable,
-        inputs: Any,
-        make_work: Callable[[], GraphWork],
-        expected: Sequence[torch.Tensor],
-    ) -> str:
+    def _try_capture(self, wanted: _Wanted) -> str:
         """Capture a graph and keep it if it is right; returns what is wrong, and keeps nothing then."""
         try:
-            work = make_work()
-            work.load(inputs)
+            work = wanted.make_work()
+            work.load(wanted.inputs)
             graph = CapturedGraph(work, *self.capture(work))
-            problem = difference(graph(inputs), expected)
+            problem = difference(graph(wanted.inputs), wanted.expected)
         except Exception as error:  # of the driver, a library, or memory: scoring needs no graph
             return in_a_line(_first_cause(error))
         if not problem:
-            cache.add(shape, graph)
-            self._caches.add(cache)
+            wanted.cache.add(wanted.shape, graph, wanted.others)
+            self._caches.add(wanted.cache)
         return problem
 
     def capture(self, work: GraphWork) -> tuple[Callable[[], None], Sequence[torch.Tensor]]:

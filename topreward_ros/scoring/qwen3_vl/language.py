@@ -2,13 +2,14 @@
 
 It is the model's own arithmetic on the model's own weights (`Qwen3VLTextModel`), written out for four
 reasons: keys and values are written in place; the last layer computes the answering tokens only; several
-videos share every matrix product while each attends to its own cache; and on a GPU a pass of one video can
-run as a CUDA graph (`cuda_graphs`).
+videos share every matrix product while each attends to its own cache; and on a GPU a pass can run as a CUDA
+graph (`cuda_graphs`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from topreward_ros.scoring.qwen3_vl.attention import (
     mask_width,
     rounded_up,
 )
-from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner, GraphWork
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphCache, GraphRunner, GraphWork
 from topreward_ros.scoring.qwen3_vl.kv_cache import DeviceOffset, HostOffset, KVCache, KVWriter
 from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN, LayerFunctions, rms_norm
 from topreward_ros.scoring.qwen3_vl.linear import Packer
@@ -37,6 +38,8 @@ TOKEN_STEP = 16
 #: time and memory. Uneven times, which are written into the prompt, make many numbers (bench/memory.py). Long
 #: passes, as of a task that is set anew in an episode, are multiplied in blocks for the same reason.
 CPU_TOKEN_STEP = 8
+#: Misses of a pass of several videos until it is captured between two ticks: which come together changes.
+_JOINT_WORTH = 2
 _CONTEXT_STEP = 2048  # tokens; a graph that attends by a mask reads a multiple of so many cached ones
 
 
@@ -120,6 +123,7 @@ class LanguageModel:
             _norm_of(language.norm)
         ]
         self._graphs = graphs
+        self._joint_graphs = GraphCache(worth=_JOINT_WORTH)  # of several videos at once
         self._token_step = CPU_TOKEN_STEP if self.device.type == "cpu" else 1
 
     @property
@@ -134,8 +138,8 @@ class LanguageModel:
         """
         if self._graphs is None:
             hidden = self._run_eagerly(passes)
-        elif len(passes) == 1 and passes[0].answer_positions and passes[0].start:
-            hidden = self._run_by_graph(passes[0], self._graphs)
+        elif all(each.answer_positions and each.start for each in passes):
+            hidden = self._run_by_graph(passes, self._graphs)
         else:
             self._graphs.discard_pending(self)
             hidden = self._run_eagerly(passes)
@@ -143,23 +147,39 @@ class LanguageModel:
             each.cache.length = each.start + len(each.ids)
         return hidden
 
-    def _run_by_graph(self, single: Pass, graphs: GraphRunner) -> torch.Tensor:
-        """Replay the graph for this shape and cache, where there is one."""
+    def _run_by_graph(self, passes: Sequence[Pass], graphs: GraphRunner) -> torch.Tensor:
+        """Replay the graph for these shapes and caches, where there is one."""
+        # One graph serves all orders in which the same episodes may come.
+        order = sorted(range(len(passes)), key=lambda number: id(passes[number].cache.graphs))
+        ordered = [passes[number] for number in order]
+        caches = [each.cache for each in ordered]
+        places = [cache.graphs for cache in caches]
+        shapes = [self._captured_shape(each) for each in ordered]
+        alone = len(passes) == 1
+        # No number names two caches: with a cache the graphs go that it is part of.
+        shape = shapes[0] if alone else _JointShape(tuple(shapes), tuple(map(id, places)))
+        (hidden,) = graphs.run(
+            owner=self,
+            cache=places[0] if alone else self._joint_graphs,
+            shape=shape,
+            inputs=ordered,
+            make_work=lambda: _PassWork(self, caches, shapes),
+            run_eagerly=lambda: [self._run_eagerly(ordered)],
+            others=() if alone else places,
+        )
+        if alone:
+            return hidden
+        answers = torch.split(hidden, [shape.answers for shape in shapes])
+        return torch.cat([answers[order.index(number)] for number in range(len(passes))])
+
+    def _captured_shape(self, single: Pass) -> _PassShape:
+        """The shape of the graph that ``single`` can run by; makes room for its padding, too."""
         tokens = rounded_up(len(single.ids), TOKEN_STEP)
         single.cache.reserve(single.start + tokens)
         max_context = single.cache.capacity
         if not has_flash(self.device, self.dtype):
             max_context = min(max_context, rounded_up(single.start, _CONTEXT_STEP))
-        shape = _PassShape(tokens, len(single.answer_positions), max_context)
-        (hidden,) = graphs.run(
-            owner=self,
-            cache=single.cache.graphs,
-            shape=shape,
-            inputs=single,
-            make_work=lambda: _PassWork(self, single.cache, shape),
-            run_eagerly=lambda: [self._run_eagerly([single])],
-        )
-        return hidden
+        return _PassShape(tokens, len(single.answer_positions), max_context)
 
     def _run_eagerly(self, passes: Sequence[Pass]) -> torch.Tensor:
         streams, ids, positions = [], list[int](), []
@@ -339,56 +359,76 @@ class _PassShape(NamedTuple):
         return f"a pass of {size} behind up to {self.max_context} tokens"
 
 
+class _JointShape(NamedTuple):
+    """What is fixed in a captured pass of several videos."""
+
+    passes: tuple[_PassShape, ...]
+    caches: tuple[int, ...]  #: of each, by identity
+
+    def __str__(self) -> str:
+        tokens, answers = (sum(shape[column] for shape in self.passes) for column in (0, 1))
+        return f"a pass of {len(self.passes)} videos, {tokens} tokens and {answers} answers"
+
+
 def pass_work(model: LanguageModel, cache: KVCache, tokens: int, answers: int) -> GraphWork:
     """A pass of ``tokens`` and ``answers`` behind what is in ``cache``, as it is captured."""
-    return _PassWork(model, cache, _PassShape(tokens, answers, cache.capacity))
+    return _PassWork(model, [cache], [_PassShape(tokens, answers, cache.capacity)])
 
 
 class _PassWork(GraphWork):
-    """A pass of one video behind a KV cache whose tensors are not replaced."""
+    """A pass of some videos behind KV caches whose tensors are not replaced."""
 
-    def __init__(self, model: LanguageModel, cache: KVCache, shape: _PassShape) -> None:
-        self._model, self._shape = model, shape
-        self._layers = list(cache.layers)
-        tokens, device = shape.tokens, model.device
+    def __init__(self, model: LanguageModel, caches: Sequence[KVCache], shapes: Sequence[_PassShape]) -> None:
+        self._model, self._shapes = model, shapes
+        self._layers = [list(cache.layers) for cache in caches]
+        counts = [shape.tokens for shape in shapes]
+        answers = [shape.answers for shape in shapes]
+        self._total, device = sum(counts), model.device
         # All whole numbers in one tensor: one copy to the device.
-        self._numbers = torch.zeros(5 * tokens + shape.answers + 1, dtype=torch.long, device=device)
-        sizes = [tokens, 3 * tokens, tokens, shape.answers, 1]
-        self._ids, positions, self._slots, self._answer_positions, self._start = torch.split(
-            self._numbers, sizes
-        )
-        self._positions = positions.view(3, 1, tokens)
-        self._mask = torch.zeros(tokens, tokens, dtype=model.dtype, device=device)
-        self._layout: Hashable = None  # of the mask
+        sizes = [self._total, 3 * self._total, self._total, sum(answers), len(shapes)]
+        self._numbers = torch.zeros(sum(sizes), dtype=torch.long, device=device)
+        self._ids, positions, slots, answer_positions, starts = torch.split(self._numbers, sizes)
+        self._positions = positions.view(3, 1, self._total)
+        self._slots = torch.split(slots, counts)
+        self._answer_positions = torch.split(answer_positions, answers)
+        self._starts = torch.split(starts, 1)
+        ends = list(accumulate(counts))
+        self._tokens = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+        self._masks = [torch.zeros(count, count, dtype=model.dtype, device=device) for count in counts]
+        self._layouts: list[Hashable] = [None] * len(shapes)  # of the masks
         self._hidden = model.embed(self._ids[None])
         self._deepstack = self._hidden.new_zeros(model.deepstack_layers, *self._hidden.shape)
 
-    def load(self, inputs: Pass) -> None:
-        """See `GraphWork.load`. Padding goes behind the pass's tokens, and none of these sees it."""
-        tokens, padding = self._shape.tokens, self._shape.tokens - len(inputs.ids)
-        positions = torch.nn.functional.pad(torch.cat(inputs.positions, dim=1), (0, padding))
-        numbers = torch.cat(
-            [
-                torch.tensor(inputs.ids + [inputs.ids[-1]] * padding),
-                positions.flatten(),
-                torch.arange(inputs.start, inputs.start + tokens),
-                torch.tensor([*inputs.answer_positions, inputs.start]),
-            ]
-        )
-        self._numbers.copy_(send(numbers, self._model.device))
-        if inputs.layout != self._layout:  # the mask takes longest to make, and is seldom another
-            self._mask.copy_(send(inputs.mask(self._model.dtype, tokens), self._model.device))
-            self._layout = inputs.layout
+    def load(self, inputs: Sequence[Pass]) -> None:
+        """See `GraphWork.load`. Padding goes behind a pass's tokens, and none of these sees it."""
+        ids, positions, slots = list[int](), [], []
+        for each, shape in zip(inputs, self._shapes, strict=True):
+            padding = shape.tokens - len(each.ids)
+            ids += each.ids + [each.ids[-1]] * padding
+            positions.append(nn.functional.pad(torch.cat(each.positions, dim=1), (0, padding)))
+            slots.append(torch.arange(each.start, each.start + shape.tokens))
+        ends = [
+            *(place for each in inputs for place in each.answer_positions),
+            *(each.start for each in inputs),
+        ]
+        numbers = [torch.tensor(ids), torch.cat(positions, dim=1).flatten(), *slots, torch.tensor(ends)]
+        self._numbers.copy_(send(torch.cat(numbers), self._model.device))
         self._hidden.copy_(self._model.embed(self._ids[None]))
         self._deepstack.zero_()
-        _insert_features(inputs, self._hidden[0], self._deepstack[:, 0])
+        for number, (each, tokens) in enumerate(zip(inputs, self._tokens, strict=True)):
+            if each.layout != self._layouts[number]:  # a mask takes longest to make, and is seldom another
+                mask = each.mask(self._model.dtype, self._shapes[number].tokens)
+                self._masks[number].copy_(send(mask, self._model.device))
+                self._layouts[number] = each.layout
+            _insert_features(each, self._hidden[0, tokens], self._deepstack[:, 0, tokens])
 
     def run(self) -> list[torch.Tensor]:
         """See `GraphWork.run`."""
-        max_context = self._shape.max_context
-        valid = ValidLength(self._start, max_context, self._model.dtype)
-        writer = DeviceOffset(self._layers, self._slots, max_context, valid)
-        mask = self._mask.repeat(self._model.groups, 1, 1)
-        stream = _Stream(writer, slice(0, self._shape.tokens), mask, self._answer_positions)
-        inputs = (self._hidden, self._deepstack, self._positions, [stream])
+        streams = []
+        for number, shape in enumerate(self._shapes):
+            valid = ValidLength(self._starts[number], shape.max_context, self._model.dtype)
+            writer = DeviceOffset(self._layers[number], self._slots[number], shape.max_context, valid)
+            mask = self._masks[number].repeat(self._model.groups, 1, 1)
+            streams.append(_Stream(writer, self._tokens[number], mask, self._answer_positions[number]))
+        inputs = (self._hidden, self._deepstack, self._positions, streams)
         return [self._model.run_layers(*inputs, self._model.captured_functions)]
