@@ -50,6 +50,7 @@ SHOWN = 12  # kernels of a profile, those that take longest
 ROOT = Path(__file__).resolve().parents[1]
 #: What is tried on a GPU where there is one, by file in test/scoring/qwen3_vl/.
 TESTS = {
+    "test_attention_kernels": ["test_kernels_that_are_chosen_among_are_right"],
     "test_attention": ["test_every_device_and_type_of_number"],
     "test_cuda_graphs": [
         "test_cuda_graphs_give_the_numbers_of_kernel_by_kernel",

@@ -14,9 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from test.sequences import sequence_by_sequence
 from topreward_ros.scoring.qwen3_vl import attention
 from topreward_ros.scoring.qwen3_vl.attention import Context, ValidLength, attend, kernels_of
-from topreward_ros.scoring.qwen3_vl.layer_functions import merge
+from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN, merge
 
 SCALING = 0.3
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -118,19 +119,6 @@ def test_what_is_asked_of_a_gpu_fits_its_kernels(monkeypatch, flash, tokens, mor
     assert made.is_meta and made.shape == query.shape and made.dtype == torch.bfloat16
 
 
-def sequence_by_sequence(query, keys, values, query_bounds, key_bounds, rows, scaling):
-    """What the flash kernel of a GPU does, in plain words; of nothing it makes nothing that is of use."""
-    outs, weights = [], []
-    for i in range(len(key_bounds) - 1):
-        one = query[query_bounds[i] : query_bounds[i + 1]].transpose(0, 1)
-        key, value = (each[key_bounds[i] : key_bounds[i + 1]].transpose(0, 1) for each in (keys, values))
-        assert one.shape[1] == rows and key.shape[1] > 0
-        scores = one @ key.transpose(1, 2) * scaling
-        outs.append((scores.softmax(-1) @ value).transpose(0, 1))
-        weights.append(scores.logsumexp(-1))
-    return torch.cat(outs), torch.cat(weights, dim=1)
-
-
 def test_no_part_of_what_is_older_is_empty():
     """However few tokens are valid; the valid ones lie in the parts that count, and only they."""
     for tokens in range(1, 41):
@@ -156,9 +144,8 @@ def test_what_is_older_may_be_attended_to_in_parts(rounding, length, more, rows,
     keys, values = torch.randn(2, 1, heads, length + more, 16)
     keys[:, :, length:], values[:, :, length:] = 1e4, 1e4
     valid = ValidLength(torch.tensor([length]), length + more, torch.float32)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "_flash_by_sequences", sequence_by_sequence)
-        out, part_weights, counts = attention._attend_in_splits(query, keys, values, valid, SCALING)
+    functions = PLAIN._replace(by_sequences=sequence_by_sequence)
+    out, part_weights, counts = attention.attend_in_splits(query, keys, values, valid, SCALING, functions)
     # Merged with nothing else, which has no weight.
     nothing = (torch.zeros_like(out[:1]), torch.full_like(part_weights[:1], float("-inf")))
     made = merge(*nothing, out, part_weights, counts, 1, torch.float32).transpose(1, 2)

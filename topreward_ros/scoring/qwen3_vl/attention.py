@@ -119,7 +119,7 @@ def attend(
     out, log_sum = _attend_by_mask(grouped, keys, values, mask[None, None], scaling)
     if not context.keys.shape[2]:
         return by_tokens(out.to(query.dtype), groups)
-    parts = _attend_to_context(grouped, context, scaling)
+    parts = _attend_to_context(grouped, context, scaling, functions)
     return functions.merge(out, log_sum, *parts, groups, query.dtype)
 
 
@@ -160,7 +160,9 @@ def _attend_efficiently(
     return out, log_sum[..., : query.shape[2]]  # the kernel pads the queries
 
 
-def _attend_to_context(query: torch.Tensor, context: Context, scaling: float) -> _Parts:
+def _attend_to_context(
+    query: torch.Tensor, context: Context, scaling: float, functions: LayerFunctions
+) -> _Parts:
     """Attention without a mask, by the kernels behind `scaled_dot_product_attention`."""
     kernels: Any = torch.ops.aten
     keys, values, valid = context
@@ -175,14 +177,19 @@ def _attend_to_context(query: torch.Tensor, context: Context, scaling: float) ->
         out, log_sum, *_ = kernels._scaled_dot_product_flash_attention(query, keys, values, scale=scaling)
         log_sum = log_sum[..., : query.shape[2]]  # some versions pad the queries
     else:
-        return _attend_in_splits(query, keys, values, valid, scaling)
+        return attend_in_splits(query, keys, values, valid, scaling, functions)
     return _Parts(out, log_sum.float(), None)
 
 
-def _attend_in_splits(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, valid: ValidLength, scaling: float
+def attend_in_splits(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    valid: ValidLength,
+    scaling: float,
+    functions: LayerFunctions = PLAIN,
 ) -> _Parts:
-    """Attention to the valid ``keys`` by the flash kernel for sequences of variable length.
+    """Attention to the valid ``keys`` by a kernel for sequences of variable length.
 
     The kernel reads the lengths on the device, and spreads each sequence over few multiprocessors, however
     long it is. So the context is cut into as many sequences as keep the GPU busy, whose results are to be
@@ -194,30 +201,9 @@ def _attend_in_splits(
     repeated = query[0].transpose(0, 1).repeat(splits, 1, 1)
     starts = torch.arange(0, splits * queries + 1, queries, dtype=torch.int32, device=query.device)
     cached = (keys[0].transpose(0, 1), values[0].transpose(0, 1))
-    out, log_sum = _flash_by_sequences(repeated, *cached, starts, valid.bounds(splits), queries, scaling)
+    out, log_sum = functions.by_sequences(repeated, *cached, starts, valid.bounds(splits), queries, scaling)
     return _Parts(
         out.reshape(splits, queries, heads, size).transpose(1, 2),
         log_sum.reshape(heads, splits, queries).transpose(0, 1),  # float32
         valid.holds(splits) if splits > 1 else None,
     )
-
-
-def _flash_by_sequences(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    query_bounds: torch.Tensor,
-    key_bounds: torch.Tensor,
-    queries: int,
-    scaling: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention of sequences that lie one behind the other, (tokens, heads, size) each.
-
-    ``query_bounds`` and ``key_bounds`` (sequences + 1,) int32 tell where they begin and end; ``queries``: of
-    the longest. Returns (tokens, heads, size) and the log-sum-exps (heads, tokens).
-    """
-    kernels: Any = torch.ops.aten
-    out, log_sum, *_ = kernels._flash_attention_forward(
-        *(query, keys, values, query_bounds, key_bounds, queries, len(keys), 0.0, False, False), scale=scaling
-    )
-    return out, log_sum

@@ -1,4 +1,5 @@
-"""The functions between a layer's matrix products, compiled for a GPU by PyTorch where that can be.
+"""A model fitted to the GPU at hand: what lies between a layer's matrix products compiled, and the fastest
+kernel of attention chosen.
 
 A compilation serves all layers, and any number of tokens: it is done at the start, on passes of the model
 itself, and not in the middle of an episode. The compiled functions are used if they then give what the plain
@@ -22,6 +23,8 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from topreward_ros.scoring.base import in_a_line
+from topreward_ros.scoring.qwen3_vl.attention import has_flash
+from topreward_ros.scoring.qwen3_vl.attention_kernels import Heads, fastest_kernel
 from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner, difference
 from topreward_ros.scoring.qwen3_vl.kv_cache import KVCache
 from topreward_ros.scoring.qwen3_vl.language import LanguageModel, Pass, pass_work
@@ -63,19 +66,33 @@ def compile_layers(wanted: str, graphs: GraphRunner, vision: VisionModel, langua
     if wanted == NEVER:
         return
     begun = time.perf_counter()
+    kernels = _kernels_for(language)
     problem = missing_for(language.device)
     if not problem:
         use_cache_folder()
-        problem = try_out(compiled(), graphs, vision, language)
+        problem = try_out(compiled()._replace(**kernels), graphs, vision, language)
     if problem:
         level = logging.WARNING if wanted == ALWAYS else logging.INFO
         _log.log(level, "layers are not compiled, which is slower and gives the same scores: %s", problem)
+        if kernels and (problem := try_out(PLAIN._replace(**kernels), graphs, vision, language)):
+            _log.log(
+                level, "PyTorch's own kernels of attention are used, as those that were chosen: %s", problem
+            )
         return
     took, folder = (
         time.perf_counter() - begun,
         os.environ.get(_CACHE_VARIABLE, "the folder for temporary files"),
     )
     _log.info("compiled the layers in %.1f s; a later start takes less, by what is kept in %s", took, folder)
+
+
+def _kernels_for(language: LanguageModel) -> dict[str, Any]:
+    """What is to be replaced in `LayerFunctions` by kernels for the GPU at hand."""
+    if not has_flash(language.device, language.dtype):
+        return {}
+    heads = Heads(language.key_heads, language.groups, language.head_size, language.device, language.dtype)
+    chosen = fastest_kernel(heads).by_sequences
+    return {} if chosen == PLAIN.by_sequences else {"by_sequences": chosen}
 
 
 def missing_for(device: torch.device) -> str:
@@ -115,7 +132,7 @@ def use_cache_folder() -> None:
 def compiled(backend: str = "inductor") -> LayerFunctions:
     """The functions, each compiled with its first call. ``backend``: of `torch.compile`."""
     functions = PLAIN._asdict()
-    return LayerFunctions(**{name: _Compiled(name, each, backend) for name, each in functions.items()})
+    return PLAIN._replace(**{name: _Compiled(name, functions[name], backend) for name in _FREE_DIMENSIONS})
 
 
 class _Compiled:

@@ -203,8 +203,9 @@ class GraphRunner:
         if problem and self.functions != PLAIN:
             # Graphs of other shapes that were right stay.
             _log.warning(
-                "compiled layers are not used from now on, which makes scoring slower: %s cannot be captured "
-                "with them (%s); set compile: false to start without them",
+                "compiled layers and the kernel chosen for attention are not used from now on, which makes "
+                "scoring slower: %s cannot be captured with them (%s); set compile: false to start "
+                "without them",
                 *(shape, problem),
             )
             self.functions = PLAIN

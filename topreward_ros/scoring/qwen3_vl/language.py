@@ -116,6 +116,8 @@ class LanguageModel:
         )  #: the first ones, after which features are added
         config = language.config
         self.groups: int = config.num_attention_heads // config.num_key_value_heads  #: heads that share keys
+        self.key_heads: int = config.num_key_value_heads
+        self.head_size: int = language.layers[0].self_attn.head_dim
         self._rotary = language.rotary_emb
         self._layers = [_Layer(layer, config.hidden_act, packer) for layer in language.layers]
         # Before each layer, and behind the last.

@@ -8,7 +8,7 @@ they are the model's own arithmetic. They neither read values nor keep anything.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import layer_norm, silu
@@ -119,8 +119,29 @@ def split_and_rotate(projected: torch.Tensor, heads: int, cos: torch.Tensor, sin
     return query, key, value
 
 
+def flash_by_sequences(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    query_bounds: torch.Tensor,
+    key_bounds: torch.Tensor,
+    queries: int,
+    scaling: float,
+) -> Tensors:
+    """Attention of sequences that lie one behind the other, (tokens, heads, size) each, by the flash kernel.
+
+    ``query_bounds`` and ``key_bounds`` (sequences + 1,) int32 tell where they begin and end; ``queries``: of
+    the longest. Returns (tokens, heads, size) and the log-sum-exps (heads, tokens) float32.
+    """
+    kernels: Any = torch.ops.aten
+    out, log_sum, *_ = kernels._flash_attention_forward(
+        *(query, keys, values, query_bounds, key_bounds, queries, len(keys), 0.0, False, False), scale=scaling
+    )
+    return out, log_sum
+
+
 class LayerFunctions(NamedTuple):
-    """The functions that the layers call: plain, or compiled."""
+    """The functions that the layers call: plain, compiled, or with another kernel of attention."""
 
     add_and_norm: Callable[..., Tensors] = add_and_norm
     rotate: Callable[..., Tensors] = rotate
@@ -128,6 +149,7 @@ class LayerFunctions(NamedTuple):
     merge: Callable[..., torch.Tensor] = merge
     add_and_layer_norm: Callable[..., Tensors] = add_and_layer_norm
     split_and_rotate: Callable[..., Tensors] = split_and_rotate
+    by_sequences: Callable[..., Tensors] = flash_by_sequences  #: on a GPU with flash attention
 
 
 PLAIN = LayerFunctions()
