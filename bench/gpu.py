@@ -31,6 +31,7 @@ from options import add_files, parser
 from output import write_json
 from topreward_ros.offline import engine_bench
 from topreward_ros.offline.engine_bench import Case, Row, measure
+from topreward_ros.scoring.checkpoint.quantization import QUANTIZATIONS
 from topreward_ros.scoring.device import release_cached_memory
 
 
@@ -46,6 +47,7 @@ def main() -> None:
     command.add_argument("--frames", type=int, default=64, help="of a tick's context (%(default)s)")
     command.add_argument("--ticks", type=int, help="(33; with --quick 23)")
     command.add_argument("--prompts", nargs="+", type=int, help="(1 3 10; with --quick 1 10)")
+    command.add_argument("--quantization", choices=QUANTIZATIONS, default="none", help="(%(default)s)")
     command.add_argument("--episodes", nargs="*", type=int, default=[64, 128, 256], metavar="FRAMES")
     add_files(command, plot=False)
     options = command.parse_args()

@@ -6,7 +6,7 @@ The weights are drawn on the device, so that nothing is downloaded: time does no
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from topreward_ros.core.frames import Frame
 from topreward_ros.offline import engine_bench
 from topreward_ros.offline.engine_bench import RATE, TASK, make_video
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
-from topreward_ros.scoring.checkpoint.quantization import precision_text, quantize
+from topreward_ros.scoring.checkpoint.quantization import FP8, precision_text, quantize
 from topreward_ros.scoring.checkpoint.random_weights import TINY, Shape, rope, train_tokenizer
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question import prompts
@@ -140,7 +140,8 @@ class Setup:
             raise SystemExit(
                 "PyTorch sees no CUDA device: run it on a machine with one, or give --device cpu"
             )
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        half = device.type == "cuda" or options.quantization == FP8
+        dtype = torch.bfloat16 if half else torch.float32
         height, width = options.size
         settings = ScorerSettings(
             device=options.device,
@@ -150,12 +151,19 @@ class Setup:
             threads=0,
             static_baseline=False,
             sample_rate=RATE,
+            quantization=options.quantization,
         )
         return cls(device, dtype, (height, width), options.frames, options.ticks, settings)
 
+    def in_fp8(self) -> Setup:
+        """The same in fp8, which goes with bfloat16."""
+        settings = replace(self.settings, dtype="bfloat16", quantization=FP8)
+        return replace(self, dtype=torch.bfloat16, settings=settings)
+
     def __str__(self) -> str:
         height, width = self.size
-        return f"{self.settings.dtype}, {width}x{height}, {self.frames} frames"
+        precision = precision_text(self.settings.dtype, self.settings.quantization)
+        return f"{precision}, {width}x{height}, {self.frames} frames"
 
     def load(self, key: str) -> LoadedModel:
         """The model of ``SHAPES[key]``, and the tokens of all prompts."""

@@ -33,6 +33,7 @@ from gpu_ticks import (
     KERNELS,
     WARM_UP,
     make_ways,
+    shape_name,
     tick_line,
     tick_rows,
     together_line,
@@ -41,6 +42,7 @@ from gpu_ticks import (
 )
 from output import write_json
 from topreward_ros.scoring.device import release_cached_memory
+from topreward_ros.scoring.fp8 import missing_for_fp8
 from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN
 from topreward_ros.scoring.registry import LoadedModel
 
@@ -159,6 +161,10 @@ class Quick:
                     if key == first:
                         part(f"{EPISODES} episodes of {key}, {way}", partial(self._together, way))
                         part(f"profile of {key}, {way}", partial(self._profile, way))
+            part(f"weights of {first} in fp8", partial(self._load_in_fp8, first))
+            for count in self._prompts:
+                part(f"ticks of {first} in fp8, prompts {count}", partial(self._ticks, count, COMPILED))
+            part(f"{EPISODES} episodes of {first} in fp8", partial(self._together, COMPILED))
         finally:
             if self._tests is not None:
                 self._tests.kill()
@@ -175,6 +181,13 @@ class Quick:
         gc.collect()
         release_cached_memory(self._setup.device)
         self._loaded = self._setup.load(key)
+
+    def _load_in_fp8(self, key: str) -> None:
+        self._loaded = None
+        if problem := missing_for_fp8(self._setup.device):
+            raise RuntimeError(problem)
+        self._setup = self._setup.in_fp8()
+        self._load(key)
 
     def _compile(self) -> None:
         ways = make_ways(self._model, self._setup, (COMPILED,))
@@ -218,9 +231,9 @@ class Quick:
             took_us = one.self_device_time_total if on_gpu else one.self_cpu_time_total
             kernels.append((one.key, one.count / PROFILED, 1e-3 * took_us / PROFILED))
         found = profile_of(kernels)
-        title = {"shape": loaded.info.model_id, "prompts": prompts, "way": name}
+        title = {"shape": shape_name(loaded), "prompts": prompts, "way": name}
         self._run.found["profiles"].append({**title, **found})
-        for line in profile_lines(f"profile {loaded.info.model_id}, prompts {prompts}, {name}", found):
+        for line in profile_lines(f"profile {shape_name(loaded)}, prompts {prompts}, {name}", found):
             self._run.say(line)
 
     def _begin_tests(self) -> None:

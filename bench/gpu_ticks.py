@@ -111,7 +111,7 @@ def tick_rows(
         pairs = zip(way.scores, ways[KERNELS].scores, strict=True)
         rows.append(
             {
-                "shape": loaded.info.model_id,
+                "shape": shape_name(loaded),
                 "prompts": prompts,
                 "way": way_name(name, way),
                 "p50_p95_p99_ms": np.quantile(way.times[WARM_UP:], [0.5, 0.95, 0.99]).tolist(),
@@ -149,7 +149,7 @@ def together_rows(
         took_ms = float(np.median(way.times[1:][-(TOGETHER - TOGETHER_WARM_UP) :]))
         rows.append(
             {
-                "shape": loaded.info.model_id,
+                "shape": shape_name(loaded),
                 "episodes": episodes,
                 "way": way_name(name, way),
                 "ms": took_ms,
@@ -158,6 +158,12 @@ def together_rows(
             }
         )
     return rows
+
+
+def shape_name(loaded: LoadedModel) -> str:
+    """As ``8B``, or ``8B in fp8 weights`` of a quantized model."""
+    quantized = loaded.info.dtype.partition(", ")[2]
+    return f"{loaded.info.model_id} in {quantized}" if quantized else loaded.info.model_id
 
 
 def way_name(name: str, way: Way) -> str:

@@ -2,8 +2,8 @@
 
 All prefixes of an episode are scored in every precision, by the incremental scorer and by a plain forward
 pass. The reference is the plain forward pass in float32. The shipped model sees the demonstration of a
-success; a model of 50 million random weights sees noise. Where torchao is installed, int8 weights are
-measured, too.
+success; a model of 50 million random weights sees noise. fp8 is computed by the same products as on a GPU;
+where torchao is installed, int8 weights are measured, too.
 
     .venv/bin/python bench/precision.py
     .venv/bin/python bench/precision.py --json precision.json --plot precision.png
@@ -46,6 +46,7 @@ from topreward_ros.views.picture import write_picture
 
 NOISE_FRAMES = 8
 PRECISIONS = (("float32", "none"), ("bfloat16", "none"), ("float16", "none"))
+FP8 = (("bfloat16", "fp8"),)
 QUANTIZED = (("float32", "int8"), ("bfloat16", "int8"))
 COLOURS = {"plain": GREY, "incremental": BLUE}
 
@@ -201,7 +202,7 @@ def main() -> None:
     command.add_argument("--folder", type=Path, help="of the random model; made there unless it is there")
     add_files(command)
     options = command.parse_args()
-    precisions = PRECISIONS + (QUANTIZED if find_spec("torchao") else ())
+    precisions = PRECISIONS + FP8 + (QUANTIZED if find_spec("torchao") else ())
     rows = []
     with temporary_folder("topreward-bench-") as temporary:
         for subject in subjects(options.folder or Path(temporary) / "50M"):

@@ -40,6 +40,7 @@ from topreward_ros.offline.engine_bench import RATE, SIZES, TASK, machine, make_
 from topreward_ros.scoring.base import ScorerSettings
 from topreward_ros.scoring.checkpoint.kept_memory import bound_kept_memory
 from topreward_ros.scoring.checkpoint.load import use_threads
+from topreward_ros.scoring.checkpoint.quantization import QUANTIZATIONS
 from topreward_ros.scoring.question.templates import read_templates
 from topreward_ros.scoring.qwen3_vl.scorer import Qwen3VLScorer
 from topreward_ros.scoring.registry import LoadedModel, load_qwen3_vl
@@ -170,7 +171,7 @@ def main() -> None:
     command.add_argument("--prompts", type=int, nargs="+", default=[1], help="each of them (%(default)s)")
     command.add_argument("--sizes", type=size, nargs="+", metavar="HEIGHTxWIDTH", help="of frames, each")
     command.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="(%(default)s)")
-    command.add_argument("--quantization", choices=("none", "int8"), default="none", help="(%(default)s)")
+    command.add_argument("--quantization", choices=QUANTIZATIONS, default="none", help="(%(default)s)")
     command.add_argument("--live", action="store_true", help="the baseline, worked ahead, alone")
     add_threads(command)
     add_files(command)

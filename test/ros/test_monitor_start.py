@@ -24,7 +24,7 @@ def test_parameters_and_their_defaults_are_the_same_list() -> None:
         ({"model": "nobody/no-such-model"}, ["nobody/no-such-model", "network"]),
         ({"device": "cuda:7"}, ["cuda:7"]),
         ({"device": "quantum"}, ["quantum"]),
-        ({"quantization": "int4"}, ["int4", "none, int8"]),
+        ({"quantization": "int4"}, ["int4", "none, int8, fp8"]),
         ({"sample_rate": -1.0}, ["sample_rate", "between 0.01 and 60"]),
         ({"sample_rate": "fast"}, ["sample_rate"]),
         ({"sample_rate": 4}, ["sample_rate = 4", "write 4.0"]),

@@ -179,9 +179,9 @@ MONITOR_PARAMETERS = (
     ),
     Parameter(
         "quantization",
-        "none, or int8: the language model's weights in 8 bits, for small GPUs; slower, less exact, needs "
-        "torchao",
-        choices=("none", "int8"),
+        "The language model's weights in 8 bits, less exact: int8 for small GPUs, slower, needs torchao; fp8 "
+        "for GPUs from Ada and Hopper on, not measured on one yet; or none",
+        choices=("none", "int8", "fp8"),
     ),
     Parameter(
         "cuda_graphs",
@@ -189,8 +189,9 @@ MONITOR_PARAMETERS = (
     ),
     Parameter(
         "compile",
-        "On a GPU, compile what lies between the matrix products of a layer: auto where Triton and a C "
-        "compiler are there, true (a warning where not), false; not measured on a GPU yet",
+        "On a GPU, choose the fastest kernel of attention and compile what lies between the matrix products "
+        "of a layer: auto where Triton and a C compiler are there, true (a warning where not), false; not "
+        "measured on a GPU yet",
         choices=("auto", "true", "false"),
         or_bool=True,
     ),

@@ -30,7 +30,7 @@ class TextModel:
             check_vocabulary_size,
             load_weights,
             quiet_transformers,
-            resolve_device_and_dtype,
+            resolve_precision,
             use_threads,
         )
 
@@ -45,7 +45,7 @@ class TextModel:
                 "--model with one that answers, such as Qwen/Qwen3-VL-8B-Instruct"
             )
         self.checkpoint = checkpoint
-        self._device, self._dtype = resolve_device_and_dtype(settings, checkpoint)
+        self._device, self._dtype, *_ = resolve_precision(settings, checkpoint)
         check_vocabulary_size(checkpoint)
         with quiet_transformers():
             self._reader = _reader(checkpoint, sees)

@@ -101,7 +101,7 @@ class ScorerInfo:
     revision: str  #: hub revision, or a hash of the weights, see `Checkpoint.revision`
     random_weights: bool  #: True when the weights were never trained: the numbers mean nothing
     device: str  #: torch device, e.g. 'cpu' or 'cuda:0'
-    dtype: str  #: 'float32', 'bfloat16' or 'float16'; quantized: followed by ', int8 weights'
+    dtype: str  #: 'float32', 'bfloat16' or 'float16'; quantized: and ', int8 weights' or ', fp8 weights'
     prompt_hash: str  #: SHA-256 over prompt templates and layout, first 16 hex digits
     max_pixels: int  #: pixels of one frame as the model sees it, at most
     instructions: tuple[str, ...] = ()  #: all that the model understands, see vocabulary.py; empty: any
@@ -125,7 +125,9 @@ class ScorerSettings:
     layout: str = "v4.57"  #: of the token stream, see `prompts.Framing`
     chat_template: bool = False  #: see `prompts.Framing`
     sample_rate: float = 0.0  #: [Hz] at which frames are due, see `seconds_of`; 0: times as they are
-    quantization: str = "none"  #: of the language model's weights: 'none' or 'int8', see `quantization`
+    quantization: str = (
+        "none"  #: of the language model's weights: 'none', 'int8' or 'fp8', see `quantization`
+    )
     cuda_graphs: bool = True  #: capture ticks on a GPU, see `qwen3_vl.cuda_graphs`
     compile: str = "false"  #: 'auto', 'true' or 'false', see `qwen3_vl.compiling`
     front_padding: int = 0  #: copies of the first frame before every prefix, even, see `shown_video`

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from topreward_ros.scoring.checkpoint.load import resolve_device_and_dtype
+from topreward_ros.scoring.checkpoint.load import resolve_precision
 from topreward_ros.scoring.plugins import is_plugin
 from topreward_ros.scoring.question.soft_prompt import asked_of
 from topreward_ros.scoring.served_models import is_served
@@ -70,7 +70,7 @@ def _of(wish: _Wish, name: str) -> object:
 
 def _resolved(wish: _Wish) -> tuple[str, int, str]:
     """Device and type, which may be named in several ways. Loads PyTorch. Raises `ScorerError`."""
-    device, dtype = resolve_device_and_dtype(wish.settings, wish.checkpoint)
+    device, dtype, *_ = resolve_precision(wish.settings, wish.checkpoint)
     return device.type, device.index or 0, str(dtype)
 
 

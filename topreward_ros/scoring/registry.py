@@ -33,7 +33,7 @@ from topreward_ros.scoring.checkpoint.load import (
     load_weights,
     model_config,
     quiet_transformers,
-    resolve_device_and_dtype,
+    resolve_precision,
     use_threads,
 )
 from topreward_ros.scoring.plugins import is_plugin, load_plugin
@@ -192,11 +192,14 @@ def _incremental_scorer(checkpoint: Checkpoint, settings: ScorerSettings, times:
 
 def graph_runner_for(model: Qwen3VLForConditionalGeneration, settings: ScorerSettings) -> GraphRunner | None:
     """The runner that captures ticks as CUDA graphs; None where they cannot be captured or are not wanted."""
+    from topreward_ros.scoring.fp8 import Fp8Linear
     from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
 
     # Which experts a mixture runs depends on tensor values; a graph always repeats the same kernels.
     fits = model.device.type == "cuda" and model.config.model_type in CAPTURABLE
-    return GraphRunner(model.device) if settings.cuda_graphs and fits else None
+    if not (settings.cuda_graphs and fits):
+        return None
+    return GraphRunner(model.device, in_fp8=any(isinstance(part, Fp8Linear) for part in model.modules()))
 
 
 def load_qwen3_vl(model: str, settings: ScorerSettings) -> LoadedModel:
@@ -220,7 +223,9 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: S
             f"{folder} holds {what} of type {checkpoint.model_type!r}: only {' and '.join(INCREMENTAL)} can "
             "be scored incrementally"
         )
-    device, dtype = resolve_device_and_dtype(settings, checkpoint)
+    device, dtype, quantization, unused = resolve_precision(settings, checkpoint)
+    if unused:
+        _log.warning("%s", unused)
     soft = _soft_prompt(checkpoint, settings) if is_soft_prompt(settings.prompts) else None
     question = PAPERS if soft else _question(checkpoint, settings)
     same_answers = replace(question, answers=None) if question.answers == TRUE_FALSE else question
@@ -248,7 +253,7 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: S
         checkpoint,
         device=device,
         dtype=dtype,
-        quantization=settings.quantization,
+        quantization=quantization,
         times=times,
         attn_implementation="sdpa",
     )
@@ -262,6 +267,7 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: S
         prompt_hash=prompt_hash(templates, framing, soft),
         max_pixels=pixels,
         answers=expected_of(question.answers, settings.contrastive),
+        quantization=quantization,
     )
     return LoadedModel(loaded, tokens, checkpoint.preprocessing, info)
 
@@ -295,16 +301,14 @@ def _any_scorer(checkpoint: Checkpoint, settings: ScorerSettings, times: StartTi
     from topreward_ros.scoring.any_vlm.scorer import TransformersVlmScorer
     from topreward_ros.scoring.question.prompts import Framing
 
-    device, dtype = resolve_device_and_dtype(settings, checkpoint)
+    device, dtype, quantization, _ = resolve_precision(settings, checkpoint)
     question = _question(checkpoint, settings)
     framing = Framing.of(question, settings)
     family = read_family(checkpoint, settings)
     family.answer_tokens(question, framing)  # before the weights, which take long
     check_vocabulary_size(checkpoint)
     use_threads(settings.threads)
-    loaded: Any = load_weights(
-        checkpoint, device=device, dtype=dtype, quantization=settings.quantization, times=times
-    )
+    loaded: Any = load_weights(checkpoint, device=device, dtype=dtype, quantization=quantization, times=times)
     info = _info(
         checkpoint,
         loaded,
@@ -339,7 +343,7 @@ def _reward_scorer(checkpoint: Checkpoint, settings: ScorerSettings, times: Star
     from topreward_ros.scoring.reward_heads.stream import RewardStream
 
     assert checkpoint.reward is not None, checkpoint.folder
-    device, dtype = resolve_device_and_dtype(settings, checkpoint)
+    precision = resolve_precision(settings, checkpoint)
     stream = RewardStream(checkpoint, checkpoint.frame_pixels(settings))
     for name, value in _not_asked(settings):
         _log.warning(
@@ -350,13 +354,13 @@ def _reward_scorer(checkpoint: Checkpoint, settings: ScorerSettings, times: Star
     use_threads(settings.threads)
     loaded: Any = load_weights(
         checkpoint,
-        device=device,
-        dtype=dtype,
-        quantization=settings.quantization,
+        device=precision.device,
+        dtype=precision.dtype,
+        quantization=precision.quantization,
         times=times,
         attn_implementation="sdpa",
     )
-    heads = load_heads(checkpoint, loaded.config.text_config.hidden_size, device)
+    heads = load_heads(checkpoint, loaded.config.text_config.hidden_size, precision.device)
     info = _info(checkpoint, loaded, settings, prompt_hash=stream.prompt_hash(), max_pixels=stream.max_pixels)
     return RewardHeadsScorer(loaded.model, heads, stream, checkpoint.reward.most_frames, info)
 
@@ -402,6 +406,7 @@ def _info(
     prompt_hash: str,
     max_pixels: int,
     answers: str = "",
+    quantization: str = "none",
 ) -> ScorerInfo:
     from topreward_ros.scoring.checkpoint.quantization import precision_text
 
@@ -410,7 +415,7 @@ def _info(
         revision=checkpoint.revision,
         random_weights=checkpoint.has_random_weights,
         device=str(loaded.device),
-        dtype=precision_text(str(loaded.dtype).removeprefix("torch."), settings.quantization),
+        dtype=precision_text(str(loaded.dtype).removeprefix("torch."), quantization),
         prompt_hash=prompt_hash,
         max_pixels=max_pixels,
         instructions=checkpoint.notes.wordings,

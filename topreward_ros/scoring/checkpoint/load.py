@@ -17,7 +17,7 @@ from functools import cache, partial
 from math import prod
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from topreward_ros.core.frames import FEWEST_FRAMES
 from topreward_ros.core.printable import printable
@@ -44,14 +44,21 @@ _STRETCH = 1024  # values in a row; a hole has at least a block of a disk, which
 _ADAPTER_WEIGHT = re.compile(r"(^|\.)(lora_[A-Za-z]+|base_layer|modules_to_save)(\.|$)|^base_model\.model\.")
 
 
-def resolve_device_and_dtype(
-    settings: ScorerSettings, checkpoint: Checkpoint
-) -> tuple[torch.device, torch.dtype]:
-    """Check the settings, and choose the device and dtype that they ask for.
+class Precision(NamedTuple):
+    """Where a model runs, and in which numbers."""
+
+    device: torch.device
+    dtype: torch.dtype
+    quantization: str  #: one of `quantization.QUANTIZATIONS`
+    unused: str = ""  #: why the quantization that was asked for is not used, for a human
+
+
+def resolve_precision(settings: ScorerSettings, checkpoint: Checkpoint) -> Precision:
+    """Check the settings, and choose device, dtype and quantization that they ask for.
 
     Raises `ScorerError` for a setting that cannot be used.
     """
-    from topreward_ros.scoring.checkpoint.quantization import NONE, check_quantization
+    from topreward_ros.scoring.checkpoint.quantization import NONE, usable_quantization
     from topreward_ros.scoring.question.prompts import LAYOUTS
 
     device = _choose_device(settings.device)
@@ -65,16 +72,16 @@ def resolve_device_and_dtype(
         raise ScorerError(
             f"adapter {settings.adapter!r} cannot be merged into weights in 8 bits: use quantization none"
         )
-    check_quantization(settings.quantization, dtype)
     if settings.quantization != NONE and checkpoint.model_type not in QUANTIZABLE:
         raise ScorerError(
             f"quantization {settings.quantization!r} is for dense Qwen3-VL models, this one is of type "
             f"{checkpoint.model_type!r}: use quantization none"
         )
+    usable = usable_quantization(settings.quantization, device, dtype)
     _check_limits(settings)
     if settings.layout not in LAYOUTS:
         raise ScorerError(f"layout {settings.layout!r} is not known: use {' or '.join(LAYOUTS)}")
-    return device, dtype
+    return Precision(device, dtype, *usable)
 
 
 def _choose_device(name: str) -> torch.device:

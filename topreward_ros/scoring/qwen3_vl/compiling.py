@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 from topreward_ros.scoring.base import in_a_line
 from topreward_ros.scoring.qwen3_vl.attention import has_flash
 from topreward_ros.scoring.qwen3_vl.attention_kernels import Heads, fastest_kernel
-from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner, difference
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
 from topreward_ros.scoring.qwen3_vl.kv_cache import KVCache
 from topreward_ros.scoring.qwen3_vl.language import LanguageModel, Pass, pass_work
 from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN, LayerFunctions
@@ -48,6 +48,7 @@ _FREE_DIMENSIONS: dict[str, Sequence[tuple[int, ...]]] = {
     "merge": [(2,), (2,), (0, 2), (0, 2), (0,)],
     "add_and_layer_norm": [(1,), (1,)],
     "split_and_rotate": [(1,), (1,), (1,)],
+    "quantize_rows": [(1,)],
 }
 # Passes to compile on: tokens and answers, no number twice (PyTorch takes equal sizes for one size). One
 # answer is a case of its own to PyTorch, and so is one patch.
@@ -164,7 +165,7 @@ def try_out(
                 graphs.functions = PLAIN
                 expected = run()
                 graphs.functions = functions
-                if problem := difference(run(), expected):
+                if problem := graphs.difference(run(), expected):
                     graphs.functions = PLAIN
                     return problem
     except Exception as error:  # of a compiler, a driver, or memory: scoring needs none of it

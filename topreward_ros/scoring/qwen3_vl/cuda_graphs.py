@@ -30,6 +30,7 @@ _PATIENCE = 4  # misses of a shape until it is captured within a tick
 #: How far a replay may be from the eager result, relative to the result's norm. Kernels for other shapes
 #: round differently; a capture that went wrong is wrong altogether.
 _NEAR, _NEAR_IN_HALF_PRECISION = 1e-3, 0.1
+_NEAR_IN_FP8 = 0.4  # three bits: where a sum rounds otherwise, the next product rounds by 6 % otherwise
 
 
 class GraphWork(ABC):
@@ -130,9 +131,14 @@ class GraphRunner:
     ``owner``, in its methods, is the model that runs: only its newest run can be captured later.
     """
 
-    def __init__(self, device: torch.device, functions: LayerFunctions = PLAIN) -> None:
+    in_fp8 = False  #: the products of the model are
+
+    def __init__(
+        self, device: torch.device, functions: LayerFunctions = PLAIN, *, in_fp8: bool = False
+    ) -> None:
         """``functions``: what captured work calls between the matrix products of a layer."""
         self.functions = functions
+        self.in_fp8 = in_fp8
         self.works = True  #: False once a capture failed: from then on everything runs eagerly
         self._device = device
         self._pending: dict[object, Callable[[], None]] = {}  # captures that were put off, by owner
@@ -228,13 +234,24 @@ class GraphRunner:
             work = wanted.make_work()
             work.load(wanted.inputs)
             graph = CapturedGraph(work, *self.capture(work))
-            problem = difference(graph(wanted.inputs), wanted.expected)
+            problem = self.difference(graph(wanted.inputs), wanted.expected)
         except Exception as error:  # of the driver, a library, or memory: scoring needs no graph
             return in_a_line(_first_cause(error))
         if not problem:
             wanted.cache.add(wanted.shape, graph, wanted.others)
             self._caches.add(wanted.cache)
         return problem
+
+    def difference(self, replayed: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> str:
+        """How ``replayed`` differs from ``expected``, in words; '' where it is near enough."""
+        for one, other in zip(replayed, expected, strict=True):
+            near = _NEAR if one.dtype is torch.float32 else _NEAR_IN_HALF_PRECISION
+            if self.in_fp8:
+                near = _NEAR_IN_FP8
+            distance = float((one.float() - other.float()).norm() / other.float().norm())
+            if not distance <= near:  # also where it is NaN
+                return f"its numbers are {distance:.1%} of their size away from those without"
+        return ""
 
     def capture(self, work: GraphWork) -> tuple[Callable[[], None], Sequence[torch.Tensor]]:
         """Capture ``work``, whose inputs are loaded: what replays it, and the outputs that this fills."""
@@ -269,13 +286,3 @@ def _first_cause(error: BaseException) -> BaseException:
     while error.__context__ is not None:
         error = error.__context__
     return error
-
-
-def difference(replayed: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> str:
-    """How ``replayed`` differs from ``expected``, in words; '' where it is near enough."""
-    for one, other in zip(replayed, expected, strict=True):
-        near = _NEAR if one.dtype is torch.float32 else _NEAR_IN_HALF_PRECISION
-        distance = float((one.float() - other.float()).norm() / other.float().norm())
-        if not distance <= near:  # also where it is NaN
-            return f"its numbers are {distance:.1%} of their size away from those without"
-    return ""

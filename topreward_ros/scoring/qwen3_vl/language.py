@@ -282,7 +282,7 @@ class _Layer:
             _norm_of(attention.k_norm),
         )
         self._products = packer.products(attention.q_proj, attention.k_proj, attention.v_proj)
-        self._out = packer.linear(attention.o_proj)
+        self._out = packer.products(attention.o_proj)
         is_dense = hasattr(mlp, "gate_proj")  # not a mixture of experts
         self._mlp = _mlp_of(mlp, activation, packer) if is_dense else lambda hidden, _: mlp(hidden)
 
@@ -303,12 +303,12 @@ class _Layer:
         chosen = [stream.queries for stream in streams if stream.queries is not None]
         if chosen:
             at = torch.cat(chosen)
-            keys, values = self._products(normed, slice(1, 3))
+            keys, values = self._products(normed, slice(1, 3), functions)
             hidden, normed = hidden[:, at], normed[:, at]
             query_rotary = (rotary[0][..., at, :], rotary[1][..., at, :])
-            (queries,) = self._products(normed, slice(0, 1))
+            (queries,) = self._products(normed, slice(0, 1), functions)
         else:
-            queries, keys, values = self._products(normed)
+            queries, keys, values = self._products(normed, functions=functions)
         norms = (self._query_norm, self._key_norm, self._epsilon)
         queries, keys = functions.rotate(queries, keys, *norms, query_rotary, rotary)
         values = torch.unflatten(values, -1, (keys.shape[1], self._head_size)).transpose(1, 2)
@@ -325,7 +325,8 @@ class _Layer:
         if not start:  # the cache is extended, and no answer requested
             return hidden, hidden
         joined = torch.cat(attended, dim=1) if len(attended) > 1 else attended[0]
-        hidden, normed = functions.add_and_norm(hidden, self._out(joined), *self._mlp_norm)
+        (added,) = self._out(joined, functions=functions)
+        hidden, normed = functions.add_and_norm(hidden, added, *self._mlp_norm)
         return hidden, self._mlp(normed, functions)
 
 
@@ -334,17 +335,18 @@ _Mlp = Callable[[torch.Tensor, LayerFunctions], torch.Tensor]
 
 def _mlp_of(mlp: Any, activation: str, packer: Packer) -> _Mlp:
     """The gated feed-forward part of a layer."""
-    down = packer.linear(mlp.down_proj)
     if packer.packs:  # the activation is part of the product
         gate, up = packer.linear(mlp.gate_proj, mlp.act_fn, activation), packer.linear(mlp.up_proj)
-        return lambda hidden, _: down(gate(hidden) * up(hidden))
-    products, act = packer.products(mlp.gate_proj, mlp.up_proj), mlp.act_fn
-    if activation == "silu":
-        return lambda hidden, functions: down(functions.gate(*products(hidden)))
+        packed = packer.linear(mlp.down_proj)
+        return lambda hidden, _: packed(gate(hidden) * up(hidden))
+    products, down = packer.products(mlp.gate_proj, mlp.up_proj), packer.products(mlp.down_proj)
+    act, is_silu = mlp.act_fn, activation == "silu"
 
-    def run(hidden: torch.Tensor, _: LayerFunctions) -> torch.Tensor:
-        gates, values = products(hidden)
-        return down(act(gates) * values)
+    def run(hidden: torch.Tensor, functions: LayerFunctions) -> torch.Tensor:
+        gates, values = products(hidden, functions=functions)
+        gated = functions.gate(gates, values) if is_silu else act(gates) * values
+        (made,) = down(gated, functions=functions)
+        return made
 
     return run
 

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.functional import layer_norm, silu
 
+from topreward_ros.scoring.fp8 import quantize_rows
+
 Tensors = tuple[torch.Tensor, ...]
 
 
@@ -149,6 +151,7 @@ class LayerFunctions(NamedTuple):
     merge: Callable[..., torch.Tensor] = merge
     add_and_layer_norm: Callable[..., Tensors] = add_and_layer_norm
     split_and_rotate: Callable[..., Tensors] = split_and_rotate
+    quantize_rows: Callable[..., Tensors] = quantize_rows
     by_sequences: Callable[..., Tensors] = flash_by_sequences  #: on a GPU with flash attention
 
 

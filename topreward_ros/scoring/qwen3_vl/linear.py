@@ -3,7 +3,8 @@
 PyTorch multiplies float32 with MKL, which packs the weights anew in every call; with the few tokens of a tick
 that takes a notable part of the time. The activation behind a layer is fused into it. These are the
 operations that PyTorch's own compiler uses on CPUs. In other precisions, and where memory is short, a layer
-runs unpacked. Layers with quantized weights run as they are, on any device.
+runs unpacked. Layers with int8 weights run as they are, on any device; those in fp8 that share an input
+share its quantization, and are one product, too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from topreward_ros.scoring import fp8
 from topreward_ros.scoring.device import free_memory
+from topreward_ros.scoring.fp8 import Fp8Linear
+from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN, LayerFunctions
 
 Layer = Callable[[torch.Tensor], torch.Tensor]
 
@@ -56,13 +60,19 @@ class Packer:
             return run
         return lambda hidden: activation(run(hidden))
 
-    def products(self, *layers: nn.Linear) -> Products:
+    def products(self, *layers: nn.Linear | Fp8Linear) -> Products:
         """Linear ``layers`` that all take the same input."""
-        weights = [layer.weight for layer in layers]
+        in_fp8 = [layer for layer in layers if isinstance(layer, Fp8Linear)]
+        if len(in_fp8) == len(layers):
+            return Fp8Products(in_fp8)
+        others = [layer for layer in layers if isinstance(layer, nn.Linear)]
+        if in_fp8:  # some did not fit
+            return Products(layers)
+        weights = [layer.weight for layer in others]
         plain = all(type(weight) is nn.Parameter and weight.device.type != "cpu" for weight in weights)
-        if plain and len({layer.bias is None for layer in layers}) == 1:
-            return joined_products(layers)
-        return Products([self.linear(layer) for layer in layers])
+        if plain and len({layer.bias is None for layer in others}) == 1:
+            return joined_products(others)
+        return Products([self.linear(layer) for layer in others])
 
 
 def in_blocks(hidden: torch.Tensor, product: Layer) -> torch.Tensor:
@@ -86,7 +96,9 @@ class Products:
     def __init__(self, layers: Sequence[Layer]) -> None:
         self._layers = layers
 
-    def __call__(self, hidden: torch.Tensor, chosen: slice = _ALL) -> Sequence[torch.Tensor]:
+    def __call__(
+        self, hidden: torch.Tensor, chosen: slice = _ALL, functions: LayerFunctions = PLAIN
+    ) -> Sequence[torch.Tensor]:
         """The output of each of the ``chosen`` layers, which are neighbours."""
         return [layer(hidden) for layer in self._layers[chosen]]
 
@@ -98,13 +110,43 @@ class JoinedProducts(Products):
         """``weight`` and ``bias`` of all layers, of which each has so many rows of ``sizes``."""
         self._weight, self._bias, self._sizes = weight, bias, sizes
 
-    def __call__(self, hidden: torch.Tensor, chosen: slice = _ALL) -> Sequence[torch.Tensor]:
+    def __call__(
+        self, hidden: torch.Tensor, chosen: slice = _ALL, functions: LayerFunctions = PLAIN
+    ) -> Sequence[torch.Tensor]:
         """See `Products`."""
-        start, stop, _ = chosen.indices(len(self._sizes))
-        rows = slice(sum(self._sizes[:start]), sum(self._sizes[:stop]))
+        rows = _rows_of(chosen, self._sizes)
         bias = None if self._bias is None else self._bias[rows]
         product = nn.functional.linear(hidden, self._weight[rows], bias)
-        return torch.split(product, list(self._sizes[start:stop]), dim=-1)
+        return torch.split(product, list(self._sizes[chosen]), dim=-1)
+
+
+class Fp8Products(Products):
+    """`Fp8Linear` layers as one product of an input that is quantized once."""
+
+    def __init__(self, layers: Sequence[Fp8Linear]) -> None:
+        """The weights of ``layers`` become parts of one tensor: there is no second copy."""
+        self._sizes = [layer.out_features for layer in layers]
+        self._weight = _joined([layer.weight for layer in layers])
+        self._scales = torch.cat([layer.scales.detach() for layer in layers])
+        for number, layer in enumerate(layers):
+            rows = _rows_of(slice(number, number + 1), self._sizes)
+            layer.weight = nn.Parameter(self._weight[rows], requires_grad=False)
+
+    def __call__(
+        self, hidden: torch.Tensor, chosen: slice = _ALL, functions: LayerFunctions = PLAIN
+    ) -> Sequence[torch.Tensor]:
+        """See `Products`."""
+        rows = _rows_of(chosen, self._sizes)
+        quantized, scales = functions.quantize_rows(hidden)
+        product = fp8.product(quantized, scales, self._weight[rows], self._scales[rows])
+        product = torch.unflatten(product, 0, hidden.shape[:-1])
+        return torch.split(product, list(self._sizes[chosen]), dim=-1)
+
+
+def _rows_of(chosen: slice, sizes: Sequence[int]) -> slice:
+    """The rows of the ``chosen`` ones of matrices that lie one behind the other, of so many rows each."""
+    start, stop, _ = chosen.indices(len(sizes))
+    return slice(sum(sizes[:start]), sum(sizes[:stop]))
 
 
 def joined_products(layers: Sequence[nn.Linear]) -> JoinedProducts:

@@ -62,8 +62,9 @@ def _check_own(address: Address, model: ScorerInfo, settings: ScorerSettings) ->
         wrong.append(("device", settings.device, model.device))
     if settings.dtype in _DTYPES and settings.dtype != dtype:
         wrong.append(("dtype", settings.dtype, dtype))
-    if settings.quantization != "none" and not quantized:
-        wrong.append(("quantization", settings.quantization, "none"))
+    quantization = quantized.removesuffix(" weights") or "none"
+    if settings.quantization not in ("none", quantization):
+        wrong.append(("quantization", settings.quantization, quantization))
     for name, asked, found in wrong:
         default = "none" if name == "quantization" else "auto"
         raise ScorerError(
