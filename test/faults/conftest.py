@@ -20,6 +20,7 @@ Where each fault is tested, by its kind; the files are below test/:
     DDS security                                      ros/test_security_policy.py
     a monitor that is stopped                         ros/test_silence.py
     a monitor or a player that is killed or stopped   faults/test_processes.py
+    a camera's driver that comes back otherwise       faults/test_camera_drivers.py
     a disk that is full, while a monitor runs         faults/test_processes.py
     simulated time that jumps                         faults/test_processes.py
     a scorer that raises, hangs, gives no number      faults/test_scorers.py, scoring/test_worker.py

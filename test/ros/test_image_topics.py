@@ -306,6 +306,9 @@ def test_a_silent_camera_is_told_where_the_images_of_its_node_are(
         bare.until(lambda: node.count_publishers(packed.topic) == 1, "it is known")
         bare.until(lambda: node.count_publishers(moved.topic) == 0, "it is gone")
         assert "CompressedImage) now, which is read once /front counts as gone" in advice()
+        bare.spin(1.0)
+        assert not rig.follow_publishers()
+        assert "begun to publish on /front/compressed" in advice() and "once images come there" in advice()
     finally:
         for each in (node, other):
             bare.executor.remove_node(each)

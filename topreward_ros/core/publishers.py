@@ -111,6 +111,10 @@ class Publishers:
         """This process was stopped: what was lost since then is nobody's fault."""
         self._forgiven = True
 
+    def has_stopped(self, now_ns: int) -> bool:
+        """Whether the one that is followed has sent nothing for longer than it let one wait lately."""
+        return self._followed is None or self._followed.is_gone(now_ns)
+
     def heard(self, now_ns: int) -> int:
         """How many publishers send messages, as far as they can be told apart."""
         followed = self._followed

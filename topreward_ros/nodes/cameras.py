@@ -10,7 +10,8 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
+from contextlib import suppress
 from typing import Any
 
 from rclpy.node import Node
@@ -25,8 +26,10 @@ from topreward_ros.nodes.graph import all_named, node_of
 from topreward_ros.nodes.image_topics import debug_image, places
 from topreward_ros.nodes.images import MESSAGE_TYPES, decode
 from topreward_ros.nodes.say_once import SayOnce
+from topreward_ros.nodes.startup import said_by_ros
 from topreward_ros.offline import camera_images as images
-from topreward_ros.offline.image_topics import TYPE_NAMES, ImageTopic, first_published, unreadable
+from topreward_ros.offline.image_topics import TYPE_NAMES, ImageTopic, unreadable
+from topreward_ros.offline.place_choice import PATIENCE_S, PlaceChoice, Published
 
 _LOST_SHARE_WORTH_A_WARNING = 0.1
 _LARGE_BYTES = 100_000  # several of these fill the default shared-memory segment of Fast DDS
@@ -35,9 +38,6 @@ _LARGE_IMAGES_ADVICE = (
     "Large images overflow the default shared-memory segment of Fast DDS: start the camera's node with "
     f"{fast_dds_profile_variables(os.environ)[0]} set to config/fastdds_large_images.xml of this package"
 )
-# For so long a place stays the one that is read, though nobody publishes there and somebody does at another:
-# a camera's publishers are discovered one after the other.
-_PATIENCE_S = 1.0
 _DISCOVERY_S = 3.0  # so long it may take until others are known, on a busy machine
 KILLED_STAYS_S = 25.0  #: in the graph; Fast DDS forgets after 20 s
 _OTHERS_NEWS_S = 2.0  # so new is an image that comes "now"
@@ -55,7 +55,7 @@ _FIRST_IMAGE_S = 1.0  # that it may take from a publisher's discovery until its 
 class Camera:
     """One camera: its subscription, the newest message, and counts for the diagnostics.
 
-    Its images may be on several topics (image_topics.py); it subscribes to the best that is published.
+    Its images may be on several topics (image_topics.py); which is read, place_choice.py decides.
     """
 
     def __init__(
@@ -79,16 +79,26 @@ class Camera:
         self._on_change = on_change
         self._given = topic
         self.places = places(node, topic, transport)  #: where its images may be, best first
-        self._elsewhere_since: float | None = None  # images are only at another place than where we look
-        self._publishers: set[bytes] = set()  # of its place, by their global ids
+        self._published = self._who_publishes()  # at each place, when that was looked at last
+        self._choice = PlaceChoice(self.places, self._published)
+        self._publishers: Set[bytes] = frozenset()  # of its place, by their global ids
         self._joined = -math.inf  # [s] when the newest of them was discovered
-        self.subscription: Any = None
-        self._subscribe(first_published(self.places, self._types_on) or self.places[0])
+        self._trial: Any = None  # a subscription at another place, where images may have moved to
+        self._trial_place: ImageTopic | None = None
+        self.subscription: Any = None  #: None where ROS 2 refused it
+        self._refusal = ""  # what ROS 2 said then
+        self._forget_images()
+        self._open_subscription()
+
+    @property
+    def place(self) -> ImageTopic:
+        """Where the images are expected."""
+        return self._choice.place
 
     @property
     def topic(self) -> str:
         """The topic that is subscribed to, after remapping."""
-        return str(self.subscription.topic_name)
+        return self.place.name if self.subscription is None else str(self.subscription.topic_name)
 
     @property
     def message_type(self) -> type:
@@ -99,27 +109,55 @@ class Camera:
     def follow_publishers(self) -> bool:
         """Subscribe to another topic or type where that is what is published; returns whether it did.
 
-        A better place is taken at once, another only after a while in which nobody published here.
+        A subscription that was refused is tried again.
         """
-        found = first_published(self.places, self._types_on)
-        if found is None or found == self.place:
-            self._elsewhere_since = None
-            self._met |= found is not None
-            self._note_publishers()
-            drained = found is None and self._met and self.silent_seconds() > _DRAINED_S
-            if drained or self._gone * max(len(self.raw), _USUAL_BYTES) >= _LEFT_BYTES:
-                self._free_what_is_left()
-            return False
-        now = time.monotonic()
-        if self._elsewhere_since is None:
-            self._elsewhere_since = now
-        is_better = self.places.index(found) < self.places.index(self.place)
-        if not is_better and now - self._elsewhere_since < _PATIENCE_S:
-            return False
-        self._elsewhere_since = None
-        self.destroy()  # first: a participant cannot have one topic with two types
-        self._subscribe(found)
-        return True
+        self._published = self._who_publishes()
+        moved = self._choice.look(
+            self._published,
+            time.monotonic(),
+            newest_image_s=self.last_arrival if self.raw else None,
+            is_silent=self._is_silent(),
+        )
+        refused = self.subscription is None
+        if moved:
+            self._end_subscription()  # first: a participant cannot have one topic with two types
+            self._forget_images()
+        if moved or refused:
+            self._try_to_subscribe()
+        self._follow_trial()
+        if moved or refused:
+            return self.subscription is not None  # else it is told once there is one
+        self._note_publishers()
+        drained = not self._publishers and self._met and self.silent_seconds() > _DRAINED_S
+        if drained or self._gone * max(len(self.raw), _USUAL_BYTES) >= _LEFT_BYTES:
+            self._free_what_is_left()
+        return False
+
+    def refusal_warning(self) -> str:
+        """Why there is no subscription; empty where there is one."""
+        if self.subscription is not None:
+            return ""
+        return f"ROS 2 refuses a subscription to {self.place} ({self._refusal}): it is tried again"
+
+    def _is_silent(self) -> bool:
+        """Whether no image has come for longer than this camera lets one wait."""
+        return self.silent_seconds() > PATIENCE_S and self.senders.has_stopped(time.monotonic_ns())
+
+    def _follow_trial(self) -> None:
+        """Listen at another place for as long as the choice wants that."""
+        wanted = self._choice.trial
+        if wanted == self._trial_place:
+            return
+        if self._trial is not None:
+            self._node.destroy_subscription(self._trial)
+        self._trial = self._trial_place = None
+        if wanted is not None:
+            with suppress(Exception):  # it is tried again at the next look
+                self._trial = self._subscription_to(wanted, self._on_image_of_trial)
+                self._trial_place = wanted
+
+    def _on_image_of_trial(self, raw: bytes, info: dict[str, Any]) -> None:
+        self._choice.note_image_of_trial(time.monotonic())
 
     @property
     def is_elsewhere(self) -> bool:
@@ -131,6 +169,8 @@ class Camera:
         best = self.places[0]
         if not self.is_elsewhere:
             return f"reads {self.place}"
+        if self._published[best]:
+            return f"reads {self.place}, as who publishes {best.type_name} on {best.name} sends none any more"
         return f"reads {self.place}, as nobody publishes {best.type_name} on {best.name}"
 
     def name_warning(self) -> str:
@@ -150,8 +190,11 @@ class Camera:
         )
 
     def destroy(self) -> None:
-        """End the subscription."""
-        self._node.destroy_subscription(self.subscription)
+        """End every subscription."""
+        self._end_subscription()
+        if self._trial is not None:
+            self._node.destroy_subscription(self._trial)
+        self._trial = self._trial_place = None
 
     @property
     def has_just_come(self) -> bool:
@@ -160,7 +203,8 @@ class Camera:
 
     def _note_publishers(self) -> None:
         """Note which publishers of this place have come, and count those that have gone."""
-        publishers = {bytes(it.endpoint_gid) for it in self._node.get_publishers_info_by_topic(self.topic)}
+        publishers = self._published[self.place]
+        self._met |= bool(publishers)
         if publishers - self._publishers:
             self._joined = time.monotonic()
         self._gone += len(self._publishers - publishers)
@@ -172,8 +216,8 @@ class Camera:
         Fast DDS keeps an image of which a part had come when its publisher went, as long as there is the
         subscription (bench/publishers.py). An image that is sent just now is lost by this.
         """
-        self.destroy()
-        self._open_subscription()
+        self._end_subscription()
+        self._try_to_subscribe()
 
     def decode(self) -> images.DecodedImage:
         """Decode the newest message. Raises `images.ImageError`, and counts it in `bad`."""
@@ -239,20 +283,47 @@ class Camera:
         count: int = self._node.count_publishers(self.topic)
         return count
 
-    def _subscribe(self, place: ImageTopic) -> None:
-        self.place = place  #: where the images are expected
+    def _who_publishes(self) -> Published:
+        """The publishers of each place, by what the graph tells now."""
+        found: dict[ImageTopic, set[bytes]] = {place: set() for place in self.places}
+        for topic in {place.name for place in self.places}:
+            for publisher in self._node.get_publishers_info_by_topic(topic):
+                place = ImageTopic(topic, publisher.topic_type)
+                if place in found:
+                    found[place].add(bytes(publisher.endpoint_gid))
+        return found
+
+    def _forget_images(self) -> None:
         self.raw = b""  # of another topic, and perhaps another type
         self.senders.restart()
         self.losses.forget()
-        self._open_subscription()
 
     def _open_subscription(self) -> None:
         self._met = False  # whether there was a publisher of its place
         self._gone = 0  # of these publishers
-        self.subscription = self._node.create_subscription(
-            self.message_type,
-            self.place.name,
-            self._on_message,
+        self.subscription = self._subscription_to(self.place, self._on_message)
+
+    def _try_to_subscribe(self) -> None:
+        """`_open_subscription`, which ROS 2 may refuse: then there is none.
+
+        It refuses a topic that another node of this process still reads as of another type, for instance, or
+        QoS that was given for this topic and is none.
+        """
+        try:
+            self._open_subscription()
+        except Exception as error:  # rclpy has several
+            self._refusal = said_by_ros(error)
+
+    def _end_subscription(self) -> None:
+        if self.subscription is not None:
+            self._node.destroy_subscription(self.subscription)
+            self.subscription = None
+
+    def _subscription_to(self, place: ImageTopic, callback: Callable[[bytes, dict[str, Any]], None]) -> Any:
+        return self._node.create_subscription(
+            MESSAGE_TYPES[place.type_name],
+            place.name,
+            callback,
             qos.images(),
             qos_overriding_options=qos.overrides(),
             raw=True,
@@ -263,6 +334,8 @@ class Camera:
 
     def missing_images_advice(self) -> str:
         """What to look at when no image comes, by what is known of other nodes now."""
+        if refusal := self.refusal_warning():
+            return refusal
         expected = self.place.type_name
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         if not publishers:
@@ -317,6 +390,8 @@ class Camera:
         if not found:
             return ""
         shown = _shown(found)
+        if (trial := self._choice.trial) is not None:
+            return f"; somebody has begun to publish on {trial}, which is read once images come there"
         if found.keys() & {place.name for place in self.places}:
             return f"; images are on {shown} now, which is read once {self.topic} counts as gone"
         return (
@@ -479,6 +554,9 @@ class CameraRig:
                     self._say_once.warn(silence, camera.silence_warning)
                     self._say_once.note_advice(silence, camera.missing_images_advice)
                 self._say_once.warn_of_news(silence, advice, camera.silence_warning)
+            if camera.subscription is not None:
+                self._say_once.forget(("refusal", camera))
+            self._say_once.warn(("refusal", camera), camera.refusal_warning)
             self._say_once.warn(("loss", camera), camera.loss_warning)
             self._say_once.warn(("name", camera), camera.name_warning)
             self._say_once.warn(("publishers", camera), camera.publishers_warning)

@@ -77,8 +77,11 @@ class Diagnostics:
         newly_ignored, self._last_ignored = implausible - self._last_ignored, implausible
         quietest = max(rig.cameras, key=lambda camera: camera.silent_seconds())
         loss = next(filter(None, (camera.loss_warning() for camera in rig.cameras)), "")
+        refusal = next(filter(None, (camera.refusal_warning() for camera in rig.cameras)), "")
         level, message = DiagnosticStatus.OK, f"{rate:.1f} images/s on {primary.topic}"
-        if quietest.silent_seconds() > stale_timeout_s:
+        if refusal:
+            level, message = DiagnosticStatus.ERROR, refusal
+        elif quietest.silent_seconds() > stale_timeout_s:
             level = DiagnosticStatus.ERROR
             message = quietest.silence_warning()
         elif reason := monitor.stale_reason or monitor.blind_reason:

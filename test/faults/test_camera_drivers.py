@@ -1,0 +1,157 @@
+"""A camera's driver that is killed, and comes back in another way, while a monitor watches.
+
+For 20 s the graph goes on telling of a publisher that was killed.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from sensor_msgs.msg import CompressedImage
+from topreward_ros.msg import TaskProgress
+
+from test.faults.pictures import TASK
+from topreward_ros.nodes import qos
+
+SOON_S = 10.0  # for a machine that is busy; it takes two, and the graph takes 20
+RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+
+
+@pytest.fixture
+def bare(robot: Any) -> Any:
+    """Without the cameras that other tests use."""
+    robot.node.destroy_publisher(robot.camera)
+    robot.node.destroy_publisher(robot.jpeg_camera)
+    folder: Path = robot.folder / "pictures"
+    folder.mkdir()
+    for k in range(20):
+        cv2.imwrite(str(folder / f"{k}.png"), np.full((48, 64, 3), 10 * k, np.uint8))
+    return robot
+
+
+def drive(robot: Any, topic: str, type_name: str, rate: float = 20.0) -> Any:
+    """Start a driver that publishes on ``topic`` alone."""
+    is_raw = type_name == RAW
+    return robot.run(
+        *("-m", "topreward_ros.nodes.video_player", "--ros-args"),
+        *("-p", f"video:={robot.folder / 'pictures'}", "-p", f"rate:={rate}", "-p", "loop:=true"),
+        *("-p", f"image_transport:={'raw' if is_raw else 'compressed'}"),
+        *("-r", f"/image{'' if is_raw else '/compressed'}:={topic}"),
+    )
+
+
+def until_scored(robot: Any, timeout: float = 60.0) -> float:
+    """Until new images are scored; returns how long that took [s]."""
+    begun, scores = time.monotonic(), len(robot.scored())
+    robot.until(lambda: len(robot.scored()) > scores + 3, "images are scored", timeout=timeout)
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize(
+    ("transport", "before", "after"),
+    [
+        ("raw", ("/cam", RAW), ("/cam/compressed", COMPRESSED)),
+        ("compressed", ("/cam/compressed", COMPRESSED), ("/cam", RAW)),
+        ("raw", ("/cam/compressed", COMPRESSED), ("/cam", RAW)),
+        ("raw", ("/cam", RAW), ("/cam", COMPRESSED)),
+        ("compressed", ("/cam", RAW), ("/cam", COMPRESSED)),
+        ("raw", ("/cam", COMPRESSED), ("/cam/compressed", COMPRESSED)),
+    ],
+)
+def test_a_driver_that_is_killed_and_publishes_in_another_way_is_read_soon(
+    bare: Any, transport: str, before: tuple[str, str], after: tuple[str, str]
+) -> None:
+    monitor = bare.start(
+        "monitor", task=TASK, image_topics=["/cam"], image_transport=transport, sample_rate=10.0
+    )
+    driver = drive(bare, *before)
+    until_scored(bare)
+    for place in (after, before):  # and back, while the graph still knows the first one
+        driver.kill()
+        driver.wait()
+        bare.settle()
+        bare.forget()
+        driver = drive(bare, *place)
+        took_s = until_scored(bare)
+        print("took", place, took_s)
+        assert took_s < SOON_S, bare.said(monitor)
+    assert "Traceback" not in bare.said(monitor)
+
+
+def test_a_slow_camera_that_lives_or_pauses_is_not_left_for_another_that_comes(bare: Any) -> None:
+    monitor = bare.start("monitor", task=TASK, image_topics=["/cam"], sample_rate=10.0)
+    driver = drive(bare, "/cam", RAW, rate=1.0)
+    until_scored(bare)
+    other = drive(bare, "/cam/compressed", COMPRESSED)
+    bare.spin(8.0)
+    other.kill()
+    other.wait()
+    driver.send_signal(signal.SIGSTOP)
+    silent = bare.node.create_publisher(CompressedImage, "/cam/compressed", qos.image_source())
+    bare.until(lambda: silent.get_subscription_count() > 0, "it is listened for")
+    driver.send_signal(signal.SIGCONT)
+    until_scored(bare)
+    bare.until(lambda: silent.get_subscription_count() == 0, "and no more")
+    assert "the monitor reads" not in bare.said(monitor) and "Traceback" not in bare.said(monitor)
+
+
+def test_two_monitors_of_a_process_follow_a_topic_whose_type_changes(bare: Any) -> None:
+    """ROS 2 refuses the first one the new type as long as the second one has the old."""
+    monitors = bare.start(
+        "monitors", namespaces=["/a", "/b"], task=TASK, image_topics=["/cam"], sample_rate=10.0
+    )
+    scored: dict[str, list[TaskProgress]] = {"a": [], "b": []}
+    for name, store in scored.items():
+        bare.node.create_subscription(TaskProgress, f"/{name}/task_progress", store.append, qos.progress())
+
+    def until_both_score() -> None:
+        for store in scored.values():
+            store.clear()
+        bare.until(lambda: all(any(it.num_frames for it in them) for them in scored.values()), "both score")
+
+    driver = drive(bare, "/cam", RAW)
+    until_both_score()
+    bare.stop(driver)
+    drive(bare, "/cam", COMPRESSED)
+    bare.spin(3.0)
+    until_both_score()
+    said = bare.said(monitors)
+    assert "Traceback" not in said and said.count("ROS 2 refuses a subscription to /cam") <= 2, said
+
+
+def test_a_subscription_that_is_refused_is_said_once_and_in_the_diagnostics(bare: Any) -> None:
+    told: list[DiagnosticArray] = []
+    bare.node.create_subscription(DiagnosticArray, "/diagnostics", told.append, 10)
+    wrong = "qos_overrides./cam/compressed.subscription.reliability"
+    monitor = bare.start(
+        "monitor", task=TASK, image_topics=["/cam"], diagnostics_rate=5.0, **{wrong: "as good as can be"}
+    )
+    driver = drive(bare, "/cam", RAW)
+    until_scored(bare)
+    bare.stop(driver)
+    driver = drive(bare, "/cam/compressed", COMPRESSED)
+
+    def is_told() -> bool:
+        return any(
+            status.level == DiagnosticStatus.ERROR and "refuses a subscription to /cam/comp" in status.message
+            for array in told
+            for status in array.status
+        )
+
+    bare.until(is_told, "the diagnostics say so")
+    bare.spin(1.0)
+    assert bare.said(monitor).count("ROS 2 refuses a subscription to /cam/compressed") == 1, "once"
+    bare.stop(driver)
+    drive(bare, "/cam", RAW)
+    until_scored(bare)
+    assert "Traceback" not in bare.said(monitor) and monitor.poll() is None

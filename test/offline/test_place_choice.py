@@ -1,0 +1,153 @@
+"""Which place of a camera is read: one that pauses is not left, one that was killed soon is, none in turn."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from topreward_ros.offline.image_topics import ImageTopic
+from topreward_ros.offline.place_choice import PlaceChoice
+
+RAW = ImageTopic("/cam", "Image")
+SAME = ImageTopic("/cam", "CompressedImage")
+JPEG = ImageTopic("/cam/compressed", "CompressedImage")
+PLACES = [RAW, SAME, JPEG]
+PERIOD_S = 0.2
+
+
+class World:
+    """Drivers, the graph that tells of them, and a choice that is asked every 0.2 s."""
+
+    def __init__(self, **published: set[bytes]) -> None:
+        self.now_s = 100.0
+        self.published: dict[ImageTopic, set[bytes]] = {place: set() for place in PLACES}
+        self.sends: set[ImageTopic] = set()  # where images come
+        self.newest_s: float | None = None
+        self.choice = PlaceChoice(PLACES, self.published)
+        self.moves: list[ImageTopic] = []
+
+    def run(self, seconds: float) -> ImageTopic:
+        """Let time pass; returns the place that is read then."""
+        for _ in range(round(seconds / PERIOD_S)):
+            self.now_s += PERIOD_S
+            if self.choice.place in self.sends:
+                self.newest_s = self.now_s
+            if self.choice.trial in self.sends:
+                self.choice.note_image_of_trial(self.now_s)
+            silent = self.newest_s is not None and self.now_s - self.newest_s > 1.0
+            if self.choice.look(self.published, self.now_s, newest_image_s=self.newest_s, is_silent=silent):
+                self.moves.append(self.choice.place)
+                self.newest_s = None
+        return self.choice.place
+
+    def reads(self, place: ImageTopic) -> World:
+        """A driver ``first`` is there, and read."""
+        self.published[place] = {b"first"}
+        self.sends = {place}
+        self.run(2.0)
+        assert self.choice.place == place
+        self.moves.clear()
+        return self
+
+
+@pytest.mark.parametrize(("before", "after"), [(RAW, JPEG), (JPEG, RAW), (RAW, SAME), (SAME, JPEG)])
+def test_a_driver_that_was_killed_and_is_back_elsewhere_is_read_though_the_graph_knows_both(
+    before: ImageTopic, after: ImageTopic
+) -> None:
+    world = World().reads(before)
+    world.sends = set()
+    world.run(0.6)
+    world.published[after] = {b"second"}
+    world.sends = {after}
+    assert world.run(2.0) == after
+    world.sends = set()
+    world.run(0.6)
+    world.published[before] = {b"first", b"third"}
+    world.sends = {before}
+    assert world.run(2.0) == before, "and the other way round, while the graph knows all three"
+    assert world.moves == [after, before]
+    world.run(60.0)
+    world.published = {place: set() for place in PLACES} | {before: {b"third"}}
+    world.run(60.0)
+    assert world.moves == [after, before], "those that were left do not matter, nor does that they go"
+
+
+def test_a_better_place_is_taken_at_once_by_a_new_publisher_alone() -> None:
+    world = World().reads(RAW)
+    world.sends = set()
+    world.run(0.6)
+    world.published[JPEG] = {b"second"}
+    world.sends = {JPEG}
+    assert world.run(60.0) == JPEG
+    world.published[RAW] = {b"first", b"third"}
+    world.sends = {JPEG, RAW}
+    assert world.run(PERIOD_S) == RAW
+
+
+def test_a_camera_that_pauses_is_not_left_for_one_that_sends_nothing() -> None:
+    world = World().reads(RAW)
+    world.sends = set()
+    world.run(0.6)
+    world.published[JPEG] = {b"republisher"}
+    world.run(10.0)
+    assert world.choice.trial == JPEG, "it is listened for"
+    world.sends = {RAW, JPEG}  # of what the camera sends
+    assert world.run(10.0) == RAW and world.choice.trial is None
+    world.sends = {JPEG}
+    assert world.run(30.0) == RAW and world.choice.trial is None, "it was known while images came here"
+    assert not world.moves
+
+
+def test_a_camera_that_pauses_is_left_once_for_another_type_of_its_topic() -> None:
+    world = World().reads(RAW)
+    world.sends = set()
+    world.run(0.6)
+    world.published[SAME] = {b"other"}
+    world.run(60.0)
+    assert world.moves == [SAME, RAW], "one topic cannot be listened to as of two types"
+    world.sends = {RAW}
+    world.run(10.0)
+    world.sends = set()
+    world.run(60.0)
+    assert world.moves == [SAME, RAW]
+    world.published[RAW] = set()  # it was killed after all
+    assert world.run(2.0) == SAME
+
+
+def test_a_publisher_of_the_same_place_is_waited_for() -> None:
+    """A driver of both is killed and back: what comes first of it is chance."""
+    world = World().reads(RAW)
+    world.published[JPEG] = {b"first, too"}
+    world.sends = set()
+    world.run(0.6)
+    world.published[RAW], world.published[JPEG] = {b"first", b"second"}, {b"first, too", b"second, too"}
+    world.sends = {JPEG}
+    world.run(3.0)
+    world.sends = {RAW, JPEG}
+    assert world.run(3.0) == RAW and not world.moves
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_whatever_comes_and_goes_each_new_publisher_moves_it_twice_at_most(seed: int) -> None:
+    chance = random.Random(seed)
+    world, changes = World(), 0
+    for number in range(60):
+        what = chance.randrange(4)
+        place = chance.choice(PLACES)
+        if what == 0:
+            world.published[place] = world.published[place] | {b"%d" % number}
+            changes += 1
+        elif what == 1:
+            world.published[place] = set()
+            changes += 1
+        else:
+            world.sends = set(chance.sample(PLACES, chance.randrange(4)))
+        world.sends = {it for it in world.sends if world.published[it]}
+        world.run(chance.choice((0.2, 1.0, 3.0, 8.0)))
+    assert len(world.moves) <= 2 * changes
+    settled = len(world.moves)
+    world.run(30.0)
+    assert len(world.moves) <= settled + 2, "it comes to rest"
+    world.run(300.0)
+    assert len(world.moves) <= settled + 2
