@@ -21,7 +21,7 @@ from topreward_ros.core.calibration.told import Told, fired_at
 from topreward_ros.core.events import SuccessDetector
 from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.defaults import monitor_defaults
-from topreward_ros.offline import bag_jobs, evaluation_runs
+from topreward_ros.offline import bag_jobs, calibration_file, evaluation_runs
 from topreward_ros.offline.bag_episodes import read_content
 from topreward_ros.offline.calibration_file import read_calibrations, setup_of, write_calibrations
 from topreward_ros.offline.score_video import score_video
@@ -39,6 +39,8 @@ def scorers(monkeypatch: pytest.MonkeyPatch) -> list[Brightness]:
         return made[-1]
 
     monkeypatch.setattr(evaluation_runs, "load_scorer", load)
+    info = Brightness().info  # which a checkpoint of it would say before it is loaded
+    monkeypatch.setattr(calibration_file, "open_checkpoint", lambda *_: info)
     return made
 
 

@@ -18,12 +18,14 @@ from topreward_ros.defaults import monitor_defaults
 from topreward_ros.offline.calibration_file import (
     _Loader,
     calibrations_for,
+    check_before_loading,
     check_setup,
     read_calibrations,
     setup_of,
     write_calibrations,
 )
-from topreward_ros.scoring.base import ScorerSettings
+from topreward_ros.scoring.base import ScorerError, ScorerSettings
+from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -127,3 +129,22 @@ def test_another_setup_is_refused_with_every_field() -> None:
     assert "sample_rate was 2 and is 4 here" in check_setup(replace(made, accepted=True), here)
     assert not check_setup(replace(made, setup=here), here)
     assert not check_setup(Calibrations(), here)
+
+
+def test_what_is_known_of_a_setup_is_refused_before_a_model_is_loaded() -> None:
+    parameters = monitor_defaults()
+    monitor, scorer = MonitorSettings.from_parameters(parameters), ScorerSettings.from_parameters(parameters)
+    checkpoint = open_checkpoint("embedded", "")
+    own = setup(revision=checkpoint.revision, model="elsewhere/it", prompt_hash="not known yet")
+    check_before_loading(Calibrations(own), "embedded", monitor, scorer, "primary", ["image"])
+    check_before_loading(Calibrations(), "/no/such/model", monitor, scorer, "tile")
+    other = Calibrations(replace(own, model="org/other", revision="123"), source="c.yaml")
+    with pytest.raises(CalibrationError, match="model was 'org/other' and is 'embedded' here; revision was"):
+        check_before_loading(other, "embedded", monitor, scorer, "primary")
+    check_before_loading(replace(other, accepted=True), "embedded", monitor, scorer, "primary")
+    for unknown in ("http://127.0.0.1:9", "plugin:theirs"):
+        check_before_loading(other, unknown, monitor, scorer, "primary")
+        with pytest.raises(CalibrationError, match="camera_layout was 'primary' and is 'tile' here"):
+            check_before_loading(other, unknown, monitor, scorer, "tile")
+    with pytest.raises(ScorerError, match="/no/such/model"):
+        check_before_loading(other, "/no/such/model", monitor, scorer, "primary")

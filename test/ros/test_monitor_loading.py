@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
 from rcl_interfaces.srv import GetParameters
@@ -86,6 +88,53 @@ def test_services_answer_while_the_model_loads_by_itself(robot, blocked) -> None
     robot.until(lambda: bool(robot.infos), "it is active once the model is loaded")
     robot.until(lambda: bool(robot.progress), "it says what it watches")
     assert {report.instruction for report in robot.progress} == {"fold the towel"}
+    assert robot.stop(process) < 3.0 and process.returncode == 0, robot.said(process)
+
+
+def scorer_statuses(robot) -> list[DiagnosticStatus]:
+    """What the diagnostics say of the scorer; the list grows."""
+    found: list[DiagnosticStatus] = []
+    robot.node.create_subscription(
+        DiagnosticArray,
+        "/diagnostics",
+        lambda array: found.extend(it for it in array.status if it.name == "/monitor: scorer"),
+        10,
+    )
+    return found
+
+
+def test_the_diagnostics_tell_of_a_model_that_loads(robot, blocked) -> None:
+    statuses = scorer_statuses(robot)
+    robot.start("monitor", model=str(blocked.folder), diagnostics_rate=5.0)
+    robot.until(lambda: len(statuses) > 2, "the diagnostics come")
+    assert {it.level for it in statuses} == {DiagnosticStatus.WARN}
+    assert f"the model '{blocked.folder}' is loaded, for " in statuses[-1].message
+    assert statuses[-1].hardware_id == str(blocked.folder)
+    blocked.release()
+    robot.until(lambda: bool(robot.infos), "it is active")
+    robot.until(lambda: "is loaded" not in statuses[-1].message, "it tells of the scorer")
+    told = len(statuses)
+    robot.until(lambda: len(statuses) > told + 3, "it goes on to tell")
+    assert all("is loaded" not in it.message for it in statuses[told:]), "and of nothing else"
+
+
+def test_the_diagnostics_tell_of_a_server_that_is_waited_for(robot) -> None:
+    statuses = scorer_statuses(robot)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    process = robot.start("monitor", model=f"http://127.0.0.1:{port}", diagnostics_rate=5.0, autostart=False)
+    robot.introduce("monitor")
+    assert not statuses, "nothing is waited for"
+    asked = ask(robot, ChangeState, "monitor/change_state", transition=Transition(label="configure"))
+    robot.until(lambda: any("waiting for it" in it.message for it in statuses), "they name it")
+    told = next(it for it in statuses if "waiting for it" in it.message)
+    assert told.level == DiagnosticStatus.WARN and f"127.0.0.1:{port} cannot be reached" in told.message
+    assert change_state(robot, "shutdown")
+    robot.until(asked.done, "configure is answered")
+    robot.spin(0.5)
+    count = len(statuses)
+    robot.spin(1.0)
+    assert len(statuses) == count, "nobody waits any more"
     assert robot.stop(process) < 3.0 and process.returncode == 0, robot.said(process)
 
 

@@ -243,15 +243,23 @@ def _notes(labelled: Labelled, settings: EvaluationSettings) -> list[str]:
 def _evaluated(labelled: Labelled, settings: EvaluationSettings, output: Path, workers: Workers) -> Evaluated:
     from rich.console import Console
 
-    from topreward_ros.offline.calibration_file import camera_name, check_setup, setup_of
+    from topreward_ros.offline.calibration_file import (
+        camera_name,
+        check_before_loading,
+        check_setup,
+        setup_of,
+    )
     from topreward_ros.offline.evaluation_runs import score_episodes
     from topreward_ros.scoring.base import ScorerInfo
     from topreward_ros.views.terminal import film_progress
 
+    first = labelled.episodes[0]
+    cameras = [camera_name(topic) for topic in first.cameras]
+    by_settings = settings.monitor, settings.scorer, first.layout, cameras
+    check_before_loading(settings.monitor.calibrations, settings.model, *by_settings)
+
     def on_model(info: ScorerInfo) -> None:
-        first = labelled.episodes[0]
-        cameras = [camera_name(topic) for topic in first.cameras]
-        here = setup_of(info, settings.monitor, settings.scorer, first.layout, cameras)
+        here = setup_of(info, *by_settings)
         if difference := check_setup(settings.monitor.calibrations, here):
             say(difference)
         for task in dict.fromkeys(it.task for it in labelled.episodes):

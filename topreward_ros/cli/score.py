@@ -165,6 +165,7 @@ def _score(
     workers: Workers,
 ) -> list[Outcome]:
     """Score the recordings, with a progress bar on stderr."""
+    from topreward_ros.offline.calibration_file import PRIMARY, check_before_loading
     from topreward_ros.offline.score_jobs import ScoreOrder
     from topreward_ros.offline.video import VideoError
 
@@ -184,6 +185,7 @@ def _score(
                 raise
     expected = sum(options.prefixes or number for number in scores)
     order = ScoreOrder(options.model, scorer_settings, settings, options.prefixes or 0, schedule)
+    check_before_loading(settings.calibrations, order.model, settings, scorer_settings, PRIMARY)
     if workers.are_needed(len(recordings)):
         return _scored_by(workers, recordings, order, expected)
     return _scored_here(recordings, order, expected)

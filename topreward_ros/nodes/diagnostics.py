@@ -1,4 +1,6 @@
-"""The monitor's /diagnostics: are images coming, and is scoring keeping up?"""
+"""The monitor's /diagnostics: are images coming, and is scoring keeping up?
+
+Before there is anything to score with, `WaitingDiagnostics` says what is waited for."""
 
 from __future__ import annotations
 
@@ -14,10 +16,13 @@ from topreward_ros.core.printable import printable
 from topreward_ros.core.stamp_clock import Fault
 from topreward_ros.nodes.cameras import CameraRig
 from topreward_ros.nodes.conversions import time_message
+from topreward_ros.nodes.steady_timer import create_steady_timer
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.scoring.worker import ScoringWorker
 
 NO_CLOCK = Fault.ABSENT.value
+_TOPIC, _DEPTH = "/diagnostics", 10
+_SCORER = "scorer"  # the name of a status
 
 
 def ignored_warnings(topic: str, ignored: IgnoredImages) -> dict[str, str]:
@@ -27,6 +32,39 @@ def ignored_warnings(topic: str, ignored: IgnoredImages) -> dict[str, str]:
         f"driver, and at the clock by which it stamps; /diagnostics counts such images"
         for reason in ignored.counts()
     }
+
+
+class WaitingDiagnostics:
+    """Publishes the status of a scorer that is not there yet, until it is destroyed."""
+
+    def __init__(self, node: Node, model: str, rate: float) -> None:
+        """``rate`` [Hz]: of publishing."""
+        self.reason = ""  #: why it is waited for, where it does not just load; may be set by any thread
+        self._node = node
+        self._model = model
+        self._begun = time.monotonic()
+        self._publisher = node.create_publisher(DiagnosticArray, _TOPIC, _DEPTH)
+        self._timer = create_steady_timer(node, 1.0 / rate, self._publish)
+
+    def destroy(self) -> None:
+        """End timer and publisher."""
+        self._node.destroy_timer(self._timer)
+        self._node.destroy_publisher(self._publisher)
+
+    def _publish(self) -> None:
+        waited_s = time.monotonic() - self._begun
+        what = self.reason or f"the model '{self._model}' is loaded"
+        status = _status(
+            self._node,
+            _SCORER,
+            DiagnosticStatus.WARN,
+            f"{what}, for {waited_s:.0f} s so far: nothing is watched yet",
+            {"waiting [s]": f"{waited_s:.1f}"},
+            self._model,
+        )
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = time_message(self._node.get_clock().now().nanoseconds)
+        self._publisher.publish(array)
 
 
 @dataclass(slots=True)
@@ -49,7 +87,7 @@ class Diagnostics:
         self._last_bad = 0
         self._last_ignored = 0
         self._last_time = time.monotonic()
-        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._publisher = node.create_publisher(DiagnosticArray, _TOPIC, _DEPTH)
 
     def destroy(self) -> None:
         """End the publisher."""
@@ -139,13 +177,19 @@ class Diagnostics:
             "device": scorer.info.device,
             "device memory [MiB]": f"{scorer.memory_bytes() / 2**20:.0f}",
         }
-        return self._status("scorer", level, message, values)
+        return self._status(_SCORER, level, message, values)
 
     def _status(self, part: str, level: bytes, message: str, values: dict[str, str]) -> DiagnosticStatus:
-        return DiagnosticStatus(
-            level=level,
-            name=f"{self._node.get_fully_qualified_name()}: {part}",
-            message=printable(message),
-            hardware_id=printable(self._worker.info.model_id),
-            values=[KeyValue(key=printable(key), value=printable(value)) for key, value in values.items()],
-        )
+        return _status(self._node, part, level, message, values, self._worker.info.model_id)
+
+
+def _status(
+    node: Node, part: str, level: bytes, message: str, values: dict[str, str], model: str
+) -> DiagnosticStatus:
+    return DiagnosticStatus(
+        level=level,
+        name=f"{node.get_fully_qualified_name()}: {part}",
+        message=printable(message),
+        hardware_id=printable(model),
+        values=[KeyValue(key=printable(key), value=printable(value)) for key, value in values.items()],
+    )

@@ -24,6 +24,7 @@ if __name__ == "__main__":  # as long as Python imports there is nothing to clea
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -38,7 +39,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 
-from topreward_ros.core.calibration.task import NO_CALIBRATIONS, Calibrations
+from topreward_ros.core.calibration.task import NO_CALIBRATIONS, Calibrations, Setup
 from topreward_ros.core.episode import TaskMonitor
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_task
@@ -46,6 +47,7 @@ from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes import parameters
+from topreward_ros.nodes.diagnostics import WaitingDiagnostics
 from topreward_ros.nodes.end_signals import EndSignals, end_process
 from topreward_ros.nodes.image_topics import places
 from topreward_ros.nodes.instruction_topic import InstructionTopic
@@ -61,10 +63,11 @@ from topreward_ros.nodes.steady_timer import create_steady_timer
 from topreward_ros.offline.calibration_file import (
     calibrations_for,
     camera_name,
+    check_before_loading,
     check_setup,
     setup_of,
 )
-from topreward_ros.scoring.base import LinkError, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.base import LinkError, ScorerError, ScorerSettings
 from topreward_ros.scoring.pool import SHARED, Place, ScorerPool
 from topreward_ros.scoring.registry import load_scorer
 from topreward_ros.scoring.worker import ScoringWorker
@@ -146,13 +149,18 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         self.close("configured anew")  # a session that an error in a later transition left behind
         self._warn_of_unknown_parameters()
         self._say_converter()
+        model, settings = self.values["model"], ScorerSettings.from_parameters(self.values)
         calibrations = calibrations_for(self.values)  # before minutes are spent on loading
-        cameras = [self._camera(topic) for topic in self.values["image_topics"]]
+        monitor, layout, cameras = self._settings(), self.values["camera_layout"], self._cameras()
         self._instructions = InstructionTopic(self, self._take_instruction)
         try:
-            worker = await self._load_scorer()
+            worker = await self._load_scorer(
+                model,
+                settings,
+                partial(check_before_loading, calibrations, model, monitor, settings, layout, cameras),
+            )
             try:
-                self._use(calibrations, worker.info, cameras)
+                self._use(calibrations, setup_of(worker.info, monitor, settings, layout, cameras))
             except BaseException:
                 worker.stop()
                 raise
@@ -161,22 +169,17 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
             self._end_instructions()
             raise
 
-    def _camera(self, topic: str) -> str:
-        """The name of a camera whose topic was given. Raises `ValueError`."""
-        place = places(self, topic, self.values["image_transport"])[0]
-        return camera_name(place.name, self.get_namespace())
+    def _cameras(self) -> list[str]:
+        """The names of the cameras that are scored. Raises `ValueError` for a topic that cannot be one's."""
+        names = [
+            camera_name(places(self, topic, self.values["image_transport"])[0].name, self.get_namespace())
+            for topic in self.values["image_topics"]
+        ]
+        return names if self.values["camera_layout"] == "tile" else names[:1]
 
-    def _use(self, calibrations: Calibrations, info: ScorerInfo, cameras: list[str]) -> None:
+    def _use(self, calibrations: Calibrations, here: Setup) -> None:
         """Decide by ``calibrations`` from now on. Raises `CalibrationError` where they are for another setup
         and that is not accepted."""
-        layout = self.values["camera_layout"]
-        here = setup_of(
-            info,
-            self._settings(),
-            ScorerSettings.from_parameters(self.values),
-            layout,
-            cameras if layout == "tile" else cameras[:1],
-        )
         if difference := check_setup(calibrations, here):
             self.get_logger().warning(difference)
         self._calibrations = calibrations
@@ -283,8 +286,13 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
             self.get_logger().warning(chosen.problem, once=True)
         self.get_logger().info(f"images are converted by {chosen.name}", once=True)
 
-    async def _load_scorer(self) -> ScoringWorker:
-        """Load in a thread, so that everything else goes on even while gigabytes are read."""
+    async def _load_scorer(
+        self, model: str, settings: ScorerSettings, check: Callable[[], None]
+    ) -> ScoringWorker:
+        """Load in a thread, so that everything else goes on even while gigabytes are read.
+
+        ``check`` is called before, in that thread; raises `UserError` where it is not worth while.
+        """
         executor = self.executor
         assert executor is not None, "transitions are made while the executor runs"
         self._loading = loading = Future(executor=executor)
@@ -302,18 +310,22 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         def load() -> None:
             place, failed = None, None
             try:
+                check()
                 with beside_others():
-                    settings = ScorerSettings.from_parameters(self.values)
-                    place = self._take_place(self.values["model"], settings, loading)
-            except ScorerError as error:
+                    place = self._take_place(model, settings, loading, waiting)
+            except UserError as error:
                 failed = error
             except BaseException as error:
-                failed = ScorerError(f"model '{self.values['model']}': {type(error).__name__}: {error}")
+                failed = ScorerError(f"model '{model}': {type(error).__name__}: {error}")
             executor.create_task(take, place, failed)
 
-        self.get_logger().info(f"loading model '{self.values['model']}' ...")
-        threading.Thread(target=load, name="loading", daemon=True).start()
-        worker, said = await loading
+        self.get_logger().info(f"loading model '{model}' ...")
+        waiting = WaitingDiagnostics(self, model, self.values["diagnostics_rate"])
+        try:
+            threading.Thread(target=load, name="loading", daemon=True).start()
+            worker, said = await loading
+        finally:
+            waiting.destroy()
         if said:
             self.get_logger().info(said)
         if said != SHARED and (times := worker.scorer.start_times) is not None:
@@ -321,7 +333,9 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         found: ScoringWorker = worker
         return found
 
-    def _take_place(self, model: str, settings: ScorerSettings, loading: Future) -> Place:
+    def _take_place(
+        self, model: str, settings: ScorerSettings, loading: Future, waiting: WaitingDiagnostics
+    ) -> Place:
         """A place at the model's scorer; where a server has it that cannot be reached, once it can.
 
         A robot may be up before its server, and nobody is there to start it again. So this waits for as long
@@ -333,7 +347,8 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
             except LinkError as error:
                 if loading.done():
                     raise
-                self.get_logger().warning(f"{error}: waiting for it", throttle_duration_sec=10.0)
+                waiting.reason = f"{error}: waiting for it"
+                self.get_logger().warning(waiting.reason, throttle_duration_sec=10.0)
                 time.sleep(_SERVER_PERIOD_S)
 
     def _look_at_clock(self) -> None:

@@ -44,7 +44,7 @@ from topreward_ros.core.output_files import TEMPORARY, copy_into, kept_folder, w
 from topreward_ros.core.printable import printable
 from topreward_ros.core.rewards import Imputation
 from topreward_ros.core.stages import on_one_line
-from topreward_ros.offline.calibration_file import PRIMARY, check_setup, setup_of
+from topreward_ros.offline.calibration_file import PRIMARY, check_before_loading, check_setup, setup_of
 from topreward_ros.offline.job_processes import OnNote, OnShare, Work
 from topreward_ros.offline.json_values import json_value
 from topreward_ros.offline.kept_json import kept_text, read_kept, scored_again
@@ -194,6 +194,9 @@ def annotate(
     """
     tasks = tasks_of(dataset, settings.task)
     check_videos(dataset, settings.camera, range(len(dataset.episodes)))
+    check_before_loading(
+        settings.monitor.calibrations, settings.model, settings.monitor, settings.scorer, PRIMARY
+    )
     key = annotation_key(dataset, settings)
     with kept_folder(work) as folder:
         done = _kept(folder, key, dataset, on_note)

@@ -23,6 +23,9 @@ from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import ProgressMode
 from topreward_ros.core.text_files import read_text
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
+from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
+from topreward_ros.scoring.plugins import is_plugin
+from topreward_ros.scoring.served_models import is_served
 
 PRIMARY = "primary"  #: the layout of a video or a dataset's camera, which is one camera
 
@@ -142,19 +145,28 @@ def setup_of(
         model=info.model_id,
         revision=info.revision,
         prompt_hash=info.prompt_hash,
-        layout=scorer.layout,
-        chat_template=scorer.chat_template,
-        contrastive=scorer.contrastive,
         dtype=info.dtype,
         max_pixels=info.max_pixels,
-        sample_rate=monitor.sample_rate,
-        max_frames=monitor.max_frames,
-        window=monitor.window.value,
         front_padding=info.front_padding,
         fixed_length=info.fixed_length,
-        camera_layout=camera_layout,
-        cameras=tuple(cameras),
+        **_set_up(monitor, scorer, camera_layout, cameras),
     )
+
+
+def _set_up(
+    monitor: MonitorSettings, scorer: ScorerSettings, camera_layout: str, cameras: Sequence[str]
+) -> dict[str, Any]:
+    """Those fields of a setup that no model has a say in."""
+    return {
+        "layout": scorer.layout,
+        "chat_template": scorer.chat_template,
+        "contrastive": scorer.contrastive,
+        "sample_rate": monitor.sample_rate,
+        "max_frames": monitor.max_frames,
+        "window": monitor.window.value,
+        "camera_layout": camera_layout,
+        "cameras": tuple(cameras),
+    }
 
 
 def camera_name(topic: str, namespace: str = "") -> str:
@@ -166,6 +178,34 @@ def camera_name(topic: str, namespace: str = "") -> str:
     name = topic.removesuffix("/compressed")
     space = namespace.rstrip("/") + "/"
     return name.removeprefix(space).removeprefix("/")
+
+
+def check_before_loading(
+    calibrations: Calibrations,
+    model: str,
+    monitor: MonitorSettings,
+    scorer: ScorerSettings,
+    camera_layout: str,
+    cameras: Sequence[str] = (),
+) -> None:
+    """`check_setup` by what is known of a setup before minutes are spent on loading its model.
+
+    ``model``: as `load_scorer` takes it; of one that is served and of a plug-in nothing is known. The others
+    as for `setup_of`. Raises `CalibrationError`, unless the user has accepted the differences, and
+    `ScorerError` where there is no such model.
+    """
+    if calibrations.setup is None or calibrations.accepted:
+        return
+    known = _set_up(monitor, scorer, camera_layout, cameras)
+    if not (is_served(model) or is_plugin(model)):
+        checkpoint = open_checkpoint(model, scorer.adapter)
+        known |= {
+            "model": checkpoint.model_id,
+            "revision": checkpoint.revision,
+            "front_padding": scorer.front_padding,
+            "fixed_length": scorer.fixed_length,
+        }
+    check_setup(calibrations, replace(calibrations.setup, **known))
 
 
 def check_setup(calibrations: Calibrations, here: Setup) -> str:
