@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -394,7 +395,6 @@ def info(**changes: object) -> bytes:
         (response(b'{"error": "no \\u001b[2J such"}', 500), "no  .2J such"),
         (response(b"", 308), "status 308.*not followed"),
         (response(b"<html>", 413), "status 413, and it is no topreward server.*jpeg"),
-        (b"", "cannot be reached .*write https://"),
     ],
 )
 def test_a_server_that_says_nonsense(answer: bytes, said: str) -> None:
@@ -424,8 +424,11 @@ def test_a_link_that_brings_no_answer(answer: bytes, said: str) -> None:
         load_scorer(url, SETTINGS)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
-def test_a_certificate_that_nobody_trusts(tmp_path: Path) -> None:
+@pytest.fixture
+def tls(tmp_path: Path) -> ssl.SSLContext:
+    """Of a server with a certificate of its own."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
     files = ["-keyout", str(key), "-out", str(certificate)]
@@ -433,7 +436,60 @@ def test_a_certificate_that_nobody_trusts(tmp_path: Path) -> None:
     subprocess.run(made, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    with context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True) as listener:
+    return context
+
+
+@pytest.mark.parametrize("closes_without_a_word", [True, False])
+def test_a_url_of_http_where_there_is_tls(tls: ssl.SSLContext, closes_without_a_word: bool) -> None:
+    """As the servers of Python do, and as those that answer with an alert of TLS."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def run() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                if closes_without_a_word and connection.recv(1, socket.MSG_PEEK) == b"G":
+                    connection.recv(1 << 16)
+                    connection.close()
+                    continue
+                with suppress(OSError):
+                    tls.wrap_socket(connection, server_side=True).close()
+                connection.close()
+
+    threading.Thread(target=run, daemon=True).start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with listener, pytest.raises(LinkError, match=r"cannot be reached .*write https://"):
+        load_scorer(url, SETTINGS)
+
+
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 x\r\n", response(b"abc", length=9)])
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_server_in_plain_http_that_dies_is_not_taken_for_one_of_tls(begun: bytes, comes_back: bool) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def run() -> None:
+        connection, _ = listener.accept()
+        connection.recv(1 << 16)
+        connection.sendall(begun)
+        if not comes_back:
+            listener.close()
+        # As the system does for a process that was killed before it had read everything.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        with suppress(OSError):  # nobody may come
+            connection, _ = listener.accept()
+            connection.recv(1 << 16)
+            connection.sendall(response(b"", 400))
+            connection.close()
+
+    threading.Thread(target=run, daemon=True).start()
+    with listener, pytest.raises(LinkError, match="cannot be reached") as caught:
+        load_scorer(f"http://127.0.0.1:{listener.getsockname()[1]}", SETTINGS)
+    assert "https" not in str(caught.value)
+
+
+def test_a_certificate_that_nobody_trusts(tls: ssl.SSLContext) -> None:
+    with tls.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True) as listener:
 
         def run() -> None:
             with suppress(OSError):

@@ -10,9 +10,15 @@ import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from http.client import HTTPException, RemoteDisconnected
-from socket import SHUT_RDWR
-from ssl import SSLCertVerificationError, SSLError
+from http.client import BadStatusLine, HTTPException
+from socket import SHUT_RDWR, create_connection
+from ssl import (
+    MemoryBIO,
+    SSLCertVerificationError,
+    SSLError,
+    SSLWantReadError,
+    create_default_context,
+)
 from time import monotonic
 from typing import NamedTuple
 
@@ -25,6 +31,7 @@ from topreward_ros.scoring.base import LinkError, ScorerError
 #: What OpenSSL calls an answer in plain HTTP.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
 _HINT_OF_TLS = "; where it serves with a certificate, write https://"
+_TLS_RECORDS = (b"\x15", b"\x16")  # how an alert and a handshake begin (RFC 8446, 5.1)
 _CONNECT_S = 2.0  # until a machine that does not answer is given up
 
 
@@ -88,8 +95,8 @@ class Link:
                 if monotonic() >= end or (connected and isinstance(error, TimeoutError)):
                     raise LinkError(f"{self._url} has not answered for {seconds:.0f} s") from error
                 if not again:
-                    cut = isinstance(inner, RemoteDisconnected | ConnectionResetError)
-                    hint = _HINT_OF_TLS if cut and self._url.startswith("http:") else ""
+                    cut = isinstance(inner, BadStatusLine | ConnectionResetError)  # one of no line, too
+                    hint = _HINT_OF_TLS if cut and self._wants_tls(end) else ""
                     raise LinkError(f"{self._url} cannot be reached ({_cause(error)}{hint})") from error
                 again = False
 
@@ -132,6 +139,17 @@ class Link:
         finally:
             over.cancel()
 
+    def _wants_tls(self, end: float) -> bool:
+        """Whether a server that broke off speaks TLS, and was asked in plain HTTP; asks it before ``end``.
+
+        A server with a certificate drops a request in plain HTTP without a word, as one that dies does.
+        """
+        connection = self._connection
+        if isinstance(connection, HTTPSConnection):
+            return False
+        seconds = max(0.01, min(_CONNECT_S, end - monotonic()))
+        return _speaks_tls(connection.host, connection.port, seconds)
+
     def _break_off(self) -> None:
         """Called in another thread once the time is over."""
         sock = self._connection.sock
@@ -142,6 +160,23 @@ class Link:
 
 class _TooLong(Exception):
     """An answer is longer than it may be."""
+
+
+def _speaks_tls(host: str, port: int, seconds: float) -> bool:
+    """Whether a server answers the greeting of TLS with a record of TLS; of anything else: no.
+
+    Connecting, sending and waiting take ``seconds`` each at most.
+    """
+    greeting = MemoryBIO()
+    ours = create_default_context().wrap_bio(MemoryBIO(), greeting, server_hostname=host)
+    with suppress(SSLWantReadError):
+        ours.do_handshake()
+    try:
+        with create_connection((host, port), seconds) as sock:
+            sock.sendall(greeting.read())
+            return sock.recv(1) in _TLS_RECORDS
+    except OSError:
+        return False
 
 
 def _innermost(error: BaseException) -> BaseException:
