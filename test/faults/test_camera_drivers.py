@@ -155,3 +155,19 @@ def test_a_subscription_that_is_refused_is_said_once_and_in_the_diagnostics(bare
     drive(bare, "/cam", RAW)
     until_scored(bare)
     assert "Traceback" not in bare.said(monitor) and monitor.poll() is None
+
+
+def test_a_driver_that_was_there_before_the_other_was_killed_is_read_soon(bare: Any) -> None:
+    monitor = bare.start("monitor", task=TASK, image_topics=["/cam"], sample_rate=10.0)
+    drive(bare, "/cam/compressed", COMPRESSED)
+    until_scored(bare)
+    better = drive(bare, "/cam", RAW)
+    bare.until(lambda: "the monitor reads /cam (" in bare.said(monitor), "it is better")
+    until_scored(bare)
+    better.kill()
+    better.wait()
+    bare.settle()
+    bare.forget()
+    assert until_scored(bare) < SOON_S
+    said = bare.said(monitor)
+    assert "reads /cam/compressed (sensor_msgs/msg/CompressedImage), as who publishes sensor_msgs" in said

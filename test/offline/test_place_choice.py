@@ -90,13 +90,36 @@ def test_a_camera_that_pauses_is_not_left_for_one_that_sends_nothing() -> None:
     world.sends = set()
     world.run(0.6)
     world.published[JPEG] = {b"republisher"}
-    world.run(10.0)
-    assert world.choice.trial == JPEG, "it is listened for"
-    world.sends = {RAW, JPEG}  # of what the camera sends
-    assert world.run(10.0) == RAW and world.choice.trial is None
-    world.sends = {JPEG}
-    assert world.run(30.0) == RAW and world.choice.trial is None, "it was known while images came here"
+    for _ in range(3):
+        world.sends = set()
+        world.run(10.0)
+        assert world.choice.trial == JPEG, "it is listened for"
+        world.sends = {RAW, JPEG}  # of what the camera sends
+        assert world.run(10.0) == RAW and world.choice.trial is None
     assert not world.moves
+
+
+def test_what_the_process_of_a_silent_camera_publishes_elsewhere_was_not_wanted_before() -> None:
+    world = World().reads(RAW)
+    process = b"one-process-"
+    world.published = {RAW: {process + b"1"}, SAME: set(), JPEG: {process + b"2"}}
+    world.run(1.0)
+    world.sends = {JPEG}
+    assert world.run(30.0) == RAW and world.choice.trial is None
+
+
+def test_another_process_that_goes_on_elsewhere_is_read_after_a_while() -> None:
+    """As the driver of which one that is killed made raw images."""
+    world = World().reads(JPEG)
+    world.published[RAW] = {b"republisher"}
+    world.sends = {JPEG, RAW}
+    world.run(10.0)
+    assert world.moves == [RAW]
+    world.sends = {JPEG}
+    assert world.run(2.6) == RAW
+    assert world.run(1.4) == JPEG
+    world.run(60.0)
+    assert world.moves == [RAW, JPEG]
 
 
 def test_a_camera_that_pauses_is_left_once_for_another_type_of_its_topic() -> None:

@@ -308,7 +308,7 @@ def test_a_silent_camera_is_told_where_the_images_of_its_node_are(
         assert "CompressedImage) now, which is read once /front counts as gone" in advice()
         bare.spin(1.0)
         assert not rig.follow_publishers()
-        assert "begun to publish on /front/compressed" in advice() and "once images come there" in advice()
+        assert "somebody publishes on /front/compressed" in advice() and "once images come there" in advice()
     finally:
         for each in (node, other):
             bare.executor.remove_node(each)

@@ -391,7 +391,7 @@ class Camera:
             return ""
         shown = _shown(found)
         if (trial := self._choice.trial) is not None:
-            return f"; somebody has begun to publish on {trial}, which is read once images come there"
+            return f"; somebody publishes on {trial}, too, which is read once images come there"
         if found.keys() & {place.name for place in self.places}:
             return f"; images are on {shown} now, which is read once {self.topic} counts as gone"
         return (

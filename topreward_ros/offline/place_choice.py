@@ -1,10 +1,10 @@
 """Which of the places of a camera is read, by who publishes where and by where images come.
 
 What is known of publishers comes late: one that was killed stays known for 20 s (Fast DDS). So where no image
-comes any more and somebody begins to publish at another place, images are listened for there, too; the place
-is taken once they come and none comes here. A camera that only pauses goes on where it was, and no two places
-are taken in turn: a publisher that was known before the newest image here is no reason to go. Nothing
-subscribes here; times are by any steady clock [s].
+comes any more and another process publishes at another place, or somebody begins to, images are listened for
+there, too; the place is taken once they come and none comes here. A camera that only pauses goes on where it
+was, and no two places are taken in turn: who was left is no reason to go back. Nothing subscribes here; times
+are by any steady clock [s].
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from topreward_ros.offline.image_topics import ImageTopic
 PATIENCE_S = 1.0
 # For so long images have come at another place and none here: one that pauses goes on at all of them at once.
 _OURS_MAY_FOLLOW_S = 0.3
+# For so long no image has come here, where those who published elsewhere all along are listened to.
+_ALL_ALONG_S = 3.0
+# The first bytes of a global id, which all publishers of a process have in common (DDSI-RTPS 8.2.4.1).
+_PROCESS_BYTES = 12
 # For so long one topic is read as of another type before somebody has sent an image of that type.
 _IN_VAIN_S = 5.0
 
@@ -103,13 +107,24 @@ class PlaceChoice:
         return True
 
     def _try_others(self, published: Published, newest_image_s: float, now_s: float) -> bool:
-        """Listen where somebody began to publish after the newest image, and go there once images come.
+        """Listen where somebody began to publish after the newest image, or another process did all along,
+        and go there once images come.
 
-        One topic cannot be read as of two types at once, so there it takes going to see.
+        One topic cannot be read as of two types at once, so there it takes going to see: for a new one alone.
         """
-        came_s = max((self._discovered_s[gid] for gid in published.get(self.place, _NOBODY)), default=-inf)
-        since_s = max(newest_image_s, came_s)
-        tried = next((it for it in self._places if self._began(published.get(it, _NOBODY), since_s)), None)
+        here = published.get(self.place, _NOBODY)
+        since_s = max(newest_image_s, max((self._discovered_s[gid] for gid in here), default=-inf))
+        is_long = now_s - since_s > _ALL_ALONG_S
+        ours = {gid[:_PROCESS_BYTES] for gid in here}
+
+        def is_worth_it(place: ImageTopic) -> bool:
+            listens = is_long and place.name != self.place.name
+            return any(
+                self._discovered_s[gid] > since_s or (listens and gid[:_PROCESS_BYTES] not in ours)
+                for gid in published.get(place, _NOBODY) - self._left - self._in_vain
+            )
+
+        tried = next(filter(is_worth_it, self._places), None)
         if tried != self.trial:
             self._end_trial()
         if tried is None:
@@ -124,10 +139,6 @@ class PlaceChoice:
         self._go(tried, now_s)
         self._before = before if is_same_topic else None
         return True
-
-    def _began(self, publishers: Set[bytes], since_s: float) -> bool:
-        new = publishers - self._left - self._in_vain
-        return any(self._discovered_s[gid] > since_s for gid in new)
 
     def _goes_back(self, published: Published, now_s: float) -> bool:
         """Go back from a type of which no image came, to a publisher that may only have paused."""
