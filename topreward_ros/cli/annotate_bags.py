@@ -75,6 +75,7 @@ def run(options: argparse.Namespace, bags: Sequence[Path]) -> int:
     from topreward_ros.nodes.raw_conversion import converter
     from topreward_ros.offline.annotation_report import AnnotationSettings
     from topreward_ros.offline.bag_jobs import WorkOrder
+    from topreward_ros.offline.calibration_file import check_before_loading
 
     parameters = with_overrides(monitor_defaults(), options.overrides, "annotate", _NOT_FOR_BAGS)
     if options.image_topics:
@@ -89,6 +90,10 @@ def run(options: argparse.Namespace, bags: Sequence[Path]) -> int:
         options.whole,
         monitor.calibrations,
     )
+    if (made := monitor.calibrations.setup) is not None:  # the cameras of each bag are compared with its own
+        check_before_loading(
+            monitor.calibrations, options.model, monitor, scorer, made.camera_layout, made.cameras
+        )
     jobs = _jobs(options, _without_annotations(bags))
     order = WorkOrder(options.model, scorer, settings, converter)
     open_jobs, failed = _open_jobs(jobs, settings)
