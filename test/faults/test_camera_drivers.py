@@ -62,9 +62,7 @@ def until_scored(robot: Any, timeout: float = 60.0) -> float:
     [
         ("raw", ("/cam", RAW), ("/cam/compressed", COMPRESSED)),
         ("compressed", ("/cam/compressed", COMPRESSED), ("/cam", RAW)),
-        ("raw", ("/cam/compressed", COMPRESSED), ("/cam", RAW)),
         ("raw", ("/cam", RAW), ("/cam", COMPRESSED)),
-        ("compressed", ("/cam", RAW), ("/cam", COMPRESSED)),
         ("raw", ("/cam", COMPRESSED), ("/cam/compressed", COMPRESSED)),
     ],
 )
@@ -83,7 +81,6 @@ def test_a_driver_that_is_killed_and_publishes_in_another_way_is_read_soon(
         bare.forget()
         driver = drive(bare, *place)
         took_s = until_scored(bare)
-        print("took", place, took_s)
         assert took_s < SOON_S, bare.said(monitor)
     assert "Traceback" not in bare.said(monitor)
 
