@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from test.scorers import Brightness, scorer_info
 from topreward_ros.core.score_request import ScoreRequest
+from topreward_ros.scoring import fp8
 from topreward_ros.scoring import pool as pool_module
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
 from topreward_ros.scoring.pool import SHARED, ScorerPool
@@ -130,6 +131,7 @@ def test_an_error_is_that_of_all_who_wait_and_the_next_one_tries_again(
         ({"max_frames": 8, "max_pixels": 4096}, "max_pixels, max_frames"),
         ({"static_baseline": False}, "progress_mode"),
         ({"dtype": "bfloat16"}, "dtype"),
+        ({"dtype": "bfloat16", "quantization": "fp8"}, "dtype, quantization"),
         ({"prompts": "ten_prompts.txt"}, "prompts"),
         ({"prompts": "roboreward"}, "prompts"),
     ],
@@ -157,6 +159,18 @@ def test_two_names_of_one_thing_are_one(settings: Any, folder: Path, loads: Load
     second = pool.take(str(link), replace(settings, device="cpu", dtype="float32"))
     assert second.worker.scorer is first.worker.scorer
     assert (first.worker.info.model_id, second.worker.info.model_id) == (str(folder), str(link))
+    assert first.worker.stop() and second.worker.stop()
+
+
+def test_a_quantization_that_is_not_used_is_none(
+    settings: Any, folder: Path, loads: Loads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fp8, "missing_for_fp8", lambda device: "too old")
+    pool = ScorerPool(loads)
+    loads.gate.release()
+    first = pool.take(str(folder), replace(settings, dtype="auto"))
+    second = pool.take(str(folder), replace(settings, dtype="float32", quantization="fp8"))
+    assert second.worker.scorer is first.worker.scorer
     assert first.worker.stop() and second.worker.stop()
 
 

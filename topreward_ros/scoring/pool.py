@@ -27,6 +27,9 @@ Load = Callable[[str, ScorerSettings], PrefixScorer]
 #: What is said of a model that was there already.
 SHARED = "the model is shared with another monitor of this process"
 
+#: Settings of which several values may come to the same on a machine.
+_RESOLVED = ("device", "dtype", "quantization")
+
 #: Parameters whose settings have another name.
 _PARAMETERS = {"threads": "scorer_threads", "static_baseline": "progress_mode"}
 
@@ -55,10 +58,10 @@ class _Wish(NamedTuple):
             found.append("model (its files have changed)")
         if self.question != other.question:
             found.append("prompts")
-        names = [name for name in ("device", "dtype") if _of(self, name) != _of(other, name)]
-        if names and (found or not _resolve_alike(self, other)):
-            found += names
-        elsewhere = ("prompts", "device", "dtype")
+        names = [name for name in _RESOLVED if _of(self, name) != _of(other, name)]
+        if names:
+            found += names if found else _unlike(self, other, names)
+        elsewhere = ("prompts", *_RESOLVED)
         names = [each.name for each in fields(ScorerSettings) if each.name not in elsewhere]
         unlike = [name for name in names if _of(self, name) != _of(other, name)]
         return found + [_PARAMETERS.get(name, name) for name in unlike]
@@ -68,17 +71,19 @@ def _of(wish: _Wish, name: str) -> object:
     return getattr(wish.settings, name)
 
 
-def _resolved(wish: _Wish) -> tuple[str, int, str]:
-    """Device and type, which may be named in several ways. Loads PyTorch. Raises `ScorerError`."""
-    device, dtype, *_ = resolve_precision(wish.settings, wish.checkpoint)
-    return device.type, device.index or 0, str(dtype)
-
-
-def _resolve_alike(wish: _Wish, other: _Wish) -> bool:
+def _unlike(wish: _Wish, other: _Wish, names: list[str]) -> list[str]:
+    """Those of ``names``, of `_RESOLVED`, that come to something else. Loads PyTorch."""
     try:
-        return _resolved(wish) == _resolved(other)
+        one, two = (_resolved(each) for each in (wish, other))
     except ScorerError:  # told to the one who wishes for what is not there, when it is loaded
-        return False
+        return names
+    return [name for name in names if one[name] != two[name]]
+
+
+def _resolved(wish: _Wish) -> dict[str, object]:
+    """What each of `_RESOLVED` comes to. Raises `ScorerError`."""
+    device, dtype, quantization, _ = resolve_precision(wish.settings, wish.checkpoint)
+    return {"device": (device.type, device.index or 0), "dtype": dtype, "quantization": quantization}
 
 
 @dataclass
