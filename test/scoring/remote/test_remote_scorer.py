@@ -266,6 +266,19 @@ def test_settings_that_the_server_does_not_have_are_named(
     assert not isinstance(caught.value, LinkError)
 
 
+@pytest.mark.parametrize("asked", ["none", "int8", "fp8"])
+def test_a_server_with_other_numbers_in_8_bits_is_another_one(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    monkeypatch.setattr(Brightness, "info", replace(Brightness.info, dtype="bfloat16, fp8 weights"))
+    served = serve(Brightness())
+    if asked == "int8":
+        with pytest.raises(ScorerError, match=r"quantization is int8 here, and .* runs its model with fp8"):
+            load_scorer(served.url, replace(SETTINGS, quantization=asked))
+    else:
+        load_scorer(served.url, replace(SETTINGS, quantization=asked)).close()
+
+
 def test_a_server_without_baselines(serve: Serve) -> None:
     served = serve(Brightness(), replace(SETTINGS, static_baseline=False))
     with pytest.raises(ScorerError, match="static baseline"):
