@@ -63,8 +63,10 @@ def test_a_file_and_a_page(
     assert main(["calibrate", str(runs), "--output", str(out)]) == 0
     said = capsys.readouterr()
     assert "3 successes, 3 failures (weak)" in said.out and "calibration.yaml" in said.out
+    assert "too few episodes to tell whether what was learnt is better" in " ".join(said.out.lower().split())
     made = read_calibrations(str(out / "calibration.yaml"))
     (task,) = made.tasks
+    assert task.comparison is not None and task.comparison.keeps_fitted
     assert task.task == "make it bright" and task.weak and task.picture == (96, 72)
     assert -2.0 < task.success.threshold < -0.3
     assert made.setup is not None and made.setup.revision == "1" and made.setup.sample_rate == 2.0

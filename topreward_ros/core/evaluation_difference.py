@@ -21,7 +21,7 @@ from topreward_ros.core.intervals import (
     Interval,
     bootstrap_interval,
     difference_interval,
-    share_interval,
+    share_difference_interval,
 )
 
 
@@ -94,7 +94,9 @@ def _interval(
     if mode == DECISIONS and name in _SHARES:
         outcome, called = _SHARES[name]
         group = [pair for pair in wanted if pair[0].succeeded is outcome]
-        return _of_shares(group, called, thresholds, draws)
+        return share_difference_interval(
+            [(called(one, thresholds[0]), called(two, thresholds[1])) for one, two in group], draws
+        )
     if mode not in set(Mode):  # of a file of another version
         return UNKNOWN
     if name in ("voc_success", "voc_failure"):
@@ -137,23 +139,6 @@ def _finals(pair: _Pair, mode: Mode, thresholds: tuple[float, float]) -> list[fl
 
 def _voc(episode: EvaluatedEpisode, mode: Mode, threshold: float) -> float:
     return metrics.value_order_correlation(episode.plain.values(mode, threshold))
-
-
-def _of_shares(
-    pairs: Sequence[_Pair],
-    called: Callable[[EvaluatedEpisode, float], bool],
-    thresholds: tuple[float, float],
-    draws: int,
-) -> Interval:
-    """Interval of the difference of a share: of episodes with their results in both, or, where they are few
-    or the difference is the same in all of them, by the exact interval of each share."""
-    drawn = _of_means(pairs, lambda it, threshold: float(called(it, threshold)), thresholds, draws)
-    if drawn.is_known or not pairs:
-        return drawn
-    count = len(pairs)
-    hits = [sum(called(pair[k], thresholds[k]) for pair in pairs) for k in range(2)]
-    first, second = (share_interval(number, count) for number in hits)
-    return difference_interval(hits[0] / count, first, hits[1] / count, second)
 
 
 def _of_means(

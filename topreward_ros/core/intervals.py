@@ -192,6 +192,27 @@ def difference_interval(first: float, its: Interval, second: float, of_second: I
     return Interval(change - below, change + above)
 
 
+def share_difference_interval(pairs: Sequence[tuple[bool, bool]], draws: int = DRAWS) -> Interval:
+    """The interval of the second share minus the first, of elements that have their result in both.
+
+    By a bootstrap of the elements, in which what is common to both cancels out; where they are few, or the
+    difference is the same in all of them, by the exact interval of each share. `UNKNOWN` of none.
+
+    >>> share_difference_interval([(False, True)] * 6).low > 0
+    True
+    >>> share_difference_interval([(False, True)] * 2).low > 0
+    False
+    """
+    changes = [float(second) - float(first) for first, second in pairs]
+    drawn_of = bootstrap_interval(lambda it: float(np.mean(it)), changes, draws=draws)
+    if drawn_of.is_known or not pairs:
+        return drawn_of
+    count = len(pairs)
+    hits = [sum(pair[k] for pair in pairs) for k in range(2)]
+    first, second = (share_interval(number, count) for number in hits)
+    return difference_interval(hits[0] / count, first, hits[1] / count, second)
+
+
 def rate_interval(events: int, exposure: float, level: float = LEVEL) -> Interval:
     """Exact interval of the rate of ``events`` that were seen in ``exposure``, per unit of it (Garwood 1936).
 

@@ -139,10 +139,11 @@ def _trade(fit: Fit) -> str:
     ]
     at = float(GRID[place[1]])
     lines.append(Line([(at, 0.0), (at, 1.0)], "#1f2328", dashes="4 3"))
+    kept = "" if fit.comparison.keeps_fitted else ", which is not kept"
     svg = chart(Axis(float(GRID[0]), float(GRID[-1]), "threshold, log-odds"), Axis(0, 1, "share"), lines)
     about = (
-        f"Dashed: the chosen threshold, {log_prob_of(at):.3f} nat. Scores are taken to be off by as much as "
-        "so few episodes leave open."
+        f"Dashed: the threshold that was learnt, {log_prob_of(at):.3f} nat{kept}. Scores are taken to be off "
+        "by as much as so few episodes leave open."
     )
     return _figure(
         svg, "What each threshold is expected to do", about, [(name, colour) for name, colour, _ in shares]

@@ -10,6 +10,7 @@ import pytest
 
 from test.core.calibrations import BASE, RATE, curve, drawn
 from topreward_ros.core.calibration.choice import choose, expected, settled_s, truth_of
+from topreward_ros.core.calibration.comparison import Finding, compare
 from topreward_ros.core.calibration.curves import LabelledCurve, log_odds, log_prob_of
 from topreward_ros.core.calibration.estimates import leave_one_out
 from topreward_ros.core.calibration.fit import CalibrationError, fit_task
@@ -98,6 +99,58 @@ def test_few_episodes_make_a_sketch_that_says_so() -> None:
     assert "weak" in fit.calibration.weakness
 
 
+USUAL = SuccessSettings(threshold=-0.22, hysteresis=0.5, dwell=0.5, min_scores=3, smoothing=1)
+
+
+def test_what_few_episodes_chose_gives_way_to_parameters_that_do_better_on_those_left_out() -> None:
+    fit = fit_task("t", drawn(5, 5, seed=1, spread=0.8), USUAL, RATE, 0.02)
+    found = fit.comparison
+    assert (found.fitted.detected, found.fitted.false_alarms) == (5, 1)
+    assert (found.parameters.detected, found.parameters.false_alarms) == (5, 0)
+    assert found.finding is Finding.TOO_FEW and not found.keeps_fitted
+    assert fit.calibration.success == USUAL and fit.choice.settings != USUAL
+    assert fit.estimates.false_alarms.value == 0.0 and fit.estimates.recall.value == 1.0
+    assert [it.fired_s for it in fit.left_out] == pytest.approx(list(fit.fired_s), nan_ok=True)
+    (said,) = [text for text in fit.advice if "parameters success_*" in text]
+    assert said.startswith("Too few episodes to tell") and "in 1 of 5 failures (0)" in said
+    assert said.endswith("The parameters did better and are kept: they stand in the file.")
+
+
+def test_what_is_learnt_is_told_beside_the_parameters() -> None:
+    better = fit_task("t", drawn(10, 10, seed=1, apart=4.5), USUAL, RATE, 0.02)
+    assert better.comparison.finding is Finding.BETTER and better.comparison.keeps_fitted
+    assert any(text.startswith("What was learnt is better than the param") for text in better.advice)
+    alike = fit_task("t", drawn(10, 10, seed=1), USUAL, RATE, 0.02)
+    assert alike.comparison.finding is Finding.NO_DIFFERENCE and alike.comparison.keeps_fitted
+    assert any("not better than the parameters success_* alone, beyond noise" in it for it in alike.advice)
+
+
+@pytest.mark.parametrize(
+    ("fitted", "parameters", "finding", "keeps"),
+    [
+        (
+            ["missed"] * 12 + ["kept quiet"] * 12,
+            ["detected"] * 12 + ["kept quiet"] * 12,
+            Finding.WORSE,
+            False,
+        ),
+        (
+            ["missed"] * 12 + ["kept quiet"] * 12,
+            ["detected"] * 12 + ["false alarm"] * 12,
+            Finding.MIXED,
+            True,
+        ),
+        (["missed", "detected", "kept quiet"], ["early", "detected", "kept quiet"], Finding.TOO_FEW, True),
+    ],
+)
+def test_what_a_comparison_finds(
+    fitted: list[str], parameters: list[str], finding: Finding, keeps: bool
+) -> None:
+    found = compare(BASE, fitted, USUAL, parameters)
+    assert found.finding is finding and found.keeps_fitted is keeps
+    assert found.kept.settings == (BASE if keeps else USUAL)
+
+
 def test_a_band_needs_nineteen_successes() -> None:
     assert not fit_task("t", drawn(18, 10, seed=8), BASE, RATE, 0.02).calibration.bands
     bands = fit_task("t", drawn(19, 10, seed=8), BASE, RATE, 0.02).calibration.bands
@@ -129,7 +182,10 @@ def test_the_order_of_the_episodes_changes_nothing() -> None:
             "does not tell its successes from its failures",
         ),
         (drawn(2, 2, seed=12, apart=0.2), "no better than chance: record on until there are 10 of each"),
-        (drawn(10, 10, seed=12, apart=1.0), "0 of 10 successes and in 1 of 10 failures, which is no better"),
+        (
+            drawn(10, 10, seed=12, apart=1.0),
+            "0 of 10 successes and in 1 of 10 failures, which is no better.* in force, it came in 0 and in 0",
+        ),
         (
             [replace(it, done_s=it.done_s + 4.0) if it.success else it for it in drawn(2, 2)],
             "too early.* or done_s too late",

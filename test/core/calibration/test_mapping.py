@@ -25,6 +25,7 @@ def test_back_and_forth() -> None:
     assert again.setup == CALIBRATIONS.setup and again.tasks[0].success == FIT.success
     assert again.tasks[0].bands == FIT.bands and again.tasks[0].probability == FIT.probability
     assert again.tasks[1].weak and not again.tasks[0].weak
+    assert again.tasks[0].comparison == FIT.comparison is not None
     assert calibrations_digest(again) == calibrations_digest(CALIBRATIONS)
 
 
@@ -52,6 +53,14 @@ def drop(*path: str | int) -> Callable[[Any], None]:
 
 TASK = ("tasks", 0)
 NONSENSE = [
+    (
+        put(*TASK, "comparison", "kept", value="parameters"),
+        "comparison.kept = parameters: must be fitted, as",
+    ),
+    (
+        put(*TASK, "comparison", "finding", value="so"),
+        "comparison.finding = so: must be one of better",
+    ),
     (put("format", value="topreward_calibration/9"), "format = topreward_calibration/9: this version reads"),
     (drop("format"), "lacks the key format"),
     (drop("setup"), "lacks the key setup"),
@@ -99,6 +108,12 @@ NONSENSE = [
     (put("setup", "max_pixels", value=1 << 20000), "max_pixels = a number of thousands of digits: must be a"),
     (put("setup", 1 << 20000, value=1), "setup.a number of thousands of digits = 1: there is no such key"),
 ]
+
+
+def test_a_file_of_before_parameters_were_compared_has_no_comparison() -> None:
+    content = to_mapping(CALIBRATIONS)
+    del content["tasks"][0]["comparison"]
+    assert from_mapping(content, "c.yaml").tasks[0].comparison is None
 
 
 def test_a_file_of_before_there_was_padding_has_none() -> None:

@@ -7,11 +7,12 @@ there. What cannot be calibrated is refused with a sentence that says what to re
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 from topreward_ros.core.calibration.band import band_of, nominal_duration
 from topreward_ros.core.calibration.choice import Choice, Expected, Truth, choose, expected, truth_of
+from topreward_ros.core.calibration.comparison import Comparison, compare
 from topreward_ros.core.calibration.curves import LabelledCurve, Look, of_class
 from topreward_ros.core.calibration.estimates import Estimates, LeftOut, estimates_of, leave_one_out
 from topreward_ros.core.calibration.probability import (
@@ -48,11 +49,12 @@ class Fit:
 
     calibration: TaskCalibration
     estimates: Estimates
-    choice: Choice
+    choice: Choice  #: what was learnt, kept or not
+    comparison: Comparison  #: of that with the parameters alone: which of both is kept
     curves: tuple[LabelledCurve, ...]
     truth: Truth
-    left_out: tuple[LeftOut, ...]  #: as many as curves
-    expected: Expected  #: of all detectors and thresholds
+    left_out: tuple[LeftOut, ...]  #: as many as curves, by the detector that is kept
+    expected: Expected  #: of all detectors and thresholds, as the page shows for that of `choice`
     fired_s: tuple[float, ...]  #: when SUCCESS comes with the final calibration, which has seen them all [s]
     advice: tuple[str, ...]  #: what to know, and what to record next
 
@@ -90,11 +92,20 @@ def fit_task(
     choice = choose(table, truth, false_alarms)
     left_out = leave_one_out(curves, table, truth, false_alarms, kind, on_step)
     estimates = estimates_of(curves, truth, left_out)
+    without = [replace(it, fired_s=replay(c, base)) for it, c in zip(left_out, curves, strict=True)]
+    comparison = compare(
+        choice.settings, _verdicts(left_out, curves, truth), base, _verdicts(without, curves, truth)
+    )
     if estimates.recall.value <= estimates.false_alarms.value:
-        raise IndistinguishableError(_no_better_than_chance(task, estimates, len(successes), len(failures)))
+        raise IndistinguishableError(_no_better_than_chance(task, comparison, len(successes), len(failures)))
+    if comparison.keeps_fitted:
+        fired_s = tuple(float(table.at_s[choice.place][number]) for number in range(len(curves)))
+    else:
+        left_out = tuple(without)
+        estimates, fired_s = estimates_of(curves, truth, left_out), tuple(it.fired_s for it in left_out)
     calibration = TaskCalibration(
         task=task,
-        success=choice.settings,
+        success=comparison.kept.settings,
         probability=probability,
         successes=len(successes),
         failures=len(failures),
@@ -103,11 +114,16 @@ def fit_task(
         nominal_duration=nominal_duration(truth.done_s[truth.success].tolist()),
         bands=_bands(successes, probability),
         estimates=estimates,
+        comparison=comparison,
     )
-    fired_s = tuple(float(table.at_s[choice.place][number]) for number in range(len(curves)))
     advice = tuple(_advice(calibration, choice, curves, truth, left_out))
     of_all = expected(table, truth)
-    return Fit(calibration, estimates, choice, curves, truth, left_out, of_all, fired_s, advice)
+    return Fit(calibration, estimates, choice, comparison, curves, truth, left_out, of_all, fired_s, advice)
+
+
+def _verdicts(left_out: Sequence[LeftOut], curves: Sequence[LabelledCurve], truth: Truth) -> list[str]:
+    """What became of each episode."""
+    return [it.verdict(c, d) for it, c, d in zip(left_out, curves, truth.done_s, strict=True)]
 
 
 def _bands(successes: Sequence[LabelledCurve], probability: ProbabilityMap) -> dict[str, ConformalBand]:
@@ -124,9 +140,9 @@ def _named(task: str) -> str:
     return f"'{printable(task, 100)}'"
 
 
-def _no_better_than_chance(task: str, estimates: Estimates, successes: int, failures: int) -> str:
+def _no_better_than_chance(task: str, comparison: Comparison, successes: int, failures: int) -> str:
     """What to say of a task whose left-out failures get a SUCCESS as often as its successes."""
-    early = round(estimates.early.value * successes)
+    fitted, other = comparison.fitted, comparison.parameters
     lack = (
         f"record on until there are {PLATT_FROM} of each ({successes} and {failures} now)"
         if min(successes, failures) < PLATT_FROM
@@ -134,11 +150,12 @@ def _no_better_than_chance(task: str, estimates: Estimates, successes: int, fail
     )
     return (
         f"{_named(task)}: the model does not tell its successes from its failures well enough. With each "
-        f"episode left out in turn, SUCCESS came in {round(estimates.recall.value * successes)} of "
-        f"{successes} successes{f' ({early} more too early)' if early else ''} and in "
-        f"{round(estimates.false_alarms.value * failures)} of {failures} failures, which is no better than "
-        f"chance: {lack}, see whether labels are swapped{' or done_s too late' if early else ''}, or try "
-        "another camera, wording (--set prompts=...) or model"
+        f"episode left out in turn, SUCCESS came in {fitted.detected} of {successes} successes"
+        f"{f' ({fitted.early} more too early)' if fitted.early else ''} and in {fitted.false_alarms} of "
+        f"{failures} failures, which is no better than chance: {lack}, see whether labels are swapped"
+        f"{' or done_s too late' if fitted.early else ''}, or try another camera, wording (--set "
+        f"prompts=...) or model. By the parameters success_* alone, which stay in force, it came in "
+        f"{other.detected} and in {other.false_alarms}"
     )
 
 
@@ -170,22 +187,23 @@ def _advice(
     left_out: Sequence[LeftOut],
 ) -> list[str]:
     """What a user should know before trusting it, most important first, and what to record next."""
-    made, estimates = [], calibration.estimates
-    assert estimates is not None
+    made, estimates, comparison = [], calibration.estimates, calibration.comparison
+    assert estimates is not None and comparison is not None
     allowed, failures = calibration.allowed_false_alarms, calibration.failures
-    verdicts = [it.verdict(c, d) for it, c, d in zip(left_out, curves, truth.done_s, strict=True)]
+    verdicts = _verdicts(left_out, curves, truth)
     if calibration.weak:
         made.append(
             f"Weak: {calibration.successes} successes and {failures} failures make a sketch. Messages say "
             f"`calibrated: false` until there are {PLATT_FROM} of each."
         )
+    made.append(comparison.text(calibration.successes, failures))
     if max(choice.false_alarms, choice.early) > allowed:
         made.append(
             f"No threshold keeps false alarms at {allowed:.1%}: the best that was found expects "
             f"{max(choice.false_alarms, choice.early):.1%}. Look at the failures that score as high as "
             "successes."
         )
-    if choice.recall < 0.9:
+    if choice.recall < 0.9 and comparison.keeps_fitted:
         made.append(
             f"To keep false alarms at {allowed:.1%}, {1 - choice.recall:.0%} of the successes are expected "
             "to be missed. A higher --false-alarms trades one for the other; a better camera or model has "

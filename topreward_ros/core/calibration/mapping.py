@@ -17,6 +17,7 @@ from itertools import pairwise
 from math import inf, isfinite, isnan, nan
 from typing import Any
 
+from topreward_ros.core.calibration.comparison import Comparison, Finding, Side
 from topreward_ros.core.calibration.estimates import Estimate, Estimates
 from topreward_ros.core.calibration.fit import CalibrationError
 from topreward_ros.core.calibration.probability import Kind, ProbabilityMap
@@ -96,6 +97,16 @@ def _task_to_mapping(task: TaskCalibration) -> dict[str, Any]:
             "allowed_false_alarms": task.allowed_false_alarms,
         },
         "estimates": task.estimates and _estimates_to_mapping(task.estimates),
+        "comparison": task.comparison and _comparison_to_mapping(task.comparison),
+    }
+
+
+def _comparison_to_mapping(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "finding": comparison.finding.value,
+        "kept": "fitted" if comparison.keeps_fitted else "parameters",
+        "fitted": asdict(comparison.fitted),
+        "parameters": asdict(comparison.parameters),
     }
 
 
@@ -170,6 +181,8 @@ def _task(section: _Section) -> TaskCalibration:
         raise section.error("task", text, "must be one line of text, as a monitor takes an instruction")
     made_from = section.section("made_from")
     estimates = section.optional("estimates")
+    # Files of before there was one have none.
+    comparison = section.optional("comparison") if section.has("comparison") else None
     bands = section.section("bands")
     calibration = TaskCalibration(
         task=task,
@@ -182,6 +195,7 @@ def _task(section: _Section) -> TaskCalibration:
         nominal_duration=section.number("nominal_duration", 0.0, inf, or_none=True),
         bands={mode: _band(bands.section(mode)) for mode in _BAND_MODES if bands.has(mode)},
         estimates=_estimates(estimates) if estimates else None,
+        comparison=_comparison(comparison) if comparison else None,
     )
     made_from.finish()
     bands.finish()
@@ -259,6 +273,26 @@ def _estimates(section: _Section) -> Estimates:
     made = Estimates(**{it.name: read(it.name) for it in fields(Estimates)})
     section.finish()
     return made
+
+
+def _comparison(section: _Section) -> Comparison:
+    made = Comparison(
+        _side(section.section("fitted")),
+        _side(section.section("parameters")),
+        Finding(section.text("finding", tuple(it.value for it in Finding))),
+    )
+    kept, right = section.text("kept"), "fitted" if made.keeps_fitted else "parameters"
+    if kept != right:
+        raise section.error("kept", kept, f"must be {right}, as what was counted says")
+    section.finish()
+    return made
+
+
+def _side(section: _Section) -> Side:
+    counts = [section.whole(name, 0, _MOST) for name in ("detected", "early", "false_alarms")]
+    side = Side(_success(section.section("settings")), *counts)
+    section.finish()
+    return side
 
 
 def _reads_as_number(text: str) -> bool:

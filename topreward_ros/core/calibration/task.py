@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from math import nan
 from typing import Any
 
+from topreward_ros.core.calibration.comparison import Comparison
 from topreward_ros.core.calibration.estimates import Estimates
 from topreward_ros.core.calibration.probability import Kind, ProbabilityMap, surest
 from topreward_ros.core.detectors.failure import ConformalBand
@@ -75,6 +76,7 @@ class TaskCalibration:
     #: Of successful runs, by the progress mode that its progress is of; none: too few successes.
     bands: Mapping[str, ConformalBand] = field(default_factory=dict)
     estimates: Estimates | None = None  #: None: a file that has none
+    comparison: Comparison | None = None  #: with the parameters alone; None: a file of before there was one
 
     def __post_init__(self) -> None:
         # Whatever a file says, its few episodes make nothing certain.
