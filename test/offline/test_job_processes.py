@@ -19,9 +19,10 @@ from topreward_ros.offline.job_processes import Work, do_jobs, threads_of_each
 
 #: Of a module that other processes can import.
 JOBS = """
-import os, signal, time
+import logging, os, signal, time
 from pathlib import Path
 from topreward_ros.core.errors import UserError
+from topreward_ros.offline.worker_warnings import of
 
 def prepare(folder):
     if folder == "nowhere":
@@ -40,6 +41,16 @@ def do(folder, job, on_share):
         died.touch()
         time.sleep(0.5)  # so that the other process is done
         os.kill(os.getpid(), signal.SIGKILL)
+    if job.startswith("warns"):
+        log = logging.getLogger("topreward_ros.offline.test")
+        log.warning("it is %s", "slow")
+        log.warning("gone, says %s", job, extra=of("gone"))
+        (folder / job).touch()
+        while len(list(folder.glob("warns*"))) < 2:  # until the other has said so, too
+            time.sleep(0.01)
+        time.sleep(0.3)  # and until that was heard
+        log.warning("back, says %s", job, extra=of("gone", is_over=True))
+        log.info("this is not for you")
     if job == "fails":
         raise UserError("it is damaged")
     if job == "is wrong":
@@ -92,6 +103,16 @@ def test_a_process_that_dies_costs_no_other_job(do: Do) -> None:
         "dies: its process was ended by SIGKILL (try 2 of 3); it is tried again",
     ]
     assert not multiprocessing.active_children()
+
+
+def test_what_two_processes_warn_of_is_told_once_by_the_caller(
+    do: Do, capfd: pytest.CaptureFixture[str]
+) -> None:
+    notes: list[str] = []
+    done = do(["warns", "warns too"], on_note=notes.append)
+    assert done == {"warns": "WARNS", "warns too": "WARNS TOO"}
+    assert [note.split(",")[0] for note in notes] == ["it is slow", "gone", "back"]
+    assert not capfd.readouterr().err
 
 
 def test_an_error_that_was_not_foreseen_is_that_of_its_job(do: Do) -> None:

@@ -3,6 +3,7 @@
 What a job is, is not known here. Where a process dies, as where memory runs out, which says nothing against
 its job, another takes its place, and the job is tried again. Ctrl-C reaches the caller alone; when the caller
 leaves, its processes are asked to end, so that nothing half-written stays, and killed where they do not.
+Their warnings are told by the caller, once each.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, Generic, NoReturn, TypeVar
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.core.standard_output import leave_standard_output
 from topreward_ros.offline.bounded_call import start_deaf_to_ctrl_c, wait_for_the_callers_end
+from topreward_ros.offline.worker_warnings import TellOnce, send_warnings
 
 Prepared = TypeVar("Prepared")
 Job = TypeVar("Job")
@@ -61,12 +64,14 @@ def do_jobs(
 ) -> Generator[tuple[int, Result | UserError], None, None]:
     """Do ``jobs`` in so many ``processes``. Yields the number of each as it ends, and its result or error.
 
-    ``on_note`` is told of processes that died. Raises the `UserError` of ``prepare``, and `JobError` where
-    one process after the other dies. Close it (`contextlib.closing`) to end the processes at once.
+    ``on_note`` is told of processes that died, and of what processes warn of. Raises the `UserError` of
+    ``prepare``, and `JobError` where one process after the other dies. Close it (`contextlib.closing`) to end
+    the processes at once.
     """
     waiting = WaitingJobs(jobs, work.name, on_note)
     crew: dict[Connection, _Process] = {}
     deaths = FutileDeaths(processes)
+    warnings = TellOnce(on_note)
     try:
         while waiting or any(process.job for process in crew.values()):
             while len(crew) < min(processes, len(waiting) + sum(bool(it.job) for it in crew.values())):
@@ -90,6 +95,9 @@ def do_jobs(
                     deaths.add(how, waiting)
                     continue
                 kind, content = said
+                if kind == "warned":
+                    warnings.hear(content)
+                    continue
                 if kind == "failed":
                     raise content
                 if kind == "share":
@@ -247,16 +255,23 @@ def _serve(channel: Connection, prepare: Callable[[], Any], do: Callable[[Any, A
     Thread(target=_leave_with_the_caller, daemon=True).start()
     leave_standard_output()
     make_libraries_printable()
+    one_at_a_time = Lock()  # a warning may come of any thread
+
+    def say(kind: str, content: object) -> None:
+        with one_at_a_time:
+            channel.send((kind, content))
+
+    send_warnings(partial(say, "warned"))
     status = 1
     try:
         prepared = _result(prepare)
         if isinstance(prepared, JobError):
-            channel.send(("failed", prepared))
+            say("failed", prepared)
             os._exit(status)
-        channel.send(("ready", None))
+        say("ready", None)
         while True:
             job = channel.recv()
-            channel.send(("done", _result(do, prepared, job, lambda share: channel.send(("share", share)))))
+            say("done", _result(do, prepared, job, partial(say, "share")))
     except (EOFError, OSError):
         status = 0
     except SystemExit:

@@ -12,8 +12,10 @@ from time import sleep
 from typing import TypeVar
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.core.score_request import ScoreRequest
+from topreward_ros.offline.worker_warnings import of
 from topreward_ros.scoring.base import BusyError, LinkError, PrefixScorer, ScorerError
 
 _TRIES = 6
@@ -34,7 +36,8 @@ def score_side_by_side(
     """Yield the number and the result of each episode, or the error that ended it, as they end.
 
     ``at_once`` of them run at a time. One that fails does not harm the others. All are closed in the end.
-    A server that is busy, or cannot be reached, is asked again, `_TRIES` times in all.
+    A server that is busy, or cannot be reached, is asked again, `_TRIES` times in all. That is told once,
+    whichever episodes it delays, and again where it had answered meanwhile.
     """
     running: dict[int, ScoreRequest] = {}
     waiting = list(range(len(episodes)))
@@ -60,20 +63,63 @@ def _patiently(scorer: PrefixScorer, requests: Sequence[ScoreRequest]) -> list[P
 
     Nobody waits for them as a robot does, and a score that is lacking would end its episode.
     """
+    outage = _outages.setdefault(scorer.info.model_id, _Outage())
     scores = scorer.score_all(requests)
     for tried in range(1, _TRIES):
         failed = [error for error in scores if isinstance(error, BusyError | LinkError)]
         if not failed:
             break
         pause_s = max(error.pause_s if isinstance(error, BusyError) else 0.0 for error in failed)
-        _log.warning("%s; asked again in %.0f s", failed[0], max(pause_s, _PAUSE_S * tried))
+        outage.tell(failed[0])
         sleep(max(pause_s, _PAUSE_S * tried))
         places = [place for place, error in enumerate(scores) if isinstance(error, BusyError | LinkError)]
         kept = [request.prefix[0] for request in requests]
         again = scorer.score_all([requests[place] for place in places], kept)
         for place, score in zip(places, again, strict=True):
             scores[place] = score
+    if not all(isinstance(score, BusyError | LinkError) for score in scores):
+        outage.end(scorer)
     return scores
+
+
+class _Outage:
+    """What was said of a server that does not answer."""
+
+    def __init__(self) -> None:
+        self._is_gone = self._is_busy = False  # and that was told
+
+    def tell(self, error: ScorerError) -> None:
+        """Say what is done about ``error``, where that is news. A server that is busy may be so all the time,
+        between its answers."""
+        if isinstance(error, BusyError):
+            if not self._is_busy:
+                self._is_busy = True
+                _log.warning(
+                    "%s; whenever it says so, it is asked again after a pause, %d times in all for a score",
+                    error,
+                    _TRIES,
+                    extra=of("busy"),
+                )
+        elif not self._is_gone:
+            self._is_gone = True
+            _log.warning(
+                "%s; it is asked %d times for a score, in %.0f s, before an episode is given up, and this is "
+                "not said again before it answers",
+                error,
+                _TRIES,
+                sum(_PAUSE_S * tried for tried in range(1, _TRIES)),
+                extra=of("gone"),
+            )
+
+    def end(self, scorer: PrefixScorer) -> None:
+        """There is an answer."""
+        if self._is_gone:
+            self._is_gone = False
+            name = printable(scorer.info.model_id, 200)
+            _log.warning("%s answers again", name, extra=of("gone", is_over=True))
+
+
+_outages: dict[str, _Outage] = {}  # by the name of the model, of this process
 
 
 def _go_on(
