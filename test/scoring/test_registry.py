@@ -90,7 +90,9 @@ def test_other_wordings_than_a_model_was_trained_on_are_warned_of(settings, chec
     load_scorer("embedded", replace(settings, prompts="ten_prompts.txt"))
     (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
     assert warning.startswith(
-        "embedded was trained on the paper's question and answers alone, and prompts 'ten_prompts.txt'"
+        "embedded was trained on the paper's question and answers alone, and prompts asks 'The above video "
+        "shows a robot attempting the task: {instruction}. Based on the video, has the robot successfully "
+        "completed this task? True or False. The answer is:' and 9 more: its numbers"
     )
     caplog.clear()
     load_scorer("embedded", settings)

@@ -76,13 +76,16 @@ def add_choice_options(parser: argparse.ArgumentParser, measure: Measure) -> Non
 
 
 def parameters_of(options: argparse.Namespace, action: str) -> dict[str, Any]:
-    """The parameters of the monitor, after checks of the options. Raises `CommandError`."""
+    """The parameters of the monitor, after checks of the options. Raises `CommandError`, `ScorerError`."""
+    from topreward_ros.scoring.served_models import refuse_own_server
+
     parameters = with_overrides(monitor_defaults(), options.overrides, f"prompts {action}", _NOT_FOR_PROMPTS)
     default = parameters["prompts"]
     data = [*([options.dataset] if options.dataset else []), *options.success, *options.failure]
     check_outputs(options, [*data, *options.prompts, *([default] if default else [])], options.model)
     if options.ensembles < 1:
         raise CommandError(f"--ensembles {options.ensembles}: must be at least 1")
+    refuse_own_server(options.model, f"topreward prompts {action}")
     _, settings = settings_of(parameters)
     if options.measure == Measure.BOTH.value and not settings.static_baseline:
         raise CommandError(

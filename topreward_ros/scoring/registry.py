@@ -231,10 +231,10 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: S
     same_answers = replace(question, answers=None) if question.answers == TRUE_FALSE else question
     if checkpoint.notes.wordings and same_answers != PAPERS:
         _log.warning(
-            "%s was trained on the paper's question and answers alone, and prompts %r asks otherwise: its "
-            "numbers mean less then; leave prompts empty with this model",
+            "%s was trained on the paper's question and answers alone, and prompts asks %s: its numbers mean "
+            "less then; leave prompts empty with this model",
             checkpoint.name,
-            settings.prompts,
+            question.shown,
         )
     framing = Framing.of(question, settings)
     wordings, templates = checkpoint.notes.wordings, question.templates

@@ -77,6 +77,17 @@ def refuse_served(model: str, work: str) -> None:
         )
 
 
+def refuse_own_server(model: str, work: str) -> None:
+    """Raise `ScorerError` for a server of `topreward serve` where ``work`` asks other questions than its."""
+    if is_served(model) and not is_openai_url(model):
+        _split(model)
+        raise ScorerError(
+            f"model '{printable(model, 200)}' is a server of `topreward serve`, which asks the one question "
+            f"that it was started with, and {work} tries others: name the model itself, or an endpoint of "
+            "OpenAI's protocol (http://host:8000/v1)"
+        )
+
+
 def _split(model: str) -> SplitResult:
     try:
         url = urlsplit(model.strip())

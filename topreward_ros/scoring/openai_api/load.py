@@ -156,7 +156,7 @@ def _refuse_for_images(settings: ScorerSettings, question: Question) -> None:
         )
     if question.reply:
         raise ScorerError(
-            f"prompts '{printable(settings.prompts, 200)}' begins the reply with {question.reply!r}, and at "
+            f"prompts ({question.shown}) begins the reply with {question.reply!r}, and at "
             "this server nobody can begin the assistant's turn: name a file without a line 'reply:', or "
             "serve the model with vLLM, see docs/served_models.md"
         )

@@ -36,6 +36,7 @@ PRESETS = ("roboreward", "yes_no")
 
 _DIRECTIVE = re.compile(r"(answers|reply)\s*:")
 _LONGEST_REPLY = 200  # characters
+_SHOWN = 200  # of them in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,15 @@ class Question:
         """The lines of a file that say which answers are read; empty for True and False."""
         lines = f"answers: {self.answers}\n" if self.answers else ""
         return lines + (f'reply: "{self.reply}"\n' if self.reply else "")
+
+    @property
+    def shown(self) -> str:
+        """What is asked, for a message: the file may be one that a search wrote for itself, and says nothing
+        then. Of several wordings the first that is not the paper's."""
+        first = next((it for it in self.templates if it != PAPER), PAPER)
+        more = f" and {len(self.templates) - 1} more" if len(self.templates) > 1 else ""
+        answers = f", with the answers {self.answers}" if self.answers else ""
+        return f"'{printable(first, _SHOWN)}'{more}{printable(answers, _SHOWN)}"
 
 
 PAPERS = Question()
