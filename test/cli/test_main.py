@@ -275,6 +275,10 @@ def test_score_needs_no_ros(video: Path) -> None:
         ("sample_rat=1", "did you mean sample_rate?"),
         ("sample_rate=900", "must lie between 0.01 and 60"),
         ("image_topics=x", "demo takes no parameter 'image_topics'"),
+        ("prompts=/dev/zero", "/dev/zero is a pipe or a device, and no file"),
+        ("prompts=/dev/zero.safetensors", "'/dev/zero.safetensors', a soft prompt, cannot be read"),
+        ("prompts=/", "/ cannot be read (Is a directory)"),
+        ("adapter=/", "/ has no adapter_config.json"),
     ],
 )
 def test_the_demo_refuses_parameters_before_it_starts_anything(override: str, said: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 
 import pytest
 
@@ -44,11 +45,19 @@ def test_what_is_no_text_is_named(tmp_path, content, named):
         read_text(tmp_path / "mine.txt")
 
 
-def test_a_file_without_end_is_given_up(tmp_path):
-    endless = tmp_path / "endless"
+def test_what_may_have_no_end_is_refused_unread(tmp_path):
+    endless, pipe, huge = (tmp_path / name for name in ("endless", "pipe", "huge"))
     endless.symlink_to("/dev/zero")
-    with pytest.raises(TextFileError, match=r"endless has more than 100 MiB"):
-        read_text(endless)
+    os.mkfifo(pipe)  # nobody writes into it
+    with huge.open("wb") as file:
+        file.truncate(3 << 30)
+    for path in (endless, pipe):
+        with pytest.raises(
+            TextFileError, match=rf"{path.name} is a pipe or a device, and no file: name a file"
+        ):
+            read_text(path)
+    with pytest.raises(TextFileError, match=r"huge has more than 100 MiB, which no text file here needs"):
+        read_text(huge)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -46,7 +46,8 @@ def _run(options: argparse.Namespace) -> int:
     shipped = [shared_file(clip.video) for clip in DEMO_CLIPS]
     check_outputs(options, [options.video] if options.video else shipped, options.model)
     parameters = with_overrides(monitor_defaults(), options.overrides, "demo", _NOT_FOR_DEMO)
-    if options.overrides:
-        settings_of(parameters)  # what is wrong is told here, before two processes are started
     demo = ros_module("demo")
+    from topreward_ros.scoring.registry import check_wish
+
+    check_wish(options.model, settings_of(parameters)[1])  # before two processes are started
     return int(demo.run(options.video, options.task, parameters | {"model": options.model}, options.svg))

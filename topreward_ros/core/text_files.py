@@ -12,6 +12,7 @@ import codecs
 from pathlib import Path
 
 from topreward_ros.core.errors import UserError
+from topreward_ros.core.plain_files import PlainFileError, TooLargeError, read_plain
 from topreward_ros.core.printable import printable
 
 #: How the pointer begins that git leaves in the place of a file which git LFS keeps elsewhere.
@@ -28,17 +29,17 @@ class TextFileError(UserError):
 def read_text(path: Path) -> str:
     """The text in the file ``path``. Raises `TextFileError`, which names file, line and mend."""
     try:
-        with path.open("rb") as file:
-            content = file.read(_MOST + 1)
+        content = read_plain(path, _MOST)
+    except TooLargeError as error:
+        raise TextFileError(
+            f"{printable(str(path))} {error}, which no text file here needs: restore it, or name another file"
+        ) from error
+    except PlainFileError as error:
+        raise TextFileError(f"{printable(str(path))} {error}") from error
     except OSError as error:
         raise TextFileError(
             f"{printable(str(path))} cannot be read ({error.strerror or error}): name a text file in UTF-8"
         ) from error
-    if len(content) > _MOST:
-        raise TextFileError(
-            f"{printable(str(path))} has more than {_MOST >> 20} MiB, which no text file here needs: "
-            "restore it, or name another file"
-        )
     if is_git_lfs_pointer(content):
         raise TextFileError(f"{printable(str(path))} {lfs_mend(path.parent)}")
     return decode(content, str(path))

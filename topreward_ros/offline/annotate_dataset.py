@@ -55,6 +55,7 @@ from topreward_ros.offline.score_video import Curve, Outcome, Recording, score_r
 from topreward_ros.offline.workers import HERE, Workers
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, PrefixScorer, ScorerInfo, ScorerSettings
 from topreward_ros.scoring.checkpoint.vocabulary import task_warnings
+from topreward_ros.scoring.question.templates import file_digest
 from topreward_ros.scoring.registry import ModelSettings, load_scorer
 
 _log = logging.getLogger(__name__)
@@ -159,7 +160,6 @@ def annotation_key(dataset: Dataset, settings: AnnotationSettings) -> str:
     }
     monitor = asdict(replace(settings.monitor, calibrations=NO_CALIBRATIONS))
     del monitor["calibrations"]
-    prompts = settings.scorer.prompts
     content = {
         "format": _WORK_FORMAT,
         "dataset": dataset.fingerprint,
@@ -168,9 +168,7 @@ def annotation_key(dataset: Dataset, settings: AnnotationSettings) -> str:
         "model": [settings.model, settings.about.revision],
         "monitor": monitor,
         "scorer": scorer,
-        "prompts": sha256(Path(prompts).read_bytes()).hexdigest()
-        if prompts and os.path.isfile(prompts)
-        else "",
+        "prompts": file_digest(settings.scorer.prompts),
     }
     if settings.monitor.calibrations:
         content["calibration"] = calibrations_digest(settings.monitor.calibrations)

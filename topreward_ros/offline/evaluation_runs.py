@@ -8,7 +8,6 @@ where it was, and one with more episodes scores the new ones alone.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -37,6 +36,7 @@ from topreward_ros.offline.score_video import Curve, CurvePoint, Recording, scor
 from topreward_ros.offline.video import Video
 from topreward_ros.offline.workers import HERE, Workers
 from topreward_ros.scoring.base import ScorerInfo, ScorerSettings
+from topreward_ros.scoring.question.templates import file_digest
 from topreward_ros.scoring.registry import ModelSettings, load_scorer
 
 _FORMAT = "topreward_evaluated_film/1"  # raise the number when what is kept of a film changes its meaning
@@ -271,13 +271,12 @@ def _key(
     settings: EvaluationSettings,
     revision: str,
 ) -> str:
-    prompts = os.path.expanduser(settings.scorer.prompts)
     content = {
         "format": _FORMAT,
         "model": revision,
         "monitor": monitor_hash(settings.monitor),
         "scorer": {name: value for name, value in asdict(settings.scorer).items() if name != "threads"},
-        "prompts": sha256(Path(prompts).read_bytes()).hexdigest() if os.path.isfile(prompts) else "",
+        "prompts": file_digest(settings.scorer.prompts),
         "frames": episode.identity,
         "rate": settings.rate,
         "method": settings.method.value,

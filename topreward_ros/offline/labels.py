@@ -58,8 +58,6 @@ def read_labels(path: Path, *, of_dataset: bool = False) -> tuple[list[Label], l
     Raises `LabelError` and `TextFileError` for the file as a whole.
     """
     shown, folder = printable(str(path)), path.parent.resolve()
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise LabelError(f"{shown} is a pipe or a device, and no file: save the labels as a CSV file")
     text = read_text(path)
     head = text.split("\n", 1)[0]
     delimiter = max(_DELIMITERS, key=head.count)

@@ -39,6 +39,7 @@ from topreward_ros.scoring.checkpoint.load import (
 from topreward_ros.scoring.plugins import is_plugin, load_plugin
 from topreward_ros.scoring.question.answer_set import expected_of
 from topreward_ros.scoring.question.prompts import LAYOUTS
+from topreward_ros.scoring.question.soft_prompt import asked_of
 from topreward_ros.scoring.served_models import is_served, load_served, served_info
 from topreward_ros.scoring.start_times import StartTimes
 
@@ -104,6 +105,14 @@ def about_model(model: str, settings: ScorerSettings) -> ModelAbout:
         return ModelAbout(scorer.info.revision, scorer.info.random_weights, scorer.info.instructions)
     checkpoint = open_checkpoint(model, settings.adapter)
     return ModelAbout(checkpoint.revision, checkpoint.has_random_weights, checkpoint.notes.wordings)
+
+
+def check_wish(model: str, settings: ScorerSettings) -> None:
+    """Raise `ScorerError` for files of a model on this machine, or of its question, that cannot be used: what
+    is found without loading weights, building a plug-in or asking a server, which may not be there yet."""
+    if not (is_served(model) or is_plugin(model)):
+        open_checkpoint(model, settings.adapter)
+        asked_of(settings)
 
 
 class ModelSettings:

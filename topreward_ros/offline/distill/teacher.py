@@ -12,6 +12,7 @@ from topreward_ros.core.errors import UserError
 from topreward_ros.core.evaluation import Control, EvaluatedEpisode, Run
 from topreward_ros.core.instruction import normalized_instruction
 from topreward_ros.core.json_text import JsonError, parsed_json
+from topreward_ros.core.plain_files import PlainFileError, TooLargeError, read_plain
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.offline.labelled_episodes import LabelledEpisode
@@ -111,9 +112,11 @@ def _curves_in(file: Path) -> list[dict[str, Any]]:
     """The curves in a file of one or of several. Raises `CurvesError`."""
     shown = printable(str(file))
     try:
-        if file.stat().st_size > _LARGEST_FILE:
-            raise CurvesError(f"{shown} has more than {_LARGEST_FILE >> 20} MiB: split it")
-        content = parsed_json(file.read_bytes())
+        content = parsed_json(read_plain(file, _LARGEST_FILE))
+    except TooLargeError as error:
+        raise CurvesError(f"{shown} {error}: split it") from error
+    except PlainFileError as error:
+        raise CurvesError(f"{shown} {error}") from error
     except OSError as error:
         raise CurvesError(f"{shown} cannot be read ({error.strerror}): check the path of --curves") from error
     except JsonError as error:

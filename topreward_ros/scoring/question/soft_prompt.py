@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from topreward_ros.core.json_text import parsed_json
+from topreward_ros.core.plain_files import PlainFileError, TooLargeError, read_plain
 from topreward_ros.core.printable import printable
 from topreward_ros.core.text_files import is_git_lfs_pointer, lfs_mend
 from topreward_ros.scoring.base import ScorerError, ScorerSettings
@@ -101,8 +102,11 @@ def read_soft_prompt(name: str) -> SoftPrompt:
     path = Path(name).expanduser()
     shown = f"prompts '{printable(str(path), 200)}'"
     try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
+        content = read_plain(path, _MOST_BYTES)
+    except TooLargeError as error:
+        raise ScorerError(f"{shown} {error}: it is no soft prompt") from error
+    except PlainFileError as error:
+        raise ScorerError(f"{shown} {error}") from error
     except OSError as error:
         raise ScorerError(
             f"{shown}, a soft prompt, cannot be read ({error.strerror or error}): name one that `topreward "
@@ -110,8 +114,6 @@ def read_soft_prompt(name: str) -> SoftPrompt:
         ) from error
     if is_git_lfs_pointer(content):
         raise ScorerError(f"{shown} {lfs_mend(path.parent)}")
-    if len(content) > _MOST_BYTES:
-        raise ScorerError(f"{shown} has more than {_MOST_BYTES >> 20} MiB: it is no soft prompt")
     return _parsed(content, shown)
 
 

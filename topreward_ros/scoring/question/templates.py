@@ -12,9 +12,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from topreward_ros.core.instruction import InstructionError, clean_instruction
+from topreward_ros.core.plain_files import PlainFileError, read_plain
 from topreward_ros.core.printable import printable
 from topreward_ros.core.text_files import TextFileError, read_text
 from topreward_ros.defaults import config_file
@@ -37,6 +39,7 @@ PRESETS = ("roboreward", "yes_no")
 _DIRECTIVE = re.compile(r"(answers|reply)\s*:")
 _LONGEST_REPLY = 200  # characters
 _SHOWN = 200  # of them in a message
+_MOST_BYTES = 100 << 20  # of a file, whatever is asked in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,21 @@ def read_question(name: str) -> Question:
     if not templates:
         raise ScorerError(f"{path} has no template: write one per line, for example {PAPER!r}")
     return Question(tuple(templates), answers, reply)
+
+
+def file_digest(name: str) -> str:
+    """A hash of the file that ``name`` leads to, a soft prompt or one of templates; empty for what ships, and
+    for none. Raises `ScorerError`."""
+    path = Path(name).expanduser()
+    if not name or not path.is_file():
+        return ""
+    try:
+        return sha256(read_plain(path, _MOST_BYTES)).hexdigest()
+    except PlainFileError as error:
+        raise ScorerError(f"prompts '{printable(name, 200)}' {error}: name another file") from error
+    except OSError as error:
+        said = error.strerror or error
+        raise ScorerError(f"prompts '{printable(name, 200)}' cannot be read ({said})") from error
 
 
 def read_templates(name: str) -> tuple[str, ...]:
