@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 
-from topreward_ros.serving.deployment import ServeError, check_certificate, check_port
+from topreward_ros.cli.main import main
+from topreward_ros.serving.deployment import ServeError, check_certificate, check_port, end
 
 
 def test_a_port_that_is_taken_even_by_one_that_would_share_it() -> None:
@@ -33,3 +37,32 @@ def test_files_that_are_no_certificate_with_its_key(tmp_path: Path) -> None:
         check_certificate(str(tmp_path / "c.pem"), str(tmp_path / "k.pem"))
     with pytest.raises(ServeError, match="No such file"):
         check_certificate(str(tmp_path / "absent.pem"), str(tmp_path / "k.pem"))
+
+
+def test_a_library_that_is_missing_is_told_before_anything_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["serve", "--model", "nowhere"]) == 1
+    assert capsys.readouterr().err.startswith("topreward: topreward serve needs Ray Serve: pip install")
+    assert main(["evaluate", "nowhere", "--ray"]) == 1
+    assert capsys.readouterr().err.startswith("topreward: --ray needs Ray: pip install")
+
+
+def test_what_ray_says_of_its_own_end_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = []
+
+    def shutdown_of(name: str) -> SimpleNamespace:
+        def shutdown() -> None:
+            listener = Thread(target=print, args=("(raylet) Task ServeController.graceful_shutdown failed.",))
+            listener.start()
+            listener.join()
+            ended.append(name)
+            if name == "serve":
+                raise RuntimeError("the controller is gone")
+
+        return SimpleNamespace(shutdown=shutdown)
+
+    end(shutdown_of("ray"), shutdown_of("serve"))
+    print("ended")
+    assert ended == ["serve", "ray"] and capsys.readouterr().out == "ended\n"

@@ -110,7 +110,9 @@ def _count(text: str) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from topreward_ros.scoring.remote.scorer import TOKEN, token_of_environment
+    from topreward_ros.serving.deployment import check_ray, served
 
+    check_ray()
     serving = _serving(options)
     if not token_of_environment() and options.host not in _LOOPBACK:
         say(
@@ -123,8 +125,6 @@ def _run(options: argparse.Namespace) -> int:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-
-    from topreward_ros.serving.deployment import served
 
     say(f"starting model '{printable(options.model, 200)}' ...")
     with served(serving) as (replicas, metrics_port, look):

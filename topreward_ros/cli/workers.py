@@ -42,11 +42,14 @@ def _address(text: str) -> str:
 
 
 def workers_of(options: argparse.Namespace) -> Workers:
-    """The workers that `add_worker_options` name. Raises `CommandError`."""
+    """The workers that `add_worker_options` name. Raises `CommandError`, `JobError`."""
+    from topreward_ros.offline.ray_jobs import check_ray
     from topreward_ros.offline.workers import Workers
 
     if options.workers < 1:
         raise CommandError(f"--workers {options.workers}: must be at least 1")
     if options.ray is not None and options.workers > 1:
         raise CommandError("--workers and --ray are two ways to do the same: give one of them")
+    if options.ray is not None:
+        check_ray()
     return Workers(options.workers, options.ray)

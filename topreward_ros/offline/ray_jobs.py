@@ -18,6 +18,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -41,6 +42,7 @@ Prepared = TypeVar("Prepared")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+_NO_RAY = "--ray needs Ray: pip install 'topreward_ros[ray]' (or ray)"
 _ANSWER_S = 10.0  # within which the machine of an address must answer
 _PATIENCE_S = 20.0  # without any job that ends, before it is looked whether one can begin at all
 _LEAVE_S = 10.0  # for a task to get to its next step in Python, before Ray kills its process
@@ -117,6 +119,12 @@ def do_on_ray(
 # ---- the cluster ------------------------------------------------------------------------------------------
 
 
+def check_ray() -> None:
+    """Raise `JobError` where Ray is not installed, without importing it."""
+    if find_spec("ray") is None:
+        raise JobError(_NO_RAY)
+
+
 def _connected(address: str) -> Any:
     """The module `ray`, connected to the cluster. Raises `JobError`."""
     chosen = address if address not in ("", "auto") else os.environ.get("RAY_ADDRESS") or address
@@ -131,7 +139,7 @@ def _connected(address: str) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise JobError("--ray needs Ray: pip install 'topreward_ros[ray]' (or ray)") from error
+        raise JobError(_NO_RAY) from error
     arguments = sys.argv
     try:
         sys.argv = [printable(it) for it in arguments]  # Ray notes them, and takes no others

@@ -15,8 +15,10 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
+from io import StringIO
 from typing import Any, NamedTuple
 
 from topreward_ros.core.errors import UserError
@@ -29,6 +31,7 @@ from topreward_ros.serving.engine import Engine, Limits
 
 APPLICATION = "topreward"
 
+_NO_RAY = "topreward serve needs Ray Serve: pip install 'topreward_ros[serve]' (or 'ray[serve]')"
 _HANGS_S = 10.0  # how often the scorer is looked at
 _ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 _OBJECTS_BYTES = 80 << 20  # of Ray's object store, which calls do not go through
@@ -141,9 +144,7 @@ def served(serving: Serving) -> Iterator[Served]:
         from ray import serve
         from ray.serve.config import HTTPOptions, RequestRouterConfig
     except ImportError as error:
-        raise ServeError(
-            "topreward serve needs Ray Serve: pip install 'topreward_ros[serve]' (or 'ray[serve]')"
-        ) from error
+        raise ServeError(_NO_RAY) from error
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # Serve sets it when it is imported
     gpus = _gpus(serving.settings.device)
     count = serving.replicas or max(1, gpus)
@@ -204,6 +205,20 @@ def served(serving: Serving) -> Iterator[Served]:
 
         yield Served(count, int(ray.nodes()[0]["MetricsExportPort"]), look)
     finally:
+        end(ray, serve)
+
+
+def check_ray() -> None:
+    """Raise `ServeError` where Ray is not installed, without importing it."""
+    if find_spec("ray") is None:
+        raise ServeError(_NO_RAY)
+
+
+def end(ray: Any, serve: Any) -> None:
+    """End the server. The modules are Ray's."""
+    # Serve's controller is ended while it ends all else, and Ray tells that on our standard output as a task
+    # that failed and will be tried again.
+    with redirect_stdout(StringIO()):
         with suppress(Exception):
             serve.shutdown()
         ray.shutdown()
