@@ -203,7 +203,7 @@ def test_sizes_are_timed_and_a_budget_that_nothing_keeps_is_refused(
     assert names == list(took)
     assert "Size: 'embedded, smallest frames'" in (tmp_path / "s" / "README.md").read_text()
     assert (
-        "a tick took: 'embedded, larger frames' 44.0 ms, 'embedded' 30.0 ms, "
+        "took: 'embedded, larger frames' 44.0 ms, 'embedded' 30.0 ms, "
         in (tmp_path / "s" / "README.md").read_text()
     )
     names.clear()

@@ -253,12 +253,13 @@ def _show(options: argparse.Namespace, made: Distilled) -> None:
     say(verdict_text(made))
     print(
         printable(
-            f"a tick takes {made.tick_ms:.1f} ms of one CPU thread; {options.output / 'README.md'} tells the "
-            f"rest; try it on films of your own: topreward evaluate DATASET --model {options.output}"
+            f"after the training a tick took {made.tick_ms:.1f} ms of one CPU thread; "
+            f"{options.output / 'README.md'} tells the rest; try it on films of your own: topreward evaluate "
+            f"DATASET --model {options.output}"
         )
     )
     if made.tick_ms > options.budget_ms:
         say(
-            f"a tick takes {made.tick_ms:.1f} ms of one CPU thread, above --budget-ms {options.budget_ms:g}: "
+            f"a tick took {made.tick_ms:.1f} ms of one CPU thread, above --budget-ms {options.budget_ms:g}: "
             "take a smaller --size if that is too much"
         )

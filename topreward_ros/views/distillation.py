@@ -77,7 +77,8 @@ class Bars:
 
         def on_timed(timed: Timed) -> None:
             self._say(
-                f"size '{timed.candidate.name}': {timed.milliseconds:.1f} ms of one CPU thread for a tick"
+                f"size '{timed.candidate.name}': {timed.milliseconds:.1f} ms of one CPU thread for a tick, "
+                "with drawn weights"
             )
 
         with self._console.status("timing sizes of students"):
@@ -187,9 +188,15 @@ def card(distilled: Distilled, command: str, seconds: float) -> str:
     candidate = it.choice.candidate
     timings = ", ".join(f"'{one.candidate.name}' {one.milliseconds:.1f} ms" for one in it.choice.timings)
     of_timings = (
-        f"for a budget of {it.order.budget_ms:g} ms of one CPU thread (a tick took: {timings})"
+        f"for a budget of {it.order.budget_ms:g} ms of one CPU thread (before the training, with drawn "
+        f"weights, a tick took: {timings})"
         if timings
         else "as `--size` named it"
+    )
+    above = (
+        f": above the budget of {it.order.budget_ms:g} ms, which its shape kept before" * bool(timings)
+        if it.tick_ms > it.order.budget_ms
+        else ""
     )
     start = it.order.start.given
     started = f" --start-from {shlex.quote(printable(start, 1000))}" if start != EMBEDDED else ""
@@ -205,8 +212,8 @@ tags: [robotics, reward-model, topreward, qwen3_vl]
 
 A small model that `topreward distill` made: {it.written.parameters / 1e6:.2f} million parameters that answer
 the one question "does this video complete the task?" as the teacher does, for the tasks below, as the films
-that it learnt from show them. A tick with {FRAMES} frames takes {it.tick_ms:.1f} ms of one thread of
-{about["processor"]} where nothing else keeps it busy.
+that it learnt from show them. A tick with {FRAMES} frames took {it.tick_ms:.1f} ms of one thread of
+{about["processor"]}, with its weights, after the training{above}.
 
 **What it must not be used for:** anything that those films do not show. In front of another scene, another
 camera or place of the camera, another robot, or asked for another task or in other words, its numbers mean

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from topreward_ros.scoring.base import EMBEDDED
 from topreward_ros.scoring.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from topreward_ros.scoring.checkpoint.load import load_weights
 from topreward_ros.scoring.checkpoint.quantization import NONE
+from topreward_ros.scoring.checkpoint.weight_files import check_files
 
 NOTHING = "nothing"  #: to start from
 
@@ -27,6 +29,7 @@ NOTHING = "nothing"  #: to start from
 #: With three times the last one a student forgets first, for hundreds of steps (bench/RESULTS.md).
 _DRAWN_RATE, _EMBEDDED_RATE, _STUDENT_RATE = 8e-4, 5e-4, 1e-4
 
+_STORED = ("F16", "BF16", "F32", "F64")
 _PARTS = ("text_config", "vision_config")
 _TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 _NO_ARITHMETIC = {"dtype", "transformers_version", "architectures", "use_cache", "initializer_range"}
@@ -121,6 +124,9 @@ def open_start(name: str) -> Start:
         )
     checkpoint = open_checkpoint(name)
     size = _size_of(checkpoint)
+    if name != EMBEDDED:
+        _check_stored(checkpoint)
+        _check_tokenizer(checkpoint)
     model = load_weights(checkpoint, device=torch.device("cpu"), dtype=torch.float32, quantization=NONE)
     weights = {key: value.clone() for key, value in model.state_dict().items()}
     if name == EMBEDDED:
@@ -161,6 +167,55 @@ def _size_of(checkpoint: Checkpoint) -> Size:
         "student (its config.json is none that `topreward distill` makes): name the folder of one, "
         f"'{EMBEDDED}' or '{NOTHING}'"
     )
+
+
+def _check_stored(checkpoint: Checkpoint) -> None:
+    """Raise `StartError` for weights that are stored as something that no training writes: they would be
+    taken for numbers that they are not, or that are rounded away."""
+    strange = {it.dtype: it.name for it in check_files(checkpoint.folder).values() if it.dtype not in _STORED}
+    for dtype, weight in strange.items():
+        raise StartError(
+            f"--start-from {_shown(checkpoint)}: the weight {printable(weight, 200)} is stored as "
+            f"{printable(dtype, 40)}, and a student's are {', '.join(_STORED)}: name the folder as "
+            "`topreward distill` wrote it"
+        )
+
+
+def _check_tokenizer(checkpoint: Checkpoint) -> None:
+    """Raise `StartError` for a tokenizer that no student was trained with: the words of a question would be
+    others than its weights know, and nothing else would show it.
+
+    A student has the tokenizer of the embedded model, or, where it began with nothing, one that was trained
+    on its instructions in the same way.
+    """
+    own, theirs = (json.loads(it.tokenizer.to_str()) for it in (checkpoint, open_checkpoint(EMBEDDED)))
+    own_ids, their_ids = own["model"].pop("vocab"), theirs["model"].pop("vocab")
+    own_merges, their_merges = own["model"].pop("merges"), theirs["model"].pop("merges")
+    is_embeddeds = own_ids == their_ids and own_merges == their_merges
+    is_trained = own_ids.keys() != their_ids.keys() and own_ids == _ids_by(own_ids, own_merges)
+    if not ((is_embeddeds or is_trained) and _without_ids(own) == _without_ids(theirs)):
+        raise StartError(
+            f"--start-from {_shown(checkpoint)}: its tokenizer.json is none that a student was trained with "
+            "(its tokens have other numbers, or text is cut otherwise): name the folder as `topreward "
+            "distill` wrote it"
+        )
+
+
+def _ids_by(vocabulary: Iterable[str], merges: Iterable[Sequence[str]]) -> dict[str, int]:
+    """The number of each token as a training gives it: single characters first, in their order, then what
+    the merges make, in theirs."""
+    tokens = dict.fromkeys([*sorted(it for it in vocabulary if len(it) == 1), *map("".join, merges)])
+    return {token: number for number, token in enumerate(tokens)}
+
+
+def _without_ids(told: dict[str, Any]) -> dict[str, Any]:
+    """What a tokenizer's JSON tells beside its vocabulary; added tokens have the numbers behind that."""
+    added = [{key: value for key, value in it.items() if key != "id"} for it in told["added_tokens"]]
+    return {**told, "added_tokens": added}
+
+
+def _shown(checkpoint: Checkpoint) -> str:
+    return f"'{printable(str(checkpoint.folder), 300)}'"
 
 
 def _arithmetic(config: Qwen3VLConfig) -> dict[str, Any]:
