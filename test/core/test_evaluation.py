@@ -23,6 +23,7 @@ from topreward_ros.core.evaluation import (
 )
 from topreward_ros.core.evaluation_difference import common, differences
 from topreward_ros.core.progress import PrefixScore
+from topreward_ros.views.evaluation_tables import differences_table
 
 THRESHOLD = -0.22
 STATIC = -4.0
@@ -260,6 +261,29 @@ def test_two_against_two_are_no_news() -> None:
     (alarms,) = [it for it in both(quiet, loud) if it.scope == ALL and it.name == "false_alarms"]
     assert alarms.second - alarms.first == 1.0
     assert alarms.interval.is_known and not alarms.is_more_than_noise
+
+
+def test_a_difference_without_an_interval_says_why() -> None:
+    def rising(count: int, each: bool) -> list[EvaluatedEpisode]:
+        values = (0.0, 0.6, 0.3, 0.9, 0.9, 0.9)
+        return [episode(f"s{k}", True, run_of(values if each or k else RISE)) for k in range(count)]
+
+    steady = [episode(f"s{k}", True, run_of(RISE)) for k in range(8)]
+    for first, second, lack in (
+        (steady, rising(8, True), "all alike"),  # each falls by the same
+        (steady, steady, "all alike"),
+        (steady, rising(8, False), ""),
+        (steady[:4], rising(4, False), "too few"),
+        (steady, [replace(it, identity="other" + it.name) for it in steady], "no episode in both"),
+    ):
+        (voc,) = (
+            it
+            for it in both(first, second)
+            if (it.scope, it.mode, it.name) == (ALL, Mode.LOG_PROB, "voc_success")
+        )
+        assert voc.lack == lack and voc.interval.is_known is not bool(lack)
+        (row,) = (it for it in differences_table([voc], 8).rows)
+        assert row[6] == (lack or f"[{voc.interval.low:+.3f}, {voc.interval.high:+.3f}]")
 
 
 def test_only_the_same_episodes_are_compared() -> None:

@@ -17,6 +17,7 @@ from topreward_ros.core import metrics
 from topreward_ros.core.evaluation import ALL, DECISIONS, EvaluatedEpisode, Measure, Mode
 from topreward_ros.core.intervals import (
     DRAWS,
+    FEWEST,
     UNKNOWN,
     Interval,
     bootstrap_interval,
@@ -35,6 +36,7 @@ class Difference:
     first: float  #: NaN where it was not taken
     second: float
     interval: Interval  #: of second minus first; `UNKNOWN` where the episodes are not the same, or too few
+    lack: str = ""  #: why it is `UNKNOWN`, in a few words; empty: it is known, or this measure has none
 
     @property
     def is_more_than_noise(self) -> bool:
@@ -57,12 +59,13 @@ def differences(
     values = [{(it.scope, it.mode, it.name): it.value for it in measures} for measures in (first, second)]
     keys = list(dict.fromkeys((*values[0], *values[1])))
     pairs = _pairs(*episodes)
+    nothing = UNKNOWN, ""
     return [
         Difference(
             *key,
             values[0].get(key, nan),
             values[1].get(key, nan),
-            _interval(*key, pairs, thresholds, draws) if all(key in it for it in values) else UNKNOWN,
+            *(_interval(*key, pairs, thresholds, draws) if all(key in it for it in values) else nothing),
         )
         for key in keys
     ]
@@ -89,27 +92,31 @@ def _interval(
     pairs: Sequence[_Pair],
     thresholds: tuple[float, float],
     draws: int,
-) -> Interval:
+) -> tuple[Interval, str]:
+    """The interval, and why there is none."""
     wanted = [pair for pair in pairs if scope in (ALL, pair[0].task)]
     if mode == DECISIONS and name in _SHARES:
         outcome, called = _SHARES[name]
         group = [pair for pair in wanted if pair[0].succeeded is outcome]
-        return share_difference_interval(
-            [(called(one, thresholds[0]), called(two, thresholds[1])) for one, two in group], draws
+        return _told(
+            share_difference_interval(
+                [(called(one, thresholds[0]), called(two, thresholds[1])) for one, two in group], draws
+            ),
+            len(group),
         )
     if mode not in set(Mode):  # of a file of another version
-        return UNKNOWN
+        return UNKNOWN, ""
     if name in ("voc_success", "voc_failure"):
         group = [pair for pair in wanted if pair[0].succeeded is (name == "voc_success")]
         return _of_means(group, lambda it, threshold: _voc(it, Mode(mode), threshold), thresholds, draws)
     if name != "auc":
-        return UNKNOWN
+        return UNKNOWN, ""
     high, low = (
         np.array([_finals(pair, Mode(mode), thresholds) for pair in wanted if pair[0].succeeded is kind])
         for kind in (True, False)
     )
     if min(len(high), len(low)) < 2:
-        return UNKNOWN
+        return _told(UNKNOWN, min(len(high), len(low)))
     drawn = bootstrap_interval(
         lambda a, b: metrics.roc_auc(a[:, 1], b[:, 1]) - metrics.roc_auc(a[:, 0], b[:, 0]),
         high,
@@ -117,12 +124,21 @@ def _interval(
         draws=draws,
     )
     if drawn.is_known:
-        return drawn
+        return drawn, ""
     pairs_of = [(high[:, k], low[:, k]) for k in range(2)]
     (first, its), (second, of_second) = (
         (metrics.roc_auc(*them), metrics.roc_auc_interval(*them, draws)) for them in pairs_of
     )
-    return difference_interval(first, its, second, of_second)
+    return _told(difference_interval(first, its, second, of_second), min(len(high), len(low)))
+
+
+def _told(interval: Interval, count: int) -> tuple[Interval, str]:
+    """``interval`` of so many episodes of the rarer kind, and why it is unknown."""
+    if interval.is_known:
+        return interval, ""
+    if not count:
+        return interval, "no episode in both"
+    return interval, "too few" if count < FEWEST else "all alike"
 
 
 #: Of which episodes a decision's share is, successes or not, and of which of them it holds.
@@ -146,8 +162,9 @@ def _of_means(
     value: Callable[[EvaluatedEpisode, float], float],
     thresholds: tuple[float, float],
     draws: int,
-) -> Interval:
+) -> tuple[Interval, str]:
     """Interval of the mean difference of a value per episode, of those in which both are defined."""
     changes = [value(two, thresholds[1]) - value(one, thresholds[0]) for one, two in pairs]
     defined = [change for change in changes if not isnan(change)]
-    return bootstrap_interval(lambda it: float(np.mean(it)), defined, draws=draws) if defined else UNKNOWN
+    interval = bootstrap_interval(lambda it: float(np.mean(it)), defined, draws=draws) if defined else UNKNOWN
+    return _told(interval, len(defined))

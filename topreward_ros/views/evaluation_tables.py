@@ -19,6 +19,7 @@ from topreward_ros.core.evaluation import (
     Run,
 )
 from topreward_ros.core.evaluation_difference import Difference
+from topreward_ros.core.intervals import FEWEST
 from topreward_ros.core.metrics import TaskConfusion
 from topreward_ros.core.printable import printable
 from topreward_ros.core.stages import on_one_line
@@ -82,7 +83,8 @@ def _curves(evaluation: Evaluation, text: Callable[[Measure], str]) -> Table:
     return Table(
         "What the curves show, by mode",
         "Value with its 95 % interval. log_prob is in nats, all others from 0 to 1; episode_minmax looks "
-        "ahead and cannot be had live. The final value is the mean of the last three.",
+        "ahead and cannot be had live. The final value is the mean of the last three. A mean of "
+        f"fewer than {FEWEST} films, or of films that all have the same value, has no interval.",
         ("measure", *(mode.value for mode in modes), "meaning"),
         tuple(rows),
     )
@@ -220,7 +222,7 @@ def differences_table(found: Iterable[Difference], episodes: int) -> Table:
     for it in found:
         kind = KINDS.get(it.name, Kind(printable(it.name, _LONGEST_NAME)))
         change = it.second - it.first
-        noise = NOTHING
+        noise = it.lack or NOTHING
         if it.interval.is_known:
             noise = f"[{_signed(it.interval.low)}, {_signed(it.interval.high)}]"
         said = verdict(change, kind) if it.is_more_than_noise else ""
@@ -238,7 +240,9 @@ def differences_table(found: Iterable[Difference], episodes: int) -> Table:
     return Table(
         "What differs",
         f"Episodes in both, with the same frames, task and label: {episodes}. The interval is of the "
-        "difference over these; where it holds 0, the difference may be noise.",
+        "difference over these; where it holds 0, the difference may be noise. It has none where fewer than "
+        f"{FEWEST} have the measure in both (too few), and where each differs by the same (all alike), which "
+        "says nothing of other episodes.",
         ("measure", "task", "mode", "first", "second", "difference", "95 % interval", ""),
         tuple(rows),
     )
