@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from topreward_ros.cli.main import main
-from topreward_ros.serving.deployment import ServeError, check_certificate, check_port, end
+from topreward_ros.serving.deployment import ServeError, check_certificate, check_port, end, last_error
 
 
 def test_a_port_that_is_taken_even_by_one_that_would_share_it() -> None:
@@ -66,3 +66,18 @@ def test_what_ray_says_of_its_own_end_is_not_shown(capsys: pytest.CaptureFixture
     end(shutdown_of("ray"), shutdown_of("serve"))
     print("ended")
     assert ended == ["serve", "ray"] and capsys.readouterr().out == "ended\n"
+
+
+def test_what_kept_a_replica_from_starting_is_told() -> None:
+    message = (
+        "The deployment failed to start 3 times in a row. See controller logs for details. Error:\n"
+        "RuntimeError: Traceback (most recent call last):\n"
+        '  File "/x/adapter.py", line 46, in import_peft\n'
+        "    raise ScorerError(\n"
+        "topreward_ros.scoring.base.ScorerError: an adapter needs peft (No module: 'peft'): install it\n"
+    )
+    assert last_error(message) == "an adapter needs peft (No module: 'peft'): install it"
+    assert last_error(
+        message.replace("topreward_ros.scoring.base.Scorer", "torch.cuda.OutOfMemory")
+    ).startswith("OutOfMemoryError: an adapter")
+    assert not last_error("") and not last_error("The deployment is being updated.")

@@ -146,7 +146,7 @@ def _run(options: argparse.Namespace) -> int:
 def _serving(options: argparse.Namespace) -> Serving:
     from topreward_ros.offline.code_version import package_version
     from topreward_ros.scoring.question.soft_prompt import asked_of
-    from topreward_ros.scoring.registry import about_model
+    from topreward_ros.scoring.registry import about_model, check_wish
     from topreward_ros.scoring.served_models import refuse_served
     from topreward_ros.serving.deployment import Serving
     from topreward_ros.serving.engine import Limits
@@ -161,7 +161,8 @@ def _serving(options: argparse.Namespace) -> Serving:
             raise CommandError(f"{printable(str(path), 300)} is no file")
     refuse_served(options.model, "topreward serve")
     about_model(options.model, settings)  # what is wrong with it is said here, and not by Ray
-    asked_of(settings)
+    check_wish(options.model, settings)
+    asked_of(settings)  # of a plug-in, too: monitors must ask the same
     if options.replicas > 1 and not settings.threads:
         settings = replace(settings, threads=max(1, (os.cpu_count() or 1) // options.replicas))
     limits = Limits(

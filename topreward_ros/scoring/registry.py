@@ -22,6 +22,7 @@ from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.printable import printable
 from topreward_ros.core.score_request import ScoreRequest
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.checkpoint.adapter_files import check_peft
 from topreward_ros.scoring.checkpoint.checkpoint import (
     CAPTURABLE,
     INCREMENTAL,
@@ -108,10 +109,12 @@ def about_model(model: str, settings: ScorerSettings) -> ModelAbout:
 
 
 def check_wish(model: str, settings: ScorerSettings) -> None:
-    """Raise `ScorerError` for files of a model on this machine, or of its question, that cannot be used: what
-    is found without loading weights, building a plug-in or asking a server, which may not be there yet."""
+    """Raise `ScorerError` for files of a model on this machine, or of its question, that cannot be used, and
+    where peft is missing for its adapter: what is found without loading weights, building a plug-in or asking
+    a server, which may not be there yet."""
     if not (is_served(model) or is_plugin(model)):
-        open_checkpoint(model, settings.adapter)
+        if open_checkpoint(model, settings.adapter).adapter is not None:
+            check_peft()
         asked_of(settings)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 import ssl
@@ -190,7 +191,7 @@ def served(serving: Serving) -> Iterator[Served]:
             )
             serve.run(deployment.bind(serving), name=APPLICATION, route_prefix="/")
         except Exception as error:  # Ray has many kinds
-            raise ServeError(_why(error)) from error
+            raise ServeError(_why(_said_by_a_replica(serve) or str(error))) from error
         _check_that_it_listens(serving.host, serving.port)
 
         def look() -> None:
@@ -295,6 +296,31 @@ def _check_that_it_listens(host: str, port: int) -> None:
         time.sleep(0.1)
 
 
-def _why(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"the server cannot be started: {printable(text, 1500)}"
+def _why(text: str) -> str:
+    return f"the server cannot be started: {printable(' '.join(text.split()), 1500)}"
+
+
+def _said_by_a_replica(serve: Any) -> str:
+    """What kept a replica from starting, which Ray's own error does not tell; empty: nobody knows."""
+    with suppress(Exception):  # Ray has many kinds, and this may be another version
+        for application in serve.status().applications.values():
+            for deployment in application.deployments.values():
+                if said := last_error(deployment.message):
+                    return said
+    return ""
+
+
+def last_error(traceback: str) -> str:
+    """The error at the end of a ``traceback``, without the name of its class where it is one of ours; empty:
+    there is none.
+
+    >>> last_error("Traceback:\\n  File ...\\ntopreward_ros.scoring.base.ScorerError: a needs b: do c\\n")
+    'a needs b: do c'
+    >>> last_error("... for details.")
+    ''
+    """
+    last = next((line for line in reversed(traceback.splitlines()) if line.strip()), "")
+    kind, colon, text = last.partition(": ")
+    if not colon or not re.fullmatch(r"[\w.]+", kind):
+        return ""
+    return text if kind.startswith("topreward_ros.") else f"{kind.rpartition('.')[2]}: {text}"

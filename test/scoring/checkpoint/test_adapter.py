@@ -23,7 +23,7 @@ from topreward_ros.scoring.base import ScorerError
 from topreward_ros.scoring.checkpoint import adapter as merging
 from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
 from topreward_ros.scoring.pool import SHARED, ScorerPool
-from topreward_ros.scoring.registry import about_model, load_scorer
+from topreward_ros.scoring.registry import about_model, check_wish, load_scorer
 
 asked = ScoreRequest.of_frames
 TASK = "open the drawer"
@@ -307,6 +307,9 @@ def test_without_peft_the_error_says_how_to_get_it(checkpoint, settings, adapter
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ScorerError, match=r"an adapter needs peft, .*: pip install 'peft>=0.18'"):
         load_scorer(str(checkpoint), replace(settings, adapter=str(adapter)))
+    with pytest.raises(ScorerError, match=r"an adapter needs peft, .*: pip install 'peft>=0.18'"):
+        check_wish(str(checkpoint), replace(settings, adapter=str(adapter)))
+    check_wish(str(checkpoint), settings)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from torch import nn
 from topreward_ros.core.json_text import parsed_json
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, in_a_line, quiet_logging
-from topreward_ros.scoring.checkpoint.adapter_files import WEIGHTS, Adapter
+from topreward_ros.scoring.checkpoint.adapter_files import WEIGHTS, Adapter, no_peft
 
 _log = logging.getLogger(__name__)
 
@@ -43,10 +43,7 @@ def import_peft() -> Any:
         with quiet_logging():
             import peft
     except Exception as error:  # an import may fail with anything
-        raise ScorerError(
-            f"an adapter needs peft, which cannot be used here ({in_a_line(error)}): "
-            "pip install 'peft>=0.18', or merge the adapter elsewhere"
-        ) from error
+        raise ScorerError(no_peft(in_a_line(error))) from error
     return peft
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,20 @@ class Adapter:
 def _pattern_for(patterns: Mapping[str, Any], layer: str) -> str:
     """The first of ``patterns`` that is for ``layer``, as peft looks for it; empty: none is."""
     return next((it for it in patterns if re.match(rf"(.*\.)?({it})$", layer)), "")
+
+
+def no_peft(why: str) -> str:
+    """What to say where peft cannot be used."""
+    return (
+        f"an adapter needs peft, which cannot be used here ({why}): pip install 'peft>=0.18', or merge the "
+        "adapter elsewhere"
+    )
+
+
+def check_peft() -> None:
+    """Raise `ScorerError` where peft is not installed, without importing it."""
+    if find_spec("peft") is None:
+        raise ScorerError(no_peft("it is not installed"))
 
 
 def open_adapter(name: str) -> Adapter:
