@@ -113,7 +113,7 @@ def test_what_few_episodes_chose_gives_way_to_parameters_that_do_better_on_those
     assert [it.fired_s for it in fit.left_out] == pytest.approx(list(fit.fired_s), nan_ok=True)
     (said,) = [text for text in fit.advice if "parameters success_*" in text]
     assert said.startswith("Too few episodes to tell") and "in 1 of 5 failures (0)" in said
-    assert said.endswith("The parameters did better and are kept: they stand in the file.")
+    assert said.endswith("The parameters did better on these and are kept: they stand in the file.")
 
 
 def test_what_is_learnt_is_told_beside_the_parameters() -> None:

@@ -82,7 +82,11 @@ class Comparison:
             f"{other.detected}), too early in {one.early} more ({other.early}), and in {one.false_alarms} of "
             f"{failures} failures ({other.false_alarms})"
         )
-        kept = "" if self.keeps_fitted else " The parameters did better and are kept: they stand in the file."
+        kept = (
+            ""
+            if self.keeps_fitted
+            else " The parameters did better on these and are kept: they stand in the file."
+        )
         return f"{said}: {counts}.{kept}"
 
 
