@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +21,7 @@ from topreward_ros.offline.job_processes import Work, do_jobs, threads_of_each
 
 #: Of a module that other processes can import.
 JOBS = """
-import logging, os, signal, time
+import logging, multiprocessing, os, signal, time
 from pathlib import Path
 from topreward_ros.core.errors import UserError
 from topreward_ros.offline.worker_warnings import of
@@ -51,6 +53,9 @@ def do(folder, job, on_share):
         time.sleep(0.3)  # and until that was heard
         log.warning("back, says %s", job, extra=of("gone", is_over=True))
         log.info("this is not for you")
+    if job == "locks":
+        global lock
+        lock = multiprocessing.RLock()
     if job == "fails":
         raise UserError("it is damaged")
     if job == "is wrong":
@@ -113,6 +118,29 @@ def test_what_two_processes_warn_of_is_told_once_by_the_caller(
     assert done == {"warns": "WARNS", "warns too": "WARNS TOO"}
     assert [note.split(",")[0] for note in notes] == ["it is slow", "gone", "back"]
     assert not capfd.readouterr().err
+
+
+def test_a_lock_that_a_library_made_is_no_leak(jobs: Any, tmp_path: Path) -> None:
+    """Python tells of one when the process that started all others ends."""
+    script = (
+        "from functools import partial\n"
+        "import jobs_of_a_test as jobs\n"
+        "from topreward_ros.offline.job_processes import Work, do_jobs\n"
+        "if __name__ == '__main__':\n"
+        f"    work = Work(partial(jobs.prepare, {str(tmp_path)!r}), jobs.do, str)\n"
+        "    print(*[made for _, made in do_jobs(['locks', 'a'], work, 2, lambda *_: None, print)])\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    ended = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert sorted(ended.stdout.split()) == ["A", "LOCKS"] and not ended.stderr
 
 
 def test_an_error_that_was_not_foreseen_is_that_of_its_job(do: Do) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from threading import Lock, Thread
@@ -267,7 +268,7 @@ def _serve(channel: Connection, prepare: Callable[[], Any], do: Callable[[Any, A
         prepared = _result(prepare)
         if isinstance(prepared, JobError):
             say("failed", prepared)
-            os._exit(status)
+            _end_now(status)
         say("ready", None)
         while True:
             job = channel.recv()
@@ -276,7 +277,15 @@ def _serve(channel: Connection, prepare: Callable[[], Any], do: Callable[[Any, A
         status = 0
     except SystemExit:
         pass
-    os._exit(status)  # an ordinary exit would take PyTorch apart first, for a second
+    _end_now(status)
+
+
+def _end_now(status: int) -> NoReturn:
+    """End this process. An ordinary exit would take PyTorch apart first, for a second."""
+    # What libraries made of multiprocessing has to go, such as the lock of a progress bar: Python would tell
+    # the user of semaphores that leaked. From 0 on, as at an ordinary exit: what waits for others is below.
+    util._run_finalizers(0)  # type: ignore[attr-defined]  # it has no public name
+    os._exit(status)
 
 
 def _result(function: Callable[..., Any], *arguments: object) -> Any:
