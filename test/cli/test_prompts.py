@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from test.robometer import make_robometer
 from topreward_ros.cli.main import main
 from topreward_ros.scoring.question.soft_prompt import read_soft_prompt
 from topreward_ros.scoring.question.templates import PAPER, read_templates
@@ -95,6 +96,10 @@ def test_wrong_calls_are_told_before_the_model_is_loaded(
         ([runs, "--set", "model=x"], "takes no parameter 'model'"),
         ([runs, "--ensembles", "0"], "must be at least 1"),
         ([runs, "--model", "http://127.0.0.1:1"], "asks the one question that it was started with"),
+        (
+            [runs, "--model", make_robometer(tmp_path / "robometer")],
+            "robometer' states progress itself and is",
+        ),
         ([runs, "--task", " "], "--task is empty"),
         ([runs, "--rate", "nan"], "must be above 0"),
         ([runs, "--output", runs / "labels.csv"], "would change"),

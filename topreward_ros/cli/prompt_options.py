@@ -77,7 +77,7 @@ def add_choice_options(parser: argparse.ArgumentParser, measure: Measure) -> Non
 
 def parameters_of(options: argparse.Namespace, action: str) -> dict[str, Any]:
     """The parameters of the monitor, after checks of the options. Raises `CommandError`, `ScorerError`."""
-    from topreward_ros.scoring.served_models import refuse_own_server
+    from topreward_ros.scoring.registry import refuse_own_question
 
     parameters = with_overrides(monitor_defaults(), options.overrides, f"prompts {action}", _NOT_FOR_PROMPTS)
     default = parameters["prompts"]
@@ -85,8 +85,8 @@ def parameters_of(options: argparse.Namespace, action: str) -> dict[str, Any]:
     check_outputs(options, [*data, *options.prompts, *([default] if default else [])], options.model)
     if options.ensembles < 1:
         raise CommandError(f"--ensembles {options.ensembles}: must be at least 1")
-    refuse_own_server(options.model, f"topreward prompts {action}")
     _, settings = settings_of(parameters)
+    refuse_own_question(options.model, settings, f"topreward prompts {action}")
     if options.measure == Measure.BOTH.value and not settings.static_baseline:
         raise CommandError(
             "--measure both looks at the static VOC, which progress_mode raw_probability leaves out: set "

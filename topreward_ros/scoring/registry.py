@@ -41,7 +41,7 @@ from topreward_ros.scoring.plugins import is_plugin, load_plugin
 from topreward_ros.scoring.question.answer_set import expected_of
 from topreward_ros.scoring.question.prompts import LAYOUTS
 from topreward_ros.scoring.question.soft_prompt import asked_of
-from topreward_ros.scoring.served_models import is_served, load_served, served_info
+from topreward_ros.scoring.served_models import is_served, load_served, refuse_own_server, served_info
 from topreward_ros.scoring.start_times import StartTimes
 
 if TYPE_CHECKING:
@@ -116,6 +116,20 @@ def check_wish(model: str, settings: ScorerSettings) -> None:
         if open_checkpoint(model, settings.adapter).adapter is not None:
             check_peft()
         asked_of(settings)
+
+
+def refuse_own_question(model: str, settings: ScorerSettings, work: str) -> None:
+    """Raise `ScorerError` for a model that is asked its own question, whatever is given, where ``work`` tries
+    others: a server of `topreward serve`, or a model that states progress by heads of its own."""
+    refuse_own_server(model, work)
+    if is_served(model) or is_plugin(model):
+        return
+    checkpoint = open_checkpoint(model, settings.adapter)
+    if checkpoint.reward is not None:
+        raise ScorerError(
+            f"model '{checkpoint.name}' states progress itself and is asked its own question, and {work} "
+            "tries others: name a model that answers a question"
+        )
 
 
 class ModelSettings:
