@@ -330,12 +330,19 @@ def test_a_task_alone_is_asked_of_the_shipped_video_as_parameters_say(run, envir
 
 
 def test_demo_shows_why_a_child_died(run, environment, video: Path) -> None:
-    command = run(environment, "demo", "--video", video, "--task", "x", "--model", "/no/such/model")
+    command = run(environment, "demo", "--video", video, "--task", "x", "--set", "device=cuda:99")
     assert command.status() == 1
     assert "the monitor ended with status 1" in command.said
-    assert "model '/no/such/model': no such folder" in command.said
+    assert "device 'cuda:99' was asked for" in command.said
     log = re.search(r"all of (\S+monitor\.log)\)", command.said)
-    assert log is not None and "/no/such/model" in Path(log[1]).read_text()
+    assert log is not None and "cuda:99" in Path(log[1]).read_text()
+
+
+def test_demo_starts_nothing_with_a_model_that_is_not_there(run, environment, video: Path) -> None:
+    command = run(environment, "demo", "--video", video, "--task", "x", "--model", "/no/such/model")
+    assert command.status() == 1
+    assert "model '/no/such/model': no such folder" in command.said
+    assert "the monitor ended" not in command.said
 
 
 def test_demo_notices_a_child_that_is_killed(run, environment, video: Path) -> None:

@@ -493,7 +493,8 @@ def test_a_name_that_the_hub_does_not_allow_is_not_here(settings, tmp_path):
 def test_ticks_are_captured_where_that_can_be(
     settings, monkeypatch, device_type, model_type, wanted, captured
 ):
-    monkeypatch.setattr(cuda_graphs, "GraphRunner", lambda device: f"captures on {device}")
-    model = SimpleNamespace(device=torch.device(device_type), config=SimpleNamespace(model_type=model_type))
+    monkeypatch.setattr(cuda_graphs, "GraphRunner", lambda device, in_fp8: f"captures on {device}")
+    config = SimpleNamespace(model_type=model_type)
+    model = SimpleNamespace(device=torch.device(device_type), config=config, modules=list)
     made = registry.graph_runner_for(model, replace(settings, cuda_graphs=wanted))
     assert made == (f"captures on {device_type}" if captured else None)

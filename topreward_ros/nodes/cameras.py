@@ -363,7 +363,7 @@ class Camera:
                 f"images come, but from another publisher than the one that was followed (of {names}); "
                 "it is followed once that one counts as gone"
             )
-        if self.received and not self.senders.lost:
+        if self.received and self.losses.share() <= _LOST_SHARE_WORTH_A_WARNING:
             if self.silent_seconds() < KILLED_STAYS_S:
                 advice = (
                     f"they came until then: look whether {names} still runs, and at the camera, its cable "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from topreward_ros.scoring.qwen3_vl.compiling import compile_layers, compiled, m
 from topreward_ros.scoring.qwen3_vl.language import LanguageModel, pass_work
 from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN
 from topreward_ros.scoring.qwen3_vl.vision import VisionModel
+from topreward_ros.scoring.registry import load_scorer
 
 
 @pytest.fixture
@@ -139,3 +141,14 @@ def test_a_cache_folder_that_cannot_be_written_is_no_error(monkeypatch, tmp_path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     compiling.use_cache_folder()
     assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+
+
+def test_without_a_gpu_true_is_a_warning_and_auto_is_not(checkpoint, settings, caplog):
+    for wanted, lines in (("false", 0), ("auto", 0), ("true", 1)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            load_scorer(str(checkpoint), replace(settings, compile=wanted)).close()
+        said = [
+            line.getMessage() for line in caplog.records if "compile: true has no effect" in line.getMessage()
+        ]
+        assert len(said) == lines and all("the model is on cpu" in line for line in said)

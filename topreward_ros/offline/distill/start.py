@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from transformers import Qwen3VLConfig
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import normalized_instruction
+from topreward_ros.core.json_text import parsed_json
 from topreward_ros.core.printable import printable
 from topreward_ros.offline.distill.network import Size, Student, make_config
 from topreward_ros.offline.distill.sizes import CANDIDATES, Candidate
@@ -188,7 +188,7 @@ def _check_tokenizer(checkpoint: Checkpoint) -> None:
     A student has the tokenizer of the embedded model, or, where it began with nothing, one that was trained
     on its instructions in the same way.
     """
-    own, theirs = (json.loads(it.tokenizer.to_str()) for it in (checkpoint, open_checkpoint(EMBEDDED)))
+    own, theirs = (parsed_json(it.tokenizer.to_str()) for it in (checkpoint, open_checkpoint(EMBEDDED)))
     own_ids, their_ids = own["model"].pop("vocab"), theirs["model"].pop("vocab")
     own_merges, their_merges = own["model"].pop("merges"), theirs["model"].pop("merges")
     is_embeddeds = own_ids == their_ids and own_merges == their_merges

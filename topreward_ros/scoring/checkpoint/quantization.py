@@ -39,7 +39,9 @@ def usable_quantization(name: str, device: torch.device, dtype: torch.dtype) -> 
             )
         if dtype is not torch.bfloat16:
             shown = str(dtype).removeprefix("torch.")
-            raise ScorerError(f"quantization fp8 goes with dtype bfloat16, and this is {shown}: set it")
+            raise ScorerError(
+                f"quantization fp8 goes with dtype bfloat16, and this is {shown}: set dtype to bfloat16"
+            )
     elif name == INT8:
         _check_int8(dtype)
     return name, ""

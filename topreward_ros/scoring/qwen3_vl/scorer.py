@@ -55,7 +55,7 @@ from topreward_ros.scoring.frame_budget import FrameBudget
 from topreward_ros.scoring.patches import Preprocessing
 from topreward_ros.scoring.question.answers import AnswerReader
 from topreward_ros.scoring.question.prompts import PromptTokens
-from topreward_ros.scoring.qwen3_vl.compiling import compile_layers
+from topreward_ros.scoring.qwen3_vl.compiling import ALWAYS, compile_layers
 from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
 from topreward_ros.scoring.qwen3_vl.engine import Engine
 from topreward_ros.scoring.qwen3_vl.episode_cache import EpisodeCache, baseline_key
@@ -100,6 +100,12 @@ class Qwen3VLScorer(PrefixScorer):
         vision_model, language_model = VisionModel(model.model.visual, graphs), LanguageModel(model, graphs)
         if graphs is not None:
             compile_layers(settings.compile, graphs, vision_model, language_model)
+        elif settings.compile == ALWAYS:
+            _log.warning(
+                "compile: true has no effect: what is compiled runs in CUDA graphs alone, and there are none "
+                "(the model is on %s, cuda_graphs is %s)",
+                *(model.device, str(settings.cuda_graphs).lower()),
+            )
         self._engine = Engine(
             vision=vision_model,
             language=language_model,
