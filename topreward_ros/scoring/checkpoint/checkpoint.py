@@ -143,23 +143,17 @@ class Checkpoint:
         return self._frame_pixels(settings, settings.shown_frames)
 
     def smaller_pictures(self, settings: ScorerSettings) -> str:
-        """What to say where so many frames are shown that each is smaller; empty: there are not."""
-        pixels, usual, whole = (
-            self._frame_pixels(settings, frames)
-            for frames in (settings.shown_frames, settings.max_frames, FEWEST_FRAMES)
+        """What to say where padding, or a fixed length, makes frames smaller; empty: it does not."""
+        pixels, usual = (
+            self._frame_pixels(settings, frames) for frames in (settings.shown_frames, settings.max_frames)
         )
-        name, mend = "max_frames", "a smaller one"
-        if pixels < usual:
-            name = "front_padding" if settings.front_padding else "fixed_length"
-            fewer = settings.max_frames - settings.front_padding
-            if name == "front_padding" and fewer >= FEWEST_FRAMES:
-                mend = f"max_frames {fewer}"
-        elif pixels < whole:
-            usual, fitting = whole, self.preprocessing.video_pixels // whole // 2 * 2
-            if fitting >= FEWEST_FRAMES:
-                mend = f"max_frames {fitting}"
-        else:
+        if pixels >= usual:
             return ""
+        name = "front_padding" if settings.front_padding else "fixed_length"
+        fewer = settings.max_frames - settings.front_padding
+        mend = (
+            f"max_frames {fewer}" if name == "front_padding" and fewer >= FEWEST_FRAMES else "a smaller one"
+        )
         return (
             f"{name} is {getattr(settings, name)}: all frames that are shown share the pixels of a video, so "
             f"that one has at most {pixels} of them instead of {usual}, and is scored as a smaller picture; "
