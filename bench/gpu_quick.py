@@ -32,7 +32,7 @@ from gpu_ticks import (
     GRAPHS,
     KERNELS,
     WARM_UP,
-    make_ways,
+    open_ways,
     shape_name,
     tick_line,
     tick_rows,
@@ -190,11 +190,10 @@ class Quick:
         self._load(key)
 
     def _compile(self) -> None:
-        ways = make_ways(self._model, self._setup, (COMPILED,))
-        for way in ways.values():
-            compiles = way.graphs is not None and way.graphs.functions != PLAIN
-            way.scorer.close()
-            self._run.say("compiled" if compiles else "NOT compiled, see the log above")
+        with open_ways(self._model, self._setup, (COMPILED,)) as ways:
+            for way in ways.values():
+                compiles = way.graphs is not None and way.graphs.functions != PLAIN
+                self._run.say("compiled" if compiles else "NOT compiled, see the log above")
 
     def _ticks(self, prompts: int, way: str) -> None:
         loaded = with_prompts(self._model, prompts)
@@ -212,20 +211,16 @@ class Quick:
         """The kernels of a tick, by kind and by name."""
         loaded, device, frames = self._model, self._setup.device, self._setup.frames
         prompts = self._prompts[0]
-        ways = make_ways(with_prompts(loaded, prompts), self._setup, (wanted, KERNELS))
-        name, way = next(iter(ways.items()))
         context, new = self._video[:frames], self._video[frames:]
         on_gpu = device.type == "cuda"
-        try:
+        with open_ways(with_prompts(loaded, prompts), self._setup, (wanted, KERNELS)) as ways:
+            name, way = next(iter(ways.items()))
             for k in range(WARM_UP):
                 way.tick([*context[:-2], *new[2 * k : 2 * k + 2]], device)
             with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
                 for k in range(WARM_UP, WARM_UP + PROFILED):
                     way.tick([*context[:-2], *new[2 * k : 2 * k + 2]], device)
                 wait_for(device)
-        finally:
-            for each in ways.values():
-                each.scorer.close()
         kernels = []
         for one in profiler.key_averages():
             took_us = one.self_device_time_total if on_gpu else one.self_cpu_time_total

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -68,6 +69,10 @@ class Way:
         self.times.append(1e3 * (time.perf_counter() - begun))
         capture_ahead(self.scorer)
 
+    def distance(self, other: Way) -> float:
+        """[nat] The largest between scores of the same prefixes."""
+        return max(abs(one - two) for one, two in zip(self.scores, other.scores, strict=True))
+
     def together(self, prefixes: list[list[Frame]], device: torch.device) -> None:
         wait_for(device)
         begun = time.perf_counter()
@@ -100,26 +105,19 @@ def tick_rows(
 
     Scores are compared with those kernel by kernel, which must be among the ways.
     """
-    ways = make_ways(loaded, setup, wanted)
-    try:
+    with open_ways(loaded, setup, wanted) as ways:
         measure_ticks(ways, video, setup.ticks, setup.device)
-    finally:
-        for way in ways.values():
-            way.scorer.close()
-    rows = []
-    for name, way in ways.items():
-        pairs = zip(way.scores, ways[KERNELS].scores, strict=True)
-        rows.append(
-            {
-                "shape": shape_name(loaded),
-                "prompts": prompts,
-                "way": way_name(name, way),
-                "p50_p95_p99_ms": np.quantile(way.times[WARM_UP:], [0.5, 0.95, 0.99]).tolist(),
-                "waits": way.waits,
-                "differs_nat": max(abs(one - other) for one, other in pairs),
-            }
-        )
-    return rows
+    return [
+        {
+            "shape": shape_name(loaded),
+            "prompts": prompts,
+            "way": way_name(name, way),
+            "p50_p95_p99_ms": np.quantile(way.times[WARM_UP:], [0.5, 0.95, 0.99]).tolist(),
+            "waits": way.waits,
+            "differs_nat": way.distance(ways[KERNELS]),
+        }
+        for name, way in ways.items()
+    ]
 
 
 def together_rows(
@@ -130,22 +128,17 @@ def together_rows(
     A row for each of the ways ``wanted``; scores are compared with those kernel by kernel, which must be
     among the ways.
     """
-    ways = make_ways(loaded, setup, wanted)
-    try:
-        # Frames of its own for each: a scorer knows an episode by its first frame.
-        videos = [[Frame(each.stamp_ns, each.image) for each in video] for _ in range(episodes)]
+    # Frames of its own for each: a scorer knows an episode by its first frame.
+    videos = [[Frame(each.stamp_ns, each.image) for each in video] for _ in range(episodes)]
+    with open_ways(loaded, setup, wanted) as ways:
         for way in ways.values():
             way.together([each[: setup.frames] for each in videos], setup.device)
         for k in range(min(TOGETHER, setup.ticks)):
             new = slice(setup.frames + 2 * k, setup.frames + 2 * k + 2)
             for way in ways.values():
                 way.together([[*each[: setup.frames - 2], *each[new]] for each in videos], setup.device)
-    finally:
-        for way in ways.values():
-            way.scorer.close()
     rows = []
     for name, way in ways.items():
-        pairs = zip(way.scores, ways[KERNELS].scores, strict=True)
         took_ms = float(np.median(way.times[1:][-(TOGETHER - TOGETHER_WARM_UP) :]))
         rows.append(
             {
@@ -154,7 +147,7 @@ def together_rows(
                 "way": way_name(name, way),
                 "ms": took_ms,
                 "scores_per_s": 1e3 * episodes / took_ms,
-                "differs_nat": max(abs(one - other) for one, other in pairs),
+                "differs_nat": way.distance(ways[KERNELS]),
             }
         )
     return rows
@@ -177,6 +170,17 @@ def together_line(row: dict[str, Any]) -> str:
         f"{row['episodes']} episodes of {row['shape']} at once, {row['way']}: {row['ms']:.1f} ms, "
         f"{row['scores_per_s']:.1f} scores/s; differs {row['differs_nat']:.1e} nat"
     )
+
+
+@contextmanager
+def open_ways(loaded: LoadedModel, setup: Setup, wanted: Sequence[str]) -> Iterator[dict[str, Way]]:
+    """`make_ways`, whose scorers are closed afterwards."""
+    ways = make_ways(loaded, setup, wanted)
+    try:
+        yield ways
+    finally:
+        for way in ways.values():
+            way.scorer.close()
 
 
 def make_ways(loaded: LoadedModel, setup: Setup, wanted: Sequence[str]) -> dict[str, Way]:

@@ -369,7 +369,7 @@ def _reward_scorer(checkpoint: Checkpoint, settings: ScorerSettings, times: Star
     from topreward_ros.scoring.reward_heads.stream import RewardStream
 
     assert checkpoint.reward is not None, checkpoint.folder
-    precision = resolve_precision(settings, checkpoint)
+    device, dtype, quantization, _ = resolve_precision(settings, checkpoint)
     stream = RewardStream(checkpoint, checkpoint.frame_pixels(settings))
     for name, value in _not_asked(settings):
         _log.warning(
@@ -380,13 +380,13 @@ def _reward_scorer(checkpoint: Checkpoint, settings: ScorerSettings, times: Star
     use_threads(settings.threads)
     loaded: Any = load_weights(
         checkpoint,
-        device=precision.device,
-        dtype=precision.dtype,
-        quantization=precision.quantization,
+        device=device,
+        dtype=dtype,
+        quantization=quantization,
         times=times,
         attn_implementation="sdpa",
     )
-    heads = load_heads(checkpoint, loaded.config.text_config.hidden_size, precision.device)
+    heads = load_heads(checkpoint, loaded.config.text_config.hidden_size, device)
     info = _info(checkpoint, loaded, settings, prompt_hash=stream.prompt_hash(), max_pixels=stream.max_pixels)
     return RewardHeadsScorer(loaded.model, heads, stream, checkpoint.reward.most_frames, info)
 

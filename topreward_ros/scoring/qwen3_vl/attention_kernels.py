@@ -122,7 +122,7 @@ def _wrong(kernel: Kernel, heads: Heads) -> str:
         keys[:, :, length:], values[:, :, length:] = _STALE, _STALE
         made = _attend(kernel, query, keys, values, length)
         valid = [each[:, :, :length].float() for each in (keys, values)]
-        logits = query.float() @ valid[0].transpose(2, 3) * _scaling(heads)
+        logits = query.float() @ valid[0].transpose(2, 3) * _scaling(query)
         expected = (logits.softmax(-1) @ valid[1]).transpose(1, 2)
         distance = float((made.float() - expected).norm() / expected.norm())
         if not distance <= _NEAR:  # also where it is NaN
@@ -148,9 +148,8 @@ def _attend(
 ) -> torch.Tensor:
     """(1, queries, key heads, size): attention to the first ``length`` of ``keys``."""
     functions = PLAIN._replace(by_sequences=kernel.by_sequences)
-    scaling = query.shape[3] ** -0.5
     valid = ValidLength(torch.tensor([length], device=keys.device), keys.shape[2], keys.dtype)
-    parts = attend_in_splits(query, keys, values, valid, scaling, functions)
+    parts = attend_in_splits(query, keys, values, valid, _scaling(query), functions)
     nothing = (torch.zeros_like(parts.out[:1]), torch.full_like(parts.log_sum[:1], float("-inf")))
     return merge(*nothing, parts.out, parts.log_sum, parts.counts, 1, query.dtype)
 
@@ -165,8 +164,8 @@ def _tensors(heads: Heads, queries: int, cached: int) -> list[torch.Tensor]:
     return made
 
 
-def _scaling(heads: Heads) -> float:
-    return float(heads.size**-0.5)
+def _scaling(query: torch.Tensor) -> float:
+    return float(query.shape[3] ** -0.5)
 
 
 def _wait_for(device: torch.device) -> None:

@@ -59,7 +59,8 @@ _TRIAL_START = 40  # tokens that are cached
 
 
 def compile_layers(wanted: str, graphs: GraphRunner, vision: VisionModel, language: LanguageModel) -> None:
-    """Let what ``graphs`` captures call compiled functions, where they can be had and give the same numbers.
+    """Let what ``graphs`` captures call compiled functions and the fastest kernel of attention, where they
+    can be had and give the same numbers.
 
     ``wanted``: `AUTO`, `ALWAYS` (what is in the way is a warning) or `NEVER`. Takes half a minute at the
     first start on a machine, and seconds with what that left in the cache folder.

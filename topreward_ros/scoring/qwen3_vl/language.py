@@ -370,7 +370,8 @@ class _JointShape(NamedTuple):
     caches: tuple[int, ...]  #: of each, by identity
 
     def __str__(self) -> str:
-        tokens, answers = (sum(shape[column] for shape in self.passes) for column in (0, 1))
+        tokens = sum(shape.tokens for shape in self.passes)
+        answers = sum(shape.answers for shape in self.passes)
         return f"a pass of {len(self.passes)} videos, {tokens} tokens and {answers} answers"
 
 
