@@ -300,15 +300,14 @@ def test_a_silent_camera_is_told_where_the_images_of_its_node_are(
         assert "look whether" in advice() and "images are on" not in advice(), "another camera's"
         moved = Source(bare, "/elsewhere", "raw")
         bare.until(lambda: node.count_publishers(moved.topic) == 1, "it is known")
-        assert "images are on /elsewhere (sensor_msgs/msg/Image) now: if that is what you mean" in advice()
+        assert "; /elsewhere (sensor_msgs/msg/Image) is published, too: if that is what you" in advice()
         bare.node.destroy_publisher(moved.publisher)
         packed = Source(bare, "/front/compressed", "compressed")
         bare.until(lambda: node.count_publishers(packed.topic) == 1, "it is known")
         bare.until(lambda: node.count_publishers(moved.topic) == 0, "it is gone")
-        assert "CompressedImage) now, which is read once /front counts as gone" in advice()
         bare.spin(1.0)
         assert not rig.follow_publishers()
-        assert "somebody publishes on /front/compressed" in advice() and "once images come there" in advice()
+        assert "/front/compressed (sensor_msgs/msg/CompressedImage) is listened to, too, and" in advice()
     finally:
         for each in (node, other):
             bare.executor.remove_node(each)

@@ -69,7 +69,7 @@ class Camera:
         """``topic`` and ``transport`` as they were given. ``on_image`` is called for every message, with
         nothing decoded yet; ``on_change`` before that where it is the first of another publisher."""
         self.raw = b""  #: the newest message, serialised; empty before the first
-        self.received = 0  #: messages of the publisher that is followed
+        self.received = 0  #: messages of those that were followed
         self.senders = Publishers()  #: who is followed, and what was lost
         self.losses = Losses()  #: lately, of the one that is followed
         self.bad = 0  #: messages that could not be decoded
@@ -80,13 +80,14 @@ class Camera:
         self._given = topic
         self.places = places(node, topic, transport)  #: where its images may be, best first
         self._published = self._who_publishes()  # at each place, when that was looked at last
-        self._choice = PlaceChoice(self.places, self._published)
+        self._choice = PlaceChoice(self.places, self._published, time.monotonic())
         self._publishers: Set[bytes] = frozenset()  # of its place, by their global ids
         self._joined = -math.inf  # [s] when the newest of them was discovered
         self._trial: Any = None  # a subscription at another place, where images may have moved to
         self._trial_place: ImageTopic | None = None
         self.subscription: Any = None  #: None where ROS 2 refused it
         self._refusal = ""  # what ROS 2 said then
+        self._told = self.place  # which place was logged
         self._forget_images()
         self._open_subscription()
 
@@ -122,6 +123,7 @@ class Camera:
         if moved:
             self._end_subscription()  # first: a participant cannot have one topic with two types
             self._forget_images()
+            self._publishers, self._joined = frozenset(), time.monotonic()
         if moved or refused:
             self._try_to_subscribe()
         self._follow_trial()
@@ -170,8 +172,15 @@ class Camera:
         if not self.is_elsewhere:
             return f"reads {self.place}"
         if self._published[best]:
-            return f"reads {self.place}, as who publishes {best.type_name} on {best.name} sends none any more"
+            return f"reads {self.place}, as who publishes {best.type_name} on {best.name} sends nothing"
         return f"reads {self.place}, as nobody publishes {best.type_name} on {best.name}"
+
+    def news(self) -> str:
+        """`reading`, where images come from another place than was told; else empty."""
+        if not self.raw or self.place == self._told:
+            return ""
+        self._told = self.place
+        return self.reading()
 
     def name_warning(self) -> str:
         """What is wrong with a topic of this name, where that is known; else empty."""
@@ -257,7 +266,9 @@ class Camera:
 
     def silence_warning(self) -> str:
         """How long no image has come, and what to look at."""
-        return f"no image on {self.topic} for {self.silent_seconds():.0f} s: {self.missing_images_advice()}"
+        moved = not self.raw and self.received
+        where = f"of the camera that is read on {self.topic} now" if moved else f"on {self.topic}"
+        return f"no image {where} for {self.silent_seconds():.0f} s: {self.missing_images_advice()}"
 
     def publishers_warning(self) -> str:
         """Who publishes on this topic, when images of several come: those of one are used. Else empty.
@@ -337,20 +348,16 @@ class Camera:
         if refusal := self.refusal_warning():
             return refusal
         expected = self.place.type_name
-        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        there = self._node.get_publishers_info_by_topic(self.topic)
+        publishers = [publisher for publisher in there if publisher.topic_type == expected]
         if not publishers:
-            return f"nobody publishes on {self.topic} ({expected}); {self._other_image_topics()}"
+            return self._nobodys_advice(there)
         for publisher in publishers:
-            who = node_of(publisher)
-            if publisher.topic_type != expected:
-                return (
-                    f"{who} publishes {publisher.topic_type} on {self.topic}, which is no image; "
-                    f"{self._other_image_topics()}"
-                )
             compatibility, reason = qos_check_compatible(publisher.qos_profile, self.subscription.qos_profile)
             if compatibility == QoSCompatibility.ERROR:
                 return (
-                    f"the QoS of {who} on {self.topic} is incompatible with ours: {reason.strip()} "
+                    f"the QoS of {node_of(publisher)} on {self.topic} is incompatible with ours: "
+                    f"{reason.strip()} "
                     f"Set qos_overrides.{self.topic}.subscription.reliability to best_effort"
                 )
         if self.has_just_come:
@@ -380,8 +387,28 @@ class Camera:
             f"(`ros2 topic hz {self.topic}`)? {_LARGE_IMAGES_ADVICE}"
         )
 
+    def _nobodys_advice(self, others: list[Any]) -> str:
+        """What to look at where nobody publishes what is expected; ``others`` publish other types there."""
+        other = next((it for it in others if it.topic_type not in TYPE_NAMES), None)
+        if other is not None:
+            return (
+                f"{node_of(other)} publishes {other.topic_type} on {self.topic}, which is no image; "
+                f"{self._other_image_topics()}"
+            )
+        expected = self.place.type_name
+        if self.received:
+            advice = (
+                f"they came until then, and nobody publishes on {self.topic} ({expected}) now: start the "
+                "camera's node again"
+            )
+            return advice + self._moved_to(set())
+        return f"nobody publishes on {self.topic} ({expected}); {self._other_image_topics()}"
+
     def _moved_to(self, nodes: set[str]) -> str:
         """Where else images of this camera are, by its name or by one of ``nodes``: a clause, or empty."""
+        elsewhere = [place for place in self.places if place != self.place and self._published[place]]
+        if elsewhere:
+            return f"; {', '.join(map(str, elsewhere))} is listened to, too, and read once images come there"
         found = {
             name: kind
             for name, kind in self._readable_topics().items()
@@ -389,13 +416,9 @@ class Camera:
         }
         if not found:
             return ""
-        shown = _shown(found)
-        if (trial := self._choice.trial) is not None:
-            return f"; somebody publishes on {trial}, too, which is read once images come there"
-        if found.keys() & {place.name for place in self.places}:
-            return f"; images are on {shown} now, which is read once {self.topic} counts as gone"
         return (
-            f"; images are on {shown} now: if that is what you mean, name it by image_topic:= or image_topics"
+            f"; {_shown(found)} is published, too: if that is what you mean, name it by image_topic:= or "
+            "image_topics"
         )
 
     def _readable_topics(self) -> dict[str, str]:
@@ -414,13 +437,16 @@ class Camera:
         }
 
     def _other_image_topics(self) -> str:
-        """Where images are; those of the same camera alone, where there are some."""
+        """Where images are; those of the same camera alone, or of this namespace, where there are some."""
         others = self._readable_topics()
         if not others:
             return "nor do other topics carry images: is the camera running, with the same ROS_DOMAIN_ID?"
         ours = {name: kind for name, kind in others.items() if self._is_ours(name)}
+        namespace = self._node.get_namespace().rstrip("/") + "/"
+        of_this_robot = {name: kind for name, kind in others.items() if name.startswith(namespace)}
+        shown = _shown(ours or of_this_robot or others)
         return (
-            f"images are on {_shown(ours or others)}: name the one that you mean, by image_topic:= of the "
+            f"images are on {shown}: name the one that you mean, by image_topic:= of the "
             f"launch file or the parameter image_topics{self._default_hint()}"
         )
 
@@ -518,10 +544,8 @@ class CameraRig:
             camera.destroy()
 
     def follow_publishers(self) -> bool:
-        """Let every camera read what is published, and log it; returns whether something changed."""
+        """Let every camera read what is published; returns whether something changed."""
         changed = [camera for camera in self.cameras if camera.follow_publishers()]
-        for camera in changed:
-            self._log.info(f"the monitor {camera.reading()}")
         return bool(changed)
 
     def why_silent(self, stale_timeout: float) -> str:
@@ -623,6 +647,8 @@ class CameraRig:
 
     def _on_image(self, camera: Camera) -> None:
         self._say_once.forget(("silence", camera))
+        if news := camera.news():
+            self._log.info(f"the monitor {news}")
         if camera is not self.primary:
             self._on_other()
             return

@@ -1,15 +1,17 @@
 """Which of the places of a camera is read, by who publishes where and by where images come.
 
 What is known of publishers comes late: one that was killed stays known for 20 s (Fast DDS). So where no image
-comes any more and another process publishes at another place, or somebody begins to, images are listened for
-there, too; the place is taken once they come and none comes here. A camera that only pauses goes on where it
-was, and no two places are taken in turn: who was left is no reason to go back. Nothing subscribes here; times
-are by any steady clock [s].
+comes any more and somebody publishes at another place, images are listened for there, too; the place is taken
+once they come and none comes here. One topic cannot be read as of two types at once: of the other type it is
+read for a while, seldom, instead. A camera that only pauses goes on where it was, and no two places are taken
+in turn: who was left is no reason to go back while images come. Nothing subscribes here; times are by any
+steady clock [s].
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from math import inf
 
 from topreward_ros.offline.image_topics import ImageTopic
@@ -21,21 +23,30 @@ PATIENCE_S = 1.0
 _OURS_MAY_FOLLOW_S = 0.3
 # For so long no image has come here, where those who published elsewhere all along are listened to.
 _ALL_ALONG_S = 3.0
-# The first bytes of a global id, which all publishers of a process have in common (DDSI-RTPS 8.2.4.1).
-_PROCESS_BYTES = 12
-# For so long one topic is read as of another type before somebody has sent an image of that type.
-_IN_VAIN_S = 5.0
+# For so long a place is tried before it is another one's turn.
+_TURN_S = 5.0
+# So long it is at most from one reading as of the other type to the next. Such a reading may cost a camera
+# that goes on then its images of a turn.
+_MOST_WAIT_S = 60.0
 
 #: Who publishes at each place, by their global ids.
 Published = Mapping[ImageTopic, Set[bytes]]
 _NOBODY: Set[bytes] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """When a place was tried last, and how long it is not read as of another type after that [s]."""
+
+    begun_s: float = -inf
+    wait_s: float = 0.0
+
+
 class PlaceChoice:
     """Chooses among ``places``, which are in order of preference.
 
     >>> raw, jpeg = ImageTopic("/cam", "Image"), ImageTopic("/cam/compressed", "CompressedImage")
-    >>> choice = PlaceChoice([raw, jpeg], {raw: {b"killed"}})
+    >>> choice = PlaceChoice([raw, jpeg], {raw: {b"killed"}}, 0.0)
     >>> now = {raw: {b"killed"}, jpeg: {b"back"}}
     >>> choice.look(now, 10.0, newest_image_s=8.0, is_silent=True)
     False
@@ -44,17 +55,17 @@ class PlaceChoice:
     (True, '/cam/compressed (CompressedImage)')
     """
 
-    def __init__(self, places: Sequence[ImageTopic], published: Published) -> None:
+    def __init__(self, places: Sequence[ImageTopic], published: Published, now_s: float) -> None:
         """``published``: by now."""
         self._places = places
         # Since when each publisher has been known.
         self._discovered_s = {gid: -inf for gids in published.values() for gid in gids}
-        self._left: set[bytes] = set()  # those that sent nothing while images came elsewhere
+        self._left: Set[bytes] = frozenset()  # those that sent nothing when their place was left
+        self._turns: dict[ImageTopic, _Turn] = {}
         self._elsewhere_since_s: float | None = None  # there have been publishers at another place alone
         self._heard_s: float | None = None  # when the trial's first image came
-        self._before: ImageTopic | None = None  # of the same topic, until an image came at this one
-        self._moved_s = 0.0
-        self._in_vain: set[bytes] = set()  # for whom that was tried
+        self._back_to: ImageTopic | None = None  # of the same topic, until an image came at this one
+        self._taken_s = now_s  # when `place` became it
         #: Another place, on another topic, where images are to be listened for.
         self.trial: ImageTopic | None = None
         self.place = self._best(published) or places[0]  #: which is to be read
@@ -75,23 +86,28 @@ class PlaceChoice:
         """
         known = {gid for gids in published.values() for gid in gids}
         self._discovered_s = {gid: self._discovered_s.get(gid, now_s) for gid in known}
-        self._left &= known
-        self._in_vain &= known
         if newest_image_s is not None:
-            self._before = None
-        elif self._goes_back(published, now_s):
-            return True
+            self._left -= published.get(self.place, _NOBODY)
+            if self._back_to is not None:
+                self._back_to = None
+                self._turns.clear()
         found = self._best(published)
         if found is not None and found != self.place:
             return self._leave_for(found, now_s)
         self._elsewhere_since_s = None
-        if newest_image_s is None or not is_silent:
+        if not is_silent:
             self._end_trial()
             return False
-        return self._try_others(published, newest_image_s, now_s)
+        if self.trial is not None and self._is_heard(now_s):
+            return self._take(self.trial, published, now_s)
+        since_s = self._silent_since_s(published, newest_image_s)
+        self._listen(published, since_s, now_s)
+        if self._back_to is not None:
+            return self._goes_back(self._back_to, published, now_s)
+        return self._visit(published, since_s, now_s)
 
     def _best(self, published: Published) -> ImageTopic | None:
-        """The first place where somebody publishes who is not known to send nothing."""
+        """The first place where somebody publishes who was not left, else the first where somebody does."""
         return next((it for it in self._places if published.get(it, _NOBODY) - self._left), None) or next(
             (it for it in self._places if published.get(it)), None
         )
@@ -106,55 +122,73 @@ class PlaceChoice:
         self._go(found, now_s)
         return True
 
-    def _try_others(self, published: Published, newest_image_s: float, now_s: float) -> bool:
-        """Listen where somebody began to publish after the newest image, or another process did all along,
-        and go there once images come.
+    def _is_heard(self, now_s: float) -> bool:
+        """Whether images come at `trial`, and this place had its chance to go on with them."""
+        return self._heard_s is not None and now_s - self._heard_s >= _OURS_MAY_FOLLOW_S
 
-        One topic cannot be read as of two types at once, so there it takes going to see: for a new one alone.
-        """
+    def _silent_since_s(self, published: Published, newest_image_s: float | None) -> float:
+        """Since when somebody publishes here and nothing comes."""
+        begun_s = self._taken_s if newest_image_s is None else newest_image_s
         here = published.get(self.place, _NOBODY)
-        since_s = max(newest_image_s, max((self._discovered_s[gid] for gid in here), default=-inf))
-        is_long = now_s - since_s > _ALL_ALONG_S
-        ours = {gid[:_PROCESS_BYTES] for gid in here}
+        return max([begun_s, *(self._discovered_s[gid] for gid in here)])
 
-        def is_worth_it(place: ImageTopic) -> bool:
-            listens = is_long and place.name != self.place.name
-            return any(
-                self._discovered_s[gid] > since_s or (listens and gid[:_PROCESS_BYTES] not in ours)
-                for gid in published.get(place, _NOBODY) - self._left - self._in_vain
-            )
-
-        tried = next(filter(is_worth_it, self._places), None)
+    def _listen(self, published: Published, since_s: float, now_s: float) -> None:
+        """Listen for images on another topic: where somebody has just begun to publish, else in turns."""
+        if self.trial is not None and not published.get(self.trial):
+            self._end_trial()
+        is_due = self._back_to is not None or now_s - since_s > _ALL_ALONG_S
+        is_over = self.trial is None or now_s - self._turn(self.trial).begun_s >= _TURN_S
+        others = [it for it in self._places if it.name != self.place.name and published.get(it)]
+        new = [it for it in others if self._has_new(it, published, since_s)]
+        due = new or (others if is_due and is_over else [])
+        tried = min(due, key=lambda place: self._turn(place).begun_s, default=self.trial)
+        if tried is not None and (tried in new or is_over):
+            self._turns[tried] = _Turn(now_s)
         if tried != self.trial:
             self._end_trial()
-        if tried is None:
-            return False
-        is_same_topic = tried.name == self.place.name
-        if not is_same_topic:
             self.trial = tried
-            if self._heard_s is None or now_s - self._heard_s < _OURS_MAY_FOLLOW_S:
-                return False
+
+    def _visit(self, published: Published, since_s: float, now_s: float) -> bool:
+        """Read this topic as of the other type for a turn, if it is time; returns whether it does."""
+        visited = next((it for it in self._places if it.name == self.place.name and it != self.place), None)
+        if visited is None or not published.get(visited):
+            return False
+        turn = self._turn(visited)
+        is_due = now_s - since_s > _ALL_ALONG_S and now_s - turn.begun_s >= turn.wait_s
+        if not is_due and not self._has_new(visited, published, since_s):
+            return False
         before = self.place
-        self._left = {gid for gids in published.values() for gid in gids} - published[tried]
-        self._go(tried, now_s)
-        self._before = before if is_same_topic else None
+        self._turns[visited] = _Turn(now_s, min(max(2 * turn.wait_s, 2 * _TURN_S), _MOST_WAIT_S))
+        self._take(visited, published, now_s)
+        self._back_to = before
         return True
 
-    def _goes_back(self, published: Published, now_s: float) -> bool:
-        """Go back from a type of which no image came, to a publisher that may only have paused."""
-        before = self._before
-        if before is None or now_s - self._moved_s < _IN_VAIN_S or not published.get(before):
-            return False
-        self._in_vain |= published.get(self.place, _NOBODY)
-        self._left -= published[before]
-        self._go(before, now_s)
+    def _turn(self, place: ImageTopic) -> _Turn:
+        return self._turns.get(place, _Turn())
+
+    def _has_new(self, place: ImageTopic, published: Published, since_s: float) -> bool:
+        """Whether somebody has begun to publish there since, and was not listened to yet."""
+        after_s = max(since_s, self._turn(place).begun_s)
+        return any(self._discovered_s[gid] > after_s for gid in published[place])
+
+    def _take(self, place: ImageTopic, published: Published, now_s: float) -> bool:
+        """Go to a place because none comes here."""
+        self._left = {gid for gids in published.values() for gid in gids} - published[place]
+        self._go(place, now_s)
         return True
+
+    def _goes_back(self, before: ImageTopic, published: Published, now_s: float) -> bool:
+        """Go back from a type of which no image came, to a publisher that may only have paused."""
+        if now_s - self._taken_s < _TURN_S or not published.get(before):
+            return False
+        return self._take(before, published, now_s)
 
     def _go(self, place: ImageTopic, now_s: float) -> None:
         self.place = place
-        self._moved_s = now_s
-        self._before = self._elsewhere_since_s = None
-        self._end_trial()
+        self._taken_s = now_s
+        self._back_to = self._elsewhere_since_s = None
+        if self.trial is not None and self.trial.name == place.name:
+            self._end_trial()
 
     def _end_trial(self) -> None:
         self.trial = self._heard_s = None
