@@ -168,3 +168,20 @@ def test_a_driver_that_was_there_before_the_other_was_killed_is_read_soon(bare: 
     assert until_scored(bare) < SOON_S
     said = bare.said(monitor)
     assert "reads /cam/compressed (sensor_msgs/msg/CompressedImage), as who publishes sensor_msgs" in said
+
+
+@pytest.mark.parametrize("other", [("/cam/compressed", COMPRESSED), ("/cam", COMPRESSED)])
+def test_of_two_drivers_that_live_the_one_that_sends_is_read(bare: Any, other: tuple[str, str]) -> None:
+    monitor = bare.start("monitor", task=TASK, image_topics=["/cam"], sample_rate=10.0, stale_timeout=2.0)
+    drivers = [drive(bare, "/cam", RAW), drive(bare, *other)]
+    until_scored(bare)
+    for stopped, goes_on in (drivers, drivers[::-1]):
+        goes_on.send_signal(signal.SIGCONT)
+        bare.spin(1.0)
+        stopped.send_signal(signal.SIGSTOP)
+        bare.settle()
+        bare.forget()
+        assert until_scored(bare) < 2 * SOON_S, bare.said(monitor)
+    drivers[1].send_signal(signal.SIGCONT)
+    said = bare.said(monitor)
+    assert "which is no image" not in said and "Traceback" not in said
