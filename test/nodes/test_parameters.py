@@ -117,6 +117,41 @@ def test_a_file_that_has_nothing_for_the_node_is_named(node, sections, meant, tm
     assert ros_reads(file, node) == (not meant), "what ROS 2 itself takes from the file"
 
 
+ARMS = ("/monitors", "/arm1/monitor", "/lab/arm2/monitor")
+
+
+@pytest.mark.parametrize(
+    ("company", "section", "meant"),
+    [
+        (ARMS, "/amr1/monitor", "/arm1/monitor"),
+        (ARMS, "/lab/arm3/monitor", "/lab/arm2/monitor"),
+        (ARMS, "/lab/arm2", "/lab/arm2/monitor"),
+        (ARMS, "/lab/arm2/moniter", "/lab/arm2/monitor"),
+        (ARMS, "/amr1/*", "/arm1/monitor"),
+        (ARMS, "/arm2/monitor", "/arm1/monitor"),
+        (ARMS, "/monitor", "/arm1/monitor"),
+        (ARMS, "/monitors", ""),
+        (ARMS, "/lab/**", ""),
+        (ARMS, "/arm1/supervisor", ""),
+        (ARMS, "/arm1/motor", ""),
+        (("/arm1/monitor",), "/arm2/monitor", ""),
+        (("/arm1/monitor",), "/*/moniter", "/arm1/monitor"),
+        (("/arm1/monitor",), "/arm1", "/arm1/monitor"),
+        (("/arm1/monitor2",), "/arm1/monitor1", ""),
+    ],
+)
+def test_a_section_that_seems_misspelt_is_told_once_by_the_closest_node(
+    company: tuple[str, ...], section: str, meant: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "lab.yaml"
+    file.write_text(yaml.safe_dump({name: {"ros__parameters": {"a": 1}} for name in ("/**", section)}))
+    monitors = [name for name in company if name != "/monitors"]
+    several = company if len(company) > 1 else ()
+    said = [text for name in monitors for text in for_others(["--params-file", str(file)], name, several)]
+    told = f"{file}: the section {section} is of no node of this process and changes nothing: did you mean "
+    assert said == ([f"{told}{meant}?"] if meant else [])
+
+
 @pytest.mark.parametrize(
     "text", ["", "# none\n", "stale_timeout 9", "#!/bin/sh\nset -e\n", "- a\n", "a: 1\n", "12"]
 )

@@ -89,6 +89,7 @@ def test_two_monitors_of_one_process_score_as_one_alone(robot, tmp_path: Path) -
             {
                 "/**/monitor": {"ros__parameters": common},
                 "/arm2/monitor": {"ros__parameters": {"success_threshold": -0.3}},
+                "/amr1/monitor": {"ros__parameters": {"success_threshold": -0.1}},
                 "/bad/monitor": {"ros__parameters": {"sample_rate": 1e9}},
                 "/worse/monitor": {"ros__parameters": {"model": "/no/such/model"}},
             }
@@ -114,6 +115,7 @@ def test_two_monitors_of_one_process_score_as_one_alone(robot, tmp_path: Path) -
     assert "parameter namespaces" not in robot.said(process) and "has no parameters" not in robot.said(
         process
     )
+    assert robot.said(process).count("/amr1/monitor is of no node of this process") == 1
 
     def play(shown: list[tuple[Watched, dict[str, Any], str]]) -> Image:
         """Play a clip to each monitor, all at the same time, every frame once all have scored the last.

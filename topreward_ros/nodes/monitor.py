@@ -88,7 +88,7 @@ class Company:
     """What the monitors of one process have in common."""
 
     pool: ScorerPool
-    nodes: tuple[str, ...] = ()  #: all of them, with their namespaces
+    nodes: tuple[str, ...] = ()  #: all of the process, with their namespaces
     parameters: tuple[str, ...] = ()  #: of the process, which ROS 2 gives to every node in it
 
 

@@ -43,7 +43,7 @@ def _run_until_signal(args: list[str] | None) -> int:
     signals = EndSignals()
     try:
         start(args)
-        return _run(_namespaces(), signals)
+        return _run(*_namespaces(), signals)
     except Exception as error:
         _say("", error)
         return 1
@@ -51,18 +51,18 @@ def _run_until_signal(args: list[str] | None) -> int:
         rclpy.try_shutdown()
 
 
-def _namespaces() -> list[str]:
-    """Those that the process was given as a parameter. Raises `UserError`."""
+def _namespaces() -> tuple[list[str], str]:
+    """Those that the process was given as a parameter, and the node that was asked. Raises `UserError`."""
     node = Node("monitors")
     try:
         values = parameters.declare(node, parameters.MONITORS_PARAMETERS, parameter_defaults("monitors.yaml"))
-        return read_namespaces(values["namespaces"], node.get_namespace())
+        return read_namespaces(values["namespaces"], node.get_namespace()), node.get_fully_qualified_name()
     finally:
         node.destroy_node()
 
 
-def _run(namespaces: list[str], signals: EndSignals) -> int:
-    names = tuple(f"{namespace}/{monitor.NAME}" for namespace in namespaces)
+def _run(namespaces: list[str], asked: str, signals: EndSignals) -> int:
+    names = (asked, *(f"{namespace}/{monitor.NAME}" for namespace in namespaces))
     own = tuple(parameter.name for parameter in parameters.MONITORS_PARAMETERS)
     company = Company(ScorerPool(load_scorer), names, own)
     statuses = dict.fromkeys(namespaces, 1)  # until it is known

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 
+_MISSPELT = 0.85  # similarity of names: moniter is the monitor, motor is not
+
+
 class ParameterError(UserError):
     """A parameter has a value that it cannot have."""
 
@@ -565,11 +568,13 @@ SUPERVISOR_PARAMETERS = (
 
 
 def for_others(arguments: Sequence[str], node: str, company: Collection[str] = ()) -> list[str]:
-    """What to say of each ``--params-file`` among the arguments of a process that has nothing for ``node``.
+    """What to say of each ``--params-file`` among the arguments of a process that has nothing for ``node``,
+    and of each section that looks like ``node`` misspelt. ROS 2 reads both without a word.
 
-    ``node``: its name with its namespace, such as /robot/monitor. ``company``: nodes of the same process; a
-    file that has something for one of them is right. ROS 2 reads such a file without a word.
-    What is wrong with the file itself it says, so that this does not.
+    ``node``: its name with its namespace, such as /robot/monitor. ``company``: all nodes of a process that
+    has several; a file that has something for one of them is right. Robots may share a file, so a section of
+    another namespace is another robot's, but where the process has monitors in several namespaces: then it is
+    told by the node that is closest. What is wrong with the file itself ROS 2 says, so that this does not.
     """
     said = []
     for option, path in pairwise(arguments):
@@ -579,19 +584,44 @@ def for_others(arguments: Sequence[str], node: str, company: Collection[str] = (
             sections = _sections(parsed_yaml(Path(path).read_text(encoding="utf-8")))
         except (OSError, ValueError, RecursionError):  # the last of sections that hold each other
             continue
+        lost = [name for name in sections if not any(_covers(name, each) for each in {node, *company})]
         if not sections:
             said.append(
                 f"{printable(path, 200)} has no parameters at all: begin a section with {node}:, or /**: for "
                 "every node, and ros__parameters: below it, see config/monitor.yaml"
             )
-        elif not any(_covers(section, each) for section in sections for each in {node, *company}):
+        elif lost == sections:
             close = printable(get_close_matches(node, sections, n=1, cutoff=0.0)[0], 200)
             more = f" and {len(sections) - 1} more" if len(sections) > 1 else ""
             said.append(
                 f"{printable(path, 200)} has no parameters for {node}: it has some for {close}{more}; "
                 f"name the section {node}, or /** for every node"
             )
+        else:
+            said += [
+                f"{printable(path, 200)}: the section {printable(name, 200)} is of no node of this process "
+                f"and changes nothing: did you mean {node}?"
+                for name in lost
+                if _is_misspelt(name, node, company)
+            ]
     return said
+
+
+def _is_misspelt(section: str, node: str, company: Collection[str]) -> bool:
+    """Whether a section that fits no node of the process seems to be meant for ``node``."""
+    namespace, _, name = section.rpartition("/")
+    own_namespace, _, own = node.rpartition("/")
+    same = [each for each in company if each.rpartition("/")[2] == own]
+    if same and get_close_matches(section, same, n=1, cutoff=0.0) != [node]:
+        return False
+    if section == own_namespace:
+        return True
+    if not (same or _covers(f"{namespace}/*", node)):
+        return False
+    if _covers(f"/{name}", f"/{own}"):
+        return True
+    is_another = re.sub(r"\d", "", name) == re.sub(r"\d", "", own)  # monitor1 and monitor2
+    return not is_another and bool(get_close_matches(name, [own], cutoff=_MISSPELT))
 
 
 def _sections(value: Any, name: str = "") -> list[str]:
