@@ -30,12 +30,14 @@ class Loads:
 
     def __init__(self) -> None:
         self.made: list[str] = []
+        self.asked: list[ScorerSettings] = []
         self.begun = threading.Semaphore(0)
         self.gate = threading.Semaphore(0)
         self.error: BaseException | None = None
 
     def __call__(self, model: str, settings: ScorerSettings) -> PrefixScorer:
         self.made.append(model)
+        self.asked.append(settings)
         self.begun.release()
         assert self.gate.acquire(timeout=60.0)
         if self.error is not None:
@@ -187,13 +189,49 @@ def test_files_that_have_changed_are_another_model(settings: Any, folder: Path, 
     assert first.worker.stop() and second.worker.stop()
 
 
-def test_another_number_of_threads_is_refused(settings: Any, folder: Path, loads: Loads) -> None:
+def test_the_first_monitor_says_for_all_how_many_threads_there_are(
+    settings: Any, folder: Path, loads: Loads
+) -> None:
+    pool = ScorerPool(loads)
+    model = str(folder)
+    said = pool.agree_on_threads(
+        {
+            "/far": ("http://host:8100", 7),
+            "/a": (model, 2),
+            "/b": (model, 1),
+            "/c": (model, 3),
+            "/d": (model, 2),
+        }
+    )
+    assert said.startswith("scorer_threads is 2 for all monitors of this process, as /a has it")
+    assert said.endswith("/b has 1, /c has 3: give all the same")
+    loads.gate.release()
+    places = [pool.take(model, replace(settings, threads=threads)) for threads in (3, 2)]
+    assert loads.asked[0].threads == 2 and places[1].said == SHARED
+    assert [place.worker.stop() for place in places] == [True, True]
+
+
+def test_numbers_of_threads_that_come_to_the_same_need_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ScorerPool(load_scorer)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4), raising=False)
+    assert pool.agree_on_threads({"/a": ("m", 0), "/b": ("m", 3), "/far": ("http://host:8100", 7)}) == ""
+    assert pool.agree_on_threads({}) == ""
+
+
+def test_a_model_beside_one_that_has_gone_meanwhile_is_the_only_one(
+    settings: Any, folder: Path, loads: Loads
+) -> None:
     pool = ScorerPool(loads)
     loads.gate.release()
-    first = pool.take(str(folder), replace(settings, threads=1))
-    with pytest.raises(ScorerError, match=r"scorer_threads differs .* give both the same"):
-        pool.take(str(folder), replace(settings, threads=2))
-    assert first.worker.stop() and len(loads.made) == 1
+    first = pool.take(str(folder), settings)
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(pool.take, str(folder), replace(settings, sample_rate=7.0))
+        for _ in range(2):
+            assert loads.begun.acquire(timeout=60.0)
+        assert first.worker.stop()
+        loads.gate.release()
+        other = asked.result(timeout=60.0)
+    assert not other.said and other.worker.stop()
 
 
 def test_a_device_that_is_not_there_is_an_error_of_the_one_who_wants_it(

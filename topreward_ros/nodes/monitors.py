@@ -23,6 +23,7 @@ from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.defaults import parameter_defaults
 from topreward_ros.nodes import monitor, parameters
 from topreward_ros.nodes.end_signals import EndSignals, end_process
+from topreward_ros.nodes.log import PrintableLog
 from topreward_ros.nodes.monitor import Company, MonitorNode
 from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.nodes.startup import said_by_ros, start
@@ -43,7 +44,11 @@ def _run_until_signal(args: list[str] | None) -> int:
     signals = EndSignals()
     try:
         start(args)
-        return _run(*_namespaces(), signals)
+        process = PrintableLog("monitors")
+        try:
+            return _run(process, signals)
+        finally:
+            process.destroy_node()
     except Exception as error:
         _say("", error)
         return 1
@@ -51,20 +56,12 @@ def _run_until_signal(args: list[str] | None) -> int:
         rclpy.try_shutdown()
 
 
-def _namespaces() -> tuple[list[str], str]:
-    """Those that the process was given as a parameter, and the node that was asked. Raises `UserError`."""
-    node = Node("monitors")
-    try:
-        values = parameters.declare(node, parameters.MONITORS_PARAMETERS, parameter_defaults("monitors.yaml"))
-        return read_namespaces(values["namespaces"], node.get_namespace()), node.get_fully_qualified_name()
-    finally:
-        node.destroy_node()
-
-
-def _run(namespaces: list[str], asked: str, signals: EndSignals) -> int:
-    names = (asked, *(f"{namespace}/{monitor.NAME}" for namespace in namespaces))
-    own = tuple(parameter.name for parameter in parameters.MONITORS_PARAMETERS)
-    company = Company(ScorerPool(load_scorer), names, own)
+def _run(process: Node, signals: EndSignals) -> int:
+    """Run the monitors that the node of the process was given. Raises `UserError`."""
+    given = parameters.declare(process, parameters.MONITORS_PARAMETERS, parameter_defaults("monitors.yaml"))
+    namespaces = read_namespaces(given["namespaces"], process.get_namespace())
+    names = tuple(f"{namespace}/{monitor.NAME}" for namespace in namespaces)
+    company = Company(ScorerPool(load_scorer), (process.get_fully_qualified_name(), *names), tuple(given))
     statuses = dict.fromkeys(namespaces, 1)  # until it is known
 
     def run_one(namespace: str, node: MonitorNode) -> None:
@@ -73,14 +70,23 @@ def _run(namespaces: list[str], asked: str, signals: EndSignals) -> int:
         except BaseException as error:
             _say(namespace, error)
 
-    threads = []
+    nodes = {}
     for namespace in namespaces:
         try:
-            node = MonitorNode(namespace, company)
+            nodes[namespace] = MonitorNode(namespace, company)
         except Exception as error:
             _say(namespace, error)
-            continue
-        threads.append(threading.Thread(target=run_one, args=(namespace, node), daemon=True, name=namespace))
+    if differing := company.pool.agree_on_threads(
+        {
+            node.get_fully_qualified_name(): (node.values["model"], node.values["scorer_threads"])
+            for node in nodes.values()
+        }
+    ):
+        process.get_logger().warning(differing)
+    threads = [
+        threading.Thread(target=run_one, args=(namespace, node), daemon=True, name=namespace)
+        for namespace, node in nodes.items()
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -3,20 +3,20 @@
 Monitors share a model where all is the same that decides a score: the weights, their device and type, and
 every setting of the scorer. Then they share its thread, see worker.py. Any difference makes a second scorer
 with weights of its own, and the pool says which. A model goes when the last monitor leaves it. Models that
-another process serves are not shared.
+another process serves are not shared. PyTorch has one number of threads for all of a process.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from topreward_ros.scoring.checkpoint.load import resolve_precision
+from topreward_ros.scoring.checkpoint.load import cpu_threads, resolve_precision
 from topreward_ros.scoring.plugins import is_plugin
 from topreward_ros.scoring.question.soft_prompt import asked_of
 from topreward_ros.scoring.served_models import is_served
@@ -109,11 +109,32 @@ class ScorerPool:
     def __init__(self, load: Load) -> None:
         """``load`` makes a scorer; raises `ScorerError`."""
         self._load = load
+        self._threads: int | None = None  # of PyTorch; None: each monitor's own number
         self._lock = threading.Lock()
         self._loads = (
             threading.Lock()
         )  # one model at a time: transformers changes PyTorch's default type meanwhile
         self._entries: list[_Entry] = []
+
+    def agree_on_threads(self, asked: Mapping[str, tuple[str, int]]) -> str:
+        """Load every model with the first monitor's number of CPU threads, whoever is configured first.
+
+        ``asked``: model and scorer_threads of each monitor, by its name; to be called before any `take`. A
+        served model needs none here. Returns what to say where the others want another number; empty: none
+        does.
+        """
+        wanted = {name: threads for name, (model, threads) in asked.items() if not is_served(model)}
+        if not wanted:
+            return ""
+        first, self._threads = next(iter(wanted.items()))
+        number = cpu_threads(self._threads)
+        others = [f"{name} has {it}" for name, it in wanted.items() if cpu_threads(it) != number]
+        if not others:
+            return ""
+        return (
+            f"scorer_threads is {self._threads} for all monitors of this process, as {first} has it, which "
+            f"comes first: PyTorch has one number of threads. {', '.join(others)}: give all the same"
+        )
 
     def take(self, model: str, settings: ScorerSettings) -> Place:
         """A place at a scorer for ``model``, which is loaded unless it is there; returns when it is ready.
@@ -123,14 +144,15 @@ class ScorerPool:
         served elsewhere has no weights here to share: each monitor asks for itself, and waits for no other. A
         plug-in is loaded for each, as nothing is known of what it can share.
         """
+        if self._threads is not None:
+            settings = replace(settings, threads=self._threads)
         if is_served(model) or is_plugin(model):
             return Place(ScoringWorker(self._load(model, settings)), "")
         checkpoint = open_checkpoint(model, settings.adapter)
         wish = _Wish(checkpoint, checkpoint.revision, asked_of(settings), settings)
         with self._lock:
-            entry, differences = self._find(wish)
+            entry = self._find(wish)
             if entry is None:
-                said = _why_not_shared(differences)
                 mine = _Entry(wish)
                 self._entries.append(mine)
             elif entry.thread is not None:
@@ -140,7 +162,7 @@ class ScorerPool:
             else:
                 entry.waiting += 1
         if entry is None:
-            return Place(self._load_for_all(mine, model), said)
+            return Place(self._load_for_all(mine, model), self._why_not_shared(mine))
         if entry.is_over:
             return self.take(model, settings)
         entry.loaded.wait()
@@ -151,15 +173,23 @@ class ScorerPool:
         worker.info = replace(worker.info, model_id=checkpoint.model_id)
         return Place(worker, SHARED)
 
-    def _find(self, wish: _Wish) -> tuple[_Entry | None, list[list[str]]]:
-        """The model that serves ``wish``, and what keeps the others from it."""
+    def _find(self, wish: _Wish) -> _Entry | None:
+        """The model that serves ``wish``."""
         self._entries = [entry for entry in self._entries if not entry.is_over]
-        unlike = []
-        for entry in self._entries:
-            if not (differences := wish.differences(entry.wish)):
-                return entry, []
-            unlike.append(differences)
-        return None, unlike
+        return next((entry for entry in self._entries if not wish.differences(entry.wish)), None)
+
+    def _why_not_shared(self, mine: _Entry) -> str:
+        """What to say of a model that was loaded for one monitor: the others may have gone meanwhile."""
+        with self._lock:
+            others = [entry for entry in self._entries if entry is not mine and not entry.is_over]
+        differences = [mine.wish.differences(entry.wish) for entry in others]
+        if not differences:
+            return ""
+        names = printable(", ".join(sorted(differences, key=len)[0]), 200)
+        return (
+            "another model is loaded, with weights of its own, as the one that is most like it in this "
+            f"process has another {names}"
+        )
 
     def _load_for_all(self, entry: _Entry, model: str) -> ScoringWorker:
         """Load a model, and give places to those who wait for it before anybody can leave it."""
@@ -181,19 +211,3 @@ class ScorerPool:
             raise
         entry.loaded.set()
         return worker
-
-
-def _why_not_shared(differences: list[list[str]]) -> str:
-    """What to say of a model that is loaded beside others. Raises `ScorerError` where it cannot be."""
-    if not differences:
-        return ""
-    if any("scorer_threads" in names for names in differences):
-        raise ScorerError(
-            "scorer_threads differs from that of another monitor of this process, and PyTorch has one number "
-            "of threads for all: give both the same"
-        )
-    names = printable(", ".join(sorted(differences, key=len)[0]), 200)
-    return (
-        "another model is loaded, with weights of its own, as the other monitors of this process have "
-        f"another {names}"
-    )

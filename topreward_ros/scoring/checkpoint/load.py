@@ -159,11 +159,16 @@ def check_vocabulary_size(checkpoint: Checkpoint) -> None:
 
 
 def use_threads(threads: int) -> None:
-    """Let PyTorch use ``threads`` CPU threads; 0: one less than the cores that this process may use."""
+    """Let PyTorch use ``threads`` CPU threads, see `cpu_threads`."""
     import torch
 
+    torch.set_num_threads(cpu_threads(threads))
+
+
+def cpu_threads(threads: int) -> int:
+    """How many threads ``threads`` means; 0: one less than the cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(threads or max(1, cores - 1))
+    return threads or max(1, cores - 1)
 
 
 def load_weights(
