@@ -13,6 +13,7 @@ import yaml
 
 pytest.importorskip("rclpy")
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import GetParameters
@@ -23,6 +24,7 @@ from topreward_ros.srv import SetTask
 from topreward_ros.core.frames import FrameSchedule
 from topreward_ros.nodes import qos
 from topreward_ros.offline.video import open_video
+from topreward_ros.scoring.checkpoint.random_weights import make_random_checkpoint
 
 FOLDER = Path(__file__).parents[1] / "data" / "clips"
 CLIPS: list[dict[str, Any]] = json.loads((FOLDER / "clips.json").read_text(encoding="utf-8"))
@@ -63,6 +65,18 @@ class Watched:
         return [event.type for event in self.events if event.episode_id == episode_id]
 
 
+def diagnosed(robot: Any) -> dict[str, DiagnosticStatus]:
+    """The newest status of each name in the diagnostics, from now on."""
+    found: dict[str, DiagnosticStatus] = {}
+    robot.node.create_subscription(
+        DiagnosticArray,
+        "/diagnostics",
+        lambda array: found.update({status.name: status for status in array.status}),
+        10,
+    )
+    return found
+
+
 def film(clip: dict[str, Any], start: int) -> list[Image]:
     """The images of a clip that are due."""
     schedule, found = FrameSchedule(RATE), []
@@ -100,6 +114,7 @@ def test_two_monitors_of_one_process_score_as_one_alone(robot, tmp_path: Path) -
         "-m", "topreward_ros.nodes.monitors", *given, "-p", "namespaces:=[/bad, /arm1, worse, /arm2]"
     )
     lone = robot.run("-m", "topreward_ros.nodes.monitor", *given, "-r", "__ns:=/alone")
+    statuses = diagnosed(robot)
     arm1, arm2, alone = (Watched(robot, namespace) for namespace in ("/arm1", "/arm2", "/alone"))
     robot.until(
         lambda: all(each.infos and each.camera.get_subscription_count() for each in (arm1, arm2, alone)),
@@ -109,6 +124,13 @@ def test_two_monitors_of_one_process_score_as_one_alone(robot, tmp_path: Path) -
         robot.introduce(f"{each.namespace}/monitor")
     assert "monitors: /bad: parameter sample_rate" in robot.said(process), "it alone cannot start"
     robot.until(lambda: "/no/such/model" in robot.said(process), "another one says why it cannot, either")
+    for name, why in (
+        ("/bad", "parameter sample_rate"),
+        ("/worse", "cannot configure: model '/no/such/model'"),
+    ):
+        robot.until(lambda name=name: f"{name}/monitor: scorer" in statuses, f"{name} is in the diagnostics")
+        status = statuses[f"{name}/monitor: scorer"]
+        assert status.level == DiagnosticStatus.ERROR and f"nothing is watched: {why}" in status.message
     assert arm1.infos[-1].model_id == arm2.infos[-1].model_id == "embedded"
     thresholds = robot.call(GetParameters, "/arm2/monitor/get_parameters", names=["success_threshold"])
     assert thresholds.values[0].double_value == -0.3, "each has its own parameters"
@@ -165,7 +187,7 @@ def test_two_monitors_of_one_process_score_as_one_alone(robot, tmp_path: Path) -
     scored = max(arm2.log_probs("two"))
     arm2.camera.publish(one_more)
     robot.until(lambda: scored + 1 in arm2.log_probs("two"), "the other one goes on")
-    assert robot.stop(process) < 3.0 and process.returncode == 0, robot.said(process)
+    assert robot.stop(process) < 3.0 and process.returncode == 1, "two could not start"
     robot.until(lambda: TaskEvent.EPISODE_ENDED in arm2.event_types("two"), "it told the end of its episode")
     assert arm2.event_types("two").count(TaskEvent.EPISODE_ENDED) == 1
     assert robot.stop(lone) < 3.0
@@ -177,3 +199,48 @@ def test_namespaces_that_cannot_be_are_refused(robot) -> None:
     text = robot.said(process)
     assert process.returncode == 1 and "monitors: namespaces: /arm1 comes twice" in text, text
     assert "Traceback" not in text
+
+
+def test_a_monitor_that_cannot_be_configured_stays_and_tries_again(robot) -> None:
+    """Beside one that waits for somebody to configure it: as long as that may be, the process goes on."""
+    robot.clients.clear()
+    model = robot.folder / "model"
+    file = robot.folder / "lab.yaml"
+    both = {"diagnostics_rate": 5.0, "model": str(model)}
+    sections = {"/**": both, "/patient/monitor": {"autostart": False}}
+    file.write_text(yaml.safe_dump({name: {"ros__parameters": those} for name, those in sections.items()}))
+    statuses = diagnosed(robot)
+    process = robot.run(
+        *("-m", "topreward_ros.nodes.monitors", "--ros-args", "--params-file", str(file)),
+        *("-p", "namespaces:=[/eager, /patient]"),
+    )
+
+    def scorer() -> DiagnosticStatus:
+        return statuses.get("/eager/monitor: scorer", DiagnosticStatus())
+
+    def change(label: str) -> bool:
+        return robot.call(
+            ChangeState, "/eager/monitor/change_state", transition=Transition(label=label)
+        ).success
+
+    def fails() -> bool:
+        return scorer().level == DiagnosticStatus.ERROR
+
+    robot.until(fails, "it is told")
+    assert "`ros2 lifecycle set /eager/monitor configure` tries again" in scorer().message
+    assert not change("configure")
+    statuses.clear()
+    robot.until(fails, "it is told again")
+    make_random_checkpoint(model)
+    assert change("configure"), robot.said(process)
+    assert not any(name.startswith("/patient") for name in statuses), "it was asked for nothing"
+    assert robot.stop(process) < 3.0 and process.returncode == 0, robot.said(process)
+
+
+def test_a_process_in_which_no_monitor_can_start_ends(robot) -> None:
+    process = robot.run(
+        *("-m", "topreward_ros.nodes.monitors", "--ros-args", "-p", "namespaces:=[/arm1,/arm2]"),
+        *("-p", "model:=/no/such/model"),
+    )
+    assert process.wait(timeout=60) == 1
+    assert robot.said(process).count("cannot configure: ") == 2, robot.said(process)

@@ -1,6 +1,8 @@
 """The monitor's /diagnostics: are images coming, and is scoring keeping up?
 
-Before there is anything to score with, `WaitingDiagnostics` says what is waited for."""
+Where there is nothing to score with, `WaitingDiagnostics` says what is waited for, and `FailureDiagnostics`
+why there is nothing.
+"""
 
 from __future__ import annotations
 
@@ -34,15 +36,14 @@ def ignored_warnings(topic: str, ignored: IgnoredImages) -> dict[str, str]:
     }
 
 
-class WaitingDiagnostics:
-    """Publishes the status of a scorer that is not there yet, until it is destroyed."""
+class _AbsenceDiagnostics:
+    """Publishes the status of a scorer that is not there, until it is destroyed."""
 
     def __init__(self, node: Node, model: str, rate: float) -> None:
         """``rate`` [Hz]: of publishing."""
-        self.reason = ""  #: why it is waited for, where it does not just load; may be set by any thread
         self._node = node
         self._model = model
-        self._begun = time.monotonic()
+        self._of = node.get_fully_qualified_name()  # the monitor
         self._publisher = node.create_publisher(DiagnosticArray, _TOPIC, _DEPTH)
         self._timer = create_steady_timer(node, 1.0 / rate, self._publish)
 
@@ -52,19 +53,44 @@ class WaitingDiagnostics:
         self._node.destroy_publisher(self._publisher)
 
     def _publish(self) -> None:
-        waited_s = time.monotonic() - self._begun
-        what = self.reason or f"the model '{self._model}' is loaded"
-        status = _status(
-            self._node,
-            _SCORER,
-            DiagnosticStatus.WARN,
-            f"{what}, for {waited_s:.0f} s so far: nothing is watched yet",
-            {"waiting [s]": f"{waited_s:.1f}"},
-            self._model,
-        )
+        level, message, values = self._said()
+        status = _status(self._of, _SCORER, level, message, values, self._model)
         array = DiagnosticArray(status=[status])
         array.header.stamp = time_message(self._node.get_clock().now().nanoseconds)
         self._publisher.publish(array)
+
+    def _said(self) -> tuple[bytes, str, dict[str, str]]:
+        raise NotImplementedError
+
+
+class WaitingDiagnostics(_AbsenceDiagnostics):
+    """The status of a scorer that is not there yet."""
+
+    def __init__(self, node: Node, model: str, rate: float) -> None:
+        """``rate`` [Hz]: of publishing."""
+        self.reason = ""  #: why it is waited for, where it does not just load; may be set by any thread
+        self._begun = time.monotonic()
+        super().__init__(node, model, rate)
+
+    def _said(self) -> tuple[bytes, str, dict[str, str]]:
+        waited_s = time.monotonic() - self._begun
+        what = self.reason or f"the model '{self._model}' is loaded"
+        message = f"{what}, for {waited_s:.0f} s so far: nothing is watched yet"
+        return DiagnosticStatus.WARN, message, {"waiting [s]": f"{waited_s:.1f}"}
+
+
+class FailureDiagnostics(_AbsenceDiagnostics):
+    """The status of a scorer that could not be had."""
+
+    def __init__(self, node: Node, why: str, model: str, rate: float, monitor: str = "") -> None:
+        """``why``: and what to do. ``rate`` [Hz]: of publishing. ``monitor``: whose scorer it is; empty: that
+        of ``node``."""
+        self._why = why
+        super().__init__(node, model, rate)
+        self._of = monitor or self._of
+
+    def _said(self) -> tuple[bytes, str, dict[str, str]]:
+        return DiagnosticStatus.ERROR, f"nothing is watched: {self._why}", {}
 
 
 @dataclass(slots=True)
@@ -180,15 +206,16 @@ class Diagnostics:
         return self._status(_SCORER, level, message, values)
 
     def _status(self, part: str, level: bytes, message: str, values: dict[str, str]) -> DiagnosticStatus:
-        return _status(self._node, part, level, message, values, self._worker.info.model_id)
+        name = self._node.get_fully_qualified_name()
+        return _status(name, part, level, message, values, self._worker.info.model_id)
 
 
 def _status(
-    node: Node, part: str, level: bytes, message: str, values: dict[str, str], model: str
+    monitor: str, part: str, level: bytes, message: str, values: dict[str, str], model: str
 ) -> DiagnosticStatus:
     return DiagnosticStatus(
         level=level,
-        name=f"{node.get_fully_qualified_name()}: {part}",
+        name=f"{monitor}: {part}",
         message=printable(message),
         hardware_id=printable(model),
         values=[KeyValue(key=printable(key), value=printable(value)) for key, value in values.items()],

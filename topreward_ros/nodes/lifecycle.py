@@ -71,6 +71,9 @@ class PatientLifecycleNode(LifecycleNode):
         """What the log says of an exception of `prepare` or `on_configure`; empty: nothing."""
         return "".join(traceback.format_exception(error))
 
+    def failed(self, why: str) -> None:
+        """Take note, where configuring failed, of ``why`` the node is unconfigured."""
+
     # ---- transitions ----------------------------------------------------------------------------
 
     @property
@@ -116,8 +119,13 @@ class PatientLifecycleNode(LifecycleNode):
             await self.prepare()
             result = self.on_configure(begun)
         except Exception as error:
-            for line in self.cannot_prepare(error).splitlines():
+            lines = self.cannot_prepare(error).splitlines()
+            for line in lines:
                 self.get_logger().error(f"cannot configure: {line}")
+            if lines:
+                self.failed(
+                    f"cannot configure: {lines[-1] if lines[0].startswith('Traceback') else lines[0]}"
+                )
         self._state_machine.trigger_transition_by_label(result.to_label(), True)
         self._configured = None
         configured.set_result(result == TransitionCallbackReturn.SUCCESS)

@@ -25,7 +25,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from secrets import token_hex
@@ -47,7 +47,7 @@ from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes import parameters
-from topreward_ros.nodes.diagnostics import WaitingDiagnostics
+from topreward_ros.nodes.diagnostics import FailureDiagnostics, WaitingDiagnostics
 from topreward_ros.nodes.end_signals import EndSignals, end_process
 from topreward_ros.nodes.image_topics import places
 from topreward_ros.nodes.instruction_topic import InstructionTopic
@@ -88,8 +88,15 @@ class Company:
     """What the monitors of one process have in common."""
 
     pool: ScorerPool
-    nodes: tuple[str, ...] = ()  #: all of the process, with their namespaces
+    monitors: tuple[str, ...] = ()  #: all of them, with their namespaces
+    process: str = ""  #: the node of the process itself
     parameters: tuple[str, ...] = ()  #: of the process, which ROS 2 gives to every node in it
+    failed: set[str] = field(default_factory=set)  #: monitors that could not start
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether there is none that started, or still may."""
+        return bool(self.failed) and len(self.failed) >= len(self.monitors)
 
 
 class MonitorNode(PrintableLog, PatientLifecycleNode):
@@ -104,7 +111,7 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         """
         own = ["--ros-args", "-r", f"__ns:={namespace}"] if namespace else None
         super().__init__(NAME, cli_args=own)
-        self._company = company or Company(ScorerPool(load_scorer))
+        self.company = company or Company(ScorerPool(load_scorer))
         try:
             self.values = parameters.declare(self, parameters.MONITOR_PARAMETERS, monitor_defaults())
         except parameters.ParameterError:
@@ -123,6 +130,7 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         self._instructions: InstructionTopic | None = None  # while configuring and configured
         self._loading: Future | None = None  # while the model is loaded: becomes the place at its scorer
         self._worker: ScoringWorker | None = None  # that place, until a session has it
+        self._failure: FailureDiagnostics | None = None  # while unconfigured because something failed
         create_steady_timer(self, _CLOCK_PERIOD_S, self._look_at_clock)
 
     # ---- lifecycle ------------------------------------------------------------------------------
@@ -217,6 +225,7 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
             self._end_instructions()
             raise
         self._warn_of_unknown_parameters()
+        self.company.failed.discard(self.get_fully_qualified_name())
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -248,6 +257,7 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Clean up, as the node is unconfigured from now on."""
         self.close("an error in a transition")
+        self.failed("an error in a transition")
         return super().on_error(state)
 
     def destroy_node(self) -> None:
@@ -265,6 +275,15 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
             self._session.close(why)
         self._session = None
         self._end_instructions()
+        if self._failure is not None:
+            self._failure.destroy()
+        self._failure = None
+
+    def failed(self, why: str) -> None:
+        """Tell it in the diagnostics until the next transition: the log may have gone by long ago."""
+        again = f"{why}; `ros2 lifecycle set {self.get_fully_qualified_name()} configure` tries again"
+        rate = self.values["diagnostics_rate"]
+        self._failure = FailureDiagnostics(self, again, self.values["model"], rate)
 
     def _end_instructions(self) -> None:
         if self._instructions is not None:
@@ -343,7 +362,7 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         """
         while True:
             try:
-                return self._company.pool.take(model, settings)
+                return self.company.pool.take(model, settings)
             except LinkError as error:
                 if loading.done():
                     raise
@@ -361,9 +380,10 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         """Name the parameters that were given and mean nothing; those of QoS come with their topic."""
         topics = None if self._session is None else self._session.image_topics()
         for name, warning in parameters.unknown(self, topics).items():
-            if name not in self._company.parameters:
+            if name not in self.company.parameters:
                 self._say_once.warn(name, partial(str, warning))
-        for warning in parameters.for_others(sys.argv, self.get_fully_qualified_name(), self._company.nodes):
+        company = self.company.monitors and (self.company.process, *self.company.monitors)
+        for warning in parameters.for_others(sys.argv, self.get_fully_qualified_name(), company):
             self._say_once.warn(warning, partial(str, warning))
 
     def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
@@ -434,8 +454,10 @@ def _run_until_signal(args: list[str] | None) -> int:
 def run(node: MonitorNode, signals: EndSignals) -> int:
     """Run a node, in an executor of its own, until a signal; 1 where it could not start, else 0.
 
+    One that could not start stays, to be configured again, as long as others of its company run or may start.
     The node is destroyed by then, whatever happens.
     """
+    name, failed = node.get_fully_qualified_name(), node.company.failed
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     signals.call(executor.wake)
@@ -444,7 +466,11 @@ def run(node: MonitorNode, signals: EndSignals) -> int:
         started = executor.create_task(node.start) if node.values["autostart"] else None
         while not signals:
             executor.spin_once()
-            if started is not None and started.done() and not started.result():
+            if started is not None and started.done():
+                if not started.result():
+                    failed.add(name)
+                started = None
+            if node.company.is_lost:
                 return 1
         why = f"the monitor was ended by {signals.name}"
         executor.spin_until_future_complete(executor.create_task(node.end, why), timeout_sec=1.0)
@@ -454,7 +480,7 @@ def run(node: MonitorNode, signals: EndSignals) -> int:
         node.close(why)
         executor.shutdown(timeout_sec=0.5)
         node.destroy_node()
-    return 0
+    return int(name in failed)
 
 
 if __name__ == "__main__":

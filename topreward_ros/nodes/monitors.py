@@ -15,13 +15,15 @@ import traceback
 from typing import NoReturn
 
 import rclpy
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.namespaces import read_namespaces
 from topreward_ros.core.printable import make_libraries_printable, printable
-from topreward_ros.defaults import parameter_defaults
+from topreward_ros.defaults import monitor_defaults, parameter_defaults
 from topreward_ros.nodes import monitor, parameters
+from topreward_ros.nodes.diagnostics import FailureDiagnostics
 from topreward_ros.nodes.end_signals import EndSignals, end_process
 from topreward_ros.nodes.log import PrintableLog
 from topreward_ros.nodes.monitor import Company, MonitorNode
@@ -30,11 +32,14 @@ from topreward_ros.nodes.startup import said_by_ros, start
 from topreward_ros.scoring.pool import ScorerPool
 from topreward_ros.scoring.registry import load_scorer
 
+_LOOK_S = 1.0  # how often it is looked whether the monitors run, if nothing says that one has ended
+
 
 def main(args: list[str] | None = None) -> NoReturn:
-    """Run the monitors until a signal, and end the process: status 1 when none could start, else 0.
+    """Run the monitors until a signal, and end the process: status 1 where one could not start, else 0.
 
-    A monitor that cannot start, or fails, ends alone; the others go on.
+    A monitor that cannot start, or fails, does so alone: the others go on, and /diagnostics tells of it. One
+    that cannot be configured stays, to be configured again. Where none can start, the process ends.
     """
     end_process(_run_until_signal(args))
 
@@ -60,42 +65,49 @@ def _run(process: Node, signals: EndSignals) -> int:
     """Run the monitors that the node of the process was given. Raises `UserError`."""
     given = parameters.declare(process, parameters.MONITORS_PARAMETERS, parameter_defaults("monitors.yaml"))
     namespaces = read_namespaces(given["namespaces"], process.get_namespace())
-    names = tuple(f"{namespace}/{monitor.NAME}" for namespace in namespaces)
-    company = Company(ScorerPool(load_scorer), (process.get_fully_qualified_name(), *names), tuple(given))
-    statuses = dict.fromkeys(namespaces, 1)  # until it is known
+    names = {f"{namespace}/{monitor.NAME}": namespace for namespace in namespaces}
+    company = Company(ScorerPool(load_scorer), tuple(names), process.get_fully_qualified_name(), tuple(given))
+    executor = SingleThreadedExecutor()
+    executor.add_node(process)
+    rate = monitor_defaults()["diagnostics_rate"]
 
-    def run_one(namespace: str, node: MonitorNode) -> None:
+    def lose(name: str, error: BaseException) -> None:
+        """There is no node that could tell of this monitor: say it here, and in the diagnostics."""
+        company.failed.add(name)
+        why = f"{_say(names[name], error)}; mend it, and start the process again"
+        executor.create_task(FailureDiagnostics, process, why, "", rate, name)
+
+    def run_one(name: str, node: MonitorNode) -> None:
         try:
-            statuses[namespace] = monitor.run(node, signals)
+            monitor.run(node, signals)
         except BaseException as error:
-            _say(namespace, error)
+            lose(name, error)
+        executor.wake()
 
     nodes = {}
-    for namespace in namespaces:
+    for name, namespace in names.items():
         try:
-            nodes[namespace] = MonitorNode(namespace, company)
+            nodes[name] = MonitorNode(namespace, company)
         except Exception as error:
-            _say(namespace, error)
+            lose(name, error)
     if differing := company.pool.agree_on_threads(
-        {
-            node.get_fully_qualified_name(): (node.values["model"], node.values["scorer_threads"])
-            for node in nodes.values()
-        }
+        {name: (node.values["model"], node.values["scorer_threads"]) for name, node in nodes.items()}
     ):
         process.get_logger().warning(differing)
     threads = [
-        threading.Thread(target=run_one, args=(namespace, node), daemon=True, name=namespace)
-        for namespace, node in nodes.items()
+        threading.Thread(target=run_one, args=(name, node), daemon=True, name=name)
+        for name, node in nodes.items()
     ]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
-    return min(statuses.values())
+    while any(thread.is_alive() for thread in threads):
+        executor.spin_once(timeout_sec=_LOOK_S)
+    executor.shutdown(timeout_sec=0.5)
+    return int(bool(company.failed))
 
 
-def _say(namespace: str, error: BaseException) -> None:
-    """Write what went wrong, of a monitor or of all, to standard error."""
+def _say(namespace: str, error: BaseException) -> str:
+    """Write what went wrong, of a monitor or of all, to standard error; returns it in a line."""
     where = f"monitors: {namespace}" if namespace else "monitors"
     if isinstance(error, (UserError, RCLError)):
         lines = [said_by_ros(error)]
@@ -103,6 +115,7 @@ def _say(namespace: str, error: BaseException) -> None:
         lines = [line for part in traceback.format_exception(error) for line in part.splitlines()]
     for line in lines:
         print(f"{where}: {printable(line)}", file=sys.stderr)
+    return lines[-1]
 
 
 if __name__ == "__main__":
