@@ -206,7 +206,7 @@ def test_a_monitor_that_cannot_be_configured_stays_and_tries_again(robot) -> Non
     robot.clients.clear()
     model = robot.folder / "model"
     file = robot.folder / "lab.yaml"
-    both = {"diagnostics_rate": 5.0, "model": str(model)}
+    both = {"diagnostics_rate": 5.0, "stale_timeout": 0.5, "model": str(model)}
     sections = {"/**": both, "/patient/monitor": {"autostart": False}}
     file.write_text(yaml.safe_dump({name: {"ros__parameters": those} for name, those in sections.items()}))
     statuses = diagnosed(robot)
@@ -233,6 +233,23 @@ def test_a_monitor_that_cannot_be_configured_stays_and_tries_again(robot) -> Non
     robot.until(fails, "it is told again")
     make_random_checkpoint(model)
     assert change("configure"), robot.said(process)
+    robot.until(lambda: "not active" in scorer().message, "it is inactive")
+    assert scorer().level == DiagnosticStatus.OK
+    eager = Watched(robot, "/eager")
+    assert change("activate")
+    robot.until(lambda: bool(eager.progress), "it says its state")
+    assert eager.progress[0].state == TaskProgress.IDLE, "before the first task"
+
+    def is_silent() -> bool:
+        images = statuses.get("/eager/monitor: images", DiagnosticStatus())
+        return "no image" in images.message
+
+    robot.until(is_silent, "the camera that is not there is told")
+    assert statuses["/eager/monitor: images"].level == DiagnosticStatus.WARN, "nobody is hurt by that"
+    assert {value.key: value.value for value in scorer().values}["state"] == "IDLE"
+    answer = robot.call(SetTask, "/eager/monitor/set_task", instruction="open the drawer")
+    assert answer.success, answer.message
+    robot.until(lambda: statuses["/eager/monitor: images"].level == DiagnosticStatus.ERROR, "now somebody is")
     assert not any(name.startswith("/patient") for name in statuses), "it was asked for nothing"
     assert robot.stop(process) < 3.0 and process.returncode == 0, robot.said(process)
 

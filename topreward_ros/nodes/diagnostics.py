@@ -24,7 +24,7 @@ from topreward_ros.scoring.worker import ScoringWorker
 
 NO_CLOCK = Fault.ABSENT.value
 _TOPIC, _DEPTH = "/diagnostics", 10
-_SCORER = "scorer"  # the name of a status
+_IMAGES, _SCORER = "images", "scorer"  # the names of the statuses
 
 
 def ignored_warnings(topic: str, ignored: IgnoredImages) -> dict[str, str]:
@@ -123,7 +123,20 @@ class Diagnostics:
         """Publish both statuses. ``clock_problem``: of the clock or of stamps; empty: there is none."""
         now_ns = self._node.get_clock().now().nanoseconds
         images = self._input(now_ns, monitor, stale_timeout_s, clock_problem)
-        array = DiagnosticArray(status=[images, self._scorer(monitor.report)])
+        statuses = [images, self._scorer(monitor.report)]
+        if not monitor.watching:  # nobody is hurt yet
+            for status in statuses:
+                status.level = min(status.level, DiagnosticStatus.WARN)
+        self._send(statuses, now_ns)
+
+    def publish_inactive(self) -> None:
+        """Publish both statuses of a monitor that is not active: silence would be taken for its end."""
+        message = "the monitor is not active: nothing is watched"
+        statuses = [self._status(part, DiagnosticStatus.OK, message, {}) for part in (_IMAGES, _SCORER)]
+        self._send(statuses, self._node.get_clock().now().nanoseconds)
+
+    def _send(self, statuses: list[DiagnosticStatus], now_ns: int) -> None:
+        array = DiagnosticArray(status=statuses)
         array.header.stamp = time_message(now_ns)
         self._publisher.publish(array)
 
@@ -179,7 +192,7 @@ class Diagnostics:
                 f"{camera.topic} from other publishers": str(camera.senders.of_others),
                 f"{camera.topic} bad": str(camera.bad),
             }
-        return self._status("images", level, message, values)
+        return self._status(_IMAGES, level, message, values)
 
     def _scorer(self, report: ProgressReport) -> DiagnosticStatus:
         scorer, counts = self._worker.scorer, self._worker.counts

@@ -478,9 +478,11 @@ class Session:
             self._publish_progress(self._monitor.report)
 
     def _on_diagnostics(self) -> None:
-        if self.active:
-            problem = self._problem_with_clock()
-            self._diagnostics.publish(self._monitor, self._parameters["stale_timeout"], problem)
+        if not self.active:
+            self._diagnostics.publish_inactive()
+            return
+        problem = self._problem_with_clock()
+        self._diagnostics.publish(self._monitor, self._parameters["stale_timeout"], problem)
 
     def _problem_with_clock(self) -> str:
         """What is wrong with the clock or with stamps, for the diagnostics; each kind is logged once."""
