@@ -157,11 +157,13 @@ def test_what_is_a_guess_about_a_folder_is_said_once(tmp_path: Path) -> None:
 
 
 def test_json_on_standard_output_is_nothing_else(video: Path) -> None:
-    result = started("score", video, "--task", "x", "--json", "-", "--set", "sample_rate=4")
+    how = ("--set", "sample_rate=4", "--set", "max_frames=66")
+    result = started("score", video, "--task", "x", "--json", "-", *how)
     assert result.returncode == 0, result.stderr
     content = json.loads(result.stdout)
     assert len(content["scores"]) == 13
     assert "does not know the instruction 'x'" in result.stderr
+    assert result.stderr.count("max_frames is 66: ") == 1
 
 
 def test_a_reader_that_leaves_is_no_error_to_speak_of(video: Path) -> None:

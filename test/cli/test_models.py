@@ -382,6 +382,30 @@ def test_check_warns_when_the_video_shows_what_the_model_does_not_know(folder: P
     assert "does not know the instruction 'open the drawer'" in line and "'close the drawer'" in line
 
 
+def test_check_takes_parameters_and_tells_what_they_cost(tmp_path: Path) -> None:
+    how = ("--set", "max_frames=1024", "--set", "dtype=bfloat16")
+    result = topreward("models", "check", "embedded", *how, home=tmp_path)
+    assert result.returncode == 0, result.stderr
+    small, falls = result.stderr.splitlines()
+    assert small.startswith("topreward: model 'embedded': max_frames is 1024: ")
+    assert small.endswith("with max_frames 64 at most a frame keeps its size")
+    assert falls.endswith("; or it is for what was set")
+    assert "in bfloat16" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("success_threshold=-1", "models check takes no parameter 'success_threshold'"),
+        ("prompts=roboreward", "models check takes no parameter 'prompts'"),
+        ("max_frames=7", "--set max_frames = 7"),
+        ("adapter=/no/such", "adapter '/no/such'"),
+    ],
+)
+def test_parameters_that_a_check_cannot_follow(change: str, said: str, tmp_path: Path) -> None:
+    assert said in refused(topreward("models", "check", "embedded", "--set", change, home=tmp_path))
+
+
 def test_a_check_has_a_time_limit(folder: Path, tmp_path: Path) -> None:
     line = refused(topreward("models", "check", folder, "--time-limit", "0.1", home=tmp_path))
     assert line.startswith(f"checking model {folder} was not done after 0.1 s: ") and "--time-limit" in line

@@ -47,7 +47,7 @@ def test_a_model_is_described_and_checked_with_answers_of_a_file():
     assert facts.question.answers is not None and facts.prompt_hash != describe_model("embedded").prompt_hash
     with pytest.raises(ScorerError, match=r"the answer ' Yes' is \d tokens"):
         describe_model("embedded", "yes_no")
-    result = check_model("embedded", "roboreward")
+    result = check_model("embedded", {"prompts": "roboreward"})
     assert 0.0 <= result.curve.points[-1].score.answer_share < 1e-3, "it was never taught to say digits"
     said = why_not_rising(result.info, result.curve, result.question)
     assert "the logarithm of the expected answer changes by" in said

@@ -66,7 +66,7 @@ def change_state(robot, label: str) -> bool:
 
 
 def test_services_answer_while_the_model_loads_by_itself(robot, blocked) -> None:
-    process = robot.start("monitor", model=str(blocked.folder), task="stack the cup")
+    process = robot.start("monitor", model=str(blocked.folder), task="stack the cup", max_frames=1024)
     robot.until(blocked.is_wanted, "it opens the file")
     for _ in range(3):
         assert robot.call(GetState, "monitor/get_state").current_state.label == "configuring"
@@ -88,6 +88,7 @@ def test_services_answer_while_the_model_loads_by_itself(robot, blocked) -> None
     robot.until(lambda: bool(robot.infos), "it is active once the model is loaded")
     robot.until(lambda: bool(robot.progress), "it says what it watches")
     assert {report.instruction for report in robot.progress} == {"fold the towel"}
+    assert "max_frames is 1024: " in robot.said(process), "frames are smaller than usual"
     assert robot.stop(process) < 3.0 and process.returncode == 0, robot.said(process)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,8 @@ from hypothesis import strategies as st
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.scoring.base import ScorerError, ScorerSettings
 from topreward_ros.scoring.checkpoint.checkpoint import open_checkpoint
-from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.scoring.checkpoint.folder import EMBEDDED_FOLDER
+from topreward_ros.scoring.registry import check_wish, load_scorer
 from topreward_ros.scoring.shown_video import shown_video
 
 RATE = 2.0
@@ -92,25 +96,54 @@ def test_an_idle_robot_is_shown_as_the_same_video_however_long_it_is_idle(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({}, None),
-        ({"front_padding": 8}, "front_padding is 8: .*; max_frames 56 keeps its size"),
-        ({"front_padding": 8, "max_frames": 56}, None),
-        ({"fixed_length": 64}, None),
-        ({"fixed_length": 128}, "fixed_length is 128: .*; a smaller one keeps its size"),
+        ({}, ""),
+        ({"front_padding": 8}, "front_padding is 8: .* with max_frames 56 at most a frame keeps its size"),
+        ({"front_padding": 8, "max_frames": 56}, ""),
+        ({"fixed_length": 64}, ""),
+        (
+            {"fixed_length": 128},
+            "fixed_length is 128: .* with fixed_length 64 at most a frame keeps its size",
+        ),
+        ({"front_padding": 62}, "front_padding is 62: .* with less of it a frame keeps its size"),
+        ({"max_frames": 66}, "max_frames is 66: .* with max_frames 64 at most a frame keeps its size"),
+        (
+            {"max_frames": 1024},
+            "max_frames is 1024: .* at most 2176 of them instead of 34816, .* with max_frames 64 at most",
+        ),
+        ({"max_frames": 66, "front_padding": 8}, "max_frames is 66: .* with max_frames 56 at most"),
     ],
 )
 def test_frames_that_are_shown_smaller_are_told(
-    settings: ScorerSettings, changes: dict[str, int], said: str | None, caplog: pytest.LogCaptureFixture
+    settings: ScorerSettings, changes: dict[str, int], said: str
 ) -> None:
     """The shipped model has the pixels of 64 frames of its size."""
     usual = {"sample_rate": RATE, "max_frames": 64, "max_pixels": 307_200}
-    with caplog.at_level("WARNING"):
-        scorer = load_scorer("embedded", replace(settings, **(usual | changes)))  # type: ignore[arg-type]
-    warnings = [record.getMessage() for record in caplog.records]
-    assert not warnings if said is None else re.search(said, warnings[0])
-    known = open_checkpoint("embedded").notes.frame_pixels
-    assert (scorer.info.max_pixels == known) == (said is None)
-    scorer.close()
+    wished = replace(settings, **(usual | changes))  # type: ignore[arg-type]
+    advice = check_wish("embedded", wished)
+    assert re.match(said, advice) if said else not advice
+    checkpoint = open_checkpoint("embedded")
+    assert (checkpoint.frame_pixels(wished) == checkpoint.notes.frame_pixels) == (not said)
+
+
+def test_what_costs_nothing_is_said_by_what_a_checkpoint_has(
+    settings: ScorerSettings, tmp_path: Path
+) -> None:
+    """More than the shipped max_frames is no matter where a video has pixels for them; and one that has few
+    gives a frame less from the start, which nobody has chosen."""
+    folder = shutil.copytree(EMBEDDED_FOLDER, tmp_path / "model")
+    (folder / "topreward.json").unlink()
+    file = folder / "video_preprocessor_config.json"
+    content = json.loads(file.read_text())
+    for pixels, frames, said in (
+        (25_165_824, 80, ""),  # those of the released Qwen3-VL: 307,200 for each of 81
+        (25_165_824, 256, "at most 98304 of them instead of 307200, .* with max_frames 80 at most"),
+        (64_000, 64, ""),
+        (64_000, 128, "at most 500 of them instead of 1000, .* with max_frames 64 at most"),
+    ):
+        file.write_text(json.dumps(content | {"size": {"longest_edge": pixels}}))
+        wished = replace(settings, max_frames=frames, max_pixels=307_200)
+        advice = check_wish(str(folder), wished)
+        assert re.search(said, advice) if said else not advice, (pixels, frames, advice)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.cli.output import CommandError, say
-from topreward_ros.cli.settings import settings_of, with_overrides
+from topreward_ros.cli.settings import check_chosen, settings_of, with_overrides
 from topreward_ros.cli.workers import workers_of
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_task
@@ -94,6 +94,7 @@ def run(options: argparse.Namespace, bags: Sequence[Path]) -> int:
         check_before_loading(
             monitor.calibrations, options.model, monitor, scorer, made.camera_layout, made.cameras
         )
+    check_chosen(options.model, scorer)
     jobs = _jobs(options, _without_annotations(bags))
     order = WorkOrder(options.model, scorer, settings, converter)
     open_jobs, failed = _open_jobs(jobs, settings)
@@ -231,8 +232,10 @@ def _outcomes(
     options: argparse.Namespace, jobs: Sequence[BagJob], order: WorkOrder, on_progress: OnProgress
 ) -> Outcomes:
     from topreward_ros.offline.bag_jobs import run_by, run_here
+    from topreward_ros.scoring.registry import about_model
 
     workers = workers_of(options)
     if workers.are_needed(len(jobs)):
+        about_model(order.model, order.scorer)  # a server that is away is told before processes start
         return run_by(workers, jobs, order, on_progress, say)
     return run_here(jobs, order, on_progress)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.cli.output import CommandError, say
-from topreward_ros.cli.settings import settings_of, with_overrides
+from topreward_ros.cli.settings import check_chosen, settings_of, with_overrides
 from topreward_ros.cli.workers import workers_of
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_task
@@ -123,6 +123,7 @@ def _settings(options: argparse.Namespace, dataset: Dataset, task: str) -> Annot
     parameters = {**monitor_defaults(), "end_episode_on_success": False}
     parameters = with_overrides(parameters, options.overrides, "annotate", _NOT_FOR_DATASETS)
     monitor, scorer = settings_of(parameters)
+    check_chosen(options.model, scorer)
     return AnnotationSettings(
         options.model, monitor, scorer, dataset.camera(options.camera), task, workers_of(options)
     )

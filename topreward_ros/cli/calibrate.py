@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from topreward_ros.cli.labelled import add_data_options, read_data
 from topreward_ros.cli.output import CommandError, add_model_option, say, warn_of_task
-from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
+from topreward_ros.cli.settings import add_set_option, check_chosen, settings_of, with_overrides
 from topreward_ros.cli.workers import add_worker_options, workers_of
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import monitor_defaults
@@ -93,6 +93,7 @@ def _run(options: argparse.Namespace) -> int:
         "failure_threshold": 0.0,  # nothing may end a film but its end
     }
     monitor, scorer = settings_of(parameters)
+    check_chosen(options.model, scorer)
     there = existing(output / _FILE)
     labelled = read_data(options)
     for sentence in labelled.problems[:_SHOWN]:  # before what follows from them

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from topreward_ros.cli.output import CommandError, add_model_option, check_outputs, ros_module
-from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
+from topreward_ros.cli.settings import add_set_option, check_chosen, settings_of, with_overrides
 from topreward_ros.core.instruction import clean_task
 from topreward_ros.defaults import DEMO_CLIPS, monitor_defaults, shared_file
 
@@ -47,7 +47,5 @@ def _run(options: argparse.Namespace) -> int:
     check_outputs(options, [options.video] if options.video else shipped, options.model)
     parameters = with_overrides(monitor_defaults(), options.overrides, "demo", _NOT_FOR_DEMO)
     demo = ros_module("demo")
-    from topreward_ros.scoring.registry import check_wish
-
-    check_wish(options.model, settings_of(parameters)[1])  # before two processes are started
+    check_chosen(options.model, settings_of(parameters)[1])  # before two processes are started
     return int(demo.run(options.video, options.task, parameters | {"model": options.model}, options.svg))

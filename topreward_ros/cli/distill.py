@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from topreward_ros.cli.labelled import add_data_options, read_data
 from topreward_ros.cli.output import CommandError, say
-from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
+from topreward_ros.cli.settings import add_set_option, check_chosen, settings_of, with_overrides
 from topreward_ros.cli.workers import add_worker_options, workers_of
 from topreward_ros.core.output_files import is_same_file
 from topreward_ros.core.printable import printable
@@ -225,6 +225,8 @@ def _order(options: argparse.Namespace) -> Order:
         "failure_threshold": 0.0,  # nothing may end a film but its end
     }
     monitor, scorer = settings_of(parameters)
+    if options.model is not None:
+        check_chosen(options.model, scorer)
     scoring = EvaluationSettings(
         options.model or "", monitor_for_evaluation(monitor), scorer, (), "", options.rate or 0.0
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from topreward_ros.cli.labelled import add_data_options, read_data
 from topreward_ros.cli.output import CommandError, add_models_option, say, warn_of_task
-from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
+from topreward_ros.cli.settings import add_set_option, check_chosen, settings_of, with_overrides
 from topreward_ros.cli.workers import add_worker_options, workers_of
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_task
@@ -207,6 +207,8 @@ def _settings(options: argparse.Namespace, controls: Sequence[Control], model: s
 
     parameters = with_overrides(monitor_defaults(), options.overrides, "evaluate", _NOT_FOR_EVALUATE)
     monitor, scorer = settings_of(parameters)
+    if options.method == Method.TOPREWARD.value:  # GVL shows a model a few frames, and none in a video
+        check_chosen(model, scorer)
     wrong = clean_task(options.wrong_task or "", "--wrong-task")
     if options.wrong_task is not None and not wrong:
         raise CommandError("--wrong-task is empty; say something that the robot was not to do")

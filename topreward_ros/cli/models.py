@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
-from topreward_ros.cli.output import seconds, show, warn_of_task
+from topreward_ros.cli.output import say, seconds, show, warn_of_task
+from topreward_ros.cli.settings import (
+    SCORING,
+    add_set_option,
+    check_chosen,
+    settings_of,
+    with_overrides,
+)
 from topreward_ros.core.printable import printable
+from topreward_ros.defaults import DEMO_TASK, monitor_defaults
 
 _CHECK_S = 3600.0  # [s]; a large model on a CPU takes minutes
 
@@ -63,6 +70,7 @@ def add_parser(commands: Any) -> None:
                 metavar="S",
                 help="seconds after which the check is given up (default: %(default)g)",
             )
+            add_set_option(action, "device=cuda, dtype=bfloat16, adapter=FOLDER")
 
 
 def _list(_: argparse.Namespace) -> int:
@@ -100,19 +108,23 @@ def _download(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from topreward_ros.defaults import DEMO_TASK
     from topreward_ros.offline.bounded_call import call_bounded
     from topreward_ros.offline.models import check_model, why_not_rising
     from topreward_ros.views import terminal
     from topreward_ros.views.models import check_view
 
+    shipped = monitor_defaults()
+    not_for = (frozenset(shipped) - SCORING) | {"prompts"}
+    parameters = with_overrides(monitor_defaults(), options.overrides, "models check", not_for)
+    parameters["prompts"] = options.prompts
+    if options.overrides:  # what nobody has set is not worth a word
+        check_chosen(options.model, settings_of(parameters)[1])
+    changes = {name: value for name, value in parameters.items() if value != shipped[name]}
     what = f"checking model {printable(options.model)}"
     with terminal.working(Console(stderr=True), f"{what} ..."):
-        result = call_bounded(
-            check_model, options.model, options.prompts, time_limit_s=options.time_limit, what=what
-        )
+        result = call_bounded(check_model, options.model, changes, time_limit_s=options.time_limit, what=what)
     if warning := why_not_rising(result.info, result.curve, result.question):
-        print(f"topreward: {printable(warning)}", file=sys.stderr)
+        say(f"{warning}; or it is for what was set" if options.overrides else warning)
     warn_of_task(DEMO_TASK, result.info)
     show(check_view(result))
     return 0

@@ -17,7 +17,7 @@ from topreward_ros.cli.output import (
     warn_of_task,
     write_json,
 )
-from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
+from topreward_ros.cli.settings import add_set_option, check_chosen, settings_of, with_overrides
 from topreward_ros.core.measures import Measure
 from topreward_ros.core.output_files import OutputFileError, kept_folder, write_file
 from topreward_ros.defaults import monitor_defaults
@@ -87,6 +87,7 @@ def parameters_of(options: argparse.Namespace, action: str) -> dict[str, Any]:
         raise CommandError(f"--ensembles {options.ensembles}: must be at least 1")
     _, settings = settings_of(parameters)
     refuse_own_question(options.model, settings, f"topreward prompts {action}")
+    check_chosen(options.model, settings)
     if options.measure == Measure.BOTH.value and not settings.static_baseline:
         raise CommandError(
             "--measure both looks at the static VOC, which progress_mode raw_probability leaves out: set "

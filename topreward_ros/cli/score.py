@@ -18,7 +18,7 @@ from topreward_ros.cli.output import (
     warn_of_task,
     write_json,
 )
-from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
+from topreward_ros.cli.settings import add_set_option, check_chosen, settings_of, with_overrides
 from topreward_ros.cli.workers import add_worker_options, workers_of
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_task
@@ -186,6 +186,7 @@ def _score(
     expected = sum(options.prefixes or number for number in scores)
     order = ScoreOrder(options.model, scorer_settings, settings, options.prefixes or 0, schedule)
     check_before_loading(settings.calibrations, order.model, settings, scorer_settings, PRIMARY)
+    check_chosen(order.model, scorer_settings)
     if workers.are_needed(len(recordings)):
         return _scored_by(workers, recordings, order, expected)
     return _scored_here(recordings, order, expected)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.cli.output import CommandError, add_model_option, say, seconds
-from topreward_ros.cli.settings import add_set_option, settings_of, with_overrides
+from topreward_ros.cli.settings import SCORING, add_set_option, check_chosen, settings_of, with_overrides
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import monitor_defaults
 
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 
 _LOOK_S = 5.0  # between two looks whether Ray lives
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-#: Parameters that decide how a model scores; the others are each monitor's own.
-_SCORING = frozenset(
-    (
-        *("device", "dtype", "quantization", "cuda_graphs", "compile", "scorer_threads", "max_pixels"),
-        *("prompts", "layout", "chat_template", "contrastive", "sample_rate", "max_frames"),
-        *("front_padding", "fixed_length", "progress_mode", "adapter"),
-    )
-)
 
 
 def add_parser(commands: Any) -> None:
@@ -146,13 +138,13 @@ def _run(options: argparse.Namespace) -> int:
 def _serving(options: argparse.Namespace) -> Serving:
     from topreward_ros.offline.code_version import package_version
     from topreward_ros.scoring.question.soft_prompt import asked_of
-    from topreward_ros.scoring.registry import about_model, check_wish
+    from topreward_ros.scoring.registry import about_model
     from topreward_ros.scoring.served_models import refuse_served
     from topreward_ros.serving.deployment import Serving
     from topreward_ros.serving.engine import Limits
 
     parameters = monitor_defaults()
-    others = frozenset(parameters) - _SCORING
+    others = frozenset(parameters) - SCORING
     _, settings = settings_of(with_overrides(parameters, options.overrides, "serve", others))
     if (options.tls_cert is None) != (options.tls_key is None):
         raise CommandError("--tls-cert and --tls-key belong together: give both or none")
@@ -161,7 +153,7 @@ def _serving(options: argparse.Namespace) -> Serving:
             raise CommandError(f"{printable(str(path), 300)} is no file")
     refuse_served(options.model, "topreward serve")
     about_model(options.model, settings)  # what is wrong with it is said here, and not by Ray
-    check_wish(options.model, settings)
+    check_chosen(options.model, settings)
     asked_of(settings)  # of a plug-in, too: monitors must ask the same
     if options.replicas > 1 and not settings.threads:
         settings = replace(settings, threads=max(1, (os.cpu_count() or 1) // options.replicas))

@@ -8,15 +8,26 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from topreward_ros.cli.output import CommandError
+from topreward_ros.cli.output import CommandError, say
 
 if TYPE_CHECKING:
     from topreward_ros.core.monitor_settings import MonitorSettings
     from topreward_ros.scoring.base import ScorerSettings
 
+#: Parameters that decide how a model scores; the others are of the monitor.
+SCORING = frozenset(
+    (
+        *("device", "dtype", "quantization", "cuda_graphs", "compile", "scorer_threads", "max_pixels"),
+        *("prompts", "layout", "chat_template", "contrastive", "sample_rate", "max_frames"),
+        *("front_padding", "fixed_length", "progress_mode", "adapter"),
+    )
+)
 
-def add_set_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--set``."""
+
+def add_set_option(
+    parser: argparse.ArgumentParser, examples: str = "device=cuda, sample_rate=4, success_threshold=-1"
+) -> None:
+    """Add ``--set``, with ``examples`` in its help."""
     parser.add_argument(
         "--set",
         action="append",
@@ -24,7 +35,7 @@ def add_set_option(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         dest="overrides",
         help="a parameter of the monitor that is to differ from config/monitor.yaml, for example "
-        "device=cuda, sample_rate=4, success_threshold=-1; may be repeated",
+        f"{examples}; may be repeated",
     )
 
 
@@ -79,3 +90,12 @@ def settings_of(parameters: dict[str, Any]) -> tuple[MonitorSettings, ScorerSett
     monitor = MonitorSettings.from_parameters(parameters)
     calibrated = replace(monitor, calibrations=calibrations_for(parameters))
     return calibrated, ScorerSettings.from_parameters(parameters)
+
+
+def check_chosen(model: str, settings: ScorerSettings) -> None:
+    """Check what can be known of a model before the work, or processes, begin, and say what its user should
+    know. Errors as `registry.check_wish`."""
+    from topreward_ros.scoring.registry import check_wish
+
+    if advice := check_wish(model, settings):
+        say(f"model '{model}': {advice}")

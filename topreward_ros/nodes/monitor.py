@@ -69,7 +69,7 @@ from topreward_ros.offline.calibration_file import (
 )
 from topreward_ros.scoring.base import LinkError, ScorerError, ScorerSettings
 from topreward_ros.scoring.pool import SHARED, Place, ScorerPool
-from topreward_ros.scoring.registry import load_scorer
+from topreward_ros.scoring.registry import check_wish, load_scorer
 from topreward_ros.scoring.worker import ScoringWorker
 
 _CLOCK_PERIOD_S = 0.2  # how often the session looks at the clock, for images that stopped
@@ -331,6 +331,8 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
             try:
                 check()
                 with beside_others():
+                    if advice := check_wish(model, settings):
+                        self.get_logger().warning(advice)
                     place = self._take_place(model, settings, loading, waiting)
             except UserError as error:
                 failed = error

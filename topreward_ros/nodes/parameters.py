@@ -225,7 +225,14 @@ MONITOR_PARAMETERS = (
         "wherever it was compared",
     ),
     Parameter("sample_rate", "Frames taken per second of stamp time [Hz]", 0.01, 60.0),
-    Parameter("max_frames", "Most frames that a prefix may have (its budget), even", 4, 4096, check=_even),
+    Parameter(
+        "max_frames",
+        "Most frames that a prefix may have (its budget), even; with Qwen3-VL they share the pixels of "
+        "a video, so that of very many each is smaller, which is warned of",
+        4,
+        4096,
+        check=_even,
+    ),
     Parameter(
         "window",
         "When the budget is full: episode drops every second pair of frames; sliding drops the oldest pair, "

@@ -6,6 +6,7 @@ model_download.py, and shown in views/models.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -14,7 +15,7 @@ from math import isfinite, prod
 from pathlib import Path
 from statistics import fmean, median
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.defaults import DEMO_TASK, DEMO_VIDEO, monitor_defaults, shared_file
@@ -220,13 +221,13 @@ def _count_parameters(weights: list[Path]) -> tuple[int | None, tuple[str, ...]]
     return count, tuple(sorted(dtypes))
 
 
-def check_model(name: str, prompts: str = "") -> CheckResult:
+def check_model(name: str, changes: Mapping[str, Any] | None = None) -> CheckResult:
     """Load a model, which verifies its files and answer tokens, and score the shipped video with it.
 
-    ``prompts``: the question, as the parameter has it. Raises `ScorerError` where that fails, and where the
-    score of a model that was trained for this task does not rise.
+    ``changes``: parameters of the monitor that differ from the shipped ones. Raises `ScorerError` where that
+    fails, and where, without any, the score of a model that was trained for this task does not rise.
     """
-    parameters = monitor_defaults() | {"prompts": prompts}
+    parameters = monitor_defaults() | dict(changes or {})
     started = perf_counter()
     scorer = _load_checked(name, ScorerSettings.from_parameters(parameters))
     times = [perf_counter()]
@@ -248,17 +249,17 @@ def check_model(name: str, prompts: str = "") -> CheckResult:
             f"model '{scorer.info.model_id}' tells no log-probability and no progress in the shipped video "
             f"({note}): it cannot score"
         )
-    if scorer.info.instructions and not prompts and (reason := why_not_rising(scorer.info, curve)):
+    if scorer.info.instructions and not changes and (reason := why_not_rising(scorer.info, curve)):
         raise ScorerError(f"{reason}. It was trained for this task: install the model again")
     score_s = median(after - before for before, after in pairwise(times))
-    return CheckResult(scorer.info, load_s, score_s, curve, read_question(prompts))
+    return CheckResult(scorer.info, load_s, score_s, curve, read_question(parameters["prompts"]))
 
 
 def _load_checked(name: str, settings: ScorerSettings) -> PrefixScorer:
     """The scorer of a model whose weights have the hash that its notes say. Raises `ScorerError`."""
     if is_served(name) or is_plugin(name):
         return load_scorer(name, settings)
-    checkpoint = open_checkpoint(name)
+    checkpoint = open_checkpoint(name, settings.adapter)
     if checkpoint.hash_matches is False:
         raise ScorerError(
             f"the weights in {checkpoint.folder} have the SHA-256 {checkpoint.weights_hash}, and its "

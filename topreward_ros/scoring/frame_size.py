@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-from topreward_ros.scoring.base import ScorerError
+from topreward_ros.core.frames import FEWEST_FRAMES
+from topreward_ros.defaults import monitor_defaults
+from topreward_ros.scoring.base import ScorerError, ScorerSettings
 
 VIDEO_PIXELS = 25165824  #: of all frames of a video together, in the released Qwen3-VL checkpoints
 
@@ -41,3 +44,27 @@ def frame_size(height: int, width: int, unit: int, max_pixels: int) -> tuple[int
         longest = max(unit, max_pixels // unit // unit * unit)
         fitted_height, fitted_width = min(fitted_height, longest), min(fitted_width, longest)
     return fitted_height, fitted_width
+
+
+def smaller_frames(settings: ScorerSettings, pixels_of: Callable[[int], int]) -> str:
+    """What to say where so many frames are shown that each is smaller than with the shipped ``max_frames``;
+    empty: none is.
+
+    ``pixels_of``: pixels of one frame at most where so many are shown; of more frames not more.
+    """
+    usual, shown = int(monitor_defaults()["max_frames"]), settings.shown_frames
+    if shown <= usual or pixels_of(shown) >= pixels_of(usual):
+        return ""
+    most = max(number for number in range(usual, shown, 2) if pixels_of(number) >= pixels_of(usual))
+    name, mend = "max_frames", f"max_frames {most - settings.front_padding} at most"
+    if settings.fixed_length:
+        name, mend = "fixed_length", f"fixed_length {most} at most"
+    elif settings.max_frames <= most:
+        name = "front_padding"
+    if most - settings.front_padding < FEWEST_FRAMES:
+        mend = "less of it"
+    return (
+        f"{name} is {getattr(settings, name)}: all frames that are shown share the pixels of a video, so "
+        f"that one has at most {pixels_of(shown)} of them instead of {pixels_of(usual)}, and is scored as a "
+        f"smaller picture; with {mend} a frame keeps its size"
+    )

@@ -37,6 +37,7 @@ from topreward_ros.scoring.checkpoint.load import (
     resolve_precision,
     use_threads,
 )
+from topreward_ros.scoring.checkpoint.quantization import check_library
 from topreward_ros.scoring.plugins import is_plugin, load_plugin
 from topreward_ros.scoring.question.answer_set import expected_of
 from topreward_ros.scoring.question.prompts import LAYOUTS
@@ -108,14 +109,22 @@ def about_model(model: str, settings: ScorerSettings) -> ModelAbout:
     return ModelAbout(checkpoint.revision, checkpoint.has_random_weights, checkpoint.notes.wordings)
 
 
-def check_wish(model: str, settings: ScorerSettings) -> None:
-    """Raise `ScorerError` for files of a model on this machine, or of its question, that cannot be used, and
-    where peft is missing for its adapter: what is found without loading weights, building a plug-in or asking
-    a server, which may not be there yet."""
-    if not (is_served(model) or is_plugin(model)):
-        if open_checkpoint(model, settings.adapter).adapter is not None:
-            check_peft()
-        asked_of(settings)
+def check_wish(model: str, settings: ScorerSettings) -> str:
+    """What a user who asks for ``model`` with ``settings`` should know before it is loaded: that frames
+    become smaller by them; empty: nothing.
+
+    Raises `ScorerError` for files of a model on this machine, or of its question, that cannot be used, and
+    where a library is missing for its adapter or its quantization: what is found without loading weights,
+    building a plug-in or asking a server, which may not be there yet.
+    """
+    if is_served(model) or is_plugin(model):
+        return ""
+    checkpoint = open_checkpoint(model, settings.adapter)
+    if checkpoint.adapter is not None:
+        check_peft()
+    check_library(settings.quantization)
+    asked_of(settings)
+    return checkpoint.smaller_frames(settings)
 
 
 def refuse_own_question(model: str, settings: ScorerSettings, work: str) -> None:
@@ -272,8 +281,6 @@ def _load_incremental(checkpoint: Checkpoint, settings: ScorerSettings, times: S
         )
     check_vocabulary_size(checkpoint)
     pixels = checkpoint.frame_pixels(settings)
-    if smaller := checkpoint.smaller_pictures(settings):
-        _log.warning("%s", smaller)
     use_threads(settings.threads)
     weights = load_weights(
         checkpoint,

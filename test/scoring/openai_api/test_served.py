@@ -166,6 +166,14 @@ def test_the_baseline_is_asked_for_once_per_length(vllm: Served) -> None:
     scorer.close()
 
 
+def test_frames_that_share_the_pixels_of_a_video_and_become_smaller_are_told(
+    vllm: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        load_openai(vllm.url, replace(SETTINGS, max_frames=1024, max_pixels=307_200)).close()
+    assert "max_frames is 1024: " in caplog.text and "with max_frames 80 at most" in caplog.text
+
+
 def test_a_server_without_ids_is_asked_for_each_answer(vllm: Served, local: PrefixScorer) -> None:
     vllm.knows_ids = False
     scorer = load_openai(vllm.url, SETTINGS)

@@ -10,11 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topreward_ros.core.frames import FEWEST_FRAMES
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line
 from topreward_ros.scoring.checkpoint.adapter_files import Adapter, open_adapter
@@ -32,6 +31,7 @@ from topreward_ros.scoring.checkpoint.reward_format import (
     read_reward_format,
 )
 from topreward_ros.scoring.checkpoint.weight_files import full_hash, loaded_files, short_hash
+from topreward_ros.scoring.frame_size import smaller_frames
 from topreward_ros.scoring.json_files import read_checkpoint_text, read_json, refuse_byte_order_mark
 
 if TYPE_CHECKING:
@@ -142,23 +142,9 @@ class Checkpoint:
         """
         return self._frame_pixels(settings, settings.shown_frames)
 
-    def smaller_pictures(self, settings: ScorerSettings) -> str:
-        """What to say where padding, or a fixed length, makes frames smaller; empty: it does not."""
-        pixels, usual = (
-            self._frame_pixels(settings, frames) for frames in (settings.shown_frames, settings.max_frames)
-        )
-        if pixels >= usual:
-            return ""
-        name = "front_padding" if settings.front_padding else "fixed_length"
-        fewer = settings.max_frames - settings.front_padding
-        mend = (
-            f"max_frames {fewer}" if name == "front_padding" and fewer >= FEWEST_FRAMES else "a smaller one"
-        )
-        return (
-            f"{name} is {getattr(settings, name)}: all frames that are shown share the pixels of a video, so "
-            f"that one has at most {pixels} of them instead of {usual}, and is scored as a smaller picture; "
-            f"{mend} keeps its size"
-        )
+    def smaller_frames(self, settings: ScorerSettings) -> str:
+        """See `frame_size.smaller_frames`; empty, too, where frames do not share the pixels of a video."""
+        return smaller_frames(settings, partial(self._frame_pixels, settings))
 
     def _frame_pixels(self, settings: ScorerSettings, frames: int) -> int:
         budget = settings.max_pixels

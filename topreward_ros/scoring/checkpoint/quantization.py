@@ -9,6 +9,7 @@ saves time, on a GPU that multiplies such numbers.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.scoring.base import ScorerError, quiet_logging
@@ -87,8 +88,19 @@ def _torchao() -> Any:
 
         library.Int8WeightOnlyConfig(set_inductor_config=False)
     except (ImportError, AttributeError, TypeError) as error:
-        raise ScorerError(
-            f"quantization int8 needs torchao, which cannot be used here ({error}): "
-            "pip install 'torchao>=0.18', or use quantization none"
-        ) from error
+        raise ScorerError(_no_torchao(str(error))) from error
     return library
+
+
+def check_library(name: str) -> None:
+    """Raise `ScorerError` where the library that quantization ``name`` needs is not installed, without
+    importing it."""
+    if name == INT8 and find_spec("torchao") is None:
+        raise ScorerError(_no_torchao("it is not installed"))
+
+
+def _no_torchao(why: str) -> str:
+    return (
+        f"quantization int8 needs torchao, which cannot be used here ({why}): "
+        "pip install 'torchao>=0.18', or use quantization none"
+    )

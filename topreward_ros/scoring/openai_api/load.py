@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings
-from topreward_ros.scoring.frame_size import VIDEO_PIXELS
+from topreward_ros.scoring.frame_size import VIDEO_PIXELS, smaller_frames
 from topreward_ros.scoring.openai_api.address import key_for, read_endpoint
 from topreward_ros.scoring.openai_api.client import Client, MissingError
 from topreward_ros.scoring.openai_api.images import ImagesStyle
@@ -71,8 +72,11 @@ def _made(model: str, settings: ScorerSettings, timeout_s: float) -> ServedScore
         _log.warning("%s", advice)
     model_id = f"{endpoint.url}#{name}"
     pixels = settings.max_pixels
-    if isinstance(style, VideoStyle):  # the frames of a video share its pixels
-        pixels = max(UNIT**2, min(pixels, VIDEO_PIXELS // settings.shown_frames))
+    if isinstance(style, VideoStyle):
+        pixels_of = partial(_video_frame_pixels, pixels)
+        pixels = pixels_of(settings.shown_frames)
+        if smaller := smaller_frames(settings, pixels_of):
+            _log.warning("%s", smaller)
     info = ScorerInfo(
         model_id=model_id,
         # Scores that are kept are known by it, and those of two servers are not the same.
@@ -87,6 +91,11 @@ def _made(model: str, settings: ScorerSettings, timeout_s: float) -> ServedScore
         answers=expected_of(question.answers, settings.contrastive),
     )
     return ServedScorer(style, question, settings, info)
+
+
+def _video_frame_pixels(most: int, frames: int) -> int:
+    """Pixels of one frame of so many, which share those of a video; ``most`` at most."""
+    return max(UNIT**2, min(most, VIDEO_PIXELS // frames))
 
 
 def find_model(client: Client, wanted: str) -> tuple[str, bool]:
