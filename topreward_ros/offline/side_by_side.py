@@ -37,7 +37,8 @@ def score_side_by_side(
 
     ``at_once`` of them run at a time. One that fails does not harm the others. All are closed in the end.
     A server that is busy, or cannot be reached, is asked again, `_TRIES` times in all. That is told once,
-    whichever episodes it delays, and again where it had answered meanwhile.
+    whichever episodes it delays, and again where it had answered meanwhile. Once that was in vain, a server
+    that cannot be reached is asked once for each further score, until it answers.
     """
     running: dict[int, ScoreRequest] = {}
     waiting = list(range(len(episodes)))
@@ -65,7 +66,7 @@ def _patiently(scorer: PrefixScorer, requests: Sequence[ScoreRequest]) -> list[P
     """
     outage = _outages.setdefault(scorer.info.model_id, _Outage())
     scores = scorer.score_all(requests)
-    for tried in range(1, _TRIES):
+    for tried in range(1, 1 if outage.is_given_up else _TRIES):
         failed = [error for error in scores if isinstance(error, BusyError | LinkError)]
         if not failed:
             break
@@ -79,6 +80,8 @@ def _patiently(scorer: PrefixScorer, requests: Sequence[ScoreRequest]) -> list[P
             scores[place] = score
     if not all(isinstance(score, BusyError | LinkError) for score in scores):
         outage.end(scorer)
+    elif any(isinstance(score, LinkError) for score in scores):
+        outage.is_given_up = True
     return scores
 
 
@@ -87,6 +90,7 @@ class _Outage:
 
     def __init__(self) -> None:
         self._is_gone = self._is_busy = False  # and that was told
+        self.is_given_up = False  #: it was asked as often as it is, in vain
 
     def tell(self, error: ScorerError) -> None:
         """Say what is done about ``error``, where that is news. A server that is busy may be so all the time,
@@ -103,8 +107,8 @@ class _Outage:
         elif not self._is_gone:
             self._is_gone = True
             _log.warning(
-                "%s; it is asked %d times for a score, in %.0f s, before an episode is given up, and this is "
-                "not said again before it answers",
+                "%s; it is asked %d times for a score, in %.0f s, before an episode is given up, and those "
+                "that follow at once while it is away; this is not said again before it answers",
                 error,
                 _TRIES,
                 sum(_PAUSE_S * tried for tried in range(1, _TRIES)),
@@ -113,6 +117,7 @@ class _Outage:
 
     def end(self, scorer: PrefixScorer) -> None:
         """There is an answer."""
+        self.is_given_up = False
         if self._is_gone:
             self._is_gone = False
             name = printable(scorer.info.model_id, 200)
