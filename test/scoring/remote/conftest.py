@@ -49,15 +49,16 @@ def serve() -> Iterator[Serve]:
         limits: Limits | None = None,
         token: str = "",
         port: int = 0,
+        around: Callable[[Application], Any] = lambda application: application,
         **info: Any,
     ) -> Served:
         made = scorer or load_scorer("embedded", settings)
         engines: list[Engine] = []
 
-        async def application() -> Application:
+        async def application() -> Any:
             said = replace(ServerInfo.of("1.2.3", made, settings), **info)
             engines.append(Engine(made, said, limits or Limits()))
-            return Application(engines[0], token)
+            return around(Application(engines[0], token))
 
         http = HttpServer(application, port)
         running.append(Served(http, engines[0]))

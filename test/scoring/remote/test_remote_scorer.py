@@ -3,6 +3,7 @@ replicas that know nothing. What a server must not do is noticed, and what a lin
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import socket
@@ -17,6 +18,7 @@ from functools import cache
 from itertools import cycle
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,6 +178,40 @@ def test_a_server_that_was_started_anew_gets_all_frames_again(serve: Serve, loca
                 second = serve(port=first.http.port)
             assert_equal([scorer.score(request)], [expected[place]])
     assert second.engine.episodes == 1
+
+
+def test_a_server_that_starts_gets_no_call_before_it_can_answer(
+    serve: Serve, local: PrefixScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy of one that starts keeps what it is asked until the model is loaded: the first score would be
+    of old frames."""
+    monkeypatch.setattr(remote, "_FIND_S", 0.3)
+    loaded = threading.Event()
+    paths: list[str] = []
+
+    def behind_proxy(application: Application) -> Any:
+        async def proxy(scope: Message, receive: Receive, send: Send) -> None:
+            paths.append(scope["path"])
+            while not loaded.is_set():
+                await asyncio.sleep(0.01)
+            await application(scope, receive, send)
+
+        return proxy
+
+    first, request = serve(), ScoreRequest.of_frames(DEMO_TASK, film(4))
+    with asked(first.url) as scorer:
+        scorer.score(request)
+        first.stop()
+        with pytest.raises(LinkError, match="cannot be reached"):
+            scorer.score(request)
+        serve(port=first.http.port, around=behind_proxy)
+        for _ in range(2):
+            with pytest.raises(LinkError, match="has not answered"):
+                scorer.score(request)
+        assert paths == [protocol.INFO] * 2
+        loaded.set()
+        assert_equal([scorer.score(request) for _ in range(2)], [local.score(request)] * 2)
+    assert paths[2] == protocol.INFO and set(paths[3:]) == {protocol.SCORE}, "it is looked for once"
 
 
 def test_an_episode_that_is_sent_to_another_replica_every_time(local: PrefixScorer) -> None:

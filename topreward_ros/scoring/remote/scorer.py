@@ -39,6 +39,7 @@ from topreward_ros.scoring.remote.protocol import ProtocolError, ServerInfo, Sta
 TOKEN = "TOPREWARD_TOKEN"  #: environment variable, of servers and of those who ask them
 
 _INFO_S = 5.0
+_FIND_S = 2.0  # until a server that was lost is asked anew whether it is there
 _PATIENCE_S = 8.0  # until a call is given up; one that brings frames, later
 _PER_FRAME_S = 0.5
 _LONGEST_PATIENCE_S = 60.0
@@ -90,6 +91,7 @@ class RemoteScorer(SequentialScorer):
         self._client = token_hex(12)
         self._episodes: dict[Frame, _Episode] = {}  # by first frame
         self._patience_s = _PATIENCE_S
+        self._is_lost = False  # the last call found no server
         headers = {protocol.PROTOCOL_HEADER: str(protocol.VERSION)}
         if token := token_of_environment():
             headers["authorization"] = f"Bearer {token}"
@@ -104,8 +106,22 @@ class RemoteScorer(SequentialScorer):
         self.info = replace(model, device=f"{model.device} at {address.url}")
 
     def score_one(self, request: ScoreRequest) -> PrefixScore:
-        """See `PrefixScorer.score`."""
+        """See `PrefixScorer.score`.
+
+        A server that was lost is looked for by a short question. A call would wait at a server that starts
+        until its model is loaded, and then bring a score of frames that are long gone.
+        """
         check_frames(request.prefix)
+        try:
+            if self._is_lost:
+                self.ask_info(_FIND_S)
+            self._is_lost = False
+            return self._score(request)
+        except LinkError:
+            self._is_lost = True
+            raise
+
+    def _score(self, request: ScoreRequest) -> PrefixScore:
         episode = self._episodes.setdefault(request.prefix[0], _Episode())
         frames = episode.number(request.prefix)
         wanted: Set[int] = frames.keys() - episode.held.get(episode.replica, set())
@@ -121,9 +137,9 @@ class RemoteScorer(SequentialScorer):
             wanted = wanted | lacks if tries_left > 1 else frames.keys()
         raise LinkError(f"{self._address.url}: every answer came from another replica")
 
-    def ask_info(self) -> ServerInfo:
+    def ask_info(self, seconds: float = _INFO_S) -> ServerInfo:
         """What the server says of itself now. Raises `ScorerError`."""
-        answer = self._link.ask("GET", protocol.INFO, seconds=_INFO_S, longest=_LONGEST_ANSWER)
+        answer = self._link.ask("GET", protocol.INFO, seconds=seconds, longest=_LONGEST_ANSWER)
         if answer.status != 200:
             self._refuse(answer)
         said: ServerInfo = self._checked(ServerInfo.from_json, answer.body)
