@@ -109,14 +109,14 @@ def test_the_diagnostics_tell_of_a_model_that_loads(robot, blocked) -> None:
     robot.start("monitor", model=str(blocked.folder), diagnostics_rate=5.0)
     robot.until(lambda: len(statuses) > 2, "the diagnostics come")
     assert {it.level for it in statuses} == {DiagnosticStatus.WARN}
-    assert f"the model '{blocked.folder}' is loaded, for " in statuses[-1].message
+    assert f"the model '{blocked.folder}' is being loaded, for " in statuses[-1].message
     assert statuses[-1].hardware_id == str(blocked.folder)
     blocked.release()
     robot.until(lambda: bool(robot.infos), "it is active")
-    robot.until(lambda: "is loaded" not in statuses[-1].message, "it tells of the scorer")
+    robot.until(lambda: "being loaded" not in statuses[-1].message, "it tells of the scorer")
     told = len(statuses)
     robot.until(lambda: len(statuses) > told + 3, "it goes on to tell")
-    assert all("is loaded" not in it.message for it in statuses[told:]), "and of nothing else"
+    assert all("being loaded" not in it.message for it in statuses[told:]), "and of nothing else"
 
 
 def test_the_diagnostics_tell_of_a_server_that_is_waited_for(robot) -> None:

@@ -218,6 +218,17 @@ def test_watch_says_what_to_check_when_nothing_comes(robot, run) -> None:
     assert short.said.splitlines()[-1] == "topreward: no score came on /task_progress within 0.5 s"
 
 
+def test_watch_tells_of_a_monitor_that_waits_for_its_server(robot, run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    lines, picture = run(robot.environment, "watch"), run(robot.environment, "watch", terminal=True)
+    robot.start("monitor", model=f"http://127.0.0.1:{port}")
+    for command in (lines, picture):
+        command.until(lambda command=command: f"127.0.0.1:{port} cannot be reached" in command.said)
+    lines.until(lambda: lines.said.count("waiting for it, for ") >= 2)
+    assert "is the monitor running" not in lines.said.partition(f":{port} cannot")[2], "it is there"
+
+
 def test_watch_names_a_publisher_that_is_silent(robot, run) -> None:
     robot.node.create_publisher(TaskProgress, "/task_progress", qos.progress())
     command = run(robot.environment, "watch")

@@ -54,6 +54,19 @@ def test_a_heartbeat_is_no_score() -> None:
     assert log.silence_s(now_s=9.0, since_s=0.0) == 5.0
 
 
+def test_what_a_monitor_waits_for_is_shown_until_it_has_a_scorer_or_is_silent() -> None:
+    log = WatchLog("/task_progress")
+    log.advice = ("nobody publishes it",)
+    assert log.add_waiting("the server is away, for 1 s so far", 1.0) is True
+    assert log.add_waiting("the server is away, for 2 s so far", 2.0) is False, "it is repeated"
+    said = "".join(drawn(log, now_s=3.0))
+    assert "away, for 2 s" in said and "for 1 s" not in said and "nobody publishes" not in said
+    assert "away" not in "".join(drawn(log, now_s=13.0)), "it may have died"
+    assert log.add_waiting("the server is away, for 9 s so far", 14.0) is True
+    assert log.add_waiting("", 15.0) is False
+    assert "away" not in "".join(drawn(log, now_s=15.0))
+
+
 def test_a_new_episode_begins_a_new_curve() -> None:
     log = watched(sample(0), sample(1), sample(2))
     assert log.score_rate() == pytest.approx(2.0)

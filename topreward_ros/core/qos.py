@@ -21,6 +21,7 @@ class Qos:
 IMAGES = Qos(1, reliable=False)  #: subscription to a camera: every camera matches; the newest image only
 IMAGE_SOURCE = Qos(10)  #: publisher of images: either kind of reader matches
 PROGRESS = Qos(10)  #: streams of progress and reward
+DIAGNOSTICS = Qos(10)  #: as tools for it offer and hear it
 EVENTS = Qos(50)  #: never latched: a late subscriber must not act on an old SUCCESS
 LATCHED = Qos(1, latched=True)  #: state and description: a late subscriber still gets them
 #: Services, those of an action included. The ten that ROS 2 keeps are soon full while a process is held up,

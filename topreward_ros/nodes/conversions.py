@@ -9,6 +9,7 @@ from math import nan
 from typing import Any, TypeVar
 
 from builtin_interfaces.msg import Duration, Time
+from diagnostic_msgs.msg import DiagnosticArray
 from std_msgs.msg import Header
 
 from topreward_ros.action import MonitorTask
@@ -32,6 +33,10 @@ from topreward_ros.offline import task_messages
 from topreward_ros.offline.task_messages import UNKNOWN_LATENCY_NS, time_fields
 from topreward_ros.scoring.base import ScorerInfo
 from topreward_ros.views.messages import Description, Happening, Sample
+
+DIAGNOSTICS = "/diagnostics"  #: the topic of all nodes
+SCORER = "scorer"  #: the part of a monitor that a status of /diagnostics is of
+NO_SCORER = {"scorer": "none"}  #: a value that such a status has where there is none
 
 # Another version may send other numbers: they are shown as they are.
 _STATES = frozenset(State)
@@ -211,3 +216,13 @@ def supervisor_message(policy: RetryPolicy, now_ns: int) -> SupervisorState:
             for decision in policy.history
         ],
     )
+
+
+def waits_for(array: DiagnosticArray, monitor: str) -> str | None:
+    """Why the node ``monitor`` has no scorer, as it says on /diagnostics; empty: it has one; None: that is
+    of another node."""
+    for status in array.status:
+        if status.name == f"{monitor}: {SCORER}":
+            has_none = any({it.key: it.value} == NO_SCORER for it in status.values)
+            return printable(status.message) if has_none else ""
+    return None

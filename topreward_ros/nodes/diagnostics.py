@@ -16,15 +16,15 @@ from topreward_ros.core.episode import IgnoredImages, TaskMonitor
 from topreward_ros.core.outputs import ProgressReport, State
 from topreward_ros.core.printable import printable
 from topreward_ros.core.stamp_clock import Fault
+from topreward_ros.nodes import qos
 from topreward_ros.nodes.cameras import CameraRig
-from topreward_ros.nodes.conversions import time_message
+from topreward_ros.nodes.conversions import DIAGNOSTICS, NO_SCORER, SCORER, time_message
 from topreward_ros.nodes.steady_timer import create_steady_timer
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.scoring.worker import ScoringWorker
 
 NO_CLOCK = Fault.ABSENT.value
-_TOPIC, _DEPTH = "/diagnostics", 10
-_IMAGES, _SCORER = "images", "scorer"  # the names of the statuses
+_IMAGES = "images"  # the name of a status, as SCORER
 
 
 def ignored_warnings(topic: str, ignored: IgnoredImages) -> dict[str, str]:
@@ -44,7 +44,7 @@ class _AbsenceDiagnostics:
         self._node = node
         self._model = model
         self._of = node.get_fully_qualified_name()  # the monitor
-        self._publisher = node.create_publisher(DiagnosticArray, _TOPIC, _DEPTH)
+        self._publisher = node.create_publisher(DiagnosticArray, DIAGNOSTICS, qos.diagnostics())
         self._timer = create_steady_timer(node, 1.0 / rate, self._publish)
 
     def destroy(self) -> None:
@@ -54,7 +54,7 @@ class _AbsenceDiagnostics:
 
     def _publish(self) -> None:
         level, message, values = self._said()
-        status = _status(self._of, _SCORER, level, message, values, self._model)
+        status = _status(self._of, SCORER, level, message, NO_SCORER | values, self._model)
         array = DiagnosticArray(status=[status])
         array.header.stamp = time_message(self._node.get_clock().now().nanoseconds)
         self._publisher.publish(array)
@@ -74,7 +74,7 @@ class WaitingDiagnostics(_AbsenceDiagnostics):
 
     def _said(self) -> tuple[bytes, str, dict[str, str]]:
         waited_s = time.monotonic() - self._begun
-        what = self.reason or f"the model '{self._model}' is loaded"
+        what = self.reason or f"the model '{self._model}' is being loaded"
         message = f"{what}, for {waited_s:.0f} s so far: nothing is watched yet"
         return DiagnosticStatus.WARN, message, {"waiting [s]": f"{waited_s:.1f}"}
 
@@ -113,7 +113,7 @@ class Diagnostics:
         self._last_bad = 0
         self._last_ignored = 0
         self._last_time = time.monotonic()
-        self._publisher = node.create_publisher(DiagnosticArray, _TOPIC, _DEPTH)
+        self._publisher = node.create_publisher(DiagnosticArray, DIAGNOSTICS, qos.diagnostics())
 
     def destroy(self) -> None:
         """End the publisher."""
@@ -132,7 +132,7 @@ class Diagnostics:
     def publish_inactive(self) -> None:
         """Publish both statuses of a monitor that is not active: silence would be taken for its end."""
         message = "the monitor is not active: nothing is watched"
-        statuses = [self._status(part, DiagnosticStatus.OK, message, {}) for part in (_IMAGES, _SCORER)]
+        statuses = [self._status(part, DiagnosticStatus.OK, message, {}) for part in (_IMAGES, SCORER)]
         self._send(statuses, self._node.get_clock().now().nanoseconds)
 
     def _send(self, statuses: list[DiagnosticStatus], now_ns: int) -> None:
@@ -216,7 +216,7 @@ class Diagnostics:
             "device": scorer.info.device,
             "device memory [MiB]": f"{scorer.memory_bytes() / 2**20:.0f}",
         }
-        return self._status(_SCORER, level, message, values)
+        return self._status(SCORER, level, message, values)
 
     def _status(self, part: str, level: bytes, message: str, values: dict[str, str]) -> DiagnosticStatus:
         name = self._node.get_fully_qualified_name()

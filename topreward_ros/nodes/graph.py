@@ -38,7 +38,7 @@ def all_named(names: Iterable[str]) -> bool:
 
 def why_unpublished(node: Node, topic: str) -> str:
     """Why nobody publishes ``topic``, a full name of a topic of a monitor, and what to do."""
-    monitor = topic[: topic.rfind("/") + 1] + "monitor"
+    monitor = monitor_of(topic)
     if monitor_is_there(node, topic):
         return (
             f"{monitor} is there and does not publish so far: it still loads its model, or waits to be "
@@ -49,4 +49,13 @@ def why_unpublished(node: Node, topic: str) -> str:
 
 def monitor_is_there(node: Node, topic: str) -> bool:
     """Whether the node whose topic ``topic`` is, by its usual name, has been discovered."""
-    return count_named(node, topic[: topic.rfind("/") + 1] + "monitor") > 0
+    return count_named(node, monitor_of(topic)) > 0
+
+
+def monitor_of(topic: str) -> str:
+    """The full name of the node whose topic ``topic`` is, as it is usually called.
+
+    >>> monitor_of("/arm/task_progress")
+    '/arm/monitor'
+    """
+    return topic[: topic.rfind("/") + 1] + "monitor"

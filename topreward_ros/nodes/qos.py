@@ -29,6 +29,7 @@ def _profile(stated: Qos) -> QoSProfile:
 images = partial(_profile, qos.IMAGES)
 image_source = partial(_profile, qos.IMAGE_SOURCE)
 progress = partial(_profile, qos.PROGRESS)
+diagnostics = partial(_profile, qos.DIAGNOSTICS)
 events = partial(_profile, qos.EVENTS)
 latched = partial(_profile, qos.LATCHED)
 commands = partial(_profile, qos.COMMANDS)

@@ -161,7 +161,7 @@ class Supervisor(PrintableLog):
             qos_overriding_options=qos.overrides(),
         )
         self._state = self.create_publisher(SupervisorState, "~/state", qos.latched())
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = self.create_publisher(DiagnosticArray, conversions.DIAGNOSTICS, qos.diagnostics())
         self.create_service(Trigger, "~/start", self._on_start, qos_profile=qos.requests())
         self.create_service(Trigger, "~/stop", self._on_stop, qos_profile=qos.requests())
         create_steady_timer(self, _TICK_S, lambda: self._do(self._policy.tick(self._now())))

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -31,7 +32,14 @@ from topreward_ros.core.printable import printable
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress
 from topreward_ros.nodes import conversions, qos
 from topreward_ros.nodes.end_signals import leaving
-from topreward_ros.nodes.graph import A_NODE, all_named, monitor_is_there, node_of, why_unpublished
+from topreward_ros.nodes.graph import (
+    A_NODE,
+    all_named,
+    monitor_is_there,
+    monitor_of,
+    node_of,
+    why_unpublished,
+)
 from topreward_ros.nodes.startup import start, why_no_start
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.views.watch import WatchLog, description_line, event_line, sample_line, view
@@ -154,6 +162,7 @@ class Watcher:
         self._subscription = subscribe(TaskProgress, topic, self._on_progress, qos.progress())
         self._latched = False
         subscribe(TaskEvent, f"{beside}task_event", self._on_event, qos.events())
+        subscribe(DiagnosticArray, conversions.DIAGNOSTICS, self._on_diagnostics, qos.diagnostics())
         # The last one: subscriptions are announced in order, see `is_known`.
         subscribe(MonitorInfo, f"{beside}monitor/info", self._on_info, qos.latched())
         self.log = WatchLog(self._subscription.topic_name)
@@ -233,8 +242,17 @@ class Watcher:
         self.log.add_description(described)
         self._screen.line(description_line(described))
 
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        """Before it can score, a monitor publishes nothing else."""
+        why = conversions.waits_for(message, monitor_of(self.log.topic))
+        if why is not None and self.log.add_waiting(why, time.monotonic()):
+            self._screen.line(why)
+
     def _advise(self, silent_s: float) -> None:
-        """Show which topic is silent and what to check."""
+        """Show which topic is silent and what to check, or once more what the monitor waits for."""
+        if why := self.log.waits_now(time.monotonic()):
+            self._screen.line(why)
+            return
         topic, node = self.log.topic, self._node
         domain = os.environ.get("ROS_DOMAIN_ID") or "0"
         lines = [f"nothing on {topic} for {silent_s:.0f} s (ROS_DOMAIN_ID {domain})"]

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from io import StringIO
-from math import isnan, nan
+from math import inf, isnan, nan
 from statistics import median
 
 from rich import box
@@ -38,6 +38,7 @@ _LOWEST_CHART = 2
 _HIGHEST_CHART = 20
 _NUMBER_ROWS = 3
 _CHART_SPANS_S = (10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
+_WAITS_S = 10.0  # for which it holds that a monitor said that it waits
 _MOST_SHOWN = 10.0  # progress is at most 1; what claims more than this is not shown in full
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _STATE_STYLES = {
@@ -71,6 +72,7 @@ class WatchLog:
     answers: str = ""  #: of the model, as in `ScorerInfo`
     warnings: tuple[str, ...] = ()  #: what is wrong with what arrives
     advice: tuple[str, ...] = ()  #: what to check, while nothing arrives
+    waits: str = ""  #: why the monitor has no scorer yet, see `add_waiting`
     newest: Sample | None = None
     #: of the present episode, in order: the first, the newest, and of the others every 2^n-th, see `_keep`
     scores: list[Sample] = field(default_factory=list)
@@ -78,6 +80,7 @@ class WatchLog:
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
     events: deque[Happening] = field(default_factory=lambda: deque(maxlen=100))
     last_arrival_s: float | None = None
+    _waits_until_s: float = inf  # what a monitor that died waited for does not count any more
     _start_ns: int = 0  # stamp of the first frame of an episode
     _start_of: str | None = None  # that episode's id; None: no first frame was heard of
     _stride: int = 1  # of the scores that are kept
@@ -120,6 +123,19 @@ class WatchLog:
                 self.latencies_s.append(sample.latency_s)
             self._score_times_s.append(now_s)
         return is_score
+
+    def add_waiting(self, why: str, now_s: float) -> bool:
+        """Take why the monitor has no scorer yet, which it repeats; empty: it has one. True where it is news
+        that it waits."""
+        is_news = bool(why) and not self.waits_now(now_s)
+        self.waits, self._waits_until_s = why, now_s + _WAITS_S
+        if why:
+            self.advice = ()
+        return is_news
+
+    def waits_now(self, now_s: float) -> str:
+        """Why the monitor has no scorer; empty where it has one, or has not said so for a while."""
+        return self.waits if now_s < self._waits_until_s else ""
 
     def _keep(self, score: Sample) -> None:
         """Add a score to the curve; a curve that gets too long is thinned to every second score."""
@@ -288,7 +304,7 @@ def _parts(log: WatchLog, now_s: float, inner: int, plan: _RowPlan) -> list[Rend
             groups.append([_chart(log.scores, inner, plan.chart)])
         if plan.numbers:
             groups.append([_numbers(log, sample, now_s, plan.numbers)])
-    groups.append(_notes(log, plan.brief))
+    groups.append(_notes(log, now_s, plan.brief))
     if plan.events:
         groups.append([_events(log, plan)])
     parts: list[RenderableType] = []
@@ -413,14 +429,14 @@ def _numbers(log: WatchLog, sample: Sample, now_s: float, rows: int) -> Renderab
     return table
 
 
-def _notes(log: WatchLog, brief: bool) -> list[RenderableType]:
+def _notes(log: WatchLog, now_s: float, brief: bool) -> list[RenderableType]:
     """Warnings that a reader of the numbers must see."""
     notes: list[RenderableType] = []
     message = log.newest.message if log.newest else ""
     if log.random_weights or RANDOM_WEIGHTS in message:
         notes.append(Text(RANDOM_WARNING, style="bold red"))
         message = message.removeprefix(RANDOM_WEIGHTS).removeprefix("; ")
-    others = [message] if message else []
+    others = filter(None, (message, log.waits_now(now_s)))
     notes += [_cut(shown(line, style="yellow"), brief) for line in (*others, *log.warnings, *log.advice)]
     return notes
 
