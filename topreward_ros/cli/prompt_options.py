@@ -87,7 +87,6 @@ def parameters_of(options: argparse.Namespace, action: str) -> dict[str, Any]:
         raise CommandError(f"--ensembles {options.ensembles}: must be at least 1")
     _, settings = settings_of(parameters)
     refuse_own_question(options.model, settings, f"topreward prompts {action}")
-    check_chosen(options.model, settings)
     if options.measure == Measure.BOTH.value and not settings.static_baseline:
         raise CommandError(
             "--measure both looks at the static VOC, which progress_mode raw_probability leaves out: set "
@@ -124,6 +123,7 @@ def sweeping(
     from topreward_ros.views.prompts import SweepBar
 
     monitor, scorer_settings = settings_of(parameters)
+    check_chosen(options.model, scorer_settings)
     with (
         kept_folder(options.scores) if options.scores else nullcontext() as kept,
         SweepBar(Console(stderr=True), expected) as bar,
