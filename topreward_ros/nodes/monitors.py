@@ -101,6 +101,7 @@ def _run(process: Node, signals: EndSignals) -> int:
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
+        signals.status_if_cut_off = int(bool(company.failed))
         executor.spin_once(timeout_sec=_LOOK_S)
     executor.shutdown(timeout_sec=0.5)
     return int(bool(company.failed))
