@@ -358,9 +358,10 @@ def test_a_flicker_is_no_cover_and_a_cover_is_told_once() -> None:
     detector = CoveredDetector(2.0)
     flicker = [detector.update(k * NS_PER_S, "dark" * (k % 2)) for k in range(21)]
     assert not any(flicker)
-    cover = [detector.update((21 + k) * NS_PER_S, "dark") for k in range(10)]
-    assert [k for k, finding in enumerate(cover) if finding] == [2]
-    assert "dark" in detector.why and "9 s" in detector.why
+    cover = [(detector.update((21 + k) * NS_PER_S, "dark"), detector.why) for k in range(10)]
+    assert [k for k, (finding, _) in enumerate(cover) if finding] == [2]
+    stands = "nothing is to be seen for more than 2 s (covered_timeout): dark"
+    assert [why for _, why in cover] == ["", "", *[stands] * 8]
     detector.timeout = 0.0
     assert detector.update(40 * NS_PER_S, "dark") is None and not detector.why
 
@@ -474,7 +475,7 @@ def test_of_a_frozen_camera_no_score_is_believed_and_its_pictures_are_not_used()
         robot.show(frozen, 0.98 if robot.monitor.blind_reason else 0.5)
     assert robot.kinds == [EventType.EPISODE_STARTED, EventType.FROZEN_IMAGES, EventType.STALE_IMAGES]
     assert isnan(robot.report.progress) and robot.report.state is State.STALE
-    assert "has been the same for" in robot.report.message
+    assert "has been the same for more than 2 s (frozen_timeout)" in robot.report.message
     assert robot.report.num_frames == 11 + 4 and robot.monitor.ignored.counts() == {"of a frozen camera": 12}
     robot.show(progress=0.6)
     assert robot.report.state is State.RUNNING and robot.report.progress == pytest.approx(0.6)

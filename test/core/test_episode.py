@@ -345,7 +345,7 @@ def test_the_report_says_why_nothing_is_scored_as_long_as_that_is_so() -> None:
     assert rig.monitor.report.message == ""
     rig.take(rig.monitor.check_clock(105 * NS_PER_S, lambda: "the cable is out"))
     assert rig.monitor.report.state is State.STALE
-    assert rig.monitor.report.message.startswith("no image that can be used for 5.0 s")
+    assert rig.monitor.report.message.startswith("no image that can be used for more than 5 s")
     assert "the cable is out" in rig.monitor.report.message and rig.monitor.report.warning == ""
     rig.image(101.5, -7.0)
     assert rig.monitor.report.state is State.RUNNING and rig.monitor.report.message == ""
@@ -438,9 +438,9 @@ def test_a_scorer_that_hangs_is_told_once_in_every_episode_and_in_the_report() -
     rig.image(100.0, -4.0)
     request = rig.image(100.5)
     assert request is not None
-    for hang in ("none for 10 s", "none for 11 s"):
-        rig.take(rig.monitor.note_hang(hang))
-        assert rig.monitor.report.message == hang
+    for _ in range(2):
+        rig.take(rig.monitor.note_hang("none for 10 s"))
+        assert rig.monitor.report.message == "none for 10 s"
     assert rig.event_types == [EventType.EPISODE_STARTED, EventType.SCORER_ERROR]
     assert rig.events[-1].message.startswith("none for 10 s")
     rig.take(rig.monitor.add_score(request, score_of(request, -4.0)))
@@ -657,7 +657,7 @@ def test_images_that_cannot_be_decoded_are_no_healthy_stream() -> None:
         rig.take(rig.monitor.observe(stamp, stamp)[1])
         rig.take(rig.monitor.check_clock(stamp))
     assert rig.event_types == [EventType.EPISODE_STARTED, EventType.STALE_IMAGES]
-    assert "that can be used for 5." in rig.events[-1].message
+    assert "that can be used for more than 5 s" in rig.events[-1].message
     rig.image(108.0, -7.0)
     assert rig.monitor.report.state is State.RUNNING
 

@@ -161,11 +161,24 @@ def test_silence_counts_from_the_last_image_that_could_be_used(
     assert live.state is State.RUNNING and not live.monitor.stale_reason
 
 
-def test_the_reason_says_for_how_long_it_is_by_now_and_another_timeout_is_heeded() -> None:
+def test_what_stands_stays_true_while_a_silence_goes_on() -> None:
+    """The state is latched: whoever looks at it after a minute reads what was said at first."""
+    live = Live(stale_timeout=1.0)
+    live.run(2.0)
+    told = set()
+    for second in range(1, 60):
+        live.run(1.0, images=False)
+        said = live.monitor.report.message, live.monitor.stale_reason, live.events[-1].message
+        told |= set(said) if second > 1 else set()
+        assert live.monitor.silent_s == pytest.approx(second)
+    assert told == {"no image that can be used for more than 1 s (stale_timeout): no image comes"}
+
+
+def test_another_timeout_is_heeded() -> None:
     live = Live(stale_timeout=1.0)
     live.run(2.0)
     live.run(5.0, images=False)
-    assert "for 5.0 s (stale_timeout = 1 s)" in live.monitor.stale_reason
+    assert "for more than 1 s (stale_timeout)" in live.monitor.stale_reason
     live.monitor.settings = replace(live.monitor.settings, stale_timeout=60.0)
     live.run(0.2, images=False)
     assert live.state is State.RUNNING and not live.monitor.stale_reason

@@ -109,7 +109,10 @@ def test_the_diagnostics_tell_of_a_model_that_loads(robot, blocked) -> None:
     robot.start("monitor", model=str(blocked.folder), diagnostics_rate=5.0)
     robot.until(lambda: len(statuses) > 2, "the diagnostics come")
     assert {it.level for it in statuses} == {DiagnosticStatus.WARN}
-    assert f"the model '{blocked.folder}' is being loaded, for " in statuses[-1].message
+    being = f"the model '{blocked.folder}' is being loaded: nothing is watched yet"
+    assert {it.message for it in statuses} == {being}
+    waited = [float(value.value) for it in statuses for value in it.values if value.key == "waiting [s]"]
+    assert waited[-1] > waited[0]
     assert statuses[-1].hardware_id == str(blocked.folder)
     blocked.release()
     robot.until(lambda: bool(robot.infos), "it is active")

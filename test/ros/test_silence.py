@@ -1,5 +1,6 @@
 """Silence of usable images, over DDS: whatever the reason, the state says STALE and one event says why."""
 
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -74,6 +75,27 @@ def test_the_second_camera_that_falls_silent_is_silence(robot) -> None:
     robot.until(lambda: TaskEvent.STALE_IMAGES in robot.event_types(), "the event")
     assert "no image on /wrist" in robot.events[-1].message
     pictures(robot, both_run)
+
+
+def test_a_task_before_a_dead_camera_and_what_stands_of_that(robot) -> None:
+    """The silence began with the monitor, not with the task; what is latched must not need to be renewed."""
+    statuses: list[DiagnosticStatus] = []
+    robot.node.create_subscription(DiagnosticArray, "/diagnostics", lambda m: statuses.extend(m.status), 10)
+    monitor = robot.start("monitor", stale_timeout=1.0, diagnostics_rate=5.0)
+    robot.until(lambda: "no image on /image since " in robot.said(monitor), "the log says since when")
+    robot.spin(2.0)
+    robot.say(TASK)
+    robot.until(lambda: state(robot) == TaskProgress.STALE, "the state says so")
+    robot.spin(1.5)
+    told = [it for it in statuses if "no image on /image" in it.message]
+    silences = [it for it in told if it.name == "/monitor: images"]
+    standing = [robot.states[-1].message, robot.progress[-1].message, robot.events[-1].message]
+    times = [re.findall(r"since (\S+ \S+ UTC)", it) for it in [*standing, *(it.message for it in told)]]
+    assert all(it == times[0] and len(it) == 1 for it in times) and times[0][0] in robot.said(monitor), times
+    assert all(it.startswith("no image that can be used for more than 1 s (stale") for it in standing)
+    values = [{it.key: float(it.value) for it in status.values if "[s]" in it.key} for status in silences]
+    assert values[-1]["/image silent [s]"] > values[0]["/image silent [s]"] + 2.0
+    assert 2.0 < values[-1]["without a usable image [s]"] < values[-1]["/image silent [s]"] - 1.0
 
 
 def test_a_monitor_that_was_stopped_does_not_blame_the_camera(robot) -> None:

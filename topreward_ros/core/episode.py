@@ -121,7 +121,8 @@ class TaskMonitor:
         self._other_shapes = 0
         self._given_ids = EpisodeIds()
         self._silence = Silence()
-        self._hang = ""  # for how long the scorer has not answered; empty: it does
+        self._silent_ns = 0  # by the last look at the clock
+        self._hang = ""  # that the scorer has not answered for too long; empty: it does
         self._look = Look.NONE  # why the image that was observed last would be scored
         self._not_pictures = 0
         self._frozen = 0
@@ -155,8 +156,13 @@ class TaskMonitor:
 
     @property
     def stale_reason(self) -> str:
-        """Why no image can be used, for how long; empty while images can be used or nobody watches them."""
+        """Why no image can be used; empty while images can be used or nobody watches them."""
         return self._current.stale if self.watching else ""
+
+    @property
+    def silent_s(self) -> float:
+        """For how long no image could be used [s], by the last `check_clock`; NaN while nobody watches."""
+        return self._silent_ns / NS_PER_S if self.watching else nan
 
     @property
     def blind_reason(self) -> str:
@@ -606,7 +612,8 @@ class TaskMonitor:
         return [self._report, self._event(EventType.SCORER_ERROR, f"{message} ({where})", frame=newest)]
 
     def note_hang(self, hang: str) -> list[Output]:
-        """Take for how long the scorer has not answered (for a human); empty: it answers, or is not asked.
+        """Take that the scorer has not answered for too long (for a human); empty: it answers, or is not
+        asked.
 
         To be called several times a second. The event comes once per hang in every episode that has frames
         to score; the report says it for as long as it lasts.
@@ -644,18 +651,16 @@ class TaskMonitor:
         about the camera. For so long simulated time stood still, in which an episode grows no older: in
         pauses that are over by now (``paused_ns``), and up to now in one that is not (``stands_ns``).
         """
-        silent_s = self._silence.check(now_ns, stopped_ns, paused_ns) / NS_PER_S
+        self._silent_ns = self._silence.check(now_ns, stopped_ns, paused_ns)
         episode = self._episode
         if episode is None or episode.ended:
             return []
         outputs: list[Output] = []
         timeout_s = self._settings.stale_timeout
         was_stale = bool(episode.stale)
-        if silent_s >= timeout_s:
+        if self._silent_ns >= timeout_s * NS_PER_S:
             why = (silence() if silence else "") or self._silence.why() or "no image comes"
-            episode.stale = (
-                f"no image that can be used for {silent_s:.1f} s (stale_timeout = {timeout_s:g} s): {why}"
-            )
+            episode.stale = f"no image that can be used for more than {timeout_s:g} s (stale_timeout): {why}"
         elif was_stale:  # somebody allows more now
             outputs += self._end_silence()
         if episode.stale and not was_stale:

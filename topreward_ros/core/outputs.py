@@ -27,7 +27,11 @@ class State(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressReport:
-    """State as of the newest scored frame: what TaskProgress.msg carries."""
+    """State as of the newest scored frame: what TaskProgress.msg carries.
+
+    Its texts stand for as long as they hold, and are latched: they name limits and points in time, and no
+    duration that goes on.
+    """
 
     state: State
     instruction: str = ""  #: of the present stage

@@ -501,13 +501,13 @@ class RetryPolicy:
             return said
         age_s = (now.steady_ns - watch.reported_ns) / NS_PER_S
         if age_s > self.settings.monitor_timeout:
-            detail = f"no report on task_progress for {age_s:.1f} s"
+            detail = f"no report on task_progress for more than {self.settings.monitor_timeout:g} s"
             if said := self._notice(watch, Condition.MONITOR_VANISHED, detail, now, watched=False):
                 return said
         if watch.silent_ns is not None and watch.ended_ns is None:
             silent_s = (now.steady_ns - watch.silent_ns) / NS_PER_S
             if silent_s > self.settings.images_timeout:
-                detail = f"no image that can be used for {silent_s:.1f} s"
+                detail = f"STALE, or waiting for images, for more than {self.settings.images_timeout:g} s"
                 if said := self._notice(watch, Condition.IMAGES_SILENT, detail, now):
                     return said
         open_s = (now.steady_ns - watch.begun_ns) / NS_PER_S

@@ -24,20 +24,28 @@ class Fault(Enum):
     )
     STANDS = "the time on /clock stands still: latencies cannot be told, images are watched all the same"
     FUTURE = (
-        "image stamps lie {age} in the future, at {stamp} UTC: the clocks differ, or use_sim_time does; "
+        "image stamps lie {age} in the future, at {stamp}: the clocks differ, or use_sim_time does; "
         "latencies cannot be told"
     )
     PAST = (
-        "image stamps lie {age} in the past, at {stamp} UTC, and so latencies say nothing: the camera's "
+        "image stamps lie {age} in the past, at {stamp}, and so latencies say nothing: the camera's "
         "driver has no clock, or a bag is played without `--clock` and use_sim_time"
     )
 
     def text(self, stamp_ns: int | None, now_ns: int) -> str:
         """What to say of a newest stamp at a time."""
         stamp_ns = stamp_ns or 0
-        stamp = datetime.fromtimestamp(stamp_ns // NS_PER_S, timezone.utc)
         age = f"{abs(now_ns - stamp_ns) / NS_PER_S:.1f} s"
-        return self.value.format(age=age, stamp=f"{stamp:%Y-%m-%d %H:%M:%S}")
+        return self.value.format(age=age, stamp=utc_text(stamp_ns))
+
+
+def utc_text(time_ns: int) -> str:
+    """A point in time [ns since 1970], for a human.
+
+    >>> utc_text(1_700_000_000 * NS_PER_S)
+    '2023-11-14 22:13:20 UTC'
+    """
+    return f"{datetime.fromtimestamp(time_ns // NS_PER_S, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
 class StampClock:

@@ -20,6 +20,7 @@ from rclpy.qos import QoSCompatibility, qos_check_compatible
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.losses import Losses
 from topreward_ros.core.publishers import Publishers
+from topreward_ros.core.stamp_clock import utc_text
 from topreward_ros.defaults import fast_dds_profile_variables, monitor_defaults
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.graph import all_named, node_of
@@ -265,10 +266,11 @@ class Camera:
         return f"{share:.0%} of the images on {self.topic} are lost on the way. {cause}"
 
     def silence_warning(self) -> str:
-        """How long no image has come, and what to look at."""
+        """Since when no image has come, which stays true while the text stands, and what to look at."""
+        since_ns = time.time_ns() - round(self.silent_seconds() * NS_PER_S)
         moved = not self.raw and self.received
         where = f"of the camera that is read on {self.topic} now" if moved else f"on {self.topic}"
-        return f"no image {where} for {self.silent_seconds():.0f} s: {self.missing_images_advice()}"
+        return f"no image {where} since {utc_text(since_ns)}: {self.missing_images_advice()}"
 
     def publishers_warning(self) -> str:
         """Who publishes on this topic, when images of several come: those of one are used. Else empty.
@@ -615,9 +617,7 @@ class CameraRig:
             try:
                 pictures.append(camera.decode())
             except images.ImageError as error:
-                raise self._refused(
-                    f"skipped an image of {camera.topic} ({camera.bad} so far): {error}"
-                ) from None
+                raise self._refused(f"skipped an image of {camera.topic}: {error}") from None
         try:
             parts = [picture.rgb for picture in pictures]
             rgb = images.tile(parts)
@@ -656,8 +656,7 @@ class CameraRig:
             stamp_ns = images.stamp_ns_of(camera.raw)
         except images.ImageError as error:
             camera.bad += 1
-            problem = f"skipped an image of {camera.topic} ({camera.bad} so far): {error}"
-            self._unreadable = str(self._refused(problem))
+            self._unreadable = str(self._refused(f"skipped an image of {camera.topic}: {error}"))
             return
         self._unreadable = ""
         self._on_primary(stamp_ns)

@@ -1,7 +1,7 @@
 """The monitor's /diagnostics: are images coming, and is scoring keeping up?
 
-Where there is nothing to score with, `WaitingDiagnostics` says what is waited for, and `FailureDiagnostics`
-why there is nothing.
+Its messages say what is wrong; for how long by now, the values beside them do. Where there is nothing to score
+with, `WaitingDiagnostics` says what is waited for, and `FailureDiagnostics` why there is nothing.
 """
 
 from __future__ import annotations
@@ -75,8 +75,7 @@ class WaitingDiagnostics(_AbsenceDiagnostics):
     def _said(self) -> tuple[bytes, str, dict[str, str]]:
         waited_s = time.monotonic() - self._begun
         what = self.reason or f"the model '{self._model}' is being loaded"
-        message = f"{what}, for {waited_s:.0f} s so far: nothing is watched yet"
-        return DiagnosticStatus.WARN, message, {"waiting [s]": f"{waited_s:.1f}"}
+        return DiagnosticStatus.WARN, f"{what}: nothing is watched yet", {"waiting [s]": f"{waited_s:.1f}"}
 
 
 class FailureDiagnostics(_AbsenceDiagnostics):
@@ -178,6 +177,7 @@ class Diagnostics:
         values = {
             "input rate [Hz]": f"{rate:.2f}",
             "age of newest stamp [s]": f"{age_s:.3f}",
+            "without a usable image [s]": f"{monitor.silent_s:.1f}",
             "decode latency [ms]": f"{rig.decode_seconds * 1e3:.2f}",
             "images out of order": str(ignored.out_of_order),
             "images with a stamp out of line": str(ignored.out_of_line),
@@ -191,6 +191,7 @@ class Diagnostics:
                 f"{camera.topic} lost": str(camera.senders.lost),
                 f"{camera.topic} from other publishers": str(camera.senders.of_others),
                 f"{camera.topic} bad": str(camera.bad),
+                f"{camera.topic} silent [s]": f"{camera.silent_seconds():.1f}",
             }
         return self._status(_IMAGES, level, message, values)
 
@@ -208,6 +209,7 @@ class Diagnostics:
         values = {
             "state": report.state.name,
             "scoring latency [ms]": f"{self._newest.seconds * 1e3:.2f}",
+            "busy with the present score [s]": f"{self._worker.busy_s():.1f}",
             "scores": str(counts.scored),
             "prefixes replaced before scoring": str(counts.replaced),
             "extra looks left out": str(counts.left_out),

@@ -276,7 +276,7 @@ def _why_not_beside(camera: Beside, primary: str, stamp_ns: int, max_skew: float
     if abs(age) <= max_skew:
         return ""
     if camera.silent_s > max_skew:
-        return f"no image on {camera.topic} for {camera.silent_s:.1f} s"
+        return f"no image on {camera.topic} for more than {max_skew:g} s (camera_max_skew)"
     when = f"{abs(age):.1f} s {'before' if age > 0 else 'after'}"
     return (
         f"the newest image on {camera.topic} was taken {when} that on {primary} "

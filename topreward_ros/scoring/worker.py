@@ -317,14 +317,19 @@ class ScoringWorker:
         return current
 
     def hang(self) -> str:
-        """For how long the scorer has not answered, for a human, when that is too long; else empty."""
+        """That the scorer has not answered for too long, for a human; else empty."""
         thread = self._thread
+        busy_s = self.busy_s()
         with self._wake:
-            busy_s = 0.0 if thread.begun is None else time.monotonic() - thread.begun
             took_s = max((each.took_s for each in thread.workers), default=0.0)  # whichever is scored now
             slow_s = min(_HANGS_AFTER_ANSWERS * took_s, _HANGS_AT_LAST_S)
         patience_s = max(_HANGS_AFTER_S, slow_s)
-        return f"the scorer has not answered for {busy_s:.0f} s" if busy_s > patience_s else ""
+        return f"the scorer has not answered for more than {patience_s:.0f} s" if busy_s > patience_s else ""
+
+    def busy_s(self) -> float:
+        """For how long the scorer has been at what it does now [s]; 0: it waits."""
+        with self._wake:
+            return 0.0 if self._thread.begun is None else time.monotonic() - self._thread.begun
 
     def excuse(self, stopped_s: float) -> None:
         """This process was stopped for so long [s]: the scorer could not work in that time."""

@@ -115,7 +115,7 @@ class Engine:
         return sum(episode.frame_bytes for episode in self._episodes.values())
 
     def hang(self) -> str:
-        """For how long the scorer has not answered, when that is too long; else empty."""
+        """That the scorer has not answered for too long; else empty."""
         return self._keeper.hang()
 
     async def close(self) -> None:
@@ -187,7 +187,7 @@ class Engine:
         try:
             result = await asyncio.wait_for(future, self.limits.answer_s)
         except asyncio.TimeoutError:
-            return _error(Status.BUSY, f"the scorer has not answered for {self.limits.answer_s:.0f} s")
+            return _error(Status.BUSY, f"the scorer has not answered within {self.limits.answer_s:.0f} s")
         if result is None:
             return _error(Status.REPLACED, "a newer call of the episode came before this one was begun")
         if result.score is None:

@@ -7,7 +7,7 @@ known of the task any more.
 
 from __future__ import annotations
 
-from topreward_ros.core.detectors.sample import Finding, lasting
+from topreward_ros.core.detectors.sample import Finding
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 
@@ -38,7 +38,8 @@ class CoveredDetector:
         lasted_s = (stamp_ns - self._since_ns) / NS_PER_S
         if lasted_s < self.timeout:
             return None
-        told, self.why = self.why, f"nothing is to be seen for {lasting(lasted_s)}: {fault}"
+        told = self.why
+        self.why = f"nothing is to be seen for more than {self.timeout:g} s (covered_timeout): {fault}"
         if told:
             return None
         return Finding(

@@ -20,7 +20,7 @@ from collections import deque
 
 import numpy as np
 
-from topreward_ros.core.detectors.sample import Finding, lasting
+from topreward_ros.core.detectors.sample import Finding
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.pictures import Picture
@@ -100,7 +100,7 @@ class FrozenDetector:
         if lasted_s < self.timeout or self._pairs < _PAIRS:
             return None
         told, self.sure = self.why, sure
-        self.why = f"the picture has been the same for {lasting(lasted_s)}"
+        self.why = f"the picture has been the same for more than {self.timeout:g} s (frozen_timeout)"
         if told:
             return None
         if sure:

@@ -18,15 +18,6 @@ class Sample:
     what: str = "progress against the static baseline"  #: of which progress STALL and REGRESSION speak
 
 
-def lasting(seconds: float) -> str:
-    """How long something has lasted, for a text that is published when it changes: once a second at most.
-
-    >>> lasting(0.52), lasting(2.0), lasting(2.9)
-    ('0.5 s', '2 s', '2 s')
-    """
-    return f"{seconds:.1f} s" if seconds < 1.0 else f"{int(seconds)} s"
-
-
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What a detector found, once."""

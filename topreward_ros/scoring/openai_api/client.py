@@ -66,6 +66,7 @@ class Client:
         self._key = key
         self._timeout_s = timeout_s
         self._not_before_s = 0.0  # monotonic: end of the pause that the server asked for
+        self._pause_s = 0.0  # the whole of it
         watched = {"http": _WatchedConnection, "https": _WatchedTlsConnection}
         kinds = {"http": urllib3.HTTPConnectionPool, "https": urllib3.HTTPSConnectionPool}
         self._pool = kinds[endpoint.scheme](
@@ -102,7 +103,7 @@ class Client:
         shown = f"{self.endpoint.origin}{path}"
         if (left_s := self._not_before_s - time.monotonic()) > 0:
             raise BusyError(
-                f"{shown} is not asked for another {left_s:.0f} s: the server wanted a pause", left_s
+                f"{shown} is not asked yet: the server wanted a pause of {self._pause_s:.0f} s", left_s
             )
         headers = {
             "Accept": "application/json",
@@ -193,7 +194,7 @@ class Client:
             raise ScorerError(f"{answer}: check the URL")
         pause_s = retry_after_s(response.headers.get("Retry-After", ""), datetime.now(UTC))
         if pause_s is not None:
-            self._not_before_s = time.monotonic() + pause_s
+            self._not_before_s, self._pause_s = time.monotonic() + pause_s, pause_s
         why = "too many requests, or the quota is used up" if status == 429 else "look at the server"
         wait = f"; it asks for a pause of {pause_s:.0f} s" if pause_s else ""
         raise BusyError(f"{answer}: {why}{wait}", _USUAL_PAUSE_S if pause_s is None else pause_s)

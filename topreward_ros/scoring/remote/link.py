@@ -93,7 +93,7 @@ class Link:
                 connected = self._connection.sock is not None
                 self.close()
                 if monotonic() >= end or (connected and isinstance(error, TimeoutError)):
-                    raise LinkError(f"{self._url} has not answered for {seconds:.0f} s") from error
+                    raise LinkError(f"{self._url} has not answered within {seconds:.0f} s") from error
                 if not again:
                     cut = isinstance(inner, BadStatusLine | ConnectionResetError)  # one of no line, too
                     hint = _HINT_OF_TLS if cut and self._wants_tls(end) else ""
