@@ -32,7 +32,7 @@ class Condition(Enum):
     MONITOR_VANISHED = "the monitor says nothing any more"
     MONITOR_RESTARTED = "the monitor was started again, and forgot the episode"
     TAKEN_OVER = "somebody else set a task, reset, disabled or deactivated the monitor"
-    IMAGES_SILENT = "the monitor has had no image that it can use, for images_timeout"
+    IMAGES_SILENT = "the monitor has been STALE, or has waited for images, for images_timeout"
     OVERDUE = "no rule has acted, for episode_limit after the begin or undecided_wait after the end"
     SUPERVISOR_RESTARTED = "the supervisor was started again, and the episode on file is over or gone"
 

@@ -554,7 +554,7 @@ SUPERVISOR_PARAMETERS = (
     ),
     Parameter(
         "images_timeout",
-        "Time without an image that the monitor can use until IMAGES_SILENT [s]",
+        "Time for which the monitor is STALE, or waits for images, until IMAGES_SILENT [s]",
         0.1,
         LONGEST_TIME_S,
     ),
