@@ -570,16 +570,15 @@ class CameraRig:
         """Log what is wrong with the cameras, each problem once.
 
         A silence is longer than ``stale_timeout`` [s]; it is warned of again when images came in between, or
-        when something else is to be done about it. ``watched``: the primary camera's silence has an event of
-        its own.
+        when something else has been to be done about it for a while. ``watched``: the primary camera's
+        silence has an event of its own.
         """
         for camera in self.cameras:
             if camera.silent_seconds() > stale_timeout and not camera.has_just_come:
-                silence, advice = ("silence", camera), camera.missing_images_advice()
-                if not (watched and camera is self.primary):
-                    self._say_once.warn(silence, camera.silence_warning)
-                    self._say_once.note_advice(silence, camera.missing_images_advice)
-                self._say_once.warn_of_news(silence, advice, camera.silence_warning)
+                silence = ("silence", camera)
+                if not (watched and camera is self.primary) or self._say_once.has_told(silence):
+                    advice = camera.missing_images_advice()
+                    self._say_once.warn_of_news(silence, advice, camera.silence_warning)
             if camera.subscription is not None:
                 self._say_once.forget(("refusal", camera))
             self._say_once.warn(("refusal", camera), camera.refusal_warning)

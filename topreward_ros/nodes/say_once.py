@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
-from math import inf
+from dataclasses import dataclass
 from typing import Any
 
-_CHANGES_EVERY_S = 10.0  # what is said of each score, with its numbers, would fill a log
-_NEWS_AFTER_S = 3.0  # what was just found out may change again: others are discovered one after the other
+_APART_S = 10.0  # what comes and goes, or changes with each score, would fill a log
+_NEWS_AFTER_S = 5.0  # what was just found out may change again: others come and go
+
+
+@dataclass(slots=True)
+class _Told:
+    """What was said of a subject last."""
+
+    text: str
+    when_s: float
+    is_over: bool = False  # since then
+    news: str = ""  # what would be said now
+    news_since_s: float = 0.0
+
+    def is_recent(self) -> bool:
+        return time.monotonic() - self.when_s < _APART_S
 
 
 class SayOnce:
-    """Logs a warning once per subject, until the subject is forgotten. Not thread-safe."""
+    """Logs a warning once per subject until the subject is forgotten, and every 10 s at most.
+
+    Not thread-safe.
+    """
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
-        self._said: set[Hashable] = set()
-        self._changing: dict[Hashable, tuple[str, float]] = {}  # as it was logged last, and when [s]
-        self._advice: dict[Hashable, tuple[str, float]] = {}  # as it was given last, and when [s]
+        self._told: dict[Hashable, _Told] = {}
 
     def warn(self, subject: Hashable, text: Callable[[], str]) -> None:
         """Log what ``text`` returns, unless this was done for ``subject`` before.
@@ -26,48 +41,55 @@ class SayOnce:
         ``text`` is called only where it is needed. It returns an empty string while there is nothing to
         warn of, and is then asked again the next time.
         """
-        if subject not in self._said and (warning := text()):
-            self._said.add(subject)
-            self._logger.warning(warning)
+        if self._is_new(subject) and (warning := text()):
+            self._tell(subject, warning, warning)
 
     def warn_of_change(self, subject: Hashable, text: str) -> None:
-        """Log ``text``, unless it was logged of ``subject`` last, and every 10 s at most.
-
-        An empty text: it is over.
-        """
-        now = time.monotonic()
-        told, when = self._changing.get(subject, ("", -inf))
-        if text == told:
-            return
+        """Log ``text``, unless it was logged of ``subject`` last. An empty text: it is over."""
+        told = self._told.get(subject)
         if not text:
-            self._changing[subject] = "", when
-        elif now - when >= _CHANGES_EVERY_S:
-            self._changing[subject] = text, now
-            self._logger.warning(text)
+            self.forget(subject)
+        elif told is None or (not told.is_recent() and (told.is_over or told.text != text)):
+            self._tell(subject, text, text)
+
+    def warn_of_news(self, subject: Hashable, advice: str, text: Callable[[], str]) -> None:
+        """Log what ``text`` returns; and again where ``advice`` has been another than was told for a while.
+
+        What is to be done depends on what other processes are known, and that comes by and by: the first
+        advice may be wrong, and nobody would learn so. Others that come and go are no news.
+        """
+        told, now = self._told.get(subject), time.monotonic()
+        if self._is_new(subject):
+            self._tell(subject, advice, text())
+        elif told is None or told.is_over:
+            return  # too soon
+        elif advice != told.news:
+            told.news, told.news_since_s = advice, now
+        elif advice != told.text and now - told.news_since_s >= _NEWS_AFTER_S and not told.is_recent():
+            self._tell(subject, advice, text())
+
+    def has_told(self, subject: Hashable) -> bool:
+        """Whether something was said of ``subject`` that is not over."""
+        return subject in self._told and not self._told[subject].is_over
 
     def note_advice(self, subject: Hashable, advice: Callable[[], str]) -> None:
         """What is to be done about ``subject`` was told by somebody else; `warn_of_news` goes on from it.
 
-        ``advice`` is called where nothing was noted before.
+        ``advice`` is called where nothing was told before.
         """
-        if subject not in self._advice:
-            self._advice[subject] = advice(), time.monotonic()
-
-    def warn_of_news(self, subject: Hashable, advice: str, text: Callable[[], str]) -> None:
-        """Log what ``text`` returns where ``advice`` is not what was told of ``subject`` last.
-
-        What is to be done depends on what other processes are known, and that comes by and by: the first
-        advice may be wrong, and nobody would learn so. The first time is logged by `warn`, or by whoever
-        calls `note_advice`.
-        """
-        now = time.monotonic()
-        told, when = self._advice.get(subject, (advice, now))
-        if told != advice and now - when >= _NEWS_AFTER_S:
-            self._advice[subject] = advice, now
-            self._logger.warning(text())
+        if not self.has_told(subject):
+            self._told[subject] = _Told(advice(), time.monotonic())
 
     def forget(self, subject: Hashable) -> None:
         """Log the next warning of ``subject`` again: the problem was over in between."""
-        self._said.discard(subject)
-        self._changing.pop(subject, None)
-        self._advice.pop(subject, None)
+        if subject in self._told:
+            self._told[subject].is_over = True
+
+    def _is_new(self, subject: Hashable) -> bool:
+        """Whether a warning would be the first, or the first since it was over, and not too soon."""
+        told = self._told.get(subject)
+        return told is None or (told.is_over and not told.is_recent())
+
+    def _tell(self, subject: Hashable, told: str, text: str) -> None:
+        self._told[subject] = _Told(told, time.monotonic())
+        self._logger.warning(text)

@@ -96,7 +96,6 @@ class Session:
         self._newest_result = NewestResult()  # for the diagnostics
         self._say_once = SayOnce(node.get_logger())
         self._clock = StampClock()
-        self._warned = ""  # the episode of which "progress" was said
         self._latched: tuple[State, str, str] | None = None  # state, episode and task on task_state
         self._told = self._in_force  # by ~/info
         self._last_progress_time = 0.0
@@ -448,9 +447,6 @@ class Session:
             self._latched = latched
             self._pub_state.publish(message)
         self._say_once.warn((report.instruction, report.standing), partial(str, report.standing))
-        if report.episode_id != self._warned:
-            self._warned = report.episode_id
-            self._say_once.forget("progress")
         self._say_once.warn_of_change("progress", report.warning)
 
     def _publish_event(self, event: Event) -> None:
