@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator
 
 import numpy as np
@@ -40,7 +41,6 @@ def episode() -> Generator[ScoreRequest, PrefixScore | None, str]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     made: list[float] = []
     monkeypatch.setattr(side_by_side, "sleep", made.append)
-    monkeypatch.setattr(side_by_side, "_outages", {})
     return made
 
 
@@ -67,3 +67,20 @@ def test_a_server_that_is_often_busy_is_told_once(
     scorer = Away(BusyError("wait", 7.0), True, BusyError("wait 8", 8.0), True)
     assert [it for _, it in score_side_by_side([episode(), episode()], scorer, 1)] == ["done"] * 2
     assert pauses == [7.0, 8.0] and len(caplog.records) == 1
+
+
+def test_another_run_in_the_process_tells_anew_and_nothing_is_kept(
+    pauses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker asks the same scorer job after job; a run that ended while the server was gone is over."""
+    kept = len(side_by_side._outages)
+    for _ in range(2):
+        scorer = Away(*(LinkError("gone") for _ in range(12)), BusyError("busy", 1.0), BusyError("busy", 1.0))
+        for _ in range(3):
+            list(score_side_by_side([episode()], scorer, 1))
+        assert len(side_by_side._outages) == kept + 1
+        del scorer
+        gc.collect()
+    said = [it.getMessage().split(";")[0] for it in caplog.records]
+    assert said == ["gone", "busy", "brightness answers again"] * 2
+    assert len(side_by_side._outages) == kept

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Generator, Iterator, Sequence
 from time import sleep
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import printable
@@ -36,9 +37,9 @@ def score_side_by_side(
     """Yield the number and the result of each episode, or the error that ended it, as they end.
 
     ``at_once`` of them run at a time. One that fails does not harm the others. All are closed in the end.
-    A server that is busy, or cannot be reached, is asked again, `_TRIES` times in all. That is told once,
-    whichever episodes it delays, and again where it had answered meanwhile. Once that was in vain, a server
-    that cannot be reached is asked once for each further score, until it answers.
+    A server that is busy, or cannot be reached, is asked again, `_TRIES` times in all. That is told once
+    of a scorer, whichever episodes and calls it delays, and again where it had answered meanwhile. Once that
+    was in vain, a server that cannot be reached is asked once for each further score, until it answers.
     """
     running: dict[int, ScoreRequest] = {}
     waiting = list(range(len(episodes)))
@@ -64,11 +65,11 @@ def _patiently(scorer: PrefixScorer, requests: Sequence[ScoreRequest]) -> list[P
 
     Nobody waits for them as a robot does, and a score that is lacking would end its episode.
     """
-    outage = _outages.setdefault(scorer.info.model_id, _Outage())
+    outage = _outages.setdefault(scorer, _Outage())
     scores = scorer.score_all(requests)
-    for tried in range(1, 1 if outage.is_given_up else _TRIES):
+    for tried in range(1, _TRIES):
         failed = [error for error in scores if isinstance(error, BusyError | LinkError)]
-        if not failed:
+        if not failed or (outage.is_given_up and not any(isinstance(it, BusyError) for it in failed)):
             break
         pause_s = max(error.pause_s if isinstance(error, BusyError) else 0.0 for error in failed)
         outage.tell(failed[0])
@@ -124,7 +125,8 @@ class _Outage:
             _log.warning("%s answers again", name, extra=of("gone", is_over=True))
 
 
-_outages: dict[str, _Outage] = {}  # by the name of the model, of this process
+#: Of a scorer, for as long as it lives: a worker asks one for job after job, and another run loads its own.
+_outages: WeakKeyDictionary[PrefixScorer, _Outage] = WeakKeyDictionary()
 
 
 def _go_on(
