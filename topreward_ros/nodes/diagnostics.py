@@ -1,7 +1,7 @@
 """The monitor's /diagnostics: are images coming, and is scoring keeping up?
 
-Its messages say what is wrong; for how long by now, the values beside them do. Where there is nothing to score
-with, `WaitingDiagnostics` says what is waited for, and `FailureDiagnostics` why there is nothing.
+Its messages say what is wrong; for how long by now, the values beside them do. Where there is nothing to
+score with, `WaitingDiagnostics` says what is waited for, and `FailureDiagnostics` why there is nothing.
 """
 
 from __future__ import annotations
