@@ -75,7 +75,7 @@ def test_another_run_in_the_process_tells_anew_and_nothing_is_kept(
     """A worker asks the same scorer job after job; a run that ended while the server was gone is over."""
     kept = len(side_by_side._outages)
     for _ in range(2):
-        scorer = Away(*(LinkError("gone") for _ in range(12)), BusyError("busy", 1.0), BusyError("busy", 1.0))
+        scorer = Away(*(LinkError("gone") for _ in range(7)), BusyError("busy", 1.0), BusyError("busy", 1.0))
         for _ in range(3):
             list(score_side_by_side([episode()], scorer, 1))
         assert len(side_by_side._outages) == kept + 1
