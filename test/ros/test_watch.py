@@ -225,7 +225,7 @@ def test_watch_tells_of_a_monitor_that_waits_for_its_server(robot, run) -> None:
     robot.start("monitor", model=f"http://127.0.0.1:{port}")
     for command in (lines, picture):
         command.until(lambda command=command: f"127.0.0.1:{port} cannot be reached" in command.said)
-    lines.until(lambda: lines.said.count("waiting for it, for ") >= 2)
+    lines.until(lambda: lines.said.count("waiting for it: nothing is watched yet") >= 2)
     assert "is the monitor running" not in lines.said.partition(f":{port} cannot")[2], "it is there"
 
 
