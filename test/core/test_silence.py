@@ -14,7 +14,7 @@ from topreward_ros.core.episode_ids import LONGEST, EpisodeIdError, EpisodeIds
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.monitor_settings import MonitorSettings
-from topreward_ros.core.outputs import Event, Output, Reward, State
+from topreward_ros.core.outputs import Event, Output, ProgressReport, Reward, State
 from topreward_ros.core.progress import PrefixScore
 from topreward_ros.defaults import monitor_defaults
 
@@ -172,6 +172,28 @@ def test_what_stands_stays_true_while_a_silence_goes_on() -> None:
         told |= set(said) if second > 1 else set()
         assert live.monitor.silent_s == pytest.approx(second)
     assert told == {"no image that can be used for more than 1 s (stale_timeout): no image comes"}
+
+
+def test_the_reason_is_the_one_of_now() -> None:
+    live = Live(stale_timeout=1.0)
+    live.run(2.0)
+    live.run(3.0, images=False)
+    assert live.monitor.report.message.endswith(": no image comes")
+    events, outputs = len(live.events), len(live.outputs)
+    for why in ("no colour", "too short"):
+        live.run(1.0, unreadable=why)
+        assert live.state is State.STALE and live.monitor.report.message.endswith(f": {why}")
+    assert len(live.events) == events, "it is told once"
+    told = [output.waits for output in live.outputs[outputs:] if isinstance(output, ProgressReport)]
+    assert len(told) == len(set(told)) >= 2, "and the state when the reason is another"
+
+
+def test_a_reason_is_said_once() -> None:
+    """A picture that stands still is news of the score, too."""
+    frozen = "the picture has been the same for more than 2 s"
+    report = ProgressReport(state=State.STALE, waits=f"no image that can be used: {frozen}", news=frozen)
+    assert report.message == report.waits
+    assert replace(report, news="of the score").message == f"{report.waits}; of the score"
 
 
 def test_another_timeout_is_heeded() -> None:

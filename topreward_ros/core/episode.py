@@ -668,6 +668,8 @@ class TaskMonitor:
             # A success that was fired stays the state of its episode.
             if not episode.success.fired:
                 outputs += self._enter(State.STALE, episode.stale)
+        elif self._report.state is State.STALE and self._report.waits != episode.stale:
+            outputs += self._enter(State.STALE, episode.stale)  # the reason is another one now
         # While images come their stamps tell how old the episode is, however fast a bag is played.
         newest_ns = self._stamps.newest_ns
         if episode.stale and episode.first_frame is not None and newest_ns is not None:

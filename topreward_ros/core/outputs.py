@@ -57,7 +57,8 @@ class ProgressReport:
     @property
     def message(self) -> str:
         """All that is said to a human."""
-        return "; ".join(filter(None, [self.waits, self.news, self.standing]))
+        news = "" if self.news in self.waits else self.news
+        return "; ".join(filter(None, [self.waits, news, self.standing]))
 
     @property
     def warning(self) -> str:

@@ -96,7 +96,7 @@ class Session:
         self._newest_result = NewestResult()  # for the diagnostics
         self._say_once = SayOnce(node.get_logger())
         self._clock = StampClock()
-        self._latched: tuple[State, str, str] | None = None  # state, episode and task on task_state
+        self._latched: tuple[State, str, str, str] | None = None  # what task_state said
         self._told = self._in_force  # by ~/info
         self._last_progress_time = 0.0
         self._namesakes = Namesakes(node, "task_event")
@@ -442,7 +442,7 @@ class Session:
         self._pub_progress.publish(message)
         self._pub_progress_value.publish(Float32(data=report.progress))
         self._last_progress_time = time.monotonic()
-        latched = (report.state, report.episode_id, report.task)
+        latched = (report.state, report.episode_id, report.task, report.waits)
         if latched != self._latched:
             self._latched = latched
             self._pub_state.publish(message)
