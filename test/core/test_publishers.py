@@ -208,3 +208,13 @@ def test_what_was_lost_while_the_process_was_stopped_is_forgiven_once() -> None:
             publishers.forgive()
         assert publishers.take(k, k * 33 * MS)
     assert publishers.lost == 5
+
+
+@pytest.mark.parametrize(("period_ms", "few"), [(1000, 4), (33, 3), (33, 1)])
+def test_a_pause_is_no_interval_of_a_camera(period_ms: int, few: int) -> None:
+    publishers, now = Publishers(), 0
+    for number in range(1, 2 * few + 3):
+        now += 20_000 if number == few + 1 else period_ms
+        assert publishers.take(number, now * MS, alone=True)
+    assert not publishers.has_stopped((now + 3 * period_ms) * MS)
+    assert publishers.has_stopped((now + 4 * max(period_ms, 125) + 1) * MS)

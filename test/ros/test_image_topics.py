@@ -307,7 +307,7 @@ def test_a_silent_camera_is_told_where_the_images_of_its_node_are(
         bare.until(lambda: node.count_publishers(moved.topic) == 0, "it is gone")
         bare.spin(1.0)
         assert not rig.follow_publishers()
-        assert "/front/compressed (sensor_msgs/msg/CompressedImage) is listened to, too, and" in advice()
+        assert "/front/compressed (sensor_msgs/msg/CompressedImage) is published, too, and is" in advice()
     finally:
         for each in (node, other):
             bare.executor.remove_node(each)

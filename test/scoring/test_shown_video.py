@@ -104,13 +104,20 @@ def test_an_idle_robot_is_shown_as_the_same_video_however_long_it_is_idle(
             {"fixed_length": 128},
             "fixed_length is 128: .* with fixed_length 64 at most a frame keeps its size",
         ),
-        ({"front_padding": 62}, "front_padding is 62: .* with less of it a frame keeps its size"),
+        (
+            {"front_padding": 62},
+            "front_padding is 62: .* with 60 at most, and fewer max_frames, a frame keeps its size",
+        ),
         ({"max_frames": 66}, "max_frames is 66: .* with max_frames 64 at most a frame keeps its size"),
         (
             {"max_frames": 1024},
             "max_frames is 1024: .* at most 2176 of them instead of 34816, .* with max_frames 64 at most",
         ),
         ({"max_frames": 66, "front_padding": 8}, "max_frames is 66: .* with max_frames 56 at most"),
+        (
+            {"max_frames": 100, "front_padding": 62},
+            "front_padding is 62: .* with 60 at most, and fewer max_frames, a frame keeps its size",
+        ),
     ],
 )
 def test_frames_that_are_shown_smaller_are_told(
@@ -138,7 +145,8 @@ def test_what_costs_nothing_is_said_by_what_a_checkpoint_has(
         (25_165_824, 80, ""),  # those of the released Qwen3-VL: 307,200 for each of 81
         (25_165_824, 256, "at most 98304 of them instead of 307200, .* with max_frames 80 at most"),
         (64_000, 64, ""),
-        (64_000, 128, "at most 500 of them instead of 1000, .* with max_frames 64 at most"),
+        (64_000, 128, ""),  # no frame is smaller than one unit, of 1024 pixels
+        (128_000, 128, "at most 1024 of them instead of 2000, .* with max_frames 64 at most"),
     ):
         file.write_text(json.dumps(content | {"size": {"longest_edge": pixels}}))
         wished = replace(settings, max_frames=frames, max_pixels=307_200)

@@ -51,6 +51,8 @@ class RecentIntervals:
     >>> intervals = RecentIntervals([33, 33, 1, 34])
     >>> intervals.typical(), intervals.shortest(), intervals.longer()
     (33.0, 33, 34)
+    >>> RecentIntervals([33, 20_000]).longer(gaps=1), RecentIntervals([20_000]).longer(gaps=1)
+    (33, 20000)
     """
 
     KEPT = 15  #: how many
@@ -66,11 +68,15 @@ class RecentIntervals:
         """The median, which lone gaps and lone images out of order do not move; None before the first."""
         return median(self._newest) if self._newest else None
 
-    def longer(self) -> int:
+    def longer(self, gaps: int = 0) -> int:
         """The longest one but for a seventh of them, which may be gaps: how far apart images of a camera that
-        comes in bursts are. 0 before the first."""
+        comes in bursts are. 0 before the first.
+
+        ``gaps``: so many are left out at least, where there are others.
+        """
         ordered = sorted(self._newest)
-        return ordered[len(ordered) - 1 - len(ordered) // 7] if ordered else 0
+        left_out = max(len(ordered) // 7, min(gaps, len(ordered) - 1))
+        return ordered[len(ordered) - 1 - left_out] if ordered else 0
 
     def shortest(self) -> float:
         """The shortest one, but for those of images that came at nearly the same time; infinity before the

@@ -80,7 +80,8 @@ class _Publisher:
         return 0 < sequence - self.sequence <= 1 + _LOST_AT_ONCE + _LOST_PER_S * silent_s
 
     def is_gone(self, now_ns: int) -> bool:
-        patience_ns = max(_SHORTEST_GONE_NS, _GONE_INTERVALS * self.intervals.longer())
+        # One of its intervals may be a pause, or have ended with a message of another one.
+        patience_ns = max(_SHORTEST_GONE_NS, _GONE_INTERVALS * self.intervals.longer(gaps=1))
         return now_ns - self.arrival_ns > patience_ns
 
 

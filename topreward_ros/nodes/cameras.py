@@ -10,7 +10,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -23,7 +23,7 @@ from topreward_ros.core.publishers import Publishers
 from topreward_ros.core.stamp_clock import utc_text
 from topreward_ros.defaults import fast_dds_profile_variables, monitor_defaults
 from topreward_ros.nodes import qos
-from topreward_ros.nodes.graph import all_named, node_of
+from topreward_ros.nodes.graph import A_NODE, all_named, node_of
 from topreward_ros.nodes.image_topics import debug_image, places
 from topreward_ros.nodes.images import MESSAGE_TYPES, decode
 from topreward_ros.nodes.say_once import SayOnce
@@ -40,7 +40,6 @@ _LARGE_IMAGES_ADVICE = (
     f"{fast_dds_profile_variables(os.environ)[0]} set to config/fastdds_large_images.xml of this package"
 )
 _DISCOVERY_S = 3.0  # so long it may take until others are known, on a busy machine
-KILLED_STAYS_S = 25.0  #: in the graph; Fast DDS forgets after 20 s
 _OTHERS_NEWS_S = 2.0  # so new is an image that comes "now"
 _TOPICS = "image_topics"  # the parameter
 _OTHERS_DEBUG_IMAGE = "/monitor/debug_image"  # of monitors in other namespaces
@@ -82,8 +81,8 @@ class Camera:
         self.places = places(node, topic, transport)  #: where its images may be, best first
         self._published = self._who_publishes()  # at each place, when that was looked at last
         self._choice = PlaceChoice(self.places, self._published, time.monotonic())
-        self._publishers: Set[bytes] = frozenset()  # of its place, by their global ids
-        self._joined = -math.inf  # [s] when the newest of them was discovered
+        self._joined = time.monotonic()  # [s] when the newest publisher of its place was discovered
+        self._moved = -math.inf  # [s] when the place became another one
         self._trial: Any = None  # a subscription at another place, where images may have moved to
         self._trial_place: ImageTopic | None = None
         self.subscription: Any = None  #: None where ROS 2 refused it
@@ -113,7 +112,10 @@ class Camera:
 
         A subscription that was refused is tried again.
         """
-        self._published = self._who_publishes()
+        before, self._published = self._published, self._who_publishes()
+        if self._published[self.place] - before[self.place]:
+            self._joined = time.monotonic()
+        self._met |= bool(self._published[self.place])
         moved = self._choice.look(
             self._published,
             time.monotonic(),
@@ -124,14 +126,14 @@ class Camera:
         if moved:
             self._end_subscription()  # first: a participant cannot have one topic with two types
             self._forget_images()
-            self._publishers, self._joined = frozenset(), time.monotonic()
+            self._moved = time.monotonic()
         if moved or refused:
             self._try_to_subscribe()
         self._follow_trial()
         if moved or refused:
             return self.subscription is not None  # else it is told once there is one
-        self._note_publishers()
-        drained = not self._publishers and self._met and self.silent_seconds() > _DRAINED_S
+        self._gone += len(before[self.place] - self._published[self.place])
+        drained = not self._published[self.place] and self._met and self.silent_seconds() > _DRAINED_S
         if drained or self._gone * max(len(self.raw), _USUAL_BYTES) >= _LEFT_BYTES:
             self._free_what_is_left()
         return False
@@ -208,17 +210,8 @@ class Camera:
 
     @property
     def has_just_come(self) -> bool:
-        """Whether a publisher was discovered just now: its first image may be on its way."""
-        return time.monotonic() - self._joined < _FIRST_IMAGE_S
-
-    def _note_publishers(self) -> None:
-        """Note which publishers of this place have come, and count those that have gone."""
-        publishers = self._published[self.place]
-        self._met |= bool(publishers)
-        if publishers - self._publishers:
-            self._joined = time.monotonic()
-        self._gone += len(self._publishers - publishers)
-        self._publishers = publishers
+        """Whether a publisher was discovered just now, or the place taken: an image may be on its way."""
+        return time.monotonic() - max(self._joined, self._moved) < _FIRST_IMAGE_S
 
     def _free_what_is_left(self) -> None:
         """Subscribe anew, while nobody publishes or after many publishers.
@@ -362,7 +355,7 @@ class Camera:
                     f"{reason.strip()} "
                     f"Set qos_overrides.{self.topic}.subscription.reliability to best_effort"
                 )
-        if self.has_just_come:
+        if time.monotonic() - self._joined < _FIRST_IMAGE_S:
             return f"somebody has just begun to publish on {self.topic}: the first image may be on its way"
         nodes = set(map(node_of, publishers))
         names = ", ".join(sorted(nodes))
@@ -372,18 +365,16 @@ class Camera:
                 f"images come, but from another publisher than the one that was followed (of {names}); "
                 "it is followed once that one counts as gone"
             )
+        if not self.raw and self.received:
+            return (
+                f"they came until then; look which of {self._published_at()} still runs, and at the camera, "
+                "its cable and its driver"
+            )
         if self.received and self.losses.share() <= _LOST_SHARE_WORTH_A_WARNING:
-            if self.silent_seconds() < KILLED_STAYS_S:
-                advice = (
-                    f"they came until then: look whether {names} still runs, and at the camera, its cable "
-                    "and its driver"
-                )
-            else:
-                advice = (
-                    f"they came until then, and {names} still runs: look at the camera, its cable and its "
-                    "driver"
-                )
-            return advice + self._moved_to(nodes)
+            return (
+                f"they came until then: look whether {names} still runs, and at the camera, its cable and "
+                f"its driver{self._moved_to(nodes)}"
+            )
         return (
             f"{names} publishes on {self.topic} with a matching QoS, but no image arrives: is it sending "
             f"(`ros2 topic hz {self.topic}`)? {_LARGE_IMAGES_ADVICE}"
@@ -410,7 +401,11 @@ class Camera:
         """Where else images of this camera are, by its name or by one of ``nodes``: a clause, or empty."""
         elsewhere = [place for place in self.places if place != self.place and self._published[place]]
         if elsewhere:
-            return f"; {', '.join(map(str, elsewhere))} is listened to, too, and read once images come there"
+            return (
+                f"; {', '.join(map(str, elsewhere))} is published, too, and is read where images come there "
+                "and none here"
+            )
+        nodes = nodes - {A_NODE}
         found = {
             name: kind
             for name, kind in self._readable_topics().items()
@@ -422,6 +417,16 @@ class Camera:
             f"; {_shown(found)} is published, too: if that is what you mean, name it by image_topic:= or "
             "image_topics"
         )
+
+    def _published_at(self) -> str:
+        """Who publishes at which of its places: the same text whichever of them is read just now."""
+        found = {
+            f"{node_of(publisher)} ({place})"
+            for place in self.places
+            for publisher in self._node.get_publishers_info_by_topic(place.name)
+            if publisher.topic_type == place.type_name
+        }
+        return ", ".join(sorted(found))
 
     def _readable_topics(self) -> dict[str, str]:
         """The type of every other topic that carries images which can be read, and none of a monitor's."""

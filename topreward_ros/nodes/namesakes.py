@@ -7,8 +7,9 @@ import time
 from rclpy.node import Node
 
 from topreward_ros.core.frames import NS_PER_S
-from topreward_ros.nodes.cameras import KILLED_STAYS_S
 from topreward_ros.nodes.graph import count_named
+
+KILLED_STAYS_S = 25.0  #: in the graph; Fast DDS forgets after 20 s
 
 
 class Namesakes:

@@ -9,7 +9,9 @@ from topreward_ros.core.frames import FEWEST_FRAMES
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.scoring.base import ScorerError, ScorerSettings
 
-VIDEO_PIXELS = 25165824  #: of all frames of a video together, in the released Qwen3-VL checkpoints
+# Of the released Qwen3-VL checkpoints:
+VIDEO_PIXELS = 25165824  #: of all frames of a video together
+UNIT = 32  #: sides of the square that becomes one token [pixels]; no frame has a shorter side
 
 _LONGEST_SHAPE = 200  # long side by short side, the processor's limit
 
@@ -52,19 +54,24 @@ def smaller_frames(settings: ScorerSettings, pixels_of: Callable[[int], int]) ->
 
     ``pixels_of``: pixels of one frame at most where so many are shown; of more frames not more.
     """
+
+    def pixels(frames: int) -> int:
+        return max(UNIT**2, pixels_of(frames))
+
     usual, shown = int(monitor_defaults()["max_frames"]), settings.shown_frames
-    if shown <= usual or pixels_of(shown) >= pixels_of(usual):
+    if shown <= usual or pixels(shown) >= pixels(usual):
         return ""
-    most = max(number for number in range(usual, shown, 2) if pixels_of(number) >= pixels_of(usual))
+    most = max(number for number in range(usual, shown, 2) if pixels(number) >= pixels(usual))
     name, mend = "max_frames", f"max_frames {most - settings.front_padding} at most"
     if settings.fixed_length:
         name, mend = "fixed_length", f"fixed_length {most} at most"
     elif settings.max_frames <= most:
         name = "front_padding"
     if most - settings.front_padding < FEWEST_FRAMES:
-        mend = "less of it"
+        name = "front_padding"
+        mend = f"{most - FEWEST_FRAMES} at most, and fewer max_frames,"
     return (
         f"{name} is {getattr(settings, name)}: all frames that are shown share the pixels of a video, so "
-        f"that one has at most {pixels_of(shown)} of them instead of {pixels_of(usual)}, and is scored as a "
+        f"that one has at most {pixels(shown)} of them instead of {pixels(usual)}, and is scored as a "
         f"smaller picture; with {mend} a frame keeps its size"
     )

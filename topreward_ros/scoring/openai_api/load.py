@@ -11,13 +11,13 @@ import numpy as np
 
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, ScorerInfo, ScorerSettings
-from topreward_ros.scoring.frame_size import VIDEO_PIXELS, smaller_frames
+from topreward_ros.scoring.frame_size import UNIT, VIDEO_PIXELS, smaller_frames
 from topreward_ros.scoring.openai_api.address import key_for, read_endpoint
 from topreward_ros.scoring.openai_api.client import Client, MissingError
 from topreward_ros.scoring.openai_api.images import ImagesStyle
 from topreward_ros.scoring.openai_api.scorer import AT_ONCE, ServedScorer, encoded
 from topreward_ros.scoring.openai_api.style import SentVideo, Style
-from topreward_ros.scoring.openai_api.video import TRIAL_SIDE, UNIT, VideoStyle, reads_qwen_videos
+from topreward_ros.scoring.openai_api.video import TRIAL_SIDE, VideoStyle, reads_qwen_videos
 from topreward_ros.scoring.question.answer_set import expected_of
 from topreward_ros.scoring.question.prompts import Framing
 from topreward_ros.scoring.question.templates import Question, asked_question, preset_advice

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from topreward_ros.scoring.base import ScorerError
+from topreward_ros.scoring.frame_size import UNIT
 from topreward_ros.scoring.openai_api.client import Client, MissingError, RefusedError
 from topreward_ros.scoring.openai_api.log_probs import LogProb, listed
 from topreward_ros.scoring.openai_api.style import SentVideo, Style
@@ -33,7 +34,6 @@ from topreward_ros.scoring.question.prompts import (
     time_text,
 )
 
-UNIT = 32  #: sides of the square that becomes one token [pixels]
 TRIAL_SIDE = 64  #: [pixels] of the frames of a trial
 
 _TICKS = 1_000_000  # per second, in which the times of frames are sent
