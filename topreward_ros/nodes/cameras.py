@@ -49,6 +49,8 @@ _DRAINED_S = 10.0  # after so long without an image none is on its way
 # A publisher that went leaves up to half an image in the middleware. So much may be left there of all; an
 # image counts as one of 640x480 at least.
 _LEFT_BYTES, _USUAL_BYTES = 8_000_000, 1_000_000
+# After such a silence of publishers that are known it is subscribed anew, and again after ever longer.
+_ANEW_S, _MOST_ANEW_S = 3.0, 60.0
 _FIRST_IMAGE_S = 1.0  # that it may take from a publisher's discovery until its first image
 
 
@@ -81,6 +83,7 @@ class Camera:
         self.places = places(node, topic, transport)  #: where its images may be, best first
         self._published = self._who_publishes()  # at each place, when that was looked at last
         self._choice = PlaceChoice(self.places, self._published, time.monotonic())
+        self._anew_after_s = _ANEW_S  # so long is the next silence after which it is subscribed anew
         self._joined = time.monotonic()  # [s] when the newest publisher of its place was discovered
         self._moved = -math.inf  # [s] when the place became another one
         self._trial: Any = None  # a subscription at another place, where images may have moved to
@@ -134,8 +137,9 @@ class Camera:
             return self.subscription is not None  # else it is told once there is one
         self._gone += len(before[self.place] - self._published[self.place])
         drained = not self._published[self.place] and self._met and self.silent_seconds() > _DRAINED_S
-        if drained or self._gone * max(len(self.raw), _USUAL_BYTES) >= _LEFT_BYTES:
-            self._free_what_is_left()
+        left = self._gone * max(len(self.raw), _USUAL_BYTES) >= _LEFT_BYTES
+        if drained or left or self._is_stuck():
+            self._subscribe_anew()
         return False
 
     def refusal_warning(self) -> str:
@@ -213,8 +217,22 @@ class Camera:
         """Whether a publisher was discovered just now, or the place taken: an image may be on its way."""
         return time.monotonic() - max(self._joined, self._moved) < _FIRST_IMAGE_S
 
-    def _free_what_is_left(self) -> None:
-        """Subscribe anew, while nobody publishes or after many publishers.
+    def _is_stuck(self) -> bool:
+        """Whether a publisher that is known is silent for so long that it may be the middleware's fault.
+
+        A subscriber that was killed or stopped leaves images in the shared memory of a publisher, and once
+        that is full no image comes to anybody, until somebody subscribes (Fast DDS).
+        """
+        if not self._published[self.place] or not self._is_silent():
+            return False
+        since_s = time.monotonic() - max(self.last_arrival, self._opened)
+        if since_s < self._anew_after_s:
+            return False
+        self._anew_after_s = min(2 * self._anew_after_s, _MOST_ANEW_S)
+        return True
+
+    def _subscribe_anew(self) -> None:
+        """End the subscription and begin another: while none comes, or after many publishers.
 
         Fast DDS keeps an image of which a part had come when its publisher went, as long as there is the
         subscription (bench/publishers.py). An image that is sent just now is lost by this.
@@ -275,8 +293,8 @@ class Camera:
             return ""
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         names = sorted(map(node_of, publishers))
-        if not all_named(names):
-            return ""  # not all of their names have been discovered yet
+        if len(names) < 2 or not all_named(names):
+            return ""  # numbers and stamps that jump are its own; or not all have been discovered yet
         known = f": {', '.join(names)}" if len(names) == heard else ""
         use = (
             "they cannot be told apart, and images of both may be used"
@@ -305,6 +323,7 @@ class Camera:
         self.losses.forget()
 
     def _open_subscription(self) -> None:
+        self._opened = time.monotonic()  # [s] when that was
         self._met = False  # whether there was a publisher of its place
         self._gone = 0  # of these publishers
         self.subscription = self._subscription_to(self.place, self._on_message)
@@ -497,6 +516,7 @@ class Camera:
         self.raw = raw
         self.received += 1
         self.last_arrival = time.monotonic()
+        self._anew_after_s = _ANEW_S
         self._on_image(self)
 
 

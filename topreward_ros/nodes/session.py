@@ -452,6 +452,7 @@ class Session:
     def _publish_event(self, event: Event) -> None:
         if event.type is EventType.EPISODE_ENDED:
             self._worker.start_generation()  # a score that is still being computed belongs to the past
+            self._newest_result.error = ""
         message = conversions.event_message(event, self._worker.info)
         self._pub_event.publish(message)
         text = f"{event.type.name} in episode '{event.episode_id}': {message.message}"

@@ -375,7 +375,8 @@ class ScoringWorker:
         """Note what became of a request that was taken."""
         self.counts.scored += not result.error
         self.counts.failed += bool(result.error)
-        self.took_s = result.seconds
+        if not result.error:  # how long one takes that fails says nothing of the next
+            self.took_s = result.seconds
         if self._stop_by_s is not None:
             return
         self._done.append((generation, result))

@@ -1,4 +1,4 @@
-"""What monitor and server say to each other: version 1 of the protocol.
+"""What monitor and server say to each other: version 2 of the protocol.
 
     GET  /info    -> JSON: `ServerInfo`
     POST /score   a `ScoreCall` -> JSON: a score (200), or {"error": ...} with one of the statuses below
