@@ -185,3 +185,21 @@ def test_of_two_drivers_that_live_the_one_that_sends_is_read(bare: Any, other: t
     drivers[1].send_signal(signal.SIGCONT)
     said = bare.said(monitor)
     assert "which is no image" not in said and "Traceback" not in said
+
+
+def test_a_subscriber_that_is_killed_does_not_blind_the_monitor(bare: Any, tmp_path: Path) -> None:
+    """What it leaves in the shared memory of the driver keeps images from everybody (Fast DDS)."""
+    monitor = bare.start("monitor", task=TASK, image_topics=["/cam"], sample_rate=10.0, stale_timeout=1.0)
+    driver = drive(bare, "/cam", RAW)
+    until_scored(bare)
+    recorder = bare.run(
+        *("-m", "topreward_ros.cli", "record", "--output", str(tmp_path / "bag"), "--image-topic", "/cam")
+    )
+    bare.until(lambda: bare.node.count_subscribers("/cam") == 2, "it records")
+    bare.spin(3.0)
+    recorder.kill()
+    recorder.wait()
+    bare.settle()
+    bare.forget()
+    assert until_scored(bare) < 3 * SOON_S, bare.said(monitor)
+    assert driver.poll() is None

@@ -26,6 +26,7 @@ from topreward_ros.nodes import qos
 from topreward_ros.nodes.graph import A_NODE, all_named, node_of
 from topreward_ros.nodes.image_topics import debug_image, places
 from topreward_ros.nodes.images import MESSAGE_TYPES, decode
+from topreward_ros.nodes.outsider import Outsider
 from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.nodes.startup import said_by_ros
 from topreward_ros.offline import camera_images as images
@@ -49,8 +50,8 @@ _DRAINED_S = 10.0  # after so long without an image none is on its way
 # A publisher that went leaves up to half an image in the middleware. So much may be left there of all; an
 # image counts as one of 640x480 at least.
 _LEFT_BYTES, _USUAL_BYTES = 8_000_000, 1_000_000
-# After such a silence of publishers that are known it is subscribed anew, and again after ever longer.
-_ANEW_S, _MOST_ANEW_S = 3.0, 60.0
+# After such a silence of publishers that are known an outsider comes, for so long; again after ever longer.
+_STUCK_S, _MOST_STUCK_S, _OUTSIDE_S = 3.0, 60.0, 3.0
 _FIRST_IMAGE_S = 1.0  # that it may take from a publisher's discovery until its first image
 
 
@@ -83,7 +84,9 @@ class Camera:
         self.places = places(node, topic, transport)  #: where its images may be, best first
         self._published = self._who_publishes()  # at each place, when that was looked at last
         self._choice = PlaceChoice(self.places, self._published, time.monotonic())
-        self._anew_after_s = _ANEW_S  # so long is the next silence after which it is subscribed anew
+        self._outsider: Outsider | None = None
+        self._woken = -math.inf  # [s] when there was one last
+        self._stuck_after_s = _STUCK_S  # so long is the next silence after which one comes
         self._joined = time.monotonic()  # [s] when the newest publisher of its place was discovered
         self._moved = -math.inf  # [s] when the place became another one
         self._trial: Any = None  # a subscription at another place, where images may have moved to
@@ -138,8 +141,9 @@ class Camera:
         self._gone += len(before[self.place] - self._published[self.place])
         drained = not self._published[self.place] and self._met and self.silent_seconds() > _DRAINED_S
         left = self._gone * max(len(self.raw), _USUAL_BYTES) >= _LEFT_BYTES
-        if drained or left or self._is_stuck():
-            self._subscribe_anew()
+        if drained or left:
+            self._free_what_is_left()
+        self._wake_publisher()
         return False
 
     def refusal_warning(self) -> str:
@@ -211,28 +215,31 @@ class Camera:
         if self._trial is not None:
             self._node.destroy_subscription(self._trial)
         self._trial = self._trial_place = None
+        if self._outsider is not None:
+            self._outsider.destroy()
+            self._outsider = None
 
     @property
     def has_just_come(self) -> bool:
         """Whether a publisher was discovered just now, or the place taken: an image may be on its way."""
         return time.monotonic() - max(self._joined, self._moved) < _FIRST_IMAGE_S
 
-    def _is_stuck(self) -> bool:
-        """Whether a publisher that is known is silent for so long that it may be the middleware's fault.
+    def _wake_publisher(self) -> None:
+        """Where one that is known is so silent that it may be the middleware's fault, see outsider.py."""
+        now = time.monotonic()
+        if self._outsider is not None and now - self._woken > _OUTSIDE_S:
+            self._outsider.destroy()
+            self._outsider = None
+        since_s = now - max(self.last_arrival, self._woken)
+        if not self._published[self.place] or not self._is_silent() or since_s < self._stuck_after_s:
+            return
+        self._stuck_after_s = min(2 * self._stuck_after_s, _MOST_STUCK_S)
+        self._woken = now
+        with suppress(Exception):  # it is tried again
+            self._outsider = Outsider(self._node, self.message_type, self.topic, qos.images())
 
-        A subscriber that was killed or stopped leaves images in the shared memory of a publisher, and once
-        that is full no image comes to anybody, until somebody subscribes (Fast DDS).
-        """
-        if not self._published[self.place] or not self._is_silent():
-            return False
-        since_s = time.monotonic() - max(self.last_arrival, self._opened)
-        if since_s < self._anew_after_s:
-            return False
-        self._anew_after_s = min(2 * self._anew_after_s, _MOST_ANEW_S)
-        return True
-
-    def _subscribe_anew(self) -> None:
-        """End the subscription and begin another: while none comes, or after many publishers.
+    def _free_what_is_left(self) -> None:
+        """Subscribe anew, while nobody publishes or after many publishers.
 
         Fast DDS keeps an image of which a part had come when its publisher went, as long as there is the
         subscription (bench/publishers.py). An image that is sent just now is lost by this.
@@ -323,7 +330,6 @@ class Camera:
         self.losses.forget()
 
     def _open_subscription(self) -> None:
-        self._opened = time.monotonic()  # [s] when that was
         self._met = False  # whether there was a publisher of its place
         self._gone = 0  # of these publishers
         self.subscription = self._subscription_to(self.place, self._on_message)
@@ -516,7 +522,7 @@ class Camera:
         self.raw = raw
         self.received += 1
         self.last_arrival = time.monotonic()
-        self._anew_after_s = _ANEW_S
+        self._stuck_after_s = _STUCK_S
         self._on_image(self)
 
 
