@@ -210,6 +210,42 @@ def test_older_events_go_before_the_curve_and_that_before_the_numbers() -> None:
     assert rows(59)[0] == 6 and rows(59)[1] > 12, "room is used"
 
 
+STALE = (
+    "no image that can be used for more than 5 s (stale_timeout): no image on /camera/color/image_raw; "
+    "nobody publishes on /camera/color/image_raw (sensor_msgs/msg/Image); start the camera's driver, or set "
+    "image_topics to one of /front/image_raw, /wrist/image_raw (`ros2 param set /monitor image_topics ...`)"
+)
+
+
+def text_of(lines: list[str]) -> str:
+    return " ".join(" ".join(line.strip("│╭╮╰╯─ ") for line in lines).split())
+
+
+@pytest.mark.parametrize("width", [80, 110])
+@pytest.mark.parametrize("scored", [False, True])
+def test_a_message_takes_the_rows_that_are_free(width: int, scored: bool) -> None:
+    """The curve gives way while there is none, and the picture stays as high as it is."""
+    before = [sample(k) for k in range(3)] if scored else [sample(0, num_frames=0, progress=nan)]
+    log = watched(*before)
+    for k in range(4):
+        log.add_event(Happening("e1", START + k * 10**9, "STALE_IMAGES", STALE))
+    heights = set()
+    for message in ("", STALE):
+        log.newest = replace(before[-1], state=State.STALE, message=message)
+        lines = drawn(log, width=width, height=23)
+        heights.add(len(lines))
+        assert message in text_of(lines), "\n".join(lines)
+        assert "first frame" in text_of(lines) and any("1.0 " in line[:7] for line in lines) >= scored
+    assert heights == {23}
+
+
+def test_a_message_that_does_not_fit_is_cut_at_the_last_row_that_is_free() -> None:
+    log = watched(sample(0, num_frames=0, progress=nan, message=STALE))
+    said = [text_of(drawn(log, height=height)) for height in range(6, 16)]
+    assert [STALE[:k] in shown for shown, k in zip(said, (60, 60, 60), strict=False)] == [True] * 3
+    assert "…" in said[0] and STALE in said[-1] and "latency" in said[-1]
+
+
 def test_waiting_fits_too() -> None:
     log = WatchLog("/task_progress")
     log.advice = ("nothing on /task_progress " * 20, "nobody " * 50)

@@ -224,8 +224,9 @@ def view(log: WatchLog, now_s: float, width: int, height: int | None = None) -> 
     """The whole picture, ``width`` columns wide.
 
     With ``height`` it takes that many rows at most. The curve grows where there is room; where there is too
-    little, the older events are left out first, then the curve, then the numbers. Task, state, bar, warnings
-    about the numbers and the newest event always stay.
+    little, the older events are left out first, then the ends of long texts, then the curve, then the
+    numbers. While there is no curve, its rows are left out before all that. Task, state, bar, the beginnings
+    of texts and the newest event always stay.
     """
     inner = max(width - 4, 30)
     plan = _RowPlan(min(len(log.events), _EVENTS_SHOWN))
@@ -234,7 +235,7 @@ def view(log: WatchLog, now_s: float, width: int, height: int | None = None) -> 
         return picture
     spare = height - _rows(picture, width)
     if spare < 0:
-        plan = _tight(log, inner, height)
+        plan = _tight(log, now_s, inner, height)
     elif log.newest is not None:
         plan = replace(plan, chart=min(_CHART_ROWS + spare, _HIGHEST_CHART))
     return _picture(log, now_s, width, plan)
@@ -248,25 +249,52 @@ class _RowPlan:
     chart: int = _CHART_ROWS  #: without its axis; 0: no chart
     numbers: int = _NUMBER_ROWS
     gaps: bool = True  #: empty rows between the parts
-    brief: bool = False  #: a task takes two rows at most, any other text one
+    brief: bool = False  #: a task takes two rows at most, the text of an event one
+    text: int | None = None  #: rows that any other text takes at most
+    height: int | None = None  #: of the whole picture, which stays so while its parts change
 
 
-def _tight(log: WatchLog, inner: int, height: int) -> _RowPlan:
+def _tight(log: WatchLog, now_s: float, inner: int, height: int) -> _RowPlan:
     """Give the few rows that there are to the most important parts first."""
-    plan = _RowPlan(events=min(len(log.events), 1), chart=0, numbers=0, gaps=False, brief=True)
-    room = height - _rows(_picture(log, 0.0, inner + 4, plan), inner + 4)
+    plan = _RowPlan(events=min(len(log.events), 1), chart=0, numbers=0, gaps=False, brief=True, text=1)
+    room = height - _rows(_picture(log, now_s, inner + 4, plan), inner + 4)
+    if room < 0:
+        return plan
+    is_curve = any(not isnan(score.progress) for score in log.scores)
     if log.newest is not None:
-        plan = replace(plan, numbers=min(max(room, 0), _NUMBER_ROWS))
+        plan = replace(plan, numbers=min(room, _NUMBER_ROWS), height=height)
         room -= plan.numbers
-        if room > _LOWEST_CHART:  # and one for the axis
-            plan = replace(plan, chart=min(room - 1, _CHART_ROWS))
-            room -= plan.chart + 1
+        if is_curve:
+            plan, room = _with_chart(plan, room)
+    plan, room = _with_texts(plan, room, _texts(log, now_s), inner)
     gaps = replace(plan, gaps=True)
-    needed = sum(isinstance(part, _Gap) for part in _parts(log, 0.0, inner, gaps))
+    needed = sum(isinstance(part, _Gap) for part in _parts(log, now_s, inner, gaps))
     if room >= needed:
         plan, room = gaps, room - needed
-    older = min(max(room, 0), min(len(log.events), _EVENTS_SHOWN) - plan.events)
-    return replace(plan, events=plan.events + older)
+    older = min(room, min(len(log.events), _EVENTS_SHOWN) - plan.events)
+    plan, room = replace(plan, events=plan.events + older), room - older
+    if log.newest is not None and not is_curve:
+        plan, room = _with_chart(plan, room - plan.gaps)
+    return plan
+
+
+def _with_chart(plan: _RowPlan, room: int) -> tuple[_RowPlan, int]:
+    """A chart, where the ``room`` is enough for one; and the room that is left."""
+    if room <= _LOWEST_CHART:  # one row is for the axis
+        return plan, room
+    plan = replace(plan, chart=min(room - 1, _CHART_ROWS))
+    return plan, room - plan.chart - 1
+
+
+def _with_texts(plan: _RowPlan, room: int, texts: Sequence[Text], width: int) -> tuple[_RowPlan, int]:
+    """As many rows for each of ``texts``, which have one, as the ``room`` is enough for; and what is left."""
+    lengths = [len(_wrapped(text, width)) for text in texts]
+    for most in range(2, max(lengths, default=1) + 1):
+        longer = sum(length >= most for length in lengths)
+        if longer > room:
+            break
+        plan, room = replace(plan, text=most), room - longer
+    return plan, room
 
 
 def _rows(picture: RenderableType, width: int) -> int:
@@ -286,7 +314,7 @@ def _picture(log: WatchLog, now_s: float, width: int, plan: _RowPlan) -> Rendera
         Group(*_parts(log, now_s, max(width - 4, 30), plan)),
         title=shown(f"{log.title}  {log.topic}", style="bold"), title_align="left",
         subtitle=shown("  ".join(filter(None, [episode, model])), style="dim"), subtitle_align="right",
-        box=box.ROUNDED, border_style="blue", width=width,
+        box=box.ROUNDED, border_style="blue", width=width, height=plan.height,
     )  # fmt: skip
 
 
@@ -295,7 +323,7 @@ def _parts(log: WatchLog, now_s: float, inner: int, plan: _RowPlan) -> list[Rend
     sample = log.newest
     groups: list[list[RenderableType]] = []
     if log.caption:
-        groups.append([_cut(shown(log.caption, style="italic"), plan.brief)])
+        groups.append([_cut(_caption(log), inner, plan.text)])
     if sample is None:
         groups.append([shown(log.waiting, style="dim")])
     else:
@@ -304,7 +332,8 @@ def _parts(log: WatchLog, now_s: float, inner: int, plan: _RowPlan) -> list[Rend
             groups.append([_chart(log.scores, inner, plan.chart)])
         if plan.numbers:
             groups.append([_numbers(log, sample, now_s, plan.numbers)])
-    groups.append(_notes(log, now_s, plan.brief))
+    random = [Text(RANDOM_WARNING, style="bold red")] if _is_random(log) else []
+    groups.append([*random, *(_cut(note, inner, plan.text) for note in _notes(log, now_s))])
     if plan.events:
         groups.append([_events(log, plan)])
     parts: list[RenderableType] = []
@@ -321,7 +350,7 @@ def _headline(sample: Sample, width: int, brief: bool) -> RenderableType:
     task = shown(name, _LONGEST_TEXT, "bold") if sample.instruction else Text("no task", "dim")
     state = f" {sample.state_name}"
     if brief:
-        task = _two_rows(task, width - len(state))
+        task = _cut(task, width - len(state), 2)
     line.add_row(task, Text(sample.state_name, style=_state_style(sample.state)))
     return line
 
@@ -330,13 +359,19 @@ def _state_style(state: State | int) -> str:
     return _STATE_STYLES.get(state, "reverse") if isinstance(state, State) else "bold white on magenta"
 
 
-def _two_rows(text: Text, width: int) -> Text:
-    """As much of ``text`` as two rows hold."""
-    rows = list(text.wrap(Console(width=width, file=StringIO()), width, overflow="fold"))
-    if len(rows) > 2:
-        rows[1] = Text.assemble(rows[1], " ", *rows[2:])
-        rows[1].truncate(width, overflow="ellipsis")
-    return Text("\n").join(rows[:2])
+def _wrapped(text: Text, width: int) -> list[Text]:
+    """The rows of ``text``."""
+    return list(text.wrap(Console(width=width, file=StringIO()), width, overflow="fold"))
+
+
+def _cut(text: Text, width: int, most: int | None) -> Text:
+    """As much of ``text`` as ``most`` rows hold; None: all of it."""
+    rows = _wrapped(text, width)
+    if most is None or len(rows) <= most:
+        return text
+    rows[most - 1] = Text(" ").join(rows[most - 1 :])
+    rows[most - 1].truncate(width, overflow="ellipsis")
+    return Text("\n").join(rows[:most])
 
 
 def _bar(progress: float, width: int) -> Text:
@@ -429,23 +464,26 @@ def _numbers(log: WatchLog, sample: Sample, now_s: float, rows: int) -> Renderab
     return table
 
 
-def _notes(log: WatchLog, now_s: float, brief: bool) -> list[RenderableType]:
-    """Warnings that a reader of the numbers must see."""
-    notes: list[RenderableType] = []
+def _is_random(log: WatchLog) -> bool:
+    return log.random_weights or (log.newest is not None and RANDOM_WEIGHTS in log.newest.message)
+
+
+def _caption(log: WatchLog) -> Text:
+    return shown(log.caption, style="italic")
+
+
+def _notes(log: WatchLog, now_s: float) -> list[Text]:
+    """What a reader of the numbers must see beside them."""
     message = log.newest.message if log.newest else ""
-    if log.random_weights or RANDOM_WEIGHTS in message:
-        notes.append(Text(RANDOM_WARNING, style="bold red"))
+    if _is_random(log):  # said already
         message = message.removeprefix(RANDOM_WEIGHTS).removeprefix("; ")
     others = filter(None, (message, log.waits_now(now_s)))
-    notes += [_cut(shown(line, style="yellow"), brief) for line in (*others, *log.warnings, *log.advice)]
-    return notes
+    return [shown(line, style="yellow") for line in (*others, *log.warnings, *log.advice)]
 
 
-def _cut(text: Text, brief: bool) -> Text:
-    """``text``, limited to one row where it is to be brief."""
-    if brief:
-        text.no_wrap, text.overflow = True, "ellipsis"
-    return text
+def _texts(log: WatchLog, now_s: float) -> list[Text]:
+    """All that may take more than one row, but for the task and the events."""
+    return [*([_caption(log)] if log.caption else []), *_notes(log, now_s)]
 
 
 def _events(log: WatchLog, plan: _RowPlan) -> RenderableType:
@@ -455,9 +493,12 @@ def _events(log: WatchLog, plan: _RowPlan) -> RenderableType:
     table.add_column(overflow="fold", style="dim")
     for event in list(log.events)[-plan.events :]:
         at_hand = log.newest is None or event.episode_id == log.newest.episode_id
+        text = shown(event.message, _LONGEST_TEXT)
+        if plan.brief:
+            text.no_wrap, text.overflow = True, "ellipsis"
         table.add_row(
             number(log.event_time_s(event), 1, "s") if at_hand else "before",
             shown(event.type, style=_EVENT_STYLES.get(event.type, "bold yellow")),
-            _cut(shown(event.message, _LONGEST_TEXT), plan.brief),
+            text,
         )
     return table
