@@ -23,6 +23,7 @@ from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
 from rcl_interfaces.srv import GetParameters
 from rclpy.duration import Duration
 from std_msgs.msg import String
+from topreward_ros.msg import TaskProgress
 
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.graph import why_unpublished
@@ -75,9 +76,10 @@ def test_services_answer_while_the_model_loads_by_itself(robot, blocked) -> None
     assert not change_state(robot, "activate"), "it activates itself once it can"
     assert "wait until it has configured" in robot.said(process)
     robot.until(
-        lambda: "/monitor is there" in why_unpublished(robot.node, "/task_progress"), "its name is known"
+        lambda: "it still loads its model" in why_unpublished(robot.node, "/task_progress", TaskProgress),
+        "its name is known",
     )
-    assert "is the monitor running" in why_unpublished(robot.node, "/arm/task_progress")
+    assert "is the monitor running" in why_unpublished(robot.node, "/arm/task_progress", TaskProgress)
     told = robot.publisher(String, "task_instruction", qos.instruction_volatile())
     told.publish(String(data="x" * 3000))
     robot.until(lambda: "task_instruction has" in robot.said(process), "what is refused is said")

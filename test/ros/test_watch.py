@@ -23,6 +23,7 @@ from test.videos import write_block
 
 pytest.importorskip("rclpy")
 
+from std_msgs.msg import Float32
 from topreward_ros.msg import TaskProgress
 
 from test.robot import own_domain
@@ -216,6 +217,28 @@ def test_watch_says_what_to_check_when_nothing_comes(robot, run) -> None:
     command.stop()
     assert short.status() == 1
     assert short.said.splitlines()[-1] == "topreward: no score came on /task_progress within 0.5 s"
+
+
+def test_watch_says_what_a_topic_that_is_not_watched_lacks(robot, run) -> None:
+    """A monitor that publishes is not said to load; what has another type or no publisher is not offered."""
+    robot.start_monitor(task="open the drawer")
+    robot.until(lambda: bool(robot.progress), "it publishes")
+    values = [robot.node.create_publisher(Float32, "/values", qos.progress()) for _ in "12"]
+    robot.node.create_subscription(TaskProgress, "/only/heard", lambda _: None, qos.progress())
+    unknown, value, values_of_two = (
+        run(robot.environment, "watch", "--topic", topic)
+        for topic in ("/nix", "/monitor/progress", "/values")
+    )
+    others = "other topics of this type: /task_progress; choose one with --topic"
+    for command in (unknown, value, values_of_two):
+        command.until(lambda command=command: others in command.said)
+        assert "/only/heard" not in command.said and "is it active" not in command.said
+    assert "nobody publishes it: /monitor is there and has its TaskProgress on /task_progress" in unknown.said
+    assert "loads its model" not in unknown.said
+    another = "published with another type than topreward_ros/msg/TaskProgress"
+    assert f"{another} (/monitor: std_msgs/msg/Float32)" in value.said
+    assert f"{another} (/robot: std_msgs/msg/Float32)" in values_of_two.said
+    assert "scores are mixed" not in values_of_two.said and len(values) == 2
 
 
 def test_watch_tells_of_a_monitor_that_waits_for_its_server(robot, run) -> None:

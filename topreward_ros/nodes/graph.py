@@ -36,20 +36,38 @@ def all_named(names: Iterable[str]) -> bool:
     return A_NODE not in names
 
 
-def why_unpublished(node: Node, topic: str) -> str:
-    """Why nobody publishes ``topic``, a full name of a topic of a monitor, and what to do."""
+def type_name(message_type: type) -> str:
+    """What the graph calls a type of message, such as std_msgs/msg/String."""
+    return f"{message_type.__module__.split('.')[0]}/msg/{message_type.__name__}"
+
+
+def publishers_of(node: Node, topic: str) -> dict[str, list[str]]:
+    """Who publishes ``topic``, a full name: per type of message the nodes, once per publisher, sorted."""
+    found: dict[str, list[str]] = {}
+    for info in node.get_publishers_info_by_topic(topic):
+        found.setdefault(info.topic_type, []).append(node_of(info))
+    return {kind: sorted(found[kind]) for kind in sorted(found)}
+
+
+def published(node: Node, message_type: type) -> dict[str, list[str]]:
+    """The topics on which somebody publishes messages of this type, and who."""
+    kind = type_name(message_type)
+    topics = (topic for topic, kinds in node.get_topic_names_and_types() if kind in kinds)
+    return {topic: names for topic in topics if (names := publishers_of(node, topic).get(kind))}
+
+
+def why_unpublished(node: Node, topic: str, message_type: type) -> str:
+    """Why nobody publishes ``topic``, a full name of a topic of a monitor with this type, and what to do."""
     monitor = monitor_of(topic)
-    if monitor_is_there(node, topic):
+    instead = [other for other, names in published(node, message_type).items() if monitor in names]
+    if instead:
+        return f"{monitor} is there and has its {message_type.__name__} on {', '.join(instead)}"
+    if count_named(node, monitor) > 0:
         return (
             f"{monitor} is there and does not publish so far: it still loads its model, or waits to be "
             f"configured (`ros2 lifecycle get {monitor}` says which)"
         )
     return "is the monitor running, with this ROS_DOMAIN_ID and namespace?"
-
-
-def monitor_is_there(node: Node, topic: str) -> bool:
-    """Whether the node whose topic ``topic`` is, by its usual name, has been discovered."""
-    return count_named(node, monitor_of(topic)) > 0
 
 
 def monitor_of(topic: str) -> str:

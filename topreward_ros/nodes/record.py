@@ -47,7 +47,7 @@ from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.conversions import nanoseconds
 from topreward_ros.nodes.end_signals import leaving
-from topreward_ros.nodes.graph import why_unpublished
+from topreward_ros.nodes.graph import type_name, why_unpublished
 from topreward_ros.nodes.image_topics import places
 from topreward_ros.nodes.log import PrintableLog
 from topreward_ros.nodes.rcl_error import RCLError
@@ -148,7 +148,7 @@ class Recorder(PrintableLog):
                 name = self._full_name(topic)
                 if reader is not None and (options.by_episode or kind is MonitorInfo):
                     self._readers[name] = reader
-                added = self._add_topic(name, f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}", kind)
+                added = self._add_topic(name, type_name(kind), kind)
                 self._subscribe(added, qos.recording(expected))
                 added.held = qos.latched() in expected  # until its publishers are known
         except ValueError as error:  # a camera that is none
@@ -404,7 +404,8 @@ class Recorder(PrintableLog):
 
     def _no_monitor(self) -> str:
         return (
-            f"nobody publishes {self._event_topic}: {why_unpublished(self, self._event_topic)} "
+            f"nobody publishes {self._event_topic}: "
+            f"{why_unpublished(self, self._event_topic, TaskEvent)} "
             "(for one in a namespace: `topreward record --ros-args -r __ns:=/arm`)"
         )
 

@@ -35,15 +35,18 @@ from topreward_ros.nodes.end_signals import leaving
 from topreward_ros.nodes.graph import (
     A_NODE,
     all_named,
-    monitor_is_there,
     monitor_of,
     node_of,
+    published,
+    publishers_of,
+    type_name,
     why_unpublished,
 )
 from topreward_ros.nodes.startup import start, why_no_start
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
 from topreward_ros.views.watch import WatchLog, description_line, event_line, sample_line, view
 
+_TYPE_NAME = type_name(TaskProgress)
 _REDRAW_S = 0.25  # between two pictures; the age of the last message changes even when nothing comes
 _SILENCE_S = 5.0  # without a message, until advice is shown
 _WIDEST = 110  # columns of the picture
@@ -206,7 +209,11 @@ class Watcher:
 
     def _look_at_publishers(self) -> None:
         """Warn of several publishers; subscribe anew to a latched topic such as task_state."""
-        infos = self._node.get_publishers_info_by_topic(self.log.topic)
+        infos = [
+            info
+            for info in self._node.get_publishers_info_by_topic(self.log.topic)
+            if info.topic_type == _TYPE_NAME  # of others no message comes
+        ]
         latched = [info.qos_profile.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL for info in infos]
         if infos and all(latched) and not self._latched:
             self._latched = True
@@ -216,7 +223,7 @@ class Watcher:
             )
         warnings: tuple[str, ...] = ()
         if len(infos) > 1:
-            names = self.publishers(self.log.topic)
+            names = sorted(map(node_of, infos))
             if not all_named(names):
                 return
             warnings = (
@@ -256,19 +263,24 @@ class Watcher:
         topic, node = self.log.topic, self._node
         domain = os.environ.get("ROS_DOMAIN_ID") or "0"
         lines = [f"nothing on {topic} for {silent_s:.0f} s (ROS_DOMAIN_ID {domain})"]
-        publishers = sorted(set(self.publishers(topic)))
-        if publishers:
-            known = next((name for name in publishers if name != A_NODE), "NAME")
-            lines.append(f"published by {', '.join(publishers)}: is it active? ros2 lifecycle get {known}")
+        publishers = publishers_of(node, topic)
+        ours = sorted(set(publishers.get(_TYPE_NAME, ())))
+        if ours:
+            known = next((name for name in ours if name != A_NODE), "NAME")
+            lines.append(f"published by {', '.join(ours)}: is it active? ros2 lifecycle get {known}")
+        elif publishers:
+            wrong = "; ".join(
+                f"{', '.join(sorted(set(names)))}: {kind}" for kind, names in publishers.items()
+            )
+            lines.append(f"published with another type than {_TYPE_NAME} ({wrong})")
         else:
-            lines.append(f"nobody publishes it: {why_unpublished(node, topic)}")
-        kind = "topreward_ros/msg/TaskProgress"
+            lines.append(f"nobody publishes it: {why_unpublished(node, topic, TaskProgress)}")
         others = [
             name
-            for name, kinds in node.get_topic_names_and_types()
-            if kind in kinds and name != topic and not name.endswith("/task_state")
+            for name in published(node, TaskProgress)
+            if name != topic and not name.endswith("/task_state")
         ]
-        if others and (publishers or not monitor_is_there(node, topic)):
+        if others:
             lines.append(f"other topics of this type: {', '.join(others)}; choose one with --topic")
         self.log.advice = tuple(lines)
         for line in lines:
