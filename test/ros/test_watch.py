@@ -205,7 +205,10 @@ def test_watch_in_a_namespace_ends_after_its_duration(robot, run) -> None:
 
 def test_watch_says_what_to_check_when_nothing_comes(robot, run) -> None:
     robot.node.create_publisher(TaskProgress, "/arm/task_progress", qos.progress())
-    command, short = run(robot.environment, "watch"), run(robot.environment, "watch", "--duration", 0.5)
+    command, short, longer = (
+        run(robot.environment, "watch", *options)
+        for options in ((), ("--duration", 0.5), ("--duration", 4, "--topic", "/nix"))
+    )
     command.until(
         lambda: "other topics of this type: /arm/task_progress; choose one with --topic" in command.said
     )
@@ -217,6 +220,10 @@ def test_watch_says_what_to_check_when_nothing_comes(robot, run) -> None:
     command.stop()
     assert short.status() == 1
     assert short.said.splitlines()[-1] == "topreward: no score came on /task_progress within 0.5 s"
+    assert "nodes may need 1.5 s to find each other" in short.said
+    assert longer.status() == 1 and "may need" not in longer.said
+    assert "nothing on /nix for 4 s" in longer.said and "nobody publishes it: is the monitor" in longer.said
+    assert "other topics of this type: /arm/task_progress; choose one with --topic" in longer.said
 
 
 def test_watch_says_what_a_topic_that_is_not_watched_lacks(robot, run) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from topreward_ros.core.outputs import State
 from topreward_ros.views.messages import Description, Happening, Sample
-from topreward_ros.views.watch import WatchLog, event_line, sample_line, view
+from topreward_ros.views.watch import WatchLog, event_line, sample_line, view, why_no_score
 
 START = 1_700_000_000 * 10**9
 
@@ -292,6 +292,31 @@ def test_lines_for_where_there_is_no_terminal() -> None:
     log = watched(sample(0))
     event = Happening("e1", START + 3 * 10**9, "TIMEOUT", "too long")
     assert event_line(log, event).split() == ["3.00", "s", "TIMEOUT:", "too", "long"]
+
+
+def test_a_line_does_not_repeat_the_message_of_the_one_before() -> None:
+    remark, log = "the first frame alone reads as success", watched()
+    random = f"random weights; {remark}"
+    notes = []
+    messages = [remark, remark, "", remark, random, random, "random weights", "random weights"]
+    for k, message in enumerate(messages):
+        score = sample(k, message=message)
+        log.add_progress(score, 0.5 * k)
+        log.add_progress(replace(score, state=State.STALE, message="no image"), 0.5 * k)  # gets no line
+        notes.append(sample_line(score, "", log.message_before).partition(" s  (")[2].removesuffix(")"))
+    assert notes == [
+        remark, "as before", "", remark,
+        random, "random weights; as before", "random weights", "random weights",
+    ]  # fmt: skip
+    log.add_progress(first := sample(0, episode_id="e2", message="random weights"), 5.0)
+    assert log.message_before == "" and sample_line(first).endswith("(random weights)")
+
+
+def test_why_no_score_came_is_said_as_far_as_it_is_known() -> None:
+    assert why_no_score(WatchLog("/task_progress")) == ""
+    silent = sample(0, num_frames=0, state=State.WAITING_FOR_IMAGES, message="no image on /image")
+    assert why_no_score(watched(silent)) == "; it says WAITING_FOR_IMAGES: no image on /image"
+    assert why_no_score(watched(replace(silent, message=""))) == "; it says WAITING_FOR_IMAGES"
 
 
 @pytest.mark.parametrize("earlier", [[], [sample(0), sample(1)]], ids=["alone", "after another episode"])

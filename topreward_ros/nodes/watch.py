@@ -44,7 +44,8 @@ from topreward_ros.nodes.graph import (
 )
 from topreward_ros.nodes.startup import start, why_no_start
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
-from topreward_ros.views.watch import WatchLog, description_line, event_line, sample_line, view
+from topreward_ros.views.terminal import number
+from topreward_ros.views.watch import WatchLog, description_line, event_line, sample_line, view, why_no_score
 
 _TYPE_NAME = type_name(TaskProgress)
 _REDRAW_S = 0.25  # between two pictures; the age of the last message changes even when nothing comes
@@ -142,10 +143,10 @@ class Watcher:
     def follow(self, screen: Screen, done: Callable[[], bool], advise: bool = True) -> None:
         """Take messages and show them until ``done()``, which is asked about ten times a second.
 
-        ``advise``: say what to check when nothing comes.
+        ``advise``: say what to check when nothing comes. `advise_at_end` says it of less time.
         """
         self._screen = screen
-        started_s = time.monotonic()
+        self._started_s = started_s = time.monotonic()
         advised_s = looked_s = started_s
         while not done():
             self._executor.spin_once(timeout_sec=0.1)
@@ -158,6 +159,12 @@ class Watcher:
                 advised_s = now_s
                 self._advise(silence_s)
             screen.draw()
+
+    def advise_at_end(self) -> None:
+        """Say what to check where nothing has come and nothing was said of it."""
+        now_s = time.monotonic()
+        if self.log.last_arrival_s is None and not self.log.advice and not self.log.waits_now(now_s):
+            self._advise(now_s - self._started_s)
 
     def _subscribe(self, topic: str) -> None:
         beside = topic[: topic.rfind("/") + 1]
@@ -237,7 +244,7 @@ class Watcher:
     def _on_progress(self, message: TaskProgress) -> None:
         sample = conversions.sample(message)
         if self.log.add_progress(sample, time.monotonic()):
-            self._screen.line(sample_line(sample, self.log.answers))
+            self._screen.line(sample_line(sample, self.log.answers, self.log.message_before))
 
     def _on_event(self, message: TaskEvent) -> None:
         event = conversions.happening(message)
@@ -262,7 +269,10 @@ class Watcher:
             return
         topic, node = self.log.topic, self._node
         domain = os.environ.get("ROS_DOMAIN_ID") or "0"
-        lines = [f"nothing on {topic} for {silent_s:.0f} s (ROS_DOMAIN_ID {domain})"]
+        lasted = number(silent_s, 0 if silent_s >= 1.0 else 1, "s")
+        lines = [f"nothing on {topic} for {lasted} (ROS_DOMAIN_ID {domain})"]
+        if silent_s < _DISCOVERY_S:
+            lines.append(f"nodes may need {_DISCOVERY_S:g} s to find each other: not all may be known")
         publishers = publishers_of(node, topic)
         ours = sorted(set(publishers.get(_TYPE_NAME, ())))
         if ours:
@@ -303,12 +313,15 @@ def run(
                 screen,
                 done=lambda: bool(signals or (once and log.score_count) or time.monotonic() >= end_s),
             )
+            if not signals:
+                watcher.advise_at_end()
         if svg is not None:
             save_svg(log, svg, f"topreward watch {log.topic}, model {log.model or 'unknown'}")
         if signals or log.score_count:
             watcher.status_if_cut_off = 0
             return 0
-    print(f"topreward: no score came on {log.topic} within {duration_s:g} s", file=sys.stderr)
+    why = why_no_score(log)
+    print(f"topreward: no score came on {log.topic} within {duration_s:g} s{why}", file=sys.stderr)
     return 1
 
 

@@ -77,6 +77,7 @@ class WatchLog:
     #: of the present episode, in order: the first, the newest, and of the others every 2^n-th, see `_keep`
     scores: list[Sample] = field(default_factory=list)
     score_count: int = 0  #: of all episodes
+    message_before: str = ""  #: of the score before the newest one; empty at the first of an episode
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
     events: deque[Happening] = field(default_factory=lambda: deque(maxlen=100))
     last_arrival_s: float | None = None
@@ -115,6 +116,7 @@ class WatchLog:
             self._score_times_s.clear()
         is_score = sample.num_frames > 0 and (not self.scores or sample.stamp_ns != self.scores[-1].stamp_ns)
         if is_score:
+            self.message_before = self.scores[-1].message if self.scores else ""
             self._start_ns = sample.stamp_ns - round(sample.elapsed_s * NS_PER_S)
             self._start_of = sample.episode_id
             self._keep(sample)
@@ -188,9 +190,12 @@ class WatchLog:
         return now_s - (since_s if self.last_arrival_s is None else self.last_arrival_s)
 
 
-def sample_line(sample: Sample, answers: str = "") -> str:
-    """A score as one line, for where there is no terminal; ``answers`` of the model, as in `ScorerInfo`."""
-    note = f"  ({printable(sample.message)})" if sample.message else ""
+def sample_line(sample: Sample, answers: str = "", message_before: str = "") -> str:
+    """A score as one line, for where there is no terminal; ``answers`` of the model, as in `ScorerInfo`.
+
+    A message that is the ``message_before`` is not repeated, but that weights are random is.
+    """
+    note = f"  ({_news(printable(sample.message), printable(message_before))})" if sample.message else ""
     note = f"  stage {sample.stage} of {sample.stages}{note}" if sample.stages > 1 else note
     names = score_names(answers)
     said = (
@@ -204,6 +209,19 @@ def sample_line(sample: Sample, answers: str = "") -> str:
         f"{sample.elapsed_s:8.2f} s  {sample.state_name:<9}  progress {number(sample.progress)}  {said}  "
         f"frames {sample.num_frames}  latency {number(sample.latency_s)} s{note}"
     )
+
+
+def _news(message: str, before: str) -> str:
+    if message != before or message == RANDOM_WEIGHTS:
+        return message
+    return f"{RANDOM_WEIGHTS}; as before" if message.startswith(RANDOM_WEIGHTS) else "as before"
+
+
+def why_no_score(log: WatchLog) -> str:
+    """What the monitor says in place of a score, as the end of a sentence; empty where it says nothing."""
+    if log.newest is None:
+        return ""
+    return printable(": ".join(filter(None, (f"; it says {log.newest.state_name}", log.newest.message))))
 
 
 def event_line(log: WatchLog, event: Happening) -> str:
