@@ -5,6 +5,7 @@ For 20 s the graph goes on telling of a publisher that was killed.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from sensor_msgs.msg import CompressedImage
 from topreward_ros.msg import TaskProgress
 
 from test.faults.pictures import TASK
+from topreward_ros.defaults import fast_dds_profile_variables
 from topreward_ros.nodes import qos
 
 SOON_S = 10.0  # for a machine that is busy; it takes two, and the graph takes 20
@@ -189,6 +191,11 @@ def test_of_two_drivers_that_live_the_one_that_sends_is_read(bare: Any, other: t
 
 def test_a_subscriber_that_is_killed_does_not_blind_the_monitor(bare: Any, tmp_path: Path) -> None:
     """What it leaves in the shared memory of the driver keeps images from everybody (Fast DDS)."""
+    for variable in fast_dds_profile_variables(os.environ):
+        bare.environment.pop(variable, None)  # with our profile there is more room
+    for k in range(20):
+        picture = np.random.default_rng(k).integers(0, 255, (120, 160, 3), np.uint8)
+        cv2.imwrite(str(bare.folder / "pictures" / f"{k}.png"), picture)
     monitor = bare.start("monitor", task=TASK, image_topics=["/cam"], sample_rate=10.0, stale_timeout=1.0)
     driver = drive(bare, "/cam", RAW)
     until_scored(bare)
