@@ -63,9 +63,25 @@ def test_a_rule_that_means_nothing_is_named(text: str, problem: str) -> None:
     assert str(error.value).isprintable()
 
 
-def test_a_reason_that_there_is_not_is_named_with_the_one_that_was_meant() -> None:
-    with pytest.raises(RuleError, match="did you mean SUCCESS"):
-        parse_rule("SUCESS", "next")
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("SUCESS", "SUCCESS"),
+        ("STALE", "STALE_IMAGES"),  # a state
+        ("stalled", "STALL"),
+        ("SUCCEEDED", "SUCCESS"),
+        ("FAILED", "FAILURE"),
+        ("VANISHED", "MONITOR_VANISHED"),
+        ("IMAGES_FROZEN", "FROZEN_IMAGES"),
+        ("COVER", "COVERED_IMAGES"),
+    ],
+)
+def test_a_reason_that_there_is_not_is_named_with_the_one_that_was_meant(name: str, meant: str) -> None:
+    with pytest.raises(RuleError, match=rf"; did you mean {meant}\?$"):
+        parse_rule(name, "next")
+
+
+def test_a_reason_that_is_like_none_is_told_what_there_is() -> None:
     assert "there are SUCCESS, FAILURE" in str(unknown_reason("\x07"))
     with pytest.raises(RuleError, match="name start_calls"):
         parse_rule("EPISODE_STARTED", "next")

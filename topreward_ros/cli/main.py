@@ -17,7 +17,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
@@ -42,6 +41,7 @@ from topreward_ros.cli.interrupts import Interrupted, answered, interruptible
 from topreward_ros.cli.output import say
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.foreign_code import limit_the_end
+from topreward_ros.core.nearest import nearest
 from topreward_ros.core.printable import make_libraries_printable, printable
 
 _NO_MORE_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
@@ -159,8 +159,8 @@ class _ArgumentParser(argparse.ArgumentParser):
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:  # said here, as who calls has the usage of all commands alone
             known = [name for name in self._option_string_actions if name.startswith("--")]
-            close = get_close_matches(unknown[0].partition("=")[0], known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            close = nearest(unknown[0].partition("=")[0], known)
+            hint = f"; did you mean {close}?" if close else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return namespace, unknown
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.cli.output import CommandError, say
+from topreward_ros.core.nearest import nearest
 
 if TYPE_CHECKING:
     from topreward_ros.core.monitor_settings import MonitorSettings
@@ -53,8 +53,8 @@ def with_overrides(
         if not equals:
             raise CommandError(f"--set {override}: write it as NAME=VALUE, for example sample_rate=4")
         if name not in usable:
-            close = get_close_matches(name, usable, n=1)
-            fix = f"did you mean {close[0]}?" if close else f"there are {', '.join(usable)}"
+            close = nearest(name, usable)
+            fix = f"did you mean {close}?" if close else f"there are {', '.join(usable)}"
             raise CommandError(f"--set {override}: {command} takes no parameter {name!r}; {fix}")
         if name in given:
             raise CommandError(f"--set {override}: {name} is set twice, first to {given[name]}; set it once")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
 from typing import TypeVar
 
+from topreward_ros.core.nearest import nearest
 from topreward_ros.core.printable import printable
 
 Meaning = TypeVar("Meaning")
@@ -123,7 +123,7 @@ def not_taken(
                 raise ValueError(text)
             said.append(text)
         elif name in given and name not in _OF_LAUNCH:
-            close = get_close_matches(name, declared, n=1)
-            hint = f"did you mean {close[0]}?" if close else "--show-args lists what it takes"
+            close = nearest(name, declared)
+            hint = f"did you mean {close}?" if close else "--show-args lists what it takes"
             said.append(f"{shown} and changes nothing: {hint}")
     return said

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import Enum
 from math import isfinite
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import EventType
+from topreward_ros.core.nearest import nearest
 from topreward_ros.core.printable import printable
 
 LONGEST_TIME_S = 86400.0  #: of a delay, a timeout or a wait
@@ -249,18 +249,12 @@ def _action(word: str, where: str, allowed: Sequence[Action]) -> Action:
     return Action(word)
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = get_close_matches(name.upper(), known, n=1)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-
-
 def unknown_reason(name: str) -> RuleError:
     """The error for a rule whose event or condition is not known."""
     if name == EventType.EPISODE_STARTED.name:
         return RuleError(
             f"on.{name}: the begin of an episode has no rule; name start_calls for what is to be done"
         )
-    return RuleError(
-        f"on.{printable(name, 60)}: there is no event or condition of that name; {_meant(name, REASONS)}"
-    )
+    meant = nearest(name, REASONS)
+    hint = f"did you mean {meant}?" if meant else f"there are {', '.join(REASONS)}"
+    return RuleError(f"on.{printable(name, 60)}: there is no event or condition of that name; {hint}")

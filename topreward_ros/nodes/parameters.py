@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import FEWEST_FRAMES, Window
 from topreward_ros.core.instruction import InstructionError, clean_task
+from topreward_ros.core.nearest import nearest
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import ProgressMode
 from topreward_ros.core.rewards import RewardType
@@ -665,8 +666,8 @@ def unknown(node: Node, image_topics: Collection[str] | None = ()) -> dict[str, 
     for name in sorted(set(given) - set(declared)):
         if name.startswith(tuple(later)):
             continue
-        close = get_close_matches(name, declared, n=1)
-        meant = f"did you mean {close[0]}?" if close else "is it another node's?"
+        close = nearest(name, declared)
+        meant = f"did you mean {close}?" if close else "is it another node's?"
         said[name] = (
             f"parameter {printable(name, 200)} is none of {node.get_fully_qualified_name()} and changes "
             f"nothing: {meant}"

@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
-from difflib import get_close_matches
 from hashlib import sha256
 from itertools import pairwise
 from math import inf, isfinite, isnan, nan
@@ -27,6 +26,7 @@ from topreward_ros.core.events import SuccessSettings
 from topreward_ros.core.frames import Window
 from topreward_ros.core.instruction import InstructionError, clean_instruction, normalized_instruction
 from topreward_ros.core.intervals import UNKNOWN, Interval
+from topreward_ros.core.nearest import nearest
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import ProgressMode
 
@@ -400,8 +400,8 @@ class _Section:
         for name in self._content:
             if name not in self._taken:
                 shown = _shown(name, 60)
-                close = get_close_matches(shown, self._taken, n=1)
-                mend = f"did you mean {close[0]}?" if close else "remove it"
+                close = nearest(shown, self._taken)
+                mend = f"did you mean {close}?" if close else "remove it"
                 raise self.error(shown, self._content[name], f"there is no such key: {mend}")
 
     def _number(self, name: str, value: Any, low: float, high: float, or_none: bool) -> float:

@@ -8,9 +8,9 @@ Hugging Face hub, of which the copy on this machine is used. Nothing is download
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from pathlib import Path
 
+from topreward_ros.core.nearest import nearest
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import EMBEDDED, ScorerError, in_a_line
 from topreward_ros.scoring.checkpoint.other_folders import format_mend, refuse_adapter, what_to_do_about
@@ -67,8 +67,8 @@ def _meant(model: str) -> str:
         return f"; it is a question: set prompts to {model}, and name the model that is asked it."
     if plugin := meant_plugin(model):
         return f", and there is a plug-in: write {printable(plugin, 200)}."
-    close = get_close_matches(model.lower(), [EMBEDDED, *plugin_names()], n=1)
-    return f"; did you mean {printable(close[0], 200)}?" if close else "."
+    close = nearest(model, [EMBEDDED, *plugin_names()])
+    return f"; did you mean {printable(close, 200)}?" if close else "."
 
 
 def _plugins() -> str:
