@@ -102,9 +102,20 @@ def test_a_folder_with_labels_gives_an_episode_per_line(tmp_path: Path) -> None:
     assert [it.duration_s for it in made.episodes] == [1.75, 1.75, 1.5]
     assert len({it.identity for it in made.episodes}) == 3
     assert made.problems == ()
-    assert made.notes == (f"{folder}: stray.mp4 have no line in labels.csv and are left out",)
+    assert made.notes == (f"{folder}: stray.mp4 has no line in labels.csv and is left out",)
     with_stamps = [stamp_ns for stamp_ns, _ in made.episodes[2].open()]
     assert with_stamps == [0, 500_000_000, 1_000_000_000, 1_500_000_000]
+
+
+def test_a_file_whose_line_cannot_be_used_is_not_said_to_have_none(tmp_path: Path) -> None:
+    folder = write_labels(
+        tmp_path / "runs", "a.mp4,open,1", "b.mp4,open,maybe", "c.mp4,open, not close,1", " ,open,1"
+    )
+    for name in "abcde":
+        write_video(folder / f"{name}.mp4")
+    made = labelled_data(folder, reading())
+    assert len(made.problems) == 3
+    assert made.notes == (f"{folder}: d.mp4, e.mp4 have no line in labels.csv and are left out",)
 
 
 def test_films_of_one_attempt_have_something_in_common(tmp_path: Path) -> None:

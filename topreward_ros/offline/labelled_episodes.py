@@ -100,15 +100,15 @@ def labelled_data(path: Path, reading: Reading) -> Labelled:
     if is_dataset(path):
         file = path / LABELS
         if file.exists():
-            labels, problems = read_labels(file, of_dataset=True)
-            return _resolved(labels, reading, problems)
+            read = read_labels(file, of_dataset=True)
+            return _resolved(read.labels, reading, read.problems)
         dataset = open_dataset(path)
         labels, notes = labels_of_rows(dataset)
         resolved = _resolved(labels, reading, [], dataset)
         return replace(resolved, notes=(*notes, *resolved.notes))
     if path.is_file() and path.suffix.casefold() == ".csv":
-        labels, problems = read_labels(path)
-        return _resolved(labels, reading, problems)
+        read = read_labels(path)
+        return _resolved(read.labels, reading, read.problems)
     if not path.is_dir():
         kind = "is no folder" if path.exists() else "does not exist"
         raise LabelError(
@@ -117,11 +117,12 @@ def labelled_data(path: Path, reading: Reading) -> Labelled:
     file = path / LABELS
     if not file.exists():
         raise LabelError(_without_labels(path))
-    labels, problems = read_labels(file)
-    made = _resolved(labels, reading, problems)
-    left = sorted(it.name for it in recordings_in(path) if not any(_is_of(label, it) for label in labels))
+    read = read_labels(file)
+    made = _resolved(read.labels, reading, read.problems)
+    left = sorted(it.name for it in recordings_in(path) if not any(_lies_in(one, it) for one in read.files))
     if left:
-        note = f"{shown}: {_names(left)} have no line in {LABELS} and are left out"
+        what = f"has no line in {LABELS} and is" if len(left) == 1 else f"have no line in {LABELS} and are"
+        note = f"{shown}: {_names(left)} {what} left out"
         made = replace(made, notes=(*made.notes, note))
     return made
 
@@ -170,8 +171,9 @@ def _holds_images(folder: Path) -> bool:
     return folder.is_dir() and any(it.suffix.lower() in IMAGE_SUFFIXES for it in folder.iterdir())
 
 
-def _is_of(label: Label, path: Path) -> bool:
-    file, path = Path(os.path.realpath(label.file)), Path(os.path.realpath(path))  # of a loop of links, too
+def _lies_in(file: Path, path: Path) -> bool:
+    """Whether ``file`` is ``path`` or inside of it."""
+    file, path = Path(os.path.realpath(file)), Path(os.path.realpath(path))  # of a loop of links, too
     return file == path or path in file.parents
 
 

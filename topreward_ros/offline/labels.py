@@ -50,8 +50,17 @@ class Label:
     attempt: str = ""
 
 
-def read_labels(path: Path, *, of_dataset: bool = False) -> tuple[list[Label], list[str]]:
-    """The labels in the CSV file ``path``, and a sentence for each line that cannot be used.
+@dataclass(frozen=True, slots=True)
+class LabelFile:
+    """What stands in a CSV file of labels."""
+
+    labels: list[Label]
+    problems: list[str]  #: a sentence for each line that cannot be used
+    files: list[Path]  #: that the lines name, also those that cannot be used
+
+
+def read_labels(path: Path, *, of_dataset: bool = False) -> LabelFile:
+    """Read the CSV file ``path``.
 
     Paths are relative to the file's folder. ``of_dataset``: the folder is a LeRobot dataset, which a line
     without a file is about. Fields are separated by commas, semicolons or tabs, as the first line has it.
@@ -67,21 +76,24 @@ def read_labels(path: Path, *, of_dataset: bool = False) -> tuple[list[Label], l
         names = [name.strip().casefold() for name in next(rows, [])]
         _check_names(names, shown, of_dataset)
         labels: list[Label] = []
+        files: list[Path] = []
         problems = _misspelt(names, shown)
         begun = rows.line_num
         for row in rows:
             where, begun = f"{shown}, line {rows.line_num}", rows.line_num
             if not any(field.strip() for field in row):
                 continue
+            fields = dict(zip(names, (field.strip() for field in row), strict=False))
+            file = _file(fields, path.parent)
+            files.append(file)
             if len(row) > len(names):
                 problems.append(
                     f"{where}: it has {len(row)} fields and there are {len(names)} columns: put a field with "
                     f"a '{delimiter}' in it in quotes"
                 )
                 continue
-            fields = dict(zip(names, (field.strip() for field in row), strict=False))
             try:
-                labels.append(_label(fields, where, path.parent, of_dataset, folder))
+                labels.append(_label(fields, where, file, of_dataset, folder))
             except (LabelError, InstructionError) as error:
                 problems.append(str(error))
     except csv.Error as error:
@@ -91,7 +103,13 @@ def read_labels(path: Path, *, of_dataset: bool = False) -> tuple[list[Label], l
         ) from error
     if not labels and not problems:
         raise LabelError(f"{shown} has no line of labels: write one per episode below the first")
-    return labels, problems
+    return LabelFile(labels, problems, files)
+
+
+def _file(fields: Mapping[str, str], folder: Path) -> Path:
+    """The file that a line names; ``folder``: that of the labels, which a line without one is about."""
+    file = fields.get("file", "")
+    return folder / os.path.expanduser(file) if file else folder  # as it is, if nobody has that name
 
 
 def _check_names(names: Sequence[str], shown: str, of_dataset: bool) -> None:
@@ -120,11 +138,10 @@ def _misspelt(names: Sequence[str], shown: str) -> list[str]:
     return found
 
 
-def _label(fields: Mapping[str, str], where: str, folder: Path, of_dataset: bool, resolved: Path) -> Label:
-    """The label in a line; ``resolved``: the folder as it is known whoever names it. Raises `LabelError` and
-    `InstructionError`."""
-    file = fields.get("file", "")
-    if not file and not of_dataset:
+def _label(fields: Mapping[str, str], where: str, file: Path, of_dataset: bool, resolved: Path) -> Label:
+    """The label in a line about ``file``; ``resolved``: the folder of the labels as it is known whoever names
+    it. Raises `LabelError` and `InstructionError`."""
+    if not fields.get("file") and not of_dataset:
         raise LabelError(f"{where}: it names no file")
     succeeded = _verdict(fields.get("success", ""), where)
     done_s = _time(fields.get("done_s", ""), where)
@@ -136,7 +153,7 @@ def _label(fields: Mapping[str, str], where: str, folder: Path, of_dataset: bool
         )
     return Label(
         where,
-        folder / os.path.expanduser(file) if file else folder,  # as it is, if nobody has that name
+        file,
         succeeded,
         clean_task(fields.get("task", ""), where),
         done_s,
