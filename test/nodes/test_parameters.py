@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from topreward_ros.nodes.parameters import MONITOR_PARAMETERS, Parameter, for_others, mend_of_type
+from topreward_ros.nodes.parameters import MONITOR_PARAMETERS, Parameter, ParameterError, declare, for_others
 
 pytest.importorskip("docs", reason="docs/ is not installed with the package")
 
@@ -171,7 +171,7 @@ def test_a_file_that_cannot_be_read_is_left_to_ros(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
-        ("max_frames", 7, "max_frames = 7: must be even, because a model merges two frames into one patch"),
+        ("max_frames", 7, "max_frames = 7: must be even, as 8: a model merges two frames into one patch"),
         ("max_frames", 2, "max_frames = 2: must lie between 4 and 4096"),
         ("image_topics", [], "image_topics = []: name at least one topic, none of them empty or twice"),
         ("image_topics", ["a", ""], "image_topics = ['a', '']: name at least one topic"),
@@ -192,16 +192,59 @@ def test_a_value_that_cannot_be_is_named_with_the_way_out(name: str, value: Any,
 
 
 @pytest.mark.parametrize(
-    ("default", "given", "mend"),
+    ("name", "default", "given", "said"),
     [
-        (2.0, 4, "a number with a point; write 4.0"),
-        (0.0, -1, "a number with a point; write -1.0"),
-        (32, 64.0, "a whole number; write 64"),
-        (["image"], "/eye", "a list; write [/eye]"),
-        (True, 1, "true or false, without quotes"),
-        ("", 5, "text; quote it twice"),
-        (2.0, "fast", "something like 2.0"),
+        ("sample_rate", 2.0, 4, "parameter sample_rate = 4: takes a number with a point; write 4.0"),
+        (
+            *("sample_rate", 2.0, 70),
+            "parameter sample_rate = 70: takes a number with a point; must lie between 0.01 and 60",
+        ),
+        ("max_frames", 32, 64.0, "parameter max_frames = 64.0: takes a whole number; write 64"),
+        ("max_frames", 32, 25.0, "parameter max_frames = 25.0: takes a whole number; write 26"),
+        (
+            *("max_frames", 32, 2.0),
+            "parameter max_frames = 2.0: takes a whole number; must lie between 4 and 4096",
+        ),
+        ("max_frames", 32, float("nan"), "parameter max_frames = nan: takes something like 32"),
+        ("image_topics", ["image"], "/eye", "parameter image_topics = /eye: takes a list; write [/eye]"),
+        (
+            *("camera_fixed", True, 1),
+            "parameter camera_fixed = 1: takes true or false, without quotes",
+        ),
+        ("model", "", 5, "parameter model = 5: takes text; quote it twice, as in \"'5'\""),
+        ("window", "episode", 5, "parameter window = 5: takes one of episode, sliding"),
+        ("sample_rate", 2.0, "fast", "parameter sample_rate = fast: takes something like 2.0"),
+        ("success_threshold", -1.0, 0.3, "success_threshold = 0.3: must lie between -100 and 0"),
+        ("max_frames", 32, 5000, "max_frames = 5000: must lie between 4 and 4096"),
+        ("success_threshold", -1.0, float("nan"), "success_threshold = nan: must lie between -100 and 0"),
+        (
+            "max_frames",
+            32,
+            25,
+            "max_frames = 25: must be even, as 26: a model merges two frames into one patch",
+        ),
     ],
 )
-def test_the_mend_for_a_value_of_another_type(default: Any, given: Any, mend: str) -> None:
-    assert mend_of_type(default, given).startswith(mend)
+def test_a_value_that_a_node_is_given_is_refused_in_short_with_one_that_is_right(
+    name: str, default: Any, given: Any, said: str
+) -> None:
+    rclpy = pytest.importorskip("rclpy")
+    from rclpy.context import Context
+    from rclpy.node import Node
+    from rclpy.parameter import Parameter as Given
+
+    context = Context()
+    rclpy.init(args=[], context=context)
+    try:
+        node = Node(
+            "monitor",
+            context=context,
+            start_parameter_services=False,
+            enable_rosout=False,
+            parameter_overrides=[Given(name, value=given)],
+        )
+        with pytest.raises(ParameterError) as error:
+            declare(node, (OF_NAME[name],), {name: default})
+    finally:
+        rclpy.shutdown(context=context)
+    assert str(error.value) == said

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,17 +55,21 @@ class Parameter:
 
     def problem_with(self, value: Any) -> str:
         """Why the parameter cannot have ``value``; empty when it can."""
+        shown = printable(str(value), 200)
+        problem = self.requirement(value)
+        return f"{self.name} = {repr(shown) if self.choices else shown}: {problem}" if problem else ""
+
+    def requirement(self, value: Any) -> str:
+        """What ``value``, which is of the right type, fails to be; empty: nothing."""
         if self.or_list and not _is_text_or_list(value):
-            return f"{self.name} = {printable(str(value), 200)}: takes text or a list of texts"
+            return "takes text or a list of texts"
         if self.or_bool and isinstance(value, bool):
             value = str(value).lower()
         if self.choices and value not in self.choices:
-            return f"{self.name} = '{value}': must be one of {', '.join(self.choices)}"
+            return f"must be one of {', '.join(self.choices)}"
         if self.low is not None and self.high is not None and not self.low <= value <= self.high:
-            return f"{self.name} = {value}: must lie between {self.low:g} and {self.high:g}"
-        if self.check is not None and (problem := self.check(value)):
-            return f"{self.name} = {printable(str(value), 200)}: {problem}"
-        return ""
+            return f"must lie between {self.low:g} and {self.high:g}"
+        return self.check(value) if self.check is not None else ""
 
     def descriptor(self, default: Any) -> ParameterDescriptor:
         """Meaning and range for ``ros2 param describe`` and graphical tools; ``default`` tells the type."""
@@ -104,7 +109,7 @@ def _readable(task: str | Sequence[str]) -> str:
 
 
 def _even(value: int) -> str:
-    return "must be even, because a model merges two frames into one patch" if value % 2 else ""
+    return f"must be even, as {value + 1}: a model merges two frames into one patch" if value % 2 else ""
 
 
 def _length(value: int) -> str:
@@ -657,7 +662,7 @@ def unknown(node: Node, image_topics: Collection[str] | None = ()) -> dict[str, 
     rclpy keeps them without a word; they are misspelt, or meant for another node of the same file.
     ``image_topics``: may have QoS overrides that are not declared yet; None: any topic may.
     """
-    given = getattr(node, "_parameter_overrides", {})  # rclpy has no public way to ask for them
+    given = _given(node)
     declared = node.get_parameters_by_prefix("")
     later = (
         ["qos_overrides."] if image_topics is None else [f"qos_overrides.{name}." for name in image_topics]
@@ -675,25 +680,40 @@ def unknown(node: Node, image_topics: Collection[str] | None = ()) -> dict[str, 
     return said
 
 
-def mend_of_type(default: Any, given: Any) -> str:
-    """What a parameter with ``default`` takes, where ``given`` is of another type.
+def _given(node: Node) -> dict[str, Any]:
+    """The parameters that a node was given, by name; rclpy has no public way to ask for them."""
+    given: dict[str, Any] = getattr(node, "_parameter_overrides", {})
+    return given
 
-    >>> mend_of_type(2.0, 4)
-    'a number with a point; write 4.0'
-    >>> mend_of_type(32, 64.0)
-    'a whole number; write 64'
+
+def mend_of_type(parameter: Parameter, default: Any, given: Any) -> str:
+    """What a parameter with ``default`` takes, where ``given`` is of another type: a value that it can have.
+
+    >>> rate = Parameter("rate", "", 0.1, 60.0)
+    >>> mend_of_type(rate, 2.0, 4), mend_of_type(rate, 2.0, 70)
+    ('a number with a point; write 4.0', 'a number with a point; must lie between 0.1 and 60')
+    >>> mend_of_type(Parameter("frames", "", check=_even), 32, 25.0)
+    'a whole number; write 26'
     """
+    if parameter.choices:
+        return f"one of {', '.join(parameter.choices)}"
     if isinstance(default, str):
         return "text; quote it twice, as in \"'5'\""
     if isinstance(default, float) and type(given) is int:
-        return f"a number with a point; write {float(given)}"
-    if type(default) is int and isinstance(given, float):
-        return f"a whole number; write {given:.0f}"
+        return _kind_and_value(parameter, "a number with a point", [float(given)])
+    if type(default) is int and isinstance(given, float) and isfinite(given):
+        return _kind_and_value(parameter, "a whole number", [round(given), round(given) + 1])
     if isinstance(default, list) and isinstance(given, str):
         return f"a list; write [{printable(given)}]"
     if isinstance(default, bool):
         return "true or false, without quotes"
     return f"something like {default!r}"
+
+
+def _kind_and_value(parameter: Parameter, kind: str, values: Sequence[float]) -> str:
+    """What a parameter takes, and the first of ``values`` that it can have, or what they fail to be."""
+    right = [value for value in values if not parameter.requirement(value)]
+    return f"{kind}; write {right[0]}" if right else f"{kind}; {parameter.requirement(values[0])}"
 
 
 def declare(node: Node, parameters: tuple[Parameter, ...], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -706,14 +726,14 @@ def declare(node: Node, parameters: tuple[Parameter, ...], defaults: dict[str, A
         try:
             declared = node.declare_parameter(parameter.name, default, parameter.descriptor(default))
         except InvalidParameterTypeException as error:
-            # rclpy has no public way to ask for what was given
-            given = getattr(node, "_parameter_overrides", {})[parameter.name].value
+            given = _given(node)[parameter.name].value
+            mend = mend_of_type(parameter, default, given)
             raise ParameterError(
-                f"parameter {parameter.name} = {printable(str(given))}: takes {mend_of_type(default, given)}"
+                f"parameter {parameter.name} = {printable(str(given))}: takes {mend}"
             ) from error
         except InvalidParameterValueException as error:
-            bounds = f"must lie between {parameter.low:g} and {parameter.high:g}"
-            raise ParameterError(f"parameter {parameter.name}: {bounds}: {error}") from None
+            given = _given(node)[parameter.name].value
+            raise ParameterError(parameter.problem_with(given) or str(error)) from None
         # An empty list has no type, so rclpy gives None for it.
         value = list(declared.value or []) if isinstance(default, list) else declared.value
         if problem := parameter.problem_with(value):
