@@ -59,3 +59,29 @@ def test_what_ros_says_is_told_without_places_in_its_source_code(monkeypatch: py
     monkeypatch.setenv("ROS_DOMAIN_ID", "999")
     with pytest.raises(startup.StartError, match="ROS_DOMAIN_ID=999 is no ROS domain"):
         startup.start(["monitor"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--ros-args", "--log-level", "info", "--ros-args", "-r", "__ns:=/arm", "-p", "task:=x"], ""),
+        ([], ""),
+        (["image:=eye"], ""),  # an old remapping, of which ROS 2 speaks
+        (["--help"], "nothing: --help"),
+        (["--ros-args", "-p", "a:=b", "--", "stray"], "nothing: stray"),
+        (["-p"], "nothing: -p"),
+        (["-p", "task:=open it", "-x"], "-p 'task:=open it' -x; write --ros-args -p 'task:=open it'"),
+        (
+            ["-p", "a:=b", "--ros-args", "-p", "c:=d", "--", "--params-file", "lab.yaml"],
+            "-p a:=b --params-file lab.yaml; write --ros-args -p a:=b --params-file lab.yaml",
+        ),
+    ],
+)
+def test_arguments_outside_of_those_of_ros_are_named(
+    arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    startup.start(["/bin/monitor.py", *arguments])
+    rclpy.shutdown()
+    written = capfd.readouterr().err
+    warnings = [line for line in written.splitlines() if "[monitor]: " in line]
+    assert [line.endswith(said) for line in warnings] == ([True] if said else [])

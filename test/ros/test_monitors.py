@@ -201,6 +201,16 @@ def test_namespaces_that_cannot_be_are_refused(robot) -> None:
     assert "Traceback" not in text
 
 
+def test_arguments_that_are_not_understood_are_named(robot) -> None:
+    process = robot.run("-m", "topreward_ros.nodes.monitors", "-p", "namespaces:=[/arm1]", "--help")
+    robot.until(lambda: process.poll() is not None, "it ends")
+    text = robot.said(process)
+    assert (
+        "change nothing: -p 'namespaces:=[/arm1]' --help; write --ros-args -p 'namespaces:=[/arm1]'" in text
+    )
+    assert 'as in --ros-args -p namespaces:="[/arm1,/arm2]"' in text, "namespaces is empty then"
+
+
 def test_a_monitor_that_cannot_be_configured_stays_and_tries_again(robot) -> None:
     """Beside one that waits for somebody to configure it: as long as that may be, the process goes on."""
     robot.clients.clear()

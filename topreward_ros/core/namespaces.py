@@ -27,7 +27,7 @@ def read_namespaces(given: str | Sequence[str], base: str = "/") -> list[str]:
     names = [name for text in texts for name in re.sub(r"[\[\],\"']", " ", text).split()]
     if not names:
         raise NamespaceError(
-            "namespaces is empty: name one for each monitor, as in namespaces:=[/arm1,/arm2]"
+            'namespaces is empty: name one for each monitor, as in --ros-args -p namespaces:="[/arm1,/arm2]"'
         )
     for name in names:
         if not _NAMESPACE.fullmatch(name):

@@ -8,6 +8,7 @@ not known here, and signals are not handled (end_signals.py).
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -20,9 +21,14 @@ from rclpy.signals import SignalHandlerOptions
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import printable
 from topreward_ros.core.text_files import read_text
+from topreward_ros.nodes.log import logger_named
 
 _LARGEST_DOMAIN = 232  # the last one whose ports are below 65536 (DDSI-RTPS 9.6.1.1)
 _ROS_ARGUMENTS = "--ros-args"
+_OPTIONS_OF_ROS = (  # with a value behind them (rcl/arguments.h)
+    *("-p", "--param", "--params-file", "-r", "--remap", "-e", "--enclave"),
+    *("--log-level", "--log-config-file", "--log-file-name"),
+)
 
 
 class StartError(UserError):
@@ -30,19 +36,42 @@ class StartError(UserError):
 
 
 def start(arguments: Sequence[str] | None = None) -> None:
-    """Initialise rclpy, without signal handlers of its own. Raises `StartError`.
+    """Initialise rclpy, without signal handlers of its own, and warn of arguments that it does not take.
+    Raises `StartError`.
 
     ``arguments``: of the process, its name first; None: `sys.argv`.
     """
     given = list(sys.argv if arguments is None else arguments)
     _check_domain()
-    for option, path in pairwise(_of_ros(given)):
+    for option, path in pairwise(_split(given)[0]):
         if option == "--params-file":
             _check_parameter_file(path)
     try:
         rclpy.init(args=given, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # rclpy has several, and they differ between distributions
         raise StartError(why_no_start(given, error)) from error
+    if warning := not_understood(given):
+        logger_named(Path(given[0]).stem).warning(warning)
+
+
+def not_understood(arguments: Sequence[str]) -> str:
+    """What to say of arguments outside of ``--ros-args``, which nobody reads; empty: there are none.
+
+    ``arguments``: of the process, its name first. FROM:=TO is an old remapping: ROS 2 tells of it itself.
+
+    >>> not_understood(["monitor", "--help", "--ros-args", "-r", "__ns:=/arm", "--", "-x", "image:=eye"])
+    'arguments that mean nothing here and change nothing: --help -x'
+    >>> not_understood(["monitor", "-p", "task:=x"])
+    'arguments that mean nothing here and change nothing: -p task:=x; write --ros-args -p task:=x'
+    """
+    _, others = _split(arguments)
+    pairs = list(pairwise(others))
+    lost = [word for before, word in pairs if ":=" not in word or before in _OPTIONS_OF_ROS]
+    if not lost:
+        return ""
+    misplaced = [word for pair in pairs if pair[0] in _OPTIONS_OF_ROS for word in pair]
+    mend = f"; write {shlex.join([_ROS_ARGUMENTS, *misplaced])}" if misplaced else ""
+    return f"arguments that mean nothing here and change nothing: {shlex.join(lost)}{mend}"
 
 
 def why_no_start(arguments: Sequence[str], error: Exception) -> str:
@@ -52,7 +81,7 @@ def why_no_start(arguments: Sequence[str], error: Exception) -> str:
         folder = os.environ.get("ROS_LOG_DIR")
         setting = f"ROS_LOG_DIR={folder}" if folder else "the default of ROS_LOG_DIR"
         return f"{setting} cannot be used ({said}): set it to a folder that you may write to"
-    ours = _of_ros(arguments)
+    ours, _ = _split(arguments)
     given = f" ({' '.join(ours)})" if ours else ""
     return f"ROS 2 does not start{given}: {said}"
 
@@ -62,9 +91,19 @@ def said_by_ros(error: Exception) -> str:
     return str(error).partition(", at /")[0]
 
 
-def _of_ros(arguments: Sequence[str]) -> list[str]:
-    given = list(arguments)
-    return given[given.index(_ROS_ARGUMENTS) :] if _ROS_ARGUMENTS in given else []
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments that ROS 2 reads, from each ``--ros-args`` to ``--`` or the end, and the others."""
+    of_ros: list[str] = []
+    others: list[str] = []
+    into = others
+    for word in arguments:
+        if word == _ROS_ARGUMENTS:
+            into = of_ros
+        elif word == "--" and into is of_ros:
+            into = others
+            continue
+        into.append(word)
+    return of_ros, others
 
 
 def _check_domain() -> None:

@@ -168,7 +168,10 @@ class Supervisor(PrintableLog):
         create_steady_timer(self, _LOOK_S, self._look_at_graph)
         create_steady_timer(self, 1.0 / diagnostics_rate, self._publish_diagnostics)
         if settings.dry_run:
-            self.get_logger().info("dry run: the log says what would be done; dry_run:=false does it")
+            self.get_logger().info(
+                "dry run: the log says what would be done; it is done with --ros-args -p dry_run:=false, or "
+                "with dry_run:=false where a launch file started this"
+            )
         self._publish_state()
 
     def _new_name(self) -> str:
