@@ -236,9 +236,27 @@ def test_a_second_cut_is_not_back() -> None:
     assert [(k, sight.back) for k, sight in enumerate(sights) if sight.anew] == [(10, False), (15, False)]
 
 
+def test_what_to_do_about_a_camera_that_moves_is_said_once_of_its_cuts() -> None:
+    sights = judged(STILL + [scene(3)] * 5 + [scene(4)] * 5)
+    first, second = (sight.message for sight in sights if sight.anew)
+    assert first.endswith(
+        "begins anew with what is seen since (for a camera that moves, set camera_fixed: false)"
+    )
+    assert second.endswith("begins anew with what is seen since")
+
+
+def test_a_change_of_light_is_not_taken_for_a_camera_that_moves() -> None:
+    sights = judged(STILL + [lit(scene(), 0.4)] * 5 + [scene(3)] * 5)
+    light, cut = (sight.message for sight in sights if sight.anew)
+    assert light.startswith("the light changed") and "camera_fixed" not in light
+    assert "camera_fixed: false" in cut
+
+
 def test_a_camera_that_moves_is_not_sure_and_not_anew() -> None:
     moving: Callable[[int], np.ndarray] = lambda k: np.roll(scene(), 40 * k, axis=1)  # noqa: E731
-    assert kinds(STILL + [moving(k) for k in range(1, 8)] + [moving(7)] * 4) == "." * 8 + "u" * 7 + "...."
+    sights = judged(STILL + [moving(k) for k in range(1, 8)] + [moving(7)] * 4)
+    assert kinds_of(sights) == "." * 8 + "u" * 7 + "...."
+    assert ["camera_fixed: false" in sight.message for sight in sights[8:15]] == [False] * 4 + [True] * 3
 
 
 @pytest.mark.parametrize("width", [40, 90])

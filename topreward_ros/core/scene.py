@@ -43,6 +43,8 @@ _CUT_SLOWLY_IN_OPENING = 0.35  # 0.52 at least
 _SLOWLY = 6.0  # [s] in stamp time: a change that takes longer is no cut
 _SLOW_AGREEING = 5  # frames in a row that agree: what changes slowly has come to its end
 _APART = 0.4  # [s] in stamp time, at least, between frames that are remembered
+_LIGHT = "the light changed"
+_OF_MOTION = " (for a camera that moves, set camera_fixed: false)"
 _MOTION = 2.0  # [s] in stamp time: a picture that changes as a whole for longer is of a camera that moves
 _RELIT = log(2.0)  # of the contrast; a camera's own exposure hunts by less
 _NEVER = 2.0  # a share that no picture keeps
@@ -175,6 +177,7 @@ class _CameraJudge:
         self._slow = False  # it took more than one frame
         self._agreeing = 0  # frames since then
         self._agreed: Picture | None = None  # the first of them
+        self._advised = False  # what to do about a camera that moves was said
 
     def copy(self) -> _CameraJudge:
         """An independent judge who remembers the same pictures."""
@@ -248,7 +251,7 @@ class _CameraJudge:
             self._at_change = before
         moves = self._moves(stamp_ns)
         if relit:
-            self._changed("the light changed", picture, _NEVER)
+            self._changed(_LIGHT, picture, _NEVER)
         elif opening and seen.stays < _CUT_IN_OPENING:
             self._changed("the picture changed as a whole", picture, _CUT_IN_OPENING)
         elif seen.stays < _CUT:
@@ -264,7 +267,9 @@ class _CameraJudge:
             return self._begin_anew(stamp_ns, picture)
         if self._change:
             return Sight(sure=False, message=self._change)
-        return _ORDINARY if self._calm else Sight(sure=False, message="the picture changes as a whole")
+        if self._calm:
+            return _ORDINARY
+        return Sight(sure=False, message=f"the picture changes as a whole{_OF_MOTION if moves else ''}")
 
     def _moves(self, stamp_ns: int) -> bool:
         """Whether the camera moves: what was before tells nothing of its pictures then."""
@@ -288,7 +293,7 @@ class _CameraJudge:
             self._past.popleft()
         since_first = likeness(self._first, picture)
         if self._exposing and since_first.stays >= _CALM and abs(log(since_first.gain)) >= _RELIT:
-            self._changed("the light changed", picture, _NEVER)
+            self._changed(_LIGHT, picture, _NEVER)
             self._at_change = self._first
             return
         stays, limit = since_first.stays, _CUT_SLOWLY_IN_OPENING if opening else _CUT_SLOWLY
@@ -326,7 +331,9 @@ class _CameraJudge:
         self._look_from(stamp_ns, picture)
         if is_back:
             return Sight(anew=AGREEING, back=True, message="the view of before is back: its prefix goes on")
-        return Sight(anew=AGREEING, message=f"{change}: watching begins anew with what is seen since")
+        advice = "" if self._advised or change == _LIGHT else _OF_MOTION
+        self._advised = self._advised or bool(advice)
+        return Sight(anew=AGREEING, message=f"{change}: watching begins anew with what is seen since{advice}")
 
     def _changed(self, what: str, picture: Picture, stays: float = _CUT_SLOWLY) -> None:
         """Something changed, and what follows is to show whether it lasts: whether less than a share
