@@ -26,6 +26,12 @@ def test_stamps_are_compared_with_a_clock_that_runs(stamp_s: float, fault: Fault
     assert StampClock().fault(None, NOW, 0) is None
 
 
+def test_a_stamp_of_a_camera_that_is_silent_grows_old_without_being_wrong() -> None:
+    stamp_ns = NOW - 4000 * NS_PER_S
+    assert StampClock().fault(stamp_ns, NOW, 0, silent_ns=3999 * NS_PER_S) is None
+    assert StampClock().fault(stamp_ns, NOW, 0, silent_ns=300 * NS_PER_S) is Fault.PAST
+
+
 def test_the_words_say_when_the_stamps_are() -> None:
     assert "at 1970-01-01 00:00:12 UTC" in Fault.PAST.text(12 * NS_PER_S, NOW)
     assert "lie 86400.0 s in the future, at 2023-11-15 22:13:20 UTC" in Fault.FUTURE.text(

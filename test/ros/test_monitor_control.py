@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter as ParameterMessage
@@ -278,10 +279,22 @@ def test_the_heartbeat_repeats_the_score_with_growing_latency(idle) -> None:
 
 
 def test_a_clock_that_is_absent_or_stands_gives_no_latency_and_stamps_of_1970_are_named(robot) -> None:
-    process = robot.start("monitor", task="stack the cup", use_sim_time=True, heartbeat_rate=5.0)
+    process = robot.start(
+        "monitor",
+        task="stack the cup",
+        use_sim_time=True,
+        heartbeat_rate=5.0,
+        diagnostics_rate=10.0,
+        stale_timeout=60.0,
+    )
     robot.until(lambda: bool(robot.infos), "it is active")
     robot.until(lambda: robot.camera.get_subscription_count() > 0, "it subscribes")
     robot.introduce("monitor")
+    statuses: list[DiagnosticStatus] = []
+    robot.node.create_subscription(DiagnosticArray, "/diagnostics", lambda m: statuses.extend(m.status), 10)
+
+    def warned(text: str) -> bool:
+        return any(s.level == DiagnosticStatus.WARN and text in s.message for s in statuses)
 
     def latency() -> float:
         newest = robot.progress[-1].latency
@@ -297,8 +310,10 @@ def test_a_clock_that_is_absent_or_stands_gives_no_latency_and_stamps_of_1970_ar
     clock.publish(Clock(clock=Time(sec=START + 7200)))
     robot.until(lambda: latency() == 7200.0, "the clock runs again")
     robot.until(lambda: "at 2023-11-14 22:13:20 UTC" in robot.said(process), "the log names the stamps")
+    robot.until(lambda: warned("s in the past, at 2023-11-14 22:13:20 UTC"), "and so do the diagnostics")
     clock.publish(Clock(clock=Time(sec=START - 7200)))
     robot.until(lambda: "lie 7200.0 s in the future" in robot.said(process), "and those of tomorrow")
+    robot.until(lambda: warned("lie 7200.0 s in the future"), "and so do the diagnostics")
     assert robot.said(process).count("s in the past, at") == 1
 
 

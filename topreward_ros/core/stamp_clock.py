@@ -87,8 +87,11 @@ class StampClock:
         stood_ns = steady_ns - self._moved_ns
         return over_ns, stood_ns if stood_ns > _STANDS_AFTER_NS else 0
 
-    def fault(self, stamp_ns: int | None, time_ns: int, steady_ns: int) -> Fault | None:
-        """What is wrong, with the newest stamp of an image or with the clock; None: nothing."""
+    def fault(self, stamp_ns: int | None, time_ns: int, steady_ns: int, silent_ns: int = 0) -> Fault | None:
+        """What is wrong, with the newest stamp of an image or with the clock; None: nothing.
+
+        ``silent_ns``: for how long no image has come. A stamp that is old by that is not wrong.
+        """
         now_ns = self.look(time_ns, steady_ns)
         if time_ns == 0:
             return Fault.ABSENT
@@ -98,4 +101,4 @@ class StampClock:
             return None
         if stamp_ns - now_ns > _FUTURE_NS:
             return Fault.FUTURE
-        return Fault.PAST if now_ns - stamp_ns > _PAST_NS else None
+        return Fault.PAST if now_ns - silent_ns - stamp_ns > _PAST_NS else None

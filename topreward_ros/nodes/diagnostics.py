@@ -172,8 +172,9 @@ class Diagnostics:
             level, message = DiagnosticStatus.WARN, problem
         newest_ns = monitor.newest_stamp_ns
         age_s = float("nan") if newest_ns is None else (now_ns - newest_ns) / 1e9
-        if clock_problem:
-            level, message = DiagnosticStatus.WARN, clock_problem
+        if clock_problem:  # beside what is worse, or as bad
+            message = clock_problem if level == DiagnosticStatus.OK else f"{message}; {clock_problem}"
+            level = max(level, DiagnosticStatus.WARN)
         values = {
             "input rate [Hz]": f"{rate:.2f}",
             "age of newest stamp [s]": f"{age_s:.3f}",

@@ -484,7 +484,8 @@ class Session:
     def _problem_with_clock(self) -> str:
         """What is wrong with the clock or with stamps, for the diagnostics; each kind is logged once."""
         stamp_ns, now_ns = self._monitor.newest_stamp_ns, self._now_ns()
-        found = self._clock.fault(stamp_ns, now_ns, time.monotonic_ns())
+        silent_ns = round(self._rig.primary.silent_seconds() * NS_PER_S)
+        found = self._clock.fault(stamp_ns, now_ns, time.monotonic_ns(), silent_ns)
         for fault in Fault:
             if fault is not found:
                 self._say_once.forget(fault)
@@ -493,7 +494,7 @@ class Session:
         text = found.text(stamp_ns, now_ns)
         if found is not Fault.ABSENT:  # `look_at_clock` says it again and again
             self._say_once.warn(found, lambda: text)
-        return "" if found is Fault.PAST else text  # as with every old bag
+        return text
 
     # ---- instruction and services ---------------------------------------------------------------
 
