@@ -733,10 +733,11 @@ def declare(node: Node, parameters: tuple[Parameter, ...], defaults: dict[str, A
             ) from error
         except InvalidParameterValueException as error:
             given = _given(node)[parameter.name].value
-            raise ParameterError(parameter.problem_with(given) or str(error)) from None
+            problem = parameter.problem_with(given) or f"{parameter.name}: {error}"
+            raise ParameterError(f"parameter {problem}") from None
         # An empty list has no type, so rclpy gives None for it.
         value = list(declared.value or []) if isinstance(default, list) else declared.value
         if problem := parameter.problem_with(value):
-            raise ParameterError(problem)
+            raise ParameterError(f"parameter {problem}")
         values[parameter.name] = value
     return values
