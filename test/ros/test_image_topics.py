@@ -354,8 +354,6 @@ def test_images_that_are_discovered_after_the_silence_was_told_are_news(bare) ->
     Source(bare, "/other", "raw")
     bare.until(lambda: "images are on /other (sensor" in bare.said(process), "it says where images are")
     assert bare.said(process).count("nor do other topics carry images") == 1
-    Source(bare, "/image", "raw")
-    bare.until(lambda: "publishes on /image with a matching QoS" in bare.said(process), "it says who came")
 
 
 def test_what_a_monitor_shows_is_no_camera_of_its_own(bare) -> None:
