@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from std_srvs.srv import Trigger
 from topreward_ros.msg import TaskEvent, TaskProgress
 
@@ -25,12 +25,17 @@ def test_what_a_scorer_may_do(robot: Any) -> None:
     fault = robot.folder / "fault.txt"
     robot.environment["FAULT_FILE"] = str(fault)
     fault.write_text("-4.0")
-    process = robot.start(MONITOR, task=TASK, sample_rate=20.0, heartbeat_rate=5.0, success_dwell=0.0)
+    process = robot.start(
+        MONITOR, task=TASK, sample_rate=20.0, heartbeat_rate=5.0, diagnostics_rate=5.0, success_dwell=0.0
+    )
     robot.until(lambda: bool(robot.infos) or process.poll() is not None, "the monitor is active")
     robot.introduce("monitor")
-    levels: list[bytes] = []
+    levels: list[bytes] = []  # of the scorer
     robot.node.create_subscription(
-        DiagnosticArray, "/diagnostics", lambda m: levels.extend(s.level for s in m.status), 10
+        DiagnosticArray,
+        "/diagnostics",
+        lambda m: levels.extend(s.level for s in m.status if s.name.endswith(": scorer")),
+        10,
     )
 
     def show_until(done: Any, what: str) -> None:
@@ -58,6 +63,11 @@ def test_what_a_scorer_may_do(robot: Any) -> None:
         assert TaskEvent.SUCCESS not in robot.event_types()
         assert {message.log_prob for message in robot.scored()} == {-4.0}
         assert all(message.progress == 0.5 or math.isnan(message.progress) for message in robot.progress)
+    show_until(lambda: DiagnosticStatus.ERROR in levels, "so do the diagnostics")
+    robot.call(Trigger, "monitor/reset")
+    levels.clear()
+    robot.until(lambda: len(levels) > 1, "the diagnostics go on")
+    assert DiagnosticStatus.ERROR not in levels[1:], "an error ends with its episode"
     fault.write_text("hang")
     robot.call(Trigger, "monitor/reset")
     robot.forget()

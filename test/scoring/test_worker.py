@@ -278,6 +278,18 @@ def test_a_scorer_that_does_not_answer_hangs_and_a_stopped_process_does_not_coun
         assert not worker.hang()
 
 
+def test_how_long_a_failure_takes_says_nothing_of_an_answer() -> None:
+    scorer = GatedScorer()
+    scorer.error = ScorerError("no answer within 8 s")
+    with running(scorer) as (worker, told):
+        worker.submit(request(1))
+        wait(scorer.begun)
+        time.sleep(0.05)
+        scorer.gate.release()
+        wait(told)
+        assert worker.took_s == 0.0
+
+
 def test_a_scorer_that_hangs_while_it_works_ahead_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "_HANGS_AFTER_S", 0.0)
     scorer, working, go_on = GatedScorer(), threading.Semaphore(0), threading.Semaphore(0)
