@@ -502,6 +502,8 @@ class Camera:
         self._met = True
         lost_before, changes_before = self.senders.lost, self.senders.changes
         arrival_ns = time.monotonic_ns()
+        if self._stuck_after_s > _STUCK_S:
+            self.senders.forgive()  # what was lost before it was woken is not the network's fault
         try:
             stamp_ns = images.stamp_ns_of(raw)
         except images.ImageError:
