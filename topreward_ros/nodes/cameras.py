@@ -161,9 +161,7 @@ class Camera:
         wanted = self._choice.trial
         if wanted == self._trial_place:
             return
-        if self._trial is not None:
-            self._node.destroy_subscription(self._trial)
-        self._trial = self._trial_place = None
+        self._end_trial()
         if wanted is not None:
             with suppress(Exception):  # it is tried again at the next look
                 self._trial = self._subscription_to(wanted, self._on_image_of_trial)
@@ -212,12 +210,18 @@ class Camera:
     def destroy(self) -> None:
         """End every subscription."""
         self._end_subscription()
+        self._end_trial()
+        self._end_outsider()
+
+    def _end_trial(self) -> None:
         if self._trial is not None:
             self._node.destroy_subscription(self._trial)
         self._trial = self._trial_place = None
+
+    def _end_outsider(self) -> None:
         if self._outsider is not None:
             self._outsider.destroy()
-            self._outsider = None
+        self._outsider = None
 
     @property
     def has_just_come(self) -> bool:
@@ -227,9 +231,8 @@ class Camera:
     def _wake_publisher(self) -> None:
         """Where one that is known is so silent that it may be the middleware's fault, see outsider.py."""
         now = time.monotonic()
-        if self._outsider is not None and now - self._woken > _OUTSIDE_S:
-            self._outsider.destroy()
-            self._outsider = None
+        if now - self._woken > _OUTSIDE_S:
+            self._end_outsider()
         since_s = now - max(self.last_arrival, self._woken)
         if not self._published[self.place] or not self._is_silent() or since_s < self._stuck_after_s:
             return

@@ -7,6 +7,7 @@ score with, `WaitingDiagnostics` says what is waited for, and `FailureDiagnostic
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -36,7 +37,7 @@ def ignored_warnings(topic: str, ignored: IgnoredImages) -> dict[str, str]:
     }
 
 
-class _AbsenceDiagnostics:
+class _AbsenceDiagnostics(ABC):
     """Publishes the status of a scorer that is not there, until it is destroyed."""
 
     def __init__(self, node: Node, model: str, rate: float) -> None:
@@ -59,8 +60,9 @@ class _AbsenceDiagnostics:
         array.header.stamp = time_message(self._node.get_clock().now().nanoseconds)
         self._publisher.publish(array)
 
+    @abstractmethod
     def _said(self) -> tuple[bytes, str, dict[str, str]]:
-        raise NotImplementedError
+        """Level, message and values of the status."""
 
 
 class WaitingDiagnostics(_AbsenceDiagnostics):
