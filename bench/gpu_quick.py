@@ -9,6 +9,7 @@ part that runs is broken off and what was not begun is named: whoever has a GPU 
 from __future__ import annotations
 
 import gc
+import logging
 import re
 import signal
 import subprocess
@@ -43,6 +44,7 @@ from gpu_ticks import (
 from output import write_json
 from topreward_ros.scoring.device import release_cached_memory
 from topreward_ros.scoring.fp8 import missing_for_fp8
+from topreward_ros.scoring.qwen3_vl import attention_kernels, compiling
 from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN
 from topreward_ros.scoring.registry import LoadedModel
 
@@ -50,6 +52,8 @@ PROFILED = 3  # ticks
 EPISODES = 8  # at once
 SHOWN = 12  # kernels of a profile, those that take longest
 ROOT = Path(__file__).resolve().parents[1]
+#: Whose log tells what was chosen for the GPU, and why not something else.
+TOLD = (attention_kernels.__name__, compiling.__name__)
 #: What is tried on a GPU where there is one, by file in test/scoring/qwen3_vl/.
 TESTS = {
     "test_attention_kernels": ["test_kernels_that_are_chosen_among_are_right"],
@@ -79,7 +83,8 @@ class Run:
         self._begun = time.monotonic()
         self._seconds = seconds
         self._path = path
-        self.found: dict[str, Any] = {**facts, "failed": [], "not_done": []}  #: what goes into the file
+        #: What goes into the file.
+        self.found: dict[str, Any] = {**facts, "failed": [], "not_done": [], "log": []}
 
     @property
     def left(self) -> float:
@@ -89,6 +94,12 @@ class Run:
     def say(self, text: str) -> None:
         """Print a figure, with the time at which it was known."""
         print(f"[{time.monotonic() - self._begun:5.1f} s] {text}", flush=True)
+
+    def note(self, line: str) -> None:
+        """Say what a log says, once, and keep it."""
+        if line not in self.found["log"]:
+            self.found["log"].append(line)
+            self.say(f"log: {line}")
 
     def part(self, name: str, work: Callable[[], object]) -> None:
         """Do ``work``; where it raises, say so and go on."""
@@ -104,6 +115,19 @@ class Run:
             traceback.print_exc(limit=-4, file=sys.stdout)
             sys.stdout.flush()
         write_json(self._path, self.found)
+
+
+class Log(logging.Handler):
+    """Lets a `Run` note what the loggers `TOLD` say, and what others warn of."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        if record.name in TOLD or record.levelno >= logging.WARNING:
+            self._run.note(record.getMessage())
 
 
 @contextmanager
@@ -138,6 +162,7 @@ class Quick:
         self._machine = setup.machine()
         self._run = Run(seconds, path, {"machine": self._machine, "setup": str(setup)})
         self._run.found.update(ticks=[], together=[], profiles=[])
+        logging.basicConfig(level=logging.INFO, handlers=[Log(self._run)])
         self._video = setup.video()
         self._loaded: LoadedModel | None = None
         self._tests: Tests | None = None
@@ -192,7 +217,8 @@ class Quick:
     def _compile(self) -> None:
         with open_ways(self._model, self._setup, (COMPILED,)) as ways:
             for way in ways.values():
-                compiles = way.graphs is not None and way.graphs.functions != PLAIN
+                functions = PLAIN if way.graphs is None else way.graphs.functions
+                compiles = functions.gate != PLAIN.gate
                 self._run.say("compiled" if compiles else "NOT compiled, see the log above")
 
     def _ticks(self, prompts: int, way: str) -> None:

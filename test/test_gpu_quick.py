@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from pathlib import Path
@@ -64,6 +65,22 @@ def test_each_figure_is_out_when_it_is_known(quick, monkeypatch):
     monkeypatch.setattr(sys, "stdout", Out())
     quick.Run(60.0, None, {}).say("p50 31.0 ms")
     assert written[-1] == "flush" and "p50 31.0 ms" in "".join(written)
+
+
+def test_what_was_chosen_and_every_warning_is_noted_once(quick, capsys):
+    run = quick.Run(60.0, None, {})
+    log = quick.Log(run)
+
+    def logs(name, level, text):
+        log.handle(logging.LogRecord(name, level, "", 0, text, (), None))
+
+    for _ in range(2):
+        logs(quick.TOLD[0], logging.INFO, "attention to cached tokens by cuDNN")
+    logs("another", logging.INFO, "captured a pass")
+    logs("another", logging.WARNING, "CUDA graphs are not used from now on")
+    expected = ["attention to cached tokens by cuDNN", "CUDA graphs are not used from now on"]
+    assert run.found["log"] == expected
+    assert [line.partition("log: ")[2] for line in capsys.readouterr().out.splitlines()] == expected
 
 
 def test_a_profile_is_summed_by_kind(quick):

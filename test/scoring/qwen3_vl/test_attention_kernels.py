@@ -7,18 +7,20 @@ import time
 
 import pytest
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
-from test.sequences import sequence_by_sequence
 from test.tape import TapeRunner
 from topreward_ros.scoring.qwen3_vl import attention_kernels, compiling
 from topreward_ros.scoring.qwen3_vl.attention_kernels import (
     KERNELS,
+    FlashOf,
     Heads,
     Kernel,
     cudnn_by_sequences,
     fastest_kernel,
 )
 from topreward_ros.scoring.qwen3_vl.compiling import compile_layers
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
 from topreward_ros.scoring.qwen3_vl.language import LanguageModel
 from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN
 from topreward_ros.scoring.qwen3_vl.vision import VisionModel
@@ -30,16 +32,34 @@ HEADS = Heads(2, 3, 16, torch.device("cpu"), torch.bfloat16)
 def small_trial(monkeypatch):
     monkeypatch.setattr(attention_kernels, "_TIMED_QUERIES", 16)
     monkeypatch.setattr(attention_kernels, "_TIMED_CACHED", 256)
+    monkeypatch.setattr(attention_kernels, "_RIGHT_QUERIES", 12)
+    monkeypatch.setattr(attention_kernels, "_RIGHT_CACHED", 192)
+    monkeypatch.setattr(attention_kernels, "_RIGHT_LENGTHS", (1, 170))
+    monkeypatch.setattr(attention_kernels, "_RUNS", 4)
 
 
-def exact(query, keys, values, *others):
-    out, log_sum = sequence_by_sequence(query.float(), keys.float(), values.float(), *others)
-    return out.to(query.dtype), log_sum
+def exact(query, keys, values, query_bounds, key_bounds, rows, scaling):
+    """In plain words, the bounds read on the device."""
+    heads, size = query.shape[1:]
+    one = query.float().view(-1, rows, heads, size).transpose(1, 2)
+    scores = one @ keys.float().permute(1, 2, 0) * scaling
+    at = torch.arange(len(keys))
+    begin, end = (bounds.view(-1, 1, 1, 1) for bounds in (key_bounds[:-1], key_bounds[1:]))
+    scores = torch.where((at >= begin) & (at < end), scores, float("-inf"))
+    out = scores.softmax(-1) @ values.float().transpose(0, 1)
+    log_sum = scores.logsumexp(-1).transpose(0, 1).flatten(1)
+    return out.transpose(1, 2).flatten(0, 1).to(query.dtype), log_sum
 
 
-def slow(*arguments):
+@torch.library.custom_op("topreward_ros_test::take_long", mutates_args=())
+def take_long(tensor: torch.Tensor) -> torch.Tensor:
+    """An operation, so that a replay takes long, too."""
     time.sleep(0.02)
-    return exact(*arguments)
+    return tensor.clone()
+
+
+def slow(query, *others):
+    return exact(take_long(query), *others)
 
 
 def raises(*arguments):
@@ -63,8 +83,23 @@ def wrong_log_sum(*arguments):
 
 def reads_behind_the_end(query, keys, values, query_bounds, key_bounds, *others):
     bounds = key_bounds.clone()
-    bounds[-1] = len(keys)
+    bounds[-1].fill_(len(keys))
     return exact(query, keys, values, query_bounds, bounds, *others)
+
+
+def reads_lengths_on_the_host(query, keys, values, query_bounds, key_bounds, *others):
+    end = int(key_bounds[-1])
+    return exact(query, keys[:end], values[:end], query_bounds, key_bounds, *others)
+
+
+class KeepsTheFirstLengths:
+    def __init__(self):
+        self._bounds = {}
+
+    def __call__(self, query, keys, values, query_bounds, key_bounds, *others):
+        with _disable_current_modes():  # unseen by the tape, as by a graph
+            bounds = self._bounds.setdefault(len(keys), key_bounds.clone())
+        return exact(query, keys, values, query_bounds, bounds, *others)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +110,7 @@ def reads_behind_the_end(query, keys, values, query_bounds, key_bounds, *others)
         (not_a_number, "nan% of their size away"),
         (wrong_log_sum, "of their size away"),
         (reads_behind_the_end, "of their size away"),
+        (reads_lengths_on_the_host, "not permitted when a stream is capturing"),
     ],
 )
 def test_a_kernel_that_fails_or_is_wrong_is_left_out(caplog, bad, said):
@@ -82,46 +118,68 @@ def test_a_kernel_that_fails_or_is_wrong_is_left_out(caplog, bad, said):
     for order in (kernels, kernels[::-1]):
         caplog.clear()
         with caplog.at_level(logging.INFO):
-            assert fastest_kernel(HEADS, order) == kernels[0]
+            assert fastest_kernel(HEADS, TapeRunner, order) == kernels[0]
         (line,) = [record.getMessage() for record in caplog.records]
         assert "by good (a layer: good " in line and "not used: bad: " in line and said in line
 
 
+def test_lengths_that_are_kept_from_the_capture_are_found(caplog):
+    kernels = [Kernel("good", slow), Kernel("keeps", KeepsTheFirstLengths())]
+    with caplog.at_level(logging.INFO):
+        assert fastest_kernel(HEADS, TapeRunner, kernels) is kernels[0]
+    assert "not used: keeps: its numbers are " in caplog.text
+
+
 def test_the_fastest_is_chosen():
     kernels = [Kernel("slow", slow), Kernel("fast", exact), Kernel("slow, too", slow)]
-    assert fastest_kernel(HEADS, kernels).name == "fast"
+    assert fastest_kernel(HEADS, TapeRunner, kernels).name == "fast"
 
 
 def test_where_none_is_right_it_is_the_usual_one(caplog):
     with caplog.at_level(logging.INFO):
-        assert fastest_kernel(HEADS) is KERNELS[0]  # on a CPU
+        assert fastest_kernel(HEADS, TapeRunner) is KERNELS[0]  # on a CPU
     assert "by flash attention 2 (a layer: none was right)" in caplog.text
     for kernel in KERNELS:
         assert f"{kernel.name}: " in caplog.text
 
 
-@pytest.mark.parametrize("chosen", [True, False])
-def test_what_pytorch_was_told_to_use_stays_only_if_it_is_chosen(monkeypatch, chosen):
+@pytest.mark.parametrize("before", ["", "OF_ANOTHER"])
+def test_another_flash_attention_is_used_for_a_call_alone(monkeypatch, before):
+    """Whatever PyTorch was told to use before is used afterwards, also where the call fails."""
+    active: list[str] = []
+
     class Handle:
         def remove(self):
             active.clear()
 
-    def activate():
-        active.append(True)
-        return Handle()
+    def activates(name):
+        def activate():
+            active.append(name)
+            return Handle()
 
-    def only_then(*arguments):
-        if not active:
-            raise RuntimeError("not there")
-        return exact(*arguments) if chosen else doubles(*arguments)
+        torch.nn.attention.register_flash_attention_impl(name, register_fn=activate)
 
-    active: list[bool] = []
-    torch.nn.attention.register_flash_attention_impl("FOR_A_TEST", register_fn=activate)
-    kernels = [Kernel("usual", slow), Kernel("other", only_then, "FOR_A_TEST"), Kernel("wrong", doubles)]
+    def missing():
+        raise ModuleNotFoundError("it is not installed")
+
+    def operation(*arguments, scale):
+        assert active == ["FOR_A_TEST"]
+        query, keys, values, query_bounds, key_bounds, rows, _, *others = arguments
+        assert others == [0.0, False, False]
+        return *exact(query, keys, values, query_bounds, key_bounds, rows, scale), None
+
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", operation)
+    activates("FOR_A_TEST")
+    activates("OF_ANOTHER")
+    torch.nn.attention.register_flash_attention_impl("NOT_THERE", register_fn=missing)
+    if before:
+        torch.nn.attention.activate_flash_attention_impl(before)
+    kernels = [Kernel(name, FlashOf(name)) for name in ("NOT_THERE", "FOR_A_TEST", "UNKNOWN")]
     try:
-        assert fastest_kernel(HEADS, kernels).name == ("other" if chosen else "usual")
-        assert bool(active) == chosen
-        assert torch.nn.attention.current_flash_attention_impl() == ("FOR_A_TEST" if chosen else None)
+        for _ in range(2):
+            assert fastest_kernel(HEADS, TapeRunner, kernels) is kernels[1]
+            assert active == ([before] if before else [])
+            assert torch.nn.attention.current_flash_attention_impl() == (before or None)
     finally:
         torch.nn.attention.restore_flash_attention_impl(_raise_warn=False)
 
@@ -144,7 +202,7 @@ def test_log_sums_of_cudnn_in_any_order_come_by_heads(monkeypatch, turn):
 
     monkeypatch.setattr(torch.ops.aten, "_cudnn_attention_forward", operation)
     kernels = [Kernel("usual", doubles), Kernel("cuDNN", cudnn_by_sequences)]
-    assert fastest_kernel(HEADS, kernels).name == "cuDNN"
+    assert fastest_kernel(HEADS, TapeRunner, kernels).name == "cuDNN"
 
 
 def test_a_graph_is_captured_with_the_kernel_that_was_chosen(loaded, monkeypatch, caplog):
@@ -154,7 +212,8 @@ def test_a_graph_is_captured_with_the_kernel_that_was_chosen(loaded, monkeypatch
     monkeypatch.setattr(compiling, "has_flash", lambda device, dtype: True)
     asked = []
 
-    def choose(heads):
+    def choose(heads, new_runner):
+        assert new_runner() is not graphs
         asked.append(heads)
         return Kernel("other", exact)
 
@@ -179,4 +238,4 @@ def test_a_graph_is_captured_with_the_kernel_that_was_chosen(loaded, monkeypatch
 def test_kernels_that_are_chosen_among_are_right(kernel, dtype):
     """Those that PyTorch brings; a GPU may be too old for cuDNN's."""
     heads = Heads(8, 4, 128, torch.device("cuda"), dtype)
-    assert attention_kernels._wrong(kernel, heads) == ""
+    assert attention_kernels._wrong(kernel, heads, GraphRunner(heads.device)) == ""

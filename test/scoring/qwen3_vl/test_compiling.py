@@ -53,7 +53,9 @@ def test_every_function_is_one_graph_for_any_number_of_tokens(models):
     with torch.inference_mode():
         for patches in (1, 2):
             pixels = torch.randn(patches, *vision.input_shape(6, 8))
-            vision.work(pixels, 6, 8).run()
+            work = vision.work(pixels, 6, 8)
+            work.load(pixels)
+            work.run()
         for tokens, answers in ((64, 1), (80, 2), (96, 10)):
             cache = compiling.KVCache()
             cache.reserve(200)
@@ -76,8 +78,21 @@ def doubles(graph, inputs):
     return lambda *arguments: [2 * each for each in graph.forward(*arguments)]
 
 
+def waits(graph, inputs):
+    def run(*arguments):
+        float(next(each for each in arguments if isinstance(each, torch.Tensor)).sum())
+        return graph.forward(*arguments)
+
+    return run
+
+
 @pytest.mark.parametrize(
-    ("backend", "said"), [(raises, "no such compiler"), (doubles, "of their size away from those without")]
+    ("backend", "said"),
+    [
+        (raises, "no such compiler"),
+        (doubles, "of their size away from those without"),
+        (waits, "not permitted when a stream is capturing"),
+    ],
 )
 @pytest.mark.parametrize(("wanted", "level"), [("auto", "INFO"), ("true", "WARNING")])
 def test_what_fails_or_is_wrong_leaves_the_plain_functions_and_one_line(

@@ -3,12 +3,15 @@
 PyTorch's own flash attention is of the generation of Ampere. A newer GPU has better ones: cuDNN's, which
 PyTorch brings, and FlashAttention-3 and -4 (Shah et al. 2024) where they are installed and PyTorch knows how
 to call them. All take sequences of variable length whose bounds are read on the device. None of them has to
-be there or to be right: whatever raises, or gives other numbers, is left out.
+be there or to be right: each is captured as in a tick and replayed, and whatever cannot be captured, raises,
+or gives other numbers is left out. The time is that of replays, too: called from Python, a kernel takes less
+than what prepares it.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +20,7 @@ import torch
 
 from topreward_ros.scoring.base import in_a_line
 from topreward_ros.scoring.qwen3_vl.attention import ValidLength, attend_in_splits
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import CapturedGraph, GraphRunner, GraphWork
 from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN, Tensors, flash_by_sequences, merge
 
 _log = logging.getLogger(__name__)
@@ -33,8 +37,7 @@ class Kernel(NamedTuple):
     """A kernel for attention of sequences of variable length."""
 
     name: str
-    by_sequences: Callable[..., Tensors] = flash_by_sequences  #: see `layer_functions.flash_by_sequences`
-    implementation: str = ""  #: of flash attention in this process, as PyTorch calls it; empty: PyTorch's own
+    by_sequences: Callable[..., Tensors]  #: as `layer_functions.flash_by_sequences`
 
 
 class Heads(NamedTuple):
@@ -67,32 +70,61 @@ def cudnn_by_sequences(
     return out, log_sum if log_sum.shape[0] == query.shape[1] else log_sum.transpose(0, 1)
 
 
+class FlashOf:
+    """`layer_functions.flash_by_sequences` by another implementation of flash attention than PyTorch's own.
+
+    PyTorch has one implementation for the whole process. It is another one during a call alone, and a call
+    is for the capture of a graph: whatever else runs in this process keeps its numbers.
+    """
+
+    _lock = threading.Lock()
+
+    def __init__(self, implementation: str) -> None:
+        """``implementation``: as PyTorch calls it."""
+        self._implementation = implementation
+
+    def __call__(self, *arguments: Any) -> Tensors:
+        """See `layer_functions.flash_by_sequences`."""
+        library: Any = torch.nn.attention
+        with self._lock:
+            before = library.current_flash_attention_impl()
+            try:
+                library.activate_flash_attention_impl(self._implementation)
+                return flash_by_sequences(*arguments)
+            finally:
+                if before:
+                    library.activate_flash_attention_impl(before)
+                elif library.current_flash_attention_impl():
+                    library.restore_flash_attention_impl()
+
+
 KERNELS = (
-    Kernel("flash attention 2"),
+    Kernel("flash attention 2", flash_by_sequences),
     Kernel("cuDNN", cudnn_by_sequences),
-    Kernel("flash attention 3", implementation="FA3"),
-    Kernel("flash attention 4", implementation="FA4"),
+    Kernel("flash attention 3", FlashOf("FA3")),
+    Kernel("flash attention 4", FlashOf("FA4")),
 )
 
 
-def fastest_kernel(heads: Heads, kernels: Sequence[Kernel] = KERNELS) -> Kernel:
+def fastest_kernel(
+    heads: Heads, new_runner: Callable[[], GraphRunner], kernels: Sequence[Kernel] = KERNELS
+) -> Kernel:
     """The fastest of ``kernels`` that is right for ``heads``; the first where none is. Says so in the log.
 
-    PyTorch uses its `Kernel.implementation` from then on.
+    ``new_runner`` makes what captures a trial; each kernel has one of its own, which it may spoil.
     """
     took_ms, problems = dict[Kernel, float](), dict[Kernel, str]()
     with torch.inference_mode():
         for kernel in kernels:
+            runner = new_runner()
             try:
-                _use(kernel.implementation)
-                if problem := _wrong(kernel, heads):
+                if problem := _wrong(kernel, heads, runner):
                     problems[kernel] = problem
                 else:
-                    took_ms[kernel] = _milliseconds(kernel, heads)
+                    took_ms[kernel] = _milliseconds(kernel, heads, runner)
             except Exception as error:  # of a driver, or a library that may be missing or of another version
                 problems[kernel] = in_a_line(error)
     best = min(took_ms, key=lambda kernel: took_ms[kernel], default=kernels[0])
-    _use(best.implementation)
     tried = [f"{kernel.name} {took_ms[kernel]:.3f} ms" for kernel in took_ms]
     left_out = [f"{kernel.name}: {problem}" for kernel, problem in problems.items()]
     _log.info(
@@ -106,66 +138,72 @@ def fastest_kernel(heads: Heads, kernels: Sequence[Kernel] = KERNELS) -> Kernel:
     return best
 
 
-def _use(implementation: str) -> None:
-    """Let PyTorch use an implementation of flash attention in this process; empty: its own."""
-    library: Any = torch.nn.attention
-    if implementation:
-        library.activate_flash_attention_impl(implementation)
-    elif hasattr(library, "current_flash_attention_impl") and library.current_flash_attention_impl():
-        library.restore_flash_attention_impl()
+class _Attention(GraphWork):
+    """Attention of a layer to cached tokens, of which so many are valid as is loaded."""
+
+    def __init__(self, kernel: Kernel, heads: Heads, queries: int, cached: int) -> None:
+        generator = torch.Generator().manual_seed(queries)
+        made = []
+        for rows in (heads.groups * queries, cached, cached):
+            numbers = torch.randn(1, heads.key_heads, rows, heads.size, generator=generator)
+            made.append(numbers.to(heads.device, heads.dtype))
+        self._functions = PLAIN._replace(by_sequences=kernel.by_sequences)
+        self._query, *self._made = made
+        self._keys, self._values = (torch.empty_like(each) for each in self._made)
+        self._length = torch.zeros(1, dtype=torch.long, device=heads.device)
+        self._scaling = float(heads.size**-0.5)
+
+    def load(self, inputs: int) -> None:
+        """``inputs``: how many tokens are valid. What lies behind them shows if it is read."""
+        self._length.fill_(inputs)
+        for tensor, made in zip((self._keys, self._values), self._made, strict=True):
+            tensor.copy_(made)
+            tensor[:, :, inputs:] = _STALE
+
+    def run(self) -> list[torch.Tensor]:
+        """(1, queries, key heads, size)."""
+        tokens = self._keys.shape[2]
+        valid = ValidLength(self._length, tokens, self._keys.dtype)
+        parts = attend_in_splits(
+            *(self._query, self._keys, self._values, valid, self._scaling, self._functions)
+        )
+        nothing = (torch.zeros_like(parts.out[:1]), torch.full_like(parts.log_sum[:1], float("-inf")))
+        return [merge(*nothing, parts.out, parts.log_sum, parts.counts, 1, self._query.dtype)]
+
+    def expected(self, length: int) -> torch.Tensor:
+        """What `run` has to give, float32."""
+        keys, values = (made[:, :, :length].float() for made in self._made)
+        logits = self._query.float() @ keys.transpose(2, 3) * self._scaling
+        return (logits.softmax(-1) @ values).transpose(1, 2)
 
 
-def _wrong(kernel: Kernel, heads: Heads) -> str:
+def _wrong(kernel: Kernel, heads: Heads, runner: GraphRunner) -> str:
     """What is wrong with the numbers of ``kernel``, in words; '' for nothing."""
-    for length in _RIGHT_LENGTHS:
-        query, keys, values = _tensors(heads, _RIGHT_QUERIES, _RIGHT_CACHED)
-        keys[:, :, length:], values[:, :, length:] = _STALE, _STALE
-        made = _attend(kernel, query, keys, values, length)
-        valid = [each[:, :, :length].float() for each in (keys, values)]
-        logits = query.float() @ valid[0].transpose(2, 3) * _scaling(query)
-        expected = (logits.softmax(-1) @ valid[1]).transpose(1, 2)
+    work = _Attention(kernel, heads, _RIGHT_QUERIES, _RIGHT_CACHED)
+    work.load(_RIGHT_CACHED)
+    graph = CapturedGraph(work, *runner.capture(work))
+    for length in _RIGHT_LENGTHS:  # others than that of the capture: they must be read on the device
+        expected = work.expected(length)
+        (made,) = graph(length)
         distance = float((made.float() - expected).norm() / expected.norm())
         if not distance <= _NEAR:  # also where it is NaN
             return f"its numbers are {distance:.1%} of their size away"
     return ""
 
 
-def _milliseconds(kernel: Kernel, heads: Heads) -> float:
-    """[ms] What a layer's attention takes."""
-    query, keys, values = _tensors(heads, _TIMED_QUERIES, _TIMED_CACHED)
-    begun = 0.0
-    for run in range(_WARM_UP + _RUNS):
-        if run == _WARM_UP:
-            _wait_for(heads.device)
-            begun = time.perf_counter()
-        _attend(kernel, query, keys, values, _TIMED_CACHED)
+def _milliseconds(kernel: Kernel, heads: Heads, runner: GraphRunner) -> float:
+    """[ms] What a layer's attention takes in a graph."""
+    work = _Attention(kernel, heads, _TIMED_QUERIES, _TIMED_CACHED)
+    work.load(_TIMED_CACHED)
+    replay, _ = runner.capture(work)
+    for _ in range(_WARM_UP):
+        replay()
+    _wait_for(heads.device)
+    begun = time.perf_counter()
+    for _ in range(_RUNS):
+        replay()
     _wait_for(heads.device)
     return 1e3 * (time.perf_counter() - begun) / _RUNS
-
-
-def _attend(
-    kernel: Kernel, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, length: int
-) -> torch.Tensor:
-    """(1, queries, key heads, size): attention to the first ``length`` of ``keys``."""
-    functions = PLAIN._replace(by_sequences=kernel.by_sequences)
-    valid = ValidLength(torch.tensor([length], device=keys.device), keys.shape[2], keys.dtype)
-    parts = attend_in_splits(query, keys, values, valid, _scaling(query), functions)
-    nothing = (torch.zeros_like(parts.out[:1]), torch.full_like(parts.log_sum[:1], float("-inf")))
-    return merge(*nothing, parts.out, parts.log_sum, parts.counts, 1, query.dtype)
-
-
-def _tensors(heads: Heads, queries: int, cached: int) -> list[torch.Tensor]:
-    """Query, keys and values of random numbers, as `attention.attend` groups them."""
-    generator = torch.Generator().manual_seed(queries)
-    made = []
-    for rows in (heads.groups * queries, cached, cached):
-        numbers = torch.randn(1, heads.key_heads, rows, heads.size, generator=generator)
-        made.append(numbers.to(heads.device, heads.dtype))
-    return made
-
-
-def _scaling(query: torch.Tensor) -> float:
-    return float(query.shape[3] ** -0.5)
 
 
 def _wait_for(device: torch.device) -> None:

@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 from topreward_ros.scoring.base import in_a_line
 from topreward_ros.scoring.qwen3_vl.attention import has_flash
 from topreward_ros.scoring.qwen3_vl.attention_kernels import Heads, fastest_kernel
-from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
+from topreward_ros.scoring.qwen3_vl.cuda_graphs import CapturedGraph, GraphRunner, GraphWork
 from topreward_ros.scoring.qwen3_vl.kv_cache import KVCache
 from topreward_ros.scoring.qwen3_vl.language import LanguageModel, Pass, pass_work
 from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN, LayerFunctions
@@ -68,7 +68,7 @@ def compile_layers(wanted: str, graphs: GraphRunner, vision: VisionModel, langua
     if wanted == NEVER:
         return
     begun = time.perf_counter()
-    kernels = _kernels_for(language)
+    kernels = _kernels_for(language, graphs)
     problem = missing_for(language.device)
     if not problem:
         use_cache_folder()
@@ -88,12 +88,12 @@ def compile_layers(wanted: str, graphs: GraphRunner, vision: VisionModel, langua
     _log.info("compiled the layers in %.1f s; a later start takes less, by what is kept in %s", took, folder)
 
 
-def _kernels_for(language: LanguageModel) -> dict[str, Any]:
+def _kernels_for(language: LanguageModel, graphs: GraphRunner) -> dict[str, Any]:
     """What is to be replaced in `LayerFunctions` by kernels for the GPU at hand."""
     if not has_flash(language.device, language.dtype):
         return {}
     heads = Heads(language.key_heads, language.groups, language.head_size, language.device, language.dtype)
-    chosen = fastest_kernel(heads).by_sequences
+    chosen = fastest_kernel(heads, graphs.another).by_sequences
     return {} if chosen == PLAIN.by_sequences else {"by_sequences": chosen}
 
 
@@ -156,17 +156,22 @@ class _Compiled:
 def try_out(
     functions: LayerFunctions, graphs: GraphRunner, vision: VisionModel, language: LanguageModel
 ) -> str:
-    """Run both models with ``functions`` and without, and leave the better in ``graphs``.
+    """Run both models with ``functions``, captured as in a tick, and without, and leave the better in
+    ``graphs``.
 
     Returns what is wrong with ``functions``, in words; '' for nothing.
     """
+    trial = graphs.another()
     try:
         with torch.inference_mode():
-            for run in _trials(vision, language):
+            for work, inputs in _trials(vision, language):
                 graphs.functions = PLAIN
-                expected = run()
+                work.load(inputs)
+                expected = [tensor.clone() for tensor in work.run()]
                 graphs.functions = functions
-                if problem := graphs.difference(run(), expected):
+                work.load(inputs)
+                graph = CapturedGraph(work, *trial.capture(work))
+                if problem := trial.difference(graph(inputs), expected):
                     graphs.functions = PLAIN
                     return problem
     except Exception as error:  # of a compiler, a driver, or memory: scoring needs none of it
@@ -175,20 +180,19 @@ def try_out(
     return ""
 
 
-def _trials(vision: VisionModel, language: LanguageModel) -> Iterator[Callable[[], Sequence[torch.Tensor]]]:
-    """Passes of both models on random numbers, as they are captured; each can be run more than once."""
+def _trials(vision: VisionModel, language: LanguageModel) -> Iterator[tuple[GraphWork, Any]]:
+    """Work of both models on random numbers, and what it loads."""
     generator = torch.Generator().manual_seed(0)
     for patches in _TRIAL_PATCHES:
         pixels = torch.randn(patches, *vision.input_shape(*_TRIAL_GRID), generator=generator)
-        yield vision.work(pixels.to(language.device, language.dtype), *_TRIAL_GRID).run
+        pixels = pixels.to(language.device, language.dtype)
+        yield vision.work(pixels, *_TRIAL_GRID), pixels
     cache = KVCache()
     cache.reserve(_TRIAL_START + 2 * max(tokens for tokens, _ in _TRIAL_PASSES))
     language.run([_trial_pass(cache, _TRIAL_START, answers=1)])
     cache.graphs.clear()
     for tokens, answers in _TRIAL_PASSES:
-        work = pass_work(language, cache, tokens, answers)
-        work.load([_trial_pass(cache, tokens, answers)])
-        yield work.run
+        yield pass_work(language, cache, tokens, answers), [_trial_pass(cache, tokens, answers)]
 
 
 def _trial_pass(cache: KVCache, tokens: int, answers: int) -> Pass:

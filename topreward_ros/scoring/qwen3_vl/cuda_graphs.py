@@ -148,6 +148,10 @@ class GraphRunner:
             self._stream = cuda.Stream()
             self._pool = cuda.graph_pool_handle()  # one for all: no two run at the same time
 
+    def another(self) -> GraphRunner:
+        """A runner with memory of its own, for a trial: a capture that fails may spoil what it uses."""
+        return GraphRunner(self._device, self.functions, in_fp8=self.in_fp8)
+
     def run(
         self,
         owner: object,

@@ -98,10 +98,8 @@ class VisionModel:
         return rows * columns, self._visual.patch_embed.proj.weight[0].numel()
 
     def work(self, pixels: torch.Tensor, rows: int, columns: int) -> GraphWork:
-        """A run on ``pixels``, which are loaded, as it is captured."""
-        work = _VisionWork(self, pixels, self._positions_of(rows, columns))
-        work.load(pixels)
-        return work
+        """A run on pixels of this shape, as it is captured."""
+        return _VisionWork(self, pixels, self._positions_of(rows, columns))
 
     def _positions_of(self, rows: int, columns: int) -> _Positions:
         if (rows, columns) not in self._positions:
