@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from test.tape import TapeRunner
 from topreward_ros.scoring.qwen3_vl import attention_kernels, compiling
+from topreward_ros.scoring.qwen3_vl.attention import MAX_SPLITS
 from topreward_ros.scoring.qwen3_vl.attention_kernels import (
     KERNELS,
     FlashOf,
@@ -132,13 +133,17 @@ def test_a_kernel_that_fails_or_is_wrong_is_left_out(caplog, bad, said):
         with caplog.at_level(logging.INFO):
             assert fastest_kernel(HEADS, TapeRunner, order) == kernels[0]
         (line,) = [record.getMessage() for record in caplog.records]
-        assert "by good (a layer: good " in line and "not used: bad: " in line and said in line
+        assert (
+            "by good in 512 blocks (a layer: good in 512 blocks 1" in line
+            and "not used: bad: " in line
+            and said in line
+        )
 
 
 def test_lengths_that_are_kept_from_the_capture_are_found(caplog):
     kernels = [Kernel("good", slow), Kernel("keeps", KeepsTheFirstLengths())]
     with caplog.at_level(logging.INFO):
-        assert fastest_kernel(HEADS, TapeRunner, kernels) is kernels[0]
+        assert fastest_kernel(HEADS, TapeRunner, kernels) == kernels[0]
     assert "not used: keeps: its numbers are " in caplog.text
 
 
@@ -146,13 +151,43 @@ def test_the_fastest_is_chosen(caplog):
     kernels = [Kernel("slow", slow), Kernel("fast", exact), Kernel("slow, too", slow)]
     with caplog.at_level(logging.INFO):
         assert fastest_kernel(HEADS, TapeRunner, kernels).name == "fast"
-    assert "slow 1000.000 ms, fast 0.000 ms, slow, too 1000.000 ms" in caplog.text
+    for name, took in (("slow", 1000), ("fast", 0), ("slow, too", 1000)):
+        assert f"{name} in 512 blocks {took}.000 ms" in caplog.text
+
+
+@pytest.mark.parametrize(("faster_by", "chosen"), [(0.5, 100), (0.02, 512)])
+def test_the_number_of_blocks_is_chosen_too_but_not_for_a_trifle(monkeypatch, faster_by, chosen):
+    """What takes as long is the same at each start: other numbers of blocks round differently."""
+    seen = []
+
+    def takes(kernel, heads, runner):
+        seen.append(kernel.blocks)
+        return 1.0 - faster_by if kernel.blocks == 100 else 1.0
+
+    monkeypatch.setattr(attention_kernels, "_milliseconds", takes)
+    assert fastest_kernel(HEADS, TapeRunner, [Kernel("one", exact)], [100, 200, 512]).blocks == chosen
+    assert seen == [512, 100, 200]
+
+
+def test_attention_runs_in_as_many_blocks_as_are_wanted():
+    parts = []
+
+    def counts(query, keys, values, query_bounds, key_bounds, *others):
+        parts.append(len(key_bounds) - 1)
+        return exact(query, keys, values, query_bounds, key_bounds, *others)
+
+    heads = HEADS._replace(groups=16)  # 128 queries, in a block for each of two heads
+    for blocks in (1, 4, 9, 1000):
+        work = attention_kernels._Attention(Kernel("one", counts, blocks), heads, 8, 256)
+        work.load(200)
+        torch.testing.assert_close(work.run()[0].float(), work.expected(200), rtol=0.02, atol=0.02)
+    assert parts == [1, 2, 4, MAX_SPLITS]
 
 
 def test_where_none_is_right_it_is_the_usual_one(caplog):
     with caplog.at_level(logging.INFO):
-        assert fastest_kernel(HEADS, TapeRunner) is KERNELS[0]  # on a CPU
-    assert "by flash attention 2 (a layer: none was right)" in caplog.text
+        assert fastest_kernel(HEADS, TapeRunner) == KERNELS[0]  # on a CPU
+    assert "by flash attention 2 in 512 blocks (a layer: none was right)" in caplog.text
     for kernel in KERNELS:
         assert f"{kernel.name}: " in caplog.text
 
@@ -191,7 +226,7 @@ def test_another_flash_attention_is_used_for_a_call_alone(monkeypatch, before):
     kernels = [Kernel(name, FlashOf(name)) for name in ("NOT_THERE", "FOR_A_TEST", "UNKNOWN")]
     try:
         for _ in range(2):
-            assert fastest_kernel(HEADS, TapeRunner, kernels) is kernels[1]
+            assert fastest_kernel(HEADS, TapeRunner, kernels) == kernels[1]
             assert active == ([before] if before else [])
             assert torch.nn.attention.current_flash_attention_impl() == (before or None)
     finally:
@@ -224,19 +259,20 @@ def test_a_graph_is_captured_with_the_kernel_that_was_chosen(loaded, monkeypatch
     graphs = TapeRunner()
     models = (VisionModel(loaded._model.model.visual, graphs), LanguageModel(loaded._model, graphs))
     monkeypatch.setattr(compiling, "has_flash", lambda device, dtype: True)
+    monkeypatch.setattr(compiling, "_blocks_to_try", lambda device: [100, 200])
     asked = []
 
-    def choose(heads, new_runner):
-        assert new_runner() is not graphs
+    def choose(heads, new_runner, blocks):
+        assert new_runner() is not graphs and blocks == [100, 200]
         asked.append(heads)
-        return Kernel("other", exact)
+        return Kernel("other", exact, 200)
 
     monkeypatch.setattr(compiling, "fastest_kernel", choose)
     compile_layers("false", graphs, *models)
     assert graphs.functions is PLAIN and not asked
     with caplog.at_level(logging.INFO):
         compile_layers("auto", graphs, *models)
-    assert graphs.functions == PLAIN._replace(by_sequences=exact)
+    assert graphs.functions == PLAIN._replace(by_sequences=exact, blocks=200)
     text = loaded._model.config.text_config
     assert asked[0][:3] == (
         text.num_key_value_heads,

@@ -17,7 +17,6 @@ from topreward_ros.scoring.qwen3_vl.layer_functions import PLAIN, LayerFunctions
 _ALIGNED = 8  # row alignment of masks, in numbers, that CUDA kernels need
 MAX_SPLITS = 16  #: of the context in a CUDA graph
 _QUERIES_PER_BLOCK = 128  # of threads, in flash attention
-_ENOUGH_BLOCKS = 512  # of threads, to keep a large GPU busy several times over
 
 
 class ValidLength:
@@ -192,12 +191,12 @@ def attend_in_splits(
     """Attention to the valid ``keys`` by a kernel for sequences of variable length.
 
     The kernel reads the lengths on the device, and spreads each sequence over few multiprocessors, however
-    long it is. So the context is cut into as many sequences as keep the GPU busy, whose results are to be
-    merged (flash decoding, Dao et al. 2023).
+    long it is. So the context is cut into sequences that make about ``functions.blocks`` together, whose
+    results are to be merged (flash decoding, Dao et al. 2023).
     """
     heads, queries, size = query.shape[1:]
     blocks = heads * rounded_up(queries, _QUERIES_PER_BLOCK) // _QUERIES_PER_BLOCK
-    splits = max(1, min(MAX_SPLITS, keys.shape[2], _ENOUGH_BLOCKS // blocks))
+    splits = max(1, min(MAX_SPLITS, keys.shape[2], functions.blocks // blocks))
     repeated = query[0].transpose(0, 1).repeat(splits, 1, 1)
     starts = torch.arange(0, splits * queries + 1, queries, dtype=torch.int32, device=query.device)
     cached = (keys[0].transpose(0, 1), values[0].transpose(0, 1))

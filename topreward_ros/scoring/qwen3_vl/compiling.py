@@ -50,9 +50,11 @@ _FREE_DIMENSIONS: dict[str, Sequence[tuple[int, ...]]] = {
     "split_and_rotate": [(1,), (1,), (1,)],
     "quantize_rows": [(1,)],
 }
+_WAVES = (1, 2, 4)  # of blocks of threads, one on each multiprocessor at a time
 # Passes to compile on: tokens and answers, no number twice (PyTorch takes equal sizes for one size). One
-# answer is a case of its own to PyTorch, and so is one patch.
-_TRIAL_PASSES = ((32, 1), (48, 3))
+# answer is a case of its own to PyTorch, and so are one patch, and a context in one part, as behind a long
+# question; `LayerFunctions.blocks` makes one part of it.
+_TRIAL_PASSES = ((32, 1, PLAIN.blocks), (48, 3, PLAIN.blocks), (64, 2, 1))
 _TRIAL_PATCHES = (1, 2)
 _TRIAL_GRID = (4, 6)  # rows and columns of pixel patches
 _TRIAL_START = 40  # tokens that are cached
@@ -93,8 +95,13 @@ def _kernels_for(language: LanguageModel, graphs: GraphRunner) -> dict[str, Any]
     if not has_flash(language.device, language.dtype):
         return {}
     heads = Heads(language.key_heads, language.groups, language.head_size, language.device, language.dtype)
-    chosen = fastest_kernel(heads, graphs.another).by_sequences
-    return {} if chosen == PLAIN.by_sequences else {"by_sequences": chosen}
+    chosen = fastest_kernel(heads, graphs.another, blocks=_blocks_to_try(language.device))
+    return {"by_sequences": chosen.by_sequences, "blocks": chosen.blocks}
+
+
+def _blocks_to_try(device: torch.device) -> list[int]:
+    at_a_time = torch.cuda.get_device_properties(device).multi_processor_count
+    return [waves * at_a_time for waves in _WAVES]
 
 
 def missing_for(device: torch.device) -> str:
@@ -134,7 +141,8 @@ def use_cache_folder() -> None:
 def compiled(backend: str = "inductor") -> LayerFunctions:
     """The functions, each compiled with its first call. ``backend``: of `torch.compile`."""
     functions = PLAIN._asdict()
-    return PLAIN._replace(**{name: _Compiled(name, functions[name], backend) for name in _FREE_DIMENSIONS})
+    made: dict[str, Any] = {name: _Compiled(name, functions[name], backend) for name in _FREE_DIMENSIONS}
+    return PLAIN._replace(**made)
 
 
 class _Compiled:
@@ -164,35 +172,36 @@ def try_out(
     trial = graphs.another()
     try:
         with torch.inference_mode():
-            for work, inputs in _trials(vision, language):
+            for work, inputs, blocks in _trials(vision, language):
                 graphs.functions = PLAIN
                 work.load(inputs)
                 expected = [tensor.clone() for tensor in work.run()]
-                graphs.functions = functions
+                graphs.functions = functions._replace(blocks=blocks)
                 work.load(inputs)
                 graph = CapturedGraph(work, *trial.capture(work))
                 if problem := trial.difference(graph(inputs), expected):
                     graphs.functions = PLAIN
                     return problem
+        graphs.functions = functions
     except Exception as error:  # of a compiler, a driver, or memory: scoring needs none of it
         graphs.functions = PLAIN
         return in_a_line(error)
     return ""
 
 
-def _trials(vision: VisionModel, language: LanguageModel) -> Iterator[tuple[GraphWork, Any]]:
-    """Work of both models on random numbers, and what it loads."""
+def _trials(vision: VisionModel, language: LanguageModel) -> Iterator[tuple[GraphWork, Any, int]]:
+    """Work of both models on random numbers, what it loads, and the `LayerFunctions.blocks` to run it in."""
     generator = torch.Generator().manual_seed(0)
     for patches in _TRIAL_PATCHES:
         pixels = torch.randn(patches, *vision.input_shape(*_TRIAL_GRID), generator=generator)
         pixels = pixels.to(language.device, language.dtype)
-        yield vision.work(pixels, *_TRIAL_GRID), pixels
+        yield vision.work(pixels, *_TRIAL_GRID), pixels, PLAIN.blocks
     cache = KVCache()
-    cache.reserve(_TRIAL_START + 2 * max(tokens for tokens, _ in _TRIAL_PASSES))
+    cache.reserve(_TRIAL_START + 2 * max(tokens for tokens, *_ in _TRIAL_PASSES))
     language.run([_trial_pass(cache, _TRIAL_START, answers=1)])
     cache.graphs.clear()
-    for tokens, answers in _TRIAL_PASSES:
-        yield pass_work(language, cache, tokens, answers), [_trial_pass(cache, tokens, answers)]
+    for tokens, answers, blocks in _TRIAL_PASSES:
+        yield pass_work(language, cache, tokens, answers), [_trial_pass(cache, tokens, answers)], blocks
 
 
 def _trial_pass(cache: KVCache, tokens: int, answers: int) -> Pass:

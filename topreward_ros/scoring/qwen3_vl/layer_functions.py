@@ -143,7 +143,7 @@ def flash_by_sequences(
 
 
 class LayerFunctions(NamedTuple):
-    """The functions that the layers call: plain, compiled, or with another kernel of attention."""
+    """What the layers call: plain functions, compiled ones, or another kernel of attention."""
 
     add_and_norm: Callable[..., Tensors] = add_and_norm
     rotate: Callable[..., Tensors] = rotate
@@ -153,6 +153,7 @@ class LayerFunctions(NamedTuple):
     split_and_rotate: Callable[..., Tensors] = split_and_rotate
     quantize_rows: Callable[..., Tensors] = quantize_rows
     by_sequences: Callable[..., Tensors] = flash_by_sequences  #: on a GPU with flash attention
+    blocks: int = 512  #: of threads, in which ``by_sequences`` is to run at most
 
 
 PLAIN = LayerFunctions()
