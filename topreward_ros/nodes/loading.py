@@ -2,7 +2,8 @@
 
 Three things of Python keep its interpreter for themselves, each for tenths of a second, while PyTorch and a
 model come into memory: the linker that maps PyTorch's libraries, the search for garbage among a million new
-objects, and a thread that is long in giving its turn to others. What a model is, nothing here knows.
+objects, and a thread that is long in giving its turn to others. Nearly all of these objects are code, which
+stays; a model has some ten thousand, and may go. What a model is, nothing here knows.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,22 +24,44 @@ _LIBRARIES = "libtorch.so"  # pulls in all of PyTorch's that know nothing of Pyt
 _lock = threading.Lock()
 _within = 0  # threads that are within `beside_others`
 _switch_s = 0.0  # Python's number, while there are some
+_put_off = False  # what is no longer used is to be collected once there are none
+_lasts = False  # PyTorch counts as lasting
 
 
 @contextmanager
-def beside_others() -> Iterator[None]:
-    """Within this, a thread may import PyTorch and build a model while others go on running.
+def beside_others(import_code: Callable[[], None]) -> Iterator[None]:
+    """Within this, a thread may build a model while others go on running.
 
-    What is there at the end counts as lasting, and is not searched for garbage again: a search of all that
-    PyTorch brings would hold up a running node as well. `let_go` takes that back.
+    ``import_code`` imports what the model needs, before that. PyTorch, where it comes with it, counts as
+    lasting, with all that is there by then: the search for garbage leaves it alone from then on.
     """
     _enter()
     try:
         _map_libraries()
+        _import(import_code)
         yield
-        gc.freeze()
     finally:
         _leave()
+
+
+def _import(import_code: Callable[[], None]) -> None:
+    """Import in a thread of its own: PyTorch keeps the frames of whoever imports it, and so what these hold.
+
+    What cannot be imported is left to who loads the model, and says what is wrong.
+    """
+    global _lasts
+
+    def run() -> None:
+        with suppress(Exception):
+            import_code()
+
+    thread = threading.Thread(target=run, name="importing", daemon=True)
+    thread.start()
+    thread.join()
+    with _lock:
+        if not _lasts and "torch" in sys.modules:  # once: later there are models
+            gc.freeze()
+            _lasts = True
 
 
 def _enter() -> None:
@@ -58,12 +81,17 @@ def _leave() -> None:
         if not _within:
             gc.enable()
             sys.setswitchinterval(_switch_s)
+    if _put_off:
+        let_go()
 
 
 def let_go() -> None:
-    """Collect what was lasting and is no longer used, such as a model; takes some tenths of a second."""
-    gc.unfreeze()
-    gc.collect()
+    """Collect what is no longer used, such as a model; takes milliseconds. While another model is loaded this
+    is put off to the end of that, when its code counts as lasting."""
+    global _put_off
+    _put_off = bool(_within)
+    if not _put_off:
+        gc.collect()
 
 
 def _map_libraries() -> None:

@@ -69,7 +69,8 @@ from topreward_ros.offline.calibration_file import (
 )
 from topreward_ros.scoring.base import LinkError, ScorerError, ScorerSettings
 from topreward_ros.scoring.pool import SHARED, Place, ScorerPool
-from topreward_ros.scoring.registry import check_wish, load_scorer
+from topreward_ros.scoring.registry import check_wish, import_libraries, load_scorer
+from topreward_ros.scoring.start_times import StartTimes
 from topreward_ros.scoring.worker import ScoringWorker
 
 _CLOCK_PERIOD_S = 0.2  # how often the session looks at the clock, for images that stopped
@@ -330,10 +331,11 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
             place, failed = None, None
             try:
                 check()
-                with beside_others():
+                with beside_others(partial(import_libraries, model)):
+                    times.done("libraries and checks")
                     if advice := check_wish(model, settings):
                         self.get_logger().warning(advice)
-                    place = self._take_place(model, settings, loading, waiting)
+                place = self._take_place(model, settings, loading, waiting)
             except UserError as error:
                 failed = error
             except BaseException as error:
@@ -342,6 +344,7 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
 
         self.get_logger().info(f"loading model '{model}' ...")
         waiting = WaitingDiagnostics(self, model, self.values["diagnostics_rate"])
+        times = StartTimes()
         try:
             threading.Thread(target=load, name="loading", daemon=True).start()
             worker, said = await loading
@@ -349,7 +352,8 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
             waiting.destroy()
         if said:
             self.get_logger().info(said)
-        if said != SHARED and (times := worker.scorer.start_times) is not None:
+        if said != SHARED and worker.scorer.start_times is not None:
+            times.add(worker.scorer.start_times)
             self.get_logger().info(f"the model was ready after {times}")
         found: ScoringWorker = worker
         return found
@@ -364,7 +368,8 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         """
         while True:
             try:
-                return self.company.pool.take(model, settings)
+                with beside_others(partial(import_libraries, model)):
+                    return self.company.pool.take(model, settings)
             except LinkError as error:
                 if loading.done():
                     raise

@@ -129,6 +129,11 @@ def meant_plugin(model: str) -> str:
     return named if _PREFIX + model.partition(":")[0] in plugin_names() else ""
 
 
+def import_plugin(model: str) -> None:
+    """Import the package of the plug-in that ``model`` names. Raises `ScorerError`."""
+    _found(model.removeprefix(_PREFIX).partition(":")[0])
+
+
 def load_plugin(model: str, settings: ScorerSettings) -> PrefixScorer:
     """The scorer that ``model`` names. Raises `ScorerError`."""
     if settings.adapter:

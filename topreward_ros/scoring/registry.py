@@ -21,7 +21,7 @@ import numpy as np
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.printable import printable
 from topreward_ros.core.score_request import ScoreRequest
-from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings
+from topreward_ros.scoring.base import PrefixScorer, ScorerError, ScorerInfo, ScorerSettings, quiet_logging
 from topreward_ros.scoring.checkpoint.adapter_files import check_peft
 from topreward_ros.scoring.checkpoint.checkpoint import (
     CAPTURABLE,
@@ -38,7 +38,7 @@ from topreward_ros.scoring.checkpoint.load import (
     use_threads,
 )
 from topreward_ros.scoring.checkpoint.quantization import check_library
-from topreward_ros.scoring.plugins import is_plugin, load_plugin
+from topreward_ros.scoring.plugins import import_plugin, is_plugin, load_plugin
 from topreward_ros.scoring.question.answer_set import expected_of
 from topreward_ros.scoring.question.prompts import LAYOUTS
 from topreward_ros.scoring.question.soft_prompt import asked_of
@@ -91,6 +91,17 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
         _try_out(scorer, f"model '{printable(model, 200)}'", "see to that package", _plugin_fails)
         return scorer
     return scorer_of(open_checkpoint(model, settings.adapter), settings)
+
+
+def import_libraries(model: str) -> None:
+    """Import what ``model`` is loaded with; takes seconds the first time. Raises whatever that raises."""
+    if is_plugin(model):
+        import_plugin(model)
+    elif not is_served(model):
+        import topreward_ros.scoring.qwen3_vl.scorer  # noqa: F401  # with PyTorch
+
+        with quiet_logging():
+            from transformers import AutoModelForImageTextToText, Qwen3VLForConditionalGeneration  # noqa: F401
 
 
 def about_model(model: str, settings: ScorerSettings) -> ModelAbout:

@@ -18,6 +18,11 @@ class StartTimes:
         self.parts[part] = self.parts.get(part, 0.0) + now_s - self._since_s
         self._since_s = now_s
 
+    def add(self, later: StartTimes) -> None:
+        """Count the parts of ``later``, which came after these."""
+        for part, seconds in later.parts.items():
+            self.parts[part] = self.parts.get(part, 0.0) + seconds
+
     def __str__(self) -> str:
         """For a log.
 
