@@ -14,11 +14,12 @@ from topreward_ros.nodes import loading
 from topreward_ros.nodes.loading import beside_others, let_go
 
 
-def nothing() -> None:
+def nothing() -> bool:
     """What there is to import."""
+    return False
 
 
-def broken() -> None:
+def broken() -> bool:
     raise ImportError("no such library")
 
 
@@ -48,15 +49,22 @@ def test_a_loading_that_fails_leaves_everything_as_it_was() -> None:
 
 def test_code_that_is_imported_counts_as_lasting_and_a_model_does_not(monkeypatch) -> None:
     monkeypatch.setattr(loading, "_lasts", False)
-    monkeypatch.setitem(sys.modules, "torch", sys.modules.get("torch"))
     code: list[list[int]] = []
     gone: list[str] = []
+
+    def imports() -> bool:
+        code.extend([] for _ in range(1000))
+        return True
+
     try:
-        with beside_others(lambda: code.extend([] for _ in range(1000))):
+        for other in (nothing, broken):
+            with beside_others(other):
+                assert not gc.get_freeze_count()
+        with beside_others(imports):
             count = gc.get_freeze_count()
             assert count > len(code)
             model = Model(gone)
-        with beside_others(lambda: code.extend([] for _ in range(1000))):
+        with beside_others(imports):
             assert gc.get_freeze_count() <= count, "there is a model by now"
         del model
         let_go()
@@ -106,7 +114,7 @@ def test_the_libraries_are_there_before_pytorch_is_imported() -> None:
 import sys
 from pathlib import Path
 from topreward_ros.nodes.loading import beside_others
-with beside_others(lambda: None):
+with beside_others(lambda: False):
     assert "torch" not in sys.modules
     print("libtorch_cpu" in Path("/proc/self/maps").read_text())
     import torch

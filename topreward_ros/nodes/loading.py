@@ -25,15 +25,15 @@ _lock = threading.Lock()
 _within = 0  # threads that are within `beside_others`
 _switch_s = 0.0  # Python's number, while there are some
 _put_off = False  # what is no longer used is to be collected once there are none
-_lasts = False  # PyTorch counts as lasting
+_lasts = False  # the code of models counts as lasting
 
 
 @contextmanager
-def beside_others(import_code: Callable[[], None]) -> Iterator[None]:
+def beside_others(import_code: Callable[[], bool]) -> Iterator[None]:
     """Within this, a thread may build a model while others go on running.
 
-    ``import_code`` imports what the model needs, before that. PyTorch, where it comes with it, counts as
-    lasting, with all that is there by then: the search for garbage leaves it alone from then on.
+    ``import_code`` imports what the model needs, before that, and returns whether that is what makes up the
+    process. It counts as lasting then, with all that is there: the search for garbage leaves it alone.
     """
     _enter()
     try:
@@ -44,22 +44,23 @@ def beside_others(import_code: Callable[[], None]) -> Iterator[None]:
         _leave()
 
 
-def _import(import_code: Callable[[], None]) -> None:
+def _import(import_code: Callable[[], bool]) -> None:
     """Import in a thread of its own: PyTorch keeps the frames of whoever imports it, and so what these hold.
 
     What cannot be imported is left to who loads the model, and says what is wrong.
     """
     global _lasts
+    done: list[bool] = []
 
     def run() -> None:
         with suppress(Exception):
-            import_code()
+            done.append(import_code())
 
     thread = threading.Thread(target=run, name="importing", daemon=True)
     thread.start()
     thread.join()
     with _lock:
-        if not _lasts and "torch" in sys.modules:  # once: later there are models
+        if any(done) and not _lasts:  # once: later there are models
             gc.freeze()
             _lasts = True
 

@@ -10,6 +10,8 @@ importing this module costs nothing.
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from topreward_ros.scoring.qwen3_vl.cuda_graphs import GraphRunner
 
 _log = logging.getLogger(__name__)
+_importing = threading.Lock()  # transformers is not made to be imported by two threads at once
 
 _TRIAL_SIDE = 64  # [pixels] of a frame
 _LEAST_LOG_PROB = -1000.0  # [nat] of a model that works; logits of trained models differ by tens
@@ -93,15 +96,21 @@ def load_scorer(model: str, settings: ScorerSettings) -> PrefixScorer:
     return scorer_of(open_checkpoint(model, settings.adapter), settings)
 
 
-def import_libraries(model: str) -> None:
-    """Import what ``model`` is loaded with; takes seconds the first time. Raises whatever that raises."""
+def import_libraries(model: str) -> bool:
+    """Import what ``model`` is loaded with; takes seconds the first time. Raises whatever that raises.
+
+    Returns whether PyTorch is there by then.
+    """
+    if is_served(model):
+        return False
     if is_plugin(model):
         import_plugin(model)
-    elif not is_served(model):
-        import topreward_ros.scoring.qwen3_vl.scorer  # noqa: F401  # with PyTorch
+        return "torch" in sys.modules
+    with _importing, quiet_logging():
+        from transformers import AutoModelForImageTextToText, Qwen3VLForConditionalGeneration  # noqa: F401
 
-        with quiet_logging():
-            from transformers import AutoModelForImageTextToText, Qwen3VLForConditionalGeneration  # noqa: F401
+        import topreward_ros.scoring.qwen3_vl.scorer  # noqa: F401
+    return True
 
 
 def about_model(model: str, settings: ScorerSettings) -> ModelAbout:
