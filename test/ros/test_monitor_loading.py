@@ -180,7 +180,11 @@ def test_a_shutdown_breaks_the_loading_off_that_began_by_itself(robot, blocked) 
     process = robot.start("monitor", model=str(blocked.folder), task="stack the cup")
     robot.until(blocked.is_wanted, "it opens the file")
     assert change_state(robot, "shutdown")
-    assert robot.call(GetState, "monitor/get_state").current_state.label == "finalized"
+    label = robot.call(GetState, "monitor/get_state").current_state.label
+    assert label == "finalized" and not change_state(robot, "configure")
+    assert f"was shut down, and its process is to be started again ({label})" in why_unpublished(
+        robot.node, "/task_progress", TaskProgress
+    )
     assert robot.stop(process) < 3.0 and process.returncode == 0, robot.said(process)
     assert "watching" not in robot.said(process) and "ERROR" not in robot.said(process)
 

@@ -64,8 +64,9 @@ def why_unpublished(node: Node, topic: str, message_type: type) -> str:
         return f"{monitor} is there and has its {message_type.__name__} on {', '.join(instead)}"
     if count_named(node, monitor) > 0:
         return (
-            f"{monitor} is there and does not publish so far: it still loads its model, or waits to be "
-            f"configured (`ros2 lifecycle get {monitor}` says which)"
+            f"{monitor} is there and does not publish it: it still loads its model (configuring), waits for "
+            f"`ros2 lifecycle set {monitor} configure` (unconfigured), or was shut down, and its process "
+            f"is to be started again (finalized); `ros2 lifecycle get {monitor}` says which"
         )
     return "is the monitor running, with this ROS_DOMAIN_ID and namespace?"
 
