@@ -233,6 +233,22 @@ def test_a_value_that_cannot_be_is_named_with_the_way_out(name: str, value: Any,
 def test_a_value_that_a_node_is_given_is_refused_in_short_with_one_that_is_right(
     name: str, default: Any, given: Any, said: str
 ) -> None:
+    assert refusal({name: default}, {name: given}) == said
+
+
+def test_all_values_that_cannot_be_are_refused_at_once() -> None:
+    said = refusal(
+        {"max_frames": 32, "sample_rate": 2.0, "window": "episode", "task": ""},
+        {"max_frames": 25, "sample_rate": 4, "task": "lift"},
+    )
+    assert said == (
+        "parameter max_frames = 25: must be even, as 26: a model merges two frames into one patch; "
+        "parameter sample_rate = 4: takes a number with a point; write 4.0"
+    )
+
+
+def refusal(defaults: dict[str, Any], given: dict[str, Any]) -> str:
+    """What is said of parameters of a monitor that is given these."""
     rclpy = pytest.importorskip("rclpy")
     from rclpy.context import Context
     from rclpy.node import Node
@@ -246,10 +262,10 @@ def test_a_value_that_a_node_is_given_is_refused_in_short_with_one_that_is_right
             context=context,
             start_parameter_services=False,
             enable_rosout=False,
-            parameter_overrides=[Given(name, value=given)],
+            parameter_overrides=[Given(name, value=value) for name, value in given.items()],
         )
         with pytest.raises(ParameterError) as error:
-            declare(node, (OF_NAME[name],), {name: default})
+            declare(node, tuple(OF_NAME[name] for name in defaults), defaults)
     finally:
         rclpy.shutdown(context=context)
-    assert str(error.value) == said
+    return str(error.value)

@@ -36,6 +36,26 @@ def test_a_parameter_file_that_cannot_be_read_is_named(
 
 
 @pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("/monitor:\n  task: lift\n", "has ros__parameters: below it"),
+        ("task: lift\n", "a section begins with the name of a node, as in /monitor:"),
+        ("ros__parameters:\n  task: lift\n", "a section begins with the name of a node"),
+        ("/**:\n  ros__parameters:\n    task:\n", "(No value at line 3): mend it"),
+    ],
+)
+def test_a_parameter_file_that_ros_refuses_is_named_with_how_one_looks(
+    content: str, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "lab.yaml"
+    path.write_text(content)
+    with pytest.raises(startup.StartError) as error:
+        startup.start(["monitor", "--ros-args", "-r", "__ns:=/arm", "--params-file", str(path)])
+    text = str(error.value)
+    assert text.startswith(f"--params-file {path} is not read (") and said in text and "\n" not in text
+
+
+@pytest.mark.parametrize(
     "content",
     [
         "/**:\n  ros__parameters:\n    rate: 3.0\t# a tab\n",

@@ -97,6 +97,7 @@ def test_two_monitors_of_one_process_score_as_one_alone(robot, tmp_path: Path) -
         )
     )
     both = tmp_path / "both.yaml"
+    bad = {"sample_rate": 1e9, "window": "all", "stale_timout": 3.0}
     common = {"end_episode_on_success": False, "sample_rate": RATE, "confirm_rate": 0.0}
     both.write_text(
         yaml.safe_dump(
@@ -104,7 +105,9 @@ def test_two_monitors_of_one_process_score_as_one_alone(robot, tmp_path: Path) -
                 "/**/monitor": {"ros__parameters": common},
                 "/arm2/monitor": {"ros__parameters": {"success_threshold": -0.3}},
                 "/amr1/monitor": {"ros__parameters": {"success_threshold": -0.1}},
-                "/bad/monitor": {"ros__parameters": {"sample_rate": 1e9}},
+                "/bad/monitor": {"ros__parameters": bad},
+                "/bda/monitor": {"ros__parameters": {"success_threshold": -0.1}},
+                "/monitors": {"ros__parameters": {"diagnostics_rate": 1.0, "loop": True}},
                 "/worse/monitor": {"ros__parameters": {"model": "/no/such/model"}},
             }
         )
@@ -137,7 +140,16 @@ def test_two_monitors_of_one_process_score_as_one_alone(robot, tmp_path: Path) -
     assert "parameter namespaces" not in robot.said(process) and "has no parameters" not in robot.said(
         process
     )
-    assert robot.said(process).count("/amr1/monitor is of no node of this process") == 1
+    for name, meant in (("/amr1", "/arm1"), ("/bda", "/bad")):
+        said = f"the section {name}/monitor is of no node of this process and changes nothing: did you mean"
+        assert robot.said(process).count(said) == 1 and f"{said} {meant}/monitor?" in robot.said(process)
+    for said in (
+        "parameter sample_rate = 1000000000.0: must lie between 0.01 and 60; parameter window = 'all': must",
+        "parameter stale_timout is none of /bad/monitor and changes nothing: did you mean stale_timeout?",
+        "parameter loop is none of /monitors and changes nothing",
+    ):
+        assert robot.said(process).count(said) == 1, said
+    assert "diagnostics_rate is none" not in robot.said(process), "a file may say it to all"
 
     def play(shown: list[tuple[Watched, dict[str, Any], str]]) -> Image:
         """Play a clip to each monitor, all at the same time, every frame once all have scored the last.
@@ -199,6 +211,13 @@ def test_namespaces_that_cannot_be_are_refused(robot) -> None:
     text = robot.said(process)
     assert process.returncode == 1 and "monitors: namespaces: /arm1 comes twice" in text, text
     assert "Traceback" not in text
+
+
+def test_a_misspelt_parameter_of_the_process_is_named(robot) -> None:
+    process = robot.run("-m", "topreward_ros.nodes.monitors", "--ros-args", "-p", "namspaces:=[/arm1,/arm2]")
+    robot.until(lambda: process.poll() is not None, "it ends")
+    text = robot.said(process)
+    assert "namspaces is none of /monitors and changes nothing: did you mean namespaces?" in text, text
 
 
 def test_arguments_that_are_not_understood_are_named(robot) -> None:

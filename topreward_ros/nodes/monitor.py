@@ -91,7 +91,7 @@ class Company:
     pool: ScorerPool
     monitors: tuple[str, ...] = ()  #: all of them, with their namespaces
     process: str = ""  #: the node of the process itself
-    parameters: tuple[str, ...] = ()  #: of the process, which ROS 2 gives to every node in it
+    parameters: tuple[str, ...] = ()  #: meant for the process, which ROS 2 gives to every node in it
     failed: set[str] = field(default_factory=set)  #: monitors that could not start
 
     @property
@@ -113,9 +113,12 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         own = ["--ros-args", "-r", f"__ns:={namespace}"] if namespace else None
         super().__init__(NAME, cli_args=own)
         self.company = company or Company(ScorerPool(load_scorer))
+        self._say_once = SayOnce(self.get_logger())
+        self._session: Session | None = None  # while configured
         try:
             self.values = parameters.declare(self, parameters.MONITOR_PARAMETERS, monitor_defaults())
         except parameters.ParameterError:
+            self._warn_of_unknown_parameters()  # whoever mends it sees all that is wrong
             self.destroy_node()
             raise
         self.add_on_set_parameters_callback(self._check_parameters)
@@ -126,8 +129,6 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         # One for the life of the process, so that events are counted through every reconfiguration.
         self._calibrations = NO_CALIBRATIONS  # while configured
         self._monitor = TaskMonitor(self._settings(), self._new_episode_id)
-        self._say_once = SayOnce(self.get_logger())
-        self._session: Session | None = None  # while configured
         self._instructions: InstructionTopic | None = None  # while configuring and configured
         self._loading: Future | None = None  # while the model is loaded: becomes the place at its scorer
         self._worker: ScoringWorker | None = None  # that place, until a session has it
@@ -387,7 +388,7 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         """Name the parameters that were given and mean nothing; those of QoS come with their topic."""
         topics = None if self._session is None else self._session.image_topics()
         for name, warning in parameters.unknown(self, topics).items():
-            if name not in self.company.parameters:
+            if name not in self.company.parameters and name not in parameters.MONITOR:
                 self._say_once.warn(name, partial(str, warning))
         company = self.company.monitors and (self.company.process, *self.company.monitors)
         for warning in parameters.for_others(sys.argv, self.get_fully_qualified_name(), company):

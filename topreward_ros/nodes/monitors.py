@@ -20,6 +20,7 @@ from rclpy.node import Node
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.namespaces import read_namespaces
+from topreward_ros.core.nearest import nearest
 from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.defaults import monitor_defaults, parameter_defaults
 from topreward_ros.nodes import monitor, parameters
@@ -64,9 +65,15 @@ def _run_until_signal(args: list[str] | None) -> int:
 def _run(process: Node, signals: EndSignals) -> int:
     """Run the monitors that the node of the process was given. Raises `UserError`."""
     given = parameters.declare(process, parameters.MONITORS_PARAMETERS, parameter_defaults("monitors.yaml"))
+    warnings = parameters.unknown(process, None)
+    misspelt = [name for name in warnings if nearest(name, [*given, *parameters.MONITOR]) in given]
+    for name in misspelt:
+        process.get_logger().warning(warnings[name])
     namespaces = read_namespaces(given["namespaces"], process.get_namespace())
     names = {f"{namespace}/{monitor.NAME}": namespace for namespace in namespaces}
-    company = Company(ScorerPool(load_scorer), tuple(names), process.get_fully_qualified_name(), tuple(given))
+    company = Company(
+        ScorerPool(load_scorer), tuple(names), process.get_fully_qualified_name(), (*given, *misspelt)
+    )
     executor = SingleThreadedExecutor()
     executor.add_node(process)
     rate = monitor_defaults()["diagnostics_rate"]
@@ -90,6 +97,9 @@ def _run(process: Node, signals: EndSignals) -> int:
             nodes[name] = MonitorNode(namespace, company)
         except Exception as error:
             lose(name, error)
+    told = {*parameters.MONITOR, *misspelt}.union(*(parameters.overrides_of(node) for node in nodes.values()))
+    for name in warnings.keys() - told:  # given to the process alone
+        process.get_logger().warning(warnings[name])
     if differing := company.pool.agree_on_threads(
         {name: (node.values["model"], node.values["scorer_threads"]) for name, node in nodes.items()}
     ):

@@ -662,7 +662,7 @@ def unknown(node: Node, image_topics: Collection[str] | None = ()) -> dict[str, 
     rclpy keeps them without a word; they are misspelt, or meant for another node of the same file.
     ``image_topics``: may have QoS overrides that are not declared yet; None: any topic may.
     """
-    given = _given(node)
+    given = overrides_of(node)
     declared = node.get_parameters_by_prefix("")
     later = (
         ["qos_overrides."] if image_topics is None else [f"qos_overrides.{name}." for name in image_topics]
@@ -680,10 +680,10 @@ def unknown(node: Node, image_topics: Collection[str] | None = ()) -> dict[str, 
     return said
 
 
-def _given(node: Node) -> dict[str, Any]:
+def overrides_of(node: Node) -> dict[str, Any]:
     """The parameters that a node was given, by name; rclpy has no public way to ask for them."""
-    given: dict[str, Any] = getattr(node, "_parameter_overrides", {})
-    return given
+    overrides: dict[str, Any] = getattr(node, "_parameter_overrides", {})
+    return overrides
 
 
 def mend_of_type(parameter: Parameter, default: Any, given: Any) -> str:
@@ -717,27 +717,31 @@ def _kind_and_value(parameter: Parameter, kind: str, values: Sequence[float]) ->
 
 
 def declare(node: Node, parameters: tuple[Parameter, ...], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Declare ``parameters`` on ``node`` and return their values by name. Raises `ParameterError`."""
+    """Declare ``parameters`` on ``node`` and return their values by name.
+
+    Raises `ParameterError`, which tells of all that have a value that they cannot have.
+    """
     from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 
-    values = {}
+    values, problems = {}, []
     for parameter in parameters:
         default = defaults[parameter.name]
         try:
             declared = node.declare_parameter(parameter.name, default, parameter.descriptor(default))
-        except InvalidParameterTypeException as error:
-            given = _given(node)[parameter.name].value
-            mend = mend_of_type(parameter, default, given)
-            raise ParameterError(
-                f"parameter {parameter.name} = {printable(str(given))}: takes {mend}"
-            ) from error
+        except InvalidParameterTypeException:
+            wrong = overrides_of(node)[parameter.name].value
+            mend = mend_of_type(parameter, default, wrong)
+            problems.append(f"{parameter.name} = {printable(str(wrong))}: takes {mend}")
+            continue
         except InvalidParameterValueException as error:
-            given = _given(node)[parameter.name].value
-            problem = parameter.problem_with(given) or f"{parameter.name}: {error}"
-            raise ParameterError(f"parameter {problem}") from None
+            wrong = overrides_of(node)[parameter.name].value
+            problems.append(parameter.problem_with(wrong) or f"{parameter.name}: {error}")
+            continue
         # An empty list has no type, so rclpy gives None for it.
         value = list(declared.value or []) if isinstance(default, list) else declared.value
         if problem := parameter.problem_with(value):
-            raise ParameterError(f"parameter {problem}")
+            problems.append(problem)
         values[parameter.name] = value
+    if problems:
+        raise ParameterError("; ".join(f"parameter {problem}" for problem in problems))
     return values

@@ -8,6 +8,7 @@ not known here, and signals are not handled (end_signals.py).
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,11 @@ from topreward_ros.nodes.log import logger_named
 
 _LARGEST_DOMAIN = 232  # the last one whose ports are below 65536 (DDSI-RTPS 9.6.1.1)
 _ROS_ARGUMENTS = "--ros-args"
+_NO_FILE = re.compile(r"Couldn't parse params file: '--params-file (?P<path>.*)'\. Error: (?P<why>.*)")
+_LOOKS = (
+    "a section begins with the name of a node, as in /monitor:, has ros__parameters: below it, and the "
+    "parameters below that, see config/monitor.yaml"
+)
 _OPTIONS_OF_ROS = (  # with a value behind them (rcl/arguments.h)
     *("-p", "--param", "--params-file", "-r", "--remap", "-e", "--enclave"),
     *("--log-level", "--log-config-file", "--log-file-name"),
@@ -81,6 +87,9 @@ def why_no_start(arguments: Sequence[str], error: Exception) -> str:
         folder = os.environ.get("ROS_LOG_DIR")
         setting = f"ROS_LOG_DIR={folder}" if folder else "the default of ROS_LOG_DIR"
         return f"{setting} cannot be used ({said}): set it to a folder that you may write to"
+    if file := _NO_FILE.search(said):
+        looks = _LOOKS if "ros__parameters" in file["why"] else "mend it, see config/monitor.yaml"
+        return f"--params-file {printable(file['path'], 300)} is not read ({file['why']}): {looks}"
     ours, _ = _split(arguments)
     given = f" ({' '.join(ours)})" if ours else ""
     return f"ROS 2 does not start{given}: {said}"
@@ -138,10 +147,7 @@ def _check_parameter_file(path: str) -> None:
             f"--params-file {shown}{where}: is no YAML ({what}); mend it, see config/monitor.yaml"
         ) from error
     if first is not None and not isinstance(first, yaml.MappingStartEvent):
-        raise StartError(
-            f"--params-file {shown} has no section of a node in it: it begins with the node's name and "
-            "ros__parameters, see config/monitor.yaml"
-        )
+        raise StartError(f"--params-file {shown} has no section of a node in it: {_LOOKS}")
 
 
 def _first_node(text: str) -> yaml.Event | None:
