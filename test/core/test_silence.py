@@ -409,3 +409,36 @@ def test_names_that_were_given_are_not_remembered_without_end() -> None:
     ids.give("episode 0")
     with pytest.raises(EpisodeIdError):
         ids.give("episode 19999")
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.25, 0.4])
+def test_a_slow_camera_is_not_silent_until_its_second_stamp_is_believed(rate: float) -> None:
+    live = Live(stale_timeout=1.1 / rate)
+    for _ in range(4):
+        live.run(0.1)
+        live.run(1 / rate - 0.1, images=False)
+    assert live.event_types == [EventType.EPISODE_STARTED] and live.monitor.ignored.out_of_line == 0
+
+
+def test_a_pause_is_over_with_the_first_image_after_it() -> None:
+    """The stamp of a camera of 1 Hz is believed with the third."""
+    live = Live(stale_timeout=5.0)
+    for pause_s in (1.0, 1.0, 1.0, 4.5, 1.0, 1.0, 1.0):
+        live.run(0.1)
+        live.run(pause_s - 0.1, images=False)
+    assert live.event_types == [EventType.EPISODE_STARTED]
+
+
+@pytest.mark.parametrize(
+    ("off_s", "unreadable", "why"),
+    [(7.0, "", "the stamp of the newest image is out of line"), (0.0, "torn", "follows a pause")],
+)
+def test_an_image_that_is_wrong_puts_off_no_silence(off_s: float, unreadable: str, why: str) -> None:
+    live = Live(stale_timeout=5.0)
+    live.run(1.0)
+    live.run(1.0, unreadable=unreadable or "torn")
+    live.run(3.5, images=False)
+    live.stamp += off_s
+    live.run(0.1, unreadable=unreadable)
+    live.run(1.0, images=False)
+    assert live.state is State.STALE and why in live.events[-1].message

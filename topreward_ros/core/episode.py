@@ -66,6 +66,7 @@ from topreward_ros.core.stages import Stages
 from topreward_ros.core.stamps import Judgement, MissingStamps, StampJudge
 
 _AT_WORK = (State.RUNNING, State.STALLED)
+_LATE_NS = NS_PER_S // 2  # by how much the way of an image may take longer than that of another
 _NO_FRAME = "no frame of this episode yet"
 
 
@@ -298,17 +299,17 @@ class TaskMonitor:
         if judgement is Judgement.JUMPED:
             self._note_jump(before_ns or 0, stamp_ns, arrival_ns)
         outputs: list[Output] = []
+        episode = self._episode
         began_anew = judgement is Judgement.BEGAN_ANEW
-        if began_anew and self._episode is not None and not self._episode.ended:
-            self._episode = self._episode.anew(self.settings_in_force, self._new_detector)
+        # What was said cannot be taken back, and nothing of an episode may lie before its start.
+        if began_anew and episode and not (episode.ended or episode.started_after(stamp_ns)):
+            self._episode = episode.anew(self.settings_in_force, self._new_detector)
         elif judgement is Judgement.WENT_BACK or (began_anew and self._stamps.moved_ns < 0):
             outputs += self._begin_again(
                 f"image stamps went back by {-self._stamps.moved_ns / NS_PER_S:.3f} s", arrival_ns
             )
         elif not judgement.usable:
-            stands = stamp_ns == self._stamps.newest_ns
-            why = "that of the one before, as where a clock stands still" if stands else judgement.value
-            self._silence.disbelieved(f"the stamp of the newest image is {why}")
+            self._disbelieve(stamp_ns, arrival_ns, judgement)
             return False, []
         return self._take(stamp_ns, arrival_ns, outputs)
 
@@ -344,6 +345,26 @@ class TaskMonitor:
         ):
             return True, outputs
         return False, [*outputs, *self._note_usable()]
+
+    def _disbelieve(self, stamp_ns: int, arrival_ns: int | None, judgement: Judgement) -> None:
+        """Note why an image is not used, for its stamp."""
+        newest_ns = self._stamps.newest_ns
+        why = f"the stamp of the newest image is {judgement.value}"
+        if stamp_ns == newest_ns:
+            why = "the stamp of the newest image is that of the one before, as where a clock stands still"
+        elif arrival_ns is not None and self._goes_with_time(stamp_ns, arrival_ns):
+            why = "the newest image follows a pause, and the next ones are to confirm its stamp"
+            if not self.stale_reason:
+                self._silence.put_off(arrival_ns)
+        self._silence.disbelieved(why)
+
+    def _goes_with_time(self, stamp_ns: int, arrival_ns: int) -> bool:
+        """Whether an image came as much later than the newest one whose stamp was believed as its stamp says:
+        it follows a pause, or the camera is slow."""
+        episode, newest_ns = self._episode, self._stamps.newest_ns
+        if episode is None or episode.arrival_ns is None or newest_ns is None or stamp_ns <= newest_ns:
+            return False
+        return abs(stamp_ns - newest_ns - (arrival_ns - episode.arrival_ns)) <= _LATE_NS
 
     def _note_jump(self, before_ns: int, stamp_ns: int, arrival_ns: int | None) -> None:
         """The stamps have jumped ahead, from that of the last image that was believed."""
@@ -409,6 +430,7 @@ class TaskMonitor:
         episode.last_frame = frame
         if episode.first_frame is None:
             if not episode.started:
+                episode.started_with = frame
                 outputs.append(self._event(EventType.EPISODE_STARTED, _watching_text(episode.stages)))
             episode.first_frame = frame
             if episode.calibration and (why := episode.calibration.why_not_for(*shape)):

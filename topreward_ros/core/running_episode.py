@@ -46,6 +46,7 @@ class RunningEpisode:
         self.found_early: list[Finding] = []  # in pictures, before EPISODE_STARTED
         self.blind: dict[int, str] = {}  # why no score is believed, by stamp of frames that have none yet
         self.rewards = RewardStream(settings.reward)
+        self.started_with: Frame | None = None  # the frame that EPISODE_STARTED was said of
         self.first_frame: Frame | None = None
         self.last_frame: Frame | None = None
         self.view = ViewJudge()
@@ -68,7 +69,11 @@ class RunningEpisode:
     @property
     def started(self) -> bool:
         """Whether EPISODE_STARTED was said, so that the episode needs an end."""
-        return self.first_frame is not None or bool(self.wrong_frames)
+        return self.started_with is not None
+
+    def started_after(self, stamp_ns: int) -> bool:
+        """Whether EPISODE_STARTED was said with a later stamp than this one [ns]."""
+        return self.started_with is not None and self.started_with.stamp_ns > stamp_ns
 
     def age_ns(self, stamp_ns: int) -> int:
         """How old the episode is at a stamp. Time in which nothing arrived is no more than that, whatever
@@ -150,11 +155,13 @@ class RunningEpisode:
         return not self.is_unsure and self.success.add(stamp_ns, log_prob, score.log_prob_static)
 
     def anew(self, settings: MonitorSettings, new_detector: NewDetector) -> RunningEpisode:
-        """The same episode without its frames so far, because their stamps were wrong."""
+        """The same episode without its frames so far, because their stamps were wrong. Until there is another
+        one, what is said has the stamp of EPISODE_STARTED."""
         episode = RunningEpisode(self.episode_id, self.stages, settings, new_detector, self.calibration)
         episode.rewards, episode.stale = self.rewards, self.stale
         episode.told_of_hang, episode.uncalibrated = self.told_of_hang, self.uncalibrated
         episode.failures = self.failures
+        episode.started_with = episode.last_frame = self.started_with
         episode.success.fired = self.success.fired
         episode.wrong_frames = (*self.wrong_frames, *self.buffer.prefix())
         return episode

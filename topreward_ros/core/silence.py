@@ -38,6 +38,14 @@ class Silence:
         """The stamp of the newest image cannot be believed."""
         self._stamp_problem = why
 
+    def put_off(self, arrival_ns: int) -> None:
+        """An image came that only others can confirm, and will: no silence begins before it.
+
+        Its picture is not seen, so that it ends none.
+        """
+        if not self._picture_problem:
+            self._usable_ns = arrival_ns
+
     def believed(self, arrival_ns: int) -> None:
         """An image came whose stamp is believed; `usable` or `failed` says what its picture is."""
         self._arrival_ns = arrival_ns
