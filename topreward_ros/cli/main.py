@@ -43,6 +43,7 @@ from topreward_ros.core.errors import UserError
 from topreward_ros.core.foreign_code import limit_the_end
 from topreward_ros.core.nearest import nearest
 from topreward_ros.core.printable import make_libraries_printable, printable
+from topreward_ros.scoring.compile_cache import leave_out_unusable_folder
 
 _NO_MORE_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 _ROS_ARGUMENTS = "--ros-args"
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if isinstance(stream, TextIOWrapper):  # a character that the locale lacks must not undo the work
                 stream.reconfigure(errors="replace")
         make_libraries_printable()
+        leave_out_unusable_folder()
         status = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
         return status

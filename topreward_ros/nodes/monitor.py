@@ -68,6 +68,7 @@ from topreward_ros.offline.calibration_file import (
     setup_of,
 )
 from topreward_ros.scoring.base import LinkError, ScorerError, ScorerSettings
+from topreward_ros.scoring.compile_cache import leave_out_unusable_folder
 from topreward_ros.scoring.pool import SHARED, Place, ScorerPool
 from topreward_ros.scoring.registry import check_wish, import_libraries, load_scorer
 from topreward_ros.scoring.start_times import StartTimes
@@ -444,6 +445,7 @@ def main(args: list[str] | None = None) -> NoReturn:
 
 def _run_until_signal(args: list[str] | None) -> int:
     make_libraries_printable()
+    leave_out_unusable_folder()
     signals = EndSignals()
     try:
         start(args)

@@ -30,6 +30,7 @@ from topreward_ros.nodes.log import PrintableLog
 from topreward_ros.nodes.monitor import Company, MonitorNode
 from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.nodes.startup import said_by_ros, start
+from topreward_ros.scoring.compile_cache import leave_out_unusable_folder
 from topreward_ros.scoring.pool import ScorerPool
 from topreward_ros.scoring.registry import load_scorer
 
@@ -47,6 +48,7 @@ def main(args: list[str] | None = None) -> NoReturn:
 
 def _run_until_signal(args: list[str] | None) -> int:
     make_libraries_printable()
+    leave_out_unusable_folder()
     signals = EndSignals()
     try:
         start(args)

@@ -7,7 +7,6 @@ graph, of any number of tokens, and gives the same numbers.
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import replace
 
 import pytest
@@ -137,25 +136,6 @@ def test_what_is_missing_is_named(models, monkeypatch, tmp_path):
     (tmp_path / "my-cc").touch(mode=0o755)
     monkeypatch.setenv("CC", "my-cc")
     assert missing_for(gpu) == ""
-
-
-def test_what_is_compiled_is_kept_in_the_users_cache_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "as the user says")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    compiling.use_cache_folder()
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "as the user says" and not any(tmp_path.iterdir())
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    compiling.use_cache_folder()
-    folder = tmp_path / "topreward_ros" / "compiled"
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(folder) and folder.is_dir()
-
-
-def test_a_cache_folder_that_cannot_be_written_is_no_error(monkeypatch, tmp_path):
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    compiling.use_cache_folder()
-    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
 
 
 def test_without_a_gpu_true_is_a_warning_and_auto_is_not(checkpoint, settings, caplog):

@@ -187,8 +187,15 @@ def load_weights(
     """
     times = times or StartTimes()
     bound_kept_memory()
-    with quiet_logging():
-        from transformers import AutoModelForImageTextToText
+    try:
+        with quiet_logging():
+            import torch._dynamo  # noqa: F401  # which transformers imports later on, and which needs a folder
+            from transformers import AutoModelForImageTextToText
+    except Exception as error:
+        raise ScorerError(
+            f"PyTorch and transformers cannot be imported ({in_a_line(error)}): mend that, or install them "
+            "anew"
+        ) from error
 
     from topreward_ros.scoring.checkpoint.quantization import NONE, quantize
     from topreward_ros.scoring.device import is_out_of_memory

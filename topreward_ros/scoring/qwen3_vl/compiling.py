@@ -14,15 +14,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves
 
 from topreward_ros.scoring.base import in_a_line
+from topreward_ros.scoring.compile_cache import use_folder_of_user
 from topreward_ros.scoring.qwen3_vl.attention import has_flash
 from topreward_ros.scoring.qwen3_vl.attention_kernels import Heads, fastest_kernel
 from topreward_ros.scoring.qwen3_vl.cuda_graphs import CapturedGraph, GraphRunner, GraphWork
@@ -34,7 +33,6 @@ from topreward_ros.scoring.qwen3_vl.vision import VisionModel
 _log = logging.getLogger(__name__)
 
 AUTO, ALWAYS, NEVER = "auto", "true", "false"  #: whether to compile
-_CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _COMPILERS = ("gcc", "cc", "clang")  # of C, one of which Triton calls, unless CC names another
 _OLDEST_CAPABILITY = (7, 0)  # of a GPU that Triton knows
 _MOST_VARIANTS = 64  # of a compiled function; PyTorch's own limit, 8, is soon reached by unlike shapes
@@ -71,9 +69,9 @@ def compile_layers(wanted: str, graphs: GraphRunner, vision: VisionModel, langua
         return
     begun = time.perf_counter()
     kernels = _kernels_for(language, graphs)
-    problem = missing_for(language.device)
+    problem, folder = missing_for(language.device), ""
     if not problem:
-        use_cache_folder()
+        folder = use_folder_of_user()
         problem = try_out(compiled()._replace(**kernels), graphs, vision, language)
     if problem:
         level = logging.WARNING if wanted == ALWAYS else logging.INFO
@@ -83,10 +81,7 @@ def compile_layers(wanted: str, graphs: GraphRunner, vision: VisionModel, langua
                 level, "PyTorch's own kernels of attention are used, as those that were chosen: %s", problem
             )
         return
-    took, folder = (
-        time.perf_counter() - begun,
-        os.environ.get(_CACHE_VARIABLE, "the folder for temporary files"),
-    )
+    took = time.perf_counter() - begun
     _log.info("compiled the layers in %.1f s; a later start takes less, by what is kept in %s", took, folder)
 
 
@@ -117,25 +112,6 @@ def missing_for(device: torch.device) -> str:
     if not any(shutil.which(name) for name in ([named] if named else _COMPILERS)):
         return f"there is no C compiler ({named or ', '.join(_COMPILERS)}); install gcc"
     return ""
-
-
-def use_cache_folder() -> None:
-    """Let PyTorch keep what it compiles in the user's cache folder, unless the environment names another.
-
-    Where that cannot be written, it stays in the folder for temporary files.
-    """
-    if _CACHE_VARIABLE in os.environ:
-        return
-    with suppress(OSError, RuntimeError):  # no home either
-        base = os.environ.get("XDG_CACHE_HOME", "")
-        folder = (
-            (Path(base) if Path(base).is_absolute() else Path.home() / ".cache")
-            / "topreward_ros"
-            / "compiled"
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK | os.X_OK):
-            os.environ[_CACHE_VARIABLE] = str(folder)
 
 
 def compiled(backend: str = "inductor") -> LayerFunctions:
