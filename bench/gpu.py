@@ -19,45 +19,73 @@ from __future__ import annotations
 
 import argparse
 import gc
-from typing import Any
+import signal
+import sys
+from typing import Any, NoReturn
 
+import torch
 from rich.console import Console
 from rich.progress import track
 
 from gpu_models import SHAPES, Setup, with_prompts
 from gpu_quick import Quick
-from gpu_ticks import WAYS, tick_rows, tick_table
-from options import add_files, parser
+from gpu_ticks import WARM_UP, WAYS, tick_rows, tick_table
+from options import add_files, at_least, parser
 from output import write_json
+from topreward_ros.cli.output import check_outputs, seconds
+from topreward_ros.core.errors import UserError
 from topreward_ros.offline import engine_bench
 from topreward_ros.offline.engine_bench import Case, Row, measure
 from topreward_ros.scoring.checkpoint.quantization import QUANTIZATIONS
 from topreward_ros.scoring.device import release_cached_memory
 
 
-def main() -> None:
+def main() -> int:
+    """The exit status is 1 where a part of ``--quick`` failed."""
     command = parser(__doc__)
     command.add_argument(
         "--quick", action="store_true", help="the figures that matter, each as soon as it is known"
     )
-    command.add_argument("--seconds", type=float, default=80.0, help="that --quick may take (%(default)s)")
+    command.add_argument("--seconds", type=seconds, default=80.0, help="that --quick may take (%(default)s)")
     command.add_argument("--shapes", nargs="+", choices=SHAPES, default=["8B", "2B"])
-    command.add_argument("--device", default="cuda")
-    command.add_argument("--size", nargs=2, type=int, default=(480, 640), metavar=("HEIGHT", "WIDTH"))
-    command.add_argument("--frames", type=int, default=64, help="of a tick's context (%(default)s)")
-    command.add_argument("--ticks", type=int, help="(33; with --quick 23)")
-    command.add_argument("--prompts", nargs="+", type=int, help="(1 3 10; with --quick 1 10)")
+    command.add_argument("--device", type=_device, default="cuda")
+    command.add_argument(
+        *("--size",), nargs=2, type=at_least(32), default=(480, 640), metavar=("HEIGHT", "WIDTH")
+    )
+    command.add_argument("--frames", type=at_least(2), default=64, help="of a tick's context (%(default)s)")
+    command.add_argument("--ticks", type=at_least(WARM_UP + 1), help="(33; with --quick 23)")
+    command.add_argument("--prompts", nargs="+", type=at_least(1), help="(1 3 10; with --quick 1 10)")
     command.add_argument("--quantization", choices=QUANTIZATIONS, default="none", help="(%(default)s)")
-    command.add_argument("--episodes", nargs="*", type=int, default=[64, 128, 256], metavar="FRAMES")
+    command.add_argument("--episodes", nargs="*", type=at_least(2), default=[64, 128, 256], metavar="FRAMES")
     add_files(command, plot=False)
     options = command.parse_args()
+    signal.signal(signal.SIGTERM, _end)  # as `timeout` sends it: what was started is to end, too
     options.ticks = options.ticks or (23 if options.quick else 33)
     options.prompts = options.prompts or ([1, 10] if options.quick else [1, 3, 10])
-    if options.quick:
-        setup = Setup.of(options, options.frames)
-        Quick(setup, options.shapes, options.prompts, options.seconds, options.json).run()
-    else:
+    try:
+        check_outputs(options)
+        if options.quick:
+            setup = Setup.of(options, options.frames)
+            return Quick(setup, options.shapes, options.prompts, options.seconds, options.json).run()
         run(options)
+    except UserError as error:
+        print(f"gpu.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _device(text: str) -> str:
+    try:
+        torch.device(text)
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text}: must be cuda, cuda:1 and so on, or cpu") from error
+    return text
+
+
+def _end(*_: object) -> NoReturn:
+    raise SystemExit(143)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -85,4 +113,4 @@ def run(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -167,8 +167,8 @@ class Quick:
         self._loaded: LoadedModel | None = None
         self._tests: Tests | None = None
 
-    def run(self) -> None:
-        """All parts."""
+    def run(self) -> int:
+        """All parts. Returns the exit status: 1 where one failed."""
         part, (first, *_) = self._run.part, self._shapes
         self._run.say(f"{self._machine['processor']}, torch {torch.__version__}; {self._setup}")
         try:
@@ -194,6 +194,7 @@ class Quick:
             if self._tests is not None:
                 self._tests.kill()
         self._run.say("done" if self._run.left > 0 else "the time is over")
+        return 1 if self._run.found["failed"] else 0
 
     @property
     def _model(self) -> LoadedModel:

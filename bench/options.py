@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -11,6 +12,17 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The ``type`` of an option that takes a whole number from ``least`` on."""
+
+    def whole(text: str) -> int:
+        if not text.strip().isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text}: must be a whole number from {least} on")
+        return int(text)
+
+    return whole
 
 
 def add_files(command: argparse.ArgumentParser, plot: bool = True) -> None:

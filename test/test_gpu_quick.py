@@ -109,3 +109,41 @@ def test_a_profile_is_summed_by_kind(quick):
     }
     assert found["ms"] == 24.25 and found["longest"][0]["ms"] == 8.0
     assert next(iter(quick.profile_lines("8B", found))) == "8B: 897 kernels, 24.25 ms in a tick"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("--device nonsense", "--size 0 96", "--prompts 0", "--ticks 3", "--frames -4", "--seconds nan"),
+        *("--episodes 1", "--prompts 1 x"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_in_a_line(quick, monkeypatch, capsys, words):
+    import gpu
+
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--quick", *words.split()])
+    with pytest.raises(SystemExit) as ended:
+        gpu.main()
+    assert ended.value.code == 2
+    assert f"argument {words.split()[0]}: " in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_work(quick, monkeypatch, capsys, tmp_path):
+    import gpu
+
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "found.json"
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--json", str(path)])
+    monkeypatch.setattr(gpu, "run", lambda options: pytest.fail("it began"))
+    assert gpu.main() == 1
+    assert f"gpu.py: {path} cannot be written" in capsys.readouterr().err
+
+
+def test_a_part_that_failed_makes_the_exit_status(quick, monkeypatch):
+    class Setup:
+        device, machine, video = "cpu", lambda self: {"processor": "one"}, lambda self: []
+
+    monkeypatch.setattr(quick.Quick, "_load", lambda self, key: fails())
+    monkeypatch.setattr(quick.Quick, "_begin_tests", lambda self: None)
+    one = quick.Quick(Setup(), ["8B"], [1], 60.0, None)
+    assert one.run() == 1 and "weights of 8B" in one._run.found["failed"]
