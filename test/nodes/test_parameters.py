@@ -128,7 +128,7 @@ ARMS = ("/monitors", "/arm1/monitor", "/lab/arm2/monitor")
         (ARMS, "/lab/arm2", "/lab/arm2/monitor"),
         (ARMS, "/lab/arm2/moniter", "/lab/arm2/monitor"),
         (ARMS, "/amr1/*", "/arm1/monitor"),
-        (ARMS, "/arm2/monitor", "/arm1/monitor"),
+        (ARMS, "/arm2/monitor", "/lab/arm2/monitor"),
         (ARMS, "/monitor", "/arm1/monitor"),
         (ARMS, "/monitors", ""),
         (ARMS, "/lab/**", ""),
@@ -137,6 +137,8 @@ ARMS = ("/monitors", "/arm1/monitor", "/lab/arm2/monitor")
         (("/arm1/monitor",), "/arm2/monitor", ""),
         (("/arm1/monitor",), "/*/moniter", "/arm1/monitor"),
         (("/arm1/monitor",), "/arm1", "/arm1/monitor"),
+        (("/arm1/monitor",), "/arm1/Monitor", "/arm1/monitor"),
+        (("/arm1/left_monitor",), "/arm1/left", ""),
         (("/arm1/monitor2",), "/arm1/monitor1", ""),
     ],
 )

@@ -137,6 +137,9 @@ def test_films_of_one_attempt_have_something_in_common(tmp_path: Path) -> None:
     write_labels(folder, "l.mp4,open,1,r", "r.mp4,open,1,r", head="file,task,success,attempts")
     (said,) = labelled_data(folder, reading()).problems
     assert said.endswith("the column attempts is not used: if it is meant, call it attempt")
+    write_labels(folder, "l.mp4,open,1,,t", "r.mp4,open,1,,t", head="file,task,success,done,title")
+    (said,) = labelled_data(folder, reading()).problems
+    assert said.endswith("the column done is not used: if it is meant, call it done_s")
 
 
 def test_a_copy_tells_of_which_attempt_a_film_is_and_another_name_contradicts_it(tmp_path: Path) -> None:

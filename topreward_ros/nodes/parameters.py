@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import FEWEST_FRAMES, Window
 from topreward_ros.core.instruction import InstructionError, clean_task
-from topreward_ros.core.nearest import nearest
+from topreward_ros.core.nearest import closest, misspelt, nearest
 from topreward_ros.core.printable import printable
 from topreward_ros.core.progress import ProgressMode
 from topreward_ros.core.rewards import RewardType
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 
-_MISSPELT = 0.85  # similarity of names: moniter is the monitor, motor is not
+_MISSPELT = 0.85  # how alike names of nodes are: moniter is the monitor, motor may be another node
 
 
 class ParameterError(UserError):
@@ -604,7 +603,7 @@ def for_others(arguments: Sequence[str], node: str, company: Collection[str] = (
                 "every node, and ros__parameters: below it, see config/monitor.yaml"
             )
         elif lost == sections:
-            close = printable(get_close_matches(node, sections, n=1, cutoff=0.0)[0], 200)
+            close = printable(closest(node, sections), 200)
             more = f" and {len(sections) - 1} more" if len(sections) > 1 else ""
             said.append(
                 f"{printable(path, 200)} has no parameters for {node}: it has some for {close}{more}; "
@@ -625,7 +624,7 @@ def _is_misspelt(section: str, node: str, company: Collection[str]) -> bool:
     namespace, _, name = section.rpartition("/")
     own_namespace, _, own = node.rpartition("/")
     same = [each for each in company if each.rpartition("/")[2] == own]
-    if same and get_close_matches(section, same, n=1, cutoff=0.0) != [node]:
+    if same and closest(section, same) != node:
         return False
     if section == own_namespace:
         return True
@@ -634,7 +633,7 @@ def _is_misspelt(section: str, node: str, company: Collection[str]) -> bool:
     if _covers(f"/{name}", f"/{own}"):
         return True
     is_another = re.sub(r"\d", "", name) == re.sub(r"\d", "", own)  # monitor1 and monitor2
-    return not is_another and bool(get_close_matches(name, [own], cutoff=_MISSPELT))
+    return not is_another and bool(misspelt(name, [own], _MISSPELT))
 
 
 def _sections(value: Any, name: str = "") -> list[str]:

@@ -11,7 +11,6 @@ import csv
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from io import StringIO
 from math import isfinite
 from pathlib import Path
@@ -19,6 +18,7 @@ from unicodedata import normalize
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import InstructionError, clean_task
+from topreward_ros.core.nearest import misspelt
 from topreward_ros.core.printable import printable
 from topreward_ros.core.text_files import read_text
 
@@ -27,6 +27,7 @@ COLUMNS = ("file", "task", "success", "done_s", "episode", "attempt")
 _YES = frozenset(("1", "1.0", "true", "yes", "y", "success", "succeeded"))
 _NO = frozenset(("0", "0.0", "false", "no", "n", "failure", "failed", "fail"))
 _DELIMITERS = (",", ";", "\t")
+_MISSPELT = 0.75  # how alike names of columns are: taks is the task, title is a column of somebody's own
 _DIGITS = 9  # of an episode's number, at most
 _LONGEST_NAME = 200  # characters of an attempt's
 
@@ -130,10 +131,10 @@ def _misspelt(names: Sequence[str], shown: str) -> list[str]:
     missing = [name for name in COLUMNS if name not in names]
     found = []
     for name in names:
-        close = [] if name in COLUMNS else get_close_matches(name, missing, 1, 0.75)
+        close = "" if name in COLUMNS else misspelt(name, missing, _MISSPELT)
         if close:
             found.append(
-                f"{shown}: the column {printable(name, 60)} is not used: if it is meant, call it {close[0]}"
+                f"{shown}: the column {printable(name, 60)} is not used: if it is meant, call it {close}"
             )
     return found
 

@@ -50,6 +50,11 @@ def test_the_warning_names_instruction_neighbour_list_and_mend() -> None:
     assert "--model Qwen/Qwen3-VL-8B-Instruct" in unknown_instruction_warning("x", INFO, "--model ")
 
 
+def test_the_neighbour_is_one_that_has_all_its_words_before_one_that_is_spelt_alike() -> None:
+    info = scorer_info("embedded", instructions=("drawer close", "Open the drawer"))
+    assert "'Open the drawer' is the closest" in unknown_instruction_warning("drawer open", info, "model:=")
+
+
 def test_a_neighbour_is_found_for_anything_and_a_book_is_cut() -> None:
     for said in ("@", "\N{SNOWMAN}", "fold the towel " * 10_000):
         warning = unknown_instruction_warning(said, INFO, "model:=")

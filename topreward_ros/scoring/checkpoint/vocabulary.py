@@ -8,11 +8,11 @@ known one is handed to the model. A model without a list is taken to understand 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from topreward_ros.core.instruction import normalized_instruction
+from topreward_ros.core.nearest import closest
 from topreward_ros.core.stages import written_break_warning
 from topreward_ros.scoring.base import ScorerInfo
 from topreward_ros.scoring.question.prompts import AUTHORS, Framing, PromptTokens
@@ -61,10 +61,10 @@ def unknown_instruction_warning(instruction: str, info: ScorerInfo, option: str)
     if is_known(instruction, info):
         return ""
     asked = " ".join(instruction.split())[:_LONGEST_QUOTE]
-    (closest,) = get_close_matches(normalized_instruction(asked), info.instructions, n=1, cutoff=0.0)
+    meant = closest(normalized_instruction(asked), info.instructions)
     return (
         f"model '{info.model_id}' does not know the instruction '{asked}', so its numbers will mean nothing: "
-        f"it only understands a list of instructions, of which '{closest}' is the closest "
+        f"it only understands a list of instructions, of which '{meant}' is the closest "
         f"(`topreward models info {info.model_id}` shows all); {option}{GENERAL_MODEL} understands any"
     )
 
