@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -45,14 +45,17 @@ def modules() -> dict[Module, Path]:
 MODULES = modules()
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Dotted names that the module in ``path`` imports anywhere, as far as they may be modules."""
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: write imports whole, from topreward_ros on"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(found)
 
 
 def own(name: str) -> Module | None:
@@ -69,7 +72,9 @@ def own(name: str) -> Module | None:
     return parts
 
 
-ARROWS = {module: {used for name in imports(path) if (used := own(name))} for module, path in MODULES.items()}
+def used_by(module: Module) -> set[Module]:
+    """The modules of ours that it imports."""
+    return {used for name in imports(MODULES[module]) if (used := own(name))}
 
 
 def library(name: str) -> str:
@@ -79,7 +84,7 @@ def library(name: str) -> str:
 @pytest.mark.parametrize("module", MODULES, ids=".".join)
 def test_imports_go_down_alone(module: Module) -> None:
     room = module[0]
-    used_rooms = {used[0] for used in ARROWS[module]}
+    used_rooms = {used[0] for used in used_by(module)}
     if room in HALL:
         assert not used_rooms, f"{'.'.join(module)} is used by every room and may use none"
         return
@@ -92,19 +97,19 @@ def test_imports_go_down_alone(module: Module) -> None:
 @pytest.mark.parametrize("module", [name for name in MODULES if name[0] == "scoring"], ids=".".join)
 def test_wings_of_scoring_go_down_alone(module: Module) -> None:
     wing = module[1] if len(module) > 2 else None
-    used_wings = {used[1] for used in ARROWS[module] if used[0] == "scoring" and len(used) > 2}
+    used_wings = {used[1] for used in used_by(module) if used[0] == "scoring" and len(used) > 2}
     if wing is None:
         allowed = set(WINGS) if module[1] in CHOOSERS else set()
     else:
         allowed = {*WINGS[: WINGS.index(wing) + 1]} - (ENGINES - {wing})
-        choosers = {used[1] for used in ARROWS[module] if used[0] == "scoring" and len(used) == 2} & CHOOSERS
+        choosers = {used[1] for used in used_by(module) if used[0] == "scoring" and len(used) == 2} & CHOOSERS
         assert not choosers, f"{'.'.join(module)} uses {choosers}"
     assert used_wings <= allowed, f"{'.'.join(module)} uses {sorted(used_wings - allowed)}"
 
 
 def test_there_is_no_circle() -> None:
     try:
-        TopologicalSorter(ARROWS).prepare()
+        TopologicalSorter({module: used_by(module) for module in MODULES}).prepare()
     except CycleError as error:
         pytest.fail(" ← ".join(".".join(module) for module in error.args[1]))
 

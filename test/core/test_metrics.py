@@ -37,6 +37,7 @@ def test_voc_is_the_rank_correlation_of_reward_and_time_over_15_even_prefixes() 
     places = [round(k * 56 / 14) for k in range(15)]
     expected = stats.spearmanr(curve[places], places).statistic
     assert metrics.value_order_correlation(curve) == pytest.approx(expected)
+    assert metrics.even_places(57).tolist() == places and not metrics.even_places(57).flags.writeable
 
 
 @pytest.mark.filterwarnings("error")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from math import isnan, nan
 from pathlib import Path
 
@@ -65,6 +66,18 @@ def watched(images: np.ndarray, scorer: ByTime, success: SuccessSettings) -> flo
     return nan
 
 
+@cache
+def cut_at(cut_s: float) -> np.ndarray:
+    """60 frames of one scene, and from ``cut_s`` on of another."""
+    return np.stack([scene(0), scene(1)])[(np.arange(60) / RATE >= cut_s).astype(int)]
+
+
+@cache
+def told_of(cut_s: float, dip_s: float) -> np.ndarray:
+    """What is recorded, which depends on no settings of a detector."""
+    return record(cut_at(cut_s), "open the drawer", ByTime(done_s=6.4, dip_s=dip_s), SETTINGS)
+
+
 @pytest.mark.parametrize("cut_s", [3.0, 6.0, 7.5, 30.0])
 @pytest.mark.parametrize("dip_s", [7.0, 7.25, -1.0])
 @pytest.mark.parametrize(
@@ -74,9 +87,8 @@ def test_what_was_recorded_tells_what_a_monitor_does(
     cut_s: float, dip_s: float, success: SuccessSettings
 ) -> None:
     """With a cut to another scene, where the prefix begins anew, and a score that dips."""
-    images = np.stack([scene(int(k / RATE >= cut_s)) for k in range(60)])
-    scorer = ByTime(done_s=6.4, dip_s=dip_s)
-    told = record(images, "open the drawer", scorer, SETTINGS)
+    images, scorer = cut_at(cut_s), ByTime(done_s=6.4, dip_s=dip_s)
+    told = told_of(cut_s, dip_s)
     assert (told[:, 0] == Told.ANEW).any() == (cut_s < 30.0)
     film = Film("eval-0", "drawer-open", "success", "side", 0, 6.4, told)
     live = watched(images, scorer, success)

@@ -206,8 +206,10 @@ class SuccessDetector:
         step_ns = 0 if before_ns is None else stamp_ns - before_ns
         if step_ns < 0:
             return f"the stamps of the scores went back by {-step_ns / NS_PER_S:.1f} s"
-        usual_ns = max(self._period_ns, self._intervals.longer()) or step_ns
-        is_gap = step_ns > _FEW_PERIODS * usual_ns
+        # Most steps are short enough by the period alone, without a look at the intervals.
+        is_gap = step_ns > _FEW_PERIODS * self._period_ns and step_ns > _FEW_PERIODS * (
+            max(self._period_ns, self._intervals.longer()) or step_ns
+        )
         if is_gap and 0 < step_ns <= _FEW_PERIODS * self._gap_ns:
             self._intervals = RecentIntervals()  # the second in a row: scores come at another pace
             is_gap = False

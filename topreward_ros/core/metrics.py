@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from math import isnan, nan
 from statistics import NormalDist
@@ -49,13 +50,18 @@ def ranks(values: Values) -> np.ndarray:
     return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
 
 
+@lru_cache(maxsize=256)  # a bootstrap asks thousands of times for those of the same curves
 def even_places(count: int, most: int = PREFIXES) -> np.ndarray:
     """At most ``most`` places among ``count``, evenly spread from the first to the last: (K,) int, rising.
+    The array cannot be written to.
 
     >>> even_places(5, 3).tolist(), even_places(2).tolist()
     ([0, 2, 4], [0, 1])
     """
-    return np.unique(np.linspace(0, count - 1, most).round().astype(int)) if count else np.array([], int)
+    spread = np.linspace(0, count - 1, most) if count else np.array([])
+    places = np.unique(spread.round().astype(int))
+    places.setflags(write=False)
+    return places
 
 
 def value_order_correlation(rewards: Values) -> float:
@@ -75,7 +81,7 @@ def value_order_correlation(rewards: Values) -> float:
     chosen = values[places]
     if len(chosen) < 2 or np.isnan(chosen).any() or (chosen == chosen[0]).all():
         return nan
-    return float(np.corrcoef(ranks(chosen), ranks(places))[0, 1])
+    return float(np.corrcoef(ranks(chosen), np.arange(1.0, len(places) + 1))[0, 1])  # places rise
 
 
 @dataclass(frozen=True, slots=True)

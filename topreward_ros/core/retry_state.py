@@ -6,7 +6,8 @@ When to keep it is for retry.py to say, where to for nodes/supervisor.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 from topreward_ros.core.errors import UserError
@@ -15,6 +16,7 @@ from topreward_ros.core.retry_steps import Step
 from topreward_ros.core.retry_words import Decision, Phase
 
 _VERSION = 1
+_values_of = attrgetter(*(field.name for field in fields(Decision)))  # plain ones, which need no deep copy
 
 
 class StateError(UserError):
@@ -51,7 +53,7 @@ class SavedState:
             "watch": None if self.watch is None else list(self.watch),
             "steps": [step.saved() for step in self.steps],
             "sent": self.sent,
-            "history": [list(astuple(decision)) for decision in self.history],
+            "history": [list(_values_of(decision)) for decision in self.history],
         }
 
     @classmethod

@@ -13,20 +13,25 @@ from topreward_ros.core.calibration.fit import CalibrationError, fit_task
 from topreward_ros.core.calibration.mapping import calibrations_digest, from_mapping, to_mapping
 from topreward_ros.core.calibration.task import Calibrations
 
-FIT = fit_task("open the drawer", drawn(20, 12), BASE, RATE, 0.02, picture=(640, 480)).calibration
-SKETCH = fit_task("close it", drawn(3, 3), BASE, RATE, 0.02).calibration
-CALIBRATIONS = Calibrations(setup(), (FIT, SKETCH), "c.yaml")
+
+@pytest.fixture(scope="module")
+def calibrations() -> Calibrations:
+    """Of a task, and of another of which little is known."""
+    fit = fit_task("open the drawer", drawn(20, 12), BASE, RATE, 0.02, picture=(640, 480)).calibration
+    sketch = fit_task("close it", drawn(3, 3), BASE, RATE, 0.02).calibration
+    return Calibrations(setup(), (fit, sketch), "c.yaml")
 
 
-def test_back_and_forth() -> None:
-    content = to_mapping(CALIBRATIONS)
+def test_back_and_forth(calibrations: Calibrations) -> None:
+    content = to_mapping(calibrations)
     again = from_mapping(deepcopy(content), "c.yaml")
+    fit = calibrations.tasks[0]
     assert to_mapping(again) == content
-    assert again.setup == CALIBRATIONS.setup and again.tasks[0].success == FIT.success
-    assert again.tasks[0].bands == FIT.bands and again.tasks[0].probability == FIT.probability
+    assert again.setup == calibrations.setup and again.tasks[0].success == fit.success
+    assert again.tasks[0].bands == fit.bands and again.tasks[0].probability == fit.probability
     assert again.tasks[1].weak and not again.tasks[0].weak
-    assert again.tasks[0].comparison == FIT.comparison is not None
-    assert calibrations_digest(again) == calibrations_digest(CALIBRATIONS)
+    assert again.tasks[0].comparison == fit.comparison is not None
+    assert calibrations_digest(again) == calibrations_digest(calibrations)
 
 
 def put(*path: str | int, value: Any) -> Callable[[Any], None]:
@@ -110,14 +115,14 @@ NONSENSE = [
 ]
 
 
-def test_a_file_of_before_parameters_were_compared_has_no_comparison() -> None:
-    content = to_mapping(CALIBRATIONS)
+def test_a_file_of_before_parameters_were_compared_has_no_comparison(calibrations: Calibrations) -> None:
+    content = to_mapping(calibrations)
     del content["tasks"][0]["comparison"]
     assert from_mapping(content, "c.yaml").tasks[0].comparison is None
 
 
-def test_a_file_of_before_there_was_padding_has_none() -> None:
-    content = to_mapping(CALIBRATIONS)
+def test_a_file_of_before_there_was_padding_has_none(calibrations: Calibrations) -> None:
+    content = to_mapping(calibrations)
     for name in ("front_padding", "fixed_length"):
         del content["setup"][name]
     setup = from_mapping(content, "c.yaml").setup
@@ -125,8 +130,10 @@ def test_a_file_of_before_there_was_padding_has_none() -> None:
 
 
 @pytest.mark.parametrize(("change", "said"), NONSENSE, ids=[said for _, said in NONSENSE])
-def test_nonsense_is_refused_with_its_key(change: Callable[[Any], None], said: str) -> None:
-    content = to_mapping(CALIBRATIONS)
+def test_nonsense_is_refused_with_its_key(
+    change: Callable[[Any], None], said: str, calibrations: Calibrations
+) -> None:
+    content = to_mapping(calibrations)
     change(content)
     with pytest.raises(CalibrationError, match=said) as error:
         from_mapping(content, "c.yaml")

@@ -101,9 +101,10 @@ def fired_at(
         elif what == Told.ANEW:
             detectors[stamp_s] = detector.anew()
         else:
-            rate = detector.confirm_rate
-            if what == Told.EXTRA and not (rate > 0.0 and stamp_s - looked_s >= (1.0 - JITTER) / rate):
-                continue
+            if what == Told.EXTRA:
+                rate = detector.confirm_rate
+                if not (rate > 0.0 and stamp_s - looked_s >= (1.0 - JITTER) / rate):
+                    continue
             looked_s = stamp_s
             if detector.add(round(stamp_s * NS_PER_S), log_prob, log_prob_static):
                 return float(stamp_s)
