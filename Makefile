@@ -49,6 +49,9 @@ installed_folders := topreward_ros msg srv action config examples launch media s
 sources := package.xml CMakeLists.txt setup.py setup.cfg pyproject.toml LICENSE \
   $(shell find $(wildcard $(installed_folders)) -name __pycache__ -prune -o -type f -print)
 
+# The tests start hundreds of processes. Each would compile the package anew where nothing compiled is kept.
+pytest := env -u PYTHONDONTWRITEBYTECODE $(VENV)/bin/python -m pytest
+
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test test-random test-steady test-int8 test-adapters soak lint clean
 
@@ -61,10 +64,10 @@ demo: setup  ## play a robot video on a real topic and watch the monitor follow 
 	@$(with_ros) $(VENV)/bin/topreward demo
 
 test: setup  ## run all tests; PYTEST_ARGS="-k word -x" chooses, "-n 0 --pdb" looks inside
-	@$(with_ros) $(VENV)/bin/python -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)
+	@$(with_ros) $(pytest) -n 3 --dist worksteal $(PYTEST_ARGS)
 
 test-random: setup  ## run the tests that draw their inputs with new draws, four times as many
-	@$(with_ros) $(VENV)/bin/python -m pytest -n 2 --dist worksteal --hypothesis-profile random -m hypothesis $(PYTEST_ARGS)
+	@$(with_ros) $(pytest) -n 2 --dist worksteal --hypothesis-profile random -m hypothesis $(PYTEST_ARGS)
 
 test-steady: setup  ## run all tests ten times, beside busy processes and halted too; STEADY_ARGS="--plain 1"
 	@$(VENV)/bin/python test/steadiness.py $(STEADY_ARGS)
