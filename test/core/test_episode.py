@@ -418,7 +418,7 @@ def test_scorer_error_is_an_event_and_the_episode_goes_on() -> None:
     assert event.stamp.ns == 100_500_000_000, "the tick that failed"
     assert event.message == "out of memory (0.5 s into the episode, 2 frames)"
     assert event.log_prob == -4.0, "of the last score that there is"
-    assert rig.monitor.report == replace(before, news="no score: out of memory")
+    assert rig.monitor.report == replace(before, trouble="no score: out of memory")
     rig.image(101.5, -4.0)
     assert rig.monitor.report.num_frames == 4 and rig.monitor.report.state is State.RUNNING
 

@@ -445,7 +445,7 @@ class EpisodeMachine(RuleBasedStateMachine):
         newest = self.pending[0].prefix[-1]
         for output in self.publish(self.monitor.scorer_failed(self.pending.pop(0), "out of memory")):
             if isinstance(output, ProgressReport):
-                assert output.news == "no score: out of memory" and output.message.endswith(output.news)
+                assert output.trouble == "no score: out of memory" and output.message.endswith(output.trouble)
                 continue
             assert isinstance(output, Event) and output.type is EventType.SCORER_ERROR
             assert output.stamp == newest.stamp and "(-" not in output.message

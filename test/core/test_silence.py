@@ -191,9 +191,15 @@ def test_the_reason_is_the_one_of_now() -> None:
 def test_a_reason_is_said_once() -> None:
     """A picture that stands still is news of the score, too."""
     frozen = "the picture has been the same for more than 2 s"
-    report = ProgressReport(state=State.STALE, waits=f"no image that can be used: {frozen}", news=frozen)
+    report = ProgressReport(state=State.STALE, waits=f"no image that can be used: {frozen}", trouble=frozen)
     assert report.message == report.waits
     assert replace(report, news="of the score").message == f"{report.waits}; of the score"
+
+
+def test_what_is_latched_is_not_of_one_score() -> None:
+    report = ProgressReport(state=State.RUNNING, trouble="no score: out of memory", standing="weak")
+    assert replace(report, news="the dwell starts anew").lasting == report
+    assert report.message == "no score: out of memory; weak"
 
 
 def test_another_timeout_is_heeded() -> None:

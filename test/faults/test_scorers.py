@@ -56,10 +56,12 @@ def test_what_a_scorer_may_do(robot: Any) -> None:
         robot.call(Trigger, "monitor/reset")
         robot.forget()
         show_until(robot.scored, "a good score")
+        show_until(lambda: not robot.states[-1].message, "what is latched is of now")
         fault.write_text(what)
         show_until(lambda: TaskEvent.SCORER_ERROR in robot.event_types(), f"{what} is told")
         (error, *_) = (event for event in robot.events if event.type == TaskEvent.SCORER_ERROR)
         assert said in error.message and "\x1b" not in error.message
+        show_until(lambda said=said: said in robot.states[-1].message, "the latched state says so, too")
         assert TaskEvent.SUCCESS not in robot.event_types()
         assert {message.log_prob for message in robot.scored()} == {-4.0}
         assert all(message.progress == 0.5 or math.isnan(message.progress) for message in robot.progress)
@@ -77,10 +79,12 @@ def test_what_a_scorer_may_do(robot: Any) -> None:
     show_until(lambda: len(robot.progress) >= heartbeats + 5, "the heartbeat goes on")
     assert robot.progress[-1].state == TaskProgress.RUNNING and math.isnan(robot.progress[-1].progress)
     assert robot.progress[-1].message == "the scorer has not answered for more than 2 s"
+    assert robot.states[-1].message == robot.progress[-1].message
     assert robot.event_types()[-2:] == [TaskEvent.EPISODE_STARTED, TaskEvent.SCORER_ERROR], "once"
     assert robot.events[-1].message.startswith("the scorer has not answered for more than 2 s")
     fault.write_text("-4.0")
     show_until(lambda: robot.scored() and not robot.progress[-1].message, "it answers again")
+    show_until(lambda: not robot.states[-1].message, "nobody who comes later is told of it")
     fault.write_text("hang")
     show_until(lambda: robot.event_types().count(TaskEvent.SCORER_ERROR) == 2, "another hang is told, too")
     assert robot.call(Trigger, "monitor/reset").success, "it still answers"

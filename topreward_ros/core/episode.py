@@ -458,7 +458,7 @@ class TaskMonitor:
             episode.found_early = [*episode.found_early, *found] if episode.pictures.why else found
             return []
         outputs = self._tell_of_pictures(found, frame)
-        if was_blind and not episode.pictures.why and self._report.news == was_blind:
+        if was_blind and not episode.pictures.why and self._report.trouble == was_blind:
             seen = "the pictures show something again: progress is known with the next score"
             self._say_in_report(seen)
             outputs.append(self._report)
@@ -468,12 +468,12 @@ class TaskMonitor:
         """Say what was found in pictures, and that progress is not known while no score is believed."""
         outputs: list[Output] = []
         if why := self._current.pictures.why:
-            outputs += self._unknown(why) if found or self._report.news != why else []
+            outputs += self._unknown(why) if found or self._report.trouble != why else []
         return [*outputs, *(self._event(it.kind, it.message, it.threshold, frame) for it in found)]
 
-    def _say_in_report(self, news: str) -> None:
-        """Let the report say ``news`` alone."""
-        self._report = replace(self._report, news=news, standing="")
+    def _say_in_report(self, trouble: str) -> None:
+        """Let the report say ``trouble`` alone."""
+        self._report = replace(self._report, trouble=trouble, news="", standing="")
 
     def _unknown(self, why: str) -> list[Output]:
         """Report that progress is not known, and ``why``."""
@@ -496,7 +496,7 @@ class TaskMonitor:
         success, stages = self.settings_in_force.success, episode.stages
         doubts, blind = episode.doubts(newest.stamp_ns)
         succeeded = episode.succeeds(newest.stamp_ns, score, doubts)
-        notes = [blind, score.note, episode.note, _broken_off_message(episode.success)]
+        notes = [score.note, episode.note, _broken_off_message(episode.success)]
         episode.note = ""
         if looks_finished_at_start(score, success.threshold):
             notes.append(_finished_at_start_message(score, success))
@@ -523,6 +523,7 @@ class TaskMonitor:
             stage_progress=progress,
             score=score,
             elapsed_ns=episode.age_ns(newest.stamp_ns),
+            trouble=blind,
             news="; ".join(filter(None, notes)),
             standing=standing,
             calibrated=self.calibrated,
@@ -644,7 +645,7 @@ class TaskMonitor:
         episode = self._episode
         if episode is None or not episode.started:
             return []
-        if hang or (before and self._report.news == before):
+        if hang or (before and self._report.trouble == before):
             self._say_in_report(hang)
         told, episode.told_of_hang = episode.told_of_hang, bool(hang)
         if not hang or told or episode.ended:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from math import nan
 
@@ -29,8 +29,8 @@ class State(IntEnum):
 class ProgressReport:
     """State as of the newest scored frame: what TaskProgress.msg carries.
 
-    Its texts stand for as long as they hold, and are latched: they name limits and points in time, and no
-    duration that goes on.
+    Its texts stand for as long as they hold, and but for `news` they are latched: they name limits and points
+    in time, and no duration that goes on.
     """
 
     state: State
@@ -45,7 +45,8 @@ class ProgressReport:
     score: PrefixScore = NO_SCORE
     elapsed_ns: int = 0  #: since the first frame of the episode
     waits: str = ""  #: for a human: why nothing is scored in this state; empty: something is, or has ended
-    news: str = ""  #: for a human: why progress is NaN, and what else is true of this score
+    trouble: str = ""  #: for a human: why no score comes, or none is believed; stands until one is
+    news: str = ""  #: for a human: what is true of this score alone
     standing: str = ""  #: what is so with every score of this stage: of its calibration
     calibrated: bool = False  #: the threshold is that of a calibration of this stage, which is not weak
 
@@ -57,14 +58,20 @@ class ProgressReport:
     @property
     def message(self) -> str:
         """All that is said to a human."""
-        news = "" if self.news in self.waits else self.news
-        return "; ".join(filter(None, [self.waits, news, self.standing]))
+        trouble = "" if self.trouble in self.waits else self.trouble
+        return "; ".join(filter(None, [self.waits, trouble, self.news, self.standing]))
+
+    @property
+    def lasting(self) -> ProgressReport:
+        """The report without what is true of one score alone: for who reads it later."""
+        return replace(self, news="")
 
     @property
     def warning(self) -> str:
-        """The news, unless they only say what is so with every score of a model that states progress."""
+        """The trouble and the news, unless these only say what is so with every score of a model that states
+        progress."""
         is_usual = self.score.states_progress and self.news == self.score.note
-        return "" if is_usual else self.news
+        return "; ".join(filter(None, [self.trouble, "" if is_usual else self.news]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -203,7 +203,7 @@ class Diagnostics:
         level, message = DiagnosticStatus.OK, ": ".join(filter(None, [report.state.name, report.waits]))
         if error := self._worker.hang() or self._newest.error:
             level, message = DiagnosticStatus.ERROR, error
-        elif report.news or report.standing or report.state is State.STALE:
+        elif report.trouble or report.news or report.standing or report.state is State.STALE:
             level, message = DiagnosticStatus.WARN, report.message
         elif scorer.info.random_weights:
             level, message = DiagnosticStatus.WARN, "the numbers mean nothing"

@@ -442,10 +442,11 @@ class Session:
         self._pub_progress.publish(message)
         self._pub_progress_value.publish(Float32(data=report.progress))
         self._last_progress_time = time.monotonic()
-        latched = (report.state, report.episode_id, report.task, report.waits)
-        if latched != self._latched:
+        lasting = report.lasting
+        latched = (lasting.state, lasting.episode_id, lasting.task, lasting.message)
+        if latched != self._latched:  # else it would come with every score
             self._latched = latched
-            self._pub_state.publish(message)
+            self._pub_state.publish(self._progress_message(lasting))
         self._say_once.warn((report.instruction, report.standing), partial(str, report.standing))
         self._say_once.warn_of_change("progress", report.warning)
 
