@@ -435,6 +435,21 @@ def test_a_pause_is_over_with_the_first_image_after_it() -> None:
     assert live.event_types == [EventType.EPISODE_STARTED]
 
 
+@pytest.mark.parametrize("off_s", [0.0, 0.6, 3600.0, -1.0, -3600.0])
+def test_the_first_image_after_a_silence_is_not_said_to_be_wrong(off_s: float) -> None:
+    """A driver that was started again, with any clock."""
+    live = Live(stale_timeout=2.0)
+    live.run(4.0)
+    live.run(8.0, images=False)
+    live.stamp += off_s
+    live.run(0.1)
+    live.look()
+    assert live.state is State.STALE
+    assert "the next ones" in live.monitor.report.waits
+    live.run(0.3)
+    assert live.state is State.RUNNING
+
+
 @pytest.mark.parametrize(
     ("off_s", "unreadable", "why"),
     [(7.0, "", "the stamp of the newest image is out of line"), (0.0, "torn", "follows a pause")],

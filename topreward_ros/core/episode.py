@@ -356,6 +356,8 @@ class TaskMonitor:
             why = "the newest image follows a pause, and the next ones are to confirm its stamp"
             if not self.stale_reason:
                 self._silence.put_off(arrival_ns)
+        elif judgement is Judgement.OUT_OF_LINE:  # a clock that was set, a bag played again or slowly
+            why += ", unless the next ones confirm it"
         self._silence.disbelieved(why)
 
     def _goes_with_time(self, stamp_ns: int, arrival_ns: int) -> bool:
