@@ -130,17 +130,21 @@ def test_the_diagnostics_tell_of_a_server_that_is_waited_for(robot) -> None:
         port = taken.getsockname()[1]
     process = robot.start("monitor", model=f"http://127.0.0.1:{port}", diagnostics_rate=5.0, autostart=False)
     robot.introduce("monitor")
-    assert not statuses, "nothing is waited for"
+    robot.until(lambda: bool(statuses), "they say that nobody has asked for it")
+    assert {it.level for it in statuses} == {DiagnosticStatus.OK}
+    assert "is unconfigured: `ros2 lifecycle set /monitor configure` loads" in statuses[-1].message
     asked = ask(robot, ChangeState, "monitor/change_state", transition=Transition(label="configure"))
     robot.until(lambda: any("waiting for it" in it.message for it in statuses), "they name it")
     told = next(it for it in statuses if "waiting for it" in it.message)
     assert told.level == DiagnosticStatus.WARN and f"127.0.0.1:{port} cannot be reached" in told.message
     assert change_state(robot, "shutdown")
     robot.until(asked.done, "configure is answered")
-    robot.spin(0.5)
+    robot.until(lambda: "was shut down (finalized)" in statuses[-1].message, "nobody waits any more")
     count = len(statuses)
-    robot.spin(1.0)
-    assert len(statuses) == count, "nobody waits any more"
+    robot.until(lambda: len(statuses) > count + 3, "it goes on to tell")
+    assert {(it.level, it.message) for it in statuses[count:]} == {
+        (DiagnosticStatus.OK, statuses[-1].message)
+    }
     assert robot.stop(process) < 3.0 and process.returncode == 0, robot.said(process)
 
 

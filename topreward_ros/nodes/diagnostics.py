@@ -1,7 +1,9 @@
 """The monitor's /diagnostics: are images coming, and is scoring keeping up?
 
 Its messages say what is wrong; for how long by now, the values beside them do. Where there is nothing to
-score with, `WaitingDiagnostics` says what is waited for, and `FailureDiagnostics` why there is nothing.
+score with, `WaitingDiagnostics` says what is waited for, `FailureDiagnostics` why there is nothing, and
+`RestDiagnostics` that nobody has asked for it: silence would be taken for the monitor's end, and what was
+said before for the truth.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ def ignored_warnings(topic: str, ignored: IgnoredImages) -> dict[str, str]:
 
 
 class _AbsenceDiagnostics(ABC):
-    """Publishes the status of a scorer that is not there, until it is destroyed."""
+    """Publishes both statuses of a monitor whose scorer is not there, until it is destroyed."""
 
     def __init__(self, node: Node, model: str, rate: float) -> None:
         """``rate`` [Hz]: of publishing."""
@@ -55,8 +57,10 @@ class _AbsenceDiagnostics(ABC):
 
     def _publish(self) -> None:
         level, message, values = self._said()
-        status = _status(self._of, SCORER, level, message, NO_SCORER | values, self._model)
-        array = DiagnosticArray(status=[status])
+        parts = {_IMAGES: {}, SCORER: NO_SCORER | values}
+        array = DiagnosticArray(
+            status=[_status(self._of, part, level, message, parts[part], self._model) for part in parts]
+        )
         array.header.stamp = time_message(self._node.get_clock().now().nanoseconds)
         self._publisher.publish(array)
 
@@ -83,6 +87,8 @@ class WaitingDiagnostics(_AbsenceDiagnostics):
 class FailureDiagnostics(_AbsenceDiagnostics):
     """The status of a scorer that could not be had."""
 
+    _level = DiagnosticStatus.ERROR
+
     def __init__(self, node: Node, why: str, model: str, rate: float, monitor: str = "") -> None:
         """``why``: and what to do. ``rate`` [Hz]: of publishing. ``monitor``: whose scorer it is; empty: that
         of ``node``."""
@@ -91,7 +97,13 @@ class FailureDiagnostics(_AbsenceDiagnostics):
         self._of = monitor or self._of
 
     def _said(self) -> tuple[bytes, str, dict[str, str]]:
-        return DiagnosticStatus.ERROR, f"nothing is watched: {self._why}", {}
+        return self._level, f"nothing is watched: {self._why}", {}
+
+
+class RestDiagnostics(FailureDiagnostics):
+    """The status of a scorer that nobody wants now: of a monitor that is unconfigured or finalized."""
+
+    _level = DiagnosticStatus.OK
 
 
 @dataclass(slots=True)
@@ -131,7 +143,7 @@ class Diagnostics:
         self._send(statuses, now_ns)
 
     def publish_inactive(self) -> None:
-        """Publish both statuses of a monitor that is not active: silence would be taken for its end."""
+        """Publish both statuses of a monitor that is not active."""
         message = "the monitor is not active: nothing is watched"
         statuses = [self._status(part, DiagnosticStatus.OK, message, {}) for part in (_IMAGES, SCORER)]
         self._send(statuses, self._node.get_clock().now().nanoseconds)

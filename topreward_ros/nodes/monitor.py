@@ -47,7 +47,7 @@ from topreward_ros.core.monitor_settings import MonitorSettings
 from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.defaults import monitor_defaults
 from topreward_ros.nodes import parameters
-from topreward_ros.nodes.diagnostics import FailureDiagnostics, WaitingDiagnostics
+from topreward_ros.nodes.diagnostics import FailureDiagnostics, RestDiagnostics, WaitingDiagnostics
 from topreward_ros.nodes.end_signals import EndSignals, end_process
 from topreward_ros.nodes.image_topics import places
 from topreward_ros.nodes.instruction_topic import InstructionTopic
@@ -133,7 +133,8 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         self._instructions: InstructionTopic | None = None  # while configuring and configured
         self._loading: Future | None = None  # while the model is loaded: becomes the place at its scorer
         self._worker: ScoringWorker | None = None  # that place, until a session has it
-        self._failure: FailureDiagnostics | None = None  # while unconfigured because something failed
+        self._absence: FailureDiagnostics | None = None  # while unconfigured and finalized
+        self._tell_absence(RestDiagnostics, self._unconfigured())
         create_steady_timer(self, _CLOCK_PERIOD_S, self._look_at_clock)
 
     # ---- lifecycle ------------------------------------------------------------------------------
@@ -248,6 +249,7 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         """Close every interface and let the model go."""
         result = super().on_cleanup(state)
         self.close("cleaned up")
+        self._tell_absence(RestDiagnostics, self._unconfigured())
         let_go()
         return result
 
@@ -255,6 +257,9 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         """Deactivate and clean up from any state."""
         result = super().on_shutdown(state)
         self.close("shut down")
+        self._tell_absence(
+            RestDiagnostics, "the monitor was shut down (finalized): start it again to have it watch"
+        )
         return result
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -278,15 +283,25 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
             self._session.close(why)
         self._session = None
         self._end_instructions()
-        if self._failure is not None:
-            self._failure.destroy()
-        self._failure = None
+        if self._absence is not None:
+            self._absence.destroy()
+        self._absence = None
 
     def failed(self, why: str) -> None:
         """Tell it in the diagnostics until the next transition: the log may have gone by long ago."""
-        again = f"{why}; `ros2 lifecycle set {self.get_fully_qualified_name()} configure` tries again"
-        rate = self.values["diagnostics_rate"]
-        self._failure = FailureDiagnostics(self, again, self.values["model"], rate)
+        self._tell_absence(
+            FailureDiagnostics,
+            f"{why}; `ros2 lifecycle set {self.get_fully_qualified_name()} configure` tries the same again; "
+            "for another model, or another value of any read-only parameter, start the monitor again",
+        )
+
+    def _unconfigured(self) -> str:
+        name = self.get_fully_qualified_name()
+        return f"the monitor is unconfigured: `ros2 lifecycle set {name} configure` loads its model"
+
+    def _tell_absence(self, kind: type[FailureDiagnostics], why: str) -> None:
+        """Say in the diagnostics, until the next transition, why nothing is watched."""
+        self._absence = kind(self, why, self.values["model"], self.values["diagnostics_rate"])
 
     def _end_instructions(self) -> None:
         if self._instructions is not None:
