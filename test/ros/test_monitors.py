@@ -239,7 +239,7 @@ def test_a_monitor_that_cannot_be_configured_stays_and_tries_again(robot) -> Non
     robot.clients.clear()
     model = robot.folder / "model"
     file = robot.folder / "lab.yaml"
-    both = {"diagnostics_rate": 5.0, "stale_timeout": 0.5, "model": str(model)}
+    both = {"diagnostics_rate": 5.0, "stale_timeout": 0.5, "model": str(model), "compile": True}
     sections = {"/**": both, "/patient/monitor": {"autostart": False}}
     file.write_text(yaml.safe_dump({name: {"ros__parameters": those} for name, those in sections.items()}))
     statuses = diagnosed(robot)
@@ -266,6 +266,7 @@ def test_a_monitor_that_cannot_be_configured_stays_and_tries_again(robot) -> Non
     robot.until(fails, "it is told again")
     make_random_checkpoint(model)
     assert change("configure"), robot.said(process)
+    assert "] [eager.monitor]: compile: true has no effect" in robot.said(process), "what loading warned of"
     robot.until(lambda: "not active" in scorer().message, "it is inactive")
     assert scorer().level == DiagnosticStatus.OK
     eager = Watched(robot, "/eager")

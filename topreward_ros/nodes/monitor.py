@@ -54,6 +54,7 @@ from topreward_ros.nodes.instruction_topic import InstructionTopic
 from topreward_ros.nodes.lifecycle import PatientLifecycleNode
 from topreward_ros.nodes.loading import beside_others, let_go
 from topreward_ros.nodes.log import PrintableLog
+from topreward_ros.nodes.python_log import work_for
 from topreward_ros.nodes.raw_conversion import converter
 from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.nodes.say_once import SayOnce
@@ -346,6 +347,7 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
 
         def load() -> None:
             place, failed = None, None
+            work_for(self)
             try:
                 check()
                 with beside_others(partial(import_libraries, model)):
@@ -483,6 +485,7 @@ def run(node: MonitorNode, signals: EndSignals) -> int:
     The node is destroyed by then, whatever happens.
     """
     name, failed = node.get_fully_qualified_name(), node.company.failed
+    work_for(node)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     signals.call(executor.wake)

@@ -50,6 +50,7 @@ from topreward_ros.nodes.end_signals import leaving
 from topreward_ros.nodes.graph import type_name, why_unpublished
 from topreward_ros.nodes.image_topics import places
 from topreward_ros.nodes.log import PrintableLog
+from topreward_ros.nodes.python_log import work_for
 from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.nodes.startup import start
@@ -513,6 +514,7 @@ def run(options: RecordOptions, ros_arguments: Sequence[str]) -> int:
         executor, status = SingleThreadedExecutor(), 1
         try:
             recorder = Recorder(options)
+            work_for(recorder)
             executor.add_node(recorder)
             while not signals and not recorder.failed:
                 executor.spin_once(timeout_sec=0.1)

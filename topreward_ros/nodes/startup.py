@@ -23,6 +23,7 @@ from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import printable
 from topreward_ros.core.text_files import read_text
 from topreward_ros.nodes.log import logger_named
+from topreward_ros.nodes.python_log import hear_python
 
 _LARGEST_DOMAIN = 232  # the last one whose ports are below 65536 (DDSI-RTPS 9.6.1.1)
 _ROS_ARGUMENTS = "--ros-args"
@@ -42,8 +43,8 @@ class StartError(UserError):
 
 
 def start(arguments: Sequence[str] | None = None) -> None:
-    """Initialise rclpy, without signal handlers of its own, and warn of arguments that it does not take.
-    Raises `StartError`.
+    """Initialise rclpy, without signal handlers of its own, and warn of arguments that it does not take. What
+    Python's loggers say goes to the log of ROS 2 from then on. Raises `StartError`.
 
     ``arguments``: of the process, its name first; None: `sys.argv`.
     """
@@ -56,8 +57,10 @@ def start(arguments: Sequence[str] | None = None) -> None:
         rclpy.init(args=given, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # rclpy has several, and they differ between distributions
         raise StartError(why_no_start(given, error)) from error
+    logger = logger_named(Path(given[0]).stem)
+    hear_python(logger)
     if warning := not_understood(given):
-        logger_named(Path(given[0]).stem).warning(warning)
+        logger.warning(warning)
 
 
 def not_understood(arguments: Sequence[str]) -> str:

@@ -69,6 +69,7 @@ from topreward_ros.nodes.parameters import (
     for_others,
     unknown,
 )
+from topreward_ros.nodes.python_log import work_for
 from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.nodes.startup import said_by_ros, start
@@ -456,6 +457,7 @@ def main(args: list[str] | None = None) -> int:
 
 def _run(signals: EndSignals) -> bool:
     node = Supervisor()
+    work_for(node)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     signals.call(executor.wake)

@@ -47,6 +47,7 @@ from topreward_ros.nodes.parameters import (
     for_others,
     unknown,
 )
+from topreward_ros.nodes.python_log import work_for
 from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.nodes.startup import said_by_ros, start
 from topreward_ros.offline.video import FrameError, Frames, Video, VideoError, open_video
@@ -233,6 +234,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         start(args)
         player = VideoPlayer()
+        work_for(player)
         player.play(stopped=lambda: bool(signals))
     except (UserError, RCLError) as error:  # the latter: a node that cannot be, as without DDS security
         logger_named("video_player").error(said_by_ros(error))

@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 
 from topreward_ros.core.frames import Frame
@@ -84,8 +85,11 @@ class ScoringThread:
         self.scores = False  #: requests are being scored now
         self.begun: float | None = None  #: [s], monotonic, of what the scorer is asked for now
         self._turns = 0
-        # A daemon, so that a scorer that hangs cannot keep the process alive.
-        self.thread = threading.Thread(target=self._run, name="scoring", daemon=True)
+        # A daemon, so that a scorer that hangs cannot keep the process alive. With the context of who loaded
+        # the scorer, in whose log its warnings are to stand.
+        self.thread = threading.Thread(
+            target=copy_context().run, args=(self._run,), name="scoring", daemon=True
+        )
 
     def join(self, worker: ScoringWorker) -> None:
         """Give ``worker`` a place. Raises `ScorerError` once the thread is over."""
