@@ -113,7 +113,8 @@ def test_what_is_published_is_read(
 
 
 def test_publishers_that_come_later_and_in_any_order(bare) -> None:
-    """Nobody, then the other type, then both: what the parameter says wins, and the episode goes on."""
+    """Nobody, then the other type, then both: what the parameter says wins once it sends, and the episode
+    goes on."""
     process = bare.start("monitor", task=TASK, image_topics=["/cam"], image_transport="compressed")
     until_read(bare, "/cam/compressed")
     raw = Source(bare, "/cam", "raw")
@@ -124,7 +125,15 @@ def test_publishers_that_come_later_and_in_any_order(bare) -> None:
         == 1
     )
     compressed = Source(bare, "/cam/compressed", "compressed")
-    until_read(bare, "/cam/compressed")
+    bare.until(lambda: compressed.publisher.get_subscription_count() > 0, "it is listened for")
+    until_read(bare, "/cam")
+
+    def is_read() -> bool:
+        compressed.send(2)
+        bare.spin(0.3)
+        return list(bare.infos[-1].camera_names) == ["/cam/compressed"]
+
+    bare.until(is_read, "it is read once it sends")
     until_scored(bare, compressed)
     bare.node.destroy_publisher(compressed.publisher)
     until_read(bare, "/cam")
