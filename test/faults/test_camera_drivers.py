@@ -18,12 +18,16 @@ import pytest
 pytest.importorskip("rclpy")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from sensor_msgs.msg import CompressedImage
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage, Image
 from topreward_ros.msg import TaskProgress
 
 from test.faults.pictures import TASK
 from topreward_ros.defaults import fast_dds_profile_variables
 from topreward_ros.nodes import qos
+from topreward_ros.nodes.cameras import CameraRig
 
 SOON_S = 10.0  # for a machine that is busy; it takes two, and the graph takes 20
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -50,6 +54,12 @@ def drive(robot: Any, topic: str, type_name: str, rate: float = 20.0) -> Any:
         *("-p", f"image_transport:={'raw' if is_raw else 'compressed'}"),
         *("-r", f"/image{'' if is_raw else '/compressed'}:={topic}"),
     )
+
+
+def change(robot: Any, transition: str, monitor: str) -> None:
+    """Change the state of a monitor."""
+    asked = Transition(label=transition)
+    assert robot.call(ChangeState, f"{monitor}/change_state", transition=asked).success
 
 
 def until_scored(robot: Any, timeout: float = 60.0) -> float:
@@ -104,8 +114,10 @@ def test_a_slow_camera_that_lives_or_pauses_is_not_left_for_another_that_comes(b
     assert "the monitor reads" not in bare.said(monitor) and "Traceback" not in bare.said(monitor)
 
 
-def test_two_monitors_of_a_process_follow_a_topic_whose_type_changes(bare: Any) -> None:
-    """ROS 2 refuses the first one the new type as long as the second one has the old."""
+@pytest.mark.parametrize("rests", [False, True])
+def test_two_monitors_of_a_process_follow_a_topic_whose_type_changes(bare: Any, rests: bool) -> None:
+    """ROS 2 refuses the first one the new type as long as the second one has the old. One that ``rests`` is
+    inactive and has none."""
     monitors = bare.start(
         "monitors", namespaces=["/a", "/b"], task=TASK, image_topics=["/cam"], sample_rate=10.0
     )
@@ -120,12 +132,83 @@ def test_two_monitors_of_a_process_follow_a_topic_whose_type_changes(bare: Any) 
 
     driver = drive(bare, "/cam", RAW)
     until_both_score()
+    if rests:
+        change(bare, "deactivate", "/b/monitor")
+        bare.until(lambda: bare.node.count_subscribers("/cam") == 1, "it is deaf")
+        other = scored.pop("b")
     bare.stop(driver)
     drive(bare, "/cam", COMPRESSED)
     bare.spin(3.0)
     until_both_score()
     said = bare.said(monitors)
     assert "Traceback" not in said and said.count("ROS 2 refuses a subscription to /cam") <= 2, said
+    if rests:
+        assert "ROS 2 refuses" not in said and "error state is being overwritten" not in said
+        scored["b"] = other
+        change(bare, "activate", "/b/monitor")
+        until_both_score()
+
+
+def test_a_monitor_that_is_inactive_subscribes_to_nothing(bare: Any) -> None:
+    source = bare.node.create_publisher(Image, "/cam", qos.image_source())
+    other = bare.node.create_publisher(CompressedImage, "/cam/compressed", qos.image_source())
+    bare.start("monitor", task=TASK, image_topics=["/cam"])
+    bare.until(lambda: source.get_subscription_count() == 2, "an outsider came, as there are no images")
+    bare.until(lambda: other.get_subscription_count() == 1, "and they are listened for elsewhere")
+    change(bare, "deactivate", "/monitor")
+    bare.until(lambda: source.get_subscription_count() == other.get_subscription_count() == 0, "all go")
+    bare.spin(1.0)
+    assert source.get_subscription_count() == 0
+    change(bare, "activate", "/monitor")
+    bare.until(lambda: source.get_subscription_count() == 1, "it is back")
+
+
+def test_who_has_the_topic_with_another_type_is_named_and_ros_2_is_asked_seldom(
+    bare: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rig_node, holder = (Node(name, context=bare.context) for name in ("rig", "holder"))
+    holds = holder.create_subscription(Image, "/front", lambda image: None, 1)
+    rig = CameraRig(rig_node, ["front"], "raw", "first", lambda stamp_ns: None)
+    for each in (rig_node, holder):
+        bare.executor.add_node(each)
+    holding = f"in this process /holder ({RAW}) has the topic with another type"
+    refused = f"to /front ({COMPRESSED}) ({holding}): it is tried again"
+
+    def follow() -> bool:
+        rig.follow_publishers()
+        return refused in rig.primary.refusal_warning()
+
+    try:
+        drive(bare, "/front", COMPRESSED)
+        bare.until(follow, "it is refused")
+        for _ in range(30):
+            bare.spin(0.1)
+            assert follow()
+        assert 1 <= capfd.readouterr().err.count("error state is being overwritten") <= 3
+        holder.destroy_subscription(holds)
+        bare.until(lambda: not follow(), "it is asked at once where nobody has it any more", timeout=1.0)
+        bare.until(lambda: rig.primary.received > 0, "images come")
+    finally:
+        for each in (rig_node, holder):
+            bare.executor.remove_node(each)
+        rig.let_go()
+        rig_node.destroy_node()
+        holder.destroy_node()
+
+
+def test_a_camera_that_sends_is_not_left_for_a_driver_that_dies_before_its_first_image(bare: Any) -> None:
+    monitor = bare.start("monitor", task=TASK, image_topics=["/cam"], sample_rate=10.0, stale_timeout=1.0)
+    drive(bare, "/cam/compressed", COMPRESSED)
+    until_scored(bare)
+    for up_s in (0.4, 2.0, 0.4, 2.0, 2.0):
+        better = bare.node.create_publisher(Image, "/cam", qos.image_source())
+        bare.spin(up_s)
+        bare.node.destroy_publisher(better)
+        assert until_scored(bare) < 3.0
+    assert bare.said(monitor).count("the monitor reads") == 1 and "STALE_IMAGES" not in bare.said(monitor)
+    drive(bare, "/cam", RAW)
+    bare.until(lambda: "the monitor reads /cam (" in bare.said(monitor), "one that sends is taken", SOON_S)
+    until_scored(bare)
 
 
 def test_a_subscription_that_is_refused_is_said_once_and_in_the_diagnostics(bare: Any) -> None:

@@ -221,7 +221,7 @@ def test_each_camera_that_loses_images_is_named(bare, capfd: pytest.CaptureFixtu
         for _ in range(2):
             rig.warn(stale_timeout=60.0, watched=False)
     finally:
-        rig.destroy()
+        rig.let_go()
         node.destroy_node()
     said = capfd.readouterr().err
     assert [said.count(f"50% of the images on {source.topic} are lost") for source in sources] == [1, 1]
@@ -258,7 +258,7 @@ def test_a_camera_that_is_gone_leaves_nothing_in_the_middleware(
             assert after(0.0) is second, "once"
     finally:
         bare.executor.remove_node(node)
-        rig.destroy()
+        rig.let_go()
         node.destroy_node()
 
 
@@ -284,7 +284,7 @@ def test_after_many_publishers_what_they_left_is_freed_though_others_send(bare) 
         assert len(used) == 1 + 16 // 8
     finally:
         bare.executor.remove_node(node)
-        rig.destroy()
+        rig.let_go()
         node.destroy_node()
 
 
@@ -320,7 +320,7 @@ def test_a_silent_camera_is_told_where_the_images_of_its_node_are(
     finally:
         for each in (node, other):
             bare.executor.remove_node(each)
-        rig.destroy()
+        rig.let_go()
         node.destroy_node()
         other.destroy_node()
 

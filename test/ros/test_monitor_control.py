@@ -386,11 +386,12 @@ def test_the_full_lifecycle_twice(robot) -> None:
     for _ in range(2):
         assert change_state(robot, Transition.TRANSITION_CONFIGURE), robot.said(process)
         assert state_of(robot) == "inactive"
-        robot.until(lambda: robot.camera.get_subscription_count() == 1, "configure subscribes")
+        robot.until(lambda: robot.camera.get_subscription_count() == 0, "an inactive one has no camera")
         robot.forget()
         show(robot, 0, expect_score=False)
         assert not robot.call(SetTask, "monitor/set_task", instruction="x").success
         assert change_state(robot, Transition.TRANSITION_ACTIVATE)
+        robot.until(lambda: robot.camera.get_subscription_count() == 1, "an active one has")
         show(robot, 1)
         assert change_state(robot, Transition.TRANSITION_DEACTIVATE)
         robot.settle()
@@ -402,6 +403,7 @@ def test_the_full_lifecycle_twice(robot) -> None:
         robot.until(lambda: robot.states[-1].state == TaskProgress.UNKNOWN, "task_state says the same")
         show(robot, 2, expect_score=False)
         assert change_state(robot, Transition.TRANSITION_ACTIVATE)
+        robot.until(lambda: robot.camera.get_subscription_count() == 1, "an active one has")
         robot.forget()
         show(robot, 3)
         assert np.isfinite(robot.scored()[-1].log_prob)

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from rclpy.node import Node
@@ -23,7 +24,7 @@ from topreward_ros.core.publishers import Publishers
 from topreward_ros.core.stamp_clock import utc_text
 from topreward_ros.defaults import fast_dds_profile_variables, monitor_defaults
 from topreward_ros.nodes import qos
-from topreward_ros.nodes.graph import A_NODE, all_named, node_of
+from topreward_ros.nodes.graph import A_NODE, all_named, node_of, of_this_process
 from topreward_ros.nodes.image_topics import debug_image, places
 from topreward_ros.nodes.images import MESSAGE_TYPES, decode
 from topreward_ros.nodes.outsider import Outsider
@@ -53,6 +54,18 @@ _LEFT_BYTES, _USUAL_BYTES = 8_000_000, 1_000_000
 # After such a silence of publishers that are known an outsider comes, for so long; again after ever longer.
 _STUCK_S, _MOST_STUCK_S, _OUTSIDE_S = 3.0, 60.0, 3.0
 _FIRST_IMAGE_S = 1.0  # that it may take from a publisher's discovery until its first image
+# ROS 2 writes ten lines where it refuses a subscription: it is asked again after so long, then ever longer.
+_ASKED_AGAIN_S, _MOST_ASKED_AGAIN_S = 1.0, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """That ROS 2 gave no subscription to a place."""
+
+    reason: str
+    again_s: float  # when it is asked again
+    wait_s: float  # how long that was to wait
+    holders: str = ""  # who reads or publishes its topic as of another type, in this process
 
 
 class Camera:
@@ -91,11 +104,13 @@ class Camera:
         self._moved = -math.inf  # [s] when the place became another one
         self._trial: Any = None  # a subscription at another place, where images may have moved to
         self._trial_place: ImageTopic | None = None
-        self.subscription: Any = None  #: None where ROS 2 refused it
-        self._refusal = ""  # what ROS 2 said then
+        self.subscription: Any = None  #: None where ROS 2 refused it, and after `let_go`
+        self._refusals: dict[ImageTopic, _Refusal] = {}
         self._told = self.place  # which place was logged
+        self._met = False  # whether there was a publisher of its place since it was subscribed to
+        self._gone = 0  # of these publishers
         self._forget_images()
-        self._open_subscription()
+        self.subscription = self._subscription_to(self.place, self._on_message)
 
     @property
     def place(self) -> ImageTopic:
@@ -128,15 +143,16 @@ class Camera:
             newest_image_s=self.last_arrival if self.raw else None,
             is_silent=self._is_silent(),
         )
-        refused = self.subscription is None
         if moved:
             self._end_subscription()  # first: a participant cannot have one topic with two types
             self._forget_images()
             self._moved = time.monotonic()
-        if moved or refused:
-            self._try_to_subscribe()
+        if self._trial_place != self._choice.trial:
+            self._end_trial()
+        if opened := self.subscription is None:
+            self._try_to_open_subscription()
         self._follow_trial()
-        if moved or refused:
+        if opened:
             return self.subscription is not None  # else it is told once there is one
         self._gone += len(before[self.place] - self._published[self.place])
         drained = not self._published[self.place] and self._met and self.silent_seconds() > _DRAINED_S
@@ -148,9 +164,10 @@ class Camera:
 
     def refusal_warning(self) -> str:
         """Why there is no subscription; empty where there is one."""
-        if self.subscription is not None:
+        refusal = self._refusals.get(self.place)
+        if self.subscription is not None or refusal is None:
             return ""
-        return f"ROS 2 refuses a subscription to {self.place} ({self._refusal}): it is tried again"
+        return f"ROS 2 refuses a subscription to {self.place} ({refusal.reason}): it is tried again"
 
     def _is_silent(self) -> bool:
         """Whether no image has come for longer than this camera lets one wait."""
@@ -159,13 +176,9 @@ class Camera:
     def _follow_trial(self) -> None:
         """Listen at another place for as long as the choice wants that."""
         wanted = self._choice.trial
-        if wanted == self._trial_place:
-            return
-        self._end_trial()
-        if wanted is not None:
-            with suppress(Exception):  # it is tried again at the next look
-                self._trial = self._subscription_to(wanted, self._on_image_of_trial)
-                self._trial_place = wanted
+        if self._trial is None and wanted is not None:
+            self._trial = self._try_to_subscribe(wanted, self._on_image_of_trial)
+            self._trial_place = None if self._trial is None else wanted
 
     def _on_image_of_trial(self, raw: bytes, info: dict[str, Any]) -> None:
         self._choice.note_image_of_trial(time.monotonic())
@@ -207,11 +220,20 @@ class Camera:
             f"{self._other_image_topics()}"
         )
 
-    def destroy(self) -> None:
-        """End every subscription."""
+    def let_go(self) -> None:
+        """End every subscription, until `resume`."""
         self._end_subscription()
         self._end_trial()
         self._end_outsider()
+
+    def resume(self) -> None:
+        """Subscribe again to the place that was read last. Nothing counts that was before: no image is new,
+        and nobody was silent."""
+        self._published, self.last_arrival = self._who_publishes(), time.monotonic()
+        self._choice.resume(self._published, self.last_arrival)
+        if self.subscription is None:
+            self._forget_images()
+            self._try_to_open_subscription()
 
     def _end_trial(self) -> None:
         if self._trial is not None:
@@ -248,7 +270,7 @@ class Camera:
         subscription (bench/publishers.py). An image that is sent just now is lost by this.
         """
         self._end_subscription()
-        self._try_to_subscribe()
+        self._try_to_open_subscription()
 
     def decode(self) -> images.DecodedImage:
         """Decode the newest message. Raises `images.ImageError`, and counts it in `bad`."""
@@ -332,21 +354,42 @@ class Camera:
         self.senders.restart()
         self.losses.forget()
 
-    def _open_subscription(self) -> None:
-        self._met = False  # whether there was a publisher of its place
-        self._gone = 0  # of these publishers
-        self.subscription = self._subscription_to(self.place, self._on_message)
+    def _try_to_open_subscription(self) -> None:
+        """Subscribe to the place that is read, which ROS 2 may refuse: then there is no subscription."""
+        self._met, self._gone = False, 0
+        self.subscription = self._try_to_subscribe(self.place, self._on_message)
 
-    def _try_to_subscribe(self) -> None:
-        """`_open_subscription`, which ROS 2 may refuse: then there is none.
+    def _try_to_subscribe(
+        self, place: ImageTopic, callback: Callable[[bytes, dict[str, Any]], None]
+    ) -> Any | None:
+        """A subscription; None where ROS 2 refuses it, and while it is not to be asked again.
 
         It refuses a topic that another node of this process still reads as of another type, for instance, or
         QoS that was given for this topic and is none.
         """
+        refusal = self._refusals.get(place)
+        now, holders = time.monotonic(), self._holders(place)
+        if refusal and now < refusal.again_s and holders == refusal.holders:
+            return None
         try:
-            self._open_subscription()
+            made = self._subscription_to(place, callback)
         except Exception as error:  # rclpy has several
-            self._refusal = said_by_ros(error)
+            wait_s = min(2 * refusal.wait_s, _MOST_ASKED_AGAIN_S) if refusal else _ASKED_AGAIN_S
+            reason = f"in this process {holders} has the topic with another type" if holders else ""
+            self._refusals[place] = _Refusal(reason or said_by_ros(error), now + wait_s, wait_s, holders)
+            return None
+        self._refusals.pop(place, None)
+        return made
+
+    def _holders(self, place: ImageTopic) -> str:
+        """Who in this process has the topic of ``place`` with another type, for a human; empty: nobody."""
+        return ", ".join(
+            sorted(
+                f"{node_of(endpoint)} ({endpoint.topic_type})"
+                for endpoint in of_this_process(self._node, place.name)
+                if endpoint.topic_type != place.type_name
+            )
+        )
 
     def _end_subscription(self) -> None:
         if self.subscription is not None:
@@ -568,7 +611,7 @@ class CameraRig:
             for topic in used:
                 self.cameras.append(Camera(node, topic, transport, self._on_image, self._on_change))
         except Exception:
-            self.destroy()
+            self.let_go()
             raise
 
     @property
@@ -576,10 +619,15 @@ class CameraRig:
         """The camera whose stamps count."""
         return self.cameras[0]
 
-    def destroy(self) -> None:
-        """End all subscriptions."""
+    def let_go(self) -> None:
+        """End all subscriptions, until `resume`."""
         for camera in self.cameras:
-            camera.destroy()
+            camera.let_go()
+
+    def resume(self) -> None:
+        """Subscribe again, and count no silence from before."""
+        for camera in self.cameras:
+            camera.resume()
 
     def follow_publishers(self) -> bool:
         """Let every camera read what is published; returns whether something changed."""

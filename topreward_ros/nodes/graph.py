@@ -11,6 +11,8 @@ from typing import Any
 from rclpy.node import Node
 
 A_NODE = "a node"  #: that was discovered before its name
+_PARTICIPANT_BYTES = 12  # of a global id (DDSI-RTPS 9.3.1)
+_OF_EVERY_NODE = "/parameter_events"
 _UNKNOWN = "_UNKNOWN_"  # ends what rclpy gives as name and namespace until they are known
 
 
@@ -24,6 +26,20 @@ def full_name(name: str, namespace: str) -> str:
 def node_of(endpoint: Any) -> str:
     """The node of a publisher or subscription, which is a `TopicEndpointInfo`."""
     return full_name(endpoint.node_name, endpoint.node_namespace)
+
+
+def of_this_process(node: Node, topic: str) -> list[Any]:
+    """The publishers and subscriptions of ``topic`` that nodes of this process have (`TopicEndpointInfo`).
+
+    They share a DDS participant, whose id is the first part of theirs.
+    """
+    ours = {
+        bytes(it.endpoint_gid)[:_PARTICIPANT_BYTES]
+        for it in node.get_publishers_info_by_topic(_OF_EVERY_NODE)
+        if node_of(it) == node.get_fully_qualified_name()
+    }
+    found = node.get_publishers_info_by_topic(topic) + node.get_subscriptions_info_by_topic(topic)
+    return [it for it in found if bytes(it.endpoint_gid)[:_PARTICIPANT_BYTES] in ours]
 
 
 def count_named(node: Node, name: str) -> int:

@@ -118,8 +118,7 @@ class Session:
     def activate(self) -> None:
         """Watch the instruction at hand from now on."""
         self.active = True
-        for camera in self._rig.cameras:
-            camera.last_arrival = time.monotonic()
+        self._rig.resume()
         self.publish_info()
         self._publish(self._monitor.set_enabled(True, now_ns=time.monotonic_ns()))
         self._watch_for(self.instruction, why="activated")
@@ -172,6 +171,7 @@ class Session:
         paused_ns, stands_ns = self._clock.pauses(time_ns, now_ns)
         self._looked_ns = now_ns
         if not self.active:
+            self._rig.let_go()  # so that others of this process may read its topics as of another type
             return
         stale_timeout = self._parameters["stale_timeout"]
         if self._waiting.is_over(now_ns, *self._waits_for()):
@@ -318,7 +318,7 @@ class Session:
             self._monitor.break_off,
             self._on_other_image,
         )
-        self._opened.callback(self._rig.destroy)
+        self._opened.callback(self._rig.let_go)
 
     def _open_reports(self) -> None:
         self._diagnostics = Diagnostics(self._node, self._rig, self._worker, self._newest_result)
