@@ -167,7 +167,6 @@ class Record:
         self.sum = 0.0
         self.final: Reward | None = None
         self.newest_ns = 0  #: stamp of the newest reward
-        self.start_ns = 0  #: stamp of EPISODE_STARTED
 
     def take(self, output: Output) -> None:
         assert output.episode_id not in self.ended or isinstance(output, ProgressReport), "said after its end"
@@ -185,12 +184,11 @@ class Record:
         if event.type is EventType.EPISODE_STARTED:
             assert not self.open, "the one before has not ended"
             self._begin(event.episode_id)
-            self.start_ns = event.stamp.ns
         elif not self.open:
             assert event.type is EventType.STALE_IMAGES, "all else belongs to an episode that has begun"
             return
         assert event.episode_id == self.open
-        assert event.stamp.ns >= self.start_ns > 0, "before its start"
+        assert event.stamp.ns > 0
         assert event.type not in ENDS or event.type not in self.kinds, "said twice"
         assert 1 <= event.stage <= event.stages
         if event.type in (EventType.SUCCESS, EventType.SUBTASK_SUCCESS):

@@ -301,8 +301,7 @@ class TaskMonitor:
         outputs: list[Output] = []
         episode = self._episode
         began_anew = judgement is Judgement.BEGAN_ANEW
-        # What was said cannot be taken back, and nothing of an episode may lie before its start.
-        if began_anew and episode and not (episode.ended or episode.started_after(stamp_ns)):
+        if began_anew and episode and not episode.ended:
             self._episode = episode.anew(self.settings_in_force, self._new_detector)
         elif judgement is Judgement.WENT_BACK or (began_anew and self._stamps.moved_ns < 0):
             outputs += self._begin_again(

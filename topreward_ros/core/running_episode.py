@@ -71,10 +71,6 @@ class RunningEpisode:
         """Whether EPISODE_STARTED was said, so that the episode needs an end."""
         return self.started_with is not None
 
-    def started_after(self, stamp_ns: int) -> bool:
-        """Whether EPISODE_STARTED was said with a later stamp than this one [ns]."""
-        return self.started_with is not None and self.started_with.stamp_ns > stamp_ns
-
     def age_ns(self, stamp_ns: int) -> int:
         """How old the episode is at a stamp. Time in which nothing arrived is no more than that, whatever
         the stamps say: a clock was set, or somebody else publishes now."""
