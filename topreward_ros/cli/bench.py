@@ -15,7 +15,8 @@ def add_parser(commands: Any) -> None:
         "bench",
         help="measure the scorer beside two slower ways to the same numbers (needs no ROS 2)",
         description="Score the 15 prefixes of an episode in three ways on this machine's CPU, on the shipped "
-        "model and on one of 50 million random weights, and compare times and numbers. One to two minutes.",
+        "model and on one of 50 million random weights, and compare times and numbers. Some four minutes on "
+        "two cores.",
     )
     parser.add_argument(
         "--full", action="store_true", help="all lengths and numbers of prompts; some ten minutes"
