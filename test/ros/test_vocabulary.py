@@ -51,12 +51,16 @@ def test_an_unknown_instruction_is_warned_of_once_and_said_with_every_score(robo
         show(robot, second)
     assert all(UNKNOWN_INSTRUCTION in message.message for message in robot.scored())
 
-    robot.call(SetTask, "monitor/set_task", instruction="Pull the drawer open.")
+    answer = robot.call(SetTask, "monitor/set_task", instruction="Pull the drawer open.")
+    assert answer.success and answer.message == "waiting for images"
     show(robot, 3)
     newest = robot.scored()[-1]
     assert newest.instruction == "Pull the drawer open." and newest.message == "random weights"
 
-    robot.call(SetTask, "monitor/set_task", instruction="stack the cup")
+    answer = robot.call(SetTask, "monitor/set_task", instruction="open the drawer\nstack the cup")
+    assert answer.success and answer.message.startswith("waiting for images; model '"), answer.message
+    assert "does not know the instruction 'stack the cup'" in answer.message
+    assert "is the closest" in answer.message
     show(robot, 4)
     robot.call(Trigger, "monitor/reset")
     robot.call(SetTask, "monitor/set_task", instruction="fold the towel")

@@ -530,7 +530,11 @@ class Session:
                 response.success, response.message = False, printable(str(error))
                 return response
             response.episode_id = self._monitor.report.episode_id
-            response.message = "waiting for images" if response.episode_id else "idle"
+            said = [
+                "waiting for images" if response.episode_id else "idle",
+                *task_warnings(self.instruction, self._worker.info, "model:="),  # who calls may see no log
+            ]
+            response.message = printable("; ".join(said))
         return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
