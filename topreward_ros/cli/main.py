@@ -1,7 +1,7 @@
 """The command `topreward`: its parser and its exit status.
 
-The commands do their work in offline/ and in watch.py, record.py and demo.py of nodes/; views/ draws the
-results. A command imports what it needs when it runs, so that `--help` is quick and `score`, `annotate`,
+The commands do their work in offline/ and in watch.py, task.py, record.py and demo.py of nodes/; views/ draws
+the results. A command imports what it needs when it runs, so that `--help` is quick and `score`, `annotate`,
 `evaluate` and `models` work where there is no ROS 2.
 
 Exit status: 0 done; 1 an error, which is named on stderr in one line, or (without a line) the reader of our
@@ -35,6 +35,7 @@ from topreward_ros.cli import (
     score,
     serve,
     show,
+    task,
     watch,
 )
 from topreward_ros.cli.interrupts import Interrupted, answered, interruptible
@@ -110,8 +111,8 @@ def _run(argv: list[str]) -> int:
     arguments, ros_arguments = _split(argv)
     parser = _parser()
     options = parser.parse_args(arguments)
-    if ros_arguments and options.run not in (watch.run, record.run):
-        parser.error(f"{_ROS_ARGUMENTS} goes with `topreward watch` and `topreward record` only")
+    if ros_arguments and options.run not in (watch.run, task.run, record.run):
+        parser.error(f"{_ROS_ARGUMENTS} goes with `topreward watch`, `task` and `record` only")
     options.ros_arguments = ros_arguments
     run: Callable[[argparse.Namespace], int] = options.run
     return run(options)
@@ -139,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     distill.add_parser(commands)
     export.add_parser(commands)
     watch.add_parser(commands)
+    task.add_parser(commands)
     record.add_parser(commands)
     show.add_parser(commands)
     demo.add_parser(commands)
