@@ -264,8 +264,8 @@ def test_score_needs_no_ros(video: Path) -> None:
     result = started("score", video, "--task", "x", "--set", "sample_rate=1", command=without_ros)
     assert result.returncode == 0, result.stderr
     assert started("models", "info", "embedded", command=without_ros).returncode == 0
-    for command in ("watch", "demo"):
-        result = started(command, command=without_ros)
+    for arguments in (("watch",), ("demo",), ("task", "x")):
+        result = started(*arguments, command=without_ros)
         assert result.returncode == 1
         assert "needs ROS 2" in result.stderr and "make setup" in result.stderr
         assert len(result.stderr.splitlines()) == 1

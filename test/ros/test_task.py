@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from std_srvs.srv import Trigger
 from topreward_ros.msg import TaskProgress
 
 MODULE = "topreward_ros.cli"
@@ -60,3 +61,11 @@ def test_a_monitor_that_is_not_configured_is_waited_for_until_ctrl_c(robot) -> N
     assert robot.stop(process, signal.SIGINT) < 5.0
     assert process.returncode == 130
     assert robot.said(process).endswith("topreward: stopped by SIGINT\n")
+
+
+def test_a_monitor_that_does_not_answer_is_given_up(robot) -> None:
+    robot.node.create_service(Trigger, "monitor/reset", lambda _, response: response)
+    process = robot.run("-m", MODULE, "task", "--reset", "--timeout", "8")
+    process.wait(timeout=60.0)  # without a turn of the node that has the service
+    assert process.returncode == 1
+    assert "topreward: /monitor has not answered within 8" in robot.said(process)
