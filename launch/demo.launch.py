@@ -30,7 +30,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from topreward_ros.core.launch_words import not_taken
-from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, DEMO_VIDEO, large_image_environment, shared_file
+from topreward_ros.defaults import DEMO_CLIPS, DEMO_TASK, DEMO_VIDEO, shared_file
 
 NOT_GIVEN = ""
 
@@ -81,11 +81,11 @@ def _demonstration(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     return [
         RegisterEventHandler(OnProcessExit(target_action=_is("monitor"), on_exit=_after_monitor)),
         monitor,
-        *_play(films, large_image_environment(context.environment)),
+        *_play(films),
     ]
 
 
-def _play(films: list[tuple[str, str]], environment: dict[str, str]) -> list[LaunchDescriptionEntity]:
+def _play(films: list[tuple[str, str]]) -> list[LaunchDescriptionEntity]:
     """Start a player for the first of ``films`` (video, caption), and when it has ended one for the next."""
     (video, caption), *rest = films
     player = Node(
@@ -98,7 +98,6 @@ def _play(films: list[tuple[str, str]], environment: dict[str, str]) -> list[Lau
                 "reset_service": "monitor/reset",
             }
         ],
-        additional_env=environment,
         output="screen",
         emulate_tty=True,
     )
@@ -107,7 +106,7 @@ def _play(films: list[tuple[str, str]], environment: dict[str, str]) -> list[Lau
         if event.returncode:
             return [Shutdown(reason=f"the video player ended with status {event.returncode}")]
         if rest:
-            return _play(rest, environment)
+            return _play(rest)
         return [TimerAction(period=AFTER_THE_VIDEO, actions=[Shutdown(reason="the last video has ended")])]
 
     return [

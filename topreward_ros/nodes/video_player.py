@@ -5,6 +5,7 @@ Every frame is published, in order; ``header.stamp`` is the time of the first fr
 the video, so the spacing of stamps is the video's and not that of publishing. With ``loop`` the stamps go on
 increasing. Without it, the process ends when reliable subscribers have got the last frame, with status 0, or
 1 where the video was damaged; frames that cannot be read are left out.
+Fast DDS gets room for large images in shared memory, where the environment names no profile of its own.
 With ``reset_service`` a monitor is told to begin a new episode before the first frame comes.
 Time is ROS time: with ``use_sim_time`` the player waits for /clock and follows it.
 """
@@ -37,7 +38,7 @@ from std_srvs.srv import Trigger
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import make_libraries_printable, printable
-from topreward_ros.defaults import config_file
+from topreward_ros.defaults import config_file, large_image_environment
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.log import PrintableLog, logger_named
 from topreward_ros.nodes.parameters import (
@@ -227,6 +228,7 @@ def main(args: list[str] | None = None) -> int:
     # A flag instead of rclpy's handlers: these shut the context down under a publish that is under way,
     # and Ctrl-C in `ros2 launch` sends SIGINT twice, the second into the clean-up of the first.
     make_libraries_printable()
+    os.environ |= large_image_environment(os.environ)  # read when the node is made
     signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: signals.append(received))
