@@ -316,13 +316,40 @@ def test_a_silent_camera_is_told_where_the_images_of_its_node_are(
         bare.until(lambda: node.count_publishers(moved.topic) == 0, "it is gone")
         bare.spin(1.0)
         assert not rig.follow_publishers()
-        assert "/front/compressed (sensor_msgs/msg/CompressedImage) is published, too, and is" in advice()
+        assert "; /front/compressed (sensor_msgs/msg/CompressedImage) is published, and is" in advice()
     finally:
         for each in (node, other):
             bare.executor.remove_node(each)
         rig.let_go()
         node.destroy_node()
         other.destroy_node()
+
+
+def test_a_silent_camera_is_not_told_the_topics_of_the_other_cameras(bare) -> None:
+    """They are in image_topics already, under the name that was given or beside it."""
+    node, bystander = (Node(name, context=bare.context) for name in ("rig", "bystander"))
+    rig = CameraRig(node, ["arm/front", "arm/wrist"], "raw", "tile", lambda stamp_ns: None)
+    bare.executor.add_node(node)
+    advice = rig.cameras[1].missing_images_advice
+    try:
+        assert "; nor do other topics carry images" in advice()
+        front = Source(bare, "/arm/front/compressed", "compressed")
+        bare.until(lambda: "; images are on the topics of the other cameras alone" in advice(), "it says so")
+        wrist = Source(bare, "/arm/wrist", "raw")
+        bare.until(lambda: wrist.publisher.get_subscription_count() > 0, "they meet")
+        wrist.send(0)
+        bare.until(lambda: rig.cameras[1].received == 1, "its image comes")
+        bare.node.destroy_publisher(wrist.publisher)
+        bare.until(lambda: "nobody publishes on /arm/wrist" in advice(), "it is gone")
+        assert advice().endswith("start the camera's node again")
+        bystander.create_publisher(Image, "/arm/third", 1)
+        bare.until(lambda: "; /arm/third (sensor_msgs/msg/Image) is published, too" in advice(), "it is told")
+        assert front.topic not in advice()
+    finally:
+        bare.executor.remove_node(node)
+        rig.let_go()
+        node.destroy_node()
+        bystander.destroy_node()
 
 
 def test_an_image_is_one_whatever_its_topic_is_called(bare) -> None:

@@ -10,7 +10,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -81,9 +81,11 @@ class Camera:
         transport: str,
         on_image: Callable[[Camera], None],
         on_change: Callable[[Camera], None],
+        of_others: Set[str] = frozenset(),
     ) -> None:
         """``topic`` and ``transport`` as they were given. ``on_image`` is called for every message, with
-        nothing decoded yet; ``on_change`` before that where it is the first of another publisher."""
+        nothing decoded yet; ``on_change`` before that where it is the first of another publisher.
+        ``of_others``: where the images of the other cameras may be, which are no advice for this one."""
         self.raw = b""  #: the newest message, serialised; empty before the first
         self.received = 0  #: messages of those that were followed
         self.senders = Publishers()  #: who is followed, and what was lost
@@ -94,6 +96,7 @@ class Camera:
         self._on_image = on_image
         self._on_change = on_change
         self._given = topic
+        self._of_others = of_others
         self.places = places(node, topic, transport)  #: where its images may be, best first
         self._published = self._who_publishes()  # at each place, when that was looked at last
         self._choice = PlaceChoice(self.places, self._published, time.monotonic())
@@ -453,11 +456,11 @@ class Camera:
 
     def _nobodys_advice(self, others: list[Any]) -> str:
         """What to look at where nobody publishes what is expected; ``others`` publish other types there."""
+        instead = self._elsewhere() or self._other_image_topics()
         other = next((it for it in others if it.topic_type not in TYPE_NAMES), None)
         if other is not None:
             return (
-                f"{node_of(other)} publishes {other.topic_type} on {self.topic}, which is no image; "
-                f"{self._other_image_topics()}"
+                f"{node_of(other)} publishes {other.topic_type} on {self.topic}, which is no image; {instead}"
             )
         expected = self.place.type_name
         if self.received:
@@ -466,16 +469,19 @@ class Camera:
                 "camera's node again"
             )
             return advice + self._moved_to(set())
-        return f"nobody publishes on {self.topic} ({expected}); {self._other_image_topics()}"
+        return f"nobody publishes on {self.topic} ({expected}); {instead}"
+
+    def _elsewhere(self) -> str:
+        """Where else it is looked for images of this camera and somebody publishes: a clause, or empty."""
+        there = [place for place in self.places if place != self.place and self._published[place]]
+        if not there:
+            return ""
+        return f"{', '.join(map(str, there))} is published, and is read where images come there and none here"
 
     def _moved_to(self, nodes: set[str]) -> str:
         """Where else images of this camera are, by its name or by one of ``nodes``: a clause, or empty."""
-        elsewhere = [place for place in self.places if place != self.place and self._published[place]]
-        if elsewhere:
-            return (
-                f"; {', '.join(map(str, elsewhere))} is published, too, and is read where images come there "
-                "and none here"
-            )
+        if elsewhere := self._elsewhere():
+            return f"; {elsewhere}"
         nodes = nodes - {A_NODE}
         found = {
             name: kind
@@ -500,16 +506,16 @@ class Camera:
         return ", ".join(sorted(found))
 
     def _readable_topics(self) -> dict[str, str]:
-        """The type of every other topic that carries images which can be read, and none of a monitor's."""
-        own = debug_image(self._node)
+        """The type of every topic that carries images which can be read, is none of a monitor's, and is read
+        neither for this camera nor for another one."""
+        known = {debug_image(self._node), *self._of_others, *(place.name for place in self.places)}
         return {
             name: kind
             for name, kinds in self._node.get_topic_names_and_types()
             for kind in kinds
             if kind in TYPE_NAMES
-            and name != self.topic
+            and name not in known
             and not unreadable(name, kinds)
-            and name != own
             and not name.endswith(_OTHERS_DEBUG_IMAGE)
             and self._node.count_publishers(name)
         }
@@ -517,6 +523,8 @@ class Camera:
     def _other_image_topics(self) -> str:
         """Where images are; those of the same camera alone, or of this namespace, where there are some."""
         others = self._readable_topics()
+        if not others and any(self._types_on(name).intersection(TYPE_NAMES) for name in self._of_others):
+            return "images are on the topics of the other cameras alone: is this camera running?"
         if not others:
             return "nor do other topics carry images: is the camera running, with the same ROS_DOMAIN_ID?"
         ours = {name: kind for name, kind in others.items() if self._is_ours(name)}
@@ -608,8 +616,10 @@ class CameraRig:
         used = topics if layout == "tile" else topics[:1]
         self.cameras: list[Camera] = []
         try:
-            for topic in used:
-                self.cameras.append(Camera(node, topic, transport, self._on_image, self._on_change))
+            names = [{place.name for place in places(node, topic, transport)} for topic in topics]
+            for k, topic in enumerate(used):
+                others = frozenset().union(*names[:k], *names[k + 1 :])
+                self.cameras.append(Camera(node, topic, transport, self._on_image, self._on_change, others))
         except Exception:
             self.let_go()
             raise
