@@ -133,6 +133,23 @@ def test_cameras_are_chosen_and_a_wrong_one_is_named_with_what_is_there(tmp_path
         read_content(bag, ["/nowhere"])
 
 
+def test_why_an_episode_waited_is_a_note_only_while_it_waits(tmp_path: Path) -> None:
+    begun = said(EVENT, 0.0, type=int(EventType.EPISODE_STARTED), episode_id="e1", instruction="open it")
+    messages, notes = [begun], []
+    reports = [
+        (State.WAITING_FOR_IMAGES, "no frame of this episode yet"),
+        (State.RUNNING, ""),
+        (State.RUNNING, "the prefix began anew"),
+        (State.STALE, "no image since noon; the prefix began anew"),
+        (State.SUCCEEDED, ""),
+    ]
+    for k, (state, text) in enumerate(reports):
+        messages.append(said(PROGRESS, k, state=int(state), message=text, num_frames=k, episode_id="e1"))
+        (only,) = read_content(bags.write_bag(tmp_path / f"run{k}", messages)).episodes
+        notes.append(only.message)
+    assert notes == [*(text for _, text in reports[:-1]), "the prefix began anew"]
+
+
 def test_a_bag_without_our_topics_is_shown_whole(tmp_path: Path) -> None:
     bag = bags.write_bag(tmp_path / "run", bags.camera(pictures(3.0), stamped=False))
     content = read_content(bag, frames=7)

@@ -37,6 +37,7 @@ PROGRESS, REWARD, EVENT, INFO = (
     f"topreward_ros/msg/{name}" for name in ("TaskProgress", "TaskReward", "TaskEvent", "MonitorInfo")
 )
 _STATE_TOPIC = "task_state"  # of the type of progress, and says nothing that progress does not
+_WAITING = (State.WAITING_FOR_IMAGES, State.STALE)  # their message says why, and holds as long as they do
 _MOST_EPISODES = 40
 _MOST_CAMERAS = 4
 _FEWEST_FRAMES = 4  # of an episode and a camera
@@ -89,7 +90,7 @@ class BagEpisode:
     state: str = ""  #: the last one
     stage: int = 0
     stages: int = 0
-    message: str = ""  #: of the last report that had one
+    message: str = ""  #: of the last report that had one; why it waited for images only if it still did
     scores: list[Score] = field(default_factory=list)
     events: list[BagEvent] = field(default_factory=list)
     events_left_out: int = 0
@@ -175,6 +176,7 @@ class _Reading:
         self._rewards: dict[tuple[str, str], dict[int, float]] = {}
         self._monitors: dict[str, list[_Monitor]] = {}  # by namespace
         self._last: dict[tuple[str, str], tuple[int, int]] = {}  # score: stamp, number of frames
+        self._lasting: dict[tuple[str, str], str] = {}  # message of an episode when it last did not wait
         self._unreadable: dict[str, int] = {}
         self._notes: list[str] = []
 
@@ -258,9 +260,11 @@ class _Reading:
         episode.task = said.task or said.instruction
         episode.state = _name(State, said.state, "state")
         episode.stage, episode.stages = said.stage, said.stages
-        episode.message = said.message or episode.message
         stamp_ns = _nanoseconds(said.header.stamp)
         key, score = (episode.namespace, episode.name), (stamp_ns, int(said.num_frames))
+        episode.message = said.message or self._lasting.get(key, "")
+        if said.state not in _WAITING:
+            self._lasting[key] = episode.message
         if said.num_frames and self._last.get(key) != score:  # else it is a heartbeat
             self._last[key] = score
             episode.scores.append(
