@@ -854,7 +854,7 @@ def test_what_is_missing_is_told_with_what_is_there(frames, annotate: Annotate, 
         "has no topic /image: name the camera's topic by --image-topic; there are /chatter .*String, 30": [
             bags.instruction(), *bags.chatter(SECONDS)
         ],
-        "has no topic /image: .*/left .*CompressedImage, 2.*/right": [
+        r"has no topic /image: .*; there are /left \(\S+CompressedImage, 2\), /right \(\S+, 2\)$": [
             *bags.camera(frames[:2], "/left"), *bags.camera(frames[:2], "/right"), bags.instruction()
         ],
         "has no instruction on /task_instruction": [*bags.camera(frames[:2])],

@@ -129,8 +129,12 @@ def test_cameras_are_chosen_and_a_wrong_one_is_named_with_what_is_there(tmp_path
     content = read_content(bag)
     assert content.cameras == ("/c0", "/c1", "/c2", "/c3") and "4 of 6 cameras" in " ".join(content.notes)
     assert read_content(bag, ["c5", "/c1"]).cameras == ("/c5", "/c1")
-    with pytest.raises(BagError, match="no images on /nowhere; there are /c0"):
-        read_content(bag, ["/nowhere"])
+    spoken = bags.write_bag(tmp_path / "spoken", [*episode("e1", 0.0), *many[:4], *bags.chatter(0.3)])
+    with pytest.raises(BagError, match=r"no images on /nowhere; there are /c0 \(\S+CompressedImage, 4\)$"):
+        read_content(spoken, ["/nowhere"])
+    silent = bags.write_bag(tmp_path / "silent", [*episode("e1", 0.0), *bags.chatter(0.3)])
+    with pytest.raises(BagError, match="no images on /nowhere, nor on another topic; there are /chatter"):
+        read_content(silent, ["/nowhere"])
 
 
 def test_why_an_episode_waited_is_a_note_only_while_it_waits(tmp_path: Path) -> None:

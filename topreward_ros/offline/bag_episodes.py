@@ -381,9 +381,10 @@ class _Reading:
         wanted = list(dict.fromkeys(slashed(name) for name in self._wanted))
         for name in wanted:
             if name not in there:
+                nor = "" if there else ", nor on another topic"
                 raise BagError(
-                    f"{self._opened.bag.shown} has no images on {printable(name)}; there are "
-                    f"{self._opened.topics_text()}"
+                    f"{self._opened.bag.shown} has no images on {printable(name)}{nor}; there are "
+                    f"{self._opened.topics_text(there)}"
                 )
         everything = [name for name in there if not is_drawn(name)] or list(there)
         most = 0

@@ -122,9 +122,8 @@ def _no_images(bag: OpenBag, topic: str) -> BagError:
         why = f"holds no message on {printable(there.name)}"
     else:
         why = f"holds {printable(there.type)} on {printable(there.name)}, which is no image"
-    return BagError(
-        f"{bag.bag.shown} {why}: name the camera's topic by --image-topic; there are {bag.topics_text()}"
-    )
+    cameras = bag.topics_text([place.name for place in _readable(bag)])
+    return BagError(f"{bag.bag.shown} {why}: name the camera's topic by --image-topic; there are {cameras}")
 
 
 def _instruction_topic(bag: OpenBag, namespace: str) -> str:

@@ -222,13 +222,15 @@ class OpenBag:
         """Types of the topics of that name that have messages."""
         return [topic.type for topic in self.topics if slashed(topic.name) == slashed(name) and topic.count]
 
-    def topics_text(self) -> str:
-        """What topics there are, with type and number of messages, for an error."""
+    def topics_text(self, names: Collection[str] = ()) -> str:
+        """What topics there are, with type and number of messages, for an error; of those called ``names``,
+        with a leading slash, where there are any."""
+        topics = [topic for topic in self.topics if not names or slashed(topic.name) in names]
         texts = [
             f"{printable(topic.name, 100)} ({printable(topic.type, 100)}, {topic.count})"
-            for topic in self.topics[:_SHOWN_TOPICS]
+            for topic in topics[:_SHOWN_TOPICS]
         ]
-        more = len(self.topics) - len(texts)
+        more = len(topics) - len(texts)
         return ", ".join(texts) + (f" and {more} more" if more else "")
 
     def messages(self, names: Collection[str]) -> Iterator[Message]:
