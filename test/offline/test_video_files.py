@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import signal
 import socket
 import stat
@@ -560,6 +561,45 @@ def test_frame_that_cannot_be_decoded_is_left_out_and_told(tmp_path: Path) -> No
     assert place.frames == 1 and 0.6 <= place.time_s <= 0.7 and "decoded" in str(place)
     assert place.until_s == pytest.approx(0.9)  # the next key frame is at 1.0 s
     assert times[-1] == pytest.approx(1.9)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("v.mp4", "libx264", {"bf": "3", "g": "20"}),
+        ("v.mp4", "libx264", {"bf": "3", "g": "250"}),
+        ("v.ts", "libx264", {"bf": "3", "g": "20"}),
+        ("v.mp4", "libx265", {}),
+        ("v.mp4", "mpeg4", {"bf": "2", "b": "4000000"}),
+        ("v.webm", "libvpx-vp9", {"b": "2000000"}),
+    ],
+    ids=["H.264", "H.264 of one key frame", "transport stream", "H.265", "MPEG-4", "VP9"],
+)
+def test_frames_behind_a_hole_keep_their_times(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str]
+) -> None:
+    """A decoder may give a frame of the hole behind those that follow it."""
+    pictures = [np.roll(busy(k // 15, 320, 240), 3 * k, axis=1) for k in range(60)]
+    path = write(tmp_path / name, pictures, codec, options=options)
+    whole, data = np.array(read(path)[0]), path.read_bytes()
+    for seed in range(14):
+        chance = random.Random(seed)
+        size = chance.choice([2000, len(data) // 10, len(data) // 4])
+        at = chance.randrange(len(data) // 8, len(data) * 7 // 8 - size)
+        hole = bytes(size) if chance.random() < 0.5 else chance.randbytes(size)
+        path.write_bytes(data[:at] + hole + data[at + size :])
+        times, read_pictures, damaged = read(path)
+        assert np.abs(np.array(times)[:, None] - whole).min(axis=1).max() < 1e-3, (seed, times)
+        if not name.endswith(
+            "mp4"
+        ):  # a hole may swallow packets there, and then no frame is known to be lost
+            continue
+        places = [(it.time_s, min((t for t in times if t > it.until_s), default=99.0)) for it in damaged]
+        missing = [t for t in whole if np.abs(np.array(times) - t).min() > 1e-3]
+        assert all(any(a < t < b for a, b in places) for t in missing), (seed, missing, damaged)
+        lost = len(missing) + sum(rgb is None for rgb in read_pictures)
+        if codec != "mpeg4":  # a frame that came may have been told to be lost
+            assert sum(it.frames for it in damaged) == lost, (seed, lost, damaged)
 
 
 def test_picture_that_lost_a_part_of_its_scan_is_left_out(tmp_path: Path) -> None:

@@ -190,8 +190,7 @@ class _File(Video):
 
         try:
             for time_s, frame in track.frames(report):
-                # The time of a damaged frame may be damaged as well.
-                time_s = stamps.next(None if track.is_damaged(frame) else time_s) / NS_PER_S
+                time_s = stamps.next(time_s) / NS_PER_S
                 log.pass_frame(time_s, frame.key_frame)
                 if track.is_damaged(frame):
                     log.add(time_s, "damaged", 1, lasting=True)
@@ -223,17 +222,21 @@ class _DamageLog:
         self._before_s = 0.0  # times of the newest frame and of the one before it
         self._newest_s = 0.0
         self._keys: list[tuple[float, float]] = []  # times of key frames and of the frames before them
-        self._is_lasting = False  # pictures are built on one that the last entry tells of
+        self._lasting: list[int] = []  # places of entries on whose frames the newest picture may be built
 
     def add(self, time_s: float, reason: str, frames: int, lasting: bool = False) -> None:
         """Note that ``frames`` were lost at ``time_s`` [s]; ``lasting``: later ones may be built on them."""
         reason = printable(reason, _LONGEST_REASON)
-        last = self.entries[-1] if self.entries else None
-        if last is not None and last.reason == reason and last.until_s >= self._before_s:
-            self.entries[-1] = replace(last, until_s=time_s, frames=last.frames + frames)
+        for k in sorted({*self._lasting, len(self.entries) - 1}, reverse=True):
+            entry = self.entries[k] if k >= 0 else None
+            if entry is not None and entry.reason == reason and entry.until_s >= self._before_s:
+                self.entries[k] = replace(entry, until_s=time_s, frames=entry.frames + frames)
+                break
         else:
+            k = len(self.entries)
             self.entries.append(Damage(time_s, time_s, frames, reason))
-        self._is_lasting = self._is_lasting or lasting
+        if lasting and k not in self._lasting:
+            self._lasting.append(k)
 
     def add_past(self, time_s: float, reason: str) -> None:
         """Note something that was lost at ``time_s`` [s], before frames that have been passed meanwhile."""
@@ -246,9 +249,9 @@ class _DamageLog:
         self._before_s, self._newest_s = self._newest_s, time_s
         if is_key:
             self._keys.append((time_s, self._before_s))
-        self._is_lasting = self._is_lasting and not is_key
-        if self._is_lasting:
-            self.entries[-1] = replace(self.entries[-1], until_s=time_s)
+            self._lasting = []
+        for k in self._lasting:
+            self.entries[k] = replace(self.entries[k], until_s=time_s)
 
 
 class _Stamps:

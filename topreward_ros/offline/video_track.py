@@ -101,6 +101,7 @@ class Track:
             self._count = 0  # of packets
             self._newest_s: float | None = None  # time of the newest frame
             self._failed = 0  # how many times decoding did
+            self._losses = _Losses()
             #: Packets whose frames never came, after `frames`: as `complaints` has them.
             self.lost: list[tuple[str, int, float | None]] = []
         except BaseException:
@@ -159,6 +160,11 @@ class Track:
         return self._container.format.name == "avi"
 
     @property
+    def _packets_have_times(self) -> bool:
+        """Whether packets say when their frames are shown; those of an AVI do not."""
+        return self.has_times and not self._is_avi
+
+    @property
     def _is_mp4(self) -> bool:
         assert self._container is not None
         return "mp4" in self._container.format.name.split(",")
@@ -208,15 +214,22 @@ class Track:
         return True
 
     def frames(self, report: Report) -> Iterator[tuple[float | None, VideoFrame]]:
-        """Yield each frame with its presentation time [s], None where it has none.
+        """Yield each frame with its presentation time [s], None where it has none or it is not believed.
 
-        Calls ``report`` where frames were lost. A frame may be damaged, see `is_damaged`. What can only be
-        said after the last one is in `lost`.
+        Calls ``report`` where frames were lost, before the next frame. A frame may be damaged, see
+        `is_damaged`. One that a damage has brought out of its order is left out. What can only be said after
+        the last one is in `lost`.
         """
         assert self._container is not None
         repeats = self._stream.codec_context.name in _REPEATING
         order = _AviOrder() if self._is_avi else None
         shown: VideoFrame | None = None
+        losses = self._losses = _Losses()
+
+        def report_lost(frames: int) -> None:
+            if frames:
+                report("cannot be decoded", frames)
+
         for packet in self._packets(report):
             if order is not None and packet is not None:
                 order.note(packet)
@@ -229,7 +242,7 @@ class Track:
             except av.FFmpegError as error:
                 if not isinstance(error, av.EOFError):
                     self._failed += 1
-                    report("cannot be decoded", 1)
+                    report_lost(losses.fail(self._count))
                 continue
             for frame in frames:
                 if shown is not None and shown.pts is not None:  # a later frame may have the same time
@@ -238,8 +251,22 @@ class Track:
                     self._note_damaged(frame.pts)
                 assert isinstance(frame, VideoFrame)
                 shown = frame
-                self._newest_s = self._seconds(order.time_of(frame) if order is not None else frame.pts)
+                time = order.time_of(frame) if order is not None else frame.pts
+                shown_at = frame.pts if self._packets_have_times else None
+                if not self._is_believed(frame):
+                    losses.damage()
+                    if losses.is_late(shown_at, frame.key_frame):
+                        report_lost(1)
+                    else:
+                        yield None, frame
+                    continue
+                if losses.is_late(shown_at, frame.key_frame):
+                    continue
+                report_lost(losses.before(shown_at, frame.key_frame, self.is_damaged(frame)))
+                self._newest_s = self._seconds(time)
                 yield self._newest_s, frame
+            report_lost(losses.overdue(self._count))
+        report_lost(losses.rest())
         if shown is not None and shown.pts is not None:
             self._damaged.pop(shown.pts, None)
         self._forget(keep=0)
@@ -278,10 +305,12 @@ class Track:
             self._count += 1
             end_byte = max(end_byte, (packet.pos or 0) + packet.size)
             if packet.pts is not None:
-                is_right = reach.note(packet.pts, packet.dts, packet.duration or 0)
-                if packet.is_corrupt or not is_right or (is_jpeg and is_zeroed_jpeg(bytes(packet))):
+                is_right = reach.note(packet.pts, packet.dts, packet.duration or 0) and not packet.is_corrupt
+                if is_right and packet.size and not packet.is_discard and self._packets_have_times:
+                    self._losses.expect(packet.pts)
+                if not is_right or (is_jpeg and is_zeroed_jpeg(bytes(packet))):
                     self._forget()
-                    self._note_damaged(packet.pts)
+                    self._note_damaged(packet.pts, is_believed=is_right)
                 elif not self._count % _LONGEST_DELAY:
                     self._forget()
             yield packet
@@ -338,9 +367,13 @@ class Track:
                 time = packet.dts if self._is_avi else packet.pts
                 newest = newest if time is None else max(time, time if newest is None else newest)
 
-    def _note_damaged(self, time: int) -> None:
-        """The newest packet, of this time, is damaged."""
-        self._damaged[time] = _DamagedPacket(self._count, self._newest_s, self._failed)
+    def _note_damaged(self, time: int, is_believed: bool = True) -> None:
+        """The newest packet, of this time, is damaged; ``is_believed``: the time is not."""
+        self._damaged[time] = _DamagedPacket(self._count, self._newest_s, self._failed, is_believed)
+
+    def _is_believed(self, frame: VideoFrame) -> bool:
+        packet = None if frame.pts is None else self._damaged.get(frame.pts)
+        return packet is None or packet.is_believed
 
     def _forget(self, keep: int = _LONGEST_DELAY) -> None:
         """Forget damaged packets but for the ``keep`` newest packets: their frames will not come any more.
@@ -429,6 +462,79 @@ class _DamagedPacket(NamedTuple):
     number: int  #: counted from 1
     newest_s: float | None  #: time of the newest frame when it was read
     failed: int  #: how many times decoding had failed before
+    is_believed: bool  #: its time is
+
+
+class _Losses:
+    """Which frames never come, by the times [units of the track] of their packets.
+
+    A decoder fails some packets before or after the frames that come next to the one that is lost, because
+    it has threads and an order of its own: a failure tells that frames are lost, the times tell which.
+    """
+
+    def __init__(self) -> None:
+        self._expected: set[int] = set()
+        self._newest: int | None = None  # time of the newest frame
+        self._failures = 0  # those whose frames are not known yet
+        self._failed_at = 0  # count of packets at the newest of them
+        self._is_broken = False  # pictures are built on what is lost or damaged
+
+    def expect(self, time: int) -> None:
+        """A packet was read whose frame is to be shown at ``time``."""
+        self._expected.add(time)
+
+    def damage(self) -> None:
+        """A damaged frame is shown, nobody knows when."""
+        self._is_broken = True
+
+    def fail(self, count: int) -> int:
+        """Decoding failed after ``count`` packets. How many frames are lost behind the newest, if known."""
+        self._is_broken = True
+        if not self._expected:
+            return 1
+        self._failures += 1
+        self._failed_at = count
+        return 0
+
+    def is_late(self, time: int | None, is_key: bool) -> bool:
+        """Whether a frame comes after one that is shown later. Only behind a damage: else times are wrong."""
+        if time is None or self._newest is None or is_key:
+            return False
+        return (self._is_broken or self._failures > 0) and time <= self._newest
+
+    def before(self, time: int | None, is_key: bool, is_damaged: bool) -> int:
+        """A frame is shown at ``time``. How many are lost between it and the one before."""
+        lost = 0
+        if time is not None:
+            lost = self._settle({one for one in self._behind_newest() if one < time})
+            self._expected.discard(time)
+            self._newest = time
+        self._is_broken = is_damaged or (not is_key and (self._is_broken or lost > 0))
+        return lost
+
+    def overdue(self, count: int) -> int:
+        """How many failures no lost frame belongs to, long after the newest at ``count`` packets."""
+        if not self._failures or count - self._failed_at <= _LONGEST_DELAY:
+            return 0
+        failures, self._failures = self._failures, 0
+        return failures
+
+    def rest(self) -> int:
+        """How many are lost behind the last frame, and failures that no lost frame belongs to."""
+        failures = self._failures
+        return max(self._settle(self._behind_newest()), failures)
+
+    def _behind_newest(self) -> set[int]:
+        """Earlier ones that are expected are of a second recording in the file, which has begun anew."""
+        return {one for one in self._expected if self._newest is None or one > self._newest}
+
+    def _settle(self, missing: set[int]) -> int:
+        """How many of the frames that never came are lost by a damage; others have none to be shown."""
+        self._expected -= missing
+        if not self._failures and not self._is_broken:
+            return 0
+        self._failures = max(0, self._failures - len(missing))
+        return len(missing)
 
 
 class _Reach:
