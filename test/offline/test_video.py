@@ -129,6 +129,14 @@ def test_rate_that_is_none(tmp_path: Path, rate: float):
         open_video(tmp_path, rate)
 
 
+@pytest.mark.parametrize(
+    "address", ["https://example.org/run.mp4", "S3://runs/1.mp4?key=" + "k" * 300, "file:///runs/1.mp4"]
+)
+def test_an_address_is_not_taken_for_a_path(address: str):
+    with pytest.raises(VideoError, match="is an address, and no address is read: save the video to a file"):
+        open_video(address)
+
+
 def test_what_cannot_be_opened(tmp_path: Path):
     with pytest.raises(VideoError, match=r"no video at .*missing\.mp4"):
         open_video(tmp_path / "missing.mp4")

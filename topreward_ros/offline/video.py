@@ -9,6 +9,7 @@ not due. What is damaged is left out and told in `Video.damaged`. Nothing is wri
 from __future__ import annotations
 
 import os
+import re
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
@@ -40,6 +41,7 @@ _KINDS = (
     (stat.S_ISBLK, "a device"),
     (stat.S_ISSOCK, "a socket"),
 )
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)  # https, s3, rtsp, file (RFC 3986, 3.1)
 _FASTEST = 300.0  # [Hz] that a film may claim without a word
 _LONGEST_REASON = 200  # characters
 #: Two times in a row that go back by more begin a new count: two recordings in one file.
@@ -123,13 +125,19 @@ def open_video(path: str | Path, rate: float = 0.0) -> Video:
             if is_of_kind(mode):
                 raise VideoError(f"{name} is {kind} and not a file; save the video to a file first")
         return _File(place, name, rate)
-    except FileNotFoundError:
+    except (OSError, ValueError) as error:
+        if _ADDRESS.match(name):
+            raise VideoError(
+                f"{name} is an address, and no address is read: save the video to a file first"
+            ) from None
+        if not isinstance(error, FileNotFoundError):
+            reason = printable(getattr(error, "strerror", None) or str(error))
+            raise VideoError(
+                f"{name} cannot be opened: {reason}; check the path and its permissions"
+            ) from None
         raise VideoError(
             f"no video at {name}; check the path (relative ones start at {printable(os.getcwd())})"
         ) from None
-    except (OSError, ValueError) as error:
-        reason = printable(getattr(error, "strerror", None) or str(error))
-        raise VideoError(f"{name} cannot be opened: {reason}; check the path and its permissions") from None
 
 
 def _evenly(k: int, rate: float) -> int:
