@@ -90,6 +90,10 @@ def test_order_that_is_certain(stems: list[str]) -> None:
 UNCERTAIN = {
     "a copy": (["IMG_1.jpg", "IMG_1 (1).jpg", "IMG_2.jpg"], "IMG_1 (1).jpg looks like a copy of IMG_1.jpg"),
     "a copy by Windows": (["IMG_1.jpg", "IMG_1 - Copy.jpg"], "looks like a copy of IMG_1.jpg"),
+    "a copy by GNOME": (["IMG_1.jpg", "IMG_1 (copy).jpg"], "looks like a copy of IMG_1.jpg"),
+    "a second one": (["1.jpg", "1 (another copy).jpg", "2.jpg"], "looks like a copy of 1.jpg"),
+    "a third one": (["1.jpg", "1 (3rd copy).jpg", "2.jpg"], "1 (3rd copy).jpg looks like a copy of 1.jpg"),
+    "a copy of a copy": (["1.jpg", "1 (copy 2).jpg", "2.jpg"], "looks like a copy of 1.jpg"),
     "two readings": (["5.25.png", "5.5.png"], "5.25.png is read before 5.5.png, their numbers as decimal"),
     "hexadecimal": ([f"{k:04x}.png" for k in range(7, 30)], "read as hexadecimal numbers, from 0007.png"),
     "no numbers": (["first.png", "last.png", "middle.png"], "alphabetical order"),

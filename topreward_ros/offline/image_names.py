@@ -23,7 +23,10 @@ from topreward_ros.offline.name_spelling import in_order_of_size
 
 _NUMBER = re.compile(r"(0[xX][0-9a-fA-F]+|\d+)")
 #: How programs name a copy of a file whose name was taken.
-_COPY = re.compile(r"( ?\(\d+\)| - copy( \(\d+\))?| copy( \d+)?|~\d+)$", re.IGNORECASE)
+_COPY = re.compile(
+    r"( ?\(\d+\)| - copy( \(\d+\))?| copy( \d+)?| \((another |\d+(st|nd|rd|th) )?copy( \d+)?\)|~\d+)$",
+    re.IGNORECASE,
+)
 #: Random parts of names, as tools that export datasets add: hexadecimal hashes and UUIDs.
 _HASH = re.compile(
     r"(?<![^\W_])(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{6,})(?![^\W_])", re.IGNORECASE
