@@ -236,7 +236,7 @@ def damaged_folder(path: Path, damaged: tuple[int, ...]) -> Path:
 def test_the_next_frame_takes_the_slot_of_one_that_cannot_be_read(
     tmp_path: Path, prefixes: int, schedule: PrefixSchedule, second_s: float
 ) -> None:
-    """The frames of 0.5 s and 2.0 s are due; nothing follows the latter.
+    """The frames of 0.5 s and 2.0 s are due; nothing follows the latter. That of 0.7 s is told, too.
 
     In the authors' schedule, which knows the slots beforehand, the frame that stands in has the slot's time.
     """
@@ -251,9 +251,9 @@ def test_the_next_frame_takes_the_slot_of_one_that_cannot_be_read(
     assert list(dict.fromkeys(newest)) == [0, 60, 100, 150]
     assert [len(prefix) for _, prefix in scorer.asked] == [1, 2, 3, 4]
     assert due_times(folder, 2.0, 10.0) == pytest.approx([0.0, 0.6, 1.0, 1.5])
-    assert [place.time_s for place in curve.damaged] == pytest.approx([0.5, 2.0])
+    assert [place.time_s for place in curve.damaged] == pytest.approx([0.5, 0.7, 2.0])
     places = json.loads(curve.to_json())["damaged"]
-    assert [(place["until"], place["frames"]) for place in places] == [(0.5, 1), (2.0, 1)]
+    assert [(place["until"], place["frames"]) for place in places] == [(0.5, 1), (0.7, 1), (2.0, 1)]
     assert "5.png" in places[0]["reason"]
     assert shown(curve, tmp_path / "curve.png", rate=10.0).shape[1] == 1200
 

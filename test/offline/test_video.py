@@ -192,10 +192,13 @@ def test_damaged_image_in_a_folder(tmp_path: Path):
     folder = write_folder(tmp_path / "images", ["0.png", "1.png"])
     (folder / "1.png").write_bytes(b"not a png")
     video = open_video(folder, rate=1.0)
-    (stamp_ns, first), (_, second) = video
-    assert stamp_ns == 0 and number_of(first()) == 0
+    frames = iter(video)
+    stamp_ns, read = next(frames)
+    assert stamp_ns == 0 and number_of(read()) == 0
+    _, read = next(frames)
     with pytest.raises(FrameError, match=r"1\.png is corrupt.*repair or remove it"):
-        second()
+        read()
+    assert next(frames, None) is None
     (place,) = video.damaged
     assert (place.time_s, place.until_s, place.frames) == (1.0, 1.0, 1) and "1.png" in place.reason
 
@@ -210,6 +213,36 @@ def test_cut_jpeg_in_a_folder_is_no_half_grey_picture(tmp_path: Path):
     assert [number_of(reads[k]()) for k in (0, 2)] == [0, 2]
     with pytest.raises(FrameError, match=r"1\.jpg, 64x48, has lost a part.*repair or remove it"):
         reads[1]()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp"])
+@pytest.mark.parametrize("lost", ["its end", "all", "all but zeros"])
+def test_a_broken_image_that_is_not_due_is_told(tmp_path: Path, suffix: str, lost: str):
+    folder = write_folder(tmp_path / "images", [f"{k}.{suffix}" for k in range(4)])
+    data = (folder / f"2.{suffix}").read_bytes()
+    left = {"its end": data[: len(data) // 2], "all": b"", "all but zeros": bytes(len(data))}[lost]
+    (folder / f"2.{suffix}").write_bytes(left)
+    video = open_video(folder, rate=2.0)
+    for k, (_, read) in enumerate(video):
+        if k == 0:
+            read()
+    if lost == "its end" and suffix not in ("png", "jpg"):  # nothing tells their end but decoding
+        assert not video.damaged
+    else:
+        (place,) = video.damaged
+        assert (place.time_s, place.frames) == (1.0, 1) and f"2.{suffix}" in place.reason
+    reads = [read for _, read in open_video(folder, rate=2.0)]
+    with pytest.raises(FrameError):
+        reads[2]()
+
+
+def test_an_image_that_only_seems_broken_is_not_told(tmp_path: Path):
+    """Some programs write notes behind the end of a picture."""
+    folder = write_folder(tmp_path / "images", ["0.png", "1.png", "2.jpg"])
+    for file in folder.iterdir():
+        file.write_bytes(file.read_bytes() + b"notes" * 50)
+    video = open_video(folder, rate=1.0)
+    assert len(list(video)) == 3 and not video.damaged
 
 
 def test_folder_whose_first_image_is_damaged(tmp_path: Path):

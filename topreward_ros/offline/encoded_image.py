@@ -28,9 +28,13 @@ from topreward_ros.core.printable import printable
 
 MAX_PIXELS = 1 << 26  #: no camera has more; a damaged header that claims so must not fill the memory
 
+ENDS = 64  #: bytes at either end of an image that `looks_whole` needs
+
 _JPEG_MAGIC = b"\xff\xd8"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"  # the last chunk, which is empty, and its checksum
 _TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_OTHER_MAGICS = (*_TIFF_MAGICS, b"BM", b"RIFF")
 _END_OF_IMAGE = b"\xff\xd9"
 #: Webcams leave a few bytes, or any number of one and the same, between the scan and the end marker. A scan
 #: that was damaged may end early, too; what was left then had 41 bytes and more, a block of the picture.
@@ -61,6 +65,18 @@ def is_jpeg(data: bytes) -> bool:
 def is_png(data: bytes) -> bool:
     """Whether the bytes begin as a PNG does."""
     return data.startswith(_PNG_MAGIC)
+
+
+def looks_whole(head: bytes, tail: bytes) -> bool:
+    """Whether an image begins as a known kind does and, as JPEG or PNG, ends so: no look at the rest.
+
+    ``head``, ``tail``: its first and last `ENDS` bytes. Where this is False the image may still be right.
+    """
+    if is_jpeg(head):
+        return _END_OF_IMAGE in tail
+    if is_png(head):
+        return _PNG_END in tail
+    return head.startswith(_OTHER_MAGICS)
 
 
 def samples_of(data: bytes, name: str) -> np.ndarray:

@@ -27,7 +27,15 @@ from topreward_ros.core.errors import UserError
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.printable import printable
 from topreward_ros.offline import bag_layout
-from topreward_ros.offline.encoded_image import EncodedImageError, is_dark, is_deep_grey, rgb8_of, samples_of
+from topreward_ros.offline.encoded_image import (
+    ENDS,
+    EncodedImageError,
+    is_dark,
+    is_deep_grey,
+    looks_whole,
+    rgb8_of,
+    samples_of,
+)
 from topreward_ros.offline.image_names import SeveralStreamsError, in_order
 from topreward_ros.offline.video_track import Track, TrackError
 
@@ -309,6 +317,7 @@ class _Folder(Video):
     def __init__(self, path: Path, name: str, rate: float) -> None:
         self._name = name
         self.damaged = []
+        self._newest_read: Path | None = None
         # what begins with a dot is hidden: macOS keeps notes on IMG.jpg in ._IMG.jpg
         files = [file for file in path.iterdir() if not file.name.startswith(".") and file.is_file()]
         images = [file.name for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
@@ -346,9 +355,16 @@ class _Folder(Video):
         for k, file in enumerate(self._files):
             stamp_ns = _evenly(k, self.info.rate)
             log.pass_frame(stamp_ns / NS_PER_S, is_key=True)
-            yield stamp_ns, partial(self._read, file, stamp_ns / NS_PER_S, log)
+            self._newest_read = None
+            read = partial(self._read, file, stamp_ns / NS_PER_S, log)
+            yield stamp_ns, read
+            # decoding what nobody needs would take most of the time
+            if self._newest_read != file and not _looks_whole(file):
+                with suppress(FrameError):
+                    read()
 
     def _read(self, file: Path, time_s: float, log: _DamageLog) -> np.ndarray:
+        self._newest_read = file
         try:
             return self._decode(file)
         except FrameError as error:
@@ -388,6 +404,16 @@ class _Folder(Video):
             raise FrameError(f"{error}; repair or remove it") from error
         except OSError as error:
             raise FrameError(f"{printable(str(file))} cannot be read: {error.strerror}") from error
+
+
+def _looks_whole(file: Path) -> bool:
+    try:
+        with file.open("rb", buffering=0) as image:
+            head = image.read(ENDS)
+            image.seek(max(0, image.seek(0, os.SEEK_END) - ENDS))
+            return looks_whole(head, image.read(ENDS))
+    except OSError:
+        return False
 
 
 def _instead(path: Path, files: Sequence[Path]) -> str:
