@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,6 +14,16 @@ from topreward_ros.nodes import python_log
 from topreward_ros.nodes.log import logger_named
 
 
+@pytest.fixture
+def pythons_own_records() -> Iterator[None]:
+    """Those of a program, which a test before may have begun with, have no line breaks."""
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(logging.LogRecord)
+    yield
+    logging.setLogRecordFactory(before)
+
+
+@pytest.mark.usefixtures("pythons_own_records")
 def test_what_no_node_says_has_the_level_and_the_name_of_one(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
