@@ -73,6 +73,7 @@ def test_another_run_in_the_process_tells_anew_and_nothing_is_kept(
     pauses: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A worker asks the same scorer job after job; a run that ended while the server was gone is over."""
+    gc.collect()  # those of other tests
     kept = len(side_by_side._outages)
     for _ in range(2):
         scorer = Away(*(LinkError("gone") for _ in range(7)), BusyError("busy", 1.0), BusyError("busy", 1.0))

@@ -274,7 +274,7 @@ def check_numbers(robot: Robot, bag: Bag, lowest: float, highest: float, termina
     stamps = sorted(scored)
     known = next(number for number, stamp in enumerate(stamps) if stamp in shown)
     assert set(stamps[known:]) <= shown or "messages_lost" in bag.about, bag.about
-    assert len(shown & set(scored)) > len(scored) / 2
+    assert len(shown & set(scored)) > len(scored) / 2 or "first frame" in bag.about["complete"]
     assert all(bytes(image.data[:2]) == b"\xff\xd8" for image in images)
     info = bag.newest_at_start("/monitor/info")
     assert info.model_id == "embedded" and info.sample_rate == SCORED and not info.random_weights
