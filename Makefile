@@ -64,7 +64,7 @@ demo: setup  ## play a robot video on a real topic and watch the monitor follow 
 	@$(with_ros) $(VENV)/bin/topreward demo
 
 test: setup  ## run all tests; PYTEST_ARGS="-k word -x" chooses, "-n 0 --pdb" looks inside
-	@$(with_ros) $(pytest) -n 3 --dist worksteal $(PYTEST_ARGS)
+	@$(with_ros) $(pytest) -n 4 --dist worksteal $(PYTEST_ARGS)
 
 test-random: setup  ## run the tests that draw their inputs with new draws, four times as many
 	@$(with_ros) $(pytest) -n 2 --dist worksteal --hypothesis-profile random -m hypothesis $(PYTEST_ARGS)
