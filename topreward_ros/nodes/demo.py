@@ -35,6 +35,7 @@ from topreward_ros.defaults import (
     monitor_defaults,
     shared_file,
 )
+from topreward_ros.nodes.end_signals import stop_signals
 from topreward_ros.offline.score_video import due_times
 from topreward_ros.views.demo import LAST_SCORE_S, Take, summary, takes_table
 from topreward_ros.views.watch import WatchLog
@@ -136,7 +137,7 @@ def run(video: str | None, task: str | None, monitor: Mapping[str, Any], svg: Pa
     if not shared:
         os.environ["ROS_DOMAIN_ID"] = str(free_domain())
     takes: list[Take] = []
-    with watch.stop_signals() as signals, watch.Watcher("task_progress", [sys.argv[0]]) as watcher:
+    with stop_signals() as signals, watch.Watcher("task_progress", [sys.argv[0]]) as watcher:
         if shared:
             _refuse_other_publishers(watcher, lambda: bool(signals))
         watcher.log.title = f"topreward demo (ROS_DOMAIN_ID {os.environ['ROS_DOMAIN_ID']})"

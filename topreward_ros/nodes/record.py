@@ -46,7 +46,7 @@ from topreward_ros.defaults import large_image_environment
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.conversions import nanoseconds
-from topreward_ros.nodes.end_signals import leaving
+from topreward_ros.nodes.end_signals import leaving, stop_signals
 from topreward_ros.nodes.graph import type_name, why_unpublished
 from topreward_ros.nodes.image_topics import places
 from topreward_ros.nodes.log import PrintableLog
@@ -55,7 +55,6 @@ from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.nodes.startup import start
 from topreward_ros.nodes.steady_timer import create_steady_timer
-from topreward_ros.nodes.watch import stop_signals
 from topreward_ros.offline.bag_writer import qos_profile
 from topreward_ros.offline.camera_images import ImageError, stamp_ns_of
 from topreward_ros.offline.image_topics import TYPE_NAMES, first_published

@@ -27,10 +27,9 @@ from topreward_ros.core.monitor_call import (
     why_no_answer,
 )
 from topreward_ros.core.printable import printable
-from topreward_ros.nodes.end_signals import leaving
+from topreward_ros.nodes.end_signals import leaving, stop_signals
 from topreward_ros.nodes.graph import count_named
 from topreward_ros.nodes.startup import start, why_no_start
-from topreward_ros.nodes.watch import stop_signals
 from topreward_ros.srv import SetTask
 
 _TYPES = {"set_task": SetTask, "reset": Trigger, "enable": SetBool}

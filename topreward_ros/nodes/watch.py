@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from io import StringIO
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +29,7 @@ from topreward_ros.core.output_files import write_file
 from topreward_ros.core.printable import printable
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress
 from topreward_ros.nodes import conversions, qos
-from topreward_ros.nodes.end_signals import leaving
+from topreward_ros.nodes.end_signals import leaving, stop_signals
 from topreward_ros.nodes.graph import (
     A_NODE,
     all_named,
@@ -323,19 +321,6 @@ def run(
     why = why_no_score(log)
     print(f"topreward: no score came on {log.topic} within {duration_s:g} s{why}", file=sys.stderr)
     return 1
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT, SIGTERM and SIGHUP instead of being interrupted by them."""
-    received: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, lambda number, _: received.append(number)) for number in numbers]
-    try:
-        yield received
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def save_svg(log: WatchLog, path: Path, title: str) -> None:

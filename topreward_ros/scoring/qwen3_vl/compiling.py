@@ -76,7 +76,8 @@ def compile_layers(wanted: str, graphs: GraphRunner, vision: VisionModel, langua
     if problem:
         level = logging.WARNING if wanted == ALWAYS else logging.INFO
         _log.log(level, "layers are not compiled, which is slower and gives the same scores: %s", problem)
-        if kernels and (problem := try_out(PLAIN._replace(**kernels), graphs, vision, language)):
+        chosen = PLAIN._replace(**kernels)
+        if chosen != PLAIN and (problem := try_out(chosen, graphs, vision, language)):
             _log.log(
                 level, "PyTorch's own kernels of attention are used, as those that were chosen: %s", problem
             )
