@@ -45,20 +45,32 @@ def block_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def due_stamps(first: int) -> list[int]:
-    """Stamps of the frames that a monitor at 4 Hz takes from the video, played from ``first`` [ns] on."""
+def frame_number(stamp: int, first: int) -> int:
+    """Which frame was captured at ``stamp`` [ns], counted from the one at ``first``, which is not always 0.
+
+    Best effort may lose the first frames. Each stamp is rounded, so a difference of two is off by up to 1 ns.
+    """
+    number = round((stamp - first) * 30 / SECOND)
+    assert abs(stamp - first - round(number * SECOND / 30)) <= 1, "not a stamp of capture"
+    return number
+
+
+def due_frames() -> list[int]:
+    """Numbers of the frames that a monitor at 4 Hz takes from the video."""
     schedule = FrameSchedule(4.0)
     due = []
-    for stamp in (first + round(k * SECOND / 30) for k in range(300)):
-        if schedule.observe(stamp):
+    for number in range(300):
+        if schedule.observe(round(number * SECOND / 30)):
             schedule.take()
-            due.append(stamp)
+            due.append(number)
     return due
 
 
-def undisturbed(due: list[int], halts: list[Any]) -> set[int]:
-    """Of ``due``, those that were not sent while the machine was held up."""
-    found = {stamp for stamp in due if not any(halt.touches(stamp) for halt in halts)}
+def undisturbed(first: int, due: list[int], halts: list[Any]) -> set[int]:
+    """Of the frames ``due``, those that were not sent while the machine was held up."""
+    found = {
+        number for number in due if not any(halt.touches(first + number * SECOND // 30) for halt in halts)
+    }
     assert len(found) >= len(due) // 4, f"a machine that halts all the time tells nothing: {halts}"
     return found
 
@@ -84,15 +96,15 @@ def test_a_played_video_is_scored_in_order(robot, block_video: Path, transport: 
     scored = watch(robot, block_video, transport)
     stamps = [stamp_of(message) for message in scored]
     first = stamp_of(robot.events[0])
-    due = due_stamps(first)
+    due = due_frames()
     assert len(due) == 40
-    assert stamps == sorted(stamps)
-    expected = undisturbed(due, halts)
-    early, period = SECOND // 16, SECOND // 4  # a frame may come a quarter of a period before its slot
-    taken = [any(-early <= stamp - slot < period - early for stamp in stamps) for slot in expected]
+    numbers = [frame_number(stamp, first) for stamp in stamps]
+    assert numbers == sorted(set(numbers)) and 0 <= numbers[0] <= numbers[-1] < 300
+    expected = undisturbed(first, due, halts)
+    early, period = 30 / 16, 30 / 4  # [frames]: one may come a quarter of a period before its slot
+    taken = [any(-early <= number - slot < period - early for number in numbers) for slot in expected]
     assert sum(taken) >= 0.9 * len(expected), "slots without a frame"
-    assert len(set(stamps) & expected) >= 0.5 * len(expected), "few of the due frames themselves"
-    assert set(stamps) <= {first + round(k * SECOND / 30) for k in range(300)}, "not a stamp of capture"
+    assert len(set(numbers) & expected) >= 0.5 * len(expected), "few of the due frames themselves"
 
     assert {message.episode_id for message in scored} == {robot.events[0].episode_id} != {""}
     assert {message.instruction for message in scored} == {TASK}
@@ -121,18 +133,18 @@ def test_the_live_curve_is_the_curve_of_the_file(robot, block_video: Path, halts
     }
     scored = watch(robot, block_video, **lossless)
     first = stamp_of(scored[0])
-    live = {stamp_of(message) - first: message for message in scored}
-    expected = {stamp - first for stamp in undisturbed(due_stamps(first), halts)}
+    live = {frame_number(stamp_of(message), first): message for message in scored}
+    expected = undisturbed(first, due_frames(), halts)
     assert len(set(live) & expected) >= 0.9 * len(expected)
 
     parameters = {**monitor_defaults(), "sample_rate": 4.0}
     scorer = load_scorer("embedded", ScorerSettings.from_parameters(parameters))
     curve = score_video(block_video, TASK, scorer, MonitorSettings.from_parameters(parameters))
-    offline = {round(point.time_s * SECOND): point for point in curve.points}
-    assert sorted(offline) == [stamp - first for stamp in due_stamps(first)]
+    offline = {frame_number(round(point.time_s * SECOND), 0): point for point in curve.points}
+    assert sorted(offline) == due_frames()
     assert set(live) <= set(offline)
-    for stamp, message in live.items():
-        point = offline[stamp]
+    for number, message in live.items():
+        point = offline[number]
         assert message.num_frames == point.num_frames
         assert message.log_prob == pytest.approx(point.score.log_prob, abs=1e-4)
         assert message.log_prob_false == pytest.approx(point.score.log_prob_false, abs=1e-4)

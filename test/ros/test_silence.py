@@ -112,7 +112,7 @@ def test_a_monitor_that_was_stopped_does_not_blame_the_camera(robot) -> None:
 
 def test_of_two_publishers_one_is_followed_until_it_stops(robot) -> None:
     """Their stamps lie 20 s apart: taken together, every second image began another episode."""
-    robot.start_monitor(task=TASK, sample_rate=10.0, stale_timeout=STALE_TIMEOUT)
+    robot.start_monitor(task=TASK, sample_rate=10.0)
     other = robot.publisher(Image, "image", qos.image_source())
     ours: list[int] = []
 
