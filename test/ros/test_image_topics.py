@@ -184,6 +184,28 @@ def test_remapping_acts_on_the_base_and_on_the_whole_name(bare, rule: str, named
     until_scored(bare, source)
 
 
+def test_two_cameras_whose_names_are_exchanged_are_exchanged(bare) -> None:
+    """Each subscription is remapped, too: to what was remapped already, it would be one to the other."""
+    exchanged = ["--ros-args", "-r", "/left:=/right", "-r", "/right:=/left"]
+    node = Node("rig", context=bare.context, cli_args=exchanged)
+    rig = CameraRig(node, ["left", "right"], "raw", "tile", lambda stamp_ns: None)
+    bare.executor.add_node(node)
+    try:
+        sources = {topic: Source(bare, topic, "raw") for topic in ("/left", "/right")}
+        bare.until(
+            lambda: all(it.publisher.get_subscription_count() > 0 for it in sources.values()), "they meet"
+        )
+        assert [camera.topic for camera in rig.cameras] == ["/right", "/left"]
+        sources["/right"].send(7)
+        bare.until(lambda: rig.primary.received == 1, "the image of the right one comes")
+        assert rig.cameras[1].received == 0
+        assert not rig.follow_publishers()
+    finally:
+        bare.executor.remove_node(node)
+        rig.let_go()
+        node.destroy_node()
+
+
 @pytest.mark.parametrize(
     ("named", "kind", "what"),
     [

@@ -307,6 +307,23 @@ def test_a_full_disk_ends_the_recorder_with_what_fits_and_a_monitor_that_goes_aw
     assert "File too large" in robot.said(played.recorder) and "Traceback" not in robot.said(played.recorder)
 
 
+def test_each_topic_holds_its_own_messages_where_rules_lead_from_one_to_another(robot: Robot) -> None:
+    """ "left" means /right here, and there is no name for what is on /left."""
+    texts = {topic: robot.node.create_publisher(String, topic, LATCHED) for topic in ("/left", "/right")}
+    for topic, publisher in texts.items():
+        publisher.publish(String(data=topic))
+    bags = robot.folder / "bags"
+    command = ("record", "--all", "--no-episodes", "--output", str(bags), "--topics", "left")
+    recorder = robot.run("-m", MODULE, *command, "--ros-args", "-r", "left:=right")
+    robot.until(lambda: "/left cannot be read" in robot.said(recorder), "it says what it cannot record")
+    robot.until(lambda: texts["/right"].get_subscription_count() > 0, "the other one is recorded")
+    robot.spin(1.0)
+    robot.stop(recorder)
+    (bag,) = bags.glob("*")
+    texts_read = {topic: message.data for topic, message in messages(bag) if topic in texts}
+    assert texts_read == {"/right": "/right"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

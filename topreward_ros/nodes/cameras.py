@@ -10,13 +10,12 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, qos_check_compatible
 
 from topreward_ros.core.frames import NS_PER_S, Frame
 from topreward_ros.core.losses import Losses
@@ -24,27 +23,25 @@ from topreward_ros.core.publishers import Publishers
 from topreward_ros.core.stamp_clock import utc_text
 from topreward_ros.defaults import fast_dds_profile_variables, monitor_defaults
 from topreward_ros.nodes import qos
-from topreward_ros.nodes.graph import A_NODE, all_named, node_of, of_this_process
-from topreward_ros.nodes.image_topics import debug_image, places
+from topreward_ros.nodes.graph import Neighbours, node_of, of_this_process
+from topreward_ros.nodes.image_topics import asked_names, places
 from topreward_ros.nodes.images import MESSAGE_TYPES, decode
 from topreward_ros.nodes.outsider import Outsider
 from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.nodes.startup import said_by_ros
+from topreward_ros.nodes.topic_names import name_for
 from topreward_ros.offline import camera_images as images
-from topreward_ros.offline.image_topics import TYPE_NAMES, ImageTopic, unreadable
+from topreward_ros.offline.camera_advice import CameraAdvice, Images
+from topreward_ros.offline.image_topics import ImageTopic
 from topreward_ros.offline.place_choice import PATIENCE_S, PlaceChoice, Published
 
-_LOST_SHARE_WORTH_A_WARNING = 0.1
-_LARGE_BYTES = 100_000  # several of these fill the default shared-memory segment of Fast DDS
 _LATE_NS = 5_000_000  # an executor that waits takes a message sooner
 _LARGE_IMAGES_ADVICE = (
     "Large images overflow the default shared-memory segment of Fast DDS: start the camera's node with "
     f"{fast_dds_profile_variables(os.environ)[0]} set to config/fastdds_large_images.xml of this package"
 )
-_DISCOVERY_S = 3.0  # so long it may take until others are known, on a busy machine
 _OTHERS_NEWS_S = 2.0  # so new is an image that comes "now"
 _TOPICS = "image_topics"  # the parameter
-_OTHERS_DEBUG_IMAGE = "/monitor/debug_image"  # of monitors in other namespaces
 _REPEATED_AFTER_S = 10.0  # the warning of an image that cannot be used
 _NUMBERS = re.compile(r"\d+")
 _DRAINED_S = 10.0  # after so long without an image none is on its way
@@ -95,9 +92,17 @@ class Camera:
         self._node = node
         self._on_image = on_image
         self._on_change = on_change
-        self._given = topic
-        self._of_others = of_others
+        self._names = asked_names(topic)
         self.places = places(node, topic, transport)  #: where its images may be, best first
+        self._advice = CameraAdvice(
+            Neighbours(node, lambda: self.subscription),
+            topic,
+            self.places,
+            of_others=of_others,
+            namespace=node.get_namespace(),
+            unset_in=_unset_in(node),
+            large_images=_LARGE_IMAGES_ADVICE,
+        )
         self._published = self._who_publishes()  # at each place, when that was looked at last
         self._choice = PlaceChoice(self.places, self._published, time.monotonic())
         self._outsider: Outsider | None = None
@@ -209,19 +214,7 @@ class Camera:
 
     def name_warning(self) -> str:
         """What is wrong with a topic of this name, where that is known; else empty."""
-        types = self._types_on(self.topic)
-        what = unreadable(self.places[0].name.removesuffix("/compressed"), types)
-        if not what:
-            return ""
-        undiscovered = (
-            not types or not self._readable_topics()
-        )  # publishers of it, or the topic that is meant
-        if undiscovered and self.silent_seconds() < _DISCOVERY_S:
-            return ""
-        return (
-            f"image topic '{self._given}' carries {what}, by its name, and no colour images; "
-            f"{self._other_image_topics()}"
-        )
+        return self._advice.name(self._images())
 
     def let_go(self) -> None:
         """End every subscription, until `resume`."""
@@ -288,28 +281,8 @@ class Camera:
         return time.monotonic() - self.last_arrival
 
     def loss_warning(self) -> str:
-        """How many images are lost on the way lately and what to do about it; empty while they are few, or
-        while several publishers may have been mixed up."""
-        share = self.losses.share()
-        now_ns = time.monotonic_ns()
-        if share <= _LOST_SHARE_WORTH_A_WARNING or self.senders.heard(now_ns) > 1:
-            return ""
-        if self.senders.are_mixed(now_ns):
-            return ""
-        override = f"qos_overrides.{self.topic}.subscription"
-        if self.losses.came_late():
-            cause = (
-                "This process did not keep up: the machine is busy, or it was stopped for a while. "
-                f"{override}.reliability: reliable and {override}.depth: 30 keep them for it"
-            )
-        elif len(self.raw) >= _LARGE_BYTES:
-            cause = _LARGE_IMAGES_ADVICE
-        else:
-            cause = (
-                "They do not reach this machine: the network loses them, or the camera's node is too busy. "
-                f"Where it publishes reliably, {override}.reliability: reliable has them sent again"
-            )
-        return f"{share:.0%} of the images on {self.topic} are lost on the way. {cause}"
+        """How many images are lost on the way lately and what to do about it; empty while they are few."""
+        return self._advice.loss(self._images())
 
     def silence_warning(self) -> str:
         """Since when no image has come, which stays true while the text stands, and what to look at."""
@@ -319,24 +292,30 @@ class Camera:
         return f"no image {where} since {utc_text(since_ns)}: {self.missing_images_advice()}"
 
     def publishers_warning(self) -> str:
-        """Who publishes on this topic, when images of several come: those of one are used. Else empty.
+        """Who publishes on this topic, when images of several come: those of one are used. Else empty."""
+        return self._advice.several_publishers(self._images())
 
-        Publishers that send nothing do not matter, nor do those that were killed and are known for a while.
-        """
+    def missing_images_advice(self) -> str:
+        """What to look at when no image comes, by what is known of other nodes now."""
+        return self._advice.missing_images(self._images())
+
+    def _images(self) -> Images:
+        """What is known of its images now."""
         now_ns = time.monotonic_ns()
-        if (heard := self.senders.heard(now_ns)) < 2:
-            return ""
-        publishers = self._node.get_publishers_info_by_topic(self.topic)
-        names = sorted(map(node_of, publishers))
-        if len(names) < 2 or not all_named(names):
-            return ""  # numbers and stamps that jump are its own; or not all have been discovered yet
-        known = f": {', '.join(names)}" if len(names) == heard else ""
-        use = (
-            "they cannot be told apart, and images of both may be used"
-            if self.senders.are_mixed(now_ns)
-            else "the images of one of them are used until it stops"
+        other_ns = self.senders.newest_other_ns()
+        return Images(
+            place=self.place,
+            received=self.received,
+            newest_bytes=len(self.raw),
+            silent_s=self.silent_seconds(),
+            lost_share=self.losses.share(),
+            came_late=self.losses.came_late(),
+            senders=self.senders.heard(now_ns),
+            are_mixed=self.senders.are_mixed(now_ns),
+            others_came=other_ns is not None and now_ns - other_ns < _OTHERS_NEWS_S * NS_PER_S,
+            publisher_is_new=time.monotonic() - self._joined < _FIRST_IMAGE_S,
+            refusal=self.refusal_warning(),
         )
-        return f"{heard} nodes publish on {self.topic}{known}; {use}: remap all but one"
 
     def _publisher_count(self) -> int:
         count: int = self._node.count_publishers(self.topic)
@@ -402,155 +381,12 @@ class Camera:
     def _subscription_to(self, place: ImageTopic, callback: Callable[[bytes, dict[str, Any]], None]) -> Any:
         return self._node.create_subscription(
             MESSAGE_TYPES[place.type_name],
-            place.name,
+            name_for(self._node, place.name, self._names),
             callback,
             qos.images(),
             qos_overriding_options=qos.overrides(),
             raw=True,
         )
-
-    def _types_on(self, topic: str) -> set[str]:
-        return {publisher.topic_type for publisher in self._node.get_publishers_info_by_topic(topic)}
-
-    def missing_images_advice(self) -> str:
-        """What to look at when no image comes, by what is known of other nodes now."""
-        if refusal := self.refusal_warning():
-            return refusal
-        expected = self.place.type_name
-        there = self._node.get_publishers_info_by_topic(self.topic)
-        publishers = [publisher for publisher in there if publisher.topic_type == expected]
-        if not publishers:
-            return self._nobodys_advice(there)
-        for publisher in publishers:
-            compatibility, reason = qos_check_compatible(publisher.qos_profile, self.subscription.qos_profile)
-            if compatibility == QoSCompatibility.ERROR:
-                return (
-                    f"the QoS of {node_of(publisher)} on {self.topic} is incompatible with ours: "
-                    f"{reason.strip()} "
-                    f"Set qos_overrides.{self.topic}.subscription.reliability to best_effort"
-                )
-        if time.monotonic() - self._joined < _FIRST_IMAGE_S:
-            return f"somebody has just begun to publish on {self.topic}: the first image may be on its way"
-        nodes = set(map(node_of, publishers))
-        names = ", ".join(sorted(nodes))
-        other_ns = self.senders.newest_other_ns()
-        if other_ns is not None and time.monotonic_ns() - other_ns < _OTHERS_NEWS_S * NS_PER_S:
-            return (
-                f"images come, but from another publisher than the one that was followed (of {names}); "
-                "it is followed once that one counts as gone"
-            )
-        if not self.raw and self.received:
-            return (
-                f"they came until then; look which of {self._published_at()} still runs, and at the camera, "
-                "its cable and its driver"
-            )
-        if self.received and self.losses.share() <= _LOST_SHARE_WORTH_A_WARNING:
-            return (
-                f"they came until then: look whether {names} still runs, and at the camera, its cable and "
-                f"its driver{self._moved_to(nodes)}"
-            )
-        return (
-            f"{names} publishes on {self.topic} with a matching QoS, but no image arrives: is it sending "
-            f"(`ros2 topic hz {self.topic}`)? {_LARGE_IMAGES_ADVICE}"
-        )
-
-    def _nobodys_advice(self, others: list[Any]) -> str:
-        """What to look at where nobody publishes what is expected; ``others`` publish other types there."""
-        instead = self._elsewhere() or self._other_image_topics()
-        other = next((it for it in others if it.topic_type not in TYPE_NAMES), None)
-        if other is not None:
-            return (
-                f"{node_of(other)} publishes {other.topic_type} on {self.topic}, which is no image; {instead}"
-            )
-        expected = self.place.type_name
-        if self.received:
-            advice = (
-                f"they came until then, and nobody publishes on {self.topic} ({expected}) now: start the "
-                "camera's node again"
-            )
-            return advice + self._moved_to(set())
-        return f"nobody publishes on {self.topic} ({expected}); {instead}"
-
-    def _elsewhere(self) -> str:
-        """Where else it is looked for images of this camera and somebody publishes: a clause, or empty."""
-        there = [place for place in self.places if place != self.place and self._published[place]]
-        if not there:
-            return ""
-        return f"{', '.join(map(str, there))} is published, and is read where images come there and none here"
-
-    def _moved_to(self, nodes: set[str]) -> str:
-        """Where else images of this camera are, by its name or by one of ``nodes``: a clause, or empty."""
-        if elsewhere := self._elsewhere():
-            return f"; {elsewhere}"
-        nodes = nodes - {A_NODE}
-        found = {
-            name: kind
-            for name, kind in self._readable_topics().items()
-            if self._is_ours(name) or nodes & set(map(node_of, self._node.get_publishers_info_by_topic(name)))
-        }
-        if not found:
-            return ""
-        return (
-            f"; {_shown(found)} is published, too: if that is what you mean, name it by image_topic:= or "
-            "image_topics"
-        )
-
-    def _published_at(self) -> str:
-        """Who publishes at which of its places: the same text whichever of them is read just now."""
-        found = {
-            f"{node_of(publisher)} ({place})"
-            for place in self.places
-            for publisher in self._node.get_publishers_info_by_topic(place.name)
-            if publisher.topic_type == place.type_name
-        }
-        return ", ".join(sorted(found))
-
-    def _readable_topics(self) -> dict[str, str]:
-        """The type of every topic that carries images which can be read, is none of a monitor's, and is read
-        neither for this camera nor for another one."""
-        known = {debug_image(self._node), *self._of_others, *(place.name for place in self.places)}
-        return {
-            name: kind
-            for name, kinds in self._node.get_topic_names_and_types()
-            for kind in kinds
-            if kind in TYPE_NAMES
-            and name not in known
-            and not unreadable(name, kinds)
-            and not name.endswith(_OTHERS_DEBUG_IMAGE)
-            and self._node.count_publishers(name)
-        }
-
-    def _other_image_topics(self) -> str:
-        """Where images are; those of the same camera alone, or of this namespace, where there are some."""
-        others = self._readable_topics()
-        if not others and any(self._types_on(name).intersection(TYPE_NAMES) for name in self._of_others):
-            return "images are on the topics of the other cameras alone: is this camera running?"
-        if not others:
-            return "nor do other topics carry images: is the camera running, with the same ROS_DOMAIN_ID?"
-        ours = {name: kind for name, kind in others.items() if self._is_ours(name)}
-        namespace = self._node.get_namespace().rstrip("/") + "/"
-        of_this_robot = {name: kind for name, kind in others.items() if name.startswith(namespace)}
-        shown = _shown(ours or of_this_robot or others)
-        return (
-            f"images are on {shown}: name the one that you mean, by image_topic:= of the "
-            f"launch file or the parameter image_topics{self._default_hint()}"
-        )
-
-    def _is_ours(self, topic: str) -> bool:
-        """Whether a topic is of the same camera, by its name."""
-        camera = self.topic.rpartition("/")[0]
-        return bool(camera) and camera in (topic, topic.rpartition("/")[0])
-
-    def _default_hint(self) -> str:
-        """Why a value that was set may not have arrived: ROS 2 drops those under another name silently."""
-        node = self._node
-        is_set = (
-            node.has_parameter(_TOPICS) and node.get_parameter(_TOPICS).value != monitor_defaults()[_TOPICS]
-        )
-        if is_set:
-            return ""
-        name = node.get_fully_qualified_name()
-        return f" (it is at its default; in a file of parameters it stands under {name} or /**)"
 
     def _on_message(self, raw: bytes, info: dict[str, Any]) -> None:
         self._met = True
@@ -582,9 +418,11 @@ class Camera:
         self._on_image(self)
 
 
-def _shown(topics: Mapping[str, str]) -> str:
-    """Topics with their types."""
-    return ", ".join(f"{name} ({topics[name]})" for name in sorted(topics))
+def _unset_in(node: Node) -> str:
+    """The name of ``node``, where its topics of images are at their default; else empty."""
+    default = monitor_defaults()[_TOPICS]
+    is_set = node.has_parameter(_TOPICS) and node.get_parameter(_TOPICS).value != default
+    return "" if is_set else str(node.get_fully_qualified_name())
 
 
 class CameraRig:
@@ -616,9 +454,9 @@ class CameraRig:
         used = topics if layout == "tile" else topics[:1]
         self.cameras: list[Camera] = []
         try:
-            names = [{place.name for place in places(node, topic, transport)} for topic in topics]
+            where = [{place.name for place in places(node, topic, transport)} for topic in topics]
             for k, topic in enumerate(used):
-                others = frozenset().union(*names[:k], *names[k + 1 :])
+                others = frozenset().union(*where[:k], *where[k + 1 :])
                 self.cameras.append(Camera(node, topic, transport, self._on_image, self._on_change, others))
         except Exception:
             self.let_go()

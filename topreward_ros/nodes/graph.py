@@ -5,10 +5,13 @@ A process that was killed stays in the graph for a while; what that means is for
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rclpy.node import Node
+from rclpy.qos import QoSCompatibility, qos_check_compatible
+
+from topreward_ros.offline.camera_advice import Publisher
 
 A_NODE = "a node"  #: that was discovered before its name
 _PARTICIPANT_BYTES = 12  # of a global id (DDSI-RTPS 9.3.1)
@@ -70,6 +73,34 @@ def published(node: Node, message_type: type) -> dict[str, list[str]]:
     kind = type_name(message_type)
     topics = (topic for topic, kinds in node.get_topic_names_and_types() if kind in kinds)
     return {topic: names for topic in topics if (names := publishers_of(node, topic).get(kind))}
+
+
+class Neighbours:
+    """The `camera_advice.Graph` of a node, with what is wrong for one subscription of it."""
+
+    def __init__(self, node: Node, subscription: Callable[[], Any]) -> None:
+        """``subscription``: returns the one that there is now, or None."""
+        self._node = node
+        self._subscription = subscription
+
+    def publishers(self, topic: str) -> Sequence[Publisher]:
+        """Who publishes ``topic``, a full name."""
+        infos = self._node.get_publishers_info_by_topic(topic)
+        return [Publisher(_known(node_of(it)), it.topic_type, self._qos_problem(it)) for it in infos]
+
+    def topics(self) -> Mapping[str, Sequence[str]]:
+        """The full name of every topic that somebody publishes or subscribes to, and its types."""
+        return dict(self._node.get_topic_names_and_types())
+
+    def _qos_problem(self, publisher: Any) -> str:
+        if (ours := self._subscription()) is None:
+            return ""
+        compatibility, reason = qos_check_compatible(publisher.qos_profile, ours.qos_profile)
+        return str(reason).strip() if compatibility == QoSCompatibility.ERROR else ""
+
+
+def _known(name: str) -> str:
+    return "" if name == A_NODE else name
 
 
 def why_unpublished(node: Node, topic: str, message_type: type) -> str:

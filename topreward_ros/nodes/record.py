@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from importlib import import_module
+from itertools import chain
 from typing import Any
 
 import rclpy
-from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.serialization import deserialize_message
@@ -41,20 +41,19 @@ from topreward_ros.core.events import EventType
 from topreward_ros.core.outcome import Outcome
 from topreward_ros.core.output_files import left_folders
 from topreward_ros.core.outputs import State
-from topreward_ros.core.printable import printable
 from topreward_ros.defaults import large_image_environment
 from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.conversions import nanoseconds
 from topreward_ros.nodes.end_signals import leaving, stop_signals
 from topreward_ros.nodes.graph import type_name, why_unpublished
-from topreward_ros.nodes.image_topics import places
+from topreward_ros.nodes.image_topics import asked_names, places
 from topreward_ros.nodes.log import PrintableLog
 from topreward_ros.nodes.python_log import work_for
-from topreward_ros.nodes.rcl_error import RCLError
 from topreward_ros.nodes.say_once import SayOnce
 from topreward_ros.nodes.startup import start
 from topreward_ros.nodes.steady_timer import create_steady_timer
+from topreward_ros.nodes.topic_names import TopicNameError, full_topic, name_for
 from topreward_ros.offline.bag_writer import qos_profile
 from topreward_ros.offline.camera_images import ImageError, stamp_ns_of
 from topreward_ros.offline.image_topics import TYPE_NAMES, first_published
@@ -97,6 +96,7 @@ class _Topic:
     """A topic that is recorded."""
 
     name: str
+    asked: str  # by what name a subscription gets it
     message_type: type
     type_name: str
     subscriptions: list[Any] = field(default_factory=list)
@@ -132,10 +132,9 @@ class Recorder(PrintableLog):
         self._started_s = time.monotonic()
         self._readers: dict[str, Callable[[bytes, int], tuple[str | None, list[Begin]]]] = {}
         try:
-            self._event_topic = self._full_name("task_event")
-            self._wanted = {self._full_name(topic) for topic in options.topics}
-            for topic in options.image_topics:
-                self._full_name(topic)  # raises where it is no name
+            self._event_topic = full_topic(self, "task_event")
+            self._given = [*options.topics, *chain(*map(asked_names, options.image_topics))]
+            self._wanted = {full_topic(self, topic) for topic in options.topics}
             self._places = [places(self, topic, options.image_transport) for topic in options.image_topics]
             for kind, topic, expected, reader in (
                 (TaskEvent, "task_event", (qos.events(),), self._read_event),
@@ -145,13 +144,13 @@ class Recorder(PrintableLog):
                 (MonitorInfo, "monitor/info", (qos.latched(),), self._read_info),
                 (String, "task_instruction", (qos.instruction_volatile(), qos.instruction_latched()), None),
             ):
-                name = self._full_name(topic)
+                name = full_topic(self, topic)
                 if reader is not None and (options.by_episode or kind is MonitorInfo):
                     self._readers[name] = reader
-                added = self._add_topic(name, type_name(kind), kind)
+                added = self._add_topic(name, topic, type_name(kind), kind)
                 self._subscribe(added, qos.recording(expected))
                 added.held = qos.latched() in expected  # until its publishers are known
-        except ValueError as error:  # a camera that is none
+        except ValueError as error:  # a name that is none, or a camera
             self.destroy_node()
             raise RecordError(str(error)) from error
         except UserError:
@@ -197,13 +196,6 @@ class Recorder(PrintableLog):
 
     # ---- which topics ---------------------------------------------------------------------------
 
-    def _full_name(self, topic: str) -> str:
-        try:
-            return str(self.resolve_topic_name(topic))
-        except (RCLError, InvalidTopicNameException) as error:
-            said = str(error).splitlines()[0].partition(", at ")[0]
-            raise RecordError(f"topic {printable(topic, 200)!r} is not a name: {said}") from error
-
     def _look_at_publishers(self) -> None:
         """Subscribe to what is wanted and published, as its publishers need it."""
         self._expect_cameras()
@@ -246,10 +238,16 @@ class Recorder(PrintableLog):
             said = f"{name} is not recorded: {type_names[0]} is not installed here; source its workspace"
             self._say_once.warn(("type", name), lambda: said)
             return None
-        return self._add_topic(name, type_names[0], message_type)
+        try:
+            asked = name_for(self, name, self._given)
+        except TopicNameError as error:
+            problem = f"not recorded: {error}"
+            self._say_once.warn(("name", name), lambda: problem)
+            return None
+        return self._add_topic(name, asked, type_names[0], message_type)
 
-    def _add_topic(self, name: str, type_name: str, message_type: type) -> _Topic:
-        topic = self._topics[name] = _Topic(name, message_type, type_name)
+    def _add_topic(self, name: str, asked: str, type_name: str, message_type: type) -> _Topic:
+        topic = self._topics[name] = _Topic(name, asked, message_type, type_name)
         self._thread.offer(TopicOffer(name, type_name))
         return topic
 
@@ -271,10 +269,8 @@ class Recorder(PrintableLog):
     def _subscribe(self, topic: _Topic, profiles: tuple[QoSProfile, ...]) -> None:
         self._unsubscribe(topic)
         topic.profiles = profiles
-        topic.subscriptions = [
-            self.create_subscription(topic.message_type, topic.name, self._callback(topic), profile, raw=True)
-            for profile in profiles
-        ]
+        subscribe = partial(self.create_subscription, topic.message_type, topic.asked, raw=True)
+        topic.subscriptions = [subscribe(self._callback(topic), profile) for profile in profiles]
 
     def _callback(self, topic: _Topic) -> Callable[[bytes, dict[str, Any]], None]:
         def take(raw: bytes, info: dict[str, Any]) -> None:  # rclpy looks at the signature

@@ -167,6 +167,7 @@ class Watcher:
     def _subscribe(self, topic: str) -> None:
         beside = topic[: topic.rfind("/") + 1]
         subscribe = self._node.create_subscription
+        self._name = topic
         self._subscription = subscribe(TaskProgress, topic, self._on_progress, qos.progress())
         self._latched = False
         subscribe(TaskEvent, f"{beside}task_event", self._on_event, qos.events())
@@ -224,7 +225,7 @@ class Watcher:
             self._latched = True
             self._node.destroy_subscription(self._subscription)
             self._subscription = self._node.create_subscription(
-                TaskProgress, self.log.topic, self._on_progress, qos.latched()
+                TaskProgress, self._name, self._on_progress, qos.latched()
             )
         warnings: tuple[str, ...] = ()
         if len(infos) > 1:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from topreward_ros.offline.camera_images import COMPRESSED, RAW
 
 TYPE_NAMES = (RAW, COMPRESSED)
-_COMPRESSED = "/compressed"
+BELOW = "/compressed"  #: a base topic, where image_transport puts its compressed images
 _DEBUG_IMAGE = "debug_image"  # of our monitor, and of others: drawn for people
 _DEPTH = "compressedDepth"
 #: Last parts of topics that belong to a camera and carry no colour image that can be read.
@@ -48,8 +48,7 @@ def places(topic: str, transport: str, resolve: Resolve, expand: Resolve) -> lis
     says so itself. ``resolve`` remaps the base topic, and the full one; ``expand`` only completes a name.
     Raises what they raise for a name that is not valid.
     """
-    named = topic.rstrip("/") if topic.strip("/") else topic
-    base = named.removesuffix(_COMPRESSED)
+    named, base = named_and_base(topic)
     full = resolve(named)
     if not base or base == named:
         below = _below(named, resolve, expand)
@@ -66,6 +65,16 @@ def places(topic: str, transport: str, resolve: Resolve, expand: Resolve) -> lis
             ImageTopic(_below(named, resolve, expand), COMPRESSED),
         ]
     return list(dict.fromkeys(found))
+
+
+def named_and_base(topic: str) -> tuple[str, str]:
+    """A ``topic`` without a slash at its end, and the base topic that it is, or is below.
+
+    >>> named_and_base("front/compressed/"), named_and_base("front")
+    (('front/compressed', 'front'), ('front', 'front'))
+    """
+    named = topic.rstrip("/") if topic.strip("/") else topic
+    return named, named.removesuffix(BELOW)
 
 
 def first_published(
@@ -99,13 +108,13 @@ def is_drawn(name: str) -> bool:
     >>> is_drawn("/arm/monitor/debug_image"), is_drawn("/monitor/debug_image/compressed"), is_drawn("/image")
     (True, True, False)
     """
-    return name.removesuffix(_COMPRESSED).rpartition("/")[2] == _DEBUG_IMAGE
+    return name.removesuffix(BELOW).rpartition("/")[2] == _DEBUG_IMAGE
 
 
 def _below(base: str, resolve: Resolve, expand: Resolve) -> str:
     """The topic of the compressed images of a base topic: remapped by its own name, or with the base."""
-    by_itself = base + _COMPRESSED
+    by_itself = base + BELOW
     full = resolve(by_itself)
     if full != expand(by_itself):
         return full
-    return resolve(base) + _COMPRESSED
+    return resolve(base) + BELOW
