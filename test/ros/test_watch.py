@@ -213,17 +213,16 @@ def test_watch_says_what_to_check_when_nothing_comes(robot, run) -> None:
     command.until(
         lambda: "other topics of this type: /arm/task_progress; choose one with --topic" in command.said
     )
-    assert (
-        f"nothing on /task_progress for 5 s (ROS_DOMAIN_ID {robot.environment['ROS_DOMAIN_ID']})"
-        in command.said
-    )
+    domain = robot.environment["ROS_DOMAIN_ID"]
+    assert re.search(rf"nothing on /task_progress for \d+ s \(ROS_DOMAIN_ID {domain}\)", command.said)
     assert "nobody publishes it: is the monitor running" in command.said
     command.stop()
     assert short.status() == 1
     assert short.said.splitlines()[-1] == "topreward: no score came on /task_progress within 0.5 s"
     assert "nodes may need 1.5 s to find each other" in short.said
     assert longer.status() == 1 and "may need" not in longer.said
-    assert "nothing on /nix for 4 s" in longer.said and "nobody publishes it: is the monitor" in longer.said
+    assert re.search(r"nothing on /nix for \d s", longer.said)  # it began to listen a while after it started
+    assert "nobody publishes it: is the monitor" in longer.said
     assert "other topics of this type: /arm/task_progress; choose one with --topic" in longer.said
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from topreward_ros.core.absent_monitor import IS_IT_RUNNING, why_not_ready
+
 #: Seconds for which a monitor may be absent. One that is there has as long as its model takes to load.
 LONGEST_ABSENCE_S = 10.0
 #: Seconds from the call to its answer.
@@ -67,8 +69,8 @@ def awaited(monitor: str, is_there: bool) -> str:
     """
     if is_there:
         return (
-            f"waiting for {monitor}, which takes no calls yet: it still loads its model, is not configured, "
-            "or was shut down; `topreward watch` says which"
+            f"waiting for {monitor}, which takes no calls yet: {why_not_ready(monitor)}; `topreward watch` "
+            "shows which"
         )
     return f"waiting for {monitor}"
 
@@ -81,10 +83,7 @@ def why_no_answer(monitor: str, waited_s: float, domain: str, others: Sequence[s
     >>> why_no_answer("/monitor", 10.0, "0", ["/arm1/monitor"])[-64:]
     'there is /arm1/monitor: choose it with --ros-args -r __ns:=/arm1'
     """
-    said = (
-        f"no {monitor} within {waited_s:.3g} s (ROS_DOMAIN_ID {domain}): is the monitor running, with this "
-        "ROS_DOMAIN_ID and namespace?"
-    )
+    said = f"no {monitor} within {waited_s:.3g} s (ROS_DOMAIN_ID {domain}): {IS_IT_RUNNING}"
     if not others:
         return said
     namespace = others[0].rpartition("/")[0] or "/"

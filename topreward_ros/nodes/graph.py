@@ -11,6 +11,7 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 
+from topreward_ros.core.absent_monitor import IS_IT_RUNNING, why_not_ready
 from topreward_ros.offline.camera_advice import Publisher
 
 A_NODE = "a node"  #: that was discovered before its name
@@ -111,11 +112,10 @@ def why_unpublished(node: Node, topic: str, message_type: type) -> str:
         return f"{monitor} is there and has its {message_type.__name__} on {', '.join(instead)}"
     if count_named(node, monitor) > 0:
         return (
-            f"{monitor} is there and does not publish it: it still loads its model (configuring), waits for "
-            f"`ros2 lifecycle set {monitor} configure` (unconfigured), or was shut down, and its process "
-            f"is to be started again (finalized); `ros2 lifecycle get {monitor}` says which"
+            f"{monitor} is there and does not publish it: {why_not_ready(monitor)}; "
+            f"`ros2 lifecycle get {monitor}` says which"
         )
-    return "is the monitor running, with this ROS_DOMAIN_ID and namespace?"
+    return IS_IT_RUNNING
 
 
 def monitor_of(topic: str) -> str:
