@@ -33,6 +33,7 @@ surrogates and values of another type, and cuts a text at a zero. Long and hosti
 are tested in the files above.
 """
 
+from test.camera_rig import bare, new_node, new_rig
 from test.robot import robot, shared_robot
 
-__all__ = ["robot", "shared_robot"]
+__all__ = ["bare", "new_node", "new_rig", "robot", "shared_robot"]

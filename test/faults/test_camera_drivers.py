@@ -20,29 +20,25 @@ pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 from topreward_ros.msg import TaskProgress
 
 from test.faults.pictures import TASK
 from topreward_ros.defaults import fast_dds_profile_variables
 from topreward_ros.nodes import qos
-from topreward_ros.nodes.cameras import CameraRig
 
 SOON_S = 10.0  # for a machine that is busy; it takes two, and the graph takes 20
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 
 
 @pytest.fixture
-def bare(robot: Any) -> Any:
-    """Without the cameras that other tests use."""
-    robot.node.destroy_publisher(robot.camera)
-    robot.node.destroy_publisher(robot.jpeg_camera)
-    folder: Path = robot.folder / "pictures"
+def bare(bare: Any) -> Any:
+    """With pictures that a driver can play."""
+    folder: Path = bare.folder / "pictures"
     folder.mkdir()
     for k in range(20):
         cv2.imwrite(str(folder / f"{k}.png"), np.full((48, 64, 3), 10 * k, np.uint8))
-    return robot
+    return bare
 
 
 def drive(robot: Any, topic: str, type_name: str, rate: float = 20.0) -> Any:
@@ -164,13 +160,11 @@ def test_a_monitor_that_is_inactive_subscribes_to_nothing(bare: Any) -> None:
 
 
 def test_who_has_the_topic_with_another_type_is_named_and_ros_2_is_asked_seldom(
-    bare: Any, capfd: pytest.CaptureFixture[str]
+    bare: Any, new_node: Any, new_rig: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    rig_node, holder = (Node(name, context=bare.context) for name in ("rig", "holder"))
+    holder = new_node("holder")
     holds = holder.create_subscription(Image, "/front", lambda image: None, 1)
-    rig = CameraRig(rig_node, ["front"], "raw", "first", lambda stamp_ns: None)
-    for each in (rig_node, holder):
-        bare.executor.add_node(each)
+    rig = new_rig(new_node("rig"), ["front"])
     holding = f"in this process /holder ({RAW}) has the topic with another type"
     refused = f"to /front ({COMPRESSED}) ({holding}): it is tried again"
 
@@ -178,22 +172,15 @@ def test_who_has_the_topic_with_another_type_is_named_and_ros_2_is_asked_seldom(
         rig.follow_publishers()
         return refused in rig.primary.refusal_warning()
 
-    try:
-        drive(bare, "/front", COMPRESSED)
-        bare.until(follow, "it is refused")
-        for _ in range(30):
-            bare.spin(0.1)
-            assert follow()
-        assert 1 <= capfd.readouterr().err.count("error state is being overwritten") <= 3
-        holder.destroy_subscription(holds)
-        bare.until(lambda: not follow(), "it is asked at once where nobody has it any more", timeout=1.0)
-        bare.until(lambda: rig.primary.received > 0, "images come")
-    finally:
-        for each in (rig_node, holder):
-            bare.executor.remove_node(each)
-        rig.let_go()
-        rig_node.destroy_node()
-        holder.destroy_node()
+    drive(bare, "/front", COMPRESSED)
+    bare.until(follow, "it is refused")
+    for _ in range(30):
+        bare.spin(0.1)
+        assert follow()
+    assert 1 <= capfd.readouterr().err.count("error state is being overwritten") <= 3
+    holder.destroy_subscription(holds)
+    bare.until(lambda: not follow(), "it is asked at once where nobody has it any more", timeout=1.0)
+    bare.until(lambda: rig.primary.received > 0, "images come")
 
 
 def test_a_camera_that_sends_is_not_left_for_a_driver_that_dies_before_its_first_image(bare: Any) -> None:

@@ -12,12 +12,10 @@ import pytest
 pytest.importorskip("rclpy")
 
 from builtin_interfaces.msg import Time
-from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from topreward_ros.nodes import cameras, qos
-from topreward_ros.nodes.cameras import CameraRig
 from topreward_ros.nodes.image_topics import places
 
 START = 1_700_000_000
@@ -43,14 +41,6 @@ class Source:
             message.width, message.height, message.step, message.encoding = 64, 48, 192, "rgb8"
             message.data = picture.tobytes()
         self.publisher.publish(message)
-
-
-@pytest.fixture
-def bare(robot):
-    """Without the cameras that other tests use."""
-    robot.node.destroy_publisher(robot.camera)
-    robot.node.destroy_publisher(robot.jpeg_camera)
-    return robot
 
 
 def until_read(robot: Any, topic: str) -> None:
@@ -184,26 +174,17 @@ def test_remapping_acts_on_the_base_and_on_the_whole_name(bare, rule: str, named
     until_scored(bare, source)
 
 
-def test_two_cameras_whose_names_are_exchanged_are_exchanged(bare) -> None:
+def test_two_cameras_whose_names_are_exchanged_are_exchanged(bare, new_node, new_rig) -> None:
     """Each subscription is remapped, too: to what was remapped already, it would be one to the other."""
-    exchanged = ["--ros-args", "-r", "/left:=/right", "-r", "/right:=/left"]
-    node = Node("rig", context=bare.context, cli_args=exchanged)
-    rig = CameraRig(node, ["left", "right"], "raw", "tile", lambda stamp_ns: None)
-    bare.executor.add_node(node)
-    try:
-        sources = {topic: Source(bare, topic, "raw") for topic in ("/left", "/right")}
-        bare.until(
-            lambda: all(it.publisher.get_subscription_count() > 0 for it in sources.values()), "they meet"
-        )
-        assert [camera.topic for camera in rig.cameras] == ["/right", "/left"]
-        sources["/right"].send(7)
-        bare.until(lambda: rig.primary.received == 1, "the image of the right one comes")
-        assert rig.cameras[1].received == 0
-        assert not rig.follow_publishers()
-    finally:
-        bare.executor.remove_node(node)
-        rig.let_go()
-        node.destroy_node()
+    node = new_node("rig", "--ros-args", "-r", "/left:=/right", "-r", "/right:=/left")
+    rig = new_rig(node, ["left", "right"])
+    sources = {topic: Source(bare, topic, "raw") for topic in ("/left", "/right")}
+    bare.until(lambda: all(it.publisher.get_subscription_count() > 0 for it in sources.values()), "they meet")
+    assert [camera.topic for camera in rig.cameras] == ["/right", "/left"]
+    sources["/right"].send(7)
+    bare.until(lambda: rig.primary.received == 1, "the image of the right one comes")
+    assert rig.cameras[1].received == 0
+    assert not rig.follow_publishers()
 
 
 @pytest.mark.parametrize(
@@ -231,147 +212,117 @@ def test_a_topic_that_carries_no_colour_image_is_named_with_one_that_does(
     assert sources[1].publisher.get_subscription_count() == 0
 
 
-def test_each_camera_that_loses_images_is_named(bare, capfd: pytest.CaptureFixture[str]) -> None:
+def test_each_camera_that_loses_images_is_named(
+    bare, new_node, new_rig, capfd: pytest.CaptureFixture[str]
+) -> None:
     sources = [Source(bare, topic, "raw") for topic in ("/front", "/wrist")]
-    node = Node("rig", context=bare.context)
-    rig = CameraRig(node, ["front", "wrist"], "raw", "tile", lambda stamp_ns: None)
-    try:
-        for source, camera in zip(sources, rig.cameras, strict=True):
-            bare.until(lambda source=source: node.count_publishers(source.topic) == 1, "it is discovered")
-            for k in range(50):
-                camera.losses.note(k, lost=1)
-        for _ in range(2):
-            rig.warn(stale_timeout=60.0, watched=False)
-    finally:
-        rig.let_go()
-        node.destroy_node()
+    node = new_node("rig")
+    rig = new_rig(node, ["front", "wrist"])
+    for source, camera in zip(sources, rig.cameras, strict=True):
+        bare.until(lambda source=source: node.count_publishers(source.topic) == 1, "it is discovered")
+        for k in range(50):
+            camera.losses.note(k, lost=1)
+    for _ in range(2):
+        rig.warn(stale_timeout=60.0, watched=False)
     said = capfd.readouterr().err
     assert [said.count(f"50% of the images on {source.topic} are lost") for source in sources] == [1, 1]
 
 
 def test_a_camera_that_is_gone_leaves_nothing_in_the_middleware(
-    bare, monkeypatch: pytest.MonkeyPatch
+    bare, new_node, new_rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its unfinished images stay there as long as the subscription does."""
-    node, seen = Node("rig", context=bare.context), []
-    rig = CameraRig(node, ["front"], "raw", "first", seen.append)
-    bare.executor.add_node(node)
+    node, seen = new_node("rig"), []
+    rig = new_rig(node, ["front"], seen.append)
 
     def after(silence_s: float) -> object:
         monkeypatch.setattr(cameras, "_DRAINED_S", silence_s)
         assert not rig.follow_publishers()
         return rig.primary.subscription
 
-    try:
-        for turn in range(3):
-            first = rig.primary.subscription
-            source = Source(bare, "/front", "raw")
-            bare.until(lambda source=source: source.publisher.get_subscription_count() > 0, "they meet")
-            bare.until(lambda: node.count_publishers("/front") == 1, "it is known")
-            assert after(0.0) is first, "while somebody publishes"
-            source.send(turn)
-            bare.until(lambda turn=turn: len(seen) > turn, "its image comes, whoever sent the last")
-            raw = rig.primary.raw
-            bare.node.destroy_publisher(source.publisher)
-            bare.until(lambda: node.count_publishers("/front") == 0, "it is gone")
-            assert after(1e6) is first, "an image may be on its way"
-            second = after(0.0)
-            assert second is not first and rig.primary.raw == raw
-            assert after(0.0) is second, "once"
-    finally:
-        bare.executor.remove_node(node)
-        rig.let_go()
-        node.destroy_node()
+    for turn in range(3):
+        first = rig.primary.subscription
+        source = Source(bare, "/front", "raw")
+        bare.until(lambda source=source: source.publisher.get_subscription_count() > 0, "they meet")
+        bare.until(lambda: node.count_publishers("/front") == 1, "it is known")
+        assert after(0.0) is first, "while somebody publishes"
+        source.send(turn)
+        bare.until(lambda turn=turn: len(seen) > turn, "its image comes, whoever sent the last")
+        raw = rig.primary.raw
+        bare.node.destroy_publisher(source.publisher)
+        bare.until(lambda: node.count_publishers("/front") == 0, "it is gone")
+        assert after(1e6) is first, "an image may be on its way"
+        second = after(0.0)
+        assert second is not first and rig.primary.raw == raw
+        assert after(0.0) is second, "once"
 
 
-def test_after_many_publishers_what_they_left_is_freed_though_others_send(bare) -> None:
+def test_after_many_publishers_what_they_left_is_freed_though_others_send(bare, new_node, new_rig) -> None:
     """As a driver that is killed and started again, again and again."""
-    node, seen = Node("rig", context=bare.context), []
-    rig = CameraRig(node, ["front"], "raw", "first", seen.append)
-    bare.executor.add_node(node)
-    try:
-        used = [rig.primary.subscription]
-        for turn in range(17):
-            source = Source(bare, "/front", "raw")
-            bare.until(lambda: node.count_publishers("/front") == 1, "it is known")
+    node, seen = new_node("rig"), []
+    rig = new_rig(node, ["front"], seen.append)
+    used = [rig.primary.subscription]
+    for turn in range(17):
+        source = Source(bare, "/front", "raw")
+        bare.until(lambda: node.count_publishers("/front") == 1, "it is known")
+        bare.until(lambda source=source: source.publisher.get_subscription_count() > 0, "they meet")
+        assert not rig.follow_publishers()
+        if rig.primary.subscription is not used[-1]:
+            used.append(rig.primary.subscription)
             bare.until(lambda source=source: source.publisher.get_subscription_count() > 0, "they meet")
-            assert not rig.follow_publishers()
-            if rig.primary.subscription is not used[-1]:
-                used.append(rig.primary.subscription)
-                bare.until(lambda source=source: source.publisher.get_subscription_count() > 0, "they meet")
-            source.send(turn)
-            bare.until(lambda turn=turn: len(seen) > turn, "its image comes")
-            bare.node.destroy_publisher(source.publisher)
-            bare.until(lambda: node.count_publishers("/front") == 0, "it is gone")
-        assert len(used) == 1 + 16 // 8
-    finally:
-        bare.executor.remove_node(node)
-        rig.let_go()
-        node.destroy_node()
+        source.send(turn)
+        bare.until(lambda turn=turn: len(seen) > turn, "its image comes")
+        bare.node.destroy_publisher(source.publisher)
+        bare.until(lambda: node.count_publishers("/front") == 0, "it is gone")
+    assert len(used) == 1 + 16 // 8
 
 
 def test_a_silent_camera_is_told_where_the_images_of_its_node_are(
-    bare, monkeypatch: pytest.MonkeyPatch
+    bare, new_node, new_rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node, other = (Node(name, context=bare.context) for name in ("rig", "another"))
-    rig = CameraRig(node, ["front"], "raw", "first", lambda stamp_ns: None)
-    for each in (node, other):
-        bare.executor.add_node(each)
+    node, other = new_node("rig"), new_node("another")
+    rig = new_rig(node, ["front"])
     advice = rig.primary.missing_images_advice
-    try:
-        source = Source(bare, "/front", "raw")
-        bare.until(lambda: source.publisher.get_subscription_count() > 0, "they meet")
-        rig.follow_publishers()
-        assert "somebody has just begun to publish on /front" in advice()
-        monkeypatch.setattr(cameras, "_FIRST_IMAGE_S", 0.0)
-        source.send(0)
-        bare.until(lambda: rig.primary.received == 1, "its image comes")
-        other.create_publisher(Image, "/wrist", 1)
-        bare.until(lambda: node.count_publishers("/wrist") == 1, "it is known")
-        assert "look whether" in advice() and "images are on" not in advice(), "another camera's"
-        moved = Source(bare, "/elsewhere", "raw")
-        bare.until(lambda: node.count_publishers(moved.topic) == 1, "it is known")
-        assert "; /elsewhere (sensor_msgs/msg/Image) is published, too: if that is what you" in advice()
-        bare.node.destroy_publisher(moved.publisher)
-        packed = Source(bare, "/front/compressed", "compressed")
-        bare.until(lambda: node.count_publishers(packed.topic) == 1, "it is known")
-        bare.until(lambda: node.count_publishers(moved.topic) == 0, "it is gone")
-        bare.spin(1.0)
-        assert not rig.follow_publishers()
-        assert "; /front/compressed (sensor_msgs/msg/CompressedImage) is published, and is" in advice()
-    finally:
-        for each in (node, other):
-            bare.executor.remove_node(each)
-        rig.let_go()
-        node.destroy_node()
-        other.destroy_node()
+    source = Source(bare, "/front", "raw")
+    bare.until(lambda: source.publisher.get_subscription_count() > 0, "they meet")
+    rig.follow_publishers()
+    assert "somebody has just begun to publish on /front" in advice()
+    monkeypatch.setattr(cameras, "_FIRST_IMAGE_S", 0.0)
+    source.send(0)
+    bare.until(lambda: rig.primary.received == 1, "its image comes")
+    other.create_publisher(Image, "/wrist", 1)
+    bare.until(lambda: node.count_publishers("/wrist") == 1, "it is known")
+    assert "look whether" in advice() and "images are on" not in advice(), "another camera's"
+    moved = Source(bare, "/elsewhere", "raw")
+    bare.until(lambda: node.count_publishers(moved.topic) == 1, "it is known")
+    assert "; /elsewhere (sensor_msgs/msg/Image) is published, too: if that is what you" in advice()
+    bare.node.destroy_publisher(moved.publisher)
+    packed = Source(bare, "/front/compressed", "compressed")
+    bare.until(lambda: node.count_publishers(packed.topic) == 1, "it is known")
+    bare.until(lambda: node.count_publishers(moved.topic) == 0, "it is gone")
+    bare.spin(1.0)
+    assert not rig.follow_publishers()
+    assert "; /front/compressed (sensor_msgs/msg/CompressedImage) is published, and is" in advice()
 
 
-def test_a_silent_camera_is_not_told_the_topics_of_the_other_cameras(bare) -> None:
+def test_a_silent_camera_is_not_told_the_topics_of_the_other_cameras(bare, new_node, new_rig) -> None:
     """They are in image_topics already, under the name that was given or beside it."""
-    node, bystander = (Node(name, context=bare.context) for name in ("rig", "bystander"))
-    rig = CameraRig(node, ["arm/front", "arm/wrist"], "raw", "tile", lambda stamp_ns: None)
-    bare.executor.add_node(node)
+    bystander = new_node("bystander")
+    rig = new_rig(new_node("rig"), ["arm/front", "arm/wrist"])
     advice = rig.cameras[1].missing_images_advice
-    try:
-        assert "; nor do other topics carry images" in advice()
-        front = Source(bare, "/arm/front/compressed", "compressed")
-        bare.until(lambda: "; images are on the topics of the other cameras alone" in advice(), "it says so")
-        wrist = Source(bare, "/arm/wrist", "raw")
-        bare.until(lambda: wrist.publisher.get_subscription_count() > 0, "they meet")
-        wrist.send(0)
-        bare.until(lambda: rig.cameras[1].received == 1, "its image comes")
-        bare.node.destroy_publisher(wrist.publisher)
-        bare.until(lambda: "nobody publishes on /arm/wrist" in advice(), "it is gone")
-        assert advice().endswith("start the camera's node again")
-        bystander.create_publisher(Image, "/arm/third", 1)
-        bare.until(lambda: "; /arm/third (sensor_msgs/msg/Image) is published, too" in advice(), "it is told")
-        assert front.topic not in advice()
-    finally:
-        bare.executor.remove_node(node)
-        rig.let_go()
-        node.destroy_node()
-        bystander.destroy_node()
+    assert "; nor do other topics carry images" in advice()
+    front = Source(bare, "/arm/front/compressed", "compressed")
+    bare.until(lambda: "; images are on the topics of the other cameras alone" in advice(), "it says so")
+    wrist = Source(bare, "/arm/wrist", "raw")
+    bare.until(lambda: wrist.publisher.get_subscription_count() > 0, "they meet")
+    wrist.send(0)
+    bare.until(lambda: rig.cameras[1].received == 1, "its image comes")
+    bare.node.destroy_publisher(wrist.publisher)
+    bare.until(lambda: "nobody publishes on /arm/wrist" in advice(), "it is gone")
+    assert advice().endswith("start the camera's node again")
+    bystander.create_publisher(Image, "/arm/third", 1)
+    bare.until(lambda: "; /arm/third (sensor_msgs/msg/Image) is published, too" in advice(), "it is told")
+    assert front.topic not in advice()
 
 
 def test_an_image_is_one_whatever_its_topic_is_called(bare) -> None:
