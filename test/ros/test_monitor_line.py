@@ -66,13 +66,17 @@ def due_frames() -> list[int]:
     return due
 
 
-def undisturbed(first: int, due: list[int], halts: list[Any]) -> set[int]:
-    """Of the frames ``due``, those that were not sent while the machine was held up."""
-    found = {
-        number for number in due if not any(halt.touches(first + number * SECOND // 30) for halt in halts)
-    }
+def undisturbed(due: list[int], halts: list[Any]) -> set[int]:
+    """Of the stamps ``due`` [ns], those of images that were not sent while the machine was held up."""
+    found = {stamp for stamp in due if not any(halt.touches(stamp) for halt in halts)}
     assert len(found) >= len(due) // 4, f"a machine that halts all the time tells nothing: {halts}"
     return found
+
+
+def undisturbed_frames(first: int, halts: list[Any]) -> set[int]:
+    """Of the frames that are due, the same, as their numbers; ``first``: the stamp of frame 0 [ns]."""
+    stamps = undisturbed([first + round(number * SECOND / 30) for number in due_frames()], halts)
+    return {frame_number(stamp, first) for stamp in stamps}
 
 
 def watch(robot: Any, video: Path, transport: str = "raw", **parameters: Any) -> list[Any]:
@@ -96,11 +100,10 @@ def test_a_played_video_is_scored_in_order(robot, block_video: Path, transport: 
     scored = watch(robot, block_video, transport)
     stamps = [stamp_of(message) for message in scored]
     first = stamp_of(robot.events[0])
-    due = due_frames()
-    assert len(due) == 40
+    assert len(due_frames()) == 40
     numbers = [frame_number(stamp, first) for stamp in stamps]
     assert numbers == sorted(set(numbers)) and 0 <= numbers[0] <= numbers[-1] < 300
-    expected = undisturbed(first, due, halts)
+    expected = undisturbed_frames(first, halts)
     early, period = 30 / 16, 30 / 4  # [frames]: one may come a quarter of a period before its slot
     taken = [any(-early <= number - slot < period - early for number in numbers) for slot in expected]
     assert sum(taken) >= 0.9 * len(expected), "slots without a frame"
@@ -134,7 +137,7 @@ def test_the_live_curve_is_the_curve_of_the_file(robot, block_video: Path, halts
     scored = watch(robot, block_video, **lossless)
     first = stamp_of(scored[0])
     live = {frame_number(stamp_of(message), first): message for message in scored}
-    expected = undisturbed(first, due_frames(), halts)
+    expected = undisturbed_frames(first, halts)
     assert len(set(live) & expected) >= 0.9 * len(expected)
 
     parameters = {**monitor_defaults(), "sample_rate": 4.0}

@@ -101,6 +101,8 @@ def test_a_task_before_a_dead_camera_and_what_stands_of_that(robot) -> None:
 def test_a_monitor_that_was_stopped_does_not_blame_the_camera(robot) -> None:
     monitor = robot.start_monitor(task=TASK, stale_timeout=STALE_TIMEOUT)
     pictures(robot, lambda: state(robot) == TaskProgress.RUNNING)
+    robot.settle()
+    robot.forget()
     monitor.send_signal(signal.SIGSTOP)
     robot.spin(2 * STALE_TIMEOUT)
     monitor.send_signal(signal.SIGCONT)
