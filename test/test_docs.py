@@ -140,7 +140,7 @@ def test_no_command_of_a_block_meets_the_output_of_one_before(page: Path) -> Non
 
 
 def test_rewards_join_transitions_as_the_page_shows() -> None:
-    """The code that docs/rl.md gives: t <= s < t', each reward once, NaN as nothing."""
+    """The code that docs/rl.md gives: t < s <= t', each reward once, NaN as nothing."""
     text = (ROOT / "docs" / "rl.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     names: dict[str, Any] = {}
@@ -149,7 +149,9 @@ def test_rewards_join_transitions_as_the_page_shows() -> None:
     stamps = observed[0] + np.array([-5, 0, 99, 100, 250, 299, 300, 900])
     rewards = np.array([1, 2, 4, 8, 16, np.nan, 32, 64])
     joined = names["rewards_of_transitions"](observed, stamps, rewards)
-    assert joined.tolist() == [7, 8, 112]
+    assert joined.tolist() == [15, 0, 112]
+    # As in a dataset: what frame k shows stands in row k - 1, beside the action that led there.
+    assert names["rewards_of_transitions"](observed, observed, np.array([0, 1, 2, 4])).tolist() == [1, 2, 4]
 
 
 def test_the_drawing_and_its_text_name_the_steps_of_a_tick() -> None:

@@ -393,7 +393,7 @@ def test_a_named_episode_goes_on_under_its_name_and_a_number() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["pick-7", "pick-7.2", "two\nlines", "\x1b[31m", "\u202e", "x" * (LONGEST + 1)]
+    "name", ["pick-7", "pick-7.2", " ", "pick-8 ", "two\nlines", "\x1b[31m", "\u202e", "x" * (LONGEST + 1)]
 )
 def test_a_name_that_cannot_be_changes_nothing(name: str) -> None:
     live = Live("pick-7")

@@ -81,6 +81,15 @@ def test_what_ros_says_is_told_without_places_in_its_source_code(monkeypatch: py
         startup.start(["monitor"])
 
 
+def test_an_option_of_the_command_behind_those_of_ros_is_named() -> None:
+    """ROS 2 takes everything behind --ros-args as its own."""
+    arguments = ["topreward", "--ros-args", "-r", "__ns:=/arm", "--disable-rosout-logs", "--timeout", "3"]
+    with pytest.raises(
+        startup.StartError, match="; --timeout is none of its arguments, so write it before --ros-args"
+    ):
+        startup.start(arguments)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

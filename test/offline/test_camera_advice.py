@@ -73,6 +73,11 @@ DRIVER = NOBODY.with_("/arm/front")
             replace(CAME, lost_share=0.5),
             "/driver publishes on /arm/front with a matching QoS, but no",
         ),
+        (
+            DRIVER,
+            replace(CAME, lost_share=0.5, newest_bytes=9_000),
+            "they came until then: look whether /dri",
+        ),
         (DRIVER, CAME_ELSEWHERE, f"look which of /driver ({FRONT}) still runs"),
         (DRIVER, replace(CAME, others_came=True), "images come, but from another publisher than the one"),
         (DRIVER, replace(NOTHING_CAME, publisher_is_new=True), "somebody has just begun to publish on /arm"),

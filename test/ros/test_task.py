@@ -8,6 +8,9 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.node import Node
 from std_srvs.srv import Trigger
 from topreward_ros.msg import TaskProgress
 
@@ -45,7 +48,12 @@ def test_a_monitor_is_told_its_task_reset_and_disabled(robot) -> None:
     status, said = task(robot, "--reset")
     assert status == 1 and "refused: disabled" in said
     assert task(robot, "--enable") == (0, "enabled")
-    assert task(robot, "") == (0, "idle")
+    another = Node("monitor", context=robot.context)
+    process = robot.run("-m", MODULE, "task", "")
+    robot.until(lambda: process.poll() is not None, "it ends")
+    another.destroy_node()
+    assert process.returncode == 0
+    assert robot.said(process).startswith("idle\ntopreward: 2 nodes are called /monitor: a call reaches all")
     robot.until(lambda: robot.states[-1].state == TaskProgress.IDLE, "it is idle")
 
     robot.until(lambda: elsewhere.poll() is not None, "it gives up")
@@ -54,13 +62,22 @@ def test_a_monitor_is_told_its_task_reset_and_disabled(robot) -> None:
     assert said.endswith("there is /monitor: choose it with --ros-args -r __ns:=/")
 
 
-def test_a_monitor_that_is_not_configured_is_waited_for_until_ctrl_c(robot) -> None:
+def test_a_monitor_that_is_not_configured_is_waited_for_until_ctrl_c_and_one_shut_down_not_at_all(
+    robot,
+) -> None:
     robot.start("monitor", autostart=False)
     process = robot.run("-m", MODULE, "task", "--reset", "--timeout", "300")
-    robot.until(lambda: "waiting for /monitor, which takes no calls yet" in robot.said(process), "it says so")
+    robot.until(
+        lambda: "waits for `ros2 lifecycle set /monitor configure`" in robot.said(process), "it says so"
+    )
     assert robot.stop(process, signal.SIGINT) < 5.0
     assert process.returncode == 130
     assert robot.said(process).endswith("topreward: stopped by SIGINT\n")
+    shut_down = Transition(label="shutdown")
+    assert robot.call(ChangeState, "monitor/change_state", transition=shut_down).success
+    status, said = task(robot, "--reset")
+    assert status == 1 and said.startswith("topreward: given up after ")
+    assert said.endswith("its process is to be started again (finalized)")
 
 
 def test_a_monitor_that_does_not_answer_is_given_up(robot) -> None:

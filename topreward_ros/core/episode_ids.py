@@ -35,6 +35,8 @@ class EpisodeIds:
         elif not episode_id.isprintable():
             wrong = next(letter for letter in episode_id if not letter.isprintable())
             problem = f"it holds {wrong!a}, which cannot be printed"
+        elif episode_id != episode_id.strip():
+            problem = "a space at its begin or end makes it look like another one"
         if problem:
             raise EpisodeIdError(
                 f"episode_id '{printable(episode_id, 60)}': {problem}; choose another, or leave it empty and "

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from topreward_ros.core.absent_monitor import IS_IT_RUNNING, why_not_ready
 
-#: Seconds for which a monitor may be absent. One that is there has as long as its model takes to load.
+#: Seconds for which a monitor may be absent or not configured. One that loads its model has all the time.
 LONGEST_ABSENCE_S = 10.0
 #: Seconds from the call to its answer.
 LONGEST_ANSWER_S = 30.0
@@ -34,10 +34,15 @@ class CallWait:
         self._is_fixed = limit_s is not None
         self._is_sent = False
 
-    def note_monitor(self, now_s: float) -> None:
-        """The monitor is there."""
-        if not self._is_fixed and not self._is_sent:
+    def note_monitor(self, now_s: float, state: str) -> None:
+        """The monitor is there, in a lifecycle ``state`` as ROS 2 calls it; empty: that is not known yet.
+
+        Loading a model may take minutes; out of the other states it is brought by people alone.
+        """
+        if not self._is_fixed and not self._is_sent and state in ("", "configuring"):
             self._end_s = now_s + LONGEST_ABSENCE_S
+        if state == "finalized":
+            self._end_s = now_s
 
     def note_sent(self, now_s: float) -> None:
         """The request is on its way."""
@@ -61,17 +66,14 @@ def answer_line(message: str, episode_id: str = "") -> str:
     return f"episode '{episode_id}': {message}" if episode_id else message
 
 
-def awaited(monitor: str, is_there: bool) -> str:
+def awaited(monitor: str, is_there: bool, state: str = "") -> str:
     """What is waited for before a call can be made.
 
     >>> awaited("/arm1/monitor", False)
     'waiting for /arm1/monitor'
     """
     if is_there:
-        return (
-            f"waiting for {monitor}, which takes no calls yet: {why_not_ready(monitor)}; `topreward watch` "
-            "shows which"
-        )
+        return f"waiting for {monitor}, which takes no calls now: {why_not_ready(monitor, state)}"
     return f"waiting for {monitor}"
 
 

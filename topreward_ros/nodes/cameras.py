@@ -85,6 +85,7 @@ class Camera:
         ``of_others``: where the images of the other cameras may be, which are no advice for this one."""
         self.raw = b""  #: the newest message, serialised; empty before the first
         self.received = 0  #: messages of those that were followed
+        self._received_before = 0  # before `resume`
         self.senders = Publishers()  #: who is followed, and what was lost
         self.losses = Losses()  #: lately, of the one that is followed
         self.bad = 0  #: messages that could not be decoded
@@ -226,6 +227,7 @@ class Camera:
         """Subscribe again to the place that was read last. Nothing counts that was before: no image is new,
         and nobody was silent."""
         self._published, self.last_arrival = self._who_publishes(), time.monotonic()
+        self._received_before = self.received
         self._choice.resume(self._published, self.last_arrival)
         if self.subscription is None:
             self._forget_images()
@@ -287,7 +289,7 @@ class Camera:
     def silence_warning(self) -> str:
         """Since when no image has come, which stays true while the text stands, and what to look at."""
         since_ns = time.time_ns() - round(self.silent_seconds() * NS_PER_S)
-        moved = not self.raw and self.received
+        moved = not self.raw and self.received > self._received_before
         where = f"of the camera that is read on {self.topic} now" if moved else f"on {self.topic}"
         return f"no image {where} since {utc_text(since_ns)}: {self.missing_images_advice()}"
 
@@ -305,7 +307,7 @@ class Camera:
         other_ns = self.senders.newest_other_ns()
         return Images(
             place=self.place,
-            received=self.received,
+            received=self.received - self._received_before,
             newest_bytes=len(self.raw),
             silent_s=self.silent_seconds(),
             lost_share=self.losses.share(),

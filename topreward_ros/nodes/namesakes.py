@@ -12,6 +12,11 @@ from topreward_ros.nodes.graph import count_named
 KILLED_STAYS_S = 25.0  #: in the graph; Fast DDS forgets after 20 s
 
 
+def several_called(name: str, nodes: int) -> str:
+    """What it means that ``nodes`` nodes have the full name ``name``: each has the same services."""
+    return f"{nodes} nodes are called {name}: a call reaches all of them, and whose answer comes is chance"
+
+
 class Namesakes:
     """Looks for others that are taken for ``node``, which publishes on ``topic``."""
 
@@ -34,7 +39,7 @@ class Namesakes:
         if time.monotonic_ns() - self._alone_ns < KILLED_STAYS_S * NS_PER_S:
             return ""
         what = (
-            f"{nodes} nodes are called {name}: which of them a service reaches is chance"
+            several_called(name, nodes)
             if nodes > 1
             else f"another node publishes on {topic}, too: listeners cannot tell whose events they hear"
         )

@@ -52,7 +52,7 @@ from topreward_ros.nodes.task_action import NAME as ACTION
 from topreward_ros.nodes.task_action import InvalidGoalError, TaskAction
 from topreward_ros.offline.camera_images import FrameAwaited, ImageError
 from topreward_ros.scoring.base import RANDOM_WEIGHTS, ScorerInfo
-from topreward_ros.scoring.checkpoint.vocabulary import task_warnings
+from topreward_ros.scoring.checkpoint.vocabulary import GENERAL_MODEL, made_for, task_warnings
 from topreward_ros.scoring.worker import ScoringWorker
 from topreward_ros.srv import GetProgress, SetTask
 
@@ -345,6 +345,10 @@ class Session:
         for camera in self._rig.cameras:
             if camera.is_elsewhere:
                 self._node.get_logger().info(f"the monitor {camera.reading()}")
+        if what := made_for(info):
+            self._node.get_logger().info(
+                f"model '{info.model_id}' is {what}; model:={GENERAL_MODEL} is for any"
+            )
         if info.random_weights:
             self._node.get_logger().warning(
                 f"model '{info.model_id}' has {RANDOM_WEIGHTS}: its numbers mean nothing"

@@ -95,7 +95,13 @@ def why_no_start(arguments: Sequence[str], error: Exception) -> str:
         return f"--params-file {printable(file['path'], 300)} is not read ({file['why']}): {looks}"
     ours, _ = _split(arguments)
     given = f" ({' '.join(ours)})" if ours else ""
-    return f"ROS 2 does not start{given}: {said}"
+    own = next((word for word in ours[1:] if word.startswith("--") and not _is_of_ros(word)), "")
+    mend = f"; {own} is none of its arguments, so write it before {_ROS_ARGUMENTS}" if own else ""
+    return f"ROS 2 does not start{given}: {said}{mend}"
+
+
+def _is_of_ros(word: str) -> bool:
+    return word in (_ROS_ARGUMENTS, *_OPTIONS_OF_ROS) or word.startswith(("--enable-", "--disable-"))
 
 
 def said_by_ros(error: Exception) -> str:

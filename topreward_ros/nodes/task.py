@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import rclpy
+from lifecycle_msgs.srv import GetState
 from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
 from topreward_ros.core.errors import UserError
@@ -29,11 +31,14 @@ from topreward_ros.core.monitor_call import (
 from topreward_ros.core.printable import printable
 from topreward_ros.nodes.end_signals import leaving, stop_signals
 from topreward_ros.nodes.graph import count_named
+from topreward_ros.nodes.namesakes import KILLED_STAYS_S, several_called
 from topreward_ros.nodes.startup import start, why_no_start
 from topreward_ros.srv import SetTask
 
 _TYPES = {"set_task": SetTask, "reset": Trigger, "enable": SetBool}
 _SET_TASK = "topreward_ros/srv/SetTask"
+_ASKED_AGAIN_S, _ANSWER_S = 0.5, 5.0  # how often for the state of a lifecycle, and how long one is waited for
+_DISCOVERY_S = 1.5  # until the nodes of this machine know each other
 _SAID_AFTER_S = 4.0  # of waiting; an announcement that was lost comes again after 3 s
 
 
@@ -54,6 +59,7 @@ def run(call: MonitorCall, timeout_s: float | None, ros_arguments: Sequence[str]
             node = _node(ros_arguments)
             executor = SingleThreadedExecutor()
             executor.add_node(node)
+            met_s = time.monotonic() + _DISCOVERY_S
             answer = _answer(node, executor, call, timeout_s, signals)
             if answer is None:
                 print(f"topreward: stopped by {signal.Signals(signals[0]).name}", file=sys.stderr)
@@ -64,6 +70,7 @@ def run(call: MonitorCall, timeout_s: float | None, ros_arguments: Sequence[str]
                 line = answer_line(answer.message, getattr(answer, "episode_id", ""))
                 print(printable(line), flush=True)
                 status = 0
+                _warn_of_namesakes(node, met_s, signals)
         finally:
             with leaving(status):
                 rclpy.try_shutdown()
@@ -84,6 +91,16 @@ def _monitor(node: Node) -> str:
     return str(node.resolve_service_name("monitor/set_task")).rpartition("/")[0]
 
 
+def _warn_of_namesakes(node: Node, met_s: float, signals: Sequence[int]) -> None:
+    """Say that several monitors took the call, once all are known at ``met_s``, or a signal comes."""
+    name = _monitor(node)
+    while (nodes := count_named(node, name)) < 2 and time.monotonic() < met_s and not signals:
+        time.sleep(0.05)
+    if nodes > 1:
+        late = f"one that was killed stays known for {KILLED_STAYS_S:g} s"
+        print(f"topreward: {several_called(name, nodes)} ({late})", file=sys.stderr, flush=True)
+
+
 def _answer(
     node: Node,
     executor: SingleThreadedExecutor,
@@ -96,7 +113,7 @@ def _answer(
     client = node.create_client(kind, f"monitor/{call.service}")
     begun_s = time.monotonic()
     wait = CallWait(begun_s, timeout_s)
-    _await_service(node, client, wait, signals)
+    _await_service(node, executor, client, wait, signals)
     if signals:
         return None
     wait.note_sent(time.monotonic())
@@ -111,15 +128,19 @@ def _answer(
     return future.result() if future.done() else None
 
 
-def _await_service(node: Node, client: Client, wait: CallWait, signals: Sequence[int]) -> None:
+def _await_service(
+    node: Node, executor: SingleThreadedExecutor, client: Client, wait: CallWait, signals: Sequence[int]
+) -> None:
     """Wait until the monitor can be called, or a signal comes. Raises `TaskError` where it takes too long."""
     monitor, begun_s, said = _monitor(node), time.monotonic(), ""
+    lifecycle = _Lifecycle(node)
     while not client.service_is_ready() and not signals:
         now_s = time.monotonic()
         is_there = count_named(node, monitor) > 0
+        state = lifecycle.state(now_s)
         if is_there:
-            wait.note_monitor(now_s)
-        waits_for = awaited(monitor, is_there)
+            wait.note_monitor(now_s, state)
+        waits_for = awaited(monitor, is_there, state)
         if wait.is_over(now_s):
             domain = os.environ.get("ROS_DOMAIN_ID") or "0"
             why = why_no_answer(monitor, now_s - begun_s, domain, _monitors(node))
@@ -127,7 +148,29 @@ def _await_service(node: Node, client: Client, wait: CallWait, signals: Sequence
         if now_s - begun_s > _SAID_AFTER_S and said != waits_for:
             said = waits_for
             print(f"topreward: {said}", file=sys.stderr, flush=True)
-        time.sleep(0.05)
+        executor.spin_once(timeout_sec=0.05)
+
+
+class _Lifecycle:
+    """Asks the monitor for the state of its lifecycle, again and again."""
+
+    def __init__(self, node: Node) -> None:
+        self._client = node.create_client(GetState, "monitor/get_state")
+        self._asked: Future | None = None
+        self._asked_s = 0.0
+        self._state = ""
+
+    def state(self, now_s: float) -> str:
+        """What it answered last, at most some seconds ago; empty: nothing."""
+        if self._asked is not None and self._asked.done():
+            self._state, self._asked = str(self._asked.result().current_state.label), None
+        elif self._asked is not None and now_s - self._asked_s > _ANSWER_S:
+            self._state, self._asked = "", None
+        elif (
+            self._asked is None and now_s - self._asked_s > _ASKED_AGAIN_S and self._client.service_is_ready()
+        ):
+            self._asked, self._asked_s = self._client.call_async(GetState.Request()), now_s
+        return self._state
 
 
 def _monitors(node: Node) -> list[str]:

@@ -44,7 +44,7 @@ class Images:
     """What a camera knows of its images; times in seconds."""
 
     place: ImageTopic  #: where they are expected
-    received: int  #: that came, wherever they were read
+    received: int  #: that came since it is watched, wherever they were read
     newest_bytes: int  #: the size of the newest one; 0: none came from this place
     silent_s: float  #: since the newest one
     lost_share: float = 0.0  #: lately [0, 1]
@@ -118,7 +118,7 @@ class CameraAdvice:
                 f"they came until then; look which of {self._published_at()} still runs, and at the camera, "
                 "its cable and its driver"
             )
-        if images.received and not images.many_are_lost:
+        if images.received and not (images.many_are_lost and images.newest_bytes >= _LARGE_BYTES):
             nodes = {publisher.node for publisher in publishers}
             return (
                 f"they came until then: look whether {names} still runs, and at the camera, its cable and "

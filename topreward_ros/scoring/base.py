@@ -105,6 +105,7 @@ class ScorerInfo:
     prompt_hash: str  #: SHA-256 over prompt templates and layout, first 16 hex digits
     max_pixels: int  #: pixels of one frame as the model sees it, at most
     instructions: tuple[str, ...] = ()  #: all that the model understands, see vocabulary.py; empty: any
+    summary: str = ""  #: what a model that was made for this package is, as a short phrase
     front_padding: int = 0  #: as in `ScorerSettings`
     fixed_length: int = 0  #: as in `ScorerSettings`
     answers: str = ""  #: that the score is the expected value of, see `answer_set`; empty: log p(" True")

@@ -472,6 +472,7 @@ def _info(
         prompt_hash=prompt_hash,
         max_pixels=max_pixels,
         instructions=checkpoint.notes.wordings,
+        summary=checkpoint.notes.summary,
         front_padding=settings.front_padding,
         fixed_length=settings.fixed_length,
         answers=answers,

@@ -28,6 +28,7 @@ from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.score_video import Curve, CurvePoint
 from topreward_ros.offline.video import Damage
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
+from topreward_ros.scoring.checkpoint.vocabulary import made_for
 from topreward_ros.views.score_names import score_names
 
 RANDOM_WARNING = f"{RANDOM_WEIGHTS}: the numbers mean nothing"
@@ -159,6 +160,8 @@ def curves_table(curves: Sequence[Curve]) -> RenderableType:
         if curve.damaged:
             parts.append(Text(f"{name} is damaged: {damage_text(curve.damaged)}", style="yellow"))
     parts.append(shown(about, 400, "dim"))
+    if what := made_for(model):
+        parts.append(shown(f"{model.model_id} is {what}", 400, "dim"))
     if model.random_weights:
         parts.append(Text(RANDOM_WARNING, style="bold red"))
     for curve, name in zip(curves, map(printable, names), strict=True):
@@ -204,6 +207,8 @@ def curve_summary(curve: Curve) -> RenderableType:
     table.add_row("task", shown(on_one_line(curve.instruction), 400))
     table.add_row("video", shown(curve.video))
     table.add_row("model", shown(f"{model.model_id} ({model.revision}), {model.device}, {model.dtype}"))
+    if what := made_for(model):
+        table.add_row("", shown(what, 400))
     if model.random_weights:
         table.add_row("", Text(RANDOM_WARNING, style="bold red"))
     rest = ", the rest of the video was not scored" if curve.ended_early else ""

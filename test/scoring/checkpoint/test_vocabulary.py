@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from test.scorers import scorer_info
-from topreward_ros.scoring.checkpoint.vocabulary import is_known, unknown_instruction_warning
+from topreward_ros.scoring.checkpoint.vocabulary import is_known, made_for, unknown_instruction_warning
 
 WORDINGS = ("open the drawer", "pull the drawer open", "Close the window.")
 INFO = scorer_info("embedded", instructions=WORDINGS)
@@ -55,7 +57,13 @@ def test_the_neighbour_is_one_that_has_all_its_words_before_one_that_is_spelt_al
     assert "'Open the drawer' is the closest" in unknown_instruction_warning("drawer open", info, "model:=")
 
 
-def test_a_neighbour_is_found_for_anything_and_a_book_is_cut() -> None:
-    for said in ("@", "\N{SNOWMAN}", "fold the towel " * 10_000):
+def test_what_is_like_none_has_no_neighbour_and_a_book_is_cut() -> None:
+    for said in ("@", "\N{SNOWMAN}", "schließe das Fenster", "fold the towel " * 10_000):
         warning = unknown_instruction_warning(said, INFO, "model:=")
-        assert "is the closest" in warning and len(warning) < 600 and "\n" not in warning
+        assert "instructions that has none like it (" in warning and "closest" not in warning
+        assert len(warning) < 600 and "\n" not in warning
+
+
+def test_what_a_model_was_made_for_is_told_of_one_that_knows_a_list() -> None:
+    assert made_for(replace(INFO, summary="for one arm")).startswith("for one arm: before other scenes its")
+    assert made_for(INFO) == made_for(replace(GENERAL, summary="for one arm")) == ""

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from topreward_ros.core.instruction import normalized_instruction
-from topreward_ros.core.nearest import closest
+from topreward_ros.core.nearest import nearest
 from topreward_ros.core.stages import written_break_warning
 from topreward_ros.scoring.base import ScorerInfo
 from topreward_ros.scoring.question.prompts import AUTHORS, Framing, PromptTokens
@@ -61,12 +61,21 @@ def unknown_instruction_warning(instruction: str, info: ScorerInfo, option: str)
     if is_known(instruction, info):
         return ""
     asked = " ".join(instruction.split())[:_LONGEST_QUOTE]
-    meant = closest(normalized_instruction(asked), info.instructions)
+    meant = nearest(normalized_instruction(asked), info.instructions)
+    close = f", of which '{meant}' is the closest" if meant else " that has none like it"
     return (
         f"model '{info.model_id}' does not know the instruction '{asked}', so its numbers will mean nothing: "
-        f"it only understands a list of instructions, of which '{meant}' is the closest "
+        f"it only understands a list of instructions{close} "
         f"(`topreward models info {info.model_id}` shows all); {option}{GENERAL_MODEL} understands any"
     )
+
+
+def made_for(info: ScorerInfo) -> str:
+    """What a model was made for that knows a list of instructions, as a clause; empty: it knows any, or its
+    notes do not say."""
+    if not info.instructions or not info.summary:
+        return ""
+    return f"{info.summary}: before other scenes its numbers mean nothing, whatever the instruction"
 
 
 class TrainedPromptTokens(PromptTokens):

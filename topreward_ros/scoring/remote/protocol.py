@@ -258,6 +258,7 @@ class ServerInfo:
             prompt_hash=model.text("prompt_hash", 1000),
             max_pixels=model.whole("max_pixels"),
             instructions=tuple(instructions),
+            summary=model.text("summary", 1000),
             front_padding=model.whole("front_padding"),
             fixed_length=model.whole("fixed_length"),
             answers=model.text("answers", MAX_TEXT),
