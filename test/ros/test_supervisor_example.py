@@ -5,6 +5,7 @@ That an event is acted on once shows in what the process writes, as it has no ot
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -119,3 +120,18 @@ def test_it_listens_in_its_namespace_and_ends_in_order(robot: Any) -> None:
     robot.until(lambda: "listening to /arm/task_event" in robot.said(process), "it listens")
     robot.stop(process, signal.SIGTERM)
     assert process.returncode == 0 and "Traceback" not in robot.said(process), robot.said(process)
+
+
+def test_the_listener_of_the_page_hears_how_an_episode_ends(robot: Any) -> None:
+    """The code that docs/events.md gives."""
+    page = Path(__file__).parents[2] / "docs" / "events.md"
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    listener = robot.run("-c", code)
+    says = robot.node.create_publisher(TaskEvent, "task_event", qos.events())
+    robot.until(lambda: says.get_subscription_count() == 2, "it listens")
+    for kind in (TaskEvent.EPISODE_STARTED, TaskEvent.SUCCESS, TaskEvent.EPISODE_ENDED):
+        says.publish(TaskEvent(type=kind, episode_id="take-7", progress=0.987))
+    robot.until(lambda: "take-7: over, put the scene back" in robot.said(listener), "it hears of the end")
+    assert "take-7: done, progress 0.99\n" in robot.said(listener)
