@@ -158,6 +158,9 @@ class _ArgumentParser(argparse.ArgumentParser):
     Wrong arguments are quoted printably: a file name that a pattern found may be taken for one.
     """
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options | {"allow_abbrev": False})  # else --topic is --topics, without a word
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # of subcommands as well
         self._arguments = list(args or ())
         namespace, unknown = super().parse_known_args(args, namespace)

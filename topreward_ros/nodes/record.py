@@ -46,7 +46,7 @@ from topreward_ros.msg import MonitorInfo, TaskEvent, TaskProgress, TaskReward
 from topreward_ros.nodes import qos
 from topreward_ros.nodes.conversions import nanoseconds
 from topreward_ros.nodes.end_signals import leaving, stop_signals
-from topreward_ros.nodes.graph import type_name, why_unpublished
+from topreward_ros.nodes.graph import monitor_of, type_name, why_unpublished
 from topreward_ros.nodes.image_topics import asked_names, places
 from topreward_ros.nodes.log import PrintableLog
 from topreward_ros.nodes.python_log import work_for
@@ -156,6 +156,8 @@ class Recorder(PrintableLog):
         except UserError:
             self.destroy_node()
             raise
+        what = f"a bag per episode of {monitor_of(self._event_topic)}" if options.by_episode else "one bag"
+        self.get_logger().info(f"recording into {options.bags.folder}: {what}")
         self._warn_of_left_folders()
         if not options.by_episode:
             self._begin_bag(_ALL, "recording", {})
