@@ -21,7 +21,8 @@ import yaml
 pytest.importorskip("rclpy")
 
 import rclpy
-from rcl_interfaces.srv import GetParameters
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.duration import Duration
@@ -169,6 +170,16 @@ class Robot:
         """Wait until the monitor has dealt with what was sent to it, and take what it said meanwhile."""
         self.call(GetParameters, "monitor/get_parameters")  # it takes messages before requests
         self.spin(0.2)
+
+    def set_parameter(self, name: str, value: float | str) -> tuple[bool, str]:
+        """Set a parameter of the monitor: whether it took it, and else why not."""
+        if isinstance(value, float):
+            typed = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
+        else:
+            typed = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value)
+        message = Parameter(name=name, value=typed)
+        result = self.call(SetParameters, "monitor/set_parameters", parameters=[message]).results[0]
+        return result.successful, result.reason
 
     def until_all_is_scored(self) -> None:
         """Once nothing more is sent: until the monitor has said all that there is to say of it."""

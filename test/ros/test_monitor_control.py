@@ -14,9 +14,8 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.msg import Parameter as ParameterMessage
-from rcl_interfaces.msg import ParameterDescriptor, ParameterType, ParameterValue
-from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
+from rcl_interfaces.msg import ParameterDescriptor, ParameterType
+from rcl_interfaces.srv import DescribeParameters, GetParameters
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -40,16 +39,6 @@ def begun(robot) -> dict[str, int]:
     """The second in which each episode began."""
     events = [event for event in robot.events if event.type == TaskEvent.EPISODE_STARTED]
     return {event.episode_id: event.header.stamp.sec for event in events}
-
-
-def set_parameter(robot, name: str, value) -> tuple[bool, str]:
-    if isinstance(value, float):
-        typed = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
-    else:
-        typed = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value)
-    message = ParameterMessage(name=name, value=typed)
-    result = robot.call(SetParameters, "monitor/set_parameters", parameters=[message]).results[0]
-    return result.successful, result.reason
 
 
 def change_state(robot, transition: int) -> bool:
@@ -144,17 +133,17 @@ def test_the_parameter_says_the_task_whoever_set_it(idle) -> None:
     idle.say("stack the  cup")
     show(idle, 0)
     assert parameter() == "stack the cup"
-    assert set_parameter(idle, "task", parameter())[0] and set_parameter(idle, "task", " stack the\tcup")[0]
+    assert idle.set_parameter("task", parameter())[0] and idle.set_parameter("task", " stack the\tcup")[0]
     show(idle, 1)
     assert idle.event_types() == [TaskEvent.EPISODE_STARTED], "the same task from three sides"
     idle.call(SetTask, "monitor/set_task", instruction="fold the towel", episode_id="take-9")
     show(idle, 2)
     assert parameter() == "fold the towel"
-    assert set_parameter(idle, "task", parameter())[0]
+    assert idle.set_parameter("task", parameter())[0]
     idle.say("fold the towel")
     show(idle, 3)
     assert [m.episode_id for m in idle.scored()[2:]] == ["take-9", "take-9"]
-    assert set_parameter(idle, "task", "stack the cup")[0]
+    assert idle.set_parameter("task", "stack the cup")[0]
     show(idle, 4)
     assert idle.scored()[-1].instruction == "stack the cup"
 
@@ -164,7 +153,7 @@ def test_a_text_that_is_too_long_is_refused_whichever_way_it_comes(idle) -> None
     show(idle, 0)
     text = "stack the cup " * 10_000
     said = "139,999 characters: at most 2,000 are taken"
-    successful, reason = set_parameter(idle, "task", text)
+    successful, reason = idle.set_parameter("task", text)
     assert not successful and said in reason and len(reason) < 500
     response = idle.call(SetTask, "monitor/set_task", instruction=text)
     assert not response.success and said in response.message
@@ -318,11 +307,11 @@ def test_a_clock_that_is_absent_or_stands_gives_no_latency_and_stamps_of_1970_ar
 
 
 def test_task_parameter_and_live_parameters(idle) -> None:
-    assert set_parameter(idle, "task", "open the drawer") == (True, "")
+    assert idle.set_parameter("task", "open the drawer") == (True, "")
     show(idle, 0)
     assert idle.scored()[0].instruction == "open the drawer"
     infos = len(idle.infos)
-    assert set_parameter(idle, "success_threshold", -3.5)[0]
+    assert idle.set_parameter("success_threshold", -3.5)[0]
     idle.until(lambda: len(idle.infos) > infos, "~/info says the new threshold")
     assert idle.infos[-1].success_threshold == -3.5
     process = idle.processes[0]
@@ -330,13 +319,13 @@ def test_task_parameter_and_live_parameters(idle) -> None:
     idle.until(
         lambda: f"parameter success_threshold is -3.5 now, and was {was}" in idle.said(process), "the log"
     )
-    assert set_parameter(idle, "reward_type", "log_prob")[0]
+    assert idle.set_parameter("reward_type", "log_prob")[0]
     idle.call(Trigger, "monitor/reset")
     show(idle, 1)
     assert idle.rewards[-1].type == TaskReward.LOG_PROB
     assert idle.rewards[-1].reward == idle.scored()[-1].log_prob
-    assert set_parameter(idle, "reward_type", "progress_delta")[0]
-    assert set_parameter(idle, "success_threshold", monitor_defaults()["success_threshold"])[0]
+    assert idle.set_parameter("reward_type", "progress_delta")[0]
+    assert idle.set_parameter("success_threshold", monitor_defaults()["success_threshold"])[0]
 
 
 @pytest.mark.parametrize(
@@ -350,7 +339,7 @@ def test_task_parameter_and_live_parameters(idle) -> None:
     ],
 )
 def test_a_refused_parameter_says_why(idle, name: str, value, said: str) -> None:
-    successful, reason = set_parameter(idle, name, value)
+    successful, reason = idle.set_parameter(name, value)
     assert not successful and said in reason
 
 
@@ -471,8 +460,8 @@ def test_a_picture_that_no_model_takes_is_an_error_per_tick_and_never_progress(r
 def test_a_live_parameter_that_is_set_before_configure_acts(robot) -> None:
     robot.start("monitor", autostart=False, sample_rate=10.0)
     robot.introduce("monitor")
-    assert set_parameter(robot, "success_threshold", -3.5)[0]
-    assert set_parameter(robot, "stale_timeout", 77.0)[0]
+    assert robot.set_parameter("success_threshold", -3.5)[0]
+    assert robot.set_parameter("stale_timeout", 77.0)[0]
     assert change_state(robot, Transition.TRANSITION_CONFIGURE)
     assert change_state(robot, Transition.TRANSITION_ACTIVATE)
     robot.until(lambda: bool(robot.infos), "the monitor says what it goes by")

@@ -20,8 +20,6 @@ import yaml
 
 pytest.importorskip("rclpy")
 
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
 from rosbags.highlevel import AnyReader
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
@@ -118,10 +116,8 @@ def film(folder: Path, clip: str) -> Path:
 
 
 def set_episode_timeout(robot: Robot, seconds: float) -> None:
-    value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=seconds)
-    parameter = Parameter(name="episode_timeout", value=value)
-    answer = robot.call(SetParameters, "monitor/set_parameters", parameters=[parameter])
-    assert answer.results[0].successful, answer.results[0].reason
+    taken, reason = robot.set_parameter("episode_timeout", seconds)
+    assert taken, reason
 
 
 class Bag:
