@@ -16,6 +16,7 @@ import yaml
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 from rosbags.highlevel import AnyReader
+from rosbags.rosbag2.errors import ReaderError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from topreward_ros.core.output_files import OutputFileError, left_folders
@@ -83,6 +84,25 @@ def test_what_was_written_is_read(tmp_path: Path, storage: Storage, compression:
     assert topics["/said"]["message_count"] == 25 and topics["/silent"]["message_count"] == 0
     assert topics["/said"]["topic_metadata"]["offered_qos_profiles"][0]["durability"] == "transient_local"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bag"]
+
+
+@pytest.mark.parametrize("compression", ["none", "chunk"])
+def test_a_message_that_the_disk_has_damaged_is_not_read(tmp_path: Path, compression: Compression) -> None:
+    bag = tmp_path / "bag"
+    with BagWriter(bag, compression=compression) as writer:
+        write_strings(writer, 3000, length=800)
+    (file,) = bag.glob("*.mcap")
+    with file.open("rb") as opened:
+        reader = make_reader(opened, validate_crcs=True)
+        assert len(list(reader.iter_messages())) == len(read_strings(bag)) == 3000
+        chunk = (reader.get_summary() or pytest.fail("no summary")).chunk_indexes[1]
+    if compression == "chunk":  # zstd has one of its own
+        return
+    whole = bytearray(file.read_bytes())
+    whole[chunk.chunk_start_offset + chunk.chunk_length // 2] ^= 1
+    file.write_bytes(whole)
+    with pytest.raises(ReaderError, match="checksum"):
+        read_strings(bag)
 
 
 def types_with_definitions() -> list[str]:

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
+from zlib import crc32
 
 import yaml
 from rosbags.interfaces import (
@@ -38,6 +40,7 @@ from rosbags.rosbag2.errors import WriterError
 
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.output_files import FolderInProgress, write_file
+from topreward_ros.offline import mcap_records as mcap
 from topreward_ros.offline import message_definitions
 from topreward_ros.offline.bag_layout import INFORMATION, METADATA
 from topreward_ros.offline.message_definitions import Definition
@@ -49,6 +52,7 @@ Compression = Literal["none", "message", "chunk", "file"]
 #: In a bag that is being written: what its custom data will be, for who finishes it in our place.
 NOTES = "custom_data.yaml"
 METADATA_VERSION: Literal[9] = 9
+_CHECKSUM_AT = 24  # in a chunk, behind two times and a length (mcap.dev/spec)
 _MODES = {
     "none": CompressionMode.NONE,
     "message": CompressionMode.MESSAGE,
@@ -230,6 +234,8 @@ class BagWriter:
         writer = Writer(self._folder.path / name, version=METADATA_VERSION, storage_plugin=self._plugin)
         writer.set_compression(_MODES[self._compression], CompressionFormat.ZSTD)
         writer.open()
+        if self._storage == "mcap":
+            _write_checksums(writer.storage)
         part = self._part = _Part(writer)
         for topic in self._topics:
             self._connect(part, topic)
@@ -250,6 +256,24 @@ class BagWriter:
         self._part.writer.close()
         self._parts.append(self._part.writer.path.name)
         self._part = None
+
+
+def _write_checksums(storage: Any) -> None:
+    """Have a writer of mcap put the checksum of each chunk into it, where rosbags writes 0: it is not known.
+
+    Else a picture that a disk has damaged is scored as one that the camera took.
+    """
+    close_chunk = storage.close_chunk
+
+    def close_chunk_with_checksum() -> None:
+        checksum, begin = crc32(storage.chunk.bio.getvalue()), storage.bio.tell()
+        close_chunk()
+        end = storage.bio.tell()
+        storage.bio.seek(begin + mcap.HEAD_SIZE + _CHECKSUM_AT)
+        storage.bio.write(struct.pack("<I", checksum))
+        storage.bio.seek(end)
+
+    storage.close_chunk = close_chunk_with_checksum
 
 
 def gather(folder: Path, parts: Sequence[str], custom_data: Mapping[str, str], ros_distro: str) -> None:
