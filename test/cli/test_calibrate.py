@@ -66,9 +66,10 @@ def test_a_file_and_a_page(
     assert "too few episodes to tell whether what was learnt is better" in " ".join(said.out.lower().split())
     made = read_calibrations(str(out / "calibration.yaml"))
     (task,) = made.tasks
-    assert task.comparison is not None and task.comparison.keeps_fitted
+    assert task.comparison is not None and not task.comparison.tells and task.detector is None
     assert task.task == "make it bright" and task.weak and task.picture == (96, 72)
-    assert -2.0 < task.success.threshold < -0.3
+    assert task.success.threshold == monitor_defaults()["success_threshold"]
+    assert -2.0 < task.comparison.fitted.settings.threshold < -0.3
     assert made.setup is not None and made.setup.revision == "1" and made.setup.sample_rate == 2.0
     page = (out / "report.html").read_text()
     assert page.count("<figcaption>") == 6
@@ -211,6 +212,9 @@ def test_the_detector_with_its_extra_looks_is_the_one_that_decides_later(
     assert main(["calibrate", str(runs), "--output", str(out)]) == 0
     made = read_calibrations(str(out / "calibration.yaml"))
     (task,) = made.tasks
+    assert task.comparison is not None
+    task = replace(task, success=task.comparison.fitted.settings, comparison=None)  # as of more episodes
+    made = made.with_tasks([task])
     assert task.success.confirm_rate == 4.0, "a witness more costs nothing here"
     kept = [json.loads(path.read_text()) for path in sorted((out / "films").glob("*.json"))]
     assert len(kept) == 6

@@ -207,6 +207,10 @@ class TaskMonitor:
         calibration = self._calibration
         return calibration is not None and not calibration.weak and self._overrides.success_threshold is None
 
+    def _who_decides(self, calibration: TaskCalibration) -> str:
+        """What to say of that where a calibration is weak."""
+        return "" if self._overrides.success_threshold is not None else calibration.who_decides
+
     @property
     def uncalibrated(self) -> str:
         """Why the running episode has no calibration though there is a file; empty: it has one, or there is
@@ -502,9 +506,8 @@ class TaskMonitor:
         if looks_finished_at_start(score, success.threshold):
             notes.append(_finished_at_start_message(score, success))
         calibration = episode.calibration
-        standing = "; ".join(
-            filter(None, [episode.uncalibrated, calibration.weakness if calibration else ""])
-        )
+        said = [calibration.weakness, self._who_decides(calibration)] if calibration else []
+        standing = "; ".join(filter(None, [episode.uncalibrated, *said]))
         probability = calibration.probability if calibration else None
         progress = (
             nan

@@ -85,12 +85,13 @@ NO_OVERRIDES = Overrides()
 
 
 def calibrated_settings(settings: MonitorSettings, calibration: TaskCalibration) -> MonitorSettings:
-    """The settings with what is known of a task: its detector, how long it takes, how successful runs go."""
+    """The settings with what is known of a task: its detector, if it has one, how long it takes, how
+    successful runs go."""
     progress, nominal_s = settings.progress, calibration.nominal_duration
     stall = replace(progress.stall, nominal_duration=nominal_s) if isfinite(nominal_s) else progress.stall
     failure = replace(progress.failure, band=calibration.bands.get(settings.progress_mode.value))
     return replace(
         settings,
-        success=calibration.success,
+        success=calibration.detector or settings.success,
         progress=replace(progress, stall=stall, failure=failure),
     )

@@ -198,8 +198,7 @@ class MonitorNode(PrintableLog, PatientLifecycleNode):
         self._calibrations = calibrations
         self._monitor.settings = self._settings()
         if calibrations:
-            tasks = ", ".join(f"'{printable(it.task, 100)}'" for it in calibrations.tasks)
-            self.get_logger().info(f"calibrated by {printable(calibrations.source, 300)}: {tasks}")
+            self.get_logger().info(calibrations.text)
 
     def _settings(self) -> MonitorSettings:
         """The settings that the parameters say, and the calibrations that are in use."""

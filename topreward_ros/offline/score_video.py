@@ -103,7 +103,8 @@ class Curve:
     def calibration_notes(self) -> tuple[str, ...]:
         """What a human has to know of the calibrations that were given: which do not decide, or are weak."""
         calibrations = self.settings.calibrations
-        weak = [it.weakness for it in map(calibrations.of, self.instruction.split("\n")) if it is not None]
+        known = filter(None, map(calibrations.of, self.instruction.split("\n")))
+        weak = [f"{it.weakness}; {it.who_decides}" for it in known if it.weak]
         return tuple(dict.fromkeys(filter(None, [*self.uncalibrated.values(), *weak])))
 
     @property
@@ -131,8 +132,8 @@ class Curve:
         `IgnoredImages`; ``prefix_schedule``: None where all due frames are scored; ``model``: the fields of
         `ScorerInfo` but ``instructions``; ``settings``: those of `MonitorSettings`; ``calibration``: None
         without one, else its ``file``, the ``sha256`` of what it says, and per stage ``success``: the
-        detector that stood in place of the settings, or None, ``weak``, and ``why_not``: why it had none;
-        ``scores``: per prefix ``time`` [s] of its
+        detector that stood in place of the settings, or None, ``weak``, and ``why_not``: why it had no
+        calibration; ``scores``: per prefix ``time`` [s] of its
         newest frame, ``video_frames`` from the first of the video to the end of the prefix, ``num_frames``
         that were scored of them, ``log_prob``, ``log_prob_std``, ``log_prob_false`` and
         ``log_prob_static`` [nat], where one is not told by a served model ``log_prob_bound`` [nat] and
@@ -203,7 +204,7 @@ class Curve:
         return {
             "file": calibrations.source,
             "sha256": calibrations_digest(calibrations),
-            "success": [it and asdict(it.success) for it in found],
+            "success": [it and it.detector and asdict(it.detector) for it in found],
             "weak": [bool(it and it.weak) for it in found],
             "why_not": [self.uncalibrated.get(stage) for stage in range(1, self.stages + 1)],
         }

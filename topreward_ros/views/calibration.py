@@ -56,8 +56,10 @@ def detector_text(fit: Fit) -> str:
     held = f" held for {success.dwell:g} s" if success.dwell else ""
     smooth = f", averaged over {success.smoothing}" if success.smoothing > 1 else ""
     looks = f", with extra looks at up to {success.confirm_rate:g} Hz" if success.confirm_rate else ""
+    kept = "" if fit.comparison.keeps_fitted else ", by the parameters success_*"
     return (
         f"{success.min_scores} scores in a row at or above {success.threshold:.3f} nat{smooth}{held}{looks}"
+        f"{kept}"
     )
 
 

@@ -72,7 +72,8 @@ def _section(fit: Fit) -> str:
         f"{calibration.allowed_false_alarms:.1%} false alarms were asked for"
     )
     weak = (
-        '<p class="warning">Weak: too few episodes. Messages say calibrated: false.</p>\n'
+        '<p class="warning">Weak: too few episodes. Messages say calibrated: false, and '
+        f"{calibration.who_decides}.</p>\n"
         if calibration.weak
         else ""
     )

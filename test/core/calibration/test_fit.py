@@ -112,8 +112,24 @@ def test_what_few_episodes_chose_gives_way_to_parameters_that_do_better_on_those
     assert fit.estimates.false_alarms.value == 0.0 and fit.estimates.recall.value == 1.0
     assert [it.fired_s for it in fit.left_out] == pytest.approx(list(fit.fired_s), nan_ok=True)
     (said,) = [text for text in fit.advice if "parameters success_*" in text]
-    assert said.startswith("Too few episodes to tell") and "in 1 of 5 failures (0)" in said
-    assert said.endswith("The parameters did better on these and are kept: they stand in the file.")
+    assert said.startswith("Too few episodes to tell")
+    assert "learnt in 5 of 5 successes and 1 of 5 failures, and by the parameters in 5 of 5 succ" in said
+
+
+def test_where_so_few_cannot_tell_the_detector_that_the_user_has_stays() -> None:
+    """Also where both did as well on the episodes left out: nothing says that what was learnt is right."""
+    fit = fit_task("t", drawn(2, 2, seed=1), USUAL, RATE, 0.02)
+    found = fit.comparison
+    assert found.fitted.detected == found.parameters.detected == 2 and found.finding is Finding.TOO_FEW
+    assert fit.calibration.detector is None and fit.calibration.success == USUAL != fit.choice.settings
+    (said,) = [text for text in fit.advice if text.startswith("Too few")]
+    learnt = f"set success_threshold to {fit.choice.settings.threshold:.3f} nat."
+    assert "parameters success_* of the monitor stay in force" in said and said.endswith(learnt)
+    # What nobody has to guess counts all the same: six failed where the parameters found six.
+    better = fit_task("t", drawn(6, 6, seed=1, apart=4.5), USUAL, RATE, 0.02)
+    assert better.calibration.weak and better.comparison.finding is Finding.BETTER
+    assert better.calibration.detector == better.choice.settings
+    assert "judged by its threshold" in better.calibration.who_decides
 
 
 def test_what_is_learnt_is_told_beside_the_parameters() -> None:
@@ -140,7 +156,13 @@ def test_what_is_learnt_is_told_beside_the_parameters() -> None:
             Finding.MIXED,
             True,
         ),
-        (["missed", "detected", "kept quiet"], ["early", "detected", "kept quiet"], Finding.TOO_FEW, True),
+        (["missed", "detected", "kept quiet"], ["early", "detected", "kept quiet"], Finding.TOO_FEW, False),
+        (
+            ["missed"] * 12 + ["kept quiet"] * 12,
+            ["early"] + ["missed"] * 11 + ["kept quiet"] * 12,
+            Finding.NO_DIFFERENCE,
+            True,
+        ),
     ],
 )
 def test_what_a_comparison_finds(

@@ -9,6 +9,7 @@ import pytest
 
 from test.core.calibrations import calibration, setup
 from test.core.monitors import SETTINGS
+from topreward_ros.core.calibration.comparison import Comparison, Finding, Side
 from topreward_ros.core.calibration.mapping import from_mapping, to_mapping
 from topreward_ros.core.calibration.probability import Kind, ProbabilityMap
 from topreward_ros.core.calibration.task import Calibrations, TaskCalibration
@@ -104,8 +105,30 @@ def test_a_weak_one_decides_and_does_not_count_as_calibrated() -> None:
     said = watched(monitor, LOW_THEN_HIGH)
     assert success_at(said) == (2.0, False, -1.0)
     reports = [it for it in said if isinstance(it, ProgressReport) and it.num_frames]
-    assert all(it.standing == weak.weakness and it.message.endswith(it.standing) for it in reports)
+    standing = f"{weak.weakness}; SUCCESS is judged by its threshold all the same"
+    assert all(it.standing == standing and it.message.endswith(it.standing) for it in reports)
+    assert monitor.settings.calibrations.text == (
+        f"loaded the calibration c.yaml: '{TASK}' (weak: SUCCESS is judged by its threshold all the same)"
+    )
     assert not any(it.warning for it in reports)  # what stands is no news of a score
+
+
+def test_one_that_cannot_tell_leaves_the_detector_to_the_monitor() -> None:
+    """The monitor's own as it is now, not the one that `topreward calibrate` had."""
+    sketch = ProbabilityMap(Kind.ANCHORS, (-2.0, 2.0), (0.0, 1.0))
+    learnt, had = (Side(calibration(TASK, at).success, 2, 0, 0) for at in (-1.0, -0.7))
+    few = Comparison(learnt, had, Finding.TOO_FEW)
+    weak = calibration(
+        TASK, -0.7, probability=sketch, successes=2, failures=2, comparison=few, nominal_duration=4.0
+    )
+    monitor = TaskMonitor(with_calibrations(weak), lambda: "e")
+    monitor.set_task(TASK)
+    said = watched(monitor, LOW_THEN_HIGH)
+    assert success_at(said)[1:] == (False, SETTINGS.success.threshold)
+    assert monitor.settings_in_force.progress.stall.nominal_duration == 4.0
+    stands = {it.standing for it in said if isinstance(it, ProgressReport) and it.num_frames}
+    who = "SUCCESS is judged by the parameters success_* of the monitor"
+    assert stands == {f"{weak.weakness}; {who}"} and f"(weak: {who})" in monitor.settings.calibrations.text
 
 
 @pytest.mark.parametrize(("picture", "holds"), [((48, 64), True), ((64, 48), False), (None, True)])

@@ -2,8 +2,13 @@
 
 A threshold that a few episodes chose may do worse than the one that was there before. So both are asked on
 the same episodes: the fitted one as it was fitted without each of them, the other as it is. Whether they
-differ by more than noise is judged as two evaluations are (core/intervals.py). What is kept needs no such
-proof: the fitted one goes where the other did no worse in anything that was counted, and better in something.
+differ by more than noise is judged as two evaluations are (core/intervals.py).
+
+What is kept: where so few episodes cannot tell, the one that the monitor has, as a robot may act on
+SUCCESS, and nobody who was told that nothing is known expects it to come otherwise than before. From
+`PLATT_FROM` episodes of a kind on, what the fitted one promises of itself was measured to hold
+(bench/RESULTS.md), and it needs no such proof: it goes where the other did no worse in anything that was
+counted, and better in something.
 """
 
 from __future__ import annotations
@@ -40,6 +45,14 @@ class Side:
     def _badness(self) -> tuple[int, int, int]:
         return -self.detected, self.early, self.false_alarms
 
+    def text(self, successes: int, failures: int) -> str:
+        """Where SUCCESS came, of so many episodes of each kind."""
+        early = f" (too early in {self.early} more)" if self.early else ""
+        return (
+            f"in {self.detected} of {successes} successes{early} and {self.false_alarms} of {failures} "
+            "failures"
+        )
+
     def dominates(self, other: Side) -> bool:
         """Whether it did no worse than ``other`` in anything that is counted, and better in something."""
         pairs = list(zip(self._badness, other._badness, strict=True))
@@ -57,7 +70,12 @@ class Comparison:
     @property
     def keeps_fitted(self) -> bool:
         """Whether the fitted detector is kept; else the parameters are."""
-        return not self.parameters.dominates(self.fitted)
+        return self.tells and not self.parameters.dominates(self.fitted)
+
+    @property
+    def tells(self) -> bool:
+        """Whether there were enough episodes to choose one of both."""
+        return self.finding is not Finding.TOO_FEW
 
     @property
     def kept(self) -> Side:
@@ -78,15 +96,18 @@ class Comparison:
         }[self.finding]
         one, other = self.fitted, self.parameters
         counts = (
-            f"on the episodes left out SUCCESS came in {one.detected} of {successes} successes (parameters: "
-            f"{other.detected}), too early in {one.early} more ({other.early}), and in {one.false_alarms} of "
-            f"{failures} failures ({other.false_alarms})"
+            f"on the episodes left out SUCCESS came by what was learnt {one.text(successes, failures)}, and "
+            f"by the parameters {other.text(successes, failures)}"
         )
-        kept = (
-            ""
-            if self.keeps_fitted
-            else " The parameters did better on these and are kept: they stand in the file."
-        )
+        if not self.tells:
+            kept = (
+                " So the parameters success_* of the monitor stay in force; to try what was learnt all the "
+                f"same, set success_threshold to {one.settings.threshold:.3f} nat."
+            )
+        elif not self.keeps_fitted:
+            kept = " The parameters did better on these and are kept: they stand in the file."
+        else:
+            kept = ""
         return f"{said}: {counts}.{kept}"
 
 

@@ -283,7 +283,7 @@ def _comparison(section: _Section) -> Comparison:
     )
     kept, right = section.text("kept"), "fitted" if made.keeps_fitted else "parameters"
     if kept != right:
-        raise section.error("kept", kept, f"must be {right}, as what was counted says")
+        raise section.error("kept", kept, f"must be {right}, as what was counted says: calibrate anew")
     section.finish()
     return made
 

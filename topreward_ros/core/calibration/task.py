@@ -64,7 +64,7 @@ class TaskCalibration:
     """What was learnt of one task."""
 
     task: str  #: the instruction, of one stage
-    success: SuccessSettings  #: the detector with its threshold
+    success: SuccessSettings  #: the detector with its threshold that was kept
     probability: ProbabilityMap
     successes: int  #: episodes that it was made from
     failures: int
@@ -87,6 +87,21 @@ class TaskCalibration:
     def weak(self) -> bool:
         """Whether it was made from so few episodes that it is a sketch."""
         return self.probability.kind is Kind.ANCHORS
+
+    @property
+    def detector(self) -> SuccessSettings | None:
+        """The detector that stands in place of the monitor's own; None: so few episodes cannot tell whether
+        what was learnt is better, so that the monitor keeps its own."""
+        return None if self.comparison and not self.comparison.tells else self.success
+
+    @property
+    def who_decides(self) -> str:
+        """By what SUCCESS is judged where this one is weak; else empty."""
+        if not self.weak:
+            return ""
+        if self.detector is None:
+            return "SUCCESS is judged by the parameters success_* of the monitor"
+        return "SUCCESS is judged by its threshold all the same"
 
     def why_not_for(self, height: int, width: int) -> str:
         """Why it does not hold for frames of this size; empty: it does."""
@@ -122,6 +137,15 @@ class Calibrations:
         """That of an instruction; case, white space and a full stop at its end do not count."""
         wanted = normalized_instruction(instruction)
         return next((it for it in self.tasks if normalized_instruction(it.task) == wanted), None)
+
+    @property
+    def text(self) -> str:
+        """For the log: the file, its tasks, and which of them are weak."""
+        tasks = [
+            f"'{printable(it.task, 100)}'" + (f" (weak: {it.who_decides})" if it.weak else "")
+            for it in self.tasks
+        ]
+        return f"loaded the calibration {printable(self.source, 300)}: {', '.join(tasks)}"
 
     def with_tasks(self, tasks: Sequence[TaskCalibration]) -> Calibrations:
         """These, with ``tasks`` added or in the place of those for the same instructions: one for each.
