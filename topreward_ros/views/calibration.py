@@ -45,7 +45,7 @@ def summary(fit: Fit) -> RenderableType:
         "delay",
         f"median {seconds_text(estimates.delay_median)}, p95 {seconds_text(estimates.delay_p95)}",
     )
-    table.add_row("duration", f"{number(calibration.nominal_duration, 1, 's')} until a success is done")
+    table.add_row("duration", f"{number(calibration.nominal_duration, 2, 's')} until a success is done")
     table.add_row("threshold", f"{number(success.threshold, 3, 'nat')}")
     return Group(table, *(Text(f"- {text}", style="yellow") for text in fit.advice))
 
@@ -73,5 +73,5 @@ def share_text(estimate: Estimate) -> str:
 def seconds_text(estimate: Estimate) -> str:
     """A time with its interval."""
     interval = estimate.interval
-    between = f" (95 %: {interval.low:.1f} to {interval.high:.1f})" if interval.is_known else ""
-    return "-" if isnan(estimate.value) else f"{estimate.value:.1f} s{between}"
+    between = f" (95 %: {interval.low:.2f} to {interval.high:.2f})" if interval.is_known else ""
+    return "-" if isnan(estimate.value) else f"{estimate.value:.2f} s{between}"

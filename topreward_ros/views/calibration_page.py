@@ -17,8 +17,9 @@ from topreward_ros.core.calibration.fit import Fit
 from topreward_ros.core.calibration.replay import GRID
 from topreward_ros.core.calibration.task import Calibrations, Setup
 from topreward_ros.views import colours
+from topreward_ros.views.axis_ticks import round_ticks
 from topreward_ros.views.calibration import detector_text
-from topreward_ros.views.html_page import document, shown
+from topreward_ros.views.html_page import document, prose, shown
 from topreward_ros.views.svg_charts import Axis, Dot, Line, chart, legend
 
 _GREEN, _RED, _GREY, _BLUE = colours.EVENTS["SUCCESS"], colours.EVENTS["FAILURE"], colours.OTHER, "#1769aa"
@@ -26,7 +27,8 @@ _ORANGE = colours.EVENTS["STALL"]
 _MOST_EPISODES = 200  # charts of single ones
 _MOST_CONFUSED = 6
 _LOW, _HIGH = -7.0, 9.0  # log-odds of charts
-_SCORE = Axis(_LOW, _HIGH, "log-odds of the score")
+_NATS = (-7.0, -4.0, -2.0, -0.5, -0.1, -0.01, -0.001, -0.0001)  # on the axes of scores
+_THRESHOLD = "#1f2328"
 
 _STYLE = """
 h3 { font-size: 14px; margin: 18px 0 4px; } figcaption b { font-weight: 600; }
@@ -55,8 +57,8 @@ def page(
         "Every promise below was measured on episodes that were left out. It is advice, and no safety "
         "function.</p>\n"
     )
-    top += "".join(f'<p class="warning">{shown(text, 1000)}</p>\n' for text in problems[:_MOST_EPISODES])
-    top += "".join(f'<p class="note">{shown(text, 1000)}</p>\n' for text in notes)
+    top += "".join(f'<p class="warning">{prose(text)}</p>\n' for text in problems[:_MOST_EPISODES])
+    top += "".join(f'<p class="note">{prose(text)}</p>\n' for text in notes)
     if others:
         names = ", ".join(f"'{it.task}'" for it in others)
         top += f'<p class="dim">Also in the file, from earlier runs: {shown(names, 2000)}</p>\n'
@@ -77,7 +79,7 @@ def _section(fit: Fit) -> str:
         if calibration.weak
         else ""
     )
-    advice = "".join(f"<li>{shown(text, 1000)}</li>" for text in fit.advice)
+    advice = "".join(f"<li>{prose(text)}</li>" for text in fit.advice)
     return (
         f'<section>\n<h2>{shown(calibration.task)}</h2>\n<p class="dim">{made}</p>\n{weak}{_tiles(fit)}'
         f"<p><b>SUCCESS</b> comes after {shown(detector_text(fit))}.</p>\n"
@@ -100,11 +102,11 @@ def _tiles(fit: Fit) -> str:
         _tile("recall", it.recall, "{:.0%}"),
         _tile("false alarms", it.false_alarms, "{:.0%}"),
         _tile("too early", it.early, "{:.0%}"),
-        _tile("delay, median", it.delay_median, "{:.1f} s"),
-        _tile("delay, p95", it.delay_p95, "{:.1f} s"),
+        _tile("delay, median", it.delay_median, "{:.2f} s"),
+        _tile("delay, p95", it.delay_p95, "{:.2f} s"),
         _tile("ROC-AUC", it.auc, "{:.2f}"),
         _tile("calibration error", it.calibration_error, "{:.2f}"),
-        f'<div class="tile"><b>{fit.calibration.success.threshold:.2f} nat</b>threshold</div>',
+        f'<div class="tile"><b>{_nats(fit.calibration.success.threshold)}</b>threshold</div>',
     ]
     return f'<div class="tiles">{"".join(tiles)}</div>\n'
 
@@ -117,6 +119,15 @@ def _tile(name: str, estimate: Estimate, form: str) -> str:
 
 
 # ---- charts -------------------------------------------------------------------------------------
+
+
+def _nats(log_prob: float) -> str:
+    return f"{log_prob:.3f} nat"
+
+
+def _scores(low: float, high: float, label: str) -> Axis:
+    """An axis of scores: spaced by their log-odds, in which ``low`` and ``high`` are, and numbered in nat."""
+    return Axis(low, high, f"{label} [nat]", [(log_odds(nats), f"{nats:g}") for nats in _NATS])
 
 
 def _figure(svg: str, title: str, about: str, entries: Sequence[tuple[str, str]] = ()) -> str:
@@ -139,12 +150,13 @@ def _trade(fit: Fit) -> str:
         for _, colour, values in shares
     ]
     at = float(GRID[place[1]])
-    lines.append(Line([(at, 0.0), (at, 1.0)], "#1f2328", dashes="4 3"))
+    learnt = _nats(log_prob_of(at))
+    lines.append(Line([(at, 0.0), (at, 1.0)], _THRESHOLD, dashes="4 3", label=learnt))
     kept = "" if fit.comparison.keeps_fitted else ", which is not kept"
-    svg = chart(Axis(float(GRID[0]), float(GRID[-1]), "threshold, log-odds"), Axis(0, 1, "share"), lines)
+    svg = chart(_scores(float(GRID[0]), float(GRID[-1]), "threshold"), Axis(0, 1, "share"), lines)
     about = (
-        f"Dashed: the threshold that was learnt, {log_prob_of(at):.3f} nat{kept}. Scores are taken to be off "
-        "by as much as so few episodes leave open."
+        f"Dashed: the threshold that was learnt, {learnt}{kept}. Scores are taken to be off by as much as so "
+        "few episodes leave open. The axis is spaced by log-odds."
     )
     return _figure(
         svg, "What each threshold is expected to do", about, [(name, colour) for name, colour, _ in shares]
@@ -181,8 +193,9 @@ def _delays(fit: Fit) -> str:
     )
     missed = sum(curve.success for curve in fit.curves) - len(delays)
     far = max((abs(delay) for delay, _ in delays), default=1.0)
+    most = max(len(delays), 1) + 0.5
     svg = chart(
-        Axis(0, max(len(delays), 1) + 0.5, "successes, shortest first"),
+        Axis(0, most, "successes, shortest first", round_ticks(0, most, whole=True)),
         Axis(min(0.0, *(d for d, _ in delays), 0.0), max(far, 1.0), "delay [s]"),
         [Line([(0, 0), (len(delays) + 0.5, 0)], "#8c959f")],
         [Dot(k, delay, _GREEN, title=name) for k, (delay, name) in enumerate(delays, 1)],
@@ -205,10 +218,16 @@ def _probability(fit: Fit) -> str:
         )
         for curve in fit.curves
     ]
-    svg = chart(_SCORE, Axis(0, 1, "probability"), [Line(line, _BLUE, width=2)], dots)
+    threshold = fit.calibration.success.threshold
+    at = log_odds(threshold)
+    lines = [
+        Line(line, _BLUE, width=2),
+        Line([(at, 0), (at, 1)], _THRESHOLD, width=1, dashes="4 3", label=_nats(threshold)),
+    ]
+    svg = chart(_scores(_LOW, _HIGH, "score"), Axis(0, 1, "probability"), lines, dots)
     about = (
         f"By {fit.calibration.probability.kind.value}; circles: where successes (top) and failures (bottom) "
-        "end. It is that of the mix that was labelled."
+        "end; dashed: the threshold. It is that of the mix that was labelled."
     )
     return _figure(svg, "How likely it is done", about)
 
@@ -222,9 +241,10 @@ def _confused(fit: Fit) -> str:
     lowest = min(peak for peak, curve in peaks if curve.success)
     highest = max(peak for peak, curve in peaks if not curve.success)
     if highest < lowest:
+        least, most = _nats(log_prob_of(lowest)), _nats(log_prob_of(highest))
         return (
-            "<h3>What the model cannot tell apart</h3>\n<p>Nothing here: every success scores higher than "
-            f"every failure, by {lowest - highest:.1f} in log-odds.</p>\n"
+            "<h3>What the model cannot tell apart</h3>\n<p>Nothing here: the best score of every success "
+            f"is {least} or higher, that of every failure {most} or lower.</p>\n"
         )
     failures = sorted(
         ((peak, curve) for peak, curve in peaks if not curve.success and peak >= lowest),
@@ -235,7 +255,7 @@ def _confused(fit: Fit) -> str:
         key=lambda it: it[0],
     )
     rows = "".join(
-        f"<tr><td>{kind}</td><td>{shown(curve.name, 200)}</td><td>{log_prob_of(peak):.3f} nat</td></tr>"
+        f"<tr><td>{kind}</td><td>{shown(curve.name, 200)}</td><td>{_nats(log_prob_of(peak))}</td></tr>"
         for kind, group in (("failure", failures), ("success", successes))
         for peak, curve in group[:_MOST_CONFUSED]
     )
@@ -251,7 +271,7 @@ def _confused(fit: Fit) -> str:
 def _episodes(fit: Fit) -> str:
     drawn = list(zip(fit.curves, fit.left_out, fit.truth.done_s.tolist(), strict=True))[:_MOST_EPISODES]
     end_s = max(curve.end_s for curve, _, _ in drawn)
-    threshold = log_odds(fit.calibration.success.threshold)
+    threshold = fit.calibration.success.threshold
     figures = "".join(_episode(curve, it, done_s, end_s, threshold) for curve, it, done_s in drawn)
     more = len(fit.curves) - len(drawn)
     note = f'<p class="dim">and {more} more episodes</p>' if more else ""
@@ -261,7 +281,7 @@ def _episodes(fit: Fit) -> str:
             [
                 ("score of a success", _GREEN),
                 ("score of a failure", _RED),
-                ("threshold", "#1f2328"),
+                (f"threshold, {_nats(threshold)}", _THRESHOLD),
                 ("done", _BLUE),
                 ("SUCCESS, left out", _ORANGE),
             ]
@@ -271,9 +291,9 @@ def _episodes(fit: Fit) -> str:
 
 
 def _episode(curve: LabelledCurve, left_out: LeftOut, done_s: float, end_s: float, threshold: float) -> str:
-    verdict = left_out.verdict(curve, done_s)
+    verdict, at = left_out.verdict(curve, done_s), log_odds(threshold)
     lines = [
-        Line([(0, threshold), (end_s, threshold)], "#1f2328", width=1, dashes="4 3"),
+        Line([(end_s, at), (0, at)], _THRESHOLD, width=1, dashes="4 3", label=_nats(threshold)),
         Line(
             [(look.time_s, log_odds(look.log_prob)) for look in curve.looks],
             _GREEN if curve.success else _RED,
@@ -285,7 +305,7 @@ def _episode(curve: LabelledCurve, left_out: LeftOut, done_s: float, end_s: floa
         lines.append(Line([(done_s, _LOW), (done_s, _HIGH)], _BLUE, dashes="" if told else "2 3"))
     if isfinite(left_out.fired_s):
         lines.append(Line([(left_out.fired_s, _LOW), (left_out.fired_s, _HIGH)], _ORANGE))
-    svg = chart(Axis(0, end_s, "s"), Axis(_LOW, _HIGH, f"score of {curve.name}"), lines, size=(240, 150))
+    svg = chart(Axis(0, end_s, "time [s]"), _scores(_LOW, _HIGH, "score"), lines, size=(240, 170))
     return (
         f'<figure>{svg}<figcaption><b style="color:{_VERDICTS[verdict]}">{verdict}</b> '
         f"{shown(curve.name, 120)}</figcaption></figure>"

@@ -35,7 +35,7 @@ from topreward_ros.views.evaluation_tables import (
     task_text,
     value_text,
 )
-from topreward_ros.views.html_page import document, shown
+from topreward_ros.views.html_page import document, prose, shown
 from topreward_ros.views.score_names import score_names
 from topreward_ros.views.svg_charts import Axis, Dot, Line, chart, legend
 from topreward_ros.views.terminal import RANDOM_WARNING
@@ -100,7 +100,7 @@ def _top(evaluation: Evaluation) -> str:
     if evaluation.model.get("random_weights"):
         warning = f'<p class="warning">{shown(RANDOM_WARNING)}</p>\n'
     notes = "".join(
-        f'<p class="note">{shown(sentence, 1000)}</p>\n'
+        f'<p class="note">{prose(sentence)}</p>\n'
         for sentence in (*(f"Left out: {it}" for it in evaluation.problems), *evaluation.notes)
     )
     return (

@@ -1,11 +1,12 @@
 """What all our HTML pages share: a document that needs nothing beside itself, its look, text from outside.
 
 A page's Content-Security-Policy forbids everything that it does not name. Text from outside is made printable
-and escaped by `shown`, always.
+and escaped by `shown` or `prose`, always.
 """
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 from topreward_ros.core.printable import printable
@@ -14,6 +15,7 @@ from topreward_ros.core.printable import printable
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 _LONGEST_TITLE = 120
+_CODE = re.compile(r"`([^`]+)`")
 _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -31,6 +33,8 @@ section { border-top: 1px solid #d0d7de; margin-top: 22px; padding-top: 14px; }
 .tile b { display: block; font-size: 22px; line-height: 1.2; font-variant-numeric: tabular-nums; }
 figure { margin: 0; min-width: 0; } figcaption { font-size: 12px; overflow-wrap: anywhere; }
 svg { display: block; width: 100%; height: auto; } svg text { font-size: 11px; fill: #57606a; }
+svg text.label { fill: #1f2328; stroke: #fff; stroke-width: 3px; paint-order: stroke; }
+code { font-size: 12px; background: #f3f4f6; padding: 0 3px; border-radius: 3px; }
 .legend { font-size: 12px; color: #57606a; } .key { margin-right: 12px; white-space: nowrap; }
 .key i { display: inline-block; width: 14px; height: 4px; border-radius: 2px; margin-right: 4px;
   vertical-align: 3px; }
@@ -55,3 +59,12 @@ def document(title: str, style: str, body: str, policy: str = POLICY) -> str:
 def shown(text: str, longest: int = 500) -> str:
     """Text from outside, fit for the content of an element and for an attribute in quotes."""
     return escape(printable(text, longest), quote=True)
+
+
+def prose(text: str, longest: int = 1000) -> str:
+    """A sentence of ours, which may name what is from outside: what stands between backticks is code.
+
+    >>> prose("see `topreward evaluate` <b>")
+    'see <code>topreward evaluate</code> &lt;b&gt;'
+    """
+    return _CODE.sub(r"<code>\1</code>", shown(text, longest))

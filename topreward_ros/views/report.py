@@ -19,7 +19,7 @@ from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.bag_episodes import BagContent, BagEpisode, BagEvent, Score, ShownFrame
 from topreward_ros.views import colours
-from topreward_ros.views.html_page import document, shown
+from topreward_ros.views.html_page import document, prose, shown
 from topreward_ros.views.score_names import ScoreNames, score_names
 from topreward_ros.views.terminal import RANDOM_WARNING, number
 
@@ -106,7 +106,7 @@ def _top(content: BagContent) -> str:
         parts.append(f'<p class="dim wrap">model {shown(content.model)}</p>\n')
     if content.random_weights:
         parts.append(f'<p class="warning">{shown(RANDOM_WARNING)}</p>\n')
-    parts += [f'<p class="note">{shown(note, 2000)}</p>\n' for note in content.notes]
+    parts += [f'<p class="note">{prose(note, 2000)}</p>\n' for note in content.notes]
     if content.about:
         rows = list(content.about.items())[:_MOST_ABOUT]
         cells = "".join(f"<tr><th>{shown(name)}</th><td>{shown(value)}</td></tr>" for name, value in rows)
@@ -140,7 +140,7 @@ def _section(episode: BagEpisode, content: BagContent, place: int) -> str:
     model = f'<p class="dim wrap">model {shown(episode.model)}</p>\n' if own else ""
     if model and episode.random_weights:
         model += f'<p class="warning">{shown(RANDOM_WARNING)}</p>\n'
-    message = f'<p class="note">{shown(episode.message)}</p>\n' if episode.message else ""
+    message = f'<p class="note">{prose(episode.message)}</p>\n' if episode.message else ""
     figures = [
         _figure(name, camera, frames, episode)
         for camera, name in enumerate(content.cameras)

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
+from topreward_ros.views.axis_ticks import round_ticks
 from topreward_ros.views.html_page import shown
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40.0, 10.0, 10.0, 34.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 12.0, 22.0, 34.0
+_LETTER = 6.2  # width of one in the numbers of an axis, at most
+_ROW = 14.0  # height of a number
 _MOST_POINTS = 500
 
 
@@ -25,6 +28,7 @@ class Line:
     dashes: str = ""
     opacity: float = 1.0
     title: str = ""  #: shown where the pointer rests
+    label: str = ""  #: stands at its last point, always
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +44,18 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis: its ends and what it shows."""
+    """One axis: its ends and what it shows, with the unit."""
 
     low: float
     high: float
     label: str
+    ticks: Sequence[tuple[float, str]] | None = None  #: where a text stands; None: round numbers
+
+    def marks(self, most: int) -> list[tuple[float, str]]:
+        """Values with their texts, ``most`` of those that are round."""
+        if self.ticks is None:
+            return round_ticks(self.low, self.high, most)
+        return [it for it in self.ticks if self.low <= it[0] <= self.high]
 
     def share(self, value: float) -> float:
         """Where a value stands, from 0 to 1; what lies outside stands at the edge."""
@@ -67,20 +78,22 @@ def chart(
         return _LEFT + x.share(px) * (right - _LEFT), bottom - y.share(py) * (bottom - _TOP)
 
     parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{shown(y.label, 200)}">']
-    for share in (0.0, 0.5, 1.0):
-        value = y.low + share * (y.high - y.low)
+    for value, text in y.marks(max(int((bottom - _TOP) / (2 * _ROW)), 2)):
         _, at = place(x.low, value)
         parts.append(
             f'<path d="M{_LEFT:g} {at:.1f}H{right:g}" stroke="#e4e7eb"/>'
-            f'<text x="{_LEFT - 5:g}" y="{at + 4:.1f}" text-anchor="end">{value:.3g}</text>'
+            f'<text x="{_LEFT - 5:g}" y="{at + 4:.1f}" text-anchor="end">{shown(text)}</text>'
         )
-    for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
-        value = x.low + share * (x.high - x.low)
+    for value, text in x.marks(max(int((right - _LEFT) / 40), 2)):
         at, _ = place(value, y.low)
-        parts.append(f'<text x="{at:.1f}" y="{bottom + 14:g}" text-anchor="{anchor}">{value:.3g}</text>')
+        at = min(at, width - _LETTER * len(text) / 2)
+        parts.append(
+            f'<path d="M{at:.1f} {bottom:g}v4" stroke="#8c959f"/>'
+            f'<text x="{at:.1f}" y="{bottom + 15:g}" text-anchor="middle">{shown(text)}</text>'
+        )
     parts.append(
         f'<text x="{(_LEFT + right) / 2:g}" y="{height - 4}" text-anchor="middle">'
-        f"{shown(x.label, 200)}</text>"
+        f'{shown(x.label, 200)}</text><text x="0" y="11">{shown(y.label, 200)}</text>'
     )
     for line in lines:
         path = _path(
@@ -92,6 +105,15 @@ def chart(
             f'opacity="{line.opacity:g}" stroke-linejoin="round" stroke-linecap="round">'
             f"{_title(line.title)}</path>"
         )
+    for line in lines:
+        if line.label:
+            at_x, at_y = place(*line.points[-1])
+            is_right = at_x > (_LEFT + right) / 2
+            below = 11 if at_y < _TOP + _ROW else -4
+            parts.append(
+                f'<text class="label" x="{at_x + (-4 if is_right else 4):.1f}" y="{at_y + below:.1f}" '
+                f'text-anchor="{"end" if is_right else "start"}">{shown(line.label, 200)}</text>'
+            )
     for dot in dots:
         if isfinite(dot.x) and isfinite(dot.y):
             at_x, at_y = place(dot.x, dot.y)
