@@ -62,7 +62,7 @@ def test_a_file_and_a_page(
     out = tmp_path / "out"
     assert main(["calibrate", str(runs), "--output", str(out)]) == 0
     said = capsys.readouterr()
-    assert "3 successes, 3 failures (weak)" in said.out and "calibration.yaml" in said.out
+    assert "3 successes and 3 failures (weak)" in said.out and "calibration.yaml" in said.out
     assert "too few episodes to tell whether what was learnt is better" in " ".join(said.out.lower().split())
     made = read_calibrations(str(out / "calibration.yaml"))
     (task,) = made.tasks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,6 +34,7 @@ from topreward_ros.views.evaluation_page import page
 from topreward_ros.views.evaluation_tables import about, episodes_table, markdown
 
 ALL = tuple(it for it in Control if it is not Control.PLAIN)
+CURVE = re.compile(r'<path d="([^"]*)" fill="none"[^>]*><title>(\w+)<')
 HOSTILE = "</title><script>alert(1)</script>|\x1b[2J"
 
 
@@ -321,3 +323,21 @@ def test_the_page_and_the_text_hold_nothing_that_could_run(
     assert len(lines) > 30 and all(count > 4 for count in tables)
     random = replace(evaluation, model={**evaluation.model, "random_weights": True})
     assert "the numbers mean nothing" in page(random) and "the numbers mean nothing" in markdown(random)
+
+
+def test_controls_are_drawn_over_their_own_time_and_stand_behind_what_was_recorded(
+    data: Labelled, scorers: list[Brightness], tmp_path: Path
+) -> None:
+    chosen = settings((Control.IDLE, Control.FROZEN))
+    made, _ = scored(data, tmp_path / "films", chosen)
+    html = page(make_evaluation("runs", data, made, chosen, ()))
+    figure = html[html.index("Controls: mean of 2 episodes labelled a success") :]
+    figure = figure[: figure.index("</svg>")]
+    plain, frozen = (
+        [it.runs[control].duration_s for it in made.episodes[::2]]
+        for control in (Control.PLAIN, Control.FROZEN)
+    )
+    ends = {title: float(path.split("L")[-1].split()[0]) for path, title in CURVE.findall(figure)}
+    drawn = {name: (at - 44.0) / (ends["frozen"] - 44.0) for name, at in ends.items()}  # 44: the left edge
+    assert drawn["plain"] == pytest.approx(sum(plain) / sum(frozen), abs=0.01) and drawn["plain"] < 0.3
+    assert html.index("<th>event</th><th>success</th><th>failure</th><th>idle</th><th>frozen</th>")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from topreward_ros.cli.output import CommandError, say
 from topreward_ros.cli.settings import check_chosen, settings_of, with_overrides
 from topreward_ros.cli.workers import workers_of
+from topreward_ros.core.counted import counted
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_task
 from topreward_ros.core.printable import printable
@@ -189,7 +190,7 @@ def _report(dataset: Dataset, annotation: Annotation, output: Path) -> int:
     successes = sum(scores.success_row >= 0 for scores in annotation.scores)
     resumed = f" ({annotation.resumed} of them by an earlier run)" if annotation.resumed else ""
     print(
-        f"{printable(str(output))}: {count - failed} of {count} episodes scored{resumed}, "
+        f"{printable(str(output))}: {count - failed} of {counted(count, 'episode')} scored{resumed}, "
         f"SUCCESS in {successes}"
     )
     return 1 if failed else 0

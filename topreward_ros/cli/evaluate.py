@@ -15,6 +15,7 @@ from topreward_ros.cli.labelled import add_data_options, read_data
 from topreward_ros.cli.output import CommandError, add_models_option, say, warn_of_task
 from topreward_ros.cli.settings import add_set_option, check_chosen, settings_of, with_overrides
 from topreward_ros.cli.workers import add_worker_options, workers_of
+from topreward_ros.core.counted import counted
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.instruction import clean_task
 from topreward_ros.core.output_files import folder_for
@@ -308,8 +309,8 @@ def _write(
     for sentence in evaluated.problems:
         say(sentence)
     _show(evaluation)
-    resumed = f" ({evaluated.resumed} films by an earlier run)" if evaluated.resumed else ""
-    print(printable(f"{output / _PAGE}: {len(evaluation.episodes)} episodes{resumed}"))
+    resumed = f" ({counted(evaluated.resumed, 'film')} by an earlier run)" if evaluated.resumed else ""
+    print(printable(f"{output / _PAGE}: {counted(len(evaluation.episodes), 'episode')}{resumed}"))
     return evaluation, 1 if evaluation.problems else 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from topreward_ros.cli.output import CommandError, ros_module, say, seconds
+from topreward_ros.core.counted import counted
 from topreward_ros.core.outcome import Outcome
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import EPISODES_FOLDER, monitor_defaults
@@ -163,7 +164,7 @@ def _recover(folder: Path) -> int:
             say(str(error))
             status = 1
             continue
-        print(printable(f"{partial} is now {bag.path}: {bag.messages} messages"))
+        print(printable(f"{partial} is now {bag.path}: {counted(bag.messages, 'message')}"))
         for note in (
             f"{bag.cut_bytes} bytes after the last whole chunk were lost" if bag.cut_bytes else "",
             *bag.notes,

@@ -178,7 +178,7 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     "auc": Kind("ROC-AUC", wanted="high", about="a success ends higher than a failure; 0.5 is chance"),
     "voc_success": Kind("VOC, successes", wanted="high", about="how steadily the value rises with time"),
-    "voc_failure": Kind("VOC, failures", about="as steady as in successes: VOC does not tell them apart"),
+    "voc_failure": Kind("VOC, failures", about="if as steady as in successes, VOC does not tell them apart"),
     "voc_unknown": Kind("VOC, success not known", wanted="high", about="how steadily the value rises"),
     "static_voc": Kind("static VOC", wanted="zero", about="of the first frame repeated: the length bias"),
     "static_range": Kind("static range", "value", wanted="low", about="by how much a static video moves"),
@@ -186,10 +186,10 @@ KINDS: Mapping[str, Kind] = {
         "static share", wanted="low", about="static range over the range of the real video, of successes"
     ),
     "reversed_voc": Kind(
-        "VOC, reversed", wanted="low", about="of successes: falls where the film runs backwards"
+        "VOC, reversed", wanted="low", about="of successes, run backwards: below 0 where the value falls"
     ),
-    "stretched_0.5": Kind("shift, x0.5", "value", wanted="zero", about="final value in half the time"),
-    "stretched_2": Kind("shift, x2", "value", wanted="zero", about="final value in twice the time"),
+    "stretched_0.5": Kind("shift, x0.5", "value", wanted="zero", about="of the final value in half the time"),
+    "stretched_2": Kind("shift, x2", "value", wanted="zero", about="of the final value in twice the time"),
     "false_progress": Kind(
         "false progress per 10 s", "value", wanted="zero", about="while the picture stands still midway"
     ),

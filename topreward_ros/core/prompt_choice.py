@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.intervals import (
     DRAWS,
@@ -262,7 +263,8 @@ def too_few(parts: Mapping[str, Sequence[Attempt]], of_tasks: bool, measure: Mea
     fewest = min(_fewest(part, measure) for part in parts.values())
     if of_tasks:
         if len(parts) < FEWEST_TASKS:
-            return f"{len(parts)} tasks judge, and it takes {FEWEST_TASKS} at least: label more tasks"
+            judges = counted(len(parts), "task judges", "tasks judge")
+            return f"{judges}, and it takes {FEWEST_TASKS} at least: label more tasks"
         fewest = sum(_fewest(part, measure) for part in parts.values())
         if fewest < FEWEST:
             return (

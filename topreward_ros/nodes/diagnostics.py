@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.episode import IgnoredImages, TaskMonitor
 from topreward_ros.core.outputs import ProgressReport, State
 from topreward_ros.core.printable import printable
@@ -178,10 +179,11 @@ class Diagnostics:
             level, message = DiagnosticStatus.WARN, reason
         elif newly_bad:
             level = DiagnosticStatus.WARN
-            message = f"{newly_bad} images could not be used since the last report, see the log"
+            message = f"{counted(newly_bad, 'image')} could not be used since the last report, see the log"
         elif newly_ignored:
             level = DiagnosticStatus.WARN
-            message = f"{newly_ignored} images were not used since the last report, see the counts below"
+            number = counted(newly_ignored, "image was", "images were")
+            message = f"{number} not used since the last report, see the counts below"
         elif problem := loss or primary.publishers_warning():
             level, message = DiagnosticStatus.WARN, problem
         newest_ns = monitor.newest_stamp_ns

@@ -25,6 +25,7 @@ from rclpy.serialization import deserialize_message
 from rosbags.interfaces import Qos, QosHistory
 from std_msgs.msg import String
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.episode_bags import (
     Begin,
     EpisodeBags,
@@ -484,7 +485,7 @@ class Recorder(PrintableLog):
 def _about_finished(bag: Finished) -> str:
     if bag.path is None:
         return f"nothing of '{bag.key}' was saved: {bag.problem or 'its outcome is excluded'}"
-    text = f"saved {bag.path}: {bag.messages} messages, {bag.seconds:.1f} s"
+    text = f"saved {bag.path}: {counted(bag.messages, 'message')}, {bag.seconds:.1f} s"
     if bag.dropped:
         counts = ", ".join(f"{number} of {topic}" for topic, number in bag.dropped.items())
         text += f"; left out, as the disk did not keep up: {counts}"

@@ -16,6 +16,8 @@ import os
 import signal
 import sys
 
+from topreward_ros.core.counted import counted
+
 if __name__ == "__main__":  # as long as Python imports there is nothing to clean up: leave at once
     for _number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(_number, lambda *_: os._exit(0))
@@ -130,7 +132,7 @@ class VideoPlayer(PrintableLog):
                     count += 1
         finally:
             self._publisher.wait_for_all_acked(_LAST_FRAMES)
-        self.get_logger().info(f"published {count} frames")
+        self.get_logger().info(f"published {counted(count, 'frame')}")
         if self._video.damaged and not stopped():
             what = terminal.damage_text(self._video.damaged)
             raise VideoError(f"{printable(self._settings['video'])} is damaged: {what}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.output_files import write_file
 from topreward_ros.core.outputs import ProgressReport, Reward
 from topreward_ros.core.printable import printable
@@ -73,13 +74,13 @@ def check_free(opened: OpenBag, namespace: str) -> None:
             if topic.type != kind:
                 raise BagError(
                     f"{opened.bag.shown} has {printable(full)} already, as {printable(topic.type, 100)} "
-                    f"({topic.count} messages), and the annotation needs the name for {kind}: put it "
-                    "elsewhere by --namespace NAME"
+                    f"({counted(topic.count, 'message')}), and the annotation needs the name for {kind}: "
+                    "put it elsewhere by --namespace NAME"
                 )
             if topic.count:
                 raise BagError(
-                    f"{opened.bag.shown} has {printable(full)} already ({topic.count} messages, of a live "
-                    "monitor): put the annotation beside it by --namespace NAME"
+                    f"{opened.bag.shown} has {printable(full)} already ({counted(topic.count, 'message')}, "
+                    "of a live monitor): put the annotation beside it by --namespace NAME"
                 )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from topreward_ros.core.calibration.mapping import calibrations_digest
 from topreward_ros.core.calibration.task import NO_CALIBRATIONS, Calibrations
+from topreward_ros.core.counted import counted
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.json_text import parsed_json
 from topreward_ros.core.output_files import OutputFileError
@@ -186,8 +187,10 @@ def _notes(watch: BagWatch) -> list[str]:
     if not watch.scores:
         notes.append("no image could be scored")
     reasons = sorted(watch.bad.items(), key=lambda item: -item[1])
-    notes += [f"{count} times: {printable(why, 300)}" for why, count in reasons[:_SHOWN_REASONS]]
-    notes += [f"{count} images {reason}" for reason, count in watch.monitor.ignored.counts().items()]
+    notes += [f"{counted(count, 'time')}: {printable(why, 300)}" for why, count in reasons[:_SHOWN_REASONS]]
+    notes += [
+        f"{counted(count, 'image')} {reason}" for reason, count in watch.monitor.ignored.counts().items()
+    ]
     return notes
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.output_files import temporary_folder
@@ -209,7 +210,8 @@ class _Reading:
         model, random = next(iter(models)) if len(models) == 1 else ("", False)
         for topic, count in self._unreadable.items():
             self._notes.append(
-                f"{count} messages on {printable(topic)} could not be read: damaged, or of another version."
+                f"{counted(count, 'message')} on {printable(topic)} could not be read: damaged, or of "
+                "another version."
             )
         about = bag.metadata.get(CUSTOM_DATA) or {}
         return BagContent(
@@ -428,7 +430,7 @@ class _Reading:
             self._show(episode, [stream for stream in streams if stream.episode is episode])
         for topic, count in bad.items():
             self._notes.append(
-                f"{count} images on {printable(topic)} could not be read, and the next stood in."
+                f"{counted(count, 'image')} on {printable(topic)} could not be read, and the next stood in."
             )
 
     def _show(self, episode: BagEpisode, streams: Sequence[_Stream]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.measures import Measure
 from topreward_ros.core.printable import printable
 from topreward_ros.core.prompt_choice import Choice, Rated, Verdict
@@ -154,7 +155,7 @@ def prompts_file(
     weights = f", {RANDOM_WEIGHTS}: it means nothing" if info.random_weights else ""
     head = [
         f"Templates of the question, chosen by `topreward prompts {command}`.",
-        f"{len(episodes)} episodes of {tasks} (data {data}), "
+        f"{counted(len(episodes), 'episode')} of {tasks} (data {data}), "
         f"scored by {info.model_id} ({info.revision}){weights}.",
         verdict_text(choice, templates),
     ]

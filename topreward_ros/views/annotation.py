@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from topreward_ros.core.counted import counted
 from topreward_ros.offline.annotation_report import Annotation
 from topreward_ros.views.terminal import number, shown
 
@@ -57,6 +58,6 @@ def annotation_line(done: Annotation) -> Text:
     """What was done with a bag, in a line."""
     ends = ", ".join(done.outcomes) or "no episode"
     return shown(
-        f"{done.target}: {done.scores} scores of {number(done.duration_s, 1, 's')}, progress at the end "
-        f"{number(done.progress)}, {ends}"
+        f"{done.target}: {counted(done.scores, 'score')} of {number(done.duration_s, 1, 's')}, progress at "
+        f"the end {number(done.progress)}, {ends}"
     )

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.printable import printable
 from topreward_ros.offline.engine_bench import CACHE, OURS, PLAIN, PREFIXES, Row
 from topreward_ros.views.picture import write_picture
@@ -97,8 +98,7 @@ def plot_bench(rows: Sequence[Row], machine: dict[str, Any], picture: Path) -> N
 
 
 def _case_label(row: Row) -> str:
-    prompts = "1 prompt" if row.case.prompts == 1 else f"{row.case.prompts} prompts"
-    return f"{printable(row.case.model, 60)}\n{row.case.frames} frames, {prompts}"
+    return f"{printable(row.case.model, 60)}\n{row.case.frames} frames, {counted(row.case.prompts, 'prompt')}"
 
 
 def _times(value: float) -> str:

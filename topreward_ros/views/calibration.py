@@ -36,7 +36,7 @@ def summary(fit: Fit) -> RenderableType:
     table.add_column(overflow="fold")
     weak = " (weak)" if calibration.weak else ""
     table.add_row("task", shown(calibration.task, 400))
-    table.add_row("made from", f"{calibration.successes} successes, {calibration.failures} failures{weak}")
+    table.add_row("made from", f"{calibration.made_from}{weak}")
     table.add_row("SUCCESS", detector_text(fit))
     table.add_row("recall", share_text(estimates.recall))
     table.add_row("false alarms", share_text(estimates.false_alarms))

@@ -16,6 +16,7 @@ from topreward_ros.core.calibration.estimates import Estimate, LeftOut
 from topreward_ros.core.calibration.fit import Fit
 from topreward_ros.core.calibration.replay import GRID
 from topreward_ros.core.calibration.task import Calibrations, Setup
+from topreward_ros.core.counted import counted
 from topreward_ros.views import colours
 from topreward_ros.views.axis_ticks import round_ticks
 from topreward_ros.views.calibration import detector_text
@@ -69,9 +70,7 @@ def page(
 def _section(fit: Fit) -> str:
     calibration = fit.calibration
     made = (
-        f"{_count(calibration.successes, 'success', 'successes')}, "
-        f"{_count(calibration.failures, 'failure', 'failures')}; at most "
-        f"{calibration.allowed_false_alarms:.1%} false alarms were asked for"
+        f"{calibration.made_from}; at most {calibration.allowed_false_alarms:.1%} false alarms were asked for"
     )
     weak = (
         '<p class="warning">Weak: too few episodes. Messages say calibrated: false, and '
@@ -87,10 +86,6 @@ def _section(fit: Fit) -> str:
         f'<div class="charts">{_trade(fit)}{_roc(fit)}{_delays(fit)}{_probability(fit)}</div>\n'
         f"{_confused(fit)}{_episodes(fit)}</section>\n"
     )
-
-
-def _count(count: int, one: str, several: str) -> str:
-    return f"{count} {one if count == 1 else several}"
 
 
 # ---- tiles --------------------------------------------------------------------------------------
@@ -200,7 +195,7 @@ def _delays(fit: Fit) -> str:
         [Line([(0, 0), (len(delays) + 0.5, 0)], "#8c959f")],
         [Dot(k, delay, _GREEN, title=name) for k, (delay, name) in enumerate(delays, 1)],
     )
-    more = f" {_count(missed, 'success was', 'successes were')} missed." if missed else ""
+    more = f" {counted(missed, 'success was', 'successes were')} missed." if missed else ""
     return _figure(svg, "From done to SUCCESS", f"Seconds, each episode left out.{more}")
 
 

@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import DemoClip
 from topreward_ros.views.messages import Happening
@@ -55,7 +56,7 @@ def summary(take: Take) -> str:
     events = [event_line(log, event).strip().split(":")[0] for event in log.events if event.type in _OUTCOMES]
     note = f" ({RANDOM_WARNING})" if log.random_weights else ""
     return (
-        f"demo: {log.score_count} scores of {take.due} due frames, "
+        f"demo: {counted(log.score_count, 'score')} of {counted(take.due, 'due frame')}, "
         f"final progress {number(take.progress, 2)}, "
         f"events: {', '.join(events) or 'none'}, median latency {number(log.median_latency_s(), 2)} s{note}"
     ) + "".join(f"\ndemo: {printable(line)}" for line in why_not_all(take))
@@ -65,7 +66,9 @@ def why_not_all(take: Take) -> list[str]:
     """A line that says why there are not as many scores as due frames; none where there are."""
     log, missing = take.log, take.due - take.log.score_count
     if missing < 0:
-        return [f"{-missing} scores too many: {'; '.join(log.warnings) or 'somebody else publishes'}"]
+        return [
+            f"{counted(-missing, 'score')} too many: {'; '.join(log.warnings) or 'somebody else publishes'}"
+        ]
     if missing == 0:
         return []
     if log.events and log.events[-1].type == "EPISODE_ENDED":
@@ -118,4 +121,4 @@ def takes_table(takes: Sequence[Take]) -> RenderableType:
     latencies = [latency for take in takes for latency in take.log.latencies_s]
     count = sum(take.log.score_count for take in takes)
     latency = number(median(latencies) if latencies else float("nan"), 2, "s")
-    return Group(table, Text(f"demo: {count} scores, median latency {latency}"), *notes)
+    return Group(table, Text(f"demo: {counted(count, 'score')}, median latency {latency}"), *notes)

@@ -12,6 +12,7 @@ from math import isfinite, isnan, nan
 
 import numpy as np
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.evaluation import (
     ALL,
     DECISIONS,
@@ -42,6 +43,7 @@ from topreward_ros.views.terminal import RANDOM_WARNING
 
 _GREEN, _RED, _GREY = colours.EVENTS["SUCCESS"], colours.EVENTS["FAILURE"], colours.OTHER
 _OF_LABEL = {True: _GREEN, False: _RED, None: _GREY}
+_LABELS = {True: "labelled a success", False: "labelled a failure", None: "without a label"}
 _OF_CONTROL = {
     Control.PLAIN: _GREEN,
     Control.IDLE: "#b26a00",
@@ -166,7 +168,7 @@ def _curves(evaluation: Evaluation) -> str:
         more = f", {len(drawn)} of {len(episodes)} episodes" if len(drawn) < len(episodes) else ""
         figures.append(
             f"<div><h3>{shown(task_text(task))}{more}</h3>"
-            f"{chart(Axis(0.0, longest, 'seconds'), y, lines, dots)}</div>"
+            f"{chart(Axis(0.0, longest, 'time [s]'), y, lines, dots)}</div>"
         )
     keys = [("success", _GREEN), ("failure", _RED)]
     if any(it.succeeded is None for it in evaluation.episodes):
@@ -209,27 +211,33 @@ def _quality(evaluation: Evaluation) -> str:
 
 
 def _controls(evaluation: Evaluation) -> str:
-    """Mean curves of the controls, over the share of the film, of episodes that did not fail."""
+    """Mean curves of the controls, each over the mean length of its films, of episodes that are not labelled
+    a failure, if there are some."""
     episodes = [it for it in evaluation.episodes if it.succeeded is not False] or list(evaluation.episodes)
+    labels = {it.succeeded for it in episodes}
+    whose = _LABELS[labels.pop()] if len(labels) == 1 else "not labelled a failure"
     shares = np.linspace(0.0, 1.0, _STEPS)
-    lines, keys = [], []
+    lines, keys, end_s = [], [], 0.5
     runs = [it.plain for it in episodes]
     for control, colour in _OF_CONTROL.items():
-        means = [_resampled(it.runs[control], shares, evaluation) for it in episodes if control in it.runs]
-        if not means:
+        films = [it.runs[control] for it in episodes if control in it.runs]
+        if not films:
             continue
+        means = [_resampled(run, shares, evaluation) for run in films]
+        times = shares * float(np.mean([run.duration_s for run in films]))
+        end_s = max(end_s, float(times[-1]))
         curve = np.nanmean(np.vstack(means), axis=0) if np.isfinite(np.vstack(means)).any() else means[0]
         width = 2.4 if control is Control.PLAIN else 1.5
         lines.append(
-            Line(list(zip(shares.tolist(), curve.tolist(), strict=True)), colour, width, title=control)
+            Line(list(zip(times.tolist(), curve.tolist(), strict=True)), colour, width, title=control)
         )
         keys.append((control.value.replace("_", " "), colour))
     if len(lines) < 2:
         return ""
     y = _axis(evaluation, runs)
     return (
-        "<div><h3>Controls: mean of the films that did not fail</h3>"
-        f"{chart(Axis(0.0, 1.0, 'share of the film'), y, lines)}{legend(keys)}</div>"
+        f"<div><h3>Controls: mean of {counted(len(episodes), 'episode')} {whose}</h3>"
+        f"{chart(Axis(0.0, end_s, 'time [s]'), y, lines)}{legend(keys)}</div>"
     )
 
 
@@ -260,7 +268,9 @@ def _reliability(high: Sequence[float], low: Sequence[float]) -> str:
         inside = (stated >= begin) & ((stated < begin + 0.2) | (begin > 0.7))
         if inside.any():
             share, count = float(happened[inside].mean()), int(inside.sum())
-            dots.append(Dot(float(stated[inside].mean()), share, colours.PROGRESS, title=f"{count} episodes"))
+            dots.append(
+                Dot(float(stated[inside].mean()), share, colours.PROGRESS, title=counted(count, "episode"))
+            )
     lines = [Line([(0.0, 0.0), (1.0, 1.0)], "#d0d7de", 1.0, "4 4")]
     lines.append(Line([(dot.x, dot.y) for dot in dots], colours.PROGRESS, 1.2))
     x, y = Axis(0.0, 1.0, "final progress, mean of a fifth"), Axis(0.0, 1.0, "share of successes")

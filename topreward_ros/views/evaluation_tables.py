@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import isfinite, isnan
 from typing import Any
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.evaluation import (
     ALL,
     DECISIONS,
@@ -95,11 +96,15 @@ _NO_NEWS = frozenset(("EPISODE_STARTED", "EPISODE_ENDED"))
 
 def _events(evaluation: Evaluation) -> Table:
     """In how many films each event came."""
-    groups: dict[str, list[Run]] = {}
-    for episode in evaluation.episodes:
-        for control, run in episode.runs.items():
-            name = control.value.replace("_", " ")
-            groups.setdefault(_WORDS[episode.succeeded] if control is Control.PLAIN else name, []).append(run)
+    groups: dict[str, list[Run]] = {
+        word: runs
+        for label, word in _WORDS.items()
+        if (runs := [it.plain for it in evaluation.episodes if it.succeeded is label])
+    }
+    for control in Control:
+        runs = [it.runs[control] for it in evaluation.episodes if control in it.runs]
+        if runs and control is not Control.PLAIN:
+            groups[control.value.replace("_", " ")] = runs
     kinds = sorted({kind for runs in groups.values() for run in runs for _, kind in run.events} - _NO_NEWS)
     rows = [
         (
@@ -209,8 +214,8 @@ def confusion_table(confusion: TaskConfusion) -> Table:
     ]
     return Table(
         "Tasks that are taken for each other",
-        "Mean final value of films that did not fail. Row: the instruction that was asked for; column: the "
-        "task of the film. High on the diagonal and low elsewhere is wanted.",
+        "Mean final value of episodes that are not labelled a failure. Row: the instruction that was asked "
+        "for; column: the task of the film. High on the diagonal and low elsewhere is wanted.",
         ("asked for", *map(task_text, confusion.tasks)),
         tuple(rows),
     )
@@ -297,7 +302,7 @@ def about(evaluation: Evaluation) -> dict[str, str]:
     """What was evaluated and how, by what it is called."""
     model, data, code = evaluation.model, evaluation.data, evaluation.code
     counts = {kind: sum(it.succeeded is kind for it in evaluation.episodes) for kind in (True, False, None)}
-    parts = [_count(counts[True], "success", "successes"), _count(counts[False], "failure", "failures")]
+    parts = [counted(counts[True], "success", "successes"), counted(counts[False], "failure", "failures")]
     if counts[None]:
         parts.append(f"{counts[None]} of unknown success")
     seconds = sum(it.plain.duration_s for it in evaluation.episodes)
@@ -336,10 +341,6 @@ def _shown_calibration(calibration: Mapping[str, Any]) -> str:
         for task, thresholds in calibration["success"].items()
     ]
     return printable(f"{calibration['file']} (hash {calibration['sha256'][:16]}): {', '.join(shown)}", 1000)
-
-
-def _count(count: int, one: str, several: str) -> str:
-    return f"{count} {one if count == 1 else several}"
 
 
 def markdown(evaluation: Evaluation, more: Sequence[Table] = ()) -> str:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from rich.table import Table
 from rich.text import Text
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import DEMO_TASK
 from topreward_ros.offline.models import CheckResult, ListedModel, ModelFacts, Presence
@@ -129,7 +130,7 @@ def check_view(result: CheckResult) -> RenderableType:
         table.add_row("answers", shown(f"one token each: {answers}", 1000))
     elif not start.states_progress:
         table.add_row("answer", "one token" if info.dtype == SERVED else 'one token, " True"')
-    table.add_row("scoring", f"{number(result.score_s, 3, 's')} per score, {len(points)} scores")
+    table.add_row("scoring", f"{number(result.score_s, 3, 's')} per score, {counted(len(points), 'score')}")
     if start.states_progress:
         said = f"{number(start.stated_progress)} at the start, {number(end.stated_progress)} at the end"
         table.add_row("progress", f"stated by the model: {said}")

@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.printable import printable
 from topreward_ros.core.prompt_choice import Choice, Rated
 from topreward_ros.offline.prompt_search import Found
@@ -68,7 +69,7 @@ class SweepBar(Progress):
 def sweep_view(choice: Choice, templates: Templates, info: ScorerInfo, episodes: int) -> RenderableType:
     """What `topreward prompts sweep` prints."""
     places = range(len(templates.texts))
-    return _view(choice, templates, info, places, f"{episodes} episodes, {_compared(choice)}")
+    return _view(choice, templates, info, places, f"{counted(episodes, 'episode')}, {_compared(choice)}")
 
 
 def search_view(choice: Choice, found: Found, laid_aside: int) -> RenderableType:
@@ -78,8 +79,8 @@ def search_view(choice: Choice, found: Found, laid_aside: int) -> RenderableType
     shown_places = by_value[:_SHOWN_FOUND]
     shown_places += [place for place in choice.default.members if place not in shown_places]
     about = (
-        f"searched on {len(found.used)} episodes, judged on {laid_aside} of other tasks; "
-        f"{len(templates.texts)} wordings in {len(found.rounds)} round{'s' * (len(found.rounds) != 1)}, "
+        f"searched on {counted(len(found.used), 'episode')}, judged on {laid_aside} of other tasks; "
+        f"{len(templates.texts)} wordings in {counted(len(found.rounds), 'round')}, "
         f"{_compared(choice)}"
     )
     if not choice.of_tasks:
@@ -100,7 +101,8 @@ def soft_view(result: SoftResult) -> RenderableType:
         f"validation loss {first.validation:.3f} at the start, {best.validation:.3f} after epoch "
         f"{best.number} of {trained[-1].number}"
     )
-    about = f"trained on {len(result.used) - result.tested} episodes, judged on {result.tested}; {loss}"
+    used = counted(len(result.used) - result.tested, "episode")
+    about = f"trained on {used}, judged on {result.tested}; {loss}"
     return _view(choice, result.templates, result.info, range(len(result.templates.texts)), about)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.bag_episodes import BagContent, BagEpisode, BagEvent, Score, ShownFrame
@@ -94,13 +95,13 @@ def facts(content: BagContent) -> str:
     images = sum(len(frames) for episode in content.episodes for frames in episode.frames.values())
     episodes = sum(bool(episode.name) for episode in content.episodes)
     return (
-        f"{_count(episodes, 'episode')}, {_count(images, 'image')} shown, of "
-        f"{_count(len(content.cameras), 'camera')}"
+        f"{counted(episodes, 'episode')}, {counted(images, 'image')} shown, of "
+        f"{counted(len(content.cameras), 'camera')}"
     )
 
 
 def _top(content: BagContent) -> str:
-    whole = f"{content.duration_s:.1f} s, {_count(content.messages, 'message')}, {facts(content)}"
+    whole = f"{content.duration_s:.1f} s, {counted(content.messages, 'message')}, {facts(content)}"
     parts = [f"<h1>{shown(content.name)}</h1>\n", f'<p class="dim">{whole}</p>\n']
     if content.model:
         parts.append(f'<p class="dim wrap">model {shown(content.model)}</p>\n')
@@ -114,22 +115,13 @@ def _top(content: BagContent) -> str:
     return "".join(parts)
 
 
-def _count(count: int, what: str) -> str:
-    """A number of things.
-
-    >>> _count(1, "image"), _count(1200, "image")
-    ('1 image', '1,200 images')
-    """
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def _section(episode: BagEpisode, content: BagContent, place: int) -> str:
     """An episode; or the whole bag, where it has none."""
     badge = _badge(episode.state) if episode.state else ""
     title = shown(on_one_line(episode.task)) or ("without a task" if episode.name else "The whole bag")
     said = [f"{(episode.end_ns - episode.start_ns) / NS_PER_S:.1f} s"]
     if episode.name:
-        said = [f"episode {place}", shown(episode.name, 120), *said, _count(len(episode.scores), "score")]
+        said = [f"episode {place}", shown(episode.name, 120), *said, counted(len(episode.scores), "score")]
     if episode.namespace:
         said.append(f"in {shown(episode.namespace, 120)}")
     if episode.stages > 1:
@@ -203,7 +195,7 @@ def _events(episode: BagEpisode) -> str:
             f"<td>{_badge(event.type)}</td><td>{shown(event.message)}</td></tr>"
         )
     more = episode.events_left_out
-    note = f'<p class="dim">and {_count(more, "event")} more</p>' if more else ""
+    note = f'<p class="dim">and {counted(more, "event")} more</p>' if more else ""
     return f"<table>{''.join(rows)}</table>{note}"
 
 

@@ -197,7 +197,7 @@ def test_the_order_of_the_episodes_changes_nothing() -> None:
     [
         (drawn(4, 0), "all 4 episodes that could be scored are of one kind, and none is a failure"),
         (drawn(0, 4), "none is a success"),
-        (drawn(1, 1), "1 successes and 1 failures could be scored: give 2 of each at least"),
+        (drawn(1, 1), "1 success and 1 failure could be scored: give 2 of each at least"),
         ([*drawn(2, 2), LabelledCurve("dark", True, ())], "dark has no score"),
         (
             [replace(it, success=not it.success) for it in drawn(10, 10)],

@@ -25,6 +25,7 @@ from topreward_ros.core.calibration.probability import (
 )
 from topreward_ros.core.calibration.replay import Replay, candidates, fires, replayer
 from topreward_ros.core.calibration.task import TaskCalibration
+from topreward_ros.core.counted import counted
 from topreward_ros.core.detectors.failure import ConformalBand, fewest_successes
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.events import SuccessSettings
@@ -171,7 +172,8 @@ def _check(task: str, successes: Sequence[LabelledCurve], failures: Sequence[Lab
             )
     if min(len(successes), len(failures)) < FEWEST:
         raise CalibrationError(
-            f"{_named(task)}: {len(successes)} successes and {len(failures)} failures could be scored: give "
+            f"{_named(task)}: {counted(len(successes), 'success', 'successes')} and "
+            f"{counted(len(failures), 'failure')} could be scored: give "
             f"{FEWEST} of each at least, better {PLATT_FROM}"
         )
     for curve in (*successes, *failures):
@@ -193,7 +195,7 @@ def _advice(
     verdicts = _verdicts(left_out, curves, truth)
     if calibration.weak:
         made.append(
-            f"Weak: {calibration.successes} successes and {failures} failures make a sketch. Messages say "
+            f"Weak: {calibration.made_from} make a sketch. Messages say "
             f"`calibrated: false` until there are {PLATT_FROM} of each."
         )
     made.append(comparison.text(calibration.successes, failures))
@@ -225,9 +227,9 @@ def _advice(
     needed = _failures_needed(allowed)
     if failures < needed:
         made.append(
-            f"{failures} failures cannot show a rate of {allowed:.1%}: with as many firing as here, the "
-            f"true one may be {estimates.false_alarms.interval.high:.0%}. {needed} failures without one "
-            "would show it."
+            f"{counted(failures, 'failure')} cannot show a rate of {allowed:.1%}: with as many firing as "
+            f"here, the true one may be {estimates.false_alarms.interval.high:.0%}. {needed} failures "
+            "without one would show it."
         )
     if not calibration.bands:
         made.append(
@@ -239,8 +241,9 @@ def _advice(
     unknown = sum(curve.success and not isfinite(curve.done_s) for curve in curves)
     if unknown:
         made.append(
-            f"For {unknown} successes nobody said when they were done (done_s): their delay counts from "
-            "where the score rose for good, and a SUCCESS that is early at all of them is not noticed."
+            f"Of {counted(unknown, 'success', 'successes')} nobody said when it was done (done_s): the delay "
+            "counts from where the score rose for good, and a SUCCESS that is early at all of them is "
+            "not noticed."
         )
     return made
 

@@ -15,6 +15,7 @@ from typing import Any
 from topreward_ros.core.calibration.comparison import Comparison
 from topreward_ros.core.calibration.estimates import Estimates
 from topreward_ros.core.calibration.probability import Kind, ProbabilityMap, surest
+from topreward_ros.core.counted import counted
 from topreward_ros.core.detectors.failure import ConformalBand
 from topreward_ros.core.events import SuccessSettings
 from topreward_ros.core.instruction import normalized_instruction
@@ -84,6 +85,11 @@ class TaskCalibration:
         object.__setattr__(self, "probability", replace(self.probability, bounds=bounds))
 
     @property
+    def made_from(self) -> str:
+        """Of how many episodes, for a human."""
+        return f"{counted(self.successes, 'success', 'successes')} and {counted(self.failures, 'failure')}"
+
+    @property
     def weak(self) -> bool:
         """Whether it was made from so few episodes that it is a sketch."""
         return self.probability.kind is Kind.ANCHORS
@@ -116,8 +122,8 @@ class TaskCalibration:
         if not self.weak:
             return ""
         return (
-            f"the calibration of this task is weak (made from {self.successes} successes and "
-            f"{self.failures} failures), so that this counts as not calibrated"
+            f"the calibration of this task is weak (made from {self.made_from}), "
+            "so that this counts as not calibrated"
         )
 
 

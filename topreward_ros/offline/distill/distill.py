@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import torch
 from tokenizers import Tokenizer
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.evaluation import EvaluatedEpisode, Measure, Mode, evaluate
 from topreward_ros.core.instruction import normalized_instruction
@@ -393,9 +394,9 @@ def _curves(
         )
     if scored.unreached:
         raise DistillError(
-            f"{scored.unreached} of {len(episodes)} episodes have no score of the teacher, which cannot be "
-            f"reached ({scored.problems[0]}): run it again once it can; what was scored is kept in --scores "
-            "FOLDER, where one is given"
+            f"{scored.unreached} of {counted(len(episodes), 'episode')} have no score of the teacher, which "
+            f"cannot be reached ({scored.problems[0]}): run it again once it can; what was scored is kept in "
+            "--scores FOLDER, where one is given"
         )
     by_key = {(it.identity, it.task): it for it in scored.episodes}
     found = {
@@ -461,8 +462,8 @@ def _check_enough(films: Sequence[Film], learnt: Sequence[Lesson], judged: Seque
     frames = sum(len(it.frames) for it in films)
     if len(films) < FEWEST_FILMS or frames < FEWEST_FRAMES:
         raise DistillError(
-            f"{len(films)} films with {frames} frames in all, at 4 Hz, can be learnt from, and at least "
-            f"{FEWEST_FILMS} films with {FEWEST_FRAMES} frames are needed: record more"
+            f"{counted(len(films), 'film')} with {counted(frames, 'frame')} in all, at 4 Hz, can be learnt "
+            f"from, and at least {FEWEST_FILMS} films with {FEWEST_FRAMES} frames are needed: record more"
         )
     if not learnt or not judged:
         raise DistillError(

@@ -8,6 +8,7 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.evaluation import Control, EvaluatedEpisode, Run
 from topreward_ros.core.instruction import normalized_instruction
@@ -84,7 +85,7 @@ def read_curves(
             problems[0]
             if problems
             else f"{', '.join(printable(str(it), 200) for it in files[:3])} holds no curve of any of the "
-            f"{len(episodes)} episodes (the first is {episodes[0].name}"
+            f"{counted(len(episodes), 'episode')} (the first is {episodes[0].name}"
             f"{f', and a curve is of {printable(strange, 300)}' if strange else ''}): {_MEND}, of the same "
             "files; names without a folder count from here and from the folder of the file of curves"
         )

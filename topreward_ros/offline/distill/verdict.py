@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.evaluation import ALL, EvaluatedEpisode, Measure, Mode
 from topreward_ros.core.printable import printable
 
@@ -58,7 +59,7 @@ def verdict(
         faults.append(f"it said SUCCESS in none of {count}")
     failures = sum(it.succeeded is False for it in held_out)
     too_few = (
-        f"{_count(len(successes), 'success', 'successes')} and {_count(failures, 'failure', 'failures')} "
+        f"{counted(len(successes), 'success', 'successes')} and {counted(failures, 'failure', 'failures')} "
         f"among the films that were held out are too few to tell: from {FEWEST_OF_AN_OUTCOME} of each on its "
         "ROC-AUC and SUCCESS say something"
     )
@@ -69,7 +70,3 @@ def verdict(
 def _by_place(measures: Sequence[Measure]) -> Mapping[tuple[str, str], float]:
     """Values of log p, by scope and name."""
     return {(it.scope, it.name): it.value for it in measures if it.mode == Mode.LOG_PROB}
-
-
-def _count(number: int, one: str, several: str) -> str:
-    return f"{number} {one if number == 1 else several}"

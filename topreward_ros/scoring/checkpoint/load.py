@@ -19,6 +19,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.frames import FEWEST_FRAMES
 from topreward_ros.core.printable import printable
 from topreward_ros.scoring.base import ScorerError, ScorerSettings, in_a_line, quiet_logging
@@ -354,7 +355,7 @@ def check_loading(folder: Path, info: Mapping[str, Any]) -> None:
     ):
         name, has, wanted = mismatched[0]
         raise ScorerError(
-            f"{folder}: {_counted(mismatched, 'weight')} of another shape than config.json says, first "
+            f"{folder}: {counted(len(mismatched), 'weight')} of another shape than config.json says, first "
             f"{printable(name)!r} with {has}, not {wanted}: config.json and weights are of different models; "
             "take both from the same checkpoint"
         )
@@ -364,8 +365,8 @@ def check_loading(folder: Path, info: Mapping[str, Any]) -> None:
     if unexpected:
         lacking = f" It lacks {len(missing)}, such as {printable(missing[0])!r}." if missing else ""
         raise ScorerError(
-            f"{folder} has {_counted(unexpected, 'weight')} without a place in the model that config.json "
-            f"describes: {_some(unexpected)}.{lacking} {_mend(missing, unexpected)}"
+            f"{folder} has {counted(len(unexpected), 'weight')} without a place in the model that "
+            f"config.json describes: {_some(unexpected)}.{lacking} {_mend(missing, unexpected)}"
         )
     if missing:
         raise ScorerError(
@@ -395,10 +396,6 @@ def _mend(missing: Sequence[str], unexpected: Sequence[str]) -> str:
 
 def _some(names: Sequence[str]) -> str:
     return printable(", ".join(names[:_MOST_NAMED])) + (", ..." if len(names) > _MOST_NAMED else "")
-
-
-def _counted(things: Sequence[object], what: str) -> str:
-    return f"{len(things)} {what}{'s' if len(things) != 1 else ''}"
 
 
 class ValueCheck:
@@ -456,7 +453,7 @@ class ValueCheck:
             _log.warning(
                 "%s has stretches of zeros in %s, first %r, as in a file with a hole that a copy or a "
                 "download left: compare its SHA-256 with the original's",
-                *(self._folder, _counted(self._with_holes, "weight"), self._with_holes[0]),
+                *(self._folder, counted(len(self._with_holes), "weight"), self._with_holes[0]),
             )
 
 
