@@ -46,6 +46,7 @@ class Table:
     about: str  #: a sentence or two for who reads it
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    note: str = ""  #: a sentence below it
 
 
 def tables(evaluation: Evaluation, *, short: bool = False) -> list[Table]:
@@ -222,35 +223,56 @@ def confusion_table(confusion: TaskConfusion) -> Table:
 
 
 def differences_table(found: Iterable[Difference], episodes: int) -> Table:
-    """A row for each measure of two evaluations; ``episodes``: that are in both."""
+    """A row for each measure that is not the same in two evaluations, those first that differ by more than
+    noise, and then those that differ most; ``episodes``: that are in both."""
+    measures = list(found)
+    in_both = [it for it in measures if isnan(it.first) == isnan(it.second)]
+    differing = [it for it in in_both if not _reads_alike(it)]
+    differing.sort(key=lambda it: (not it.is_more_than_noise, -_change(it)))
+    has_tasks = any(it.scope != ALL for it in differing)
     rows = []
-    for it in found:
-        kind = KINDS.get(it.name, Kind(printable(it.name, _LONGEST_NAME)))
+    for it in differing:
+        kind = _kind(it)
         change = it.second - it.first
         noise = it.lack or NOTHING
         if it.interval.is_known:
             noise = f"[{_signed(it.interval.low)}, {_signed(it.interval.high)}]"
-        said = verdict(change, kind) if it.is_more_than_noise else ""
-        where = task_text(it.scope) if it.scope else "all"
-        cells = (
-            where,
-            printable(it.mode, _LONGEST_NAME),
-            _text(it.first, kind),
-            _text(it.second, kind),
-            _signed(change),
-            noise,
-            said,
-        )
-        rows.append((kind.label, *cells))
+        where = [task_text(it.scope) if it.scope else "all"] if has_tasks else []
+        name = kind.label if it.mode == DECISIONS else f"{kind.label} ({printable(it.mode, _LONGEST_NAME)})"
+        values = _text(it.first, kind), _text(it.second, kind), _signed(change), noise
+        rows.append((name, *where, *values, verdict(change, kind) if it.is_more_than_noise else ""))
+    alike, lone = len(in_both) - len(rows), len(measures) - len(in_both)
+    notes = [f"{counted(alike, 'measure is', 'measures are')} the same in both"] if alike else []
+    notes += [f"{counted(lone, 'is', 'are')} in one of them alone"] if lone else []
     return Table(
         "What differs",
         f"Episodes in both, with the same frames, task and label: {episodes}. The interval is of the "
         "difference over these; where it holds 0, the difference may be noise. It has none where fewer than "
         f"{FEWEST} have the measure in both (too few), and where each differs by the same (all alike), which "
-        "says nothing of other episodes.",
-        ("measure", "task", "mode", "first", "second", "difference", "95 % interval", ""),
+        "says nothing of other episodes. Those that differ by more than noise come first, then those that "
+        "differ most: shares and correlations by how much, others by their share of the larger value.",
+        ("measure", *["task"] * has_tasks, "first", "second", "difference", "95 % interval", ""),
         tuple(rows),
+        note=f"{', '.join(notes)}." if notes else "",
     )
+
+
+def _kind(it: Difference) -> Kind:
+    return KINDS.get(it.name, Kind(printable(it.name, _LONGEST_NAME)))
+
+
+def _reads_alike(it: Difference) -> bool:
+    """Whether both values, and their difference, are the same as they are written."""
+    kind = _kind(it)
+    return _text(it.first, kind) == _text(it.second, kind) and not abs(it.second - it.first) >= 0.0005
+
+
+def _change(it: Difference) -> float:
+    """How large a difference is, beside those of other measures: of what is no share or correlation, as a
+    share of the larger value."""
+    change = abs(it.second - it.first)
+    has_unit = bool(_kind(it).unit) or it.mode == Mode.LOG_PROB
+    return change / max(abs(it.first), abs(it.second)) if has_unit and change else change
 
 
 def verdict(change: float, kind: Kind) -> str:
@@ -367,7 +389,8 @@ def _markdown_table(table: Table) -> list[str]:
     lines = [
         f"| {' | '.join(cell if k == 1 else escaped(cell) for cell in row)} |" for k, row in enumerate(rows)
     ]
-    return [f"## {table.title}", "", table.about, "", *lines]
+    below = ["", table.note] if table.note else []
+    return [f"## {table.title}", "", table.about, "", *lines, *below]
 
 
 def escaped(text: str) -> str:

@@ -15,7 +15,14 @@ from topreward_ros.views.terminal import RANDOM_WARNING, shown
 
 def text_table(table: Table) -> RenderableType:
     """A table of text. Its first column gets the room: titles of others break where cells are short."""
-    made = RichTable(title=table.title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    made = RichTable(
+        title=table.title,
+        title_justify="left",
+        caption=table.note or None,
+        caption_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
     for k, name in enumerate(table.columns):
         needed = [*(shown(row[k]).cell_len for row in table.rows), *map(len, name.split())]
         made.add_column(shown(name), overflow="fold", max_width=max(needed, default=None) if k else None)
