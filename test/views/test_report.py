@@ -106,7 +106,7 @@ def test_images_curves_and_events_are_there() -> None:
     curve = page.all("path", stroke="#1769aa")[0]["d"]
     assert re.findall(r"[\d.]+ [\d.]+", curve) == ["56.0 172.0", "344.0 96.0", "632.0 20.0"]
     text = " ".join(page.said)
-    for said in ("run", "open it", "SUCCEEDED", "held", "before any frame", "a note", "success", "in /arm",
+    for said in ("run", "open it", "held", "before any frame", "a note", "success", "in /arm",
                  "stage 1 of 2", "progress 1.00 at the end", "3 images shown, of 1 camera"):  # fmt: skip
         assert said in text, said
     assert RANDOM_WARNING not in text
@@ -162,3 +162,32 @@ def test_a_long_curve_is_thinned_and_keeps_its_end() -> None:
     page = Page(report(content(long)))
     points = re.findall(r"[\d.]+ [\d.]+", page.all("path", stroke="#1769aa")[0]["d"])
     assert 900 < len(points) <= 1002 and points[-1] == "632.0 20.0"
+
+
+@pytest.mark.parametrize(
+    ("state", "events", "badge"),
+    [
+        ("IDLE", ["EPISODE_STARTED", "REGRESSION", "ABORTED", "EPISODE_ENDED"], "ABORTED"),
+        ("IDLE", ["SUCCESS", "ABORTED", "EPISODE_ENDED"], "SUCCESS"),
+        ("FAILED", ["TIMEOUT", "EPISODE_ENDED"], "TIMEOUT"),
+        ("IDLE", ["EPISODE_ENDED"], "ENDED"),
+        ("RUNNING", ["EPISODE_STARTED", "event 77"], "RUNNING, no end in the bag"),
+    ],
+)
+def test_the_badge_says_how_the_episode_ended(state: str, events: list[str], badge: str) -> None:
+    made = episode(0.0, 0.5)
+    made.state, made.events = state, [BagEvent(START, kind, "") for kind in events]
+    html = report(content(made))
+    heading = html[html.index("<h2>") : html.index("</h2>")]
+    assert heading.endswith(f">{badge}</span>")
+
+
+def test_axes_have_round_numbers_and_images_their_times() -> None:
+    made = episode(0.0, 0.5, 1.0)
+    made.scores = [
+        replace(score, reward=value) for score, value in zip(made.scores, (-3.6e-5, 0.0, 0.024), strict=True)
+    ]
+    page = Page(report(content(made)))
+    assert {"0.00 s", "0.50 s", "1.00 s"} <= set(page.said), "below the images of the strip"
+    numbers = [text for text in page.said if re.fullmatch(r"-?[\d.]+", text)]
+    assert numbers == ["0.0", "0.5", "1.0", "-4", "-2", "0.00", "0.01", "0.02"]

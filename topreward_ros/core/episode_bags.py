@@ -41,6 +41,15 @@ _DECIDED = (
 )  # what comes later in the episode does not change these
 
 
+def outcome_after(before: Outcome | None, kind: EventType) -> Outcome | None:
+    """The outcome of an episode that had the outcome ``before``, if any, after another event of it.
+
+    >>> outcome_after(outcome_after(None, EventType.SUCCESS), EventType.ABORTED).value
+    'success'
+    """
+    return before if before in _DECIDED else _BY_EVENT.get(kind, before)
+
+
 @dataclass(frozen=True, slots=True)
 class Begin:
     """A bag is to begin, with what was received shortly before."""
@@ -120,8 +129,7 @@ class EpisodeBags:
         episode = self._open.get(episode_id)
         if episode is None or episode.ended_ns is not None:
             return begun
-        if (outcome := _BY_EVENT.get(kind)) and episode.outcome not in _DECIDED:
-            episode.outcome = outcome
+        episode.outcome = outcome_after(episode.outcome, kind)
         if kind is EventType.EPISODE_ENDED:
             episode.until_ns = (now_ns if arrival_ns is None else arrival_ns) + self._after_ns
             episode.ended_ns = now_ns

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from functools import reduce
 from itertools import pairwise
 from math import nan
 from pathlib import Path
@@ -22,8 +23,10 @@ import cv2
 import numpy as np
 
 from topreward_ros.core.counted import counted
+from topreward_ros.core.episode_bags import outcome_after
 from topreward_ros.core.events import EventType
 from topreward_ros.core.frames import NS_PER_S
+from topreward_ros.core.outcome import Outcome
 from topreward_ros.core.output_files import temporary_folder
 from topreward_ros.core.outputs import State
 from topreward_ros.core.printable import printable
@@ -104,6 +107,13 @@ class BagEpisode:
     model: str = ""  #: where its numbers come from; empty: not known
     random_weights: bool = False
     answers: str = ""  #: of that model, as in `ScorerInfo`
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended, by its events; None: the bag does not say it."""
+        kinds = [EventType[event.type] for event in self.events if event.type in EventType.__members__]
+        outcome = reduce(outcome_after, kinds, None)
+        return outcome or (Outcome.ENDED if EventType.EPISODE_ENDED in kinds else None)
 
 
 @dataclass(slots=True)

@@ -20,12 +20,14 @@ from topreward_ros.core.frames import NS_PER_S
 from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.bag_episodes import BagContent, BagEpisode, BagEvent, Score, ShownFrame
 from topreward_ros.views import colours
+from topreward_ros.views.axis_ticks import round_ticks
 from topreward_ros.views.html_page import document, prose, shown
 from topreward_ros.views.score_names import ScoreNames, score_names
 from topreward_ros.views.terminal import RANDOM_WARNING, number
 
 _WIDTH, _LEFT, _RIGHT = 640, 56, 8  # of a chart, in its own units, and the margins of its panel
 _AXIS = 18  # height of the time axis under a chart
+_SECOND = 20  # half the width of a time on it
 _LARGEST = 1e9  # what claims more is drawn at the edge
 _MOST_POINTS = 1000  # of a curve that are drawn
 _MOST_ABOUT = 20
@@ -44,7 +46,8 @@ figure img { width: 100%; display: block; border-radius: 4px; background: #eee; 
 figcaption { color: #57606a; }
 svg .name { font-weight: 600; }
 .strip { display: flex; gap: 3px; overflow-x: auto; margin-top: 10px; padding-bottom: 4px; }
-.strip img { height: 62px; border-radius: 2px; flex: none; }
+.strip span { flex: none; font-size: 11px; color: #57606a; text-align: center; }
+.strip img { height: 62px; border-radius: 2px; display: block; }
 table { margin: 8px 0 0; } th { white-space: nowrap; }
 td, th { padding: 2px 12px 2px 0; overflow-wrap: anywhere; } td.time { white-space: nowrap; }
 @media (max-width: 820px) { .row { flex-direction: column; } .cameras { flex-basis: auto; width: 100%; } }
@@ -117,7 +120,7 @@ def _top(content: BagContent) -> str:
 
 def _section(episode: BagEpisode, content: BagContent, place: int) -> str:
     """An episode; or the whole bag, where it has none."""
-    badge = _badge(episode.state) if episode.state else ""
+    badge = _ending(episode)
     title = shown(on_one_line(episode.task)) or ("without a task" if episode.name else "The whole bag")
     said = [f"{(episode.end_ns - episode.start_ns) / NS_PER_S:.1f} s"]
     if episode.name:
@@ -151,9 +154,17 @@ def _section(episode: BagEpisode, content: BagContent, place: int) -> str:
     )
 
 
-def _badge(name: str) -> str:
+def _ending(episode: BagEpisode) -> str:
+    """How an episode ended; where the bag does not say it, the state that was reported last."""
+    if outcome := episode.outcome:
+        return _badge(outcome.name)
+    return _badge(episode.state, ", no end in the bag") if episode.state else ""
+
+
+def _badge(name: str, more: str = "") -> str:
     colour = _COLOURS.get(name, colours.OTHER)
-    return f'<span class="badge" style="background:{colour}">{shown(name.replace("_", " "), 60)}</span>'
+    text = shown(name.replace("_", " ") + more, 60)
+    return f'<span class="badge" style="background:{colour}">{text}</span>'
 
 
 def _seconds(stamp_ns: int, episode: BagEpisode) -> float:
@@ -176,8 +187,8 @@ def _figure(name: str, camera: int, frames: Sequence[ShownFrame], episode: BagEp
 
 def _strip(name: str, camera: int, frames: Sequence[ShownFrame], episode: BagEpisode) -> str:
     images = "".join(
-        f'<img alt="" title="{shown(name, 120)}, {_seconds(frame.stamp_ns, episode):.2f} s" '
-        f'data-time="{_seconds(frame.stamp_ns, episode):.3f}" src="{_source(frame)}">'
+        f'<span><img alt="" title="{shown(name, 120)}, {(at := _seconds(frame.stamp_ns, episode)):.2f} s" '
+        f'data-time="{at:.3f}" src="{_source(frame)}">{at:.2f} s</span>'
         for frame in frames
     )
     return f'<div class="strip" data-camera="{camera}">{images}</div>\n'
@@ -306,18 +317,14 @@ def _limits(low: float, high: float) -> tuple[float, float]:
 
 def _axes(panel: _Panel) -> str:
     parts = []
-    for share in (0.0, 0.5, 1.0):
-        value = panel.low + share * (panel.high - panel.low)
+    for value, text in round_ticks(panel.low, panel.high, max(int((panel.bottom - panel.top) / 28), 2)):
         parts.append(
             f'<path d="M{_LEFT} {panel.y(value):.1f}H{_WIDTH - _RIGHT}" stroke="#e4e7eb"/>'
-            f'<text x="{_LEFT - 6}" y="{panel.y(value) + 4:.1f}" text-anchor="end">{value:.2g}</text>'
+            f'<text x="{_LEFT - 6}" y="{panel.y(value) + 4:.1f}" text-anchor="end">{text}</text>'
         )
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        anchor = "start" if share == 0.0 else "end" if share == 1.0 else "middle"
-        parts.append(
-            f'<text x="{panel.x(share * panel.end_s):.1f}" y="{panel.height - 4}" text-anchor="{anchor}">'
-            f"{_time(share * panel.end_s)} s</text>"
-        )
+    for seconds, text in round_ticks(0.0, panel.end_s, 8):
+        at = min(panel.x(seconds), _WIDTH - _SECOND)
+        parts.append(f'<text x="{at:.1f}" y="{panel.height - 4}" text-anchor="middle">{text} s</text>')
     return "".join(parts)
 
 
@@ -349,15 +356,6 @@ def _event_mark(event: BagEvent, at: float, panel: _Panel) -> str:
         f'<text x="{at:.1f}" y="{panel.top - 8:g}" text-anchor="{anchor}" style="fill:{colour}">'
         f"{shown(event.type, 60)}</text>"
     )
-
-
-def _time(seconds: float) -> str:
-    """A time on an axis, to three digits and whole from 100 s on.
-
-    >>> _time(0.0), _time(1.25), _time(37.5), _time(1575.0), _time(126000.0)
-    ('0', '1.25', '37.5', '1575', '126000')
-    """
-    return f"{seconds:.0f}" if seconds >= 99.95 else f"{seconds:.3g}"
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
