@@ -73,7 +73,11 @@ def add_parser(commands: Any) -> None:
     add_model_option(parser)
     parser.add_argument("--json", metavar="FILE", help="write the curve as JSON; '-': to standard output")
     parser.add_argument(
-        "--plot", metavar="FILE", type=Path, help="write a picture of the curve: .png, .svg, .pdf or .jpg"
+        "--plot",
+        metavar="FILE",
+        type=Path,
+        help="write a picture of the curve: .png, .svg, .pdf or .jpg; with --prefixes also the progress of "
+        "the paper, which ends near 1 whatever the robot did",
     )
     parser.add_argument(
         "--rate",

@@ -90,7 +90,7 @@ class Curve:
     instruction: str  #: the task: its stages, one per line
     model: ScorerInfo
     settings: MonitorSettings
-    state: State  #: at the end
+    state: State  #: of the monitor at the last frame: RUNNING where nothing ended the episode but the video
     points: tuple[CurvePoint, ...]
     events: tuple[CurveEvent, ...]
     ended_early: bool  #: the episode was over before the video was, and the rest was not scored
@@ -127,15 +127,15 @@ class Curve:
     def to_json_value(self) -> dict[str, Any]:
         """The curve as JSON can hold it; NaN is None.
 
-        ``format``: ``topreward_curve/1``; ``video``, ``duration`` [s], ``instruction``, ``state``,
-        ``ended_early``; ``stages``: the instruction of each, one in most tasks; ``ignored``: the fields of
-        `IgnoredImages`; ``prefix_schedule``: None where all due frames are scored; ``model``: the fields of
-        `ScorerInfo` but ``instructions``; ``settings``: those of `MonitorSettings`; ``calibration``: None
-        without one, else its ``file``, the ``sha256`` of what it says, and per stage ``success``: the
-        detector that stood in place of the settings, or None, ``weak``, and ``why_not``: why it had no
-        calibration; ``scores``: per prefix ``time`` [s] of its
-        newest frame, ``video_frames`` from the first of the video to the end of the prefix, ``num_frames``
-        that were scored of them, ``log_prob``, ``log_prob_std``, ``log_prob_false`` and
+        ``format``: ``topreward_curve/1``; ``video``, ``duration`` [s], ``instruction``, ``state`` of the
+        monitor at the last frame, ``ended_early``; ``stages``: the instruction of each, one in most tasks;
+        ``ignored``: the fields of `IgnoredImages`; ``prefix_schedule``: None where all due frames are scored;
+        ``model``: the fields of `ScorerInfo` but ``instructions``; ``settings``: those of `MonitorSettings`;
+        ``calibration``: None without one, else its ``file``, the ``sha256`` of what it says, and per stage
+        ``success``: the detector that stood in place of the settings, or None, ``weak``, and ``why_not``: why
+        it had no calibration; ``scores``: per prefix ``time`` [s] of its newest frame, ``video_frames`` from
+        the first of the video to the end of the prefix, ``num_frames`` that were scored of them,
+        ``log_prob``, ``log_prob_std``, ``log_prob_false`` and
         ``log_prob_static`` [nat], where one is not told by a served model ``log_prob_bound`` [nat] and
         ``note``, ``answer_share``, ``stated_progress`` and ``success_probability`` in [0, 1] where there are
         some, ``progress`` as live, ``reward``, ``progress_minmax`` (the paper's,

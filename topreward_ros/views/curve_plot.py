@@ -28,6 +28,7 @@ from topreward_ros.views.terminal import RANDOM_WARNING
 _WIDTH_PX, _HEIGHT_PX, _DPI = 1200, 780, 100
 _LEFT, _RIGHT = 0.065, 0.985  # edges of the panels, share of the width
 _STRIP_HEIGHT_PX = 92
+_DOTS = {State.SUCCEEDED: "green dot: SUCCESS", State.FAILED: "red dot: FAILURE or TIMEOUT"}
 
 
 def plot_curve(curve: Curve, picture: str | Path, *, rate: float = 0.0, video: Video | None = None) -> None:
@@ -73,7 +74,7 @@ def plot_curves(curves: Sequence[Curve], picture: str | Path) -> None:
         # matplotlib leaves names out that begin with an underscore
         label = printable(Path(curve.video).name, 34).lstrip("_")
         axes.plot(times, values, "-", color=colour, linewidth=1.6, label=label)
-        if times and curve.state in (State.SUCCEEDED, State.FAILED):
+        if times and curve.state in _DOTS:
             axes.plot(times[-1], values[-1], "o", color=colours.STATES[curve.state.name], markersize=6)
     axes.set_ylim(-0.03, 1.09)
     axes.set_ylabel("progress")
@@ -84,9 +85,9 @@ def plot_curves(curves: Sequence[Curve], picture: str | Path) -> None:
         loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False,
         ncols=1 + (len(curves) > 28),
     )  # fmt: skip
-    axes.set_title(
-        "a dot where it ended: green for success, red for failure", fontsize=9, loc="right", color="0.35"
-    )
+    states = {curve.state for curve in curves if curve.points}
+    dots = [said for state, said in _DOTS.items() if state in states]
+    axes.set_title(", ".join(dots), fontsize=9, loc="right", color="0.35")
     for text in legend.get_texts():
         text.set_parse_math(False)
     _draw_title(figure, curves[0], f"{len(curves)} videos")
@@ -119,10 +120,12 @@ def _draw_progress(axes: Axes, curve: Curve) -> None:
     if any(point.score.states_progress for point in curve.points):
         mode = "as the model states it"
     axes.plot(times, values, "o-", color=colours.PROGRESS, markersize=4, linewidth=2, label=f"live ({mode})")
-    axes.plot(
-        times, curve.minmax(), ":", color="0.45", linewidth=1.3,
-        label="min-max over the whole curve (the paper's, not causal)",
-    )  # fmt: skip
+    if curve.prefix_schedule is not None and curve.stages == 1:
+        # Of who scores as the paper does. It ends near 1 whatever the robot did, so that nobody else has it.
+        axes.plot(
+            times, curve.minmax(), ":", color="0.45", linewidth=1.3,
+            label="min-max over the whole curve (the paper's, not causal)",
+        )  # fmt: skip
     if times and not np.isfinite(values).any():
         axes.text(
             0.5, 0.5, "progress is NaN: the first frame alone already reads as success",
@@ -134,7 +137,6 @@ def _draw_progress(axes: Axes, curve: Curve) -> None:
 
 
 def _draw_log_prob(axes: Axes, curve: Curve) -> None:
-    times = [point.time_s for point in curve.points]
     names = score_names(curve.model.answers)
     series = (
         (names.log_prob, colours.LOG_PROB, "o-", [point.score.log_prob for point in curve.points]),
@@ -147,12 +149,32 @@ def _draw_log_prob(axes: Axes, curve: Curve) -> None:
     )  # fmt: skip
     for label, colour, style, values in series:
         if np.isfinite(values).any():
-            axes.plot(times, values, style, color=colour, markersize=3, linewidth=1.4, label=label)
-    threshold = curve.settings.success.threshold
-    if threshold < 0.0:
-        axes.axhline(threshold, color="0.25", linewidth=0.9, linestyle=(0, (1, 2)), label="success threshold")
+            axes.plot(
+                *_by_stage(curve, values), style, color=colour, markersize=3, linewidth=1.4, label=label
+            )
+    thresholds = [point.threshold for point in curve.points]
+    if any(threshold < 0.0 for threshold in thresholds):
+        axes.plot(
+            *_by_stage(curve, thresholds), color="0.25", linewidth=0.9, linestyle=(0, (1, 2)),
+            label="success threshold",
+        )  # fmt: skip
     axes.set_ylabel("log-probability [nat]")
     _tidy(axes)
+
+
+def _by_stage(curve: Curve, values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Times and values with a gap between two stages, whose answers are to different questions."""
+    times: list[float] = []
+    with_gaps: list[float] = []
+    stage = curve.points[0].stage if curve.points else 0
+    for point, value in zip(curve.points, values, strict=True):
+        if point.stage != stage:
+            times.append(point.time_s)
+            with_gaps.append(nan)
+            stage = point.stage
+        times.append(point.time_s)
+        with_gaps.append(value)
+    return times, with_gaps
 
 
 def _tidy(axes: Axes) -> None:

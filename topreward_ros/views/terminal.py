@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from topreward_ros.core.outputs import State
 from topreward_ros.core.printable import printable
 from topreward_ros.core.stages import on_one_line
 from topreward_ros.offline.score_video import Curve, CurvePoint
@@ -34,6 +35,8 @@ from topreward_ros.views.score_names import score_names
 RANDOM_WARNING = f"{RANDOM_WEIGHTS}: the numbers mean nothing"
 
 _SHOWN_DAMAGES = 3
+_ENDS = ("SUCCESS", "FAILURE", "TIMEOUT", "ABORTED")  # events that end an episode
+_UNDECIDED = "undecided"
 _SMALL_SHARE = 0.5  # of the probability, on the answers: below it the model may speak another format
 _MANY_DIGITS = 1e9  # numbers from here on are shown with an exponent
 
@@ -132,8 +135,8 @@ def curves_table(curves: Sequence[Curve]) -> RenderableType:
     """A line for each of several videos that were scored with one model for one task."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("video", overflow="fold")
-    for name in ("scored until", "scores", "progress", "highest", "log p", "state"):
-        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+    for name in ("scored until", "scores", "progress", "highest", "log p", "outcome"):
+        table.add_column(name, justify="left" if name == "outcome" else "right", no_wrap=True)
     paths = [os.path.abspath(curve.video) for curve in curves]
     common = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
     is_root = common == os.path.dirname(common)  # names without it would look like those of other files
@@ -148,7 +151,7 @@ def curves_table(curves: Sequence[Curve]) -> RenderableType:
             f"[bold]{number(last.progress) if last else '-'}[/bold]",
             number(max(finite, default=nan)),
             number(last.score.log_prob) if last else "-",
-            curve.state.name,
+            _outcome(curve),
         )
     if not curves:
         return table
@@ -177,6 +180,11 @@ def _notes(curve: Curve) -> list[str]:
         for event in curve.events
         if event.type == "ABORTED"
     ]
+
+
+def _outcome(curve: Curve) -> str:
+    """By which event the episode ended; where only the video did, nothing was decided."""
+    return next((event.type for event in curve.events if event.type in _ENDS), _UNDECIDED)
 
 
 def _ignored_text(curve: Curve) -> str:
@@ -219,7 +227,11 @@ def curve_summary(curve: Curve) -> RenderableType:
         table.add_row("damaged", Text(damage_text(curve.damaged), style="yellow"))
     for note in curve.calibration_notes:
         table.add_row("calibration", shown(note, style="yellow"))
-    table.add_row("state", curve.state.name)
+    outcome = _outcome(curve)
+    if outcome == _UNDECIDED:
+        state = f" ({curve.state.name})" if curve.state is not State.RUNNING else ""
+        outcome += f" when the video ended{state}"
+    table.add_row("outcome", outcome)
     if curve.points and curve.stages > 1:
         table.add_row("stage", f"{curve.points[-1].stage} of {curve.stages}")
     if curve.points:
