@@ -48,7 +48,7 @@ def _find(file: BinaryIO, mark: bytes, start: int) -> int:
 
 def _mp4(file: BinaryIO, size: int) -> Iterator[Fault]:
     """Boxes (ISO/IEC 14496-12, 4.2). What others append to the file is passed over, as players do."""
-    start = 0
+    start, is_in_fragments = 0, False
     while len(head := _at(file, start, 16)) >= 8:
         length, kind = int.from_bytes(head[:4], "big"), head[4:8]
         if length == 1:
@@ -58,10 +58,30 @@ def _mp4(file: BinaryIO, size: int) -> Iterator[Fault]:
         if length < 8 or start + length > size:
             if kind in (b"mdat", b"moov", b"moof") and length >= 8:
                 yield size, _CUT_OFF
-            if _find(file, b"moof", start + 8) >= 0:  # fragments follow that cannot be found by their lengths
+            # fragments follow that cannot be found by their lengths, or nothing has ended the fragments
+            if is_in_fragments or _find(file, b"moof", start + 8) >= 0:
                 yield start, _LOST
             return
+        if kind == b"moof":
+            is_in_fragments = _holds_boxes(file, start + 8, start + length)
+            if not is_in_fragments:  # what follows it was lost with it
+                yield start, _LOST
+        elif kind == b"mfra":
+            is_in_fragments = False
         start += length
+
+
+def _holds_boxes(file: BinaryIO, start: int, end: int) -> bool:
+    """Whether a fragment's header holds boxes up to its end, and those of its tracks do."""
+    while start < end:
+        head = _at(file, start, 8)
+        length = int.from_bytes(head[:4], "big")
+        if length < 8 or start + length > end:
+            return False
+        if head[4:] == b"traf" and not _holds_boxes(file, start + 8, start + length):
+            return False
+        start += length
+    return True
 
 
 def _gif(file: BinaryIO, size: int) -> Iterator[Fault]:
