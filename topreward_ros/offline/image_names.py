@@ -34,6 +34,7 @@ _HASH = re.compile(
 #: Units of the second number of a stamp in two whole numbers: milli-, micro- and nanoseconds.
 _DIGITS_OF_UNITS = (3, 6, 9)
 _FEWEST_FOR_SPACING = 4  # names, below which an even spacing is chance
+_EVEN = 0.75  # share of equal steps above which other ones are gaps
 #: Words before the number of a camera, which is no number of an image.
 _CAMERA = re.compile(
     r"(?:^|[^a-z])(?:cam|camera|channel|ch|dev|device|eye|kinect|lens|realsense|sensor|stream|view)[ _-]?$"
@@ -98,6 +99,7 @@ def in_order(names: Iterable[str]) -> tuple[list[str], list[str]]:
     ordered = sorted(keys, key=lambda whole: (keys[whole], whole.casefold(), whole))
     ordered = _with_counter_started_again(ordered, parsed, keys, notes)
     notes += _notes_on_copies(parsed) + _notes_on_kinds(parsed, keys) + _notes_on_equal_numbers(ordered, keys)
+    notes += _notes_on_gaps(ordered, keys)
     return ordered, notes
 
 
@@ -429,3 +431,35 @@ def _notes_on_equal_numbers(ordered: Sequence[str], keys: dict[str, _Key]) -> li
         if keys[first] == keys[second]:
             return [f"{first} and {second} have the same number, and both are used; remove one of them"]
     return []
+
+
+def _notes_on_gaps(ordered: Sequence[str], keys: dict[str, _Key]) -> list[str]:
+    """What is missing from numbers that otherwise go on by one step."""
+    steps = [_step(keys[first], keys[second]) for first, second in pairwise(ordered)]
+    if len(ordered) < _FEWEST_FOR_SPACING:
+        return []
+    (usual, count), *_ = Counter(steps).most_common(1)
+    if usual <= 0 or count <= _EVEN * len(steps):
+        return []
+    gaps = {k: int(step / usual) - 1 for k, step in enumerate(steps) if step > usual and not step % usual}
+    if not gaps:
+        return []
+    (first, _), missing = next(iter(gaps.items())), sum(gaps.values())
+    what = "1 number is" if missing == 1 else f"{missing} numbers are"
+    where = "between" if len(gaps) == 1 else "first between"
+    return [
+        f"{what} missing, {where} {ordered[first]} and {ordered[first + 1]}; the images behind are taken "
+        "to follow at once, so their times are early if images were lost"
+    ]
+
+
+def _step(first: _Key, second: _Key) -> Fraction:
+    """From one key to the next where one number alone differs; 0 where more does."""
+    if len(first) != len(second) or first[::2] != second[::2]:
+        return Fraction(0)
+    steps = [
+        Fraction(later) - Fraction(earlier)
+        for earlier, later in zip(first[1::2], second[1::2], strict=True)
+        if earlier != later
+    ]
+    return steps[0] if len(steps) == 1 else Fraction(0)
