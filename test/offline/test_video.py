@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import pytest
 from topreward_ros.core.frames import Frame
 from topreward_ros.defaults import DEMO_CLIPS, DemoClip, shared_file
 from topreward_ros.offline.video import FrameError, Video, VideoError, _DamageLog, _Stamps, open_video
+from topreward_ros.offline.video_track import _Recordings
 
 
 def picture(k: int) -> np.ndarray:
@@ -72,24 +74,36 @@ def test_stamps_are_the_files_own_where_they_increase():
     """Starts at 5 s, varies its rate, repeats a time, has none, goes on."""
     stamps = _Stamps(rate=10.0, use_file=True)
     presented_s = [5.0, 5.04, 5.2, 5.2, None, 5.50000001]
-    ms = [stamps.next(value) / 1e6 for value in presented_s]
+    ms = [stamps.next(value, begin_s=5.0) / 1e6 for value in presented_s]
     assert ms == pytest.approx([0, 40, 200, 300, 400, 500], abs=1e-4)
 
 
+def test_stamps_begin_with_a_frame_that_is_lost_and_go_on_with_the_next_recording():
+    """A time that goes back within a recording is wrong."""
+    stamps = _Stamps(rate=10.0, use_file=True)
+    first = [stamps.next(value, 0, 10.0) / 1e6 for value in (10.2, 10.3, 0.0, 10.6)]
+    second = [stamps.next(value, 1, 3.0) / 1e6 for value in (None, 3.2, 3.25)]
+    assert first + second == pytest.approx([200, 300, 400, 600, 700, 900, 950], abs=1e-4)
+
+
 @pytest.mark.parametrize(
-    ("presented_s", "expected_ms"),
+    ("times", "wrong", "begin"),
     [
-        ([10.0, 10.1, 0.0, 10.3, 10.4], [0, 100, 200, 300, 400]),  # one that is wrong
-        ([10.0, 10.1, 0.0, 10.3, 0.1, 10.5], [0, 100, 200, 300, 400, 500]),  # two that are
-        ([10.0, 10.1, 5.0, 0.0, 10.4], [0, 100, 200, 300, 400]),  # and disagree
-        ([10.0, 10.1, 0.0, None, 0.2, 0.25], [0, 100, 200, 300, 400, 450]),  # a new count
-        ([10.0, 10.1, 3.0, 3.2, 3.3], [0, 100, 200, 400, 500]),
-        ([10.0, 10.1, 20.0, 10.3, 10.4], [0, 100, 10000, 10100, 10200]),  # forwards: may be a wait
+        ([100, 101, 0, 103, 104], [2], []),  # one that is wrong
+        ([100, 101, 0, 103, 1, 105], [2, 4], []),  # two that are
+        ([100, 101, 50, 0, 104], [2, 3], []),  # and disagree
+        ([100, 101, 0, 2, 3], [], [2]),  # a new count
+        ([100, 101, 30, 32, 33, 0, 1], [], [2, 5]),
+        ([100, 101, 200, 201, 202], [], []),  # forwards: may be a wait
+        ([100, 101, 200, 201, 103, 104], [2, 3], []),  # and here it is not
+        ([100, 101, 98, 99, 102], [], []),  # not far
     ],
 )
-def test_a_new_count_begins_where_two_times_agree(presented_s: list[float | None], expected_ms: list[int]):
-    stamps = _Stamps(rate=10.0, use_file=True)
-    assert [stamps.next(value) / 1e6 for value in presented_s] == pytest.approx(expected_ms, abs=1e-4)
+def test_a_recording_begins_where_two_times_agree(times: list[int], wrong: list[int], begin: list[int]):
+    recordings = _Recordings(Fraction(1, 10))
+    found = [recordings.note(time, times[k + 1 :], is_key=False) for k, time in enumerate(times)]
+    assert [k for k, (is_right, _) in enumerate(found) if not is_right] == wrong
+    assert [k for k, (_, begins) in enumerate(found) if begins] == begin
 
 
 def test_what_is_found_later_lasts_until_the_next_key_frame():
@@ -201,6 +215,25 @@ def test_damaged_image_in_a_folder(tmp_path: Path):
     assert next(frames, None) is None
     (place,) = video.damaged
     assert (place.time_s, place.until_s, place.frames) == (1.0, 1.0, 1) and "1.png" in place.reason
+
+
+def test_a_link_that_leads_nowhere_keeps_the_place_of_its_image(tmp_path: Path):
+    """As git-annex leaves them where the content is elsewhere."""
+    folder = write_folder(tmp_path / "images", [f"{k}.png" for k in range(4)])
+    for name in ("1.png", "3.png"):
+        (folder / name).unlink()
+    (folder / "1.png").symlink_to("../.git/annex/objects/1")
+    (folder / "3.png").symlink_to("3.png")
+    video = open_video(folder, rate=1.0)
+    assert len(list(video)) == video.info.frame_count == 4
+    assert [(place.time_s, place.frames) for place in video.damaged] == [(1.0, 1), (3.0, 1)]
+    assert "1.png cannot be read" in video.damaged[0].reason
+
+
+def test_numbers_that_are_missing_in_a_folder_are_told(tmp_path: Path):
+    folder = write_folder(tmp_path / "images", [f"{k:03}.png" for k in (*range(5), *range(8, 16), 17)])
+    (note,) = open_video(folder, rate=1.0).info.notes
+    assert "4 numbers are missing, first between 004.png and 008.png" in note and "times are early" in note
 
 
 def test_cut_jpeg_in_a_folder_is_no_half_grey_picture(tmp_path: Path):

@@ -10,7 +10,7 @@ import socket
 import stat
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from itertools import count, pairwise
+from itertools import count, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -602,6 +602,95 @@ def test_frames_behind_a_hole_keep_their_times(
             assert sum(it.frames for it in damaged) == lost, (seed, lost, damaged)
 
 
+@pytest.mark.parametrize("name", ["v.ts", "v.flv"])
+def test_frames_behind_packets_that_were_lost_keep_their_times(tmp_path: Path, name: str) -> None:
+    """A decoder that meets no error gives what it still held behind frames of the hole's end."""
+    pictures = [np.roll(busy(k // 15, 320, 240), 3 * k, axis=1) for k in range(60)]
+    options = {"bf": "3", "g": "12", "sc_threshold": "0"}
+    path = write(tmp_path / name, pictures, options=options)
+    whole, data = np.array(read(path)[0]), path.read_bytes()
+    places = sizes_and_places(path)
+    for lost in (3, 6, 9):
+        for k in range(8, 40, 2):
+            begin, end = (at + size // 2 for at, size in (places[k], places[k + lost]))
+            path.write_bytes(data[:begin] + bytes(end - begin) + data[end:])
+            times, _, _ = read(path)
+            assert np.abs(np.array(times)[:, None] - whole).min(axis=1).max() < 1e-3, (lost, k, times)
+            assert times[-1] == pytest.approx(whole[-1])
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.avi"])
+def test_frames_behind_a_beginning_that_is_lost_keep_their_times(tmp_path: Path, name: str) -> None:
+    codec, options = ("mpeg4", {"g": "5"}) if name.endswith("avi") else ("libx264", OF_FIVE)
+    path = write(tmp_path / name, [busy(k) for k in range(20)], codec, options=options)
+    data = bytearray(path.read_bytes())
+    at, size = sizes_and_places(path)[0]
+    data[at : at + size] = bytes(size)
+    path.write_bytes(data)
+    video = open_video(path)
+    times = [stamp_ns / NS_PER_S for stamp_ns, _ in video]
+    lost = 20 - len(times)
+    assert lost in (1, 5)  # some codes show what is built on the lost frame
+    assert times == pytest.approx([k / 10 for k in range(lost, 20)])
+    assert [(place.time_s, place.frames) for place in video.damaged] == [(0, lost)]
+    assert video.damaged[0].until_s == pytest.approx(0 if lost == 5 else 0.4)
+
+
+@pytest.mark.parametrize("how", ["zeroed", "left out"])
+@pytest.mark.parametrize("codec", ["mjpeg", "mpeg4"])
+def test_frames_behind_a_hole_in_an_avi_keep_their_times(tmp_path: Path, codec: str, how: str) -> None:
+    """FFmpeg counts those that it finds. The index has all, but where bytes are left out it is not found."""
+    pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    path = write(tmp_path / "v.avi", [busy(k) for k in range(30)], codec, pixels=pixels, options={"g": "5"})
+    places, data = sizes_and_places(path), path.read_bytes()
+    begin, end = (at + size // 2 for at, size in (places[11], places[16]))
+    path.write_bytes(data[:begin] + bytes(end - begin if how == "zeroed" else 0) + data[end:])
+    times, pictures, damaged = read(path)
+    assert sum(rgb is not None for rgb in pictures) < 27
+    if how == "zeroed":
+        assert any(1.0 <= place.time_s <= 1.2 and place.frames > 1 for place in damaged)
+        assert times[-12:] == pytest.approx([k / 10 for k in range(18, 30)])
+    else:
+        assert "times behind them are early" in str(damaged)
+
+
+def test_avi_without_an_index_says_that_times_may_be_early(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.avi", [busy(k) for k in range(30)], "mjpeg", pixels="yuvj420p")
+    places, data = sizes_and_places(path), bytearray(path.read_bytes())
+    begin, end = (at + size // 2 for at, size in (places[8], places[18]))
+    data[begin:end] = bytes(end - begin)
+    at = data.rindex(b"idx1")
+    path.write_bytes(data[:at])
+    assert any("times behind them are early" in str(place) for place in read(path)[2])
+
+
+def test_any_error_of_the_library_is_the_damage_of_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyAV raises IndexError where FFmpeg finds a new stream in the middle, as memory happens to be."""
+    path = write(tmp_path / "v.mp4", counted(12))
+    demux = video_track.InputContainer.demux
+
+    class Failing:
+        """A container whose demuxer fails after seven packets."""
+
+        def __init__(self, container: Any) -> None:
+            self.format = container.format
+            self._container = container
+
+        def demux(self, stream: VideoStream) -> Any:
+            yield from islice(demux(self._container, stream), 7)
+            raise IndexError("list index out of range")
+
+    demuxed = video_track._demuxed
+    monkeypatch.setattr(
+        video_track, "_demuxed", lambda container, stream: demuxed(Failing(container), stream)
+    )
+    times, _, (place,) = read(path)
+    assert len(times) == 7 and place.time_s == times[-1]
+    assert place.reason == "the file is damaged: PyAV ends reading it with IndexError"
+
+
 def test_picture_that_lost_a_part_of_its_scan_is_left_out(tmp_path: Path) -> None:
     """As webcams under load write it: the end marker is there, a part before it is not."""
     whole = write(tmp_path / "whole.avi", [busy(k) for k in range(10)], "mjpeg", pixels="yuvj420p")
@@ -812,6 +901,24 @@ def test_fragment_that_ends_early_is_told_whatever_its_times(tmp_path: Path) -> 
     reasons = {place.reason for place in damaged}
     assert "a damaged frame is missing" in reasons
     assert any(reason.endswith("of the 4.06 s that it states") for reason in reasons)
+
+
+@pytest.mark.parametrize("lost", ["header", "both"])
+def test_last_fragment_that_is_lost_is_told(tmp_path: Path, lost: str) -> None:
+    """Nothing follows it but the index of fragments."""
+    options = OF_FIVE | {"g": "10"}
+    flags = "frag_keyframe+empty_moov"
+    path = write(tmp_path / "v.mp4", [busy(k) for k in range(40)], options=options, movflags=flags)
+    data = bytearray(path.read_bytes())
+    begin, end = data.rindex(b"moof") - 4, data.rindex(b"mdat") - 4
+    if lost == "both":
+        end = data.rindex(b"mfra") - 4
+    data[begin:end] = bytes(end - begin)
+    path.write_bytes(data)
+    times, _, damaged = read(path)
+    assert len(times) == 30
+    assert [place.time_s for place in damaged] == [times[-1]]
+    assert "a part of it is missing" in str(damaged)
 
 
 def test_times_far_beyond_the_stated_length_are_told(tmp_path: Path) -> None:

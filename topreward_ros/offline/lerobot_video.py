@@ -162,8 +162,8 @@ class _PartOfVideo(_Episode):
         """Frames with their times [s]; those without one follow their predecessor at the dataset's rate."""
         time_s = -1 / self._dataset.rate
 
-        def report(reason: str, frames: int) -> None:
-            at_s = max(0.0, time_s - self._span.from_s)
+        def report(reason: str, frames: int, since_s: float | None) -> None:
+            at_s = max(0.0, (time_s if since_s is None else since_s) - self._span.from_s)
             self.damaged.append(Damage(at_s, at_s, frames, printable(reason, 200)))
 
         for shown_s, frame in track.frames(report):

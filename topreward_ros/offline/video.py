@@ -1,9 +1,10 @@
 """Video files and folders of images, read as frames with the time at which each was taken.
 
-A frame's stamp is the file's own presentation time, counted from the first frame; where a file has none
-that increases, it is the stamp before plus one frame period. With a ``rate`` given, in a folder and in a raw
-stream, frame k is at k / rate. Conversion to RGB is left to the caller, because most frames of a video are
-not due. What is damaged is left out and told in `Video.damaged`. Nothing is written, and no clock is read.
+A frame's stamp is the file's own presentation time, counted from the first frame, be it lost; where a file
+has none that increases, it is the stamp before plus one frame period. With a ``rate`` given, in a folder and
+in a raw stream, frame k is at k / rate. Conversion to RGB is left to the caller, because most frames of a
+video are not due. What is damaged is left out and told in `Video.damaged`. Nothing is written, and no clock
+is read.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import re
 import stat
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -52,8 +54,6 @@ _KINDS = (
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)  # https, s3, rtsp, file (RFC 3986, 3.1)
 _FASTEST = 300.0  # [Hz] that a film may claim without a word
 _LONGEST_REASON = 200  # characters
-#: Two times in a row that go back by more begin a new count: two recordings in one file.
-_BACKWARDS_NS = NS_PER_S
 
 
 class VideoError(UserError):
@@ -104,7 +104,7 @@ class Video(ABC):
 
     @abstractmethod
     def __iter__(self) -> Frames:
-        """Yield ``(stamp_ns, read)`` per frame, stamps strictly increasing from 0.
+        """Yield ``(stamp_ns, read)`` per frame, stamps strictly increasing, from 0 unless the first is lost.
 
         ``read()`` decodes that frame to (H, W, 3) uint8 RGB; call it before the next step, or not at all.
         Raises `FrameError` for a frame that cannot be decoded: leave it out and go on. Whoever stops before
@@ -201,12 +201,15 @@ class _File(Video):
         self.damaged = log.entries
         count = 0
 
-        def report(reason: str, frames: int) -> None:
-            log.add(max(0, stamps.last) / NS_PER_S, reason, frames, lasting=True)
+        def report(reason: str, frames: int, since_s: float | None) -> None:
+            if since_s is None:
+                log.add(max(0, stamps.last) / NS_PER_S, reason, frames, lasting=True)
+            else:
+                log.add_past(stamps.of(since_s, count) / NS_PER_S, reason, frames)
 
         try:
             for time_s, frame in track.frames(report):
-                time_s = stamps.next(time_s) / NS_PER_S
+                time_s = stamps.next(time_s, track.recording, track.begin_s) / NS_PER_S
                 log.pass_frame(time_s, frame.key_frame)
                 if track.is_damaged(frame):
                     log.add(time_s, "damaged", 1, lasting=True)
@@ -254,11 +257,15 @@ class _DamageLog:
         if lasting and k not in self._lasting:
             self._lasting.append(k)
 
-    def add_past(self, time_s: float, reason: str) -> None:
+    def add_past(self, time_s: float, reason: str, frames: int = 0) -> None:
         """Note something that was lost at ``time_s`` [s], before frames that have been passed meanwhile."""
-        until_s = next((before_s for key_s, before_s in self._keys if key_s > time_s), self._newest_s)
-        self.entries.append(Damage(time_s, max(time_s, until_s), 0, printable(reason, _LONGEST_REASON)))
-        self.entries.sort(key=lambda place: place.time_s)
+        until_s = next((before_s for key_s, before_s in self._keys if key_s > time_s), None)
+        k = bisect_right(self.entries, time_s, key=lambda place: place.time_s)
+        last_s = max(time_s, self._newest_s if until_s is None else until_s)
+        self.entries.insert(k, Damage(time_s, last_s, frames, printable(reason, _LONGEST_REASON)))
+        self._lasting = [place + (place >= k) for place in self._lasting]
+        if until_s is None:
+            self._lasting.append(k)
 
     def pass_frame(self, time_s: float, is_key: bool) -> None:
         """A frame was read, which is built on no other if it ``is_key``."""
@@ -277,32 +284,25 @@ class _Stamps:
         self._rate = rate
         self._use_file = use_file
         self._count = 0
-        self._first_s = 0.0
-        self._back: tuple[float, int] | None = None  # a time that went back, and its stamp; or it was wrong
+        self._first_s = 0.0  # when the file presents the stamp 0
+        self._recording = -1
         self.last = -1  #: stamp of the newest frame [ns]; -1 before the first
 
-    def next(self, presented_s: float | None) -> int:
-        """Stamp [ns] of the next frame, which the file presents at ``presented_s`` [s] if it says so."""
+    def next(self, presented_s: float | None, recording: int = 0, begin_s: float | None = None) -> int:
+        """Stamp [ns] of the next frame, which the file presents at ``presented_s`` [s] if it says so.
+
+        A ``recording`` goes on after the one before; ``begin_s`` [s]: when its first frame is presented,
+        which may be lost.
+        """
         k, self._count = self._count, self._count + 1
         if not self._use_file:
             self.last = _evenly(k, self._rate)
             return self.last
         after = self.last + _evenly(1, self._rate) if k else 0
-        if presented_s is None:
-            stamp = after
-        elif not k:
-            self._first_s, stamp = presented_s, 0
-        else:
-            stamp = round((presented_s - self._first_s) * 1e9)
-            if stamp >= self.last - _BACKWARDS_NS:
-                self._back = None
-            elif self._back is not None and presented_s > self._back[0]:
-                presented_before_s, stamp_before = self._back
-                self._first_s = presented_before_s - stamp_before / NS_PER_S
-                self._back = None
-                stamp = round((presented_s - self._first_s) * 1e9)
-            else:
-                self._back = presented_s, after
+        if recording != self._recording and begin_s is not None:
+            self._first_s = begin_s - after / NS_PER_S
+            self._recording = recording
+        stamp = after if presented_s is None else round((presented_s - self._first_s) * 1e9)
         self.last = stamp if stamp > self.last else after
         return self.last
 
@@ -319,7 +319,7 @@ class _Folder(Video):
         self.damaged = []
         self._newest_read: Path | None = None
         # what begins with a dot is hidden: macOS keeps notes on IMG.jpg in ._IMG.jpg
-        files = [file for file in path.iterdir() if not file.name.startswith(".") and file.is_file()]
+        files = [file for file in path.iterdir() if not file.name.startswith(".") and _is_or_was_file(file)]
         images = [file.name for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
         if not images:
             raise VideoError(f"{name} holds no images; {_instead(path, files)}")
@@ -404,6 +404,11 @@ class _Folder(Video):
             raise FrameError(f"{error}; repair or remove it") from error
         except OSError as error:
             raise FrameError(f"{printable(str(file))} cannot be read: {error.strerror}") from error
+
+
+def _is_or_was_file(path: Path) -> bool:
+    """A link that leads nowhere stands for a file: git-annex leaves one where the content is elsewhere."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _looks_whole(file: Path) -> bool:

@@ -12,13 +12,13 @@ import re
 from array import array
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from io import SEEK_END
 from pathlib import Path
 from time import sleep
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import av
 import av.logging
@@ -37,8 +37,9 @@ from topreward_ros.offline import bag_layout
 from topreward_ros.offline.encoded_image import is_zeroed_jpeg
 from topreward_ros.offline.video_structure import faults_of
 
-#: Called for each damage with what happened and how many frames were lost by it; 0: not known.
-Report = Callable[[str, int], None]
+#: Called for each damage with what happened, how many frames were lost by it (0: not known), and the
+#: presentation time [s] of the first of them; None: they lie between the newest frame and the next.
+Report = Callable[[str, int, float | None], None]
 
 _NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS of FFmpeg's avformat.h: the format holds no times of its own
 _COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -49,8 +50,14 @@ _END_TOLERANCE_S = 0.5
 _END_TOLERANCE = 0.01
 #: A packet is far beyond a stated length from twice the length and this much on [s].
 _FAR_S = 10.0
+#: A second recording in a file begins where the time goes back by more [s].
+_BACKWARDS_S = 1.0
+_FOLLOWING = 8  # packets by whose times it is known whether one time is wrong
+_REMEMBERED = 256  # packets whose order is known, at least as many as a decoder may hold
+_DEEPEST_ORDER = 16  # packets by which a code may decode a frame before others that are shown earlier
 #: How much longer than others one frame may wait from its decoding to its turn [s].
 _LONGEST_WAIT_S = 3600.0
+_AVI_CHUNK = 8  # bytes before the data of a packet in an AVI
 _WIDEST_PIXEL = 16  # a ratio beyond this or its inverse is a fault in the file
 #: BT.2020, DCI-P3 and Display P3, and the curves of PQ and HLG: numbers of ITU-T H.273, tables 2 and 3.
 _WIDE_PRIMARIES = frozenset((9, 11, 12))
@@ -68,7 +75,9 @@ _FRAMES_ALONE = frozenset(("dv", "yuv4mpegpipe"))  # formats that hold frames of
 _LONGEST_BOUNDARY = 100
 _LAST_BOUNDARY = re.compile(rb"\s*--[^\r\n]*\s*")
 #: Where FFmpeg's log says at which byte of the file something is wrong.
-_PLACE_IN_LOG = re.compile(r"\b(?:at|offset) (?:pos\.? )?(0x[0-9a-f]+|\d+)\b")
+_PLACE_IN_LOG = re.compile(
+    r"\b(?:at|offset) (?:pos\.? )?(?P<at>0x[0-9a-f]+|\d+)\b|^Packet mismatch -?\d+ \d+ (?P<flv>\d+)$"
+)
 _SETTLING_S = 0.01  # for decoder threads that are just writing to the log, see `_errors_of`
 
 # Titles in an old encoding must not prevent reading. From 19 on PyAV sees to it, and has no argument for it.
@@ -101,7 +110,12 @@ class Track:
             self._count = 0  # of packets
             self._newest_s: float | None = None  # time of the newest frame
             self._failed = 0  # how many times decoding did
-            self._losses = _Losses()
+            self._losses = _Losses(self._stream.time_base)
+            #: How many recordings, each with a clock of its own, have ended before the newest frame.
+            self.recording = 0
+            self._is_sought = False
+            #: When the first frame of the newest one is to be shown, which may be lost [s]; None: not known.
+            self.begin_s: float | None = None
             #: Packets whose frames never came, after `frames`: as `complaints` has them.
             self.lost: list[tuple[str, int, float | None]] = []
         except BaseException:
@@ -161,8 +175,8 @@ class Track:
 
     @property
     def _packets_have_times(self) -> bool:
-        """Whether packets say when their frames are shown; those of an AVI do not."""
-        return self.has_times and not self._is_avi
+        """Whether packets say when their frames are shown; those of an AVI do where that is their order."""
+        return self.has_times and not (self._is_avi and self._stream.codec_context.has_b_frames)
 
     @property
     def _is_mp4(self) -> bool:
@@ -211,6 +225,7 @@ class Track:
             self._container.seek(int(time_s / unit), stream=self._stream)
         except (av.FFmpegError, OSError, OverflowError):
             return False
+        self._is_sought = True
         return True
 
     def frames(self, report: Report) -> Iterator[tuple[float | None, VideoFrame]]:
@@ -222,28 +237,24 @@ class Track:
         """
         assert self._container is not None
         repeats = self._stream.codec_context.name in _REPEATING
-        order = _AviOrder() if self._is_avi else None
+        order = _AviOrder(self._stream, self._is_sought) if self._is_avi else None
         shown: VideoFrame | None = None
-        losses = self._losses = _Losses()
 
-        def report_lost(frames: int) -> None:
+        def report_lost(frames: int, since: int | None = None) -> None:
             if frames:
-                report("cannot be decoded", frames)
+                report("cannot be decoded", frames, self._seconds(since))
 
-        for packet in self._packets(report):
-            if order is not None and packet is not None:
-                order.note(packet)
-            if repeats and packet is not None and not packet.size and packet.pts is not None:
-                if shown is not None:
-                    yield self._seconds(packet.pts), shown
-                continue
+        def taken(packet: Packet[VideoStream] | None) -> Iterator[tuple[float | None, VideoFrame]]:
+            """What decoding a packet gives, or what is left in the decoder (None)."""
+            nonlocal shown
+            losses = self._losses
             try:
                 frames, errors = self._decoded(packet)
-            except av.FFmpegError as error:
+            except Exception as error:  # of whatever kind: it is this file's alone
                 if not isinstance(error, av.EOFError):
                     self._failed += 1
                     report_lost(losses.fail(self._count))
-                continue
+                return
             for frame in frames:
                 if shown is not None and shown.pts is not None:  # a later frame may have the same time
                     self._damaged.pop(shown.pts, None)
@@ -252,21 +263,40 @@ class Track:
                 assert isinstance(frame, VideoFrame)
                 shown = frame
                 time = order.time_of(frame) if order is not None else frame.pts
-                shown_at = frame.pts if self._packets_have_times else None
-                if not self._is_believed(frame):
-                    losses.damage()
-                    if losses.is_late(shown_at, frame.key_frame):
+                shown_at = time if self._packets_have_times else None
+                is_believed = self._is_believed(frame)
+                if losses.is_late(shown_at):
+                    report_lost(*losses.late())
+                    if not is_believed:
                         report_lost(1)
-                    else:
-                        yield None, frame
                     continue
-                if losses.is_late(shown_at, frame.key_frame):
-                    continue
-                report_lost(losses.before(shown_at, frame.key_frame, self.is_damaged(frame)))
-                self._newest_s = self._seconds(time)
-                yield self._newest_s, frame
-            report_lost(losses.overdue(self._count))
-        report_lost(losses.rest())
+                if is_believed:
+                    report_lost(losses.before(shown_at, frame.key_frame, self.is_damaged(frame)))
+                    self._newest_s = self._seconds(time)
+                else:
+                    losses.damage()
+                self.begin_s = self._seconds(time if losses.begin is None else losses.begin)
+                yield self._newest_s if is_believed else None, frame
+            report_lost(*losses.overdue(self._count))
+
+        for packet, is_right, begins in self._packets(report):
+            if repeats and packet is not None and not packet.size and packet.pts is not None:
+                if shown is not None:
+                    yield self._seconds(packet.pts), shown
+                continue
+            if begins:  # what the decoder still holds is of the recording before
+                yield from taken(None)
+                report_lost(*self._losses.rest())
+                self._stream.codec_context.flush_buffers()
+                self._forget(keep=0)
+                self._losses = _Losses(self._stream.time_base)
+                self.recording += 1
+            if packet is not None:
+                if order is not None:
+                    self._losses.lose(order.note(packet), self._count)
+                self._expect(packet, is_right)
+            yield from taken(packet)
+        report_lost(*self._losses.rest())
         if shown is not None and shown.pts is not None:
             self._damaged.pop(shown.pts, None)
         self._forget(keep=0)
@@ -283,39 +313,35 @@ class Track:
         with _errors_of(code) as errors:
             return self._stream.decode(packet), errors()
 
-    def _packets(self, report: Report) -> Iterator[Packet[VideoStream] | None]:
+    def _packets(self, report: Report) -> Iterator[tuple[Packet[VideoStream] | None, bool, bool]]:
         """The packets of the track, and None after the last where an error ends the file.
 
-        Reports an end that comes early.
+        With each, whether its times are believed, and whether a recording begins with it that is not the
+        first. Reports an end that comes early.
         """
         assert self._container is not None
-        packets = self._container.demux(self._stream)
-        is_jpeg = self._stream.codec_context.name == "mjpeg"
-        reach, end_byte = _Reach(self._is_mp4, self._stream.time_base), 0
-        while True:
-            try:
-                packet = next(packets, None)
-            except (av.FFmpegError, OSError) as error:
-                yield None
+        unit = self._stream.time_base
+        reach, recordings, end_byte = _Reach(self._is_mp4, unit), _Recordings(unit), 0
+        index, is_placed = _avi_index(self._stream) if self._is_avi else {}, True
+        for packet, following in _with_following(_demuxed(self._container, self._stream)):
+            if isinstance(packet, Exception):
+                yield None, True, False
                 if not self._is_at_end_of_parts(end_byte):
-                    report(f"the rest of the file cannot be read: {error.strerror or error}", 0)
-                packet = None
-            if packet is None:
+                    report(_why_it_ends(packet), 0, None)
                 break
             self._count += 1
             end_byte = max(end_byte, (packet.pos or 0) + packet.size)
+            if self._is_avi and packet.size:
+                is_placed = packet.pos in index
+            is_right, begins = True, False
             if packet.pts is not None:
-                is_right = reach.note(packet.pts, packet.dts, packet.duration or 0) and not packet.is_corrupt
-                if is_right and packet.size and not packet.is_discard and self._packets_have_times:
-                    self._losses.expect(packet.pts)
-                if not is_right or (is_jpeg and is_zeroed_jpeg(bytes(packet))):
-                    self._forget()
-                    self._note_damaged(packet.pts, is_believed=is_right)
-                elif not self._count % _LONGEST_DELAY:
-                    self._forget()
-            yield packet
+                if packet.dts is not None and self.has_times:
+                    times = [it.dts for it in following if isinstance(it, Packet) and it.dts is not None]
+                    is_right, begins = recordings.note(packet.dts, times, packet.is_keyframe)
+                is_right = is_right and reach.note(packet.pts, packet.dts, packet.duration or 0)
+            yield packet, is_right and not packet.is_corrupt, begins
         if self._container.format.name in _FRAMES_ALONE and end_byte != self._file.seek(0, SEEK_END):
-            report("the file breaks off here or has lost a part before", 0)
+            report("the file breaks off here or has lost a part before", 0, None)
         stream = self._stream
         if not stream.duration or not stream.time_base or not self.has_times or not reach.is_known:
             return
@@ -324,10 +350,30 @@ class Track:
         reached, far = reach.seconds(stream.start_time or 0, 2 * stated + _FAR_S)
         if far:
             frames = "frame" if far == 1 else "frames"
-            report(f"the times of {far} {frames} are far beyond the {stated:.2f} s that the file states", 0)
+            report(
+                f"the times of {far} {frames} are far beyond the {stated:.2f} s that the file states", 0, None
+            )
         period = 1 / self.rate if self.rate else 0.0
-        if reached < stated - max(_END_TOLERANCE_S, _END_TOLERANCE * stated, 2 * period):
-            report(f"the file ends after {reached:.2f} s of the {stated:.2f} s that it states", 0)
+        end = f"the file ends after {reached:.2f} s of the {stated:.2f} s that it states"
+        if not is_placed and reached < stated - 0.5 * period:
+            early = "or has lost parts, and times behind them are early by as much: its index does not tell"
+            report(f"{end}, {early}", 0, None)
+        elif reached < stated - max(_END_TOLERANCE_S, _END_TOLERANCE * stated, 2 * period):
+            report(end, 0, None)
+
+    def _expect(self, packet: Packet[VideoStream], is_right: bool) -> None:
+        """A packet is going to be decoded; ``is_right``: its times are believed."""
+        time = packet.dts if self._is_avi else packet.pts
+        if time is None or packet.pts is None:
+            return
+        if is_right and packet.size and not packet.is_discard and self._packets_have_times:
+            self._losses.expect(time, self._count)
+        is_jpeg = self._stream.codec_context.name == "mjpeg"
+        if not is_right or (is_jpeg and is_zeroed_jpeg(bytes(packet))):
+            self._forget()
+            self._note_damaged(packet.pts, is_believed=is_right)
+        elif not self._count % _LONGEST_DELAY:
+            self._forget()
 
     def complaints(self) -> list[tuple[str, int, float | None]]:
         """What is wrong with the file around its packets, as FFmpeg and `faults_of` have it.
@@ -350,13 +396,10 @@ class Track:
             faults = deque(sorted([*found, *map(_fault_in_log, errors())]))
             stream = container.streams.video[self._number]
             count, newest = 0, None
-            packets = container.demux(stream)
-            packet: Packet[VideoStream] | None
+            packets = _demuxed(container, stream)
             while True:
-                try:
-                    packet = next(packets, None)
-                except (av.FFmpegError, OSError):  # `_packets` tells of it
-                    packet = None
+                read = next(packets, None)
+                packet = None if isinstance(read, Exception) else read  # `_packets` tells of it
                 time_s = None if newest is None else float(newest * (stream.time_base or 0))
                 complaints += [(_fault_in_log(text)[1], count, time_s) for text in errors()]
                 while faults and (packet is None or (packet.pos or 0) >= faults[0][0]):
@@ -446,9 +489,11 @@ def _fault_in_log(text: str) -> tuple[int, str]:
 
     >>> _fault_in_log("0x00 at pos 33047 (0x8117) invalid as first byte of an EBML number")[0]
     33047
+    >>> _fault_in_log("Packet mismatch 0 637 54853")[0]
+    54853
     """
     found = _PLACE_IN_LOG.search(text)
-    return int(found[1], 0) if found else 0, f"the file is damaged: {text}"
+    return int(found["at"] or found["flv"], 0) if found else 0, f"the file is damaged: {text}"
 
 
 def _is_animated_webp(file: BinaryIO) -> bool:
@@ -466,22 +511,38 @@ class _DamagedPacket(NamedTuple):
 
 
 class _Losses:
-    """Which frames never come, by the times [units of the track] of their packets.
+    """Which frames of a recording never come, by the times [units of the track] of their packets.
 
     A decoder fails some packets before or after the frames that come next to the one that is lost, because
     it has threads and an order of its own: a failure tells that frames are lost, the times tell which.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unit: Fraction | None) -> None:
+        """``unit`` [s] of the times."""
+        self._far = _BACKWARDS_S / unit if unit else float("inf")
         self._expected: set[int] = set()
+        self._numbers: dict[int, int] = {}  # of the newest packets, by their times
         self._newest: int | None = None  # time of the newest frame
         self._failures = 0  # those whose frames are not known yet
         self._failed_at = 0  # count of packets at the newest of them
+        self._failed_since: int | None = None  # time of the newest frame at the first of them
+        self._passed: set[int] = set()  # times that were passed over without a failure since the key frame
         self._is_broken = False  # pictures are built on what is lost or damaged
+        #: When the first frame was to be shown, once one came or all are lost.
+        self.begin: int | None = None
 
-    def expect(self, time: int) -> None:
-        """A packet was read whose frame is to be shown at ``time``."""
+    def expect(self, time: int, number: int) -> None:
+        """A packet was read whose frame is to be shown at ``time``; ``number``: how many there were."""
         self._expected.add(time)
+        self._numbers[time] = number
+        if len(self._numbers) > _REMEMBERED:
+            del self._numbers[next(iter(self._numbers))]
+
+    def lose(self, times: Sequence[int], number: int) -> None:
+        """Packets are missing whose frames were to be shown at ``times``."""
+        for time in times:
+            self.expect(time, number)
+            self._is_broken = True
 
     def damage(self) -> None:
         """A damaged frame is shown, nobody knows when."""
@@ -492,49 +553,101 @@ class _Losses:
         self._is_broken = True
         if not self._expected:
             return 1
+        if not self._failures:
+            self._failed_since = self._newest
         self._failures += 1
         self._failed_at = count
         return 0
 
-    def is_late(self, time: int | None, is_key: bool) -> bool:
-        """Whether a frame comes after one that is shown later. Only behind a damage: else times are wrong."""
-        if time is None or self._newest is None or is_key:
+    def is_late(self, time: int | None) -> bool:
+        """Whether a frame comes behind one that is shown later though it was decoded before, as behind a
+        damage. Where no damage is known it must be far behind: there are files whose times are wrong."""
+        if time is None or self._newest is None or time > self._newest:
             return False
-        return (self._is_broken or self._failures > 0) and time <= self._newest
+        if not self._is_broken and not self._failures and time > self._newest - self._far:
+            return False
+        number, newest = self._numbers.get(time), self._numbers.get(self._newest)
+        return number is None or newest is None or number <= newest + _DEEPEST_ORDER
+
+    def late(self) -> tuple[int, int | None]:
+        """A frame is late. How many were lost before of which no failure told, and the time of the first."""
+        self._is_broken = True
+        passed, self._passed = self._passed, set()
+        return len(passed), min(passed, default=None)
 
     def before(self, time: int | None, is_key: bool, is_damaged: bool) -> int:
         """A frame is shown at ``time``. How many are lost between it and the one before."""
         lost = 0
+        if is_key:
+            self._passed.clear()
         if time is not None:
-            lost = self._settle({one for one in self._behind_newest() if one < time})
+            missing = {one for one in self._behind_newest() if one < time}
+            lost = self._settle(missing)
             self._expected.discard(time)
+            if self._newest is None:
+                self.begin = min([*missing, time]) if lost else time
             self._newest = time
         self._is_broken = is_damaged or (not is_key and (self._is_broken or lost > 0))
         return lost
 
-    def overdue(self, count: int) -> int:
-        """How many failures no lost frame belongs to, long after the newest at ``count`` packets."""
+    def overdue(self, count: int) -> tuple[int, int | None]:
+        """How many failures no lost frame belongs to, long after the newest at ``count`` packets, and since
+        when."""
         if not self._failures or count - self._failed_at <= _LONGEST_DELAY:
-            return 0
+            return 0, None
         failures, self._failures = self._failures, 0
-        return failures
+        return failures, self._failed_since
 
-    def rest(self) -> int:
-        """How many are lost behind the last frame, and failures that no lost frame belongs to."""
-        failures = self._failures
-        return max(self._settle(self._behind_newest()), failures)
+    def rest(self) -> tuple[int, int | None]:
+        """How many are lost behind the last frame, and failures that no lost frame belongs to; since when."""
+        failures, missing = self._failures, self._settle(self._behind_newest())
+        return max(missing, failures), self._failed_since if failures > missing else None
 
     def _behind_newest(self) -> set[int]:
-        """Earlier ones that are expected are of a second recording in the file, which has begun anew."""
         return {one for one in self._expected if self._newest is None or one > self._newest}
 
     def _settle(self, missing: set[int]) -> int:
         """How many of the frames that never came are lost by a damage; others have none to be shown."""
         self._expected -= missing
         if not self._failures and not self._is_broken:
+            self._passed |= missing
             return 0
         self._failures = max(0, self._failures - len(missing))
         return len(missing)
+
+
+class _Recordings:
+    """Where a recording begins, and which times are wrong, by the times at which packets are decoded.
+
+    Those rise through a recording, whatever is lost of it. Where one goes back, far or at a key frame, and
+    the next goes on from there, another recording begins; one that goes back far alone, or lies far ahead of
+    those that follow, is wrong.
+    """
+
+    def __init__(self, unit: Fraction | None) -> None:
+        """``unit`` [s] of the times."""
+        self._far = _BACKWARDS_S / unit if unit else float("inf")
+        self._newest: int | None = None
+
+    def note(self, time: int, following: Sequence[int], is_key: bool) -> tuple[bool, bool]:
+        """Whether the time of a packet is right, and whether a recording begins with it.
+
+        ``following``: the times of those that come next.
+        """
+        newest = self._newest
+        if newest is None:
+            self._newest = time
+            return True, False
+        is_far = time < newest - self._far
+        if (is_far or (is_key and time < newest)) and following and time <= following[0] < newest:
+            self._newest = time
+            return True, True
+        if is_far:
+            return False, False
+        if any(newest <= one < time - self._far for one in following):
+            return False, False
+        self._newest = max(newest, time)
+        return True, False
 
 
 class _Reach:
@@ -564,8 +677,8 @@ class _Reach:
         A wait that is new is believed where two packets in a row have it.
         """
         time = shown
-        if self._is_mp4 and decoded is not None:
-            time, wait = decoded, shown - decoded
+        if decoded is not None:
+            time, wait = decoded if self._is_mp4 else shown, shown - decoded
             believed = [self._wait] if self._doubted is None else [self._wait, self._doubted]
             if all(one is not None and abs(wait - one) > self._longest_wait for one in believed):
                 self._doubted = wait
@@ -591,14 +704,23 @@ class _AviOrder:
     """Times of the frames of an AVI, which has no presentation times: its decoding times count the frames in
     the order they are shown."""
 
-    def __init__(self) -> None:
-        self._times: list[int] = []
-        self._delay: int | None = None  # how many packets later the decoder has said a frame is
+    def __init__(self, stream: VideoStream, is_sought: bool) -> None:
+        """``is_sought``: the packets begin anywhere."""
+        self._times = sorted(_avi_index(stream).values())  # of all packets that the index has, or were read
+        self._read = None if is_sought else 0  # how many of the times are of packets up to the newest one
+        #: How many packets later the decoder has said a frame is.
+        self._delay = None if stream.codec_context.has_b_frames else 0
         self._next = 0
 
-    def note(self, packet: Packet[VideoStream]) -> None:
-        if packet.size and packet.dts is not None:
-            self._times.append(packet.dts)
+    def note(self, packet: Packet[VideoStream]) -> list[int]:
+        """Note a packet. The times of those that are missing before it, where the index tells."""
+        if not packet.size or packet.dts is None:
+            return []
+        at = bisect_left(self._times, packet.dts)
+        if packet.dts not in self._times[at : at + 1]:
+            self._times.insert(at, packet.dts)
+        before, self._read = self._read, at + 1
+        return [] if before is None else self._times[before:at]
 
     def time_of(self, frame: VideoFrame) -> int | None:
         """Time of the next frame. Towards the end the decoder gives none."""
@@ -609,6 +731,48 @@ class _AviOrder:
         time = self._times[self._next] if self._next < len(self._times) else None
         self._next += 1
         return time
+
+
+def _avi_index(stream: VideoStream) -> dict[int, int]:
+    """The times of the packets of an AVI by their places [byte], as its index has them before any is read."""
+    return {entry.pos + _AVI_CHUNK: entry.timestamp for entry in stream.index_entries}
+
+
+def _demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream] | Exception]:
+    """The packets of a track, and at last the error that ends the file, if one does.
+
+    FFmpeg counts those of an AVI; behind a hole they get the times that the index has for their places.
+    """
+    index, shift = _avi_index(stream) if container.format.name == "avi" else {}, 0
+    try:
+        for packet in container.demux(stream):
+            if index and packet.size and packet.dts is not None:
+                shift = index.get(packet.pos or 0, packet.dts + shift) - packet.dts
+                packet.dts += shift
+                packet.pts = None if packet.pts is None else packet.pts + shift
+            yield packet
+    except Exception as error:  # of whatever kind: it is this file's alone
+        yield error
+
+
+_Item = TypeVar("_Item")
+
+
+def _with_following(items: Iterator[_Item]) -> Iterator[tuple[_Item, Sequence[_Item]]]:
+    """Each item, and up to `_FOLLOWING` that come next."""
+    ahead: deque[_Item] = deque()
+    for item in items:
+        ahead.append(item)
+        if len(ahead) > _FOLLOWING:
+            yield ahead.popleft(), ahead
+    while ahead:
+        yield ahead.popleft(), ahead
+
+
+def _why_it_ends(error: Exception) -> str:
+    if isinstance(error, (av.FFmpegError, OSError)):
+        return f"the rest of the file cannot be read: {error.strerror or error}"
+    return f"the file is damaged: PyAV ends reading it with {type(error).__name__}"
 
 
 class _Bytes:
