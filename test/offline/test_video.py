@@ -12,7 +12,7 @@ import pytest
 from topreward_ros.core.frames import Frame
 from topreward_ros.defaults import DEMO_CLIPS, DemoClip, shared_file
 from topreward_ros.offline.video import FrameError, Video, VideoError, _DamageLog, _Stamps, open_video
-from topreward_ros.offline.video_track import _Recordings
+from topreward_ros.offline.video_track import _Clock
 
 
 def picture(k: int) -> np.ndarray:
@@ -100,8 +100,8 @@ def test_stamps_begin_with_a_frame_that_is_lost_and_go_on_with_the_next_recordin
     ],
 )
 def test_a_recording_begins_where_two_times_agree(times: list[int], wrong: list[int], begin: list[int]):
-    recordings = _Recordings(Fraction(1, 10))
-    found = [recordings.note(time, times[k + 1 :], is_key=False) for k, time in enumerate(times)]
+    clock = _Clock(Fraction(1, 10))
+    found = [clock.note(time, time, times[k + 1 :], is_key=False) for k, time in enumerate(times)]
     assert [k for k, (is_right, _) in enumerate(found) if not is_right] == wrong
     assert [k for k, (_, begins) in enumerate(found) if begins] == begin
 
@@ -111,8 +111,8 @@ def test_what_is_found_later_lasts_until_the_next_key_frame():
     for k in range(20):
         log.pass_frame(k / 10, is_key=k in (0, 10))
     for time_s in (1.3, 0.5, 0.9):
-        log.add_past(time_s, "a hole")
-    assert [(place.time_s, place.until_s) for place in log.entries] == [(0.5, 0.9), (0.9, 0.9), (1.3, 1.9)]
+        log.add(time_s, "a hole", 0)
+    assert [(place.time_s, place.until_s) for place in log.entries] == [(1.3, 1.9), (0.5, 0.9), (0.9, 0.9)]
 
 
 def test_frames_that_are_not_due_need_not_be_decoded(tmp_path: Path):

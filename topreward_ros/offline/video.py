@@ -202,24 +202,28 @@ class _File(Video):
         count = 0
 
         def report(reason: str, frames: int, since_s: float | None) -> None:
-            if since_s is None:
-                log.add(max(0, stamps.last) / NS_PER_S, reason, frames, lasting=True)
-            else:
-                log.add_past(stamps.of(since_s, count) / NS_PER_S, reason, frames)
+            time = max(0, stamps.last) if since_s is None else stamps.of(since_s, count)
+            log.add(time / NS_PER_S, reason, frames, lasting=True, since_s=since())
+
+        def since() -> float | None:
+            """Time of the first frame that came before a wrong one, and may be built on it."""
+            at_s = track.doubtful_s
+            return None if at_s is None else stamps.of(at_s, count) / NS_PER_S
 
         try:
             for time_s, frame in track.frames(report):
                 time_s = stamps.next(time_s, track.recording, track.begin_s) / NS_PER_S
                 log.pass_frame(time_s, frame.key_frame)
                 if track.is_damaged(frame):
-                    log.add(time_s, "damaged", 1, lasting=True)
+                    log.add(time_s, "damaged", 1, lasting=True, since_s=since())
                 yield stamps.last, partial(self._read, track, frame, count, time_s, log)
                 count += 1
             if self._complaints is None:
                 self._complaints = track.complaints()
             for reason, packets, at_s in [*track.lost, *self._complaints]:
                 time_s = stamps.of(at_s, packets) / NS_PER_S
-                log.add_past(time_s, reason)
+                log.add(time_s, reason, 0)
+            log.entries.sort(key=lambda place: place.time_s)
         finally:
             track.close()
 
@@ -243,28 +247,35 @@ class _DamageLog:
         self._keys: list[tuple[float, float]] = []  # times of key frames and of the frames before them
         self._lasting: list[int] = []  # places of entries on whose frames the newest picture may be built
 
-    def add(self, time_s: float, reason: str, frames: int, lasting: bool = False) -> None:
-        """Note that ``frames`` were lost at ``time_s`` [s]; ``lasting``: later ones may be built on them."""
+    def add(
+        self,
+        time_s: float,
+        reason: str,
+        frames: int,
+        lasting: bool = False,
+        since_s: float | None = None,
+    ) -> None:
+        """Note that ``frames`` were lost at ``time_s`` [s], which may lie before frames that were passed.
+
+        ``lasting``: frames behind may be built on them, up to the next key frame; ``since_s`` [s]: and some
+        before.
+        """
         reason = printable(reason, _LONGEST_REASON)
+        key = bisect_right(self._keys, time_s, key=lambda it: it[0])
+        is_past = key < len(self._keys)
+        until_s = max(time_s, self._keys[key][1] if is_past else self._newest_s)
+        time_s = time_s if since_s is None else min(time_s, since_s)
         for k in sorted({*self._lasting, len(self.entries) - 1}, reverse=True):
-            entry = self.entries[k] if k >= 0 else None
+            entry = self.entries[k] if k >= 0 and not is_past else None
             if entry is not None and entry.reason == reason and entry.until_s >= self._before_s:
-                self.entries[k] = replace(entry, until_s=time_s, frames=entry.frames + frames)
+                self.entries[k] = replace(
+                    entry, time_s=min(entry.time_s, time_s), until_s=until_s, frames=entry.frames + frames
+                )
                 break
         else:
             k = len(self.entries)
-            self.entries.append(Damage(time_s, time_s, frames, reason))
-        if lasting and k not in self._lasting:
-            self._lasting.append(k)
-
-    def add_past(self, time_s: float, reason: str, frames: int = 0) -> None:
-        """Note something that was lost at ``time_s`` [s], before frames that have been passed meanwhile."""
-        until_s = next((before_s for key_s, before_s in self._keys if key_s > time_s), None)
-        k = bisect_right(self.entries, time_s, key=lambda place: place.time_s)
-        last_s = max(time_s, self._newest_s if until_s is None else until_s)
-        self.entries.insert(k, Damage(time_s, last_s, frames, printable(reason, _LONGEST_REASON)))
-        self._lasting = [place + (place >= k) for place in self._lasting]
-        if until_s is None:
+            self.entries.append(Damage(time_s, until_s, frames, reason))
+        if lasting and not is_past and k not in self._lasting:
             self._lasting.append(k)
 
     def pass_frame(self, time_s: float, is_key: bool) -> None:

@@ -116,6 +116,9 @@ class Track:
             self._is_sought = False
             #: When the first frame of the newest one is to be shown, which may be lost [s]; None: not known.
             self.begin_s: float | None = None
+            #: When the first frame was shown that may be built on the newest one, or on those that were lost
+            #: just before it, though it came before [s]; None: there is no such frame.
+            self.doubtful_s: float | None = None
             #: Packets whose frames never came, after `frames`: as `complaints` has them.
             self.lost: list[tuple[str, int, float | None]] = []
         except BaseException:
@@ -271,12 +274,16 @@ class Track:
                         report_lost(1)
                     continue
                 if is_believed:
-                    report_lost(losses.before(shown_at, frame.key_frame, self.is_damaged(frame)))
+                    lost, doubtful = losses.before(shown_at, frame.key_frame, self.is_damaged(frame))
+                    self.doubtful_s = self._seconds(doubtful)
+                    report_lost(lost)
                     self._newest_s = self._seconds(time)
                 else:
+                    self.doubtful_s = None
                     losses.damage()
                 self.begin_s = self._seconds(time if losses.begin is None else losses.begin)
                 yield self._newest_s if is_believed else None, frame
+            self.doubtful_s = None
             report_lost(*losses.overdue(self._count))
 
         for packet, is_right, begins in self._packets(report):
@@ -321,7 +328,7 @@ class Track:
         """
         assert self._container is not None
         unit = self._stream.time_base
-        reach, recordings, end_byte = _Reach(self._is_mp4, unit), _Recordings(unit), 0
+        reach, clock, end_byte = _Reach(self._is_mp4, unit), _Clock(unit), 0
         index, is_placed = _avi_index(self._stream) if self._is_avi else {}, True
         for packet, following in _with_following(_demuxed(self._container, self._stream)):
             if isinstance(packet, Exception):
@@ -337,8 +344,9 @@ class Track:
             if packet.pts is not None:
                 if packet.dts is not None and self.has_times:
                     times = [it.dts for it in following if isinstance(it, Packet) and it.dts is not None]
-                    is_right, begins = recordings.note(packet.dts, times, packet.is_keyframe)
-                is_right = is_right and reach.note(packet.pts, packet.dts, packet.duration or 0)
+                    is_right, begins = clock.note(packet.pts, packet.dts, times, packet.is_keyframe)
+                if is_right:
+                    reach.note(packet.pts, packet.dts, packet.duration or 0)
             yield packet, is_right and not packet.is_corrupt, begins
         if self._container.format.name in _FRAMES_ALONE and end_byte != self._file.seek(0, SEEK_END):
             report("the file breaks off here or has lost a part before", 0, None)
@@ -526,6 +534,7 @@ class _Losses:
         self._failures = 0  # those whose frames are not known yet
         self._failed_at = 0  # count of packets at the newest of them
         self._failed_since: int | None = None  # time of the newest frame at the first of them
+        self._shown: deque[tuple[int, int]] = deque(maxlen=_DEEPEST_ORDER)  # numbers and times of the newest
         self._passed: set[int] = set()  # times that were passed over without a failure since the key frame
         self._is_broken = False  # pictures are built on what is lost or damaged
         #: When the first frame was to be shown, once one came or all are lost.
@@ -575,20 +584,29 @@ class _Losses:
         passed, self._passed = self._passed, set()
         return len(passed), min(passed, default=None)
 
-    def before(self, time: int | None, is_key: bool, is_damaged: bool) -> int:
-        """A frame is shown at ``time``. How many are lost between it and the one before."""
-        lost = 0
+    def before(self, time: int | None, is_key: bool, is_damaged: bool) -> tuple[int, int | None]:
+        """A frame is shown at ``time``. How many are lost between it and the one before.
+
+        And the time of the first frame that was shown before, and may be built on those or on this damaged
+        one, as it was decoded behind them; None: there is no such frame.
+        """
+        lost, wrong = 0, [time] if is_damaged else []
         if is_key:
             self._passed.clear()
         if time is not None:
             missing = {one for one in self._behind_newest() if one < time}
             lost = self._settle(missing)
+            wrong += missing if lost else ()
             self._expected.discard(time)
             if self._newest is None:
                 self.begin = min([*missing, time]) if lost else time
             self._newest = time
         self._is_broken = is_damaged or (not is_key and (self._is_broken or lost > 0))
-        return lost
+        first = min((self._numbers[one] for one in wrong if one in self._numbers), default=None)
+        built = [at for number, at in self._shown if first is not None and number > first]
+        if time is not None and time in self._numbers:
+            self._shown.append((self._numbers[time], time))
+        return lost, min(built, default=None)
 
     def overdue(self, count: int) -> tuple[int, int | None]:
         """How many failures no lost frame belongs to, long after the newest at ``count`` packets, and since
@@ -616,38 +634,51 @@ class _Losses:
         return len(missing)
 
 
-class _Recordings:
-    """Where a recording begins, and which times are wrong, by the times at which packets are decoded.
+class _Clock:
+    """Where the times of packets begin anew, with another recording, and which of them are wrong.
 
-    Those rise through a recording, whatever is lost of it. Where one goes back, far or at a key frame, and
-    the next goes on from there, another recording begins; one that goes back far alone, or lies far ahead of
-    those that follow, is wrong.
+    The times of decoding rise through a recording, whatever is lost of it. Where one goes back, far or at a
+    key frame, and the next goes on from there, another recording begins; one that goes back far alone, or
+    lies far ahead of those that follow, is wrong. So is one at which a frame is shown, where that lies much
+    farther ahead than that of the packet before, and beyond what is decoded next. A wait that is new is
+    believed where two packets in a row have it.
     """
 
     def __init__(self, unit: Fraction | None) -> None:
         """``unit`` [s] of the times."""
         self._far = _BACKWARDS_S / unit if unit else float("inf")
+        self._longest_wait = _LONGEST_WAIT_S / unit if unit else float("inf")
         self._newest: int | None = None
+        self._wait: int | None = None  # from decoding to showing, as it was believed last
+        self._doubted: int | None = None  # another one, of the packet before
 
-    def note(self, time: int, following: Sequence[int], is_key: bool) -> tuple[bool, bool]:
-        """Whether the time of a packet is right, and whether a recording begins with it.
+    def note(self, shown: int, decoded: int, following: Sequence[int], is_key: bool) -> tuple[bool, bool]:
+        """Whether the times of a packet are right, and whether a recording begins with it.
 
-        ``following``: the times of those that come next.
+        ``following``: when those that come next are decoded.
         """
-        newest = self._newest
-        if newest is None:
-            self._newest = time
-            return True, False
-        is_far = time < newest - self._far
-        if (is_far or (is_key and time < newest)) and following and time <= following[0] < newest:
-            self._newest = time
-            return True, True
-        if is_far:
+        newest = decoded if self._newest is None else self._newest
+        is_far = decoded < newest - self._far
+        is_back = is_far or (is_key and decoded < newest)
+        begins = is_back and bool(following) and decoded <= following[0] < newest
+        if begins:
+            self._wait = self._doubted = None
+        elif is_far or any(newest <= one < decoded - self._far for one in following):
             return False, False
-        if any(newest <= one < time - self._far for one in following):
-            return False, False
-        self._newest = max(newest, time)
-        return True, False
+        self._newest = decoded if begins else max(newest, decoded)
+        return self._waits(shown - decoded, [one - decoded for one in following]), begins
+
+    def _waits(self, wait: int, following: Sequence[int]) -> bool:
+        """Whether a frame waits so long; ``following``: until when those that come next are decoded."""
+        longer = self._longest_wait
+        if len(following) == _FOLLOWING:
+            longer = min(longer, max(*following, 0) + self._far)
+        known = [self._wait] if self._doubted is None else [self._wait, self._doubted]
+        if all(one is not None and not -self._longest_wait <= wait - one <= longer for one in known):
+            self._doubted = wait
+            return False
+        self._wait, self._doubted = wait, None
+        return True
 
 
 class _Reach:
@@ -661,9 +692,6 @@ class _Reach:
         """``unit`` [s] of the times."""
         self._is_mp4 = is_mp4
         self._unit = unit or Fraction(0)
-        self._longest_wait = _LONGEST_WAIT_S / unit if unit else float("inf")
-        self._wait: int | None = None  # from decoding to showing, as it was believed last
-        self._doubted: int | None = None  # another one, of the packet before
         self._first: int | None = None
         self._ends = array("q")
 
@@ -671,22 +699,11 @@ class _Reach:
     def is_known(self) -> bool:
         return self._first is not None
 
-    def note(self, shown: int, decoded: int | None, length: int) -> bool:
-        """Note a packet by its times; False where they are not believed.
-
-        A wait that is new is believed where two packets in a row have it.
-        """
-        time = shown
-        if decoded is not None:
-            time, wait = decoded if self._is_mp4 else shown, shown - decoded
-            believed = [self._wait] if self._doubted is None else [self._wait, self._doubted]
-            if all(one is not None and abs(wait - one) > self._longest_wait for one in believed):
-                self._doubted = wait
-                return False
-            self._wait, self._doubted = wait, None
+    def note(self, shown: int, decoded: int | None, length: int) -> None:
+        """Note a packet by its times, which are believed."""
+        time = decoded if self._is_mp4 and decoded is not None else shown
         self._first = time if self._first is None else min(self._first, time)
         self._ends.append(time + length)
-        return True
 
     def seconds(self, start: int, limit_s: float) -> tuple[float, int]:
         """From ``start``, or from the first packet if that is earlier, to the end of the last one [s].
