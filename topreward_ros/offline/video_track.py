@@ -114,6 +114,7 @@ class Track:
             #: How many recordings, each with a clock of its own, have ended before the newest frame.
             self.recording = 0
             self._is_sought = False
+            self._is_behind_damage = False  # the newest packet is marked as damaged
             #: When the first frame of the newest one is to be shown, which may be lost [s]; None: not known.
             self.begin_s: float | None = None
             #: When the first frame was shown that may be built on the newest one, or on those that were lost
@@ -377,7 +378,11 @@ class Track:
         if is_right and packet.size and not packet.is_discard and self._packets_have_times:
             self._losses.expect(time, self._count)
         is_jpeg = self._stream.codec_context.name == "mjpeg"
-        if not is_right or (is_jpeg and is_zeroed_jpeg(bytes(packet))):
+        assert self._container is not None
+        is_stream = self._container.format.name == "mpegts"
+        # FFmpeg's parser gives a frame when it meets the next one, and with the mark of that
+        is_behind, self._is_behind_damage = self._is_behind_damage, is_stream and packet.is_corrupt
+        if not is_right or is_behind or (is_jpeg and is_zeroed_jpeg(bytes(packet))):
             self._forget()
             self._note_damaged(packet.pts, is_believed=is_right)
         elif not self._count % _LONGEST_DELAY:
