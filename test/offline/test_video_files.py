@@ -561,6 +561,7 @@ def test_frame_that_cannot_be_decoded_is_left_out_and_told(tmp_path: Path) -> No
     assert place.frames == 1 and 0.6 <= place.time_s <= 0.7 and "decoded" in str(place)
     assert place.until_s == pytest.approx(0.9)  # the next key frame is at 1.0 s
     assert times[-1] == pytest.approx(1.9)
+    assert read(path, rate=5.0)[0] == pytest.approx([2 * time for time in times])
 
 
 @pytest.mark.parametrize(

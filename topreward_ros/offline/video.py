@@ -2,9 +2,9 @@
 
 A frame's stamp is the file's own presentation time, counted from the first frame, be it lost; where a file
 has none that increases, it is the stamp before plus one frame period. With a ``rate`` given, in a folder and
-in a raw stream, frame k is at k / rate. Conversion to RGB is left to the caller, because most frames of a
-video are not due. What is damaged is left out and told in `Video.damaged`. Nothing is written, and no clock
-is read.
+in a raw stream, frame k is at k / rate, counting those that are known to be lost. Conversion to RGB is left
+to the caller, because most frames of a video are not due. What is damaged is left out and told in
+`Video.damaged`. Nothing is written, and no clock is read.
 """
 
 from __future__ import annotations
@@ -204,6 +204,8 @@ class _File(Video):
         def report(reason: str, frames: int, since_s: float | None) -> None:
             time = max(0, stamps.last) if since_s is None else stamps.of(since_s, count)
             log.add(time / NS_PER_S, reason, frames, lasting=True, since_s=since())
+            if since_s is None:
+                stamps.lose(frames)
 
         def since() -> float | None:
             """Time of the first frame that came before a wrong one, and may be built on it."""
@@ -309,13 +311,17 @@ class _Stamps:
         if not self._use_file:
             self.last = _evenly(k, self._rate)
             return self.last
-        after = self.last + _evenly(1, self._rate) if k else 0
+        after = self.last + _evenly(1, self._rate) if self.last >= 0 else 0
         if recording != self._recording and begin_s is not None:
             self._first_s = begin_s - after / NS_PER_S
             self._recording = recording
         stamp = after if presented_s is None else round((presented_s - self._first_s) * 1e9)
         self.last = stamp if stamp > self.last else after
         return self.last
+
+    def lose(self, frames: int) -> None:
+        """So many are missing before the next frame, as far as is known."""
+        self._count += frames
 
     def of(self, presented_s: float | None, k: int) -> int:
         """About the stamp [ns] of what comes after ``k`` frames, the newest at ``presented_s`` [s]."""

@@ -347,7 +347,8 @@ class Track:
                     times = [it.dts for it in following if isinstance(it, Packet) and it.dts is not None]
                     is_right, begins = clock.note(packet.pts, packet.dts, times, packet.is_keyframe)
                 if is_right:
-                    reach.note(packet.pts, packet.dts, packet.duration or 0)
+                    shown = packet.dts if self._is_avi and packet.dts is not None else packet.pts
+                    reach.note(shown, packet.dts, packet.duration or 0)
             yield packet, is_right and not packet.is_corrupt, begins
         if self._container.format.name in _FRAMES_ALONE and end_byte != self._file.seek(0, SEEK_END):
             report("the file breaks off here or has lost a part before", 0, None)
