@@ -684,6 +684,17 @@ def test_frames_behind_a_hole_in_an_avi_keep_their_times(tmp_path: Path, codec: 
         assert "times behind them are early" in str(damaged)
 
 
+def test_avi_whose_index_has_lost_a_part_is_read_by_its_count(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.avi", [busy(k) for k in range(40)], "mjpeg", pixels="yuvj420p")
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"idx1") + 8 + 16 * 11
+    data[at : at + 16 * 15] = bytes(16 * 15)
+    path.write_bytes(data)
+    times, pictures, _ = read(path)
+    assert times == pytest.approx([k / 10 for k in range(40)])
+    assert all(rgb is not None for rgb in pictures)
+
+
 def test_avi_without_an_index_says_that_times_may_be_early(tmp_path: Path) -> None:
     path = write(tmp_path / "v.avi", [busy(k) for k in range(30)], "mjpeg", pixels="yuvj420p")
     places, data = sizes_and_places(path), bytearray(path.read_bytes())

@@ -770,7 +770,9 @@ def _demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet[
     try:
         for packet in container.demux(stream):
             if index and packet.size and packet.dts is not None:
-                shift = index.get(packet.pos or 0, packet.dts + shift) - packet.dts
+                indexed = index.get(packet.pos or 0, -1)
+                if indexed >= packet.dts:  # else the index itself has lost a part
+                    shift = indexed - packet.dts
                 packet.dts += shift
                 packet.pts = None if packet.pts is None else packet.pts + shift
             yield packet
