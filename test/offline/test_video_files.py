@@ -984,6 +984,16 @@ def test_two_recordings_in_one_file_go_on(tmp_path: Path) -> None:
     assert np.diff(times[13:]) == pytest.approx(0.2)
 
 
+def test_what_the_log_tells_is_in_its_own_recording(tmp_path: Path) -> None:
+    """The log of NUT tells of the place where the second begins."""
+    path = write(tmp_path / "v.nut", [busy(k) for k in range(30)], rate=25, options=OF_FIVE)
+    data = path.read_bytes()
+    path.write_bytes(data + data)
+    times, _, damaged = read(path)
+    assert len(times) >= 60
+    assert damaged and all(1.1 < place.time_s < 1.3 for place in damaged)
+
+
 def test_damage_of_one_recording_is_not_that_of_the_next(tmp_path: Path) -> None:
     """Their clocks agree, and the first one is cut off."""
     data = write(tmp_path / "v.ts", [busy(k) for k in range(12)]).read_bytes()

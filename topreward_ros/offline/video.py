@@ -39,7 +39,7 @@ from topreward_ros.offline.encoded_image import (
     samples_of,
 )
 from topreward_ros.offline.image_names import SeveralStreamsError, in_order
-from topreward_ros.offline.video_track import Track, TrackError
+from topreward_ros.offline.video_track import Complaint, Track, TrackError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 #: Suffixes by which a folder of videos is told from an empty one; any video file can be read by its own name.
@@ -158,7 +158,7 @@ class _File(Video):
         self._path = path
         self._name = name
         self._given_rate = rate
-        self._complaints: list[tuple[str, int, float | None]] | None = None  # read once, they do not change
+        self._complaints: list[Complaint] | None = None  # read once, they do not change
         self.damaged = []
         track = self._open()
         try:
@@ -202,7 +202,7 @@ class _File(Video):
         count = 0
 
         def report(reason: str, frames: int, since_s: float | None) -> None:
-            time = max(0, stamps.last) if since_s is None else stamps.of(since_s, count)
+            time = max(0, stamps.last) if since_s is None else stamps.of(since_s, count, track.recording)
             log.add(time / NS_PER_S, reason, frames, lasting=True, since_s=since())
             if since_s is None:
                 stamps.lose(frames)
@@ -210,7 +210,7 @@ class _File(Video):
         def since() -> float | None:
             """Time of the first frame that came before a wrong one, and may be built on it."""
             at_s = track.doubtful_s
-            return None if at_s is None else stamps.of(at_s, count) / NS_PER_S
+            return None if at_s is None else stamps.of(at_s, count, track.recording) / NS_PER_S
 
         try:
             for time_s, frame in track.frames(report):
@@ -222,9 +222,9 @@ class _File(Video):
                 count += 1
             if self._complaints is None:
                 self._complaints = track.complaints()
-            for reason, packets, at_s in [*track.lost, *self._complaints]:
-                time_s = stamps.of(at_s, packets) / NS_PER_S
-                log.add(time_s, reason, 0)
+            for complaint in [*track.lost, *self._complaints]:
+                time_s = stamps.of(complaint.at_s, complaint.packets, complaint.recording) / NS_PER_S
+                log.add(time_s, complaint.reason, 0)
             log.entries.sort(key=lambda place: place.time_s)
         finally:
             track.close()
@@ -297,8 +297,7 @@ class _Stamps:
         self._rate = rate
         self._use_file = use_file
         self._count = 0
-        self._first_s = 0.0  # when the file presents the stamp 0
-        self._recording = -1
+        self._first_s: dict[int, float] = {}  # when the file presents the stamp 0, by recordings
         self.last = -1  #: stamp of the newest frame [ns]; -1 before the first
 
     def next(self, presented_s: float | None, recording: int = 0, begin_s: float | None = None) -> int:
@@ -312,10 +311,10 @@ class _Stamps:
             self.last = _evenly(k, self._rate)
             return self.last
         after = self.last + _evenly(1, self._rate) if self.last >= 0 else 0
-        if recording != self._recording and begin_s is not None:
-            self._first_s = begin_s - after / NS_PER_S
-            self._recording = recording
-        stamp = after if presented_s is None else round((presented_s - self._first_s) * 1e9)
+        if recording not in self._first_s and begin_s is not None:
+            self._first_s[recording] = begin_s - after / NS_PER_S
+        first_s = self._first_s.get(recording)
+        stamp = after if presented_s is None or first_s is None else round((presented_s - first_s) * 1e9)
         self.last = stamp if stamp > self.last else after
         return self.last
 
@@ -323,11 +322,12 @@ class _Stamps:
         """So many are missing before the next frame, as far as is known."""
         self._count += frames
 
-    def of(self, presented_s: float | None, k: int) -> int:
+    def of(self, presented_s: float | None, k: int, recording: int) -> int:
         """About the stamp [ns] of what comes after ``k`` frames, the newest at ``presented_s`` [s]."""
-        if not self._use_file or presented_s is None:
+        first_s = self._first_s.get(recording)
+        if not self._use_file or presented_s is None or first_s is None:
             return min(_evenly(max(0, k - 1), self._rate), max(0, self.last))
-        return min(max(0, round((presented_s - self._first_s) * 1e9)), max(0, self.last))
+        return min(max(0, round((presented_s - first_s) * 1e9)), max(0, self.last))
 
 
 class _Folder(Video):

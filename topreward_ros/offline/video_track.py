@@ -93,6 +93,15 @@ class TrackError(UserError):
     """A file holds no video that can be read. The text goes on from the file's name."""
 
 
+class Complaint(NamedTuple):
+    """What is wrong somewhere in a file."""
+
+    reason: str
+    packets: int  #: how many came before
+    at_s: float | None  #: the latest time of those of its recording [s]
+    recording: int  #: as `Track.recording` counts them
+
+
 class Track:
     """The largest video track of an opened file, FFmpeg's choice among equals. Read it once and close it."""
 
@@ -120,8 +129,11 @@ class Track:
             #: When the first frame was shown that may be built on the newest one, or on those that were lost
             #: just before it, though it came before [s]; None: there is no such frame.
             self.doubtful_s: float | None = None
-            #: Packets whose frames never came, after `frames`: as `complaints` has them.
-            self.lost: list[tuple[str, int, float | None]] = []
+            #: Packets whose frames never came, after `frames`.
+            self.lost: list[Complaint] = []
+            #: Per packet, how far it and those before it of its recording reach [s]; None: not known.
+            self._reached: list[float | None] = []
+            self._begun: list[int] = []  # packets with which recordings begin, but for the first
         except BaseException:
             self.close()
             raise
@@ -349,6 +361,8 @@ class Track:
                 if is_right:
                     shown = packet.dts if self._is_avi and packet.dts is not None else packet.pts
                     reach.note(shown, packet.dts, packet.duration or 0)
+            if packet.size:
+                self._note_time(packet.dts if self._is_avi else packet.pts, is_right, begins)
             yield packet, is_right and not packet.is_corrupt, begins
         if self._container.format.name in _FRAMES_ALONE and end_byte != self._file.seek(0, SEEK_END):
             report("the file breaks off here or has lost a part before", 0, None)
@@ -371,6 +385,15 @@ class Track:
         elif reached < stated - max(_END_TOLERANCE_S, _END_TOLERANCE * stated, 2 * period):
             report(end, 0, None)
 
+    def _note_time(self, time: int | None, is_right: bool, begins: bool) -> None:
+        """A packet was read whose frame is to be shown at ``time``."""
+        if begins:
+            self._begun.append(len(self._reached))
+        before = self._reached[-1] if self._reached and not begins else None
+        here = self._seconds(time) if is_right else None
+        known = [one for one in (before, here) if one is not None]
+        self._reached.append(max(known, default=None))
+
     def _expect(self, packet: Packet[VideoStream], is_right: bool) -> None:
         """A packet is going to be decoded; ``is_right``: its times are believed."""
         time = packet.dts if self._is_avi else packet.pts
@@ -389,15 +412,14 @@ class Track:
         elif not self._count % _LONGEST_DELAY:
             self._forget()
 
-    def complaints(self) -> list[tuple[str, int, float | None]]:
-        """What is wrong with the file around its packets, as FFmpeg and `faults_of` have it.
+    def complaints(self) -> list[Complaint]:
+        """What is wrong with the file around its packets, as FFmpeg and `faults_of` have it; after `frames`.
 
-        A text, how many packets came before, and the time [s] of the newest of them. For this the file is
-        read once more, without decoding. FFmpeg has no other way than its log of telling, for example, that
-        a Matroska file holds a hole; `_errors_of` says why not while it decodes.
+        For this the file is read once more, without decoding. FFmpeg has no other way than its log of
+        telling, for example, that a Matroska file holds a hole; `_errors_of` says why not while it decodes.
         """
         assert self._container is not None
-        complaints: list[tuple[str, int, float | None]] = []
+        complaints: list[Complaint] = []
         name = self._container.format.name
         with self._path.open("rb") as blocks:
             found = faults_of(blocks, name)
@@ -409,20 +431,20 @@ class Track:
         ):
             faults = deque(sorted([*found, *map(_fault_in_log, errors())]))
             stream = container.streams.video[self._number]
-            count, newest = 0, None
+            count = 0
             packets = _demuxed(container, stream)
             while True:
                 read = next(packets, None)
                 packet = None if isinstance(read, Exception) else read  # `_packets` tells of it
-                time_s = None if newest is None else float(newest * (stream.time_base or 0))
-                complaints += [(_fault_in_log(text)[1], count, time_s) for text in errors()]
+                texts = [_fault_in_log(text)[1] for text in errors()]
                 while faults and (packet is None or (packet.pos or 0) >= faults[0][0]):
-                    complaints.append((faults.popleft()[1], count, time_s))
+                    texts.append(faults.popleft()[1])
+                time_s = self._reached[count - 1] if 0 < count <= len(self._reached) else None
+                recording = bisect_left(self._begun, count)
+                complaints += [Complaint(text, count, time_s, recording) for text in texts]
                 if packet is None:
                     return complaints
                 count += packet.size > 0
-                time = packet.dts if self._is_avi else packet.pts
-                newest = newest if time is None else max(time, time if newest is None else newest)
 
     def _note_damaged(self, time: int, is_believed: bool = True) -> None:
         """The newest packet, of this time, is damaged; ``is_believed``: the time is not."""
@@ -441,7 +463,8 @@ class Track:
             if packet.number <= self._count - keep:
                 del self._damaged[time]
                 if packet.failed == self._failed:
-                    self.lost.append(("a damaged frame is missing", packet.number - 1, packet.newest_s))
+                    reason = "a damaged frame is missing"
+                    self.lost.append(Complaint(reason, packet.number - 1, packet.newest_s, self.recording))
 
     def _is_at_end_of_parts(self, end: int) -> bool:
         """Whether all parts of a multipart stream were read: FFmpeg seeks one after the last boundary."""
