@@ -140,7 +140,7 @@ def test_a_video_that_breaks_off_is_scored_and_said_to_be_damaged(tmp_path: Path
     assert re.search(r"damaged at 1\.[89]\d s: .*the file ends after (1\.9|2\.0)\d s of the 4\.00 s", said)
     assert f"topreward: {path} is damaged: at 1." in result.stderr
     (*_, place) = json.loads(json_file.read_text())["damaged"]
-    assert place["reason"].endswith("of the 4.00 s that it states")
+    assert "of the 4.00 s that it states" in place["reason"]
     several = topreward("score", path, path, "--task", "open the drawer", "--json", json_file)
     assert several.returncode == 0
     assert re.sub(r"\s+", " ", several.stdout).count("half.avi is damaged: at 1.") == 2

@@ -380,8 +380,8 @@ class Track:
         period = 1 / self.rate if self.rate else 0.0
         end = f"the file ends after {reached:.2f} s of the {stated:.2f} s that it states"
         if not is_placed and reached < stated - 0.5 * period:
-            early = "or has lost parts, and times behind them are early by as much: its index does not tell"
-            report(f"{end}, {early}", 0, None)
+            # where the index does not tell, a part that is lost looks like an end that comes early
+            report(f"{end}, or times behind lost parts are early by the rest", 0, None)
         elif reached < stated - max(_END_TOLERANCE_S, _END_TOLERANCE * stated, 2 * period):
             report(end, 0, None)
 
