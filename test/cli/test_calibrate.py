@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import replace
 from math import isfinite, nan
 from pathlib import Path
@@ -63,6 +64,10 @@ def test_a_file_and_a_page(
     assert main(["calibrate", str(runs), "--output", str(out)]) == 0
     said = capsys.readouterr()
     assert "3 successes and 3 failures (weak)" in said.out and "calibration.yaml" in said.out
+    launch, node = map(shlex.split, said.out.splitlines()[-2:])
+    named = f"calibration:={out / 'calibration.yaml'}"
+    assert launch[:2] == ["ros2", "launch"] and "image_topic:=/camera/image_raw" in launch and named in launch
+    assert node[1:3] == ["-m", "topreward_ros.nodes.monitor"] and named in node
     assert "too few episodes to tell whether what was learnt is better" in " ".join(said.out.lower().split())
     made = read_calibrations(str(out / "calibration.yaml"))
     (task,) = made.tasks

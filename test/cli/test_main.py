@@ -167,7 +167,7 @@ def test_json_on_standard_output_is_nothing_else(video: Path) -> None:
 
 
 def test_a_reader_that_leaves_is_no_error_to_speak_of(video: Path) -> None:
-    """As in `topreward score ... --json - | head -1`."""
+    """As in `topreward score ... --json - | head -1`: of the result, so that the status tells it."""
     arguments = ["score", str(video), "--task", "x", "--json", "-"]
     reader, writer = os.pipe()
     process = subprocess.Popen(
@@ -178,6 +178,25 @@ def test_a_reader_that_leaves_is_no_error_to_speak_of(video: Path) -> None:
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 1
     assert "does not know the instruction 'x'" in said and "Error" not in said and "Traceback" not in said
+
+
+def test_a_reader_that_leaves_changes_neither_work_nor_status(video: Path, tmp_path: Path) -> None:
+    """As in `topreward score ... | head -1`: nobody reads to its end what is made for people."""
+    written = tmp_path / "curve.json"
+    for arguments in (
+        ["score", str(video), "--task", "x", "--json", str(written)],
+        ["models", "list"],
+        ["record", "--recover", "--output", str(tmp_path)],
+    ):
+        reader, writer = os.pipe()
+        process = subprocess.Popen(
+            [*COMMAND, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        )
+        os.close(writer)
+        os.close(reader)
+        said = process.communicate(timeout=120)[1]
+        assert process.returncode == 0 and "Broken" not in said and "Traceback" not in said, said
+    assert json.loads(written.read_text())["scores"]
 
 
 def test_a_full_standard_output_is_one_line(video: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topreward_ros.cli.output import CommandError, say
+from topreward_ros.cli.output import CommandError, say, tell
 from topreward_ros.cli.settings import check_chosen, settings_of, with_overrides
 from topreward_ros.cli.workers import workers_of
 from topreward_ros.core.counted import counted
@@ -113,7 +113,7 @@ def _skip(output: Path, origin: Mapping[str, Any]) -> int:
     problems = origin.get("problems")  # files of before this was written down have none
     for problem in problems if isinstance(problems, list) else ():
         say(str(problem))
-    print(f"{printable(str(output))} is there already, with these settings: skipped")
+    tell(f"{printable(str(output))} is there already, with these settings: skipped")
     return 1 if origin.get("unscored") else 0
 
 
@@ -189,7 +189,7 @@ def _report(dataset: Dataset, annotation: Annotation, output: Path) -> int:
     count = len(annotation.scores)
     successes = sum(scores.success_row >= 0 for scores in annotation.scores)
     resumed = f" ({annotation.resumed} of them by an earlier run)" if annotation.resumed else ""
-    print(
+    tell(
         f"{printable(str(output))}: {count - failed} of {counted(count, 'episode')} scored{resumed}, "
         f"SUCCESS in {successes}"
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.cli.labelled import add_data_options, read_data
-from topreward_ros.cli.output import CommandError, add_model_option, say, warn_of_task
+from topreward_ros.cli.output import CommandError, add_model_option, say, show, tell, warn_of_task
 from topreward_ros.cli.settings import add_set_option, check_chosen, settings_of, with_overrides
 from topreward_ros.cli.workers import add_worker_options, workers_of
 from topreward_ros.core.printable import printable
@@ -48,7 +50,8 @@ def add_parser(commands: Any) -> None:
         "page that shows why. What was scored is kept, so that a run that was cut off goes on where it was.",
         epilog="Examples: topreward calibrate --task 'open the drawer' --success good/* --failure bad/*; "
         "topreward calibrate runs (a folder with labels.csv; several tasks make one file). Then: ros2 launch "
-        "topreward_ros monitor.launch.py calibration:=calibration/calibration.yaml",
+        "topreward_ros monitor.launch.py image_topic:=/camera/image_raw "
+        "calibration:=calibration/calibration.yaml",
     )
     add_data_options(parser)
     add_model_option(parser)
@@ -114,6 +117,18 @@ def _run(options: argparse.Namespace) -> int:
     return _write(output, there, calibrated, problems, [*labelled.notes, *data.notes])
 
 
+def _ways_to_start(file: Path) -> tuple[str, str]:
+    """How a monitor is started with a calibration, with the command `ros2` and without."""
+    launch = ("ros2", "launch", "topreward_ros", "monitor.launch.py", "image_topic:=/camera/image_raw")
+    node = (sys.executable, "-m", "topreward_ros.nodes.monitor", "--ros-args", "-p")
+    topics = 'image_topics:=["/camera/image_raw"]'
+    setting = f"calibration:={file}"
+    return (
+        shlex.join([*launch, setting]),
+        f"{shlex.join([*node, topics, '-p', setting])}   # without the command ros2",
+    )
+
+
 def _check_output(output: Path) -> None:
     """Raise `CommandError` where the results would not be in a folder of their own."""
     if not output.absolute().parent.is_dir() or (output.exists() and not output.is_dir()):
@@ -161,7 +176,6 @@ def _write(
     problems: Sequence[str],
     notes: Sequence[str],
 ) -> int:
-    from rich.console import Console
 
     from topreward_ros.core.output_files import write_file
     from topreward_ros.offline.calibrate import check_same_setup, sizes_note, written
@@ -193,13 +207,9 @@ def _write(
     write_file(output / _PAGE, page(calibrations, calibrated.fits, problems, [*notes, *found, *changes]))
     if not calibrated.fits:
         raise CommandError(f"nothing could be calibrated; {output / _PAGE} has the reasons")
-    console = Console(highlight=False)
     for fit in calibrated.fits:
-        console.print(summary(fit))
-    print(
-        printable(
-            f"{output / _PAGE} shows why; start the monitor with it: ros2 launch topreward_ros "
-            f"monitor.launch.py calibration:={output / _FILE}"
-        )
-    )
+        show(summary(fit))
+    tell(printable(f"{output / _PAGE} shows why. Start the monitor with it, here on /camera/image_raw, as"))
+    for line in _ways_to_start(output / _FILE):
+        tell(f"  {printable(line)}")
     return 1 if problems else 0

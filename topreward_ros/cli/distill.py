@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.cli.labelled import add_data_options, read_data
-from topreward_ros.cli.output import CommandError, say
+from topreward_ros.cli.output import CommandError, say, show, tell
 from topreward_ros.cli.settings import add_set_option, check_chosen, settings_of, with_overrides
 from topreward_ros.cli.workers import add_worker_options, workers_of
 from topreward_ros.core.output_files import is_same_file
@@ -245,15 +245,14 @@ def _order(options: argparse.Namespace) -> Order:
 
 
 def _show(options: argparse.Namespace, made: Distilled) -> None:
-    from rich.console import Console
 
     from topreward_ros.views.distillation import comparison, verdict_text
     from topreward_ros.views.evaluation_text import text_table
 
     table = comparison(made.measures, made.instructions.own, len(made.held_out), short=True)
-    Console(highlight=False).print(text_table(table))
+    show(text_table(table))
     say(verdict_text(made))
-    print(
+    tell(
         printable(
             f"after the training a tick took {made.tick_ms:.1f} ms of one CPU thread; "
             f"{options.output / 'README.md'} tells the rest; try it on films of your own: topreward evaluate "

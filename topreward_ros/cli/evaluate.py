@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topreward_ros.cli.labelled import add_data_options, read_data
-from topreward_ros.cli.output import CommandError, add_models_option, say, warn_of_task
+from topreward_ros.cli.output import CommandError, add_models_option, say, show, tell, warn_of_task
 from topreward_ros.cli.settings import add_set_option, check_chosen, settings_of, with_overrides
 from topreward_ros.cli.workers import add_worker_options, workers_of
 from topreward_ros.core.counted import counted
@@ -119,7 +119,7 @@ def _run(options: argparse.Namespace) -> int:
             return _write(options, labelled, evaluated, settings[models[0]], notes[models[0]], output)[1]
         status, made = 0, {}
         for model, folder in folders.items():
-            print(f"model {printable(model, 200)}")
+            tell(f"model {printable(model, 200)}")
             try:
                 evaluated = _evaluated(labelled, settings[model], folder, workers)
             except UserError as error:
@@ -150,7 +150,6 @@ def _folders(models: Sequence[str], output: Path) -> dict[str, Path]:
 
 def _write_side_by_side(evaluations: dict[str, Evaluation], output: Path | None) -> None:
     """Show the evaluations as one table, and write it as Markdown where there is an ``output``."""
-    from rich.console import Console
 
     from topreward_ros.core.output_files import write_file
     from topreward_ros.views.evaluation_models import models_table
@@ -160,12 +159,12 @@ def _write_side_by_side(evaluations: dict[str, Evaluation], output: Path | None)
     table = models_table(evaluations)
     models = [f"{name}: {it.model['model_id']} ({it.model['revision']})" for name, it in evaluations.items()]
     for line in (lines := [printable(line, 400) for line in models]):
-        print(line)
-    Console(highlight=False).print(text_table(table))
+        tell(line)
+    show(text_table(table))
     if output:
         head = "\n".join(f"- {escaped(line)}" for line in lines)
         write_file(output / _COMPARISON, f"# Comparison\n\n{head}\n\n{markdown_of(table)}")
-        print(printable(str(output / _COMPARISON)))
+        tell(printable(str(output / _COMPARISON)))
 
 
 def _controls(text: str) -> tuple[Control, ...]:
@@ -310,7 +309,7 @@ def _write(
         say(sentence)
     _show(evaluation)
     resumed = f" ({counted(evaluated.resumed, 'film')} by an earlier run)" if evaluated.resumed else ""
-    print(printable(f"{output / _PAGE}: {counted(len(evaluation.episodes), 'episode')}{resumed}"))
+    tell(printable(f"{output / _PAGE}: {counted(len(evaluation.episodes), 'episode')}{resumed}"))
     return evaluation, 1 if evaluation.problems else 0
 
 
@@ -319,11 +318,10 @@ def _shown_data(options: argparse.Namespace) -> str:
 
 
 def _show(evaluation: Evaluation) -> None:
-    from rich.console import Console
 
     from topreward_ros.views.evaluation_text import evaluation_tables
 
-    Console(highlight=False).print(evaluation_tables(evaluation))
+    show(evaluation_tables(evaluation))
 
 
 def _refuse_twice(files: Sequence[Path]) -> None:
@@ -337,7 +335,6 @@ def _refuse_twice(files: Sequence[Path]) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from rich.console import Console
 
     from topreward_ros.core.evaluation_difference import common, differences
     from topreward_ros.core.output_files import write_file
@@ -370,8 +367,8 @@ def _compare(options: argparse.Namespace) -> int:
     for (name, one), two in zip(about(first).items(), about(second).values(), strict=True):
         lines.append(f"{name}: {one}" if one == two else f"{name}: {one} -> {two}")
     for line in lines:
-        print(line)
-    Console(highlight=False).print(text_table(table))
+        tell(line)
+    show(text_table(table))
     if options.output:
         head = "\n".join(f"- {escaped(line)}" for line in lines)
         with folder_for(options.output):

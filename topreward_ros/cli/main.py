@@ -44,6 +44,7 @@ from topreward_ros.core.errors import UserError
 from topreward_ros.core.foreign_code import limit_the_end
 from topreward_ros.core.nearest import nearest
 from topreward_ros.core.printable import make_libraries_printable, printable
+from topreward_ros.core.standard_output import drop_standard_output
 from topreward_ros.scoring.compile_cache import leave_out_unusable_folder
 
 _NO_MORE_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
@@ -75,10 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_libraries_printable()
         leave_out_unusable_folder()
         status = _run(sys.argv[1:] if argv is None else list(argv))
-        sys.stdout.flush()
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # `topreward ... | head`: all is done, and the reader has all it wanted
+            drop_standard_output()
         return status
-    except BrokenPipeError:  # `topreward ... | head`: the reader has all it wanted
-        _drop_output()
+    except BrokenPipeError:  # in the middle of it, as JSON is written or `topreward watch` goes on
+        drop_standard_output()
         return 1
     except KeyboardInterrupt as how:
         answered()
@@ -92,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is not None or error.errno not in _NO_MORE_OUTPUT:
             raise
-        _drop_output()
+        drop_standard_output()
         with suppress(OSError):
             say(f"the output cannot be written ({error.strerror})")
         return 1
@@ -100,11 +104,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _status_of(how: KeyboardInterrupt) -> int:
     return how.status if isinstance(how, Interrupted) else Interrupted.status
-
-
-def _drop_output() -> None:
-    """Send the rest of the output nowhere, so that the flush at the end of the process succeeds."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(argv: list[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from topreward_ros.cli.output import say, seconds, show, warn_of_task
+from topreward_ros.cli.output import say, seconds, show, tell, warn_of_task
 from topreward_ros.cli.settings import (
     SCORING,
     add_set_option,
@@ -96,12 +96,12 @@ def _download(options: argparse.Namespace) -> int:
     from topreward_ros.views.models import DownloadBar
 
     if reason := why_nothing_to_download(options.model):
-        print(printable(reason))
+        tell(printable(reason))
         return 0
     with DownloadBar(Console(stderr=True, highlight=False), options.model) as bar:
         folder = download_model(options.model, bar)
     name = printable(options.model)
-    print(f"{name} is in {printable(str(folder))}; use it with model:={name}, or --model {name}")
+    tell(f"{name} is in {printable(str(folder))}; use it with model:={name}, or --model {name}")
     return 0
 
 

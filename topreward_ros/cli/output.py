@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.output_files import is_same_file, is_stream, names_a_folder, write_file
 from topreward_ros.core.printable import printable
+from topreward_ros.core.standard_output import drop_standard_output
 from topreward_ros.defaults import monitor_defaults
 
 if TYPE_CHECKING:
@@ -153,14 +154,22 @@ def _check_can_write(path: str | Path) -> None:
 
 def results_console(options: argparse.Namespace) -> Console:
     """Where results for people go: to stdout, or to stderr when the JSON goes to stdout."""
-    from rich.console import Console
+    from topreward_ros.views.terminal import output_console
 
-    return Console(stderr=options.json == "-", highlight=False)
+    return output_console(stderr=options.json == "-")
 
 
 def say(text: str) -> None:
     """Print ``text`` to standard error as one line of the command `topreward`, with nothing raw in it."""
     print(f"topreward: {printable(text)}", file=sys.stderr)
+
+
+def tell(text: str) -> None:
+    """Print a line for people to standard output, which is as with `output_console` where nobody reads it."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        drop_standard_output()
 
 
 def write_json(name: str | None, make: Callable[[], str]) -> None:
@@ -170,6 +179,7 @@ def write_json(name: str | None, make: Callable[[], str]) -> None:
     """
     if name == "-":
         sys.stdout.write(make())
+        sys.stdout.flush()  # a reader that has left before it has all of it is told by the status
     elif name:
         sys.stdout.flush()  # which may be where the name leads, too
         write_file(name, make())
@@ -177,9 +187,9 @@ def write_json(name: str | None, make: Callable[[], str]) -> None:
 
 def show(content: Any) -> None:
     """Print what rich can render to standard output."""
-    from rich.console import Console
+    from topreward_ros.views.terminal import output_console
 
-    Console(highlight=False).print(content)
+    output_console().print(content)
 
 
 def warn_of_task(task: str, info: ScorerInfo) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from topreward_ros.cli.output import CommandError, say
+from topreward_ros.cli.output import CommandError, say, tell
 from topreward_ros.core.instruction import clean_instruction
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import monitor_defaults
@@ -49,7 +49,7 @@ def _run(options: argparse.Namespace) -> int:
     settings = replace(ScorerSettings.from_parameters(monitor_defaults()), device=options.device)
     plan = propose(task, options.model, settings, options.image)
     for stage in plan.stages:
-        print(printable(stage))
+        tell(printable(stage))
     note = f", which has {RANDOM_WEIGHTS}: it means nothing" if plan.random_weights else ""
     say(f"proposed by {plan.model}{note}. Read it and edit it before you use it")
     return 0

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from topreward_ros.cli.output import CommandError, ros_module, say, seconds
+from topreward_ros.cli.output import CommandError, ros_module, say, seconds, tell
 from topreward_ros.core.counted import counted
 from topreward_ros.core.outcome import Outcome
 from topreward_ros.core.printable import printable
@@ -164,15 +164,15 @@ def _recover(folder: Path) -> int:
             say(str(error))
             status = 1
             continue
-        print(printable(f"{partial} is now {bag.path}: {counted(bag.messages, 'message')}"))
+        tell(printable(f"{partial} is now {bag.path}: {counted(bag.messages, 'message')}"))
         for note in (
             f"{bag.cut_bytes} bytes after the last whole chunk were lost" if bag.cut_bytes else "",
             *bag.notes,
         ):
             if note:
-                print(f"  {printable(note)}")
+                tell(f"  {printable(note)}")
     if not found:
-        print(printable(f"nothing is left unfinished in {folder}"))
+        tell(printable(f"nothing is left unfinished in {folder}"))
     return status
 
 

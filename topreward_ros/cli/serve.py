@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topreward_ros.cli.output import CommandError, add_model_option, say, seconds
+from topreward_ros.cli.output import CommandError, add_model_option, say, seconds, tell
 from topreward_ros.cli.settings import SCORING, add_set_option, check_chosen, settings_of, with_overrides
 from topreward_ros.core.printable import printable
 from topreward_ros.defaults import monitor_defaults
@@ -125,9 +125,7 @@ def _run(options: argparse.Namespace) -> int:
         host = f"[{options.host}]" if ":" in options.host else options.host
         url = f"{'https' if serving.certificate else 'http'}://{host}:{options.port}"
         copies = "1 replica" if replicas == 1 else f"{replicas} replicas"
-        print(
-            f"serving model '{printable(options.model, 200)}' at {url}, {copies}; Ctrl-C ends it", flush=True
-        )
+        tell(f"serving model '{printable(options.model, 200)}' at {url}, {copies}; Ctrl-C ends it")
         say(f"metrics for Prometheus: http://127.0.0.1:{metrics_port}/metrics")
         while not stop.wait(_LOOK_S):
             look()

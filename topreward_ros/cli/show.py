@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from topreward_ros.cli.output import CommandError, check_outputs, say
+from topreward_ros.cli.output import CommandError, check_outputs, say, tell
 from topreward_ros.core.output_files import names_a_folder
 from topreward_ros.core.printable import printable
 
@@ -87,5 +87,5 @@ def _run(options: argparse.Namespace) -> int:
     write_file(page, text)
     for note in content.notes:
         say(note)
-    print(printable(f"{page}: {facts(content)}, {len(text) / 1e6:.1f} MB"))
+    tell(printable(f"{page}: {facts(content)}, {len(text) / 1e6:.1f} MB"))
     return 0

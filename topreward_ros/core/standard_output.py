@@ -34,6 +34,11 @@ def standard_output_aside() -> Iterator[None]:
             os.close(kept)
 
 
+def drop_standard_output() -> None:
+    """Send the rest of standard output nowhere: its reader has left, and the last flush is to succeed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def leave_standard_output() -> None:
     """Send all that this process writes to standard output to standard error: its caller has the results."""
     with suppress(OSError):

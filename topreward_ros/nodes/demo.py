@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 
 import topreward_ros.nodes.watch as watch
 from topreward_ros.core.errors import UserError
@@ -38,6 +37,7 @@ from topreward_ros.defaults import (
 from topreward_ros.nodes.end_signals import stop_signals
 from topreward_ros.offline.score_video import due_times
 from topreward_ros.views.demo import LAST_SCORE_S, Take, summary, takes_table
+from topreward_ros.views.terminal import output_console
 from topreward_ros.views.watch import WatchLog
 
 _DOMAINS = range(1, 102)  # their ports lie below those that Linux gives to clients
@@ -166,9 +166,9 @@ def run(video: str | None, task: str | None, monitor: Mapping[str, Any], svg: Pa
     if svg is not None:
         watch.save_svg(takes[0].log, svg, f"topreward demo: {videos[0].path.name}, model {model}")
     if shipped:
-        Console(highlight=False).print(takes_table(takes))
+        output_console().print(takes_table(takes))
     else:
-        print(summary(takes[0]), flush=True)
+        output_console().print(summary(takes[0]), markup=False, soft_wrap=True)
     return 0
 
 

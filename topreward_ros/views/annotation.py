@@ -11,7 +11,7 @@ from rich.text import Text
 
 from topreward_ros.core.counted import counted
 from topreward_ros.offline.annotation_report import Annotation
-from topreward_ros.views.terminal import number, shown
+from topreward_ros.views.terminal import number, output_console, shown
 
 
 class BagsBar:
@@ -37,7 +37,7 @@ class BagsBar:
     def print(self, line: Text) -> None:
         """Print a line to standard output, above the bar where both go to one terminal."""
         self._bar.stop()
-        Console(highlight=False).print(line, soft_wrap=True)
+        output_console().print(line, soft_wrap=True)
         self._bar.start()
 
 

@@ -26,6 +26,7 @@ from rich.text import Text
 from topreward_ros.core.outputs import State
 from topreward_ros.core.printable import printable
 from topreward_ros.core.stages import on_one_line
+from topreward_ros.core.standard_output import drop_standard_output
 from topreward_ros.offline.score_video import Curve, CurvePoint
 from topreward_ros.offline.video import Damage
 from topreward_ros.scoring.base import RANDOM_WEIGHTS
@@ -122,6 +123,21 @@ def film_progress(console: Console) -> Iterator[Callable[[int], Callable[[float]
             return lambda count: bar.advance(task, count)
 
         yield on_start
+
+
+class _OutputConsole(Console):
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        drop_standard_output()
+
+
+def output_console(*, stderr: bool = False) -> Console:
+    """Where what is made for people goes.
+
+    A reader that leaves, as in `topreward ... | head`, has all it wanted: the rest goes nowhere, and neither
+    the work nor the status of the command changes.
+    """
+    return _OutputConsole(stderr=stderr, highlight=False)
 
 
 def damage_text(damaged: Sequence[Damage]) -> str:
