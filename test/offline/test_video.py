@@ -12,7 +12,7 @@ import pytest
 from topreward_ros.core.frames import Frame
 from topreward_ros.defaults import DEMO_CLIPS, DemoClip, shared_file
 from topreward_ros.offline.video import FrameError, Video, VideoError, _DamageLog, _Stamps, open_video
-from topreward_ros.offline.video_track import _Clock
+from topreward_ros.offline.video_times import PacketClock
 
 
 def picture(k: int) -> np.ndarray:
@@ -100,7 +100,7 @@ def test_stamps_begin_with_a_frame_that_is_lost_and_go_on_with_the_next_recordin
     ],
 )
 def test_a_recording_begins_where_two_times_agree(times: list[int], wrong: list[int], begin: list[int]):
-    clock = _Clock(Fraction(1, 10))
+    clock = PacketClock(Fraction(1, 10))
     found = [clock.note(time, time, times[k + 1 :], is_key=False) for k, time in enumerate(times)]
     assert [k for k, (is_right, _) in enumerate(found) if not is_right] == wrong
     assert [k for k, (_, begins) in enumerate(found) if begins] == begin

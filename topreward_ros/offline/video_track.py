@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-from array import array
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +35,7 @@ from topreward_ros.core.errors import UserError
 from topreward_ros.offline import bag_layout
 from topreward_ros.offline.encoded_image import is_zeroed_jpeg
 from topreward_ros.offline.video_structure import faults_of
+from topreward_ros.offline.video_times import FOLLOWING, LONGEST_DELAY, LostFrames, PacketClock, Reach
 
 #: Called for each damage with what happened, how many frames were lost by it (0: not known), and the
 #: presentation time [s] of the first of them; None: they lie between the newest frame and the next.
@@ -50,13 +50,6 @@ _END_TOLERANCE_S = 0.5
 _END_TOLERANCE = 0.01
 #: A packet is far beyond a stated length from twice the length and this much on [s].
 _FAR_S = 10.0
-#: A second recording in a file begins where the time goes back by more [s].
-_BACKWARDS_S = 1.0
-_FOLLOWING = 8  # packets by whose times it is known whether one time is wrong
-_REMEMBERED = 256  # packets whose order is known, at least as many as a decoder may hold
-_DEEPEST_ORDER = 16  # packets by which a code may decode a frame before others that are shown earlier
-#: How much longer than others one frame may wait from its decoding to its turn [s].
-_LONGEST_WAIT_S = 3600.0
 _AVI_CHUNK = 8  # bytes before the data of a packet in an AVI
 _WIDEST_PIXEL = 16  # a ratio beyond this or its inverse is a fault in the file
 #: BT.2020, DCI-P3 and Display P3, and the curves of PQ and HLG: numbers of ITU-T H.273, tables 2 and 3.
@@ -69,7 +62,6 @@ _TOLD_IN_LOG = frozenset(("ffv1", "gif"))
 #: Codes in which an empty packet repeats the frame before (Theora, 7.1). They are decoded in this thread,
 #: so that this is the newest one.
 _REPEATING = frozenset(("theora",))
-_LONGEST_DELAY = 64  # packets, at least, that a decoder may take before it gives the frame of the first
 _FRAMES_ALONE = frozenset(("dv", "yuv4mpegpipe"))  # formats that hold frames of one size and nothing else
 #: What may follow the last part of a multipart stream (RFC 2046, 5.1.1).
 _LONGEST_BOUNDARY = 100
@@ -119,7 +111,7 @@ class Track:
             self._count = 0  # of packets
             self._newest_s: float | None = None  # time of the newest frame
             self._failed = 0  # how many times decoding did
-            self._losses = _Losses(self._stream.time_base)
+            self._losses = LostFrames(self._stream.time_base)
             #: How many recordings, each with a clock of its own, have ended before the newest frame.
             self.recording = 0
             self._is_sought = False
@@ -309,7 +301,7 @@ class Track:
                 report_lost(*self._losses.rest())
                 self._stream.codec_context.flush_buffers()
                 self._forget(keep=0)
-                self._losses = _Losses(self._stream.time_base)
+                self._losses = LostFrames(self._stream.time_base)
                 self.recording += 1
             if packet is not None:
                 if order is not None:
@@ -341,7 +333,7 @@ class Track:
         """
         assert self._container is not None
         unit = self._stream.time_base
-        reach, clock, end_byte = _Reach(self._is_mp4, unit), _Clock(unit), 0
+        reach, clock, end_byte = Reach(self._is_mp4, unit), PacketClock(unit), 0
         index, is_placed = _avi_index(self._stream) if self._is_avi else {}, True
         for packet, following in _with_following(_demuxed(self._container, self._stream)):
             if isinstance(packet, Exception):
@@ -409,7 +401,7 @@ class Track:
         if not is_right or is_behind or (is_jpeg and is_zeroed_jpeg(bytes(packet))):
             self._forget()
             self._note_damaged(packet.pts, is_believed=is_right)
-        elif not self._count % _LONGEST_DELAY:
+        elif not self._count % LONGEST_DELAY:
             self._forget()
 
     def complaints(self) -> list[Complaint]:
@@ -454,7 +446,7 @@ class Track:
         packet = None if frame.pts is None else self._damaged.get(frame.pts)
         return packet is None or packet.is_believed
 
-    def _forget(self, keep: int = _LONGEST_DELAY) -> None:
+    def _forget(self, keep: int = LONGEST_DELAY) -> None:
         """Forget damaged packets but for the ``keep`` newest packets: their frames will not come any more.
 
         Where decoding has failed since then, that was told.
@@ -547,205 +539,6 @@ class _DamagedPacket(NamedTuple):
     is_believed: bool  #: its time is
 
 
-class _Losses:
-    """Which frames of a recording never come, by the times [units of the track] of their packets.
-
-    A decoder fails some packets before or after the frames that come next to the one that is lost, because
-    it has threads and an order of its own: a failure tells that frames are lost, the times tell which.
-    """
-
-    def __init__(self, unit: Fraction | None) -> None:
-        """``unit`` [s] of the times."""
-        self._far = _BACKWARDS_S / unit if unit else float("inf")
-        self._expected: set[int] = set()
-        self._numbers: dict[int, int] = {}  # of the newest packets, by their times
-        self._newest: int | None = None  # time of the newest frame
-        self._failures = 0  # those whose frames are not known yet
-        self._failed_at = 0  # count of packets at the newest of them
-        self._failed_since: int | None = None  # time of the newest frame at the first of them
-        self._shown: deque[tuple[int, int]] = deque(maxlen=_DEEPEST_ORDER)  # numbers and times of the newest
-        self._passed: set[int] = set()  # times that were passed over without a failure since the key frame
-        self._is_broken = False  # pictures are built on what is lost or damaged
-        #: When the first frame was to be shown, once one came or all are lost.
-        self.begin: int | None = None
-
-    def expect(self, time: int, number: int) -> None:
-        """A packet was read whose frame is to be shown at ``time``; ``number``: how many there were."""
-        self._expected.add(time)
-        self._numbers[time] = number
-        if len(self._numbers) > _REMEMBERED:
-            del self._numbers[next(iter(self._numbers))]
-
-    def lose(self, times: Sequence[int], number: int) -> None:
-        """Packets are missing whose frames were to be shown at ``times``."""
-        for time in times:
-            self.expect(time, number)
-            self._is_broken = True
-
-    def damage(self) -> None:
-        """A damaged frame is shown, nobody knows when."""
-        self._is_broken = True
-
-    def fail(self, count: int) -> int:
-        """Decoding failed after ``count`` packets. How many frames are lost behind the newest, if known."""
-        self._is_broken = True
-        if not self._expected:
-            return 1
-        if not self._failures:
-            self._failed_since = self._newest
-        self._failures += 1
-        self._failed_at = count
-        return 0
-
-    def is_late(self, time: int | None) -> bool:
-        """Whether a frame comes behind one that is shown later though it was decoded before, as behind a
-        damage. Where no damage is known it must be far behind: there are files whose times are wrong."""
-        if time is None or self._newest is None or time > self._newest:
-            return False
-        if not self._is_broken and not self._failures and time > self._newest - self._far:
-            return False
-        number, newest = self._numbers.get(time), self._numbers.get(self._newest)
-        return number is None or newest is None or number <= newest + _DEEPEST_ORDER
-
-    def late(self) -> tuple[int, int | None]:
-        """A frame is late. How many were lost before of which no failure told, and the time of the first."""
-        self._is_broken = True
-        passed, self._passed = self._passed, set()
-        return len(passed), min(passed, default=None)
-
-    def before(self, time: int | None, is_key: bool, is_damaged: bool) -> tuple[int, int | None]:
-        """A frame is shown at ``time``. How many are lost between it and the one before.
-
-        And the time of the first frame that was shown before, and may be built on those or on this damaged
-        one, as it was decoded behind them; None: there is no such frame.
-        """
-        lost, wrong = 0, [time] if is_damaged else []
-        if is_key:
-            self._passed.clear()
-        if time is not None:
-            missing = {one for one in self._behind_newest() if one < time}
-            lost = self._settle(missing)
-            wrong += missing if lost else ()
-            self._expected.discard(time)
-            if self._newest is None:
-                self.begin = min([*missing, time]) if lost else time
-            self._newest = time
-        self._is_broken = is_damaged or (not is_key and (self._is_broken or lost > 0))
-        first = min((self._numbers[one] for one in wrong if one in self._numbers), default=None)
-        built = [at for number, at in self._shown if first is not None and number > first]
-        if time is not None and time in self._numbers:
-            self._shown.append((self._numbers[time], time))
-        return lost, min(built, default=None)
-
-    def overdue(self, count: int) -> tuple[int, int | None]:
-        """How many failures no lost frame belongs to, long after the newest at ``count`` packets, and since
-        when."""
-        if not self._failures or count - self._failed_at <= _LONGEST_DELAY:
-            return 0, None
-        failures, self._failures = self._failures, 0
-        return failures, self._failed_since
-
-    def rest(self) -> tuple[int, int | None]:
-        """How many are lost behind the last frame, and failures that no lost frame belongs to; since when."""
-        failures, missing = self._failures, self._settle(self._behind_newest())
-        return max(missing, failures), self._failed_since if failures > missing else None
-
-    def _behind_newest(self) -> set[int]:
-        return {one for one in self._expected if self._newest is None or one > self._newest}
-
-    def _settle(self, missing: set[int]) -> int:
-        """How many of the frames that never came are lost by a damage; others have none to be shown."""
-        self._expected -= missing
-        if not self._failures and not self._is_broken:
-            self._passed |= missing
-            return 0
-        self._failures = max(0, self._failures - len(missing))
-        return len(missing)
-
-
-class _Clock:
-    """Where the times of packets begin anew, with another recording, and which of them are wrong.
-
-    The times of decoding rise through a recording, whatever is lost of it. Where one goes back, far or at a
-    key frame, and the next goes on from there, another recording begins; one that goes back far alone, or
-    lies far ahead of those that follow, is wrong. So is one at which a frame is shown, where that lies much
-    farther ahead than that of the packet before, and beyond what is decoded next. A wait that is new is
-    believed where two packets in a row have it.
-    """
-
-    def __init__(self, unit: Fraction | None) -> None:
-        """``unit`` [s] of the times."""
-        self._far = _BACKWARDS_S / unit if unit else float("inf")
-        self._longest_wait = _LONGEST_WAIT_S / unit if unit else float("inf")
-        self._newest: int | None = None
-        self._wait: int | None = None  # from decoding to showing, as it was believed last
-        self._doubted: int | None = None  # another one, of the packet before
-
-    def note(self, shown: int, decoded: int, following: Sequence[int], is_key: bool) -> tuple[bool, bool]:
-        """Whether the times of a packet are right, and whether a recording begins with it.
-
-        ``following``: when those that come next are decoded.
-        """
-        newest = decoded if self._newest is None else self._newest
-        is_far = decoded < newest - self._far
-        is_back = is_far or (is_key and decoded < newest)
-        begins = is_back and bool(following) and decoded <= following[0] < newest
-        if begins:
-            self._wait = self._doubted = None
-        elif is_far or any(newest <= one < decoded - self._far for one in following):
-            return False, False
-        self._newest = decoded if begins else max(newest, decoded)
-        return self._waits(shown - decoded, [one - decoded for one in following]), begins
-
-    def _waits(self, wait: int, following: Sequence[int]) -> bool:
-        """Whether a frame waits so long; ``following``: until when those that come next are decoded."""
-        longer = self._longest_wait
-        if len(following) == _FOLLOWING:
-            longer = min(longer, max(*following, 0) + self._far)
-        known = [self._wait] if self._doubted is None else [self._wait, self._doubted]
-        if all(one is not None and not -self._longest_wait <= wait - one <= longer for one in known):
-            self._doubted = wait
-            return False
-        self._wait, self._doubted = wait, None
-        return True
-
-
-class _Reach:
-    """How far the packets of a track reach, without times that cannot be right.
-
-    An MP4 states how long its packets are to be decoded, and for each how much later it is shown; the last
-    ones may be shown long after the length that is stated.
-    """
-
-    def __init__(self, is_mp4: bool, unit: Fraction | None) -> None:
-        """``unit`` [s] of the times."""
-        self._is_mp4 = is_mp4
-        self._unit = unit or Fraction(0)
-        self._first: int | None = None
-        self._ends = array("q")
-
-    @property
-    def is_known(self) -> bool:
-        return self._first is not None
-
-    def note(self, shown: int, decoded: int | None, length: int) -> None:
-        """Note a packet by its times, which are believed."""
-        time = decoded if self._is_mp4 and decoded is not None else shown
-        self._first = time if self._first is None else min(self._first, time)
-        self._ends.append(time + length)
-
-    def seconds(self, start: int, limit_s: float) -> tuple[float, int]:
-        """From ``start``, or from the first packet if that is earlier, to the end of the last one [s].
-
-        Packets of an MP4 that end after more than ``limit_s`` are left out, and counted.
-        """
-        assert self._first is not None
-        limit = self._first + limit_s / self._unit if self._is_mp4 and self._unit else float("inf")
-        near = [end for end in self._ends if end <= limit]
-        first = min(self._first, start)
-        return float((max(near, default=first) - first) * self._unit), len(self._ends) - len(near)
-
-
 class _AviOrder:
     """Times of the frames of an AVI, which has no presentation times: its decoding times count the frames in
     the order they are shown."""
@@ -807,11 +600,11 @@ _Item = TypeVar("_Item")
 
 
 def _with_following(items: Iterator[_Item]) -> Iterator[tuple[_Item, Sequence[_Item]]]:
-    """Each item, and up to `_FOLLOWING` that come next."""
+    """Each item, and up to `FOLLOWING` that come next."""
     ahead: deque[_Item] = deque()
     for item in items:
         ahead.append(item)
-        if len(ahead) > _FOLLOWING:
+        if len(ahead) > FOLLOWING:
             yield ahead.popleft(), ahead
     while ahead:
         yield ahead.popleft(), ahead
