@@ -92,7 +92,7 @@ def test_what_can_be_told_without_a_model_is_told_before_it_is_loaded(
     assert main([*command, "--set", "max_frames=1024"]) == 1
     said = capsys.readouterr().err
     assert "model 'embedded': max_frames is 1024: " in said
-    assert "has /task_progress already (1 messages" in said and "by --image-topic" in said
+    assert "has /task_progress already (1 message," in said and "by --image-topic" in said
     assert "has no instruction" in said
     assert not (tmp_path / "out").exists()
 
