@@ -16,8 +16,6 @@ import os
 import signal
 import sys
 
-from topreward_ros.core.counted import counted
-
 if __name__ == "__main__":  # as long as Python imports there is nothing to clean up: leave at once
     for _number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(_number, lambda *_: os._exit(0))
@@ -38,6 +36,7 @@ from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.errors import UserError
 from topreward_ros.core.printable import make_libraries_printable, printable
 from topreward_ros.defaults import config_file, large_image_environment
