@@ -245,7 +245,6 @@ def _order(options: argparse.Namespace) -> Order:
 
 
 def _show(options: argparse.Namespace, made: Distilled) -> None:
-
     from topreward_ros.views.distillation import comparison, verdict_text
     from topreward_ros.views.evaluation_text import text_table
 

@@ -150,7 +150,6 @@ def _folders(models: Sequence[str], output: Path) -> dict[str, Path]:
 
 def _write_side_by_side(evaluations: dict[str, Evaluation], output: Path | None) -> None:
     """Show the evaluations as one table, and write it as Markdown where there is an ``output``."""
-
     from topreward_ros.core.output_files import write_file
     from topreward_ros.views.evaluation_models import models_table
     from topreward_ros.views.evaluation_tables import escaped, markdown_of
@@ -318,7 +317,6 @@ def _shown_data(options: argparse.Namespace) -> str:
 
 
 def _show(evaluation: Evaluation) -> None:
-
     from topreward_ros.views.evaluation_text import evaluation_tables
 
     show(evaluation_tables(evaluation))
@@ -335,7 +333,6 @@ def _refuse_twice(files: Sequence[Path]) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
-
     from topreward_ros.core.evaluation_difference import common, differences
     from topreward_ros.core.output_files import write_file
     from topreward_ros.offline.evaluation_report import read_evaluation
