@@ -78,12 +78,19 @@ def run(command: list[str], output: int, halted: bool) -> int:
 
 
 def halt(pid: int) -> None:
-    """Stop the process ``pid`` and all below it for `HALT_S`, then let them go on."""
+    """Stop the process ``pid`` and all below it for `HALT_S`, then let them go on.
+
+    What a test has stopped itself stays so.
+    """
     stopped: dict[int, None] = {}
+    of_tests: set[int] = set()
     try:
         # Again, until there is nothing new: while we look, those that still run start others.
-        while fresh := [each for each in family(pid) if each not in stopped]:
+        while fresh := [each for each in family(pid) if each not in stopped and each not in of_tests]:
             for each in fresh:
+                if is_stopped(each):
+                    of_tests.add(each)
+                    continue
                 stopped[each] = None
                 with suppress(ProcessLookupError):
                     os.kill(each, signal.SIGSTOP)
@@ -92,6 +99,14 @@ def halt(pid: int) -> None:
         for each in reversed(stopped):
             with suppress(ProcessLookupError):
                 os.kill(each, signal.SIGCONT)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal (proc(5), state T)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:  # it has ended
+        return False
 
 
 def family(pid: int) -> list[int]:
