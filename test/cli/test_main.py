@@ -166,9 +166,8 @@ def test_json_on_standard_output_is_nothing_else(video: Path) -> None:
     assert result.stderr.count("max_frames is 66: ") == 1
 
 
-def test_a_reader_that_leaves_is_no_error_to_speak_of(video: Path) -> None:
-    """As in `topreward score ... --json - | head -1`: of the result, so that the status tells it."""
-    arguments = ["score", str(video), "--task", "x", "--json", "-"]
+def unread(*arguments: str) -> tuple[int, str]:
+    """Status and standard error of the command, whose standard output nobody reads."""
     reader, writer = os.pipe()
     process = subprocess.Popen(
         [*COMMAND, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
@@ -176,7 +175,13 @@ def test_a_reader_that_leaves_is_no_error_to_speak_of(video: Path) -> None:
     os.close(writer)
     os.close(reader)
     said = process.communicate(timeout=120)[1]
-    assert process.returncode == 1
+    return process.returncode, said
+
+
+def test_a_reader_that_leaves_is_no_error_to_speak_of(video: Path) -> None:
+    """As in `topreward score ... --json - | head -1`: of the result, so that the status tells it."""
+    status, said = unread("score", str(video), "--task", "x", "--json", "-")
+    assert status == 1
     assert "does not know the instruction 'x'" in said and "Error" not in said and "Traceback" not in said
 
 
@@ -188,14 +193,8 @@ def test_a_reader_that_leaves_changes_neither_work_nor_status(video: Path, tmp_p
         ["models", "list"],
         ["record", "--recover", "--output", str(tmp_path)],
     ):
-        reader, writer = os.pipe()
-        process = subprocess.Popen(
-            [*COMMAND, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
-        )
-        os.close(writer)
-        os.close(reader)
-        said = process.communicate(timeout=120)[1]
-        assert process.returncode == 0 and "Broken" not in said and "Traceback" not in said, said
+        status, said = unread(*arguments)
+        assert status == 0 and "Broken" not in said and "Traceback" not in said, said
     assert json.loads(written.read_text())["scores"]
 
 

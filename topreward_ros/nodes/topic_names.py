@@ -13,6 +13,7 @@ from rclpy.node import Node
 
 from topreward_ros.core.printable import printable
 from topreward_ros.nodes.rcl_error import RCLError
+from topreward_ros.nodes.startup import said_by_ros
 
 
 class TopicNameError(ValueError):
@@ -27,7 +28,7 @@ def full_topic(node: Node, topic: str, *, only_expand: bool = False) -> str:
     try:
         return str(node.resolve_topic_name(topic, only_expand=only_expand))
     except (RCLError, InvalidTopicNameException) as error:
-        said = str(error).splitlines()[0].partition(", at ")[0]
+        said = said_by_ros(error).splitlines()[0]
         raise TopicNameError(f"topic {printable(topic, 200)!r} is not a name: {said}") from error
 
 

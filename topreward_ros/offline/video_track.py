@@ -31,6 +31,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 from av.video.stream import VideoStream
 
+from topreward_ros.core.counted import counted
 from topreward_ros.core.errors import UserError
 from topreward_ros.offline import bag_layout
 from topreward_ros.offline.encoded_image import is_zeroed_jpeg
@@ -365,10 +366,8 @@ class Track:
         # An edit list may leave out a beginning that still comes as packets
         reached, far = reach.seconds(stream.start_time or 0, 2 * stated + _FAR_S)
         if far:
-            frames = "frame" if far == 1 else "frames"
-            report(
-                f"the times of {far} {frames} are far beyond the {stated:.2f} s that the file states", 0, None
-            )
+            frames = counted(far, "frame")
+            report(f"the times of {frames} are far beyond the {stated:.2f} s that the file states", 0, None)
         period = 1 / self.rate if self.rate else 0.0
         end = f"the file ends after {reached:.2f} s of the {stated:.2f} s that it states"
         if not is_placed and reached < stated - 0.5 * period:
